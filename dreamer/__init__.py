@@ -1,0 +1,39 @@
+"""Dreamer: control from images by latent imagination (arXiv 1912.01603), in TensorFlow 2.
+
+Public names load on first use, so that ``import dreamer`` stays fast and imports no TensorFlow:
+environment processes, ``--help`` and the plots never pay for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dreamer.agent import Agent
+    from dreamer.config import Config, load_config
+    from dreamer.envs import make_env
+    from dreamer.errors import UserError
+    from dreamer.run import train
+
+__version__ = "0.1.0"
+__all__ = ["Agent", "Config", "UserError", "load_config", "make_env", "train"]
+
+_HOMES = {
+    "Agent": "dreamer.agent",
+    "Config": "dreamer.config",
+    "UserError": "dreamer.errors",
+    "load_config": "dreamer.config",
+    "make_env": "dreamer.envs",
+    "train": "dreamer.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dreamer' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
