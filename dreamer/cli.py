@@ -1,0 +1,181 @@
+"""Command lines: config keys and a program's own options, their errors and their help.
+
+Every key of the config is a flag of the same name (``--train.batch_size 16`` or
+``--train.batch_size=16``), ``--configs`` takes presets. Entry points add options of their own.
+Imports nothing heavy, so that ``--help`` and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from dreamer.config import Config, load_config
+from dreamer.errors import UserError, suggest
+from dreamer.help import format_help
+from dreamer.schema import Key, find_key, load_schema
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of one program, beside the config's keys.
+
+    The type is that of `default` (bool, int, float or str); `many` takes one or more words.
+    An option left out has its default ([] where `many`).
+    """
+
+    name: str
+    default: bool | int | float | str
+    help: str
+    many: bool = False
+    required: bool = False
+    choices: tuple[Any, ...] = ()
+    low: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """The same as a key, which knows how to check a value."""
+        return Key(
+            f"--{self.name}", self.default, "", self.help, "", choices=self.choices, low=self.low
+        )
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a command line said.
+
+    Attributes:
+      options: the program's own options by name, complete.
+      presets: what --configs gave.
+      overrides: config keys that were given, checked and typed.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    presets: tuple[str, ...] = ()
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def config(self) -> Config:
+        """Returns the config that the command line asks for.
+
+        Raises:
+          UserError: as `load_config`.
+        """
+        return load_config(*self.presets, overrides=self.overrides)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The command line of one program: ``CommandLine("python -m dreamer.run", "Trains.")``.
+
+    Attributes:
+      program: how it is called.
+      description: what it does, for --help.
+      options: its own options.
+      takes_config: whether config keys and --configs are flags too.
+    """
+
+    program: str
+    description: str
+    options: tuple[Option, ...] = ()
+    takes_config: bool = True
+
+    def parse(self, argv: Sequence[str]) -> Parsed:
+        """Reads `argv` (without the program's name); --help prints the help and exits.
+
+        Raises:
+          UserError: unknown flag, flag twice, missing or bad value, stray word.
+        """
+        if any(word in ("-h", "--help") for word in argv):
+            print(format_help(self), end="")
+            sys.exit(0)
+        own = {option.name: option for option in self.options}
+        keys = load_schema() if self.takes_config else {}
+        options: dict[str, Any] = {}
+        overrides: dict[str, Any] = {}
+        presets: tuple[str, ...] = ()
+        for name, words in _flags(argv):
+            if name in own:
+                options[name] = _read_option(own[name], words)
+            elif name == "configs" and self.takes_config:
+                presets = tuple(_some(name, words))
+            else:
+                key = _find_flag(name, keys, own)
+                overrides[name] = key.coerce(_single(name, words, key.value))
+        missing = [f"--{o.name}" for o in self.options if o.required and o.name not in options]
+        if missing:
+            raise UserError(f"{', '.join(missing)} is missing: {self.program} needs it")
+        defaults = {o.name: [] if o.many else o.default for o in self.options}
+        return Parsed({**defaults, **options}, presets, overrides)
+
+
+def parse_args(argv: Sequence[str], program: str, description: str) -> Config:
+    """Reads the command line of a program that takes only config keys and --configs.
+
+    Raises:
+      UserError: as `CommandLine.parse` and `load_config`.
+    """
+    return CommandLine(program, description).parse(argv).config()
+
+
+def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Runs ``main(argv)`` and exits with its status; a user's mistake is one line and status 2."""
+    try:
+        status = main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except BrokenPipeError:
+        # The reader (head, a closed pager) has seen enough; Python's own exit would flush again.
+        sys.stderr.close()
+        status = 0
+    sys.exit(status)
+
+
+def _flags(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Splits words into flags and the words that follow each."""
+    flags: list[tuple[str, list[str]]] = []
+    seen = set()
+    for word in argv:
+        if word.startswith("--") and len(word) > 2:
+            name, equals, value = word[2:].partition("=")
+            if name in seen:
+                raise UserError(f"--{name} is given twice")
+            seen.add(name)
+            flags.append((name, [value] if equals else []))
+        elif flags:
+            flags[-1][1].append(word)
+        else:
+            raise UserError(f"unexpected word {word!r}: flags are --key value or --key=value")
+    return flags
+
+
+def _find_flag(name: str, keys: Mapping[str, Key], own: Mapping[str, Option]) -> Key:
+    if name in keys:
+        return keys[name]
+    near_own = suggest(name, [*own, "configs"] if keys else own)
+    if not keys or (near_own and not suggest(name, keys)):
+        raise UserError(f"unknown option --{name}{near_own or '; see --help'}")
+    return find_key(name, keys)
+
+
+def _read_option(option: Option, words: list[str]) -> Any:
+    if option.many:
+        return [option.key.coerce(word) for word in _some(option.name, words)]
+    return option.key.coerce(_single(option.name, words, option.default))
+
+
+def _some(name: str, words: list[str]) -> list[str]:
+    if not words:
+        raise UserError(f"--{name} needs a value")
+    return words
+
+
+def _single(name: str, words: list[str], default: Any) -> str:
+    """Returns the one word of a flag; a switch given bare is true."""
+    if not words and isinstance(default, bool):
+        return "true"
+    if len(_some(name, words)) > 1:
+        raise UserError(f"--{name} takes one value, got {len(words)}: {' '.join(words[:5])}")
+    return words[0]

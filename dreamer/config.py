@@ -1,0 +1,243 @@
+"""The config: defaults, the suite's preset, chosen presets and overrides, merged and checked.
+
+Later beats earlier: configs/defaults.yaml, then the preset that follows from the task's name (the
+suite's), then the presets chosen, in the order given, then single keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dreamer.errors import UserError, suggest
+from dreamer.schema import Value, find_configs, find_key, flatten, load_schema
+from dreamer.yaml_io import read_yaml
+
+# A task is called <suite>_<name>; the suite names its preset.
+SUITES = ("dmc", "gym")
+
+
+class Section:
+    """The keys of one namespace, as attributes: ``config.train.batch_size``."""
+
+    __slots__ = ("_name", "_values")
+
+    def __init__(self, name: str, values: Mapping[str, Value]) -> None:
+        object.__setattr__(self, "_name", name)
+        object.__setattr__(self, "_values", dict(values))
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self._values:
+            return self._values[name]
+        near = suggest(name, self._values) if not name.startswith("_") else ""
+        raise AttributeError(f"the config has no key '{self._name}.{name}'{near}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a config is immutable; use replace({{'{self._name}.{name}': ...}})")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a config is immutable")
+
+    def __dir__(self) -> list[str]:
+        return list(self._values)
+
+    def __repr__(self) -> str:
+        return f"Section({self._name}: {self._values})"
+
+
+class Config:
+    """A complete, checked and immutable config.
+
+    Keys are attributes (``config.seed``), those of a namespace one level down
+    (``config.train.batch_size``). Two configs with the same values are equal.
+
+    Attributes:
+      presets: names of the presets chosen, without the suite's own and without inherited ones.
+    """
+
+    __slots__ = ("_flat", "_tree", "presets")
+    presets: tuple[str, ...]
+
+    def __init__(self, values: Mapping[str, Any], presets: Iterable[str] = ()) -> None:
+        """Takes values by dotted name; a key left out has its default.
+
+        Raises:
+          UserError: unknown key, or a value that the key doesn't take.
+        """
+        keys = load_schema()
+        flat = {name: key.value for name, key in keys.items()}
+        flat.update({name: find_key(name, keys).coerce(value) for name, value in values.items()})
+        _check(flat)
+        tree = _grow(flat)
+        object.__setattr__(self, "_flat", flat)
+        object.__setattr__(self, "_tree", tree)
+        object.__setattr__(self, "presets", tuple(presets))
+
+    def flat(self) -> dict[str, Value]:
+        """Returns all values by dotted name, in the order of defaults.yaml."""
+        return dict(self._flat)
+
+    def tree(self) -> dict[str, Any]:
+        """Returns all values as nested plain dicts, as a YAML file holds them."""
+        return {k: dict(v) if isinstance(v, dict) else v for k, v in self._tree.items()}
+
+    def section(self, name: str) -> dict[str, Value]:
+        """Returns one namespace as a dict, to be passed on as keyword arguments."""
+        if not isinstance(self._tree.get(name), dict):
+            groups = [key for key, value in self._tree.items() if isinstance(value, dict)]
+            raise KeyError(f"the config has no section {name!r}{suggest(name, groups)}")
+        return dict(self._tree[name])
+
+    def replace(self, values: Mapping[str, Any]) -> Config:
+        """Returns a config with the given keys (dotted names) changed.
+
+        Raises:
+          UserError: unknown key, or a value that the key doesn't take.
+        """
+        return Config({**self._flat, **values}, self.presets)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._tree:
+            near = suggest(name, self._tree) if not name.startswith("_") else ""
+            raise AttributeError(f"the config has no key {name!r}{near}")
+        value = self._tree[name]
+        return Section(name, value) if isinstance(value, dict) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a config is immutable; use replace({{{name!r}: ...}})")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a config is immutable")
+
+    def __dir__(self) -> list[str]:
+        return [*self._tree, "flat", "tree", "section", "replace", "presets"]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self._flat == other._flat
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._flat.items()))
+
+    def __repr__(self) -> str:
+        return f"Config(task={self.task!r}, presets={self.presets}, {len(self._flat)} keys)"
+
+
+def load_config(
+    *presets: str, task: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Merges defaults, the suite's preset, `presets` and `overrides` into one config.
+
+    Args:
+      presets: names below configs/presets, or paths of one's own .yaml files.
+      task: what to train on; else the overrides', a preset's or the default one.
+      overrides: values by dotted name, typed or as text.
+
+    Raises:
+      UserError: unknown preset, key, suite, or a value that its key doesn't take.
+    """
+    overrides = dict(overrides or {})
+    chosen: dict[str, Value] = {}
+    for preset in presets:
+        chosen.update(_load_preset(preset))
+    if task is not None:
+        overrides = {"task": task, **overrides}
+    keys = load_schema()
+    typed = {name: find_key(name, keys).coerce(value) for name, value in overrides.items()}
+    final = str({"task": keys["task"].value, **chosen, **typed}["task"])
+    suite = suite_of(final)
+    names = [Path(preset).stem if _is_path(preset) else preset for preset in presets]
+    named = [name for name in dict.fromkeys(names) if name != suite]
+    return Config({**_load_preset(suite), **chosen, **typed}, named)
+
+
+def suite_of(task: str) -> str:
+    """Returns the suite of a task, which is the name of its preset.
+
+    ``module:function`` and ``path/to/file.py:function`` are one's own environments: they get
+    the gym suite's preset.
+
+    Raises:
+      UserError: the task's name begins with no known suite.
+    """
+    if ":" in task:
+        return "gym"
+    suite, underscore, name = task.partition("_")
+    if underscore and name and suite in SUITES:
+        return suite
+    forms = ", ".join(f"{known}_<name>" for known in SUITES)
+    raise UserError(
+        f"unknown suite in task {task!r}: a task is {forms} or module:function"
+        + suggest(suite, SUITES)
+    )
+
+
+def preset_names() -> list[str]:
+    """Returns the names of the presets that come with the project."""
+    return sorted(path.stem for path in (find_configs() / "presets").glob("*.yaml"))
+
+
+def _load_preset(name: str, trail: tuple[str, ...] = ()) -> dict[str, Value]:
+    """Reads a preset by dotted names, what it inherits included."""
+    path = _preset_path(name, Path(trail[-1]).parent if trail else Path())
+    if str(path) in trail:
+        chain = " -> ".join(Path(step).stem for step in (*trail, str(path)))
+        raise UserError(f"presets inherit each other in a circle: {chain}")
+    where = f" in preset {name!r}"
+    content = read_yaml(path)
+    parents = content.pop("inherit", [])
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UserError(f"'inherit'{where} must be a list of preset names")
+    values: dict[str, Value] = {}
+    for parent in parents:
+        values.update(_load_preset(parent, (*trail, str(path))))
+    keys = load_schema()
+    for key, value in flatten(content, keys, where).items():
+        values[key] = find_key(str(key), keys, where).coerce(value, where)
+    return values
+
+
+def _preset_path(name: str, folder: Path) -> Path:
+    """Finds a preset's file; a path inside a preset counts from that preset's folder."""
+    if _is_path(name):
+        path = (folder / Path(name).expanduser()).resolve()
+        if not path.is_file():
+            raise UserError(f"no preset file {name!r} ({path})")
+        return path
+    names = preset_names()
+    if name not in names:
+        near = suggest(name, names) or f"; there are {', '.join(names)}"
+        raise UserError(f"unknown preset {name!r}{near}")
+    return find_configs() / "presets" / f"{name}.yaml"
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def _grow(flat: Mapping[str, Value]) -> dict[str, Any]:
+    """Turns dotted names into a tree of one level of namespaces."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        group, dot, inner = name.partition(".")
+        if dot:
+            tree.setdefault(group, {})[inner] = value
+        else:
+            tree[name] = value
+    return tree
+
+
+def _check(flat: Mapping[str, Any]) -> None:
+    """Refuses values that each may stand alone but not together."""
+    if not flat["envs.image"] and not flat["envs.state"]:
+        raise UserError("envs.image and envs.state are both false: the agent would see nothing")
+    if flat["eval.videos"] > flat["eval.episodes"]:
+        raise UserError(
+            f"eval.videos ({flat['eval.videos']}) must not exceed eval.episodes "
+            f"({flat['eval.episodes']})"
+        )
+    if flat["train.prefill"] > flat["steps"]:
+        raise UserError(
+            f"train.prefill ({flat['train.prefill']}) must not exceed steps ({flat['steps']}): "
+            "nothing would be learnt"
+        )

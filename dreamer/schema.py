@@ -1,0 +1,197 @@
+"""What keys there are, and which values each takes: the reading of configs/defaults.yaml."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from dreamer.errors import UserError, suggest
+from dreamer.yaml_io import read_yaml
+
+Value = bool | int | float | str
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_FIELDS = {"value", "unit", "help", "source", "choices", "min", "max", "above", "pattern"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the config: its default and what may be put in its place.
+
+    `low` and `high` are inclusive bounds, `above` an exclusive lower one; `pattern` says that the
+    value is a regular expression. The type is that of the default.
+    """
+
+    name: str
+    value: Value
+    unit: str
+    help: str
+    source: str
+    choices: tuple[Value, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    pattern: bool = False
+
+    def coerce(self, value: Any, where: str = "") -> Value:
+        """Returns `value` (typed, or text as typed on a command line) in this key's type.
+
+        Raises:
+          UserError: wrong type, not among the choices, or out of range; `where` (" in preset
+            'x'") says where the value came from.
+        """
+        typed = _convert(value, type(self.value))
+        if typed is None:
+            kind = _WORDS[type(self.value)]
+            raise UserError(f"{self.name}{where} must be {kind}, not {_show(value)}")
+        if self.choices and typed not in self.choices:
+            options = ", ".join(str(choice) for choice in self.choices)
+            near = suggest(str(typed), [str(choice) for choice in self.choices])
+            raise UserError(f"{self.name}{where} must be one of {options}, not {_show(value)}{near}")
+        self._check_range(typed, where)
+        return typed
+
+    def _check_range(self, typed: Value, where: str) -> None:
+        if isinstance(typed, str):
+            if self.pattern:
+                _check_pattern(self.name + where, typed)
+            return
+        if self.low is not None and typed < self.low:
+            raise UserError(f"{self.name}{where} must be at least {number(self.low)}, not {typed}")
+        if self.high is not None and typed > self.high:
+            raise UserError(f"{self.name}{where} must be at most {number(self.high)}, not {typed}")
+        if self.above is not None and typed <= self.above:
+            raise UserError(f"{self.name}{where} must be above {number(self.above)}, not {typed}")
+
+
+def number(value: float) -> str:
+    """Returns a number the short way: 5e6 rather than 5000000, but 1000 as it is."""
+    if isinstance(value, bool) or not math.isfinite(value):
+        return str(value)
+    if value != 0 and (abs(value) >= 10_000 or abs(value) < 0.001):
+        mantissa, exponent = f"{value:.12e}".split("e")
+        short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+        if len(short) < len(str(value)):
+            return short
+    return str(value)
+
+
+def find_configs() -> Path:
+    """Returns the folder with defaults.yaml and presets/.
+
+    An installed wheel carries it inside the package; in a checkout it lies beside the package.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "defaults.yaml").is_file():
+            return folder
+    raise UserError(f"configs/defaults.yaml is missing beside {package}: install dreamer again")
+
+
+@functools.cache
+def load_schema() -> Mapping[str, Key]:
+    """Returns every key by its dotted name, in the order of configs/defaults.yaml."""
+    path = find_configs() / "defaults.yaml"
+    keys: dict[str, Key] = {}
+    for name, entry in read_yaml(path).items():
+        if isinstance(entry, dict) and "help" in entry:
+            keys[name] = _read_key(name, entry)
+        else:
+            for inner, leaf in entry.items():
+                keys[f"{name}.{inner}"] = _read_key(f"{name}.{inner}", leaf)
+    return keys
+
+
+def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
+    """Returns the key called `name`.
+
+    Raises:
+      UserError: there is none; names the nearest, or the members where `name` is a group.
+    """
+    if name in keys:
+        return keys[name]
+    members = [key for key in keys if key.startswith(f"{name}.")]
+    if members:
+        raise UserError(f"{name!r}{where} is a group of keys, give one of {', '.join(members)}")
+    # A key's last word alone (batch_size) is the likeliest slip: it beats mere likeness.
+    tails = [key for key in keys if key.rpartition(".")[2] == name.rpartition(".")[2]]
+    near = f"; did you mean {tails[0]!r}?" if tails else suggest(name, keys)
+    hint = near or "; --help lists all keys"
+    raise UserError(f"unknown key {_show(name)}{where}{hint}")
+
+
+def flatten(tree: Mapping[str, Any], keys: Iterable[str], where: str = "") -> dict[str, Any]:
+    """Turns a tree of namespaces into dotted names; a group of `keys` must be a mapping."""
+    groups = {key.partition(".")[0] for key in keys if "." in key}
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if name in groups:
+            if not isinstance(value, Mapping):
+                raise UserError(f"{name!r}{where} is a group of keys, not {_show(value)}")
+            flat.update({f"{name}.{inner}": leaf for inner, leaf in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _read_key(name: str, entry: Mapping[str, Any]) -> Key:
+    """Reads one entry of defaults.yaml; a slip there is the project's own, hence ValueError."""
+    missing = {"value", "unit", "help", "source"} - set(entry)
+    foreign = set(entry) - _FIELDS
+    if missing or foreign:
+        raise ValueError(f"defaults.yaml, {name}: missing {missing}, unknown {foreign}")
+    key = Key(
+        name=name,
+        value=entry["value"],
+        unit=entry["unit"],
+        help=entry["help"],
+        source=entry["source"],
+        choices=tuple(entry.get("choices", ())),
+        low=entry.get("min"),
+        high=entry.get("max"),
+        above=entry.get("above"),
+        pattern=entry.get("pattern", False),
+    )
+    key.coerce(key.value)
+    return key
+
+
+def _convert(value: Any, kind: type) -> Value | None:
+    """Returns `value` as a `kind`, or None where it is none."""
+    if kind is str:
+        return value if isinstance(value, str) else None
+    if kind is bool:
+        if isinstance(value, str):
+            return {"true": True, "false": False}.get(value.strip().lower())
+        return value if isinstance(value, bool) else None
+    if isinstance(value, str):
+        try:
+            value = int(value) if re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value) else float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        return None
+    if kind is int:
+        whole = isinstance(value, Integral) or float(value).is_integer()
+        return int(value) if whole else None
+    return float(value)
+
+
+def _check_pattern(name: str, text: str) -> None:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise UserError(f"{name} is no regular expression: {error} in {_show(text)}") from None
+
+
+def _show(value: Any) -> str:
+    """Returns the value for a one-line message, cut where it is long."""
+    if isinstance(value, (Mapping, list, tuple)):
+        return f"a {'mapping' if isinstance(value, Mapping) else 'list'}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
