@@ -65,8 +65,8 @@ def atomic_folder(path: str | os.PathLike[str], needed: int | None = None) -> It
     """Yields a new folder that takes the name `path` once the block has ended without error.
 
     All files in it are synced first. A folder that stands under that name is set aside as
-    ``<name>.old`` for the moment of the exchange; `recover_folder` brings it back if the process
-    died in that moment. Arguments and errors as for `atomic_write`.
+    ``<name>.old`` for the moment of the exchange: a process that dies in that moment leaves it
+    there, complete. Arguments and errors as for `atomic_write`.
     """
     path = Path(path)
     temporary = temporary_beside(path)
@@ -87,22 +87,13 @@ def atomic_folder(path: str | os.PathLike[str], needed: int | None = None) -> It
 
 
 def _exchange(temporary: Path, path: Path) -> None:
-    old = _set_aside_name(path)
+    old = path.with_name(f"{path.name}.old")
     if path.exists():
         remove(old)
         os.rename(path, old)
     os.rename(temporary, path)
     sync_folder(path.parent)
     remove(old)
-
-
-def recover_folder(path: Path) -> None:
-    """Brings back what `atomic_folder` had set aside if it never came to put the new one there."""
-    old = _set_aside_name(path)
-    if old.is_dir() and not path.exists():
-        os.rename(old, path)
-    else:
-        remove(old)
 
 
 def remove(path: Path) -> None:
@@ -167,7 +158,3 @@ def _no_space(error: OSError, path: Path, needed: int) -> str:
         f"no room for {path}: it needs at least {needed:,} bytes and {free:,} are free on that "
         "disk or quota; free some space and run the same command again"
     )
-
-
-def _set_aside_name(path: Path) -> Path:
-    return path.with_name(f"{path.name}.old")
