@@ -1,0 +1,155 @@
+"""One live run per run directory.
+
+The lock is the file ``lock`` with the holder's pid, host and start time. Two things tell whether
+the holder still lives. On one machine the kernel does: the holder keeps the file locked (flock),
+and that ends with the process, however it dies. Between machines that share a disk nothing is
+certain, so the holder touches the file every half minute, and one untouched for five minutes is
+taken for dead. Ages are read off the file server's own clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from dreamer.errors import UserError
+
+HEARTBEAT = 30.0  # seconds between touches
+SILENCE = 300.0  # seconds untouched after which a holder on another machine counts as dead
+
+
+class Lock:
+    """Holds `path` for this process until `release` or the process's end.
+
+    Attributes:
+        taken_over: who held the lock before and died without releasing it, or "".
+
+    Raises:
+        UserError: another live process holds it, or the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+        try:
+            self.taken_over = self._acquire()
+        except BaseException:
+            os.close(self._file)
+            raise
+        self._released = threading.Event()
+        threading.Thread(target=self._beat, name="lock heartbeat", daemon=True).start()
+
+    def release(self) -> None:
+        """Lets the next run have it. The file stays, empty: removing it would race with others."""
+        if self._released.is_set():
+            return
+        self._released.set()
+        # On a full disk or a vanished folder the closing below still frees the lock here.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
+        os.close(self._file)
+
+    def _acquire(self) -> str:
+        locked = self._flock()
+        holder = _parse(os.pread(self._file, 4096, 0))
+        if locked is False or (holder and self._lives(holder)):
+            raise UserError(
+                f"another run works in {self.path.parent}: {describe(holder)}; wait for its end or "
+                "stop it, or choose another --seed, --method or --logdir"
+            )
+        record = json.dumps(_this_process()).encode()
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, record, 0)
+        os.fsync(self._file)
+        return describe(holder) if holder else ""
+
+    def _flock(self) -> bool | None:
+        """True: locked; False: someone else on this machine has it; None: unknown here."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
+                return None
+            raise
+        return True
+
+    def _lives(self, holder: dict[str, Any]) -> bool:
+        this = _this_process()
+        if holder.get("host") != this["host"]:
+            return self._age() < SILENCE
+        if holder.get("boot") != this["boot"]:
+            return False
+        pid = holder.get("pid")
+        return isinstance(pid, int) and _start_time(pid) == holder.get("process_start") is not None
+
+    def _age(self) -> float:
+        """Seconds since the holder last touched the file, by the clock that stamped it."""
+        probe = self.path.with_name(f".lock-{os.getpid()}.tmp")
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - os.fstat(self._file).st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._released.wait(HEARTBEAT):
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
+
+def describe(holder: dict[str, Any]) -> str:
+    """Who holds a lock, in words."""
+    if not holder:
+        return "a process that has not said who it is yet"
+    return f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    """The holder's record; empty for a released lock or one whose writing was cut short."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "process_start": _start_time(os.getpid()),
+        "boot": _boot(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _start_time(pid: int) -> int | None:
+    """Clock ticks from boot to the start of process `pid`; None if there is none (or no /proc).
+
+    Together with the pid it names a process for good: pids are used again, these pairs are not.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[19])
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,256 @@
+"""A run's directory: where it lies, what is in it, and whose it is.
+
+``<logdir>/<task>/<method>/<seed>/`` with config.yaml (the resolved config, package versions,
+commit, seed), metrics.jsonl, episodes/, eval_episodes/, checkpoints/, videos/, TensorBoard's
+events.* and lock. The same command again resumes the run in it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import dreamer
+from dreamer.config import Config
+from dreamer.errors import UserError
+from dreamer.files import atomic_write, remove_temporaries
+from dreamer.lock import Lock
+from dreamer.yaml_io import format_yaml, read_yaml
+
+# A resumed run may change how long it runs, what it reports and keeps, where it lies, and what
+# it asks of the machine: none of these changes what is learnt.
+MAY_DIFFER = re.compile(
+    r"steps|logdir|(eval|log|checkpoint)\..*"
+    r"|envs\.(timeout|egl_device)|replay\.(cache_bytes|prefetch)"
+)
+_RESUMES = 100  # of the newest resumptions config.yaml keeps a record
+_PACKAGES = (
+    *("tensorflow", "tensorflow-probability", "keras", "tf_keras", "tensorboard", "numpy"),
+    *("dm_control", "mujoco", "gymnasium"),
+)
+
+
+class RunDir:
+    """The directory of one run.
+
+    Attributes:
+        path: the directory itself.
+        config_file, metrics, episodes, eval_episodes, checkpoints, videos: what lies in it, as
+            paths; `open` makes the folders but for eval_episodes, which not every run has;
+            `episodes` is the config's `replay.directory` if that is set.
+        resumed: whether `open` found the run there already.
+        notes: what the user should hear about the opening (a dead run's lock taken over, ...).
+    """
+
+    def __init__(self, path: Path, replay_directory: str = "") -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.episodes = Path(replay_directory or path / "episodes").expanduser()
+        self.eval_episodes = path / "eval_episodes"
+        self.checkpoints = path / "checkpoints"
+        self.videos = path / "videos"
+        self.resumed = False
+        self.notes: list[str] = []
+        self._lock: Lock | None = None
+
+    @classmethod
+    def open(cls, config: Config) -> RunDir:
+        """Makes the run's directory, or resumes the run in it; holds its lock until `close`.
+
+        Raises:
+            UserError: not writable, held by another live run, made by a config that differs in
+                more than `MAY_DIFFER`, or not a run's directory.
+        """
+        run = cls(run_path(config), config.replay.directory)
+        _make_folder(run.path)
+        run._refuse_links()
+        run._lock = Lock(run.path / "lock")
+        try:
+            run._enter(config)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> tuple[RunDir, Config]:
+        """An existing run and the config it was made by, to read it; takes no lock.
+
+        Raises:
+            UserError: no run's directory, or a config.yaml that is not ours.
+        """
+        run = cls(Path(path).expanduser())
+        if not run.config_file.is_file():
+            raise UserError(
+                f"{path} is not a run's directory: it has no config.yaml; expected one like "
+                "runs/dmc_walker_walk/dreamer/0"
+            )
+        run._refuse_links()
+        _, config = run._read()
+        run = cls(run.path, config.replay.directory)
+        run.resumed = True
+        return run, config
+
+    def close(self) -> None:
+        """Releases the lock. The directory can be opened again then."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _enter(self, config: Config) -> None:
+        """With the lock held: compares or writes config.yaml, makes the folders, tidies up."""
+        if self._lock is not None and self._lock.taken_over:
+            self.notes.append(f"took over the lock of a dead run ({self._lock.taken_over})")
+        remove_temporaries(self.path)
+        record = self._resume(config) if self.config_file.exists() else self._start(config)
+        with atomic_write(self.config_file) as file:
+            file.write(format_yaml(record).encode())
+        for folder in (self.episodes, self.checkpoints, self.videos):
+            _make_folder(folder)
+
+    def _start(self, config: Config) -> dict[str, Any]:
+        for foreign in (self.metrics, self.checkpoints):
+            if foreign.exists():
+                raise UserError(
+                    f"{self.path} holds {foreign.name} but no config.yaml, so what made it is "
+                    "unknown; move it away or choose another --logdir"
+                )
+        return {
+            "config": config.tree(),
+            "presets": list(config.presets),
+            "seed": config.seed,
+            **_origin(),
+            "resumed": [],
+        }
+
+    def _resume(self, config: Config) -> dict[str, Any]:
+        record, before = self._read()
+        old, new = before.flat(), config.flat()
+        differing = [key for key in new if old[key] != new[key]]
+        refused = [key for key in differing if not MAY_DIFFER.fullmatch(key)]
+        if refused:
+            listed = ", ".join(f"{key} is {old[key]!r}, now {new[key]!r}" for key in refused)
+            raise UserError(
+                f"{self.path} was made with another config: {listed}; use the same values to "
+                "resume it, or another --method, --seed or --logdir for a new run"
+            )
+        self.resumed = True
+        again = _origin()
+        first = record.get("versions")
+        if isinstance(first, dict):
+            again["versions"] = {k: v for k, v in again["versions"].items() if first.get(k) != v}
+        again["config"] = {key: new[key] for key in differing}
+        resumed = record.get("resumed")
+        earlier = resumed[1 - _RESUMES :] if isinstance(resumed, list) else []
+        return {**record, "config": config.tree(), "resumed": [*earlier, again]}
+
+    def _read(self) -> tuple[dict[str, Any], Config]:
+        record = read_yaml(self.config_file)
+        values, presets = record.get("config"), record.get("presets", [])
+        if not isinstance(values, dict) or not isinstance(presets, list):
+            raise UserError(f"{self.config_file} was not written by a run: it has no 'config' map")
+        flat: dict[str, Any] = {}
+        for key, value in values.items():
+            inner = value.items() if isinstance(value, dict) else ()
+            flat.update({f"{key}.{name}": leaf for name, leaf in inner} or {key: value})
+        try:
+            return record, Config(flat, [str(preset) for preset in presets])
+        except UserError as error:
+            raise UserError(f"{self.config_file}: {error}") from None
+
+    def _refuse_links(self) -> None:
+        """A link could make a run from elsewhere write to, or read from, any place of its maker's
+        choice. The run's directory itself may be reached through links."""
+        parts = (self.config_file, self.metrics, self.eval_episodes, self.checkpoints, self.videos)
+        for part in (*parts, self.path / "episodes", self.path / "lock"):
+            if part.is_symlink():
+                raise UserError(
+                    f"{part} is a link, which a run's directory must not hold; put the content "
+                    "itself there, or set replay.directory to keep episodes elsewhere"
+                )
+
+
+def run_path(config: Config) -> Path:
+    """``<logdir>/<task>/<method>/<seed>``; what has no place in a folder's name becomes ``_``."""
+    task = _plain(config.task).strip("._")
+    return Path(config.logdir).expanduser() / task / method_name(config) / str(config.seed)
+
+
+def method_name(config: Config) -> str:
+    """`method` if set, else ``dreamer`` and the presets besides the suite's, in order, joined."""
+    if not config.method:
+        return "_".join(["dreamer", *(_plain(preset) for preset in sorted(config.presets))])
+    if not re.fullmatch(r"[A-Za-z0-9_=+-][A-Za-z0-9._=+,-]*", config.method):
+        raise UserError(
+            f"method is {config.method!r}; expected a name of letters, digits and . _ = + , - "
+            "since it names a folder"
+        )
+    return config.method
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", name)
+
+
+def versions() -> dict[str, str]:
+    """What runs: Python, this package and those it stands on; nothing is imported for it."""
+    found = {"python": platform.python_version(), "dreamer": dreamer.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def commit() -> str:
+    """The checkout's git commit, with ``-modified`` if files differ from it; "" outside one."""
+    source = Path(dreamer.__file__).resolve().parent
+    head = _git(source, "rev-parse", "HEAD")
+    # An installed copy may lie inside some other project's checkout: that commit is not ours.
+    if not head or not _git(source, "ls-files", "__init__.py"):
+        return ""
+    return head + ("-modified" if _git(source, "status", "--porcelain", "-uno") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _origin() -> dict[str, Any]:
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+        "host": socket.gethostname(),
+        "commit": commit(),
+        "versions": versions(),
+    }
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make {folder}: {error.strerror or error}; choose a --logdir you may write to"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {folder}; choose a --logdir you may write to")
