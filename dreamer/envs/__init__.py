@@ -1,0 +1,64 @@
+"""Environments by task name. Nothing here imports TensorFlow, and nothing may."""
+
+from __future__ import annotations
+
+from dreamer.envs.spec import Env, Record, Space, make_record
+from dreamer.errors import UserError, suggest
+
+__all__ = ["SUITES", "Env", "Record", "Space", "make_env", "make_record", "suite_of"]
+
+SUITES = ("dmc", "gym")
+
+
+def suite_of(task: str) -> str:
+    """Returns the suite of a task name: one of SUITES, or "custom" for `module:function`.
+
+    Raises:
+        UserError: the name belongs to no suite.
+    """
+    if ":" in task and task.partition("_")[0] not in SUITES:
+        return "custom"
+    suite, _, name = task.partition("_")
+    if suite not in SUITES or not name:
+        raise UserError(
+            f"unknown suite in task {task!r}{suggest(suite, SUITES)}; tasks are named "
+            "dmc_<domain>_<task>, gym_<EnvId>, module:function or path/to/file.py:function"
+        )
+    return suite
+
+
+def make_env(
+    task: str,
+    *,
+    action_repeat: int = 2,
+    time_limit: int = 0,
+    image: bool = True,
+    state: bool = False,
+    image_size: int = 64,
+    camera: int = -1,
+    shadow_size: int = 0,
+    egl_device: int = -1,
+) -> Env:
+    """Returns an environment in this process. One that renders must not share it with TensorFlow:
+    `dreamer.envs.pool.EnvPool` runs it in a process of its own.
+
+    Args:
+        task: `dmc_<domain>_<task>`, `gym_<EnvId>`, `module:function` or `path/to/file.py:function`.
+        action_repeat: frames an action is held.
+        time_limit: frames of an episode, 0 is the task's own.
+        image: observe images of `image_size` pixels squared.
+        state: observe the task's vectors.
+        camera, shadow_size: DeepMind Control only, see `dreamer.envs.dmc.DMC`.
+        egl_device: index of the GPU to render on, -1 is the driver's choice.
+
+    Raises:
+        UserError: no such task, a package it needs is missing, or settings it cannot have.
+    """
+    from dreamer.envs import dmc
+
+    suite_of(task)
+    return dmc.make_dmc(
+        task.removeprefix("dmc_"), action_repeat=action_repeat, time_limit=time_limit, image=image,
+        state=state, image_size=image_size, camera=camera, shadow_size=shadow_size,
+        egl_device=egl_device,
+    )  # fmt: skip

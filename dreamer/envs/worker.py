@@ -1,0 +1,111 @@
+"""A process that holds one environment and serves it over an inherited socket.
+
+Started by `dreamer.envs.pool` as `python -m dreamer.envs.worker <fd>`. It never imports
+TensorFlow (software OpenGL and TensorFlow crash together) and ends when its pool is gone.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+import numpy as np
+
+from dreamer.envs import make_env, wire
+from dreamer.envs.spec import ContractError, Env, check_record
+from dreamer.errors import UserError
+
+WORKER_VARIABLE = "DREAMER_ENV_WORKER"
+
+
+def main() -> None:
+    """Serves requests until the pool closes the connection."""
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool's process to handle
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # an import of it now raises
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        _serve(sock)
+    except (wire.Disconnected, KeyboardInterrupt):
+        pass
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # OpenGL drivers may crash or hang in exit handlers
+
+
+def _end_with_parent(parent: int) -> None:
+    """Ends this process when its parent dies, even while a simulator hangs."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _serve(sock: socket.socket) -> None:
+    env: Env | None = None
+    while True:
+        request, arrays = wire.receive(sock)
+        if request["kind"] == "close":
+            if env is not None:
+                env.close()
+            return
+        try:
+            if request["kind"] == "make":
+                env = make_env(request["task"], **request["settings"])
+                wire.send(sock, _describe(env))
+                continue
+            record = _advance(env, request, arrays)
+        except Exception as error:
+            wire.send(sock, _failure(error))
+        else:
+            wire.send(sock, {"kind": "record"}, record)
+
+
+def _describe(env: Env) -> dict[str, Any]:
+    return {
+        "kind": "ready",
+        "obs_space": {key: space.to_json() for key, space in env.obs_space.items()},
+        "act_space": env.act_space.to_json(),
+        "action_repeat": env.action_repeat,
+        "info": env.info,
+    }
+
+
+def _advance(env: Any, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    if request["kind"] == "reset":
+        record = env.reset(request["seed"])
+    else:
+        record = env.step(arrays["action"])
+    check_record(record, env.obs_space)
+    return record
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "tensorflow":
+        source = traceback.extract_tb(error.__traceback__)[-1]
+        error = UserError(
+            f"{source.filename}, line {source.lineno}, imports TensorFlow, but environments run "
+            "in processes without it: keep the environment in a file of its own, or import "
+            "TensorFlow only under `if __name__ == \"__main__\":`"
+        )
+    kind = "contract" if isinstance(error, ContractError) else "raised"
+    if isinstance(error, UserError):
+        kind = "user"
+    return {
+        "kind": "error",
+        "what": kind,
+        "message": str(error) or type(error).__name__,
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What environments of different suites share: the range of actions, time limits, repeats."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dreamer.envs.spec import Env, Record, Space
+
+#: From here on a bound means that there is none (MuJoCo writes 1e10 for an unlimited control).
+UNBOUNDED = 1e10
+
+
+class Wrapper:
+    """An environment that passes everything on to the one inside it."""
+
+    def __init__(self, env: Env):
+        self.env = env
+        self.obs_space = env.obs_space
+        self.act_space = env.act_space
+        self.action_repeat = env.action_repeat
+        self.info = env.info
+
+    def reset(self, seed: int | None = None) -> Record:
+        return self.env.reset(seed)
+
+    def step(self, action: np.ndarray) -> Record:
+        return self.env.step(action)
+
+    def close(self) -> None:
+        self.env.close()
+
+
+class NormalizeActions(Wrapper):
+    """Maps actions [A] in [-1, 1] linearly to the bounds of the environment inside.
+
+    An element without two finite bounds is passed on as it is. Actions outside [-1, 1] are clipped.
+    """
+
+    def __init__(self, env: Env):
+        super().__init__(env)
+        shape = env.act_space.shape
+        low = np.broadcast_to(np.asarray(env.act_space.low, np.float64), shape)
+        high = np.broadcast_to(np.asarray(env.act_space.high, np.float64), shape)
+        bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED)
+        self._low = np.where(bounded, low, -1.0)
+        self._high = np.where(bounded, high, 1.0)
+        self.act_space = Space((int(np.prod(shape)),), np.float32, -1.0, 1.0)
+
+    def step(self, action: np.ndarray) -> Record:
+        self.act_space.check(action, "action")
+        unit = (np.clip(action, -1.0, 1.0).astype(np.float64).reshape(self._low.shape) + 1.0) / 2.0
+        native = self._low + unit * (self._high - self._low)
+        return self.env.step(native.astype(self.env.act_space.dtype))
