@@ -106,7 +106,7 @@ class CommandLine:
         missing = [f"--{o.name}" for o in self.options if o.required and o.name not in options]
         if missing:
             raise UserError(f"{', '.join(missing)} is missing: {self.program} needs it")
-        defaults = {o.name: [] if o.many else o.default for o in self.options}
+        defaults: dict[str, Any] = {o.name: [] if o.many else o.default for o in self.options}
         return Parsed({**defaults, **options}, presets, overrides)
 
 

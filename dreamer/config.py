@@ -239,5 +239,5 @@ def _check(flat: Mapping[str, Any]) -> None:
     if flat["train.prefill"] > flat["steps"]:
         raise UserError(
             f"train.prefill ({flat['train.prefill']}) must not exceed steps ({flat['steps']}): "
-            "nothing would be learnt"
+            "nothing would be learnt; lower the one or raise the other"
         )

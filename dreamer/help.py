@@ -23,9 +23,10 @@ def format_help(line: CommandLine) -> str:
         usage += " [--configs PRESET ...] [--key value ...]"
     parts = [usage, "", *textwrap.wrap(line.description, width)]
     rows = [("--help", "Show this text.")]
-    rows += [(f"--{option.name} {_example(option.default)}", option.help) for option in line.options]
+    rows += [(f"--{own.name} {_example(own.default)}", own.help) for own in line.options]
     if line.takes_config:
-        rows.append(("--configs PRESET ...", "Presets, later beats earlier; a path takes your own."))
+        text = "Presets, later beats earlier; a path takes a file of your own."
+        rows.append(("--configs PRESET ...", text))
     parts += ["", "options:", *_table(rows, width)]
     if line.takes_config:
         presets = [(name, text) for name, text in _presets().items()]

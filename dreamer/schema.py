@@ -50,9 +50,11 @@ class Key:
             kind = _WORDS[type(self.value)]
             raise UserError(f"{self.name}{where} must be {kind}, not {_show(value)}")
         if self.choices and typed not in self.choices:
-            options = ", ".join(str(choice) for choice in self.choices)
-            near = suggest(str(typed), [str(choice) for choice in self.choices])
-            raise UserError(f"{self.name}{where} must be one of {options}, not {_show(value)}{near}")
+            options = [str(choice) for choice in self.choices]
+            raise UserError(
+                f"{self.name}{where} must be one of {', '.join(options)}, not {_show(value)}"
+                + suggest(str(typed), options)
+            )
         self._check_range(typed, where)
         return typed
 
@@ -177,8 +179,9 @@ def _convert(value: Any, kind: type) -> Value | None:
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return None
     if kind is int:
-        whole = isinstance(value, Integral) or float(value).is_integer()
-        return int(value) if whole else None
+        if isinstance(value, Integral):
+            return int(value)
+        return int(float(value)) if float(value).is_integer() else None
     return float(value)
 
 

@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from dreamer.errors import UserError
 
 MAX_BYTES = 1_000_000
+_PLAIN = "; plain 'key: value' lines are expected"
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -54,10 +55,10 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         where = f", line {mark.line + 1}" if mark else ""
         # ruamel's wording runs over several lines, the first of which says what is wrong.
         problem = (error.problem or error.context or "not YAML").strip().splitlines()[0]
-        raise UserError(f"{name}{where}: {problem}; plain 'key: value' lines are expected") from None
+        raise UserError(f"{name}{where}: {problem}{_PLAIN}") from None
     except (YAMLError, ValueError, RecursionError) as error:
         problem = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise UserError(f"{name}: {problem}; plain 'key: value' lines are expected") from None
+        raise UserError(f"{name}: {problem}{_PLAIN}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -1,0 +1,120 @@
+#!/bin/bash
+# Set-up on Debian or Ubuntu: .venv with the locked packages and this project, and the OpenGL
+# libraries that headless rendering needs. Run by `make setup`; quick when nothing is left to do.
+#
+# PYTHON=/path/to/python chooses the interpreter; else the first of python3.11, python3.12, python3
+# that is Python 3.11 or 3.12.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+VENV=.venv
+STAMP=$VENV/.dreamer-setup
+GL_STAMP=$VENV/.dreamer-opengl
+GL_PACKAGES="libegl1 libgl1 libopengl0 libgl1-mesa-dri"
+
+say() { echo "setup: $*"; }
+fail() { echo "setup: error: $*" >&2; exit 2; }
+
+# install_packages NAME... : through apt-get, as root or by sudo without a password; fails where
+# it has no rights or no apt-get.
+install_packages() {
+  local sudo=""
+  command -v apt-get >/dev/null || return 1
+  if [ "$(id -u)" != 0 ]; then
+    sudo -n true 2>/dev/null || return 1
+    sudo="sudo -n"
+  fi
+  say "installing $*"
+  # A stale list is worth a try: one broken source must not stop the rest.
+  $sudo apt-get update -qq </dev/null || say "apt-get update failed; trying with the lists there are"
+  $sudo env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+supported() {
+  "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
+}
+
+find_python() {
+  if [ -n "${PYTHON:-}" ]; then
+    supported "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.11 or 3.12"
+    echo "$PYTHON"
+    return
+  fi
+  local name
+  for name in python3.11 python3.12 python3; do
+    if supported "$name"; then
+      echo "$name"
+      return
+    fi
+  done
+  fail "Python 3.11 or 3.12 is needed and none was found; on Debian 12: apt-get install python3.11-venv," \
+    "on Ubuntu 24.04: apt-get install python3.12-venv; elsewhere: make setup PYTHON=/path/to/python3.11"
+}
+
+# make_venv PYTHON : a virtual environment; without ensurepip the interpreter's own pip serves it.
+make_venv() {
+  local version package
+  version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  package=python$version-venv
+  if ! "$1" -c 'import ensurepip, venv' 2>/dev/null && ! "$1" -c 'import pip, venv' 2>/dev/null; then
+    install_packages "$package" || fail "Python's venv module is missing; run: apt-get install $package"
+  fi
+  say "making $VENV with Python $version"
+  if "$1" -c 'import ensurepip' 2>/dev/null; then
+    "$1" -m venv --clear $VENV
+  else
+    "$1" -m venv --clear --without-pip $VENV
+  fi
+}
+
+venv_pip() {
+  if $VENV/bin/python -c 'import pip' 2>/dev/null; then
+    $VENV/bin/python -m pip --disable-pip-version-check "$@" </dev/null
+  else
+    "$python" -m pip --disable-pip-version-check --python $VENV/bin/python "$@" </dev/null
+  fi
+}
+
+# Renders nothing, but makes the context that MuJoCo renders with: what a missing library breaks.
+opengl_works() {
+  local backend
+  for backend in ${MUJOCO_GL:-egl osmesa}; do
+    if MUJOCO_GL=$backend $VENV/bin/python - >/dev/null 2>&1 <<'PY'
+import mujoco
+context = mujoco.GLContext(64, 64)
+context.make_current()
+mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100)
+PY
+    then
+      say "headless OpenGL works ($backend)"
+      return 0
+    fi
+  done
+  return 1
+}
+
+if ! supported $VENV/bin/python; then
+  python=$(find_python)
+  make_venv "$python"
+fi
+python=${python:-$(find_python)}
+
+lock=requirements.lock
+if sh .ci/has_gpu.sh; then lock=requirements-gpu.lock; fi
+wanted=$(cat $lock setup.py pyproject.toml | sha256sum | cut -d' ' -f1)-$PWD
+if [ "$(cat $STAMP 2>/dev/null)" != "$wanted" ]; then
+  rm -f $STAMP $GL_STAMP
+  say "installing the packages of $lock (a few minutes the first time)"
+  venv_pip install --quiet --require-hashes --only-binary :all: -r $lock
+  venv_pip install --quiet --no-deps --no-build-isolation -e .
+  echo "$wanted" >$STAMP
+fi
+
+if [ ! -e $GL_STAMP ]; then
+  # shellcheck disable=SC2086
+  opengl_works || { install_packages $GL_PACKAGES && opengl_works; } ||
+    fail "headless rendering needs OpenGL libraries; run: apt-get install -y $GL_PACKAGES" \
+      "(tasks without images work as they are)"
+  touch $GL_STAMP
+fi

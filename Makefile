@@ -1,0 +1,46 @@
+# make train     set up, then train; TASK=, STEPS=, LOGDIR=, CONFIGS= and ARGS="--key value" change what
+# make test      set up, then linters and the short tests
+# make test-all  the long tests too     make faults  the fault injections, as long as they take
+# make lock      resolve setup.py's requirements anew into the lock files
+
+PYTHON_BIN := .venv/bin/python
+UV_COMPILE := .venv/bin/uv pip compile setup.py --extra dev --extra mp4 --extra plots --universal \
+	--python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
+
+TASK ?= dmc_walker_walk
+STEPS ?=
+LOGDIR ?= runs/
+# The preset that fits the machine: full size with a GPU, small without.
+CONFIGS ?= $(shell sh .ci/has_gpu.sh || echo small)
+ARGS ?=
+
+.PHONY: setup train test test-all faults lint lock clean
+
+setup:
+	@.ci/setup.sh
+
+train: setup
+	$(PYTHON_BIN) -m dreamer.run --task $(TASK) --logdir $(LOGDIR) \
+		$(if $(CONFIGS),--configs $(CONFIGS)) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
+
+lint: setup
+	$(PYTHON_BIN) -m ruff check .
+	$(PYTHON_BIN) -m mypy
+
+test: lint
+	$(PYTHON_BIN) -m pytest -q
+
+test-all: lint
+	$(PYTHON_BIN) -m pytest -q -m "not faults"
+
+faults: setup
+	$(PYTHON_BIN) -m pytest -q -m faults
+
+# The GPU's lock takes the same versions and adds CUDA's libraries.
+lock: setup
+	$(UV_COMPILE) --upgrade -o requirements.lock
+	$(UV_COMPILE) --upgrade --extra gpu -c requirements.lock -o requirements-gpu.lock
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
