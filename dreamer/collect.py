@@ -1,0 +1,201 @@
+"""Stepping environments with a policy, and handing over complete episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dreamer.envs.pool import EnvPool
+    from dreamer.envs.spec import Record, Space
+
+Records = dict[str, np.ndarray]
+Policy = Callable[[Records, Any], tuple[np.ndarray, Any]]
+"""(records [n, ...], state) -> (actions float32 [n, A], state).
+
+Records hold the observations, reward, cont and the flags of n workers. The state is None at the
+very start and otherwise what the policy returned last; rows with is_first start anew.
+"""
+Episode = dict[str, np.ndarray]
+OnEpisode = Callable[[Episode, int], Any]
+"""Takes a complete episode [L, ...], with action and cont, and its number."""
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """What an episode came to.
+
+    Attributes:
+        number: The episode's number.
+        episode_return: Sum of its rewards.
+        length: Agent steps it took.
+        steps: Environment frames it took, action repeat included.
+        terminal: Whether the task itself ended it, rather than a time limit.
+    """
+
+    number: int
+    episode_return: float
+    length: int
+    steps: int
+    terminal: bool
+
+
+def episode_seed(seed: int, number: int) -> int:
+    """Returns the seed, below 2**32, of episode `number` of a run seeded `seed`."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def random_policy(act_space: Space, seed: int) -> Policy:
+    """Returns a policy of independent uniform actions of that space; its state is always None."""
+    rng = np.random.default_rng(seed)
+
+    def policy(records: Records, state: Any) -> tuple[np.ndarray, None]:
+        del state  # nothing is remembered from step to step
+        count = len(records["reward"])
+        actions = np.stack([act_space.sample(rng) for _ in range(count)])
+        return actions.astype(np.float32), None
+
+    return policy
+
+
+class Collector:
+    """Steps the workers of a pool, all at once, and hands over each episode when it is complete.
+
+    Episodes are numbered in the order in which they start (workers of one step in their order), and
+    episode k is seeded by `episode_seed(seed, k)`: with the actions, that fixes it.
+
+    Episodes that are under way survive between calls of `collect`, as does the policy's state,
+    which is handed to whatever policy comes next (`random_policy` leaves None behind).
+
+    Args:
+        pool: The environments.
+        on_episode: Takes complete episodes. Should it raise, the episode is kept, and handed over
+            first thing in the next call.
+        seed: Of the episodes.
+        first_episode: Number of the first episode.
+
+    Attributes:
+        agent_steps: Actions carried out so far, over all workers.
+        episodes: Episodes handed over so far.
+        next_episode: Number of the episode that starts next.
+    """
+
+    def __init__(
+        self, pool: EnvPool, on_episode: OnEpisode, seed: int, first_episode: int = 0
+    ) -> None:
+        self.agent_steps = 0
+        self.episodes = 0
+        self.next_episode = first_episode
+        self._pool = pool
+        self._on_episode = on_episode
+        self._seed = seed
+        self._state: Any = None
+        self._running: list[_Running | None] = [None] * pool.amount
+        self._complete: list[_Running] = []
+
+    def collect(self, policy: Policy, agent_steps: int) -> list[EpisodeSummary]:
+        """Takes at least that many agent steps, a multiple of the number of workers.
+
+        Returns:
+            The episodes that ended meanwhile, in the order of their ends.
+        """
+        summaries = self._hand_over()
+        workers = range(self._pool.amount)
+        for _ in range(-(-agent_steps // self._pool.amount)):
+            self._start([worker for worker in workers if self._running[worker] is None])
+            self._step(policy, workers)
+            summaries += self._hand_over()
+        return summaries
+
+    def collect_episodes(self, policy: Policy, count: int) -> list[EpisodeSummary]:
+        """Runs exactly `count` new episodes to their ends, for an evaluation.
+
+        They are the first `count` to start, not the first to end, which would favour short ones.
+        Workers without an episode wait; the policy sees their last record and its action for them
+        is ignored, so that it always gets one row a worker.
+
+        Returns:
+            Summaries, in the order of the episodes' numbers.
+
+        Raises:
+            ValueError: episodes of `collect` are still under way.
+        """
+        if any(self._running) or self._complete:
+            raise ValueError("collect_episodes needs a collector without episodes under way")
+        self._state = None
+        summaries: list[EpisodeSummary] = []
+        due = count
+        while due or any(self._running):
+            idle = [worker for worker, running in enumerate(self._running) if running is None]
+            self._start(idle[:due])
+            due -= len(idle[:due])
+            self._step(policy, [w for w, running in enumerate(self._running) if running])
+            summaries += self._hand_over()
+        return sorted(summaries, key=lambda summary: summary.number)
+
+    def _start(self, workers: Sequence[int]) -> None:
+        if not workers:
+            return
+        numbers = range(self.next_episode, self.next_episode + len(workers))
+        seeds = [episode_seed(self._seed, number) for number in numbers]
+        records = self._pool.reset(seeds, workers)
+        no_action = np.zeros(self._pool.act_space.shape, np.float32)
+        for worker, number, record in zip(workers, numbers, records, strict=True):
+            self._running[worker] = _Running(number, [{**record, "action": no_action}])
+        self.next_episode += len(workers)
+
+    def _step(self, policy: Policy, workers: Sequence[int]) -> None:
+        """One agent step of those workers; the policy sees all."""
+        actions, self._state = policy(self._latest(), self._state)
+        actions = np.asarray(actions, np.float32)
+        records = self._pool.step(actions[list(workers)], workers)
+        self.agent_steps += len(workers)
+        for worker, record in zip(workers, records, strict=True):
+            running = self._running[worker]
+            assert running is not None
+            running.records.append({**record, "action": actions[worker].copy()})
+            if record["is_last"]:
+                self._complete.append(running)
+                self._running[worker] = None
+
+    def _latest(self) -> Records:
+        """The newest record of each worker, stacked; a waiting worker repeats another's."""
+        latest = [running.records[-1] if running else None for running in self._running]
+        stand_in = next(record for record in latest if record is not None)
+        rows = [stand_in if record is None else record for record in latest]
+        return {key: np.stack([row[key] for row in rows]) for key in stand_in if key != "action"}
+
+    def _hand_over(self) -> list[EpisodeSummary]:
+        summaries = []
+        while self._complete:
+            ended = self._complete[0]
+            episode = {
+                key: np.stack([record[key] for record in ended.records]) for key in ended.records[0]
+            }
+            self._on_episode(episode, ended.number)
+            self._complete.pop(0)
+            self.episodes += 1
+            summaries.append(_summary(ended.number, episode, self._pool.action_repeat))
+        return summaries
+
+
+@dataclass
+class _Running:
+    """An episode under way: its number and its records so far, each with its action."""
+
+    number: int
+    records: list[Record]
+
+
+def _summary(number: int, episode: Episode, action_repeat: int) -> EpisodeSummary:
+    length = len(episode["reward"]) - 1
+    return EpisodeSummary(
+        number=number,
+        episode_return=float(episode["reward"].sum(dtype=np.float64)),
+        length=length,
+        steps=length * action_repeat,
+        terminal=bool(episode["is_terminal"][-1]),
+    )

@@ -1,0 +1,212 @@
+"""Reading one episode file; `dreamer.episodes` describes the format and what is derived."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from dreamer.npz import (
+    Member,
+    NpzError,
+    open_regular,
+    path_text,
+    read_array,
+    read_members,
+    read_records,
+    verify_checksum,
+)
+
+FLAGS = ("is_first", "is_last", "is_terminal")
+FLOATS = ("action", "reward", "cont")
+EPISODE_KEYS = (*FLOATS, *FLAGS)
+"""What every episode holds in memory besides its observations."""
+
+
+class EpisodeError(Exception):
+    """An episode file that cannot be used: damaged, or no episode of this environment."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path_text(path)}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class EpisodeFile:
+    """One episode on disk, opened: its directory and headers are sound, its data unread.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        path: The file.
+        length: Number of records, L.
+        checked: Whether `check` has passed.
+
+    Raises:
+        EpisodeError: it is damaged, or no episode.
+    """
+
+    __slots__ = ("_members", "checked", "length", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checked = False
+        with self._open() as fd:
+            self._members = read_members(fd)
+        self._check_headers()
+        self.length = self._members["action"].shape[0]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Observation keys, then `action`, `reward`, `cont` and the flags, derived ones too."""
+        others = {*EPISODE_KEYS, "discount"}
+        return (*(key for key in self._members if key not in others), *EPISODE_KEYS)
+
+    def record(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Returns the shape and dtype of one record of `key`, as `read` gives it."""
+        return self._shape(key), self._dtype(key)
+
+    def sliceable(self, keys: Collection[str]) -> bool:
+        """Whether those keys can be read slice by slice; otherwise each read unpacks it all."""
+        return all(member.sliceable for member in self._needed(keys))
+
+    def allocate(self, length: int, keys: Collection[str]) -> dict[str, np.ndarray]:
+        """Returns uninitialised arrays [length, ...] of the dtypes that `read` gives."""
+        return {key: np.empty((length, *self._shape(key)), self._dtype(key)) for key in keys}
+
+    def read(
+        self, start: int = 0, stop: int | None = None, keys: Collection[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns records start..stop-1 as arrays [stop - start, ...].
+
+        Raises:
+            EpisodeError: the data are damaged.
+            ValueError: the episode has no such records.
+        """
+        stop = self.length if stop is None else stop
+        out = self.allocate(max(stop - start, 0), self.keys if keys is None else keys)
+        self.read_into(out, start, stop)
+        return out
+
+    def read_into(self, out: Mapping[str, np.ndarray], start: int, stop: int) -> None:
+        """Reads records start..stop-1 of the keys of `out` into its arrays [stop - start, ...].
+
+        Values are cast to the arrays' dtypes. Arrays must be C-contiguous.
+
+        Raises:
+            EpisodeError: the data are damaged.
+            ValueError: the episode has no such records.
+        """
+        if not 0 <= start <= stop <= self.length:
+            raise ValueError(f"records {start} to {stop} of an episode of {self.length}")
+        with self._open() as fd, np.errstate(over="ignore"):
+            for key, target in out.items():
+                self._read_key(fd, key, start, stop, target)
+
+    def check(self, keys: Collection[str]) -> None:
+        """Reads all data of those keys once: checksums, finite numbers, sensible flags.
+
+        Raises:
+            EpisodeError: the data are damaged or cannot come from an episode.
+        """
+        with self._open() as fd:
+            for member in self._needed(keys):
+                if member.sliceable:  # reading any other verifies it anyway
+                    verify_checksum(fd, member)
+        floats = [key for key in keys if np.issubdtype(self._dtype(key), np.floating)]
+        self.check_values(self.read(0, self.length, {*floats, *EPISODE_KEYS}))
+        self.checked = True
+
+    def check_values(self, episode: Mapping[str, np.ndarray]) -> None:
+        """Checks the values of the whole episode, as `read` gave them.
+
+        Raises:
+            EpisodeError: numbers are not finite, `cont` is no factor, or record 0 is not first.
+        """
+        for key, array in episode.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise EpisodeError(self.path, f"{key} holds numbers that are not finite")
+        if not ((episode["cont"] >= 0) & (episode["cont"] <= 1)).all():
+            raise EpisodeError(self.path, "discount holds numbers outside of 0 to 1")
+        if not episode["is_first"][0]:
+            raise EpisodeError(self.path, "is_first is false in its first record")
+
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        """Opens the file; what goes wrong with it becomes an `EpisodeError`."""
+        try:
+            with open_regular(self.path) as fd:
+                yield fd
+        except NpzError as error:
+            raise EpisodeError(self.path, str(error)) from error
+        except OSError as error:
+            raise EpisodeError(self.path, f"it cannot be read ({error.strerror})") from error
+
+    def _check_headers(self) -> None:
+        members = self._members
+        missing = [key for key in ("action", "reward") if key not in members]
+        if "discount" not in members and "is_terminal" not in members:
+            missing.append("discount")
+        if missing:
+            raise EpisodeError(self.path, f"it lacks {', '.join(missing)}")
+        for key in ("action", "reward", "discount", *FLAGS):
+            ndim = 2 if key == "action" else 1
+            if key in members and len(members[key].shape) != ndim:
+                raise EpisodeError(self.path, f"{key} has the shape {members[key].shape}")
+        lengths = {name: member.shape[:1] for name, member in members.items()}
+        if len(set(lengths.values())) > 1:
+            text = ", ".join(f"{name} {shape}" for name, shape in lengths.items())
+            raise EpisodeError(self.path, f"its lengths differ: {text}")
+        if lengths["action"] == (0,):
+            raise EpisodeError(self.path, "it has no records")
+
+    def _needed(self, keys: Collection[str]) -> list[Member]:
+        """The members that those keys are read or derived from."""
+        names = {_source(key, self._members) for key in keys}
+        return [self._members[name] for name in names if name is not None]
+
+    def _shape(self, key: str) -> tuple[int, ...]:
+        return self._members[key].shape[1:] if key in self._members else ()
+
+    def _dtype(self, key: str) -> np.dtype:
+        if key in FLAGS:
+            return np.dtype(np.bool_)
+        return np.dtype(np.float32) if key in FLOATS else self._members[key].dtype
+
+    def _read_key(self, fd: int, key: str, start: int, stop: int, out: np.ndarray) -> None:
+        source = _source(key, self._members)
+        if source is None:
+            out[...] = np.arange(start, stop) == (0 if key == "is_first" else self.length - 1)
+            return
+        member = self._members[source]
+        if member.sliceable and member.dtype == out.dtype and out.dtype.kind != "b":
+            read_records(fd, member, start, out)
+            return
+        if member.sliceable:
+            raw = np.empty((stop - start, *member.shape[1:]), member.dtype)
+            read_records(fd, member, start, raw)
+        else:
+            raw = read_array(fd, member)[start:stop]
+        if source == "is_terminal" and key == "cont":
+            out[...] = _truth(raw) == 0
+        elif out.dtype.kind == "b":
+            out[...] = (raw == 0) if source == "discount" else _truth(raw)
+        else:
+            out[...] = raw
+
+
+def _source(key: str, members: Collection[str]) -> str | None:
+    """The member that a key is read or derived from; None where its position tells it."""
+    if key == "cont":
+        return "discount" if "discount" in members else "is_terminal"
+    if key == "is_terminal" and key not in members:
+        return "discount"
+    return None if key in ("is_first", "is_last") and key not in members else key
+
+
+def _truth(raw: np.ndarray) -> np.ndarray:
+    """Booleans of stored flags; a byte other than 0 and 1 must not survive inside a bool."""
+    return (raw.view(np.uint8) if raw.dtype.kind == "b" else raw) != 0

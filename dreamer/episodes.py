@@ -1,0 +1,136 @@
+"""Episode files: one complete episode, one .npz.
+
+Record t of an episode is (observation_t, the action that led to it, the reward received on
+arriving, flags). A file holds, all of one length L:
+
+======================  ==========================  ==============================================
+member                  dtype and shape             meaning
+======================  ==========================  ==============================================
+observation keys        any number, [L, ...]        ``image`` uint8 [L, H, W, C] and the like
+``action``              float32 [L, A]              zero in the first record
+``reward``              float32 [L]                 zero in the first record
+``discount``            float32 [L]                 called `cont` in memory: 0 at a true terminal
+``is_first``            bool [L]                    true in record 0
+``is_last``             bool [L]                    true in the last record
+``is_terminal``         bool [L]                    true at a true terminal, not at a time limit
+======================  ==========================  ==============================================
+
+Our own members are stored uncompressed, so that a slice is read without the rest. The files of
+older TF2 implementations load too: compressed, float16 or float64 in place of float32, and with
+missing members, which are derived: `is_first` is true in record 0 alone, `is_last` in the last
+record alone, `is_terminal` where the discount is 0, and `cont` is 1 - `is_terminal`. A file with
+neither `discount` nor `is_terminal` cannot tell a terminal from a time limit and is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from dreamer.episode_file import EPISODE_KEYS, FLAGS, FLOATS, EpisodeError, EpisodeFile
+from dreamer.errors import UserError
+from dreamer.files import atomic_write
+from dreamer.npz import path_text
+
+__all__ = [
+    "EPISODE_KEYS",
+    "FLAGS",
+    "EpisodeError",
+    "EpisodeFile",
+    "episode_uid",
+    "make_folder",
+    "save_episode",
+]
+
+_NAME = re.compile(r"(?P<timestamp>\d{8}T\d{6}\w*)-(?P<uid>.+)-(?P<length>\d+)\.npz")
+_MEMBER_OVERHEAD = 512  # bytes of headers and directory, at most
+_UID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def episode_uid(path: Path) -> str:
+    """Returns the unique id within an episode file's name (the whole stem of a foreign name)."""
+    match = _NAME.fullmatch(path.name)
+    return match["uid"] if match else path.stem
+
+
+def save_episode(
+    directory: Path, episode: Mapping[str, np.ndarray], uid: str, timestamp: str | None = None
+) -> Path:
+    """Writes one complete episode, so that at any moment its file is complete or absent.
+
+    Args:
+        directory: Folder, made if missing.
+        episode: Arrays [L, ...]: observations, action, reward, cont and the three flags.
+        uid: Unique id, of letters, digits, ``_``, ``.`` and ``-``.
+        timestamp: Begins the name; now, unless a file of that name is to be replaced.
+
+    Returns:
+        The path, ``<timestamp>-<uid>-<L>.npz``.
+
+    Raises:
+        ValueError: the episode or the id is malformed.
+        DiskFullError: there is no room for it.
+        UserError: the folder cannot be made or written.
+    """
+    if not _UID.fullmatch(uid):
+        raise ValueError(f"an episode's uid is made of letters, digits, _ . and -, got {uid!r}")
+    members = _file_members(episode)
+    length = len(members["action"])
+    path = directory / f"{timestamp or time.strftime('%Y%m%dT%H%M%S')}-{uid}-{length}.npz"
+    needed = sum(array.nbytes + _MEMBER_OVERHEAD for array in members.values())
+    make_folder(directory)
+    with atomic_write(path, needed) as file:
+        _write(file, members)
+    return path
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, unless it is there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {path_text(path)}: {error.strerror}; check the path and "
+            "its permissions"
+        ) from error
+
+
+def _file_members(episode: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Checks an episode in memory and returns it under the names and dtypes of the file."""
+    missing = [key for key in EPISODE_KEYS if key not in episode]
+    if missing or len(episode) == len(EPISODE_KEYS):
+        raise ValueError(f"an episode lacks {', '.join(missing) or 'any observation'}")
+    members = {}
+    for key, value in episode.items():
+        array = np.asarray(value)
+        if array.dtype.kind not in "buif":
+            raise ValueError(f"{key} of an episode holds {array.dtype}, not plain numbers")
+        if array.ndim < 1 or len(array) != len(episode["action"]) or not len(array):
+            raise ValueError(
+                f"{key} of an episode has shape {array.shape}, expected "
+                f"{max(1, len(episode['action']))} records as in action"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{key} of an episode is not finite")
+        dtype = np.float32 if key in FLOATS else np.bool_ if key in FLAGS else array.dtype
+        members[{"cont": "discount"}.get(key, key)] = np.ascontiguousarray(array, dtype)
+    return members
+
+
+def _write(file: BinaryIO, members: Mapping[str, np.ndarray]) -> None:
+    """Writes an uncompressed .npz whose bytes depend on the arrays alone."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in members.items():
+            info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980: the same each time
+            with archive.open(info, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)

@@ -1,0 +1,285 @@
+"""Reading .npz archives of plain numeric arrays, slice by slice, trusting nothing in them.
+
+Training samples short slices out of long episodes, so a slice of a member that is stored
+uncompressed costs one positioned read of just its bytes; nothing is mapped or held. Every number
+that a file states (offsets, sizes, shapes) is compared with the size of the file before anything
+is allocated, object arrays are refused, and each member's checksum can be verified. Compressed
+members are unpacked as a whole, within a stated bound.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import os
+import stat
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MAX_UNPACKED = 2 << 30
+"""Bytes that one compressed member may unpack to (the longest Atari episode takes 0.3 GiB)."""
+
+_MAX_RATIO = 1032  # deflate cannot shrink further, so a larger claim is forged
+_MAX_HEADER = 4096  # bytes of a .npy header; NumPy writes 128 for every array of numbers
+_CHUNK = 1 << 20
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
+
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OverflowError, struct.error,
+    MemoryError, IndexError, RuntimeError,
+)  # fmt: skip
+_HEADER_ERRORS = (
+    ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError, EOFError,
+    OverflowError, tokenize.TokenError, struct.error,
+)  # fmt: skip
+
+
+class NpzError(Exception):
+    """The archive is damaged, or holds something other than plain numeric arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One array of an archive: what it is and where its bytes lie."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    fortran: bool
+    deflated: bool
+    offset: int  # of the member's first byte in the file
+    packed: int  # bytes in the file
+    header: int  # bytes of the .npy header, once unpacked
+    size: int  # bytes once unpacked, header included
+    crc: int
+
+    @property
+    def sliceable(self) -> bool:
+        """Whether records can be read without reading the whole member."""
+        return not self.deflated and not self.fortran
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array in memory."""
+        return self.size - self.header
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike[str]) -> Iterator[int]:
+    """Opens a regular file for reading and yields its descriptor; a pipe cannot block us.
+
+    Raises:
+        NpzError: the path is something other than a regular file.
+        OSError: it cannot be opened.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise NpzError("it is not a regular file")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def read_members(fd: int) -> dict[str, Member]:
+    """Reads the directory of an archive and the header of each array, but no data.
+
+    Returns:
+        Members by name, without the ending ``.npy``, in the order of the archive.
+
+    Raises:
+        NpzError: anything in it is damaged, forged or no plain numeric array.
+        OSError: it cannot be read.
+    """
+    size = os.fstat(fd).st_size
+    if size == 0:
+        raise NpzError("it is empty")
+    try:
+        with open(fd, "rb", closefd=False) as file, zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    except _ZIP_ERRORS as error:
+        raise NpzError(f"it is no readable .npz archive ({error})") from error
+    members: dict[str, Member] = {}
+    for info in infos:
+        member = _read_member(fd, size, info)
+        if member.name in members:
+            raise NpzError(f"it holds {member.name!r} twice")
+        members[member.name] = member
+    return members
+
+
+def read_records(fd: int, member: Member, start: int, out: np.ndarray) -> None:
+    """Reads records start..start+len(out) of a sliceable member into `out`, in one read.
+
+    Args:
+        fd: Descriptor of the archive.
+        start: First record, counted along the first axis.
+        out: C-contiguous array of the member's dtype and its shape after the first axis.
+
+    Raises:
+        NpzError: the file ends early.
+    """
+    stride = math.prod(member.shape[1:]) * member.dtype.itemsize
+    _read_exactly(fd, member.offset + member.header + start * stride, out, member.name)
+
+
+def read_array(fd: int, member: Member) -> np.ndarray:
+    """Reads a whole member, unpacking it where needed, and verifies its checksum.
+
+    Raises:
+        NpzError: the data are damaged, or unpack to something else than the header states.
+    """
+    raw = np.empty(member.size, np.uint8)
+    if member.deflated:
+        _inflate(fd, member, raw)
+    else:
+        _read_exactly(fd, member.offset, raw, member.name)
+    if zlib.crc32(raw.data) != member.crc:
+        raise NpzError(f"the checksum of {member.name!r} does not match")
+    flat = raw[member.header :].view(member.dtype)
+    if member.fortran:
+        return np.ascontiguousarray(flat.reshape(member.shape[::-1]).T)
+    return flat.reshape(member.shape)
+
+
+def verify_checksum(fd: int, member: Member) -> None:
+    """Reads an uncompressed member through once, in pieces, and compares its checksum.
+
+    Raises:
+        NpzError: it does not match, or the file ends early.
+    """
+    crc, done = 0, 0
+    piece = np.empty(min(_CHUNK, member.size), np.uint8)
+    while done < member.size:
+        part = piece[: min(_CHUNK, member.size - done)]
+        _read_exactly(fd, member.offset + done, part, member.name)
+        crc = zlib.crc32(part.data, crc)
+        done += len(part)
+    if crc != member.crc:
+        raise NpzError(f"the checksum of {member.name!r} does not match")
+
+
+def _read_member(fd: int, file_size: int, info: zipfile.ZipInfo) -> Member:
+    name = info.filename.removesuffix(".npy")
+    if not info.filename.endswith(".npy") or not name.isidentifier():
+        raise NpzError(f"it holds {info.filename!r}, which is no array")
+    if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise NpzError(f"{name!r} is encrypted or compressed in an unknown way")
+    deflated = info.compress_type == zipfile.ZIP_DEFLATED
+    offset = _data_offset(fd, info)
+    _check_sizes(name, info, offset, deflated, file_size)
+    head = os.pread(fd, min(_MAX_HEADER, info.compress_size), offset)
+    if deflated:
+        try:
+            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, _MAX_HEADER)
+        except zlib.error as error:
+            raise NpzError(f"{name!r} does not decompress ({error})") from error
+    length, dtype, shape, fortran = _parse_header(name, head)
+    member = Member(
+        name, dtype, shape, fortran and len(shape) > 1, deflated, offset,
+        info.compress_size, length, info.file_size, info.CRC,
+    )  # fmt: skip
+    if math.prod(shape) * dtype.itemsize != member.nbytes:
+        raise NpzError(f"{name!r} claims the shape {shape}, which does not fit its bytes")
+    return member
+
+
+def _data_offset(fd: int, info: zipfile.ZipInfo) -> int:
+    """The data of a member follow its local header, whose length only it knows."""
+    raw = os.pread(fd, _LOCAL_HEADER.size, info.header_offset) if info.header_offset >= 0 else b""
+    if len(raw) < _LOCAL_HEADER.size:
+        raise NpzError(f"{info.filename!r} lies outside of the file")
+    signature, name_length, extra_length = _LOCAL_HEADER.unpack(raw)
+    if signature != b"PK\x03\x04":
+        raise NpzError(f"{info.filename!r} is not where the directory says")
+    return info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+
+
+def _check_sizes(
+    name: str, info: zipfile.ZipInfo, offset: int, deflated: bool, file_size: int
+) -> None:
+    if offset + info.compress_size > file_size:
+        raise NpzError(f"{name!r} reaches beyond the end of the file")
+    if not deflated and info.file_size != info.compress_size:
+        raise NpzError(f"{name!r} states two different sizes")
+    if deflated and info.file_size > min(MAX_UNPACKED, info.compress_size * _MAX_RATIO + 1024):
+        raise NpzError(f"{name!r} claims to unpack to {info.file_size} bytes")
+
+
+def _parse_header(name: str, head: bytes) -> tuple[int, np.dtype, tuple[int, ...], bool]:
+    """Returns the header's length, dtype, shape and order of axes."""
+    if head[:6] != np.lib.format.MAGIC_PREFIX or len(head) < 10:
+        raise NpzError(f"{name!r} is no .npy array")
+    # Version 1 counts the header in two bytes, later ones in four.
+    length = 10 + int.from_bytes(head[8:10], "little")
+    if head[6] != 1:
+        length = 12 + int.from_bytes(head[8:12], "little")
+    if length > len(head):
+        raise NpzError(f"the header of {name!r} is too long or cut off")
+    try:
+        dtype, shape, fortran = _parse_npy_header(head[:length])
+    except _HEADER_ERRORS as error:
+        raise NpzError(f"the header of {name!r} is damaged ({error})") from error
+    if dtype.kind not in "buif":
+        raise NpzError(f"{name!r} holds {dtype}, not plain numbers")
+    if any(size < 0 for size in shape):
+        raise NpzError(f"{name!r} claims the shape {shape}")
+    return length, dtype, shape, fortran
+
+
+@functools.lru_cache(maxsize=4096)  # episodes of one length share their headers
+def _parse_npy_header(head: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
+    stream = io.BytesIO(head)
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, _MAX_HEADER)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream, _MAX_HEADER)
+    else:
+        raise ValueError(f"unknown version {version}")
+    return dtype, shape, fortran
+
+
+def _read_exactly(fd: int, offset: int, out: np.ndarray, name: str) -> None:
+    view = out.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], offset + done)
+        if count == 0:
+            raise NpzError(f"the file ends within {name!r}")
+        done += count
+
+
+def _inflate(fd: int, member: Member, out: np.ndarray) -> None:
+    """Unpacks a member into `out` and not a byte more, whatever the file claims."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    read, done = 0, 0
+    try:
+        while done < len(out) and not stream.eof:
+            data = stream.unconsumed_tail
+            if not data:
+                data = os.pread(fd, min(_CHUNK, member.packed - read), member.offset + read)
+                if not data:
+                    break
+                read += len(data)
+            piece = stream.decompress(data, len(out) - done)
+            out[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+            done += len(piece)
+    except zlib.error as error:
+        raise NpzError(f"{member.name!r} does not decompress ({error})") from error
+    if done < len(out):
+        raise NpzError(f"{member.name!r} unpacks to {done} bytes instead of {len(out)}")
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """Returns a path fit for a message, however odd its bytes are."""
+    return os.fsencode(Path(path)).decode("utf-8", "backslashreplace")

@@ -1,0 +1,310 @@
+"""Replay: the episodes of a folder, sampled as batches [B, T].
+
+What lies where was chosen by measurement (2-core CPU, 50 x 50 records of 64x64x3): a slice of
+our own uncompressed files is read straight into the batch, one positioned read a member. The
+operating system's page cache already keeps the files that fit into free memory, and gives them
+back when others need it; a second copy in our own memory would only save the system calls. Files
+of older implementations are compressed and must be unpacked as a whole, hundreds of times slower,
+so those are kept unpacked, least recently used out first, within `cache_bytes`.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import threading
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dreamer.cache import ByteCache
+from dreamer.episodes import (
+    EPISODE_KEYS,
+    EpisodeError,
+    EpisodeFile,
+    episode_uid,
+    make_folder,
+    save_episode,
+)
+from dreamer.errors import UserError
+from dreamer.npz import path_text
+from dreamer.prefetch import Prefetcher
+
+if TYPE_CHECKING:
+    from dreamer.envs.spec import Space
+
+Batch = dict[str, np.ndarray]
+DAMAGED = "damaged"
+"""Folder, within the replay's, that takes the files which cannot be used."""
+
+
+class DamagedEpisodeWarning(UserWarning):
+    """An episode file was set aside; the message names it and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Records start..stop-1 of an episode, which go to row `row` of a batch from `at` on."""
+
+    row: int
+    at: int
+    file: EpisodeFile
+    start: int
+    stop: int
+
+
+class Replay:
+    """Episodes in a folder, and batches drawn from them.
+
+    All headers are read at the start; the data of a file are verified (checksums, finite numbers)
+    when it is first sampled. A file that is damaged or of another environment is moved to
+    ``damaged/``, counted and named in a `DamagedEpisodeWarning`; nothing is ever deleted.
+
+    Args:
+        directory: Folder of the episode files; made if missing.
+        cache_bytes: Memory that unpacked episodes of older, compressed files may take.
+        seed: Of the sampling.
+        obs_space: The observation keys that batches hold, with their shapes and dtypes.
+        act_space: Shape [A] of the action.
+
+    Attributes:
+        records: Number of records in all episodes.
+        damaged: Number of files set aside.
+
+    Raises:
+        UserError: the folder cannot be made or read.
+    """
+
+    def __init__(
+        self, directory: Path | str, *, cache_bytes: float, seed: int,
+        obs_space: Mapping[str, Space], act_space: Space,
+    ) -> None:  # fmt: skip
+        self.directory = Path(directory)
+        self.records = 0
+        self.damaged = 0
+        self._seed = seed
+        self._shapes = {
+            key: (space.shape, np.dtype(space.dtype)) for key, space in obs_space.items()
+        }
+        self._shapes["action"] = (act_space.shape, np.dtype(np.float32))
+        self._keys = (*obs_space, *EPISODE_KEYS)
+        self._files: list[EpisodeFile] = []
+        self._cache = ByteCache(int(cache_bytes))
+        self._lock = threading.RLock()
+        make_folder(self.directory)
+        self._scan()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def agent_steps(self) -> int:
+        """Agent steps that the episodes took: all records but the first of each."""
+        return self.records - len(self._files)
+
+    def add(self, episode: Mapping[str, np.ndarray], uid: str) -> Path:
+        """Writes an episode to disk and takes it in.
+
+        An earlier episode of the same `uid` is replaced: after a resume, what was collected past
+        the checkpoint is collected again, and its file keeps the first one's timestamp.
+
+        Args:
+            episode: Arrays [L, ...]: observations, action, reward, cont and flags.
+            uid: Unique id; see `dreamer.episodes.save_episode`.
+
+        Raises:
+            ValueError: the episode does not match the environment's spaces, or is malformed.
+            DiskFullError: there is no room for it.
+            UserError: the folder cannot be written.
+        """
+        reason = self._mismatch({key: (v.shape[1:], v.dtype) for key, v in episode.items()})
+        if reason:
+            raise ValueError(f"cannot take in the episode {uid}: {reason}")
+        with self._lock:
+            before = self._files_of(uid)
+            stamp = before[-1].path.name.partition("-")[0] if before else None
+            path = save_episode(self.directory, episode, uid, stamp)
+            for old in before:
+                self._forget(old)
+                if old.path != path:
+                    old.path.unlink(missing_ok=True)
+            file = EpisodeFile(path)
+            file.checked = True  # we have just written it
+            self._insert(file)
+            return path
+
+    def sample(self, index: int, batch_size: int, length: int) -> Batch:
+        """Draws one batch: a function of (seed, index, the episodes present).
+
+        Each sequence draws an episode, all being equally likely, then one of its L - T + 1 starts.
+        An episode shorter than T is used whole, and the sequence goes on with a further drawn
+        episode from its start, where `is_first` is true: nothing is dropped.
+
+        Args:
+            index: Number of the batch; equal indices give equal batches.
+            batch_size: B.
+            length: T.
+
+        Returns:
+            Arrays [B, T, ...]: observations in the spaces' dtypes, action float32 [B, T, A], reward
+            and cont float32 [B, T], is_first, is_last and is_terminal bool [B, T].
+
+        Raises:
+            UserError: there is no episode to sample.
+        """
+        with self._lock:
+            while True:
+                try:
+                    return self._draw(index, batch_size, length)
+                except EpisodeError as error:
+                    self._set_aside(error)
+
+    def batches(
+        self, first: int, count: int, batch_size: int, length: int, prefetch: int
+    ) -> Prefetcher[Batch]:
+        """Iterates over ``sample(first)`` to ``sample(first + count - 1)``, prepared by a thread.
+
+        Add no episode meanwhile, or the batches depend on how far ahead the thread was. Errors in
+        the thread are raised here; closing the iterator ends the thread.
+
+        Args:
+            first: Index of the first batch.
+            count: Number of batches.
+            batch_size: B.
+            length: T.
+            prefetch: Batches that wait at most.
+        """
+        indices = range(first, first + count)
+        return Prefetcher(lambda index: self.sample(index, batch_size, length), indices, prefetch)
+
+    def _scan(self) -> None:
+        try:
+            paths = sorted(path for path in self.directory.iterdir() if _is_candidate(path))
+        except OSError as error:
+            raise UserError(
+                f"cannot read the folder {path_text(self.directory)}: {error.strerror}"
+            ) from error
+        for path in paths:
+            try:
+                self._insert(self._open(path))
+            except EpisodeError as error:
+                self._set_aside(error)
+
+    def _open(self, path: Path) -> EpisodeFile:
+        """Opens an episode and compares it with the environment's spaces."""
+        file = EpisodeFile(path)
+        reason = self._mismatch({key: file.record(key) for key in file.keys})
+        if reason:
+            raise EpisodeError(path, reason)
+        return file
+
+    def _mismatch(self, found: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> str:
+        """Returns how an episode's records (shape, dtype) differ from the spaces, or ''."""
+        for key, (shape, dtype) in self._shapes.items():
+            if key not in found:
+                return f"it lacks the environment's {key}"
+            its_shape, its = found[key]
+            if its_shape != shape or (its != dtype and not its.kind == dtype.kind == "f"):
+                return f"{key} is {its} {its_shape}, the environment's {dtype} {shape}"
+        return ""
+
+    def _files_of(self, uid: str) -> list[EpisodeFile]:
+        first = bisect.bisect_left(self._files, (uid, ""), key=_order)
+        same_uid = itertools.takewhile(
+            lambda file: episode_uid(file.path) == uid, self._files[first:]
+        )
+        return list(same_uid)
+
+    def _insert(self, file: EpisodeFile) -> None:
+        # Ordered by id, so that sampling does not depend on when an episode was written.
+        bisect.insort(self._files, file, key=_order)
+        self.records += file.length
+
+    def _forget(self, file: EpisodeFile) -> None:
+        self._files.remove(file)
+        self.records -= file.length
+        self._cache.drop(file.path)
+
+    def _set_aside(self, error: EpisodeError) -> None:
+        for file in [file for file in self._files if file.path == error.path]:
+            self._forget(file)
+        self.damaged += 1
+        outcome = _move_into(error.path, self.directory / DAMAGED)
+        warnings.warn(f"episode set aside: {error}; {outcome}", DamagedEpisodeWarning, stacklevel=2)
+
+    def _draw(self, index: int, batch_size: int, length: int) -> Batch:
+        batch = {
+            key: np.empty((batch_size, length, *shape), dtype)
+            for key, (shape, dtype) in self._shapes.items()
+        }
+        for key in ("reward", "cont"):
+            batch[key] = np.empty((batch_size, length), np.float32)
+        for key in ("is_first", "is_last", "is_terminal"):
+            batch[key] = np.empty((batch_size, length), np.bool_)
+        for piece in self._plan(index, batch_size, length):
+            end = piece.at + piece.stop - piece.start
+            self._read(
+                piece, {key: array[piece.row, piece.at : end] for key, array in batch.items()}
+            )
+        return batch
+
+    def _plan(self, index: int, batch_size: int, length: int) -> list[_Piece]:
+        if not self._files:
+            raise UserError(
+                f"{path_text(self.directory)} holds no episode to train on "
+                f"({self.damaged} were damaged); collect some first (train.prefill)"
+            )
+        rng = np.random.default_rng([self._seed, index])
+        pieces = []
+        for row in range(batch_size):
+            at = 0
+            while at < length:
+                file = self._files[rng.integers(len(self._files))]
+                start = 0
+                if at == 0 and file.length > length:
+                    start = int(rng.integers(file.length - length + 1))
+                stop = min(start + length - at, file.length)
+                pieces.append(_Piece(row, at, file, start, stop))
+                at += stop - start
+        return pieces
+
+    def _read(self, piece: _Piece, out: Mapping[str, np.ndarray]) -> None:
+        file = piece.file
+        if file.sliceable(self._keys):
+            if not file.checked:
+                file.check(self._keys)
+            file.read_into(out, piece.start, piece.stop)
+            return
+        episode = self._cache.get(file.path)
+        if episode is None:
+            episode = file.read(keys=self._keys)
+            file.check_values(episode)
+            self._cache.put(file.path, episode)
+        for key, target in out.items():
+            target[...] = episode[key][piece.start : piece.stop]
+
+
+def _order(file: EpisodeFile) -> tuple[str, str]:
+    return episode_uid(file.path), file.path.name
+
+
+def _is_candidate(path: Path) -> bool:
+    return path.suffix == ".npz" and not path.name.startswith(".")
+
+
+def _move_into(path: Path, folder: Path) -> str:
+    """Moves a file aside under a name that is free there; returns what became of it, in words."""
+    target, count = folder / path.name, 0
+    try:
+        folder.mkdir(exist_ok=True)
+        while target.is_symlink() or target.exists():
+            count += 1
+            target = folder / f"{path.name}.{count}"
+        path.rename(target)
+    except OSError as error:
+        return f"it stays where it is ({error.strerror})"
+    return f"moved to {path_text(target)}"
