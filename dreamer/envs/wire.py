@@ -19,14 +19,14 @@ import numpy as np
 _LENGTH = struct.Struct("<I")
 
 
-class Disconnected(ConnectionError):
+class DisconnectedError(ConnectionError):
     """The process at the other end is gone."""
 
 
 def send(
     sock: socket.socket, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
 ) -> None:
-    """Sends one message; raises Disconnected where nobody is left to read it."""
+    """Sends one message; raises DisconnectedError where nobody is left to read it."""
     values = {name: np.asarray(value, order="C") for name, value in (arrays or {}).items()}
     described = [[name, value.dtype.str, value.shape] for name, value in values.items()]
     text = json.dumps({**header, "arrays": described}).encode()
@@ -34,7 +34,7 @@ def send(
     try:
         sock.sendall(b"".join(parts))
     except (BrokenPipeError, ConnectionResetError) as error:
-        raise Disconnected(str(error)) from error
+        raise DisconnectedError(str(error)) from error
 
 
 def receive(
@@ -44,7 +44,7 @@ def receive(
 
     Raises:
         TimeoutError: it was not there in full after `timeout` seconds (None: wait for ever).
-        Disconnected: the other end closed.
+        DisconnectedError: the other end closed.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     (length,) = _LENGTH.unpack(_read(sock, _LENGTH.size, deadline))
@@ -68,8 +68,8 @@ def _read(sock: socket.socket, size: int, deadline: float | None) -> bytearray:
         try:
             count = sock.recv_into(view)
         except ConnectionResetError as error:
-            raise Disconnected(str(error)) from error
+            raise DisconnectedError(str(error)) from error
         if count == 0:
-            raise Disconnected("the connection was closed")
+            raise DisconnectedError("the connection was closed")
         view = view[count:]
     return data

@@ -22,8 +22,6 @@ from dreamer.envs import make_env, wire
 from dreamer.envs.spec import ContractError, Env, check_record
 from dreamer.errors import UserError
 
-WORKER_VARIABLE = "DREAMER_ENV_WORKER"
-
 
 def main() -> None:
     """Serves requests until the pool closes the connection."""
@@ -34,7 +32,7 @@ def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     try:
         _serve(sock)
-    except (wire.Disconnected, KeyboardInterrupt):
+    except (wire.DisconnectedError, KeyboardInterrupt):
         pass
     finally:
         sys.stdout.flush()
