@@ -1,0 +1,82 @@
+"""Adam with clipping by global norm, loss scaling, and refusal of non-finite gradients."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+# Dynamic loss scaling for float16: halve on overflow, double after this many good updates.
+INITIAL_SCALE = 2.0**15
+GROWTH_INTERVAL = 1000
+
+
+class Optimizer(tf.Module):
+    """Steps one group of variables: the world model's, the actor's or the value network's.
+
+    Differs from the releases in one point: an update whose gradient is not finite leaves weights
+    and slots as they were and is counted.
+
+    Args:
+        variables: What it updates; the slots are made at once, so that a checkpoint can fill them.
+        learning_rate: Adam's step size.
+        eps: Adam's epsilon, added to the root of the second moment.
+        clip: Largest global norm of a gradient.
+        scale_loss: Whether losses are scaled dynamically (float16).
+    """
+
+    def __init__(
+        self,
+        variables: list,
+        learning_rate: float,
+        eps: float,
+        clip: float,
+        scale_loss: bool,
+        name: str,
+    ):
+        super().__init__(name=name)
+        self._targets = list(variables)
+        self._clip = clip
+        self._adam = keras.optimizers.Adam(learning_rate, epsilon=eps, name=name)
+        self._adam.build(self._targets)
+        self._scale_loss = scale_loss
+        self.scale = tf.Variable(INITIAL_SCALE if scale_loss else 1.0, trainable=False)
+        self.good_updates = tf.Variable(0, trainable=False)
+
+    @property
+    def state(self) -> dict[str, tf.Variable]:
+        """Everything a checkpoint must hold, by name."""
+        slots = {v.path: v for v in self._adam.variables}
+        return {**slots, "loss_scale": self.scale, "good_updates": self.good_updates}
+
+    def scaled(self, loss: tf.Tensor) -> tf.Tensor:
+        """The loss to differentiate, [] -> []."""
+        return loss * self.scale
+
+    def apply(self, scaled_gradients: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Steps the variables.
+
+        Args:
+            scaled_gradients: Gradients of ``scaled(loss)``, one a variable.
+        Returns:
+            grad_norm, the global norm before clipping, and grad_finite, 1 where the step was made.
+        """
+        gradients = [tf.cast(g, tf.float32) / self.scale for g in scaled_gradients]
+        norm = tf.linalg.global_norm(gradients)
+        finite = tf.math.is_finite(norm)
+        clipped, _ = tf.clip_by_global_norm(gradients, self._clip, use_norm=norm)
+
+        def step() -> tf.Tensor:
+            self._adam.apply(clipped, self._targets)
+            return tf.constant(True)
+
+        tf.cond(finite, step, lambda: tf.constant(False))
+        if self._scale_loss:
+            self._adapt_scale(finite)
+        return {"grad_norm": norm, "grad_finite": tf.cast(finite, tf.float32)}
+
+    def _adapt_scale(self, finite: tf.Tensor) -> None:
+        good = tf.where(finite, self.good_updates + 1, 0)
+        grow = good >= GROWTH_INTERVAL
+        factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
+        self.scale.assign(tf.clip_by_value(self.scale * factor, 1.0, 2.0**24))
+        self.good_updates.assign(tf.where(grow, 0, good))

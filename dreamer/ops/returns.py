@@ -1,0 +1,58 @@
+"""Returns of imagined trajectories (arXiv 1912.01603, equations 4 to 8)."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from dreamer.ops.shapes import check_shape
+
+
+def lambda_returns(
+    reward: tf.Tensor, value: tf.Tensor, pcont: tf.Tensor, lambda_: float
+) -> tf.Tensor:
+    """Exponentially weighted mixture of k-step returns along each imagined trajectory.
+
+        V_i = r_i + pcont_i * ((1 - lambda) v_(i+1) + lambda V_(i+1)),  i = 1..H-1,  V_H = v_H
+
+    r_i is the reward received on arriving at state i, so V_i, and the value network that learns
+    it, count the reward of their own state. This is the paper's equation 6 in the recursive form
+    and with the bootstrap of the TF2 release. lambda=0 gives one-step targets, lambda=1 the
+    discounted reward sum closed by v_H.
+
+    Args:
+        reward: float32 [N, H], r_1..r_H; r_H is not used.
+        value: float32 [N, H], v_1..v_H.
+        pcont: float32 [N, H], factor from state i to i+1; pcont_H is not used.
+        lambda_: Mixture weight in [0, 1].
+    Returns:
+        float32 [N, H-1], V_1..V_(H-1).
+    Raises:
+        ValueError: On differing shapes or a horizon below 2.
+    """
+    n, horizon = value.shape
+    check_shape("reward", reward, (n, horizon))
+    check_shape("pcont", pcont, (n, horizon))
+    if horizon < 2:
+        raise ValueError(f"lambda_returns needs a horizon of at least 2, but got {horizon}")
+    rewards, values = tf.unstack(reward, axis=1), tf.unstack(value, axis=1)
+    factors = tf.unstack(pcont, axis=1)
+    following = values[-1]
+    returns = []
+    for i in reversed(range(horizon - 1)):
+        mixed = (1.0 - lambda_) * values[i + 1] + lambda_ * following
+        following = rewards[i] + factors[i] * mixed
+        returns.append(following)
+    return tf.stack(returns[::-1], axis=1)  # [N, H-1]
+
+
+def trajectory_weights(pcont: tf.Tensor) -> tf.Tensor:
+    """Probability, discounted, that an imagined trajectory reaches each of its states.
+
+        weight_1 = 1,  weight_i = pcont_1 ... pcont_(i-1)
+
+    Args:
+        pcont: float32 [N, H].
+    Returns:
+        float32 [N, H], without gradient.
+    """
+    return tf.stop_gradient(tf.math.cumprod(pcont, axis=1, exclusive=True))

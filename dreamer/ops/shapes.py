@@ -1,0 +1,50 @@
+"""Shape checks for public inputs, and the folding of leading axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+
+def check_shape(name: str, tensor: tf.Tensor, expected: Sequence[int | None]) -> None:
+    """Raises ValueError unless the static shape of `tensor` is compatible with `expected`.
+
+    Args:
+        name: What the error message calls the tensor.
+        tensor: Any tensor or array with a static rank.
+        expected: One entry an axis; None accepts any size.
+    """
+    shape = tuple(tensor.shape)
+    agree = len(shape) == len(expected) and all(
+        e is None or s is None or s == e for s, e in zip(shape, expected, strict=True)
+    )
+    if not agree:
+        wanted = "[" + ", ".join("?" if e is None else str(e) for e in expected) + "]"
+        raise ValueError(f"{name} should have shape {wanted}, but has {list(shape)}")
+
+
+def flatten_leading(tensor: tf.Tensor, keep: int = 1) -> tf.Tensor:
+    """Folds all axes but the last `keep` into one: [B, T, ...] -> [B*T, ...]."""
+    tail = list(tensor.shape[-keep:]) if keep else []
+    return tf.reshape(tensor, [-1, *tail])
+
+
+def over_leading(
+    function: Callable[[tf.Tensor], tf.Tensor], tensor: tf.Tensor, keep: int = 1
+) -> tf.Tensor:
+    """Applies a function of a batch to a tensor with any number of leading axes.
+
+    Args:
+        function: Maps [N, *tail] to [N, ...].
+        tensor: [..., *tail], the tail being the last `keep` axes.
+        keep: Rank of the tail.
+    Returns:
+        [..., *rest of the function's output].
+    """
+    lead = tf.shape(tensor)[: tensor.shape.rank - keep]
+    static_lead = tensor.shape[: tensor.shape.rank - keep]
+    output = function(flatten_leading(tensor, keep))
+    result = tf.reshape(output, tf.concat([lead, tf.shape(output)[1:]], 0))
+    result.set_shape(static_lead + output.shape[1:])
+    return result
