@@ -76,22 +76,11 @@ venv_pip() {
   fi
 }
 
-# Renders nothing, but makes the context that MuJoCo renders with: what a missing library breaks.
+# Succeeds where the project finds an OpenGL that renders, by the probe that its runs use.
 opengl_works() {
   local backend
-  for backend in ${MUJOCO_GL:-egl osmesa}; do
-    if MUJOCO_GL=$backend $VENV/bin/python - >/dev/null 2>&1 <<'PY'
-import mujoco
-context = mujoco.GLContext(64, 64)
-context.make_current()
-mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100)
-PY
-    then
-      say "headless OpenGL works ($backend)"
-      return 0
-    fi
-  done
-  return 1
+  backend=$($VENV/bin/python -c 'from dreamer.envs.rendering import backend_variables
+print(backend_variables()["MUJOCO_GL"])' 2>/dev/null) && say "headless OpenGL works: $backend"
 }
 
 if ! supported $VENV/bin/python; then
@@ -111,10 +100,11 @@ if [ "$(cat $STAMP 2>/dev/null)" != "$wanted" ]; then
   echo "$wanted" >$STAMP
 fi
 
-if [ ! -e $GL_STAMP ]; then
+# Who sets MUJOCO_GL has chosen (MUJOCO_GL=off: no images): nothing to look for or to install.
+if [ ! -e $GL_STAMP ] && [ -z "${MUJOCO_GL:-}" ]; then
   # shellcheck disable=SC2086
   opengl_works || { install_packages $GL_PACKAGES && opengl_works; } ||
-    fail "headless rendering needs OpenGL libraries; run: apt-get install -y $GL_PACKAGES" \
-      "(tasks without images work as they are)"
+    fail "images need OpenGL libraries; run: apt-get install -y $GL_PACKAGES" \
+      "(or set MUJOCO_GL=off and train without images: --configs dmc_proprio)"
   touch $GL_STAMP
 fi

@@ -14,9 +14,6 @@ from dreamer.errors import UserError, suggest
 from dreamer.schema import Value, find_configs, find_key, flatten, load_schema
 from dreamer.yaml_io import read_yaml
 
-# A task is called <suite>_<name>; the suite names its preset.
-SUITES = ("dmc", "gym")
-
 
 class Section:
     """The keys of one namespace, as attributes: ``config.train.batch_size``."""
@@ -145,36 +142,23 @@ def load_config(
     keys = load_schema()
     typed = {name: find_key(name, keys).coerce(value) for name, value in overrides.items()}
     final = str({"task": keys["task"].value, **chosen, **typed}["task"])
-    suite = suite_of(final)
+    suite = _suite_preset(final)
     names = [Path(preset).stem if _is_path(preset) else preset for preset in presets]
     named = [name for name in dict.fromkeys(names) if name != suite]
     return Config({**_load_preset(suite), **chosen, **typed}, named)
 
 
-def suite_of(task: str) -> str:
-    """Returns the suite of a task, which is the name of its preset.
-
-    ``module:function`` and ``path/to/file.py:function`` are one's own environments: they get
-    the gym suite's preset.
-
-    Raises:
-      UserError: the task's name begins with no known suite.
-    """
-    if ":" in task:
-        return "gym"
-    suite, underscore, name = task.partition("_")
-    if underscore and name and suite in SUITES:
-        return suite
-    forms = ", ".join(f"{known}_<name>" for known in SUITES)
-    raise UserError(
-        f"unknown suite in task {task!r}: a task is {forms} or module:function"
-        + suggest(suite, SUITES)
-    )
-
-
 def preset_names() -> list[str]:
     """Returns the names of the presets that come with the project."""
     return sorted(path.stem for path in (find_configs() / "presets").glob("*.yaml"))
+
+
+def _suite_preset(task: str) -> str:
+    """Returns the preset that follows from a task's name; one's own tasks get the gym suite's."""
+    # Here, because it brings NumPy, which --help and most mistakes need not wait for.
+    from dreamer.envs import suite_of
+
+    return {"custom": "gym"}.get(suite := suite_of(task), suite)
 
 
 def _load_preset(name: str, trail: tuple[str, ...] = ()) -> dict[str, Value]:
