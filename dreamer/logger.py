@@ -47,7 +47,7 @@ class Logger:
         self.path = Path(rundir_path)
         self._metrics = MetricsFile(self.path / "metrics.jsonl")
         self._events = EventFile(self.path) if tensorboard else None
-        title = "/".join(self.path.absolute().parts[-3:])
+        title = "/".join(self.path.absolute().parts[1:][-3:])
         self._terminal = make_terminal(terminal, title, total_steps)
         self._total_steps = total_steps
         self._values: dict[str, list[float]] = {}
@@ -83,6 +83,8 @@ class Logger:
         self._marks.clear()
         self._marks.append((step, wall_time))
         self._updates = None
+        if step:
+            self._terminal.resume(step, wall_time)
 
     def scalars(self, mapping: Mapping[str, Any]) -> None:
         """Adds one value (a number or an array of size 1) to the mean of each name."""

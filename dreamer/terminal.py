@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping
 from typing import IO, Any, Protocol
 
@@ -26,6 +27,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 class Terminal(Protocol):
     """Where records and messages are shown."""
+
+    def resume(self, step: int, wall_time: float) -> None:
+        """Says where a resumed run stands: environment frames, and seconds worked."""
 
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         """Shows the record of one log write; `eta` is in seconds, None while unknown."""
@@ -47,7 +51,7 @@ def make_terminal(kind: str, title: str, total_steps: int) -> Terminal:
     """
     if kind not in ("auto", "live", "plain"):
         raise ValueError(f"terminal: expected auto, live or plain, got {kind!r}")
-    stream = LastingStream(sys.stdout)
+    stream = LastingStream(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115  None: closed (>&-)
     able = stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
     if kind == "live" or (kind == "auto" and able):
         return LiveTerminal(stream, title, total_steps)
@@ -110,6 +114,9 @@ class PlainTerminal:
         self._stream = stream
         self._total = total_steps
 
+    def resume(self, step: int, wall_time: float) -> None:
+        self.message(f"resumed at step {step:,} after {duration(wall_time)}")
+
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         step = record["step"]
         parts = [f"step {step:,}/{self._total:,} ({_percent(step, self._total)})"]
@@ -135,6 +142,7 @@ class LiveTerminal:
         self._title = title
         self._total = total_steps
         self._latest: dict[str, Any] = {"step": 0, "wall_time": 0.0}
+        self._written = time.monotonic()
         self._return_steps: dict[str, int] = {}
         self._eta: float | None = None
         self._live = Live(
@@ -142,11 +150,15 @@ class LiveTerminal:
         )
         self._live.start()
 
+    def resume(self, step: int, wall_time: float) -> None:
+        self.write({"step": step, "wall_time": wall_time}, None)
+
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         # Values stay on display until newer ones come: evaluations are rarer than log writes.
         self._latest = {**self._latest, **record}
         self._return_steps.update(dict.fromkeys(_returns(record), record["step"]))
         self._eta = eta
+        self._written = time.monotonic()
 
     def message(self, text: str) -> None:
         self._console.print(Text(clean(text)))
@@ -164,8 +176,12 @@ class LiveTerminal:
         rows = Table.grid(padding=(0, 2))
         rows.add_column(style="dim", no_wrap=True)
         rows.add_column()
-        time = {"elapsed": duration(latest["wall_time"]), "ETA": duration(self._eta)}
-        rows.add_row("time", _line(time))
+        # The clocks go on between writes, which may be minutes apart.
+        since = time.monotonic() - self._written
+        eta = None if self._eta is None else max(0.0, self._eta - since)
+        clocks = {"elapsed": duration(latest["wall_time"] + since), "ETA": duration(eta)}
+        rows.add_row("time", _line(clocks))
+        rows.add_row("done", _line(_counts(latest)))
         rows.add_row("speed", _line(_rates(latest)))
         returns = {
             name: f"{value} (at {self._return_steps[name]:,})"
@@ -208,6 +224,10 @@ def _returns(record: Mapping[str, Any]) -> dict[str, str]:
 def _losses(record: Mapping[str, Any]) -> dict[str, str]:
     names = [name for name in record if "loss" in name and not name.startswith("nonfinite/")]
     return {name.rpartition("/")[2]: f"{record[name]:.3g}" for name in names}
+
+
+def _counts(record: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{record[name]:,}" for name in ("updates", "episodes") if name in record}
 
 
 def _rates(record: Mapping[str, Any]) -> dict[str, str]:
