@@ -1,0 +1,1 @@
+"""Figures and tables from run directories, beside published results. Imports no TensorFlow."""

@@ -1,0 +1,146 @@
+"""Ablation figures: scores over a swept parameter, and variants side by side."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from plots import style
+from plots.figures import bar_caption, whiskers
+from plots.names import published_label, task_title
+from plots.numbers import short_frames
+from plots.published import Row
+from plots.study import Study
+
+_GRID = re.compile(r"(?P<base>.+?)_(?P<parameter>[A-Za-z][\w.]*)=(?P<value>[-+.\deE]+)")
+
+Sweep = dict[str, dict[float, str]]
+"""By base method: the swept value -> the method's full name."""
+
+
+def sweeps(methods: Sequence[str]) -> dict[str, Sweep]:
+    """Returns by parameter the methods named ``<base>_<parameter>=<number>``.
+
+    ``dreamer_behavior.horizon=5`` is the value 5 of ``horizon`` for ``dreamer``. Parameters with a
+    single value are no sweep.
+    """
+    found: dict[str, Sweep] = {}
+    for method in methods:
+        match = _GRID.fullmatch(method)
+        if match is None:
+            continue
+        try:
+            value = float(match["value"])
+        except ValueError:
+            continue
+        parameter = match["parameter"].rpartition(".")[2]
+        found.setdefault(parameter, {}).setdefault(match["base"], {})[value] = method
+    return {parameter: sweep for parameter, sweep in found.items()
+            if len({value for values in sweep.values() for value in values}) > 1}
+
+
+def draw_sweep(study: Study, parameter: str, sweep: Sweep, readings: Sequence[Row]) -> Figure:
+    """Returns scores over the parameter's values, one panel a task, published readings in grey."""
+    readings = [row for row in readings if row.parameter == parameter]
+    swept = {method for values in sweep.values() for method in values.values()}
+    tasks = [task for task in study.tasks
+             if any((task, method) in study.scored for method in swept)]
+    if not tasks:  # nothing of ours: the published figure alone
+        tasks = sorted({row.task for row in readings})
+    columns = min(4, len(tasks))
+    rows = math.ceil(len(tasks) / columns)
+    width = max(3.4, 0.6 + columns * (style.WIDTH - 0.6) / 4)
+    figure, panels = style.new_figure(1.7 * rows + 0.8, rows, columns, width)
+    for task, axes in zip(tasks, panels, strict=False):
+        axes.set_title(task_title(task))
+        _published_lines(axes, [row for row in readings if row.task == task])
+        for index, (base, values) in enumerate(sorted(sweep.items())):
+            _sweep_line(axes, study, task, base, values, index)
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    for axes in panels[len(tasks) :]:
+        axes.set_visible(False)
+    figure.supxlabel(parameter, fontsize=8)
+    figure.supylabel("Final score", fontsize=8)
+    style.legend(figure, panels, 3 if columns > 2 else 1)
+    style.footnotes(figure, [bar_caption(study).replace("Bars", "Points"),
+                             *_reading_notes(readings), *study.notes])
+    return figure
+
+
+def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:
+    """Returns bars of our methods beside the readings of one of the paper's figures, by task."""
+    figure_tasks = sorted({row.task for row in readings})
+    tasks = [task for task in figure_tasks if task in study.tasks] or figure_tasks
+    names = list(dict.fromkeys(row.method for row in readings))
+    rows = math.ceil(len(tasks) / 4)
+    figure, panels = style.new_figure(1.5 * rows + 0.8, rows, 1)
+    total = len(names) + len(study.methods)
+    bar = 0.84 / total
+    for row, axes in enumerate(panels):
+        part = tasks[row * 4 : row * 4 + 4]
+        for i, task in enumerate(part):
+            left = i - 0.42 + bar / 2
+            _own_bars(axes, study, task, left, bar)
+            for index, name in enumerate(names):
+                score = next((r.score for r in readings if (r.task, r.method) == (task, name)), None)
+                if score is not None:
+                    axes.bar(left + (len(study.methods) + index) * bar, score, bar,
+                             label=f"{published_label(name)} (figure)",
+                             **style.bar_style(index, is_own=False))
+        axes.set_xlim(-0.5, min(4, len(tasks)) - 0.5)
+        axes.set_xticks(range(len(part)), [task_title(task) for task in part])
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="x", visible=False)
+    figure.supylabel("Score", fontsize=8)
+    style.legend(figure, panels, 3)
+    style.footnotes(figure, [bar_caption(study), *_reading_notes(readings), *study.notes])
+    return figure
+
+
+def _own_bars(axes: Axes, study: Study, task: str, left: float, bar: float) -> None:
+    for index, method in enumerate(study.methods):
+        x = left + index * bar
+        found = study.scored.get((task, method))
+        if found is None:
+            axes.text(x, 0, "none", rotation=90, ha="center", va="bottom", fontsize=5.5)
+            continue
+        axes.bar(x, found.scores.mean(), bar, label=method, **style.bar_style(index, is_own=True))
+        if len(found.scores) > 1:
+            axes.errorbar(x, found.scores.mean(), whiskers(found.scores, study.spread),
+                          color="black", linewidth=0.8, capsize=1.5)
+
+
+def _published_lines(axes: Axes, readings: Sequence[Row]) -> None:
+    for index, name in enumerate(dict.fromkeys(row.method for row in readings)):
+        points = sorted((row.value, row.score) for row in readings
+                        if row.method == name and row.value is not None)
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, label=f"{published_label(name)} (figure)", linewidth=1.0, marker=".",
+                  markersize=3, **style.published_style(index))
+
+
+def _sweep_line(
+    axes: Axes, study: Study, task: str, base: str, values: dict[float, str], index: int
+) -> None:
+    there = [(value, study.scored[task, method].scores)
+             for value, method in sorted(values.items()) if (task, method) in study.scored]
+    if not there:
+        return
+    x = [value for value, _ in there]
+    y = np.array([scores.mean() for _, scores in there])
+    spread = np.hstack([whiskers(scores, study.spread) for _, scores in there])
+    axes.errorbar(x, y, spread, label=base, capsize=1.5, elinewidth=0.8, markersize=3,
+                  **style.own_style(index))
+
+
+def _reading_notes(readings: Sequence[Row]) -> list[str]:
+    if not readings:
+        return []
+    frames = sorted({row.frames for row in readings if row.frames is not None})
+    at = f" at {', '.join(map(short_frames, frames))} frames" if frames else ""
+    return [f"Grey: {readings[0].source}{at}; approximate."]

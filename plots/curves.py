@@ -1,0 +1,178 @@
+"""From runs to curves over seeds, final scores, and what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from plots.loading import Run
+from plots.names import in_order
+from plots.numbers import short_frames
+
+Runs = dict[tuple[str, str], list[Run]]
+"""Runs by (task, method), each list in the order of the seeds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A method's curve on one task, arrays [n].
+
+    `x` frames; `mean`, `low`, `high` over the seeds present; `count` of these seeds; `seeds` of
+    them in all. Where count < seeds some seed has not begun or has already ended.
+    """
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    count: np.ndarray
+    seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Final:
+    """Final scores of one method on one task: a float64 [seeds] score and its frames, by seed.
+
+    `asked` is the number of runs; fewer scores mean that some never reached the frames asked for.
+    """
+
+    scores: np.ndarray
+    frames: np.ndarray
+    asked: int
+
+
+def group(runs: Iterable[Run]) -> Runs:
+    """Returns the runs by (task, method)."""
+    grouped: Runs = {}
+    for run in runs:
+        grouped.setdefault((run.task, run.method), []).append(run)
+    for found in grouped.values():
+        found.sort(key=lambda run: (len(run.seed), run.seed))
+    return grouped
+
+
+def tasks_of(runs: Runs) -> list[str]:
+    """Returns the tasks in the paper's order."""
+    return in_order(task for task, _ in runs)
+
+
+def methods_of(runs: Runs) -> list[str]:
+    """Returns the methods by name."""
+    return sorted({method for _, method in runs})
+
+
+def table(runs: Sequence[Run], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns frames int64 [n] and each run's value there, float64 [runs, n], NaN outside its range.
+
+    Between its own first and last bin a run is interpolated linearly, so that runs evaluated at
+    different steps do not make the mean jump between different sets of seeds.
+    """
+    first = min(run.x[0] for run in runs)
+    last = max(run.x[-1] for run in runs)
+    x = np.arange(first, last + width, width, dtype=np.int64)
+    rows = [np.interp(x, run.x, run.y, left=np.nan, right=np.nan) for run in runs]
+    return x, np.array(rows)
+
+
+def curve(runs: Sequence[Run], width: int, spread: str = "std", resamples: int = 1000) -> Curve:
+    """Returns the mean over seeds and its spread.
+
+    `spread` is ``std`` (one standard deviation of the seeds around the mean, ddof 0), ``ci`` (95 %
+    percentile bootstrap interval of the mean over seeds) or ``range`` (least and greatest seed).
+    """
+    x, y = table(runs, width)
+    there = np.isfinite(y)
+    keep = there.any(axis=0)
+    x, y, there = x[keep], y[:, keep], there[:, keep]
+    mean = np.nanmean(y, axis=0)
+    if spread == "std":
+        std = np.nanstd(y, axis=0)
+        low, high = mean - std, mean + std
+    elif spread == "ci":
+        low, high = _bootstrap_band(y, there, resamples)
+    else:
+        low, high = np.nanmin(y, axis=0), np.nanmax(y, axis=0)
+    return Curve(x, mean, low, high, there.sum(axis=0), len(runs))
+
+
+def _bootstrap_band(
+    y: np.ndarray, there: np.ndarray, resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the 2.5 and 97.5 percentiles of the mean over resampled seeds, each [n]."""
+    n = len(y)
+    draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)  # [R, runs]
+    weight = draws @ there.astype(np.float64)
+    total = draws @ np.where(there, y, 0.0)
+    with np.errstate(invalid="ignore"):
+        means = total / np.where(weight > 0, weight, np.nan)  # NaN: no seed of the draw is there
+    low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def final(runs: Sequence[Run], width: int, at: float | None = None) -> Final:
+    """Returns each run's score: in its last bin, or in the bin of `at` frames if it got there.
+
+    A run that ended less than one bin before `at` counts as having got there.
+    """
+    scores, frames = [], []
+    for run in runs:
+        if at is None:
+            scores.append(run.y[-1])
+            frames.append(run.x[-1])
+        elif run.x[0] - width < at <= run.x[-1] + width:
+            scores.append(float(np.interp(at, run.x, run.y)))
+            frames.append(min(max(at, run.x[0]), run.x[-1]))
+    return Final(np.array(scores, np.float64), np.array(frames, np.float64), len(runs))
+
+
+def finals(runs: Runs, width: int, at: float | None = None) -> dict[tuple[str, str], Final]:
+    """Returns `final` for every (task, method) that has a score."""
+    found = {key: final(group_, width, at) for key, group_ in runs.items()}
+    return {key: value for key, value in found.items() if len(value.scores)}
+
+
+def missing(
+    scored: dict[tuple[str, str], Final],
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    seeds: int | None = None,
+) -> list[str]:
+    """Says which tasks and seeds are missing, one sentence a method.
+
+    `seeds` are those expected; None expects of each method its largest number on any task.
+    """
+    said = []
+    for method in methods:
+        counts = {task: len(scored[task, method].scores)
+                  for task in tasks if (task, method) in scored}
+        absent = [task for task in tasks if task not in counts]
+        expected = seeds or max(counts.values(), default=0)
+        short = [f"{task} ({count} of {expected})"
+                 for task, count in counts.items() if count < expected]
+        if absent:
+            said.append(f"{method}: no score on {len(absent)} of {len(tasks)} tasks "
+                        f"({_list(absent)}).")
+        if short:
+            said.append(f"{method}: fewer seeds on {_list(short)}.")
+    return said
+
+
+def uneven(scored: dict[tuple[str, str], Final], width: int) -> list[str]:
+    """Says which scores come from runs that ended at different frames."""
+    said = []
+    by_method: dict[str, list[np.ndarray]] = {}
+    for (_, method), found in scored.items():
+        by_method.setdefault(method, []).append(found.frames)
+    for method, frames in sorted(by_method.items()):
+        low, high = np.concatenate(frames).min(), np.concatenate(frames).max()
+        if high - low > width:
+            said.append(f"{method}: runs end between {short_frames(low)} and "
+                        f"{short_frames(high)} frames.")
+    return said
+
+
+def _list(words: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more

@@ -1,0 +1,103 @@
+"""Draws every figure and writes every table that was asked for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from plots import ablations, figures, summaries, tables
+from plots.normalise import scale
+from plots.style import MOST_METHODS, save
+from plots.study import Study
+
+Keep = Callable[[Figure, str], None]
+"""Saves a figure under a name."""
+
+
+def draw_all(study: Study, options: argparse.Namespace, readings: list[str]) -> list[Path]:
+    """Writes the figures and tables into `options.outdir`; returns their paths.
+
+    `readings` are the paper's ablation figures to redraw. Figures show at most `MOST_METHODS`
+    methods and say so; tables hold all of them.
+
+    Raises:
+        UserError: an unknown normalisation, or a folder that cannot be written to.
+    """
+    asked, written = options.figures, []
+
+    def keep(figure: Figure, name: str) -> None:
+        written.extend(save(figure, options.outdir / name, options.formats))
+
+    shown = study.first_methods(MOST_METHODS)
+    if "curves" in asked:
+        pages = figures.draw_curves(shown, options.end)
+        for number, figure in enumerate(pages, start=1):
+            keep(figure, "curves" if len(pages) == 1 else f"curves_{number}")
+    if "bars" in asked:
+        keep(figures.draw_bars(shown), "final_scores")
+    if "ablation" in asked:
+        _ablations(study, shown, readings, keep)
+    if "tables" in asked:
+        written += _score_tables(study, options.outdir)
+    if {"aggregates", "profile", "improvement", "tables"} & set(asked):
+        written += _over_tasks(study, options, keep)
+    return written
+
+
+def _over_tasks(study: Study, options: argparse.Namespace, keep: Keep) -> list[Path]:
+    """Draws what is over all tasks; returns the paths of its tables alone."""
+    asked, written = options.figures, []
+    bounds, words = scale(options.normalize, study.tasks, study.published)
+    summary = summaries.summarise(study, bounds, words, common_tasks=options.common_tasks,
+                                  resamples=options.resamples)
+    if not any(entry.is_own for entry in summary.entries):
+        return []
+    shown = summary.first_methods(MOST_METHODS)
+    if {"aggregates", "tables"} & set(asked):
+        found = summaries.estimates(summary)
+        if "aggregates" in asked:
+            drawn = [pair for pair in found if pair[0] in shown.entries]
+            keep(summaries.draw_aggregates(shown, drawn), "aggregates")
+        if "tables" in asked:
+            stem = options.outdir / "aggregates"
+            written += tables.write_cells(stem, tables.aggregate_cells(found), summary.notes)
+            written.append(tables.write_records(stem.with_suffix(".csv"),
+                                                tables.aggregate_records(found, words)))
+    if "profile" in asked:
+        keep(summaries.draw_profiles(shown), "performance_profile")
+    if {"improvement", "tables"} & set(asked):
+        rows, left = summaries.improvements(shown)
+        if rows and "improvement" in asked:
+            keep(summaries.draw_improvements(shown, rows, left), "improvement")
+        if rows and "tables" in asked:
+            written.append(tables.write_records(options.outdir / "improvement.csv",
+                                                tables.improvement_records(rows)))
+    return written
+
+
+def _ablations(study: Study, shown: Study, readings: list[str], keep: Keep) -> None:
+    """Draws every parameter swept by the runs, and the paper's figures asked for."""
+    found = ablations.sweeps(study.methods)
+    by_figure = {name: study.published.ablation(name) for name in readings}
+    for name, rows in by_figure.items():
+        parameter = next((row.parameter for row in rows if row.parameter), None)
+        if parameter is None:
+            keep(ablations.draw_variants(shown, rows), f"ablation_{name}")
+        else:
+            found.setdefault(parameter, {})
+    for parameter, sweep in found.items():
+        rows = [row for rows in by_figure.values() for row in rows]
+        keep(ablations.draw_sweep(study, parameter, sweep, rows), f"ablation_{parameter}")
+
+
+def _score_tables(study: Study, outdir: Path) -> list[Path]:
+    written = [
+        tables.write_records(outdir / "scores.csv", tables.score_records(study)),
+        tables.write_records(outdir / "curves.csv", tables.curve_records(study)),
+    ]
+    note = "Ours: mean ± standard deviation over seeds (number of seeds)."
+    cells = tables.score_cells(study)
+    return written + tables.write_cells(outdir / "scores", cells, [note, *study.notes])

@@ -1,0 +1,197 @@
+"""Learning curves, one panel a task, and bars of final scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from plots import style
+from plots.curves import Curve
+from plots.names import published_label, task_title
+from plots.numbers import short_frames
+from plots.published import PublishedCurve
+from plots.study import Study
+
+PANELS_A_PAGE = 30
+_GROUPS_A_ROW = 5
+_SPREADS = {"std": "one standard deviation of the seeds", "range": "least and greatest seed",
+            "ci": "95% bootstrap interval of the mean"}
+
+
+def draw_curves(study: Study, end: float | None = None) -> list[Figure]:
+    """Returns one figure for every `PANELS_A_PAGE` tasks.
+
+    Ours in colour: the mean over seeds, with the spread as a band, dotted where some seed is
+    missing. Published curves are dashed in grey, and published scores horizontal lines. `end` is
+    the last frame shown (None: where the longest of our runs on the page ends).
+    """
+    pages = [study.tasks[i : i + PANELS_A_PAGE] for i in range(0, len(study.tasks), PANELS_A_PAGE)]
+    return [_curves_page(study, tasks, end) for tasks in pages]
+
+
+def _curves_page(study: Study, tasks: list[str], end: float | None) -> Figure:
+    columns = min(5, len(tasks)) if len(tasks) != 4 else 2
+    rows = math.ceil(len(tasks) / columns)
+    width = style.WIDTH if columns > 2 else 2.4 + 2.4 * columns
+    height = 3.2 if len(tasks) == 1 else (1.45 if columns > 3 else 2.1) * rows + 0.8
+    figure, panels = style.new_figure(height, rows, columns, width)
+    if end is None:
+        ends = [found.x[-1] for (task, _), found in study.curves.items() if task in tasks]
+        end = float(max(ends, default=0)) or None
+    for task, axes in zip(tasks, panels, strict=False):
+        _curves_panel(axes, study, task, end)
+    for axes in panels[len(tasks) :]:
+        axes.set_visible(False)
+    figure.supxlabel("Environment frames, action repeat included", fontsize=8)
+    figure.supylabel(_metric_words(study.metric), fontsize=8)
+    style.legend(figure, panels, 4 if columns > 2 else 2)
+    style.footnotes(figure, [_curve_caption(study), *study.notes])
+    return figure
+
+
+def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> None:
+    axes.set_title(task_title(task))
+    for index, method in enumerate(study.published_methods):
+        looks = style.published_style(index)
+        found = study.published.curve(task, method)
+        point = study.published.point(task, method)
+        if found is not None:
+            _published_curve(axes, found, published_label(method), looks, end)
+        elif point is not None:
+            frames = f" ({short_frames(point.frames)})" if point.frames else ""
+            axes.axhline(point.score, label=published_label(method) + frames, linewidth=0.9,
+                         zorder=1.5, **looks)
+    short = []
+    for index, method in enumerate(study.methods):
+        found_own = study.curves.get((task, method))
+        if found_own is None:
+            short.append(f"{method}: no runs")
+            continue
+        _own_curve(axes, found_own, method, style.own_style(index))
+        expected = study.seeds or _most_seeds(study, method)
+        if found_own.seeds < expected:
+            short.append(f"{method}: {found_own.seeds} of {expected} seeds")
+    if short:
+        shown = short[:3] + ([f"and {len(short) - 3} more"] if len(short) > 3 else [])
+        axes.text(0.98, 0.04, "\n".join(shown), transform=axes.transAxes, ha="right", va="bottom",
+                  fontsize=6, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none",
+                                    "pad": 1})
+    if end is not None:
+        axes.set_xlim(0, end * 1.02)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0) if low < 0 else 0, high)
+    style.frames_axis(axes)
+
+
+def _own_curve(axes: Axes, found: Curve, label: str, looks: dict[str, object]) -> None:
+    marker = looks["marker"] if len(found.x) <= 3 else None
+    colour = looks["color"]
+    axes.fill_between(found.x, found.low, found.high, color=colour, alpha=0.2, linewidth=0)
+    complete = found.count == found.seeds
+    axes.plot(found.x, _stretch(found.mean, complete), color=colour, label=label, marker=marker,
+              markersize=3, zorder=3)
+    if not complete.all():
+        axes.plot(found.x, _stretch(found.mean, ~complete), color=colour, linestyle=":",
+                  linewidth=1.2, zorder=3)
+
+
+def _published_curve(
+    axes: Axes, found: PublishedCurve, label: str, looks: dict[str, object], end: float | None
+) -> None:
+    # The last point outside is kept, so that the line runs to the panel's edge.
+    inside = found.frames <= (end or math.inf)
+    n = min(len(inside), int(inside.sum()) + 1)
+    x, mean, std = found.frames[:n], found.mean[:n], found.std[:n]
+    axes.fill_between(x, mean - std, mean + std, color="0.5", alpha=0.12, linewidth=0)
+    axes.plot(x, mean, label=label, linewidth=1.1, zorder=2, **looks)
+
+
+def _stretch(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Returns values where `keep` or a neighbour of it holds, so that pieces of a line meet."""
+    near = keep.copy()
+    near[:-1] |= keep[1:]
+    if keep.any() and not keep.all():
+        return np.where(near, values, np.nan)
+    return values if keep.all() else np.full_like(values, np.nan)
+
+
+def _most_seeds(study: Study, method: str) -> int:
+    return max(found.seeds for (_, name), found in study.curves.items() if name == method)
+
+
+def _metric_words(metric: str) -> str:
+    return {"eval/return": "Evaluation return", "train/return": "Training return"}.get(
+        metric, metric)
+
+
+def _curve_caption(study: Study) -> str:
+    text = (f"Solid: mean over seeds in bins of {short_frames(study.width)} frames; band: "
+            f"{_SPREADS[study.spread]}; dotted: fewer seeds than elsewhere.")
+    return text + (" Grey: published, band one standard deviation, lines without band final "
+                   "scores." if study.published_methods else "")
+
+
+def draw_bars(study: Study) -> Figure:
+    """Returns bars of final scores, tasks in groups; a dot for each seed; published ones hatched."""
+    rows = math.ceil(len(study.tasks) / _GROUPS_A_ROW)
+    figure, panels = style.new_figure(1.5 * rows + 0.9, rows, 1)
+    for row, axes in enumerate(panels):
+        tasks = study.tasks[row * _GROUPS_A_ROW : (row + 1) * _GROUPS_A_ROW]
+        _bars_row(axes, study, tasks)
+        axes.set_xlim(-0.5, min(_GROUPS_A_ROW, len(study.tasks)) - 0.5)
+    figure.supylabel(f"{_metric_words(study.metric)} at the end", fontsize=8)
+    style.legend(figure, panels, 3)
+    style.footnotes(figure, [bar_caption(study) + " Dots: seeds. Hatched: published, with the "
+                             "frames trained on.", *study.notes])
+    return figure
+
+
+def _bars_row(axes: Axes, study: Study, tasks: Sequence[str]) -> None:
+    total = len(study.methods) + len(study.published_methods)
+    width = 0.84 / total
+    offset = (np.arange(total) - (total - 1) / 2) * width
+    for index, method in enumerate(study.methods):
+        looks = style.bar_style(index, is_own=True)
+        for i, task in enumerate(tasks):
+            x = i + offset[index]
+            if (task, method) not in study.scored:
+                axes.text(x, 0, "none", rotation=90, ha="center", va="bottom", fontsize=5.5)
+                continue
+            scores = study.scored[task, method].scores
+            axes.bar(x, scores.mean(), width, label=method, **looks)
+            whisker = whiskers(scores, study.spread)
+            if len(scores) > 1:
+                axes.errorbar(x, scores.mean(), whisker, color="black", linewidth=0.8, capsize=1.5)
+            axes.plot(np.full(len(scores), x), scores, ".", color="black", markersize=1.8)
+    for index, method in enumerate(study.published_methods):
+        label = study.published_name(method)
+        for i, task in enumerate(tasks):
+            point = study.published_point(task, method)
+            if point is not None:
+                axes.bar(i + offset[len(study.methods) + index], point.score, width, label=label,
+                         **style.bar_style(index, is_own=False))
+    axes.set_xticks(range(len(tasks)), [task_title(task) for task in tasks])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x", visible=False)
+
+
+def bar_caption(study: Study) -> str:
+    """Returns what bars and whiskers stand for."""
+    return f"Bars: mean over seeds; whiskers: {_SPREADS[study.spread]}."
+
+
+def whiskers(scores: np.ndarray, spread: str) -> np.ndarray:
+    """Returns how far the spread of scores [n] reaches below and above their mean, [2, 1]."""
+    mean = scores.mean()
+    if spread == "std":
+        low, high = mean - scores.std(), mean + scores.std()
+    elif spread == "ci":
+        draws = np.random.default_rng(0).choice(scores, (2000, len(scores))).mean(1)
+        low, high = np.percentile(draws, [2.5, 97.5])
+    else:
+        low, high = scores.min(), scores.max()
+    return np.array([[max(mean - low, 0.0)], [max(high - mean, 0.0)]])

@@ -1,0 +1,167 @@
+"""Finds run directories in a tree and tells each one's task, method and seed from its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dreamer.errors import UserError
+from dreamer.yaml_io import read_yaml
+from plots.names import task_name
+
+METRICS = "metrics.jsonl"
+_SEED = re.compile(r"(?:seed[_=-]?)?(\d+)", re.IGNORECASE)
+_FIELDS = re.compile(r"\{(task|method|seed)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """One run: where its metrics file is and what it is a run of."""
+
+    path: Path
+    task: str
+    method: str
+    seed: str
+
+
+def find_runs(
+    roots: Iterable[Path], layout: str | None = None
+) -> tuple[list[Place], list[Path]]:
+    """Returns the runs below `roots`, and the metrics files whose place tells no task.
+
+    A run is a folder with a metrics.jsonl. Task, method and seed are read from the folder's path:
+    by `layout` if given (``{method}/{task}/{seed}``, matched against the path's end), else the seed is
+    the last part that is a number, the task the last part that names one, and the method what
+    stands between or before them. ``<task>/<method>/<seed>`` (ours) and ``<method>/<task>/<seed>``
+    are both understood. Where the path does not tell, the run's config.yaml is asked.
+
+    Raises:
+        UserError: a folder that does not exist, a layout without its fields, or two runs that
+            claim the same task, method and seed.
+    """
+    pattern = _layout_pattern(layout) if layout else None
+    found: list[tuple[Place, str]] = []
+    unknown = []
+    for root in dict.fromkeys(Path(root).resolve() for root in roots):
+        for folder in _run_folders(root):
+            place, before = _identify(folder, root, pattern)
+            if place is None:
+                unknown.append(folder / METRICS)
+            else:
+                found.append((place, before))
+    return _without_clashes(found), unknown
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder. --indir takes the folder that holds the runs, "
+                        "such as runs/.")
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"Cannot read {error.filename}: {error.strerror}.")
+
+    for folder, subfolders, files in os.walk(root, onerror=refuse):
+        subfolders.sort()
+        if METRICS in files:
+            subfolders.clear()  # below a run lie its episodes, not other runs
+            yield Path(folder)
+
+
+def _identify(
+    folder: Path, root: Path, pattern: re.Pattern[str] | None
+) -> tuple[Place | None, str]:
+    """Returns the run's place, and the path between the root and what told it."""
+    inside = folder.relative_to(root).parts
+    if pattern is not None:
+        match = pattern.search(folder.as_posix())
+        if not match:
+            return None, ""
+        task = task_name(match["task"]) or match["task"]
+        return Place(folder / METRICS, task, match["method"], match["seed"]), ""
+    return _from_parts(folder, len(inside)) or (_from_config(folder, inside), "")
+
+
+def _from_parts(folder: Path, depth: int) -> tuple[Place, str] | None:
+    """Looks at the path's last four parts and at all that lie below the root."""
+    parts = folder.parts[-max(4, depth) :]
+    below = len(parts) - depth
+    seeds = [i for i, part in enumerate(parts) if _SEED.fullmatch(part)]
+    tasks = [i for i, part in enumerate(parts) if task_name(part)]
+    if not seeds or (not tasks and (len(parts) < 3 or depth < 3)):
+        return None
+    seed = seeds[-1]
+    task = tasks[-1] if tasks else len(parts) - 3  # a task of a foreign name, in our layout
+    if not tasks and seed != len(parts) - 1:
+        return None
+    between = parts[min(seed, task) + 1 : max(seed, task)]
+    before = parts[below : max(below, min(seed, task))]
+    after = parts[max(seed, task) + 1 :]
+    method = between + after
+    if not method:
+        method, before = before[-1:], before[:-1]
+    number = _SEED.fullmatch(parts[seed])
+    assert number is not None
+    place = Place(
+        folder / METRICS,
+        task_name(parts[task]) or parts[task],
+        "/".join(method) or "unnamed",
+        str(int(number[1])),
+    )
+    return place, "/".join(before)
+
+
+def _from_config(folder: Path, inside: tuple[str, ...]) -> Place | None:
+    try:
+        record = read_yaml(folder / "config.yaml")
+    except UserError:
+        return None  # the caller reports the run as one that tells no task
+    config = record.get("config", record)
+    if not isinstance(config, dict) or not isinstance(config.get("task"), str):
+        return None
+    method = config.get("method") or "/".join(inside[:-1]) or "unnamed"
+    task = task_name(config["task"]) or config["task"]
+    seed = config.get("seed", inside[-1] if inside else folder.name)
+    return Place(folder / METRICS, task, str(method), str(seed))
+
+
+def _without_clashes(found: list[tuple[Place, str]]) -> list[Place]:
+    """Tells runs of the same name apart by the folders above them (``sweep1/dreamer``)."""
+    places = [place for place, _ in found]
+    if _clash(places):
+        places = [
+            dataclasses.replace(place, method=f"{before}/{place.method}") if before else place
+            for place, before in found
+        ]
+    clash = _clash(places)
+    if clash:
+        first, second = clash
+        raise UserError(
+            f"Two runs are both {first.task}, {first.method}, seed {first.seed}: "
+            f"{first.path.parent} and {second.path.parent}. Move one away, or say with --layout "
+            "how the folders are named, such as '{method}/{task}/{seed}'.")
+    return places
+
+
+def _clash(places: list[Place]) -> tuple[Place, Place] | None:
+    seen: dict[tuple[str, str, str], Place] = {}
+    for place in places:
+        key = (place.task, place.method, place.seed)
+        if key in seen:
+            return seen[key], place
+        seen[key] = place
+    return None
+
+
+def _layout_pattern(layout: str) -> re.Pattern[str]:
+    fields = _FIELDS.findall(layout)
+    if sorted(fields) != ["method", "seed", "task"]:
+        raise UserError(f"--layout {layout!r} must hold {{task}}, {{method}} and {{seed}} once "
+                        "each, such as '{method}/{task}/{seed}' or '{task}-{method}-{seed}'.")
+    parts = _FIELDS.split(layout.strip("/"))
+    pieces = [
+        f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(parts)
+    ]
+    return re.compile(r"(?:^|/)" + "".join(pieces) + "$")

@@ -1,0 +1,108 @@
+"""What tasks and methods are called, and the order in which papers show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dreamer.errors import UserError, suggest
+
+_DMC20 = (
+    "acrobot_swingup", "cartpole_balance", "cartpole_balance_sparse", "cartpole_swingup",
+    "cartpole_swingup_sparse", "cheetah_run", "cup_catch", "finger_spin", "finger_turn_easy",
+    "finger_turn_hard", "hopper_hop", "hopper_stand", "pendulum_swingup", "quadruped_run",
+    "quadruped_walk", "reacher_easy", "reacher_hard", "walker_run", "walker_stand", "walker_walk",
+)  # fmt: skip
+_DMC6 = (
+    "cartpole_swingup", "reacher_easy", "cheetah_run", "finger_spin", "cup_catch", "walker_walk",
+)  # fmt: skip
+_ATARI11 = (
+    "assault", "boxing", "fishing_derby", "freeway", "frostbite", "hero", "ice_hockey",
+    "kung_fu_master", "montezuma_revenge", "pong", "tennis",
+)  # fmt: skip
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "dmc20": tuple(f"dmc_{name}" for name in _DMC20),
+    "dmc6": tuple(f"dmc_{name}" for name in _DMC6),
+    "atari11": tuple(f"atari_{name}" for name in _ATARI11),
+}
+"""Task lists by name: the Dreamer paper's 20 control tasks in its order, PlaNet's six, and the
+Atari games with published scores."""
+
+_PREFIXES = ("dmc", "atari", "dmlab", "gym")
+_BARE = {name: f"dmc_{name}" for name in _DMC20} | {name: f"atari_{name}" for name in _ATARI11}
+
+_LABELS = {
+    "dreamer": "Dreamer, paper",
+    "dreamer_tf2_release": "Dreamer, TF2 release",
+    "planet": "PlaNet, paper",
+    "planet_1000_episodes": "PlaNet, its own paper",
+    "d4pg": "D4PG (images)",
+    "a3c": "A3C (states)",
+    "dreamerv2": "DreamerV2",
+    "dreamerv3": "DreamerV3",
+    "drqv2": "DrQ-v2",
+    "sac": "SAC (images)",
+    "curl": "CURL",
+    "tdmpc2": "TD-MPC2",
+    "slac": "SLAC",
+    "dqn": "DQN",
+    "rainbow": "Rainbow",
+    "simple": "SimPLe",
+    "human": "Human gamer",
+    "random": "Random play",
+    "no_value": "No value function",
+    "reconstruction": "Dreamer (reconstruction)",
+    "contrastive": "Contrastive",
+    "reward_only": "Reward only",
+}
+
+
+def task_name(word: str) -> str | None:
+    """Returns the task's full name (``dmc_walker_walk``) if `word` names a task, else None.
+
+    Understands names with a suite's prefix, the bare names of the published tasks
+    (``walker_walk``) and dm_control's own name of cup_catch.
+    """
+    word = word.replace("ball_in_cup_catch", "cup_catch")
+    if word in _BARE:
+        return _BARE[word]
+    suite, _, rest = word.partition("_")
+    return word if suite in _PREFIXES and rest else None
+
+
+def suite_of(task: str) -> str:
+    """Returns the suite of a full task name: ``dmc`` of ``dmc_walker_walk``, ``""`` if none."""
+    suite, _, rest = task.partition("_")
+    return suite if suite in _PREFIXES and rest else ""
+
+
+def task_title(task: str) -> str:
+    """Returns the heading of a task's panel: ``Walker Walk`` of ``dmc_walker_walk``."""
+    suite = suite_of(task)
+    name = task[len(suite) + 1 :] if suite in ("dmc", "atari") else task
+    return name.replace("_", " ").title()
+
+
+def published_label(method: str) -> str:
+    """Returns how a published method is called in legends."""
+    return _LABELS.get(method, method)
+
+
+def in_order(tasks: Iterable[str]) -> list[str]:
+    """Returns the tasks without repeats: control tasks first, in the paper's order."""
+    rank = {task: i for i, task in enumerate(SUITES["dmc20"] + SUITES["atari11"])}
+    return sorted(set(tasks), key=lambda task: (rank.get(task, len(rank)), task))
+
+
+def choose(words: Iterable[str], known: Iterable[str], what: str) -> list[str]:
+    """Returns `words` without repeats, each of which must be among `known`.
+
+    Raises:
+        UserError: a word that is not known, with the nearest known one.
+    """
+    known, chosen = list(known), list(dict.fromkeys(words))
+    for word in chosen:
+        if word not in known:
+            listed = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
+            raise UserError(f"Unknown {what} {word!r}{suggest(word, known)}. Known: {listed}.")
+    return chosen

@@ -1,0 +1,129 @@
+"""What a set of figures is about: the chosen tasks and methods, their curves and scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from plots.curves import Curve, Final, Runs, curve, finals, missing, uneven
+from plots.names import published_label, suite_of
+from plots.numbers import short_frames
+from plots.published import Point, Published
+
+DEFAULT_PUBLISHED = {
+    "dmc": ("dreamer_tf2_release", "dreamer", "planet", "d4pg", "a3c"),
+    "atari": ("rainbow", "dqn", "human", "random"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Everything the figures draw.
+
+    `tasks` and `methods` are those to show, in order; `published_methods` those drawn beside
+    them. `at` is the number of frames at which scores are compared (None: each run's end).
+    `width` is the bin width in frames, `spread` what bands and whiskers show, and `seeds` the
+    number of seeds a method should have (None: its own largest number).
+    """
+
+    tasks: list[str]
+    methods: list[str]
+    runs: Runs
+    curves: dict[tuple[str, str], Curve]
+    scored: dict[tuple[str, str], Final]
+    published: Published
+    published_methods: list[str]
+    metric: str
+    width: int
+    spread: str
+    at: float | None
+    seeds: int | None
+    notes: list[str]
+
+    def first_methods(self, most: int) -> Study:
+        """Returns the study of the first `most` methods alone, which says so if there are more."""
+        if len(self.methods) <= most:
+            return self
+        note = (f"Only the first {most} of {len(self.methods)} methods are drawn; choose others "
+                "with --methods.")
+        return dataclasses.replace(self, methods=self.methods[:most], notes=[note, *self.notes])
+
+    def published_point(self, task: str, method: str) -> Point | None:
+        """Returns the published score to set beside ours.
+
+        At `at` frames, or else where our own runs of the task end (the greatest end), as far as the
+        method has a curve there; otherwise its score at the most frames.
+        """
+        ends = [found.frames.max() for (name, _), found in self.scored.items() if name == task]
+        target = self.at if self.at is not None else max(ends, default=None)
+        near = None if target is None else self.published.point(task, method, target)
+        return near or self.published.point(task, method)
+
+    def published_name(self, method: str) -> str:
+        """Returns the method's label with the frames its scores belong to."""
+        points = [point for task in self.tasks if (point := self.published_point(task, method))]
+        frames = sorted({point.frames for point in points if point.frames})
+        if not frames:
+            return published_label(method)
+        ends = dict.fromkeys(short_frames(end) for end in (frames[0], frames[-1]))
+        return f"{published_label(method)} ({'-'.join(ends)})"
+
+    def own_points(self, method: str) -> dict[str, np.ndarray]:
+        """Returns the method's final scores by task."""
+        return {task: self.scored[task, method].scores
+                for task in self.tasks if (task, method) in self.scored}
+
+    def published_points(self, method: str) -> dict[str, np.ndarray]:
+        """Returns the published scores by task, as if each were one run."""
+        found = {task: self.published_point(task, method) for task in self.tasks}
+        return {task: np.array([point.score]) for task, point in found.items() if point}
+
+
+def build(
+    runs: Runs,
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    published: Published,
+    published_methods: Sequence[str] | None,
+    *,
+    metric: str,
+    width: int,
+    spread: str = "std",
+    at: float | None = None,
+    seeds: int | None = None,
+    notes: Sequence[str] = (),
+) -> Study:
+    """Returns the study of these runs; `published_methods` None takes the suites' usual ones."""
+    runs = {key: found for key, found in runs.items() if key[0] in tasks and key[1] in methods}
+    if published_methods is None:
+        suites = dict.fromkeys(suite_of(task) for task in tasks)
+        published_methods = [name for suite in suites for name in DEFAULT_PUBLISHED.get(suite, ())]
+    there = [name for name in published_methods if published.tasks(name) & set(tasks)]
+    scored = finals(runs, width, at)
+    said = list(notes)
+    if at is not None:
+        said.append(f"Scores at {short_frames(at)} frames.")
+    said += missing(scored, tasks, methods, seeds) + uneven(scored, width)
+    said += _published_gaps(published, there, tasks)
+    said += [f"{published_label(name)}: nothing published for these tasks."
+             for name in published_methods if name not in there]
+    return Study(
+        list(tasks), list(methods), runs,
+        {key: curve(found, width, spread) for key, found in runs.items()},
+        scored, published, there, metric, width, spread, at, seeds, said,
+    )
+
+
+def _published_gaps(
+    published: Published, methods: Sequence[str], tasks: Sequence[str]
+) -> list[str]:
+    said = []
+    for method in methods:
+        absent = [task for task in tasks if task not in published.tasks(method)]
+        if absent:
+            shown = ", ".join(absent[:4]) + (", ..." if len(absent) > 4 else "")
+            said.append(f"{published_label(method)}: published for {len(tasks) - len(absent)} of "
+                        f"{len(tasks)} tasks (not {shown}).")
+    return said

@@ -1,0 +1,111 @@
+"""How figures look: size, fonts, colours that the colour-blind tell apart, legends, files."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from dreamer.files import atomic_write
+from plots.numbers import short_frames
+
+WIDTH = 7.2  # inches, a page's text width; fonts below are sizes in print
+MOST_METHODS = 12
+
+# Okabe and Ito's palette, without black and yellow; the order keeps neighbours far apart in
+# lightness too, for prints in grey.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+_GREYS = ("0.15", "0.45", "0.6", "0.3", "0.5", "0.2")
+_DASHES = ((5, 2), (1.5, 1.5), (5, 2, 1.5, 2), (8, 2), (3, 1.5, 1, 1.5, 1, 1.5), (2, 3))
+_HATCHES = ("////", "....", "xxxx", "----", "\\\\\\\\", "++++")
+
+_SETTINGS = {
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.4,
+    "hatch.linewidth": 0.5,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.dpi": 200,
+}
+
+
+def new_figure(height: float, rows: int, columns: int, width: float = WIDTH) -> tuple[
+    Figure, list[Axes]
+]:
+    """Returns a figure of `height` inches with rows * columns panels, row by row."""
+    mpl.rcParams.update(_SETTINGS)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(panels.flat)
+
+
+def own_style(index: int) -> dict[str, object]:
+    """Returns colour and marker of the index-th method of ours."""
+    markers = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
+    return {"color": _COLOURS[index % len(_COLOURS)], "marker": markers[index % len(markers)]}
+
+
+def published_style(index: int) -> dict[str, object]:
+    """Returns grey and dashes of the index-th published method."""
+    n = index % len(_DASHES)
+    return {"color": _GREYS[n], "linestyle": (0, _DASHES[n])}
+
+
+def bar_style(index: int, is_own: bool) -> dict[str, object]:
+    """Returns the filling of a bar: ours in colour, published ones white and hatched."""
+    if is_own:
+        return {"color": _COLOURS[index % len(_COLOURS)], "edgecolor": "black", "linewidth": 0.4}
+    n = index % len(_HATCHES)
+    return {"color": "white", "edgecolor": _GREYS[n], "hatch": _HATCHES[n], "linewidth": 0.4}
+
+
+def frames_axis(axes: Axes) -> None:
+    """Labels the x axis in k and M frames."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_frames(value)))
+
+
+def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
+    """Puts one legend for all panels above them; a label counts once."""
+    handles: dict[str, object] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(list(handles.values()), list(handles), loc="outside upper center",
+                      ncols=min(columns, len(handles)), handlelength=3)
+
+
+def footnotes(figure: Figure, notes: Sequence[str]) -> None:
+    """Writes what the reader must know below the figure."""
+    if notes:
+        characters = int(figure.get_figwidth() * 22)
+        lines = [line for note in notes for line in textwrap.wrap(note, characters)]
+        figure.text(0.01, -0.01, "\n".join(lines), va="top", ha="left", fontsize=6.5,
+                    color="0.25")
+
+
+def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
+    """Writes <stem>.<format> for every format, each complete or not at all."""
+    paths = [stem.parent / f"{stem.name}.{kind}" for kind in formats]
+    for path, kind in zip(paths, formats, strict=True):
+        with atomic_write(path) as file:
+            figure.savefig(file, format=kind, bbox_inches="tight")
+    return paths
