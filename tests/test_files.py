@@ -1,0 +1,156 @@
+"""Writing that is complete or absent: under exceptions, kills and full disks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamer.errors import UserError
+from dreamer.files import (
+    DiskFullError,
+    atomic_folder,
+    atomic_write,
+    remove_temporaries,
+    storage_error,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_writes_and_replaces(tmp_path):
+    path = tmp_path / "episode.npz"
+    for value in (1, 2):
+        with atomic_write(path) as file:
+            np.savez(file, a=np.full(3, value))
+        with np.load(path, allow_pickle=False) as content:
+            assert content["a"].tolist() == [value] * 3
+    assert names(tmp_path) == ["episode.npz"]
+
+
+def test_an_error_in_the_block_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+        file.write(b"new")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_error_about_another_file_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file"):
+        (tmp_path / "elsewhere").read_bytes()
+    assert names(tmp_path) == []
+
+
+def test_a_missing_folder_and_a_folder_in_the_way_are_the_users_to_mend(tmp_path):
+    missing = pytest.raises(UserError, match=r"absent/file: No such file")
+    with missing, atomic_write(tmp_path / "absent" / "file"):
+        pass
+    (tmp_path / "folder").mkdir()
+    in_the_way = pytest.raises(UserError, match="folder: Is a directory")
+    with in_the_way, atomic_write(tmp_path / "folder"):
+        pass
+
+
+def test_folder_is_exchanged_as_a_whole(tmp_path):
+    path = tmp_path / "folder"
+    for name in ("first", "second"):
+        with atomic_folder(path) as folder:
+            (folder / name).write_text(name)
+    assert names(path) == ["second"]
+    with pytest.raises(ZeroDivisionError), atomic_folder(path) as folder:
+        (folder / "third").write_text("")
+        raise ZeroDivisionError
+    assert names(path) == ["second"]
+    assert names(tmp_path) == ["folder"]
+
+
+FULL = """
+import resource, sys
+from dreamer.files import DiskFullError, atomic_folder, atomic_write
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+folder = sys.argv[1]
+for needed in (123456, None):
+    try:
+        with atomic_write(folder + "/file", needed) as file:
+            file.write(bytes(100_000))
+    except DiskFullError as error:
+        print(error)
+try:
+    with atomic_folder(folder + "/checkpoint") as made:
+        (made / "part").write_bytes(bytes(100_000))
+except DiskFullError as error:
+    print(error)
+"""
+
+
+def test_no_room_is_said_with_path_and_size_and_leaves_the_old_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    known, unknown, folder = done.stdout.splitlines()
+    assert f"no room for {tmp_path}/file" in known
+    assert "123,456 bytes" in known and "may have 4,096" in known and "ulimit -f" in known
+    assert "100,000 bytes" in unknown or "4,096 bytes" in unknown
+    assert f"no room for {tmp_path}/checkpoint" in folder
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_really_full_disk_is_said_with_what_is_free(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("no right to mount a small file system here")
+    try:
+        full = pytest.raises(DiskFullError, match="at least 200,000 bytes and 65,536 are free")
+        with full, atomic_write(tmp_path / "file", needed=200_000) as file:
+            file.write(bytes(200_000))
+        assert names(tmp_path) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_errors_of_other_kinds_are_not_taken_for_a_full_disk(tmp_path):
+    other = OSError(5, "Input/output error")
+    assert isinstance(storage_error(other, tmp_path / "a", tmp_path / "b", 1), UserError)
+    busy = OSError(16, "busy", "elsewhere")
+    assert storage_error(busy, tmp_path / "a", tmp_path / "b", 1) is busy
+
+
+HALF = """
+import os, sys, time
+from dreamer.files import atomic_folder, atomic_write
+with atomic_write(sys.argv[1] + "/file") as file, atomic_folder(sys.argv[1] + "/folder") as folder:
+    file.write(bytes(10_000_000))
+    (folder / "part").write_bytes(bytes(1000))
+    print("half", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_kill_leaves_the_old_content_and_hidden_remains_that_can_be_removed(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    child = subprocess.Popen(
+        [sys.executable, "-c", HALF, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stdout.readline() == "half\n"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert len(names(tmp_path)) == 3
+    assert remove_temporaries(tmp_path) == 2
+    assert names(tmp_path) == ["file"]
