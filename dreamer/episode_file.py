@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,11 @@ FLAGS = ("is_first", "is_last", "is_terminal")
 FLOATS = ("action", "reward", "cont")
 EPISODE_KEYS = (*FLOATS, *FLAGS)
 """What every episode holds in memory besides its observations."""
+
+# Any other error, such as too many open files, says nothing about the file.
+_FAULTS_OF_THE_FILE = (
+    errno.EACCES, errno.EIO, errno.ELOOP, errno.ENOENT, errno.ENXIO, errno.EPERM, errno.ESTALE,
+)  # fmt: skip
 
 
 class EpisodeError(Exception):
@@ -143,6 +149,8 @@ class EpisodeFile:
         except NpzError as error:
             raise EpisodeError(self.path, str(error)) from error
         except OSError as error:
+            if error.errno not in _FAULTS_OF_THE_FILE:
+                raise
             raise EpisodeError(self.path, f"it cannot be read ({error.strerror})") from error
 
     def _check_headers(self) -> None:

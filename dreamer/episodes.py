@@ -110,20 +110,24 @@ def _file_members(episode: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     missing = [key for key in EPISODE_KEYS if key not in episode]
     if missing or len(episode) == len(EPISODE_KEYS):
         raise ValueError(f"an episode lacks {', '.join(missing) or 'any observation'}")
+    if "discount" in episode:
+        raise ValueError("no observation may be called discount: that is cont's name in files")
+    length = max(1, *np.shape(episode["action"])[:1])
     members = {}
     for key, value in episode.items():
         array = np.asarray(value)
         if array.dtype.kind not in "buif":
             raise ValueError(f"{key} of an episode holds {array.dtype}, not plain numbers")
-        if array.ndim < 1 or len(array) != len(episode["action"]) or not len(array):
+        if array.shape[:1] != (length,):
             raise ValueError(
-                f"{key} of an episode has shape {array.shape}, expected "
-                f"{max(1, len(episode['action']))} records as in action"
+                f"{key} of an episode has shape {array.shape}, expected {length} records"
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{key} of an episode is not finite")
         dtype = np.float32 if key in FLOATS else np.bool_ if key in FLAGS else array.dtype
         members[{"cont": "discount"}.get(key, key)] = np.ascontiguousarray(array, dtype)
+    if not members["is_first"][0]:
+        raise ValueError("is_first of an episode is false in its first record")
     return members
 
 
@@ -134,3 +138,22 @@ def _write(file: BinaryIO, members: Mapping[str, np.ndarray]) -> None:
             info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980: the same each time
             with archive.open(info, "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def move_aside(path: Path, folder: Path) -> str:
+    """Moves a file, whatever it is, into `folder` beside it; says in words what became of it.
+
+    It takes a name that is free there. Where it cannot be moved it stays.
+    """
+    target, count = folder / path.name, 0
+    try:
+        folder.mkdir(exist_ok=True)
+        if folder.is_symlink():  # in a run from a stranger it may lead anywhere
+            return f"it stays where it is ({path_text(folder)} is a link)"
+        while target.is_symlink() or target.exists():
+            count += 1
+            target = folder / f"{path.name}.{count}"
+        path.rename(target)
+    except OSError as error:
+        return f"it stays where it is ({error.strerror})"
+    return f"moved to {path_text(target)}"

@@ -35,7 +35,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and 
 
 _ZIP_ERRORS = (
     zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OverflowError, struct.error,
-    MemoryError, IndexError, RuntimeError,
+    IndexError, RuntimeError,
 )  # fmt: skip
 _HEADER_ERRORS = (
     ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError, EOFError,
@@ -170,7 +170,7 @@ def verify_checksum(fd: int, member: Member) -> None:
 
 def _read_member(fd: int, file_size: int, info: zipfile.ZipInfo) -> Member:
     name = info.filename.removesuffix(".npy")
-    if not info.filename.endswith(".npy") or not name.isidentifier():
+    if not info.filename.endswith(".npy"):
         raise NpzError(f"it holds {info.filename!r}, which is no array")
     if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise NpzError(f"{name!r} is encrypted or compressed in an unknown way")
@@ -195,11 +195,13 @@ def _read_member(fd: int, file_size: int, info: zipfile.ZipInfo) -> Member:
 
 def _data_offset(fd: int, info: zipfile.ZipInfo) -> int:
     """The data of a member follow its local header, whose length only it knows."""
-    raw = os.pread(fd, _LOCAL_HEADER.size, info.header_offset) if info.header_offset >= 0 else b""
-    if len(raw) < _LOCAL_HEADER.size:
+    name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+    wanted = _LOCAL_HEADER.size + len(name)
+    raw = os.pread(fd, wanted, info.header_offset) if info.header_offset >= 0 else b""
+    if len(raw) < wanted:
         raise NpzError(f"{info.filename!r} lies outside of the file")
-    signature, name_length, extra_length = _LOCAL_HEADER.unpack(raw)
-    if signature != b"PK\x03\x04":
+    signature, name_length, extra_length = _LOCAL_HEADER.unpack_from(raw)
+    if signature != b"PK\x03\x04" or raw[_LOCAL_HEADER.size :] != name:
         raise NpzError(f"{info.filename!r} is not where the directory says")
     return info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
 

@@ -28,6 +28,7 @@ from dreamer.episodes import (
     EpisodeFile,
     episode_uid,
     make_folder,
+    move_aside,
     save_episode,
 )
 from dreamer.errors import UserError
@@ -105,6 +106,10 @@ class Replay:
     def agent_steps(self) -> int:
         """Agent steps that the episodes took: all records but the first of each."""
         return self.records - len(self._files)
+
+    def lengths(self) -> dict[str, int]:
+        """Records of each episode, by its unique id."""
+        return {episode_uid(file.path): file.length for file in self._files}
 
     def add(self, episode: Mapping[str, np.ndarray], uid: str) -> Path:
         """Writes an episode to disk and takes it in.
@@ -233,7 +238,7 @@ class Replay:
         for file in [file for file in self._files if file.path == error.path]:
             self._forget(file)
         self.damaged += 1
-        outcome = _move_into(error.path, self.directory / DAMAGED)
+        outcome = move_aside(error.path, self.directory / DAMAGED)
         warnings.warn(f"episode set aside: {error}; {outcome}", DamagedEpisodeWarning, stacklevel=2)
 
     def _draw(self, index: int, batch_size: int, length: int) -> Batch:
@@ -294,17 +299,3 @@ def _order(file: EpisodeFile) -> tuple[str, str]:
 
 def _is_candidate(path: Path) -> bool:
     return path.suffix == ".npz" and not path.name.startswith(".")
-
-
-def _move_into(path: Path, folder: Path) -> str:
-    """Moves a file aside under a name that is free there; returns what became of it, in words."""
-    target, count = folder / path.name, 0
-    try:
-        folder.mkdir(exist_ok=True)
-        while target.is_symlink() or target.exists():
-            count += 1
-            target = folder / f"{path.name}.{count}"
-        path.rename(target)
-    except OSError as error:
-        return f"it stays where it is ({error.strerror})"
-    return f"moved to {path_text(target)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dreamer.envs.spec import Env, Record, Space, make_record
 from dreamer.errors import UserError, suggest
 
@@ -54,11 +56,27 @@ def make_env(
     Raises:
         UserError: no such task, a package it needs is missing, or settings it cannot have.
     """
-    from dreamer.envs import dmc
+    least = {"action_repeat": 1, "time_limit": 0, "image_size": 1, "shadow_size": 0, "camera": -1}
+    given = (action_repeat, time_limit, image_size, shadow_size, camera)
+    for (name, bound), value in zip(least.items(), given, strict=True):
+        if value < bound:
+            raise UserError(f"envs.{name} is {value}, expected at least {bound}")
+    common: dict[str, Any] = {
+        "action_repeat": action_repeat, "time_limit": time_limit, "image": image, "state": state,
+        "image_size": image_size,
+    }  # fmt: skip
+    suite = suite_of(task)
+    if suite == "dmc":
+        from dreamer.envs.dmc import make_dmc
 
-    suite_of(task)
-    return dmc.make_dmc(
-        task.removeprefix("dmc_"), action_repeat=action_repeat, time_limit=time_limit, image=image,
-        state=state, image_size=image_size, camera=camera, shadow_size=shadow_size,
-        egl_device=egl_device,
-    )  # fmt: skip
+        return make_dmc(
+            task.removeprefix("dmc_"), camera=camera, shadow_size=shadow_size,
+            egl_device=egl_device, **common,
+        )  # fmt: skip
+    if suite == "gym":
+        from dreamer.envs.gym import make_gym
+
+        return make_gym(task.removeprefix("gym_"), **common)
+    from dreamer.envs.custom import make_custom
+
+    return make_custom(task, **common)

@@ -108,18 +108,20 @@ class DMC:
         self.obs_space: dict[str, Space] = {}
         if image:
             self._start_rendering(shadow_size)
-            self.obs_space["image"] = Space((image_size, image_size, 3), np.uint8, 0, 255)
+            self.obs_space["image"] = Space((image_size, image_size, 3), np.dtype(np.uint8), 0, 255)
         else:
             _forbid_rendering(self._env.physics)
         self._state_keys = list(self._env.observation_spec()) if state else []
         self.obs_space.update(self._state_spaces())
         action = self._env.action_spec()
-        self.act_space = Space(action.shape, np.float32, action.minimum, action.maximum)
+        self.act_space = Space(
+            action.shape, np.dtype(np.float32), action.minimum, action.maximum
+        )
 
     def _state_spaces(self) -> Iterator[tuple[str, Space]]:
         for key in self._state_keys:
             size = int(np.prod(self._env.observation_spec()[key].shape))
-            yield key, Space((size,), np.float32)
+            yield key, Space((size,), np.dtype(np.float32))
 
     def _start_rendering(self, shadow_size: int) -> None:
         """Creates the OpenGL context, small; MuJoCo reads both sizes only then."""

@@ -44,10 +44,54 @@ class NormalizeActions(Wrapper):
         bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED)
         self._low = np.where(bounded, low, -1.0)
         self._high = np.where(bounded, high, 1.0)
-        self.act_space = Space((int(np.prod(shape)),), np.float32, -1.0, 1.0)
+        self.act_space = Space((int(np.prod(shape)),), np.dtype(np.float32), -1.0, 1.0)
 
     def step(self, action: np.ndarray) -> Record:
         self.act_space.check(action, "action")
         unit = (np.clip(action, -1.0, 1.0).astype(np.float64).reshape(self._low.shape) + 1.0) / 2.0
         native = self._low + unit * (self._high - self._low)
         return self.env.step(native.astype(self.env.act_space.dtype))
+
+
+class ActionRepeat(Wrapper):
+    """Holds each action for `amount` steps of the environment inside.
+
+    Rewards are summed and an episode's end ends the repeat. Environments of this package that
+    render repeat by themselves instead, so as to render once.
+    """
+
+    def __init__(self, env: Env, amount: int):
+        super().__init__(env)
+        self._amount = amount
+        self.action_repeat = env.action_repeat * amount
+
+    def step(self, action: np.ndarray) -> Record:
+        reward = 0.0
+        for _ in range(self._amount):
+            record = self.env.step(action)
+            reward += float(record["reward"])
+            if record["is_last"]:
+                break
+        return {**record, "reward": np.asarray(reward, np.float32)}
+
+
+class TimeLimit(Wrapper):
+    """Ends an episode after `frames` frames: the record is the last one, but not terminal."""
+
+    def __init__(self, env: Env, frames: int):
+        super().__init__(env)
+        self._limit = frames
+        self._frames = 0
+
+    def reset(self, seed: int | None = None) -> Record:
+        self._frames = 0
+        return self.env.reset(seed)
+
+    def step(self, action: np.ndarray) -> Record:
+        if self._frames >= self._limit:
+            raise RuntimeError("step() after the episode's last record: call reset() first")
+        record = self.env.step(action)
+        self._frames += self.action_repeat
+        if self._frames >= self._limit:
+            record = {**record, "is_last": np.asarray(True)}
+        return record

@@ -1,0 +1,67 @@
+"""Films of what the agent does and of what its world model expects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dreamer.agent import Agent
+from dreamer.collect import Episode
+from dreamer.logger import Logger
+from dreamer.video import open_loop_video, tile
+
+CONTEXT, IMAGINED = 5, 45  # records, as in the paper's figure 5
+_FRAMES_PER_SECOND = 25
+
+
+def image_keys(arrays: Episode) -> list[str]:
+    """Keys of uint8 arrays [..., H, W, C]."""
+    return [k for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim >= 4]
+
+
+def film_evaluation(
+    logger: Logger, episodes: Sequence[Episode], step: int, action_repeat: int
+) -> None:
+    """Writes the films of whole episodes, side by side, at the speed the agent acts."""
+    del action_repeat
+    if not episodes:
+        return
+    for key in image_keys(episodes[0]):
+        name = "eval/policy" if key == "image" else f"eval/policy_{key}"
+        logger.video(name, tile([e[key] for e in episodes]), step, _FRAMES_PER_SECOND)
+
+
+def film_open_loop(
+    logger: Logger, agent: Agent, episodes: Sequence[Episode], step: int
+) -> None:
+    """Writes open-loop predictions on held-out episodes: truth, model and error, and their errors.
+
+    The model sees CONTEXT records and imagines up to IMAGINED more from the actions alone.
+    """
+    batch = held_out_batch(episodes, CONTEXT + IMAGINED)
+    if not batch:
+        return
+    result = agent.predict(batch, CONTEXT)
+    error = result["model/reward"] - result["truth/reward"]
+    logger.scalars({"open_loop/reward_error": float(np.abs(error[:, CONTEXT:]).mean())})
+    for key in image_keys({k: v for k, v in result.items() if k.startswith("model/")}):
+        name = key.removeprefix("model/")
+        truth, model = result[f"truth/{name}"], result[key]
+        difference = model.astype(np.int16) - truth
+        shown = ((difference + 255) // 2).astype(np.uint8)  # grey where they agree
+        logger.scalars({f"open_loop/{name}_error": float(np.abs(difference[:, CONTEXT:]).mean())})
+        film = open_loop_video(truth, model, shown, CONTEXT)
+        logger.video(f"open_loop/{name}", film, step, 10)
+
+
+def held_out_batch(episodes: Sequence[Episode], length: int) -> dict[str, np.ndarray]:
+    """The first records of several episodes as a batch [B, T, ...], T at most `length`.
+
+    Episodes too short for one imagined step are left out; T is the shortest of the others.
+    """
+    usable = [e for e in episodes if len(e["reward"]) > CONTEXT + 1]
+    if not usable:
+        return {}
+    length = min(length, *(len(e["reward"]) for e in usable))
+    return {k: np.stack([e[k][:length] for e in usable]) for k in usable[0]}

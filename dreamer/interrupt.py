@@ -1,0 +1,61 @@
+"""SIGINT and SIGTERM: finish the step, save, exit; a second one ends the process at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+from dreamer.collect import Policy, Records
+
+
+class StopRequested(Exception):  # noqa: N818  (a request, not an error)
+    """Raised between two environment steps or updates after a signal asked the run to stop."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+class Interrupt:
+    """Within its ``with`` block the first SIGINT or SIGTERM is only noted.
+
+    It restores the handlers that were there before, so that a second signal acts as usual. Signals
+    reach the main thread alone; in any other thread the block does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._restore()
+
+    def check(self) -> None:
+        """Raises StopRequested if a signal has come."""
+        if self._number is not None:
+            raise StopRequested(self._number)
+
+    def guard(self, policy: Policy) -> Policy:
+        """The same policy, which checks before it acts."""
+
+        def guarded(records: Records, state: object) -> tuple:
+            self.check()
+            return policy(records, state)
+
+        return guarded
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before = {}

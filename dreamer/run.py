@@ -1,0 +1,218 @@
+"""The main job: from the command line to a trained agent.
+
+    python -m dreamer.run --task dmc_walker_walk --logdir runs/
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreamer.cli import parse_args, run_main
+from dreamer.config import Config
+from dreamer.errors import UserError
+
+if TYPE_CHECKING:
+    from dreamer.agent import Agent
+    from dreamer.envs.pool import EnvPool
+    from dreamer.logger import Logger
+
+AGENT_SECTIONS = (
+    "encoder decoder rssm reward discount value actor loss behavior optimizer explore".split()
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training came to.
+
+    Attributes:
+        path: The run's directory.
+        step: Environment frames.
+        updates: Updates.
+        eval_return: Mean return of the last evaluation, or None if there was none.
+    """
+
+    path: Path
+    step: int
+    updates: int
+    eval_return: float | None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the command line, trains, and returns the exit status."""
+    config = parse_args(argv, "python -m dreamer.run", "Trains Dreamer on a task.")
+    from dreamer.interrupt import StopRequested
+
+    try:
+        result = train(config)
+    except StopRequested as stop:
+        print(f"{stop}; the run is saved, the same command goes on with it")
+        return stop.status
+    print(f"done: {result.step} steps, {result.updates} updates, in {result.path}")
+    return 0
+
+
+def train(config: Config) -> Result:
+    """Trains an agent as the config says; the same call goes on with a run that was stopped.
+
+    Args:
+        config: From load_config.
+    Returns:
+        Where the run lies and what it came to.
+    Raises:
+        UserError: For what the user can mend.
+        dreamer.interrupt.StopRequested: After SIGINT or SIGTERM, with the run saved.
+    """
+    from dreamer.interrupt import Interrupt
+    from dreamer.rundir import RunDir
+
+    with ExitStack() as stack:
+        pool, eval_pool = make_pools(config, stack)
+        check_batch_length(config, pool)
+        rundir = stack.enter_context(RunDir.open(config))
+        prepare_tensorflow(config)
+        logger = stack.enter_context(make_logger(config, rundir.path))
+        for note in rundir.notes:
+            logger.message(note)
+        interrupt = stack.enter_context(Interrupt())
+        agent = make_agent(config, pool.obs_space, pool.act_space)
+        describe(logger, config, agent, pool)
+        trainer = make_trainer(config, rundir, agent, pool, eval_pool, logger, interrupt)
+        if trainer.resume():
+            logger.message(f"going on from step {trainer.step}, update {trainer.update}")
+        trainer.run()
+        return Result(rundir.path, trainer.step, trainer.update, trainer.last_return)
+
+
+def make_pools(config: Config, stack: ExitStack) -> tuple[EnvPool, EnvPool]:
+    """Environments that collect, and others that evaluate; `stack` closes them."""
+    from dreamer.envs.pool import EnvPool
+
+    settings = config.section("envs")
+    amount = settings.pop("amount")
+    pool = stack.enter_context(EnvPool(config.task, amount, **settings))
+    eval_pool = stack.enter_context(EnvPool(config.task, config.eval.amount, **settings))
+    return pool, eval_pool
+
+
+def check_batch_length(config: Config, pool: EnvPool) -> None:
+    """Refuses sequences longer than any episode of the task can be."""
+    limit = config.envs.time_limit or int(pool.info.get("time_limit", 0))
+    longest = limit // pool.action_repeat + 1
+    if limit and config.train.batch_length > longest:
+        raise UserError(
+            f"train.batch_length is {config.train.batch_length}, but an episode of {config.task} "
+            f"has at most {longest} records ({limit} steps, {pool.action_repeat} a record); "
+            f"choose at most {longest}"
+        )
+
+
+def prepare_tensorflow(config: Config) -> None:
+    """Imports TensorFlow quietly and sets the device up."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # Several trials, and EGL, share a card: take what is needed, not all there is.
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def make_logger(config: Config, path: Path) -> Logger:
+    """The logger of a run."""
+    from dreamer.logger import Logger
+
+    return Logger(
+        path,
+        tensorboard=config.log.tensorboard,
+        terminal=config.log.terminal,
+        total_steps=config.steps,
+    )
+
+
+def make_agent(config: Config, obs_space: dict, act_space) -> Agent:
+    """The agent that a config describes, for an environment's spaces."""
+    from dreamer.agent import Agent
+
+    sections = {name: config.section(name) for name in AGENT_SECTIONS}
+    return Agent(
+        obs_space,
+        act_space,
+        **sections,
+        precision=config.precision,
+        jit=config.jit,
+        seed=config.seed,
+    )
+
+
+def make_trainer(config: Config, rundir, agent: Agent, pool, eval_pool, logger, interrupt):
+    """The training loop with everything it stands on."""
+    from dreamer.checkpoint import Checkpoints
+    from dreamer.evaluation import Evaluator
+    from dreamer.forecast import forecast
+    from dreamer.replay import Replay
+    from dreamer.schedule import UpdateSchedule
+    from dreamer.trainer import Intervals, Trainer
+
+    replay = Replay(
+        rundir.episodes,
+        cache_bytes=config.replay.cache_bytes,
+        seed=config.seed,
+        obs_space=pool.obs_space,
+        act_space=pool.act_space,
+    )
+    evaluator = Evaluator(
+        eval_pool, seed=config.seed, episodes=config.eval.episodes, filmed=config.eval.videos
+    )
+    t = config.train
+    schedule = UpdateSchedule(t.prefill, t.pretrain, t.every, t.updates)
+    return Trainer(
+        agent=agent,
+        pool=pool,
+        replay=replay,
+        evaluator=evaluator,
+        logger=logger,
+        checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
+        interrupt=interrupt,
+        seed=config.seed,
+        schedule=schedule,
+        batch={
+            "batch_size": t.batch_size,
+            "length": t.batch_length,
+            "prefetch": config.replay.prefetch,
+        },
+        steps=config.steps,
+        intervals=Intervals(
+            config.log.every, config.eval.every, config.log.video_every, config.checkpoint.every
+        ),
+        forecast=lambda update, frames: forecast(config, schedule, update, frames),
+    )
+
+
+def describe(logger: Logger, config: Config, agent: Agent, pool: EnvPool) -> None:
+    """Says what runs on what."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    device = "no GPU found, so this runs on the CPU"
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        device = f"GPU: {details.get('device_name', gpus[0].name)}"
+    logger.message(f"{device}; precision {agent.precision}")
+    if pool.info:
+        logger.message("environment: " + ", ".join(f"{k} {v}" for k, v in pool.info.items()))
+    model = agent.world_model
+    logger.message(
+        f"encoder takes {', '.join(model.inputs)}; decoder predicts {', '.join(model.targets)}; "
+        f"actions {pool.act_space.shape[0]} {'one-hot' if pool.act_space.discrete else 'continuous'}"
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)
