@@ -1,0 +1,103 @@
+"""One test that every environment passes, ours and yours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dreamer.envs.spec import ContractError, Env, Record, Space, check_record
+
+
+def check_env(env: Env, *, steps: int = 20, seed: int = 0) -> None:
+    """Runs `env` with random actions and holds it to the contract of `dreamer.envs.spec.Env`.
+
+    The environment is closed at the end.
+
+    Args:
+        env: environment to test.
+        steps: of each of its three episodes; more find more, such as the end of an episode.
+        seed: of actions and episodes.
+
+    Raises:
+        ContractError: names the first thing that is wrong.
+    """
+    _check_spaces(env)
+    actions = np.random.default_rng(seed)
+    plan = [env.act_space.sample(actions) for _ in range(steps)]
+    first = _episode(env, seed, plan)
+    copies = [{key: value.copy() for key, value in record.items()} for record in first]
+    _episode(env, seed + 1, plan[: max(1, steps // 3)])  # left in the middle, usually
+    _compare(first, copies, "a record changed after it was returned")
+    again = _episode(env, seed, plan)
+    _compare(again, copies, "reset(seed) and the same actions gave another episode")
+    env.close()
+    env.close()
+
+
+def _check_spaces(env: Env) -> None:
+    if not isinstance(env, Env):
+        missing = [name for name in (*Env.__annotations__, "reset", "step", "close")
+                   if not hasattr(env, name)]  # fmt: skip
+        raise ContractError(f"missing attributes: {missing}")
+    if not env.obs_space:
+        raise ContractError("obs_space is empty")
+    for key, space in env.obs_space.items():
+        if not isinstance(space, Space):
+            raise ContractError(f"obs_space[{key!r}]: expected a Space, got {type(space).__name__}")
+    act = env.act_space
+    if act.dtype != np.float32 or len(act.shape) != 1:
+        raise ContractError(f"act_space: expected float32 [A], got {act.dtype} {act.shape}")
+    if not act.discrete and (np.any(act.low != -1) or np.any(act.high != 1)):
+        raise ContractError("act_space: expected bounds -1 and 1 (see NormalizeActions)")
+    if env.action_repeat < 1:
+        raise ContractError(f"action_repeat: expected at least 1, got {env.action_repeat}")
+
+
+def _episode(env: Env, seed: int, actions: list[np.ndarray]) -> list[Record]:
+    """Returns the records of reset(seed) and of `actions`, or fewer where the episode ends."""
+    record = env.reset(seed)
+    _check_values(record, env.obs_space)
+    flags = [bool(record[key]) for key in ("is_first", "is_last", "is_terminal")]
+    if flags != [True, False, False] or record["reward"] != 0 or record["cont"] != 1:
+        raise ContractError("reset: expected is_first alone, reward 0 and cont 1")
+    records = [record]
+    for action in actions:
+        given = action.copy()
+        record = env.step(action)
+        _check_values(record, env.obs_space)
+        if record["is_first"]:
+            raise ContractError("step: is_first is for the record that reset returns")
+        if not np.array_equal(given, action):
+            raise ContractError("step changed the action it was given")
+        records.append(record)
+        if record["is_last"]:
+            _must_raise(env.step, action)
+            break
+    return records
+
+
+def _must_raise(step: Callable[[np.ndarray], Record], action: np.ndarray) -> None:
+    try:
+        step(action)
+    except Exception:
+        return
+    raise ContractError("step after the last record: expected an error, for it loses the reset")
+
+
+def _check_values(record: Record, obs_space: dict[str, Space]) -> None:
+    check_record(record, obs_space)
+    for key, space in obs_space.items():
+        value = record[key].astype(np.float64)
+        margin = 1e-5 * np.maximum(1.0, np.abs(value))
+        if np.any(value < space.low - margin) or np.any(value > space.high + margin):
+            raise ContractError(f"{key}: outside of its space's bounds")
+
+
+def _compare(records: list[Record], expected: list[Record], problem: str) -> None:
+    if len(records) != len(expected):
+        raise ContractError(f"{problem}: {len(records)} records, then {len(expected)}")
+    for index, (record, other) in enumerate(zip(records, expected, strict=True)):
+        for key, value in record.items():
+            if not np.array_equal(value, other[key]):
+                raise ContractError(f"{problem}: {key} of record {index} differs")

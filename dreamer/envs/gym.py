@@ -1,0 +1,194 @@
+"""Gymnasium environments, and old gym ones, which are recognised by what they return."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import numpy as np
+
+from dreamer.envs.gym_spaces import ActionCodec, ObservationCodec, resize
+from dreamer.envs.spec import Env, Record, Space, make_record
+from dreamer.envs.wrappers import NormalizeActions
+from dreamer.errors import UserError, suggest
+
+
+def make_gym(env_id: str, *, image: bool, time_limit: int, **settings: Any) -> Env:
+    """Returns `gym_<env_id>` from Gymnasium's registry, which an id such as "package:Name-v0"
+    completes by importing the package.
+
+    Raises:
+        UserError: Gymnasium or what the environment needs is not installed, or no such id.
+    """
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise UserError("gymnasium is not installed: pip install gymnasium") from error
+    # Its own limit would end episodes before ours; -1 takes it away.
+    options: dict[str, Any] = {"max_episode_steps": -1} if time_limit else {}
+    if image:
+        options["render_mode"] = "rgb_array"
+    try:
+        env = gymnasium.make(env_id, disable_env_checker=True, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UserError(f"gym_{env_id} needs a package that is not installed: {error}") from error
+    except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:
+        near = suggest(env_id, gymnasium.registry)
+        near = near.replace("'", "'gym_", 1)
+        raise UserError(f"unknown task 'gym_{env_id}'{near}; Gymnasium says: {error}") from error
+    except gymnasium.error.Error as error:
+        raise UserError(f"gym_{env_id} cannot be made: {error}") from error
+    return adapt_gym(env, image=image, time_limit=time_limit, **settings)
+
+
+def adapt_gym(
+    env: Any,
+    *,
+    action_repeat: int = 1,
+    time_limit: int = 0,
+    image: bool = True,
+    state: bool = False,
+    image_size: int = 64,
+) -> Env:
+    """Returns a Gymnasium or old gym environment as one of ours: actions in [-1, 1] or one-hot.
+
+    Args:
+        env: has `observation_space` (Box, Discrete, or a Dict of them), `action_space` (Box or
+            Discrete), `reset()` and `step()`.
+        action_repeat: frames an action is held; an image is rendered for the last one only.
+        time_limit: frames of an episode, besides the environment's own limit; 0 for none.
+        image: observe the observation's images, or where it has none, render one.
+        state: observe the other observations, as flat float32 vectors.
+        image_size: images of another size are resized to this one.
+
+    Raises:
+        UserError: a space of another kind, or no observation is left.
+    """
+    adapted = GymEnv(env, action_repeat, time_limit, image, state, image_size)
+    return adapted if adapted.act_space.discrete else NormalizeActions(adapted)
+
+
+class GymEnv:
+    """See `adapt_gym`; actions are still in the environment's own range."""
+
+    def __init__(
+        self, env: Any, action_repeat: int, time_limit: int, image: bool, state: bool,
+        image_size: int,
+    ):  # fmt: skip
+        self._env = env
+        self._limit = time_limit or math.inf
+        self._frames = 0
+        self._over = True
+        self.action_repeat = action_repeat
+        self._observation = ObservationCodec(env.observation_space, image, state, image_size)
+        self._action = ActionCodec(env.action_space)
+        self.act_space = self._action.space
+        self.obs_space = dict(self._observation.spaces)
+        self._size = image_size if image and not self._observation.has_image else 0
+        if self._size and "image" in self.obs_space:
+            raise UserError(
+                "the observation named 'image' is no image (uint8 [height, width, 1 or 3]): "
+                "rename it, or set envs.image to false"
+            )
+        if self._size:
+            self.obs_space["image"] = Space((self._size, self._size, 3), np.dtype(np.uint8), 0, 255)
+        if not self.obs_space:
+            raise UserError(
+                f"no observation is left: envs.image is {str(image).lower()} and envs.state is "
+                f"{str(state).lower()}, but the observation space is {env.observation_space}"
+            )
+        self._seeding = _seeding(env)
+        self.info = {"seeding": self._seeding}
+
+    def reset(self, seed: int | None = None) -> Record:
+        # Environments differ in the seeds they take; all take 31 bits.
+        small = None if seed is None else int(_hash(seed) >> 1)
+        if small is not None and self._seeding == "reset":
+            result = self._env.reset(seed=small)
+        else:
+            if small is not None and self._seeding == "seed":
+                self._env.seed(small)
+            result = self._env.reset()
+        new_style = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
+        self._frames = 0
+        self._over = False
+        return make_record(self._observe(result[0] if new_style else result), is_first=True)
+
+    def step(self, action: np.ndarray) -> Record:
+        if self._over:
+            raise RuntimeError("step() after the episode's last record: call reset() first")
+        native = self._action.decode(action)
+        total = 0.0
+        for _ in range(self.action_repeat):
+            obs, reward, terminated, truncated = _unpack(self._env.step(native))
+            self._frames += 1
+            total += float(reward)
+            self._over = terminated or truncated or self._frames >= self._limit
+            if self._over:
+                break
+        observed = self._observe(obs)
+        return make_record(observed, total, is_last=self._over, is_terminal=terminated)
+
+    def _observe(self, obs: Any) -> dict[str, np.ndarray]:
+        encoded = self._observation.encode(obs)
+        if self._size:
+            encoded["image"] = resize(self._render(), self._size)
+        return encoded
+
+    def _render(self) -> np.ndarray:
+        if getattr(self._env, "render_mode", None) == "rgb_array":
+            frame = self._env.render()
+        elif "mode" in inspect.signature(self._env.render).parameters:
+            frame = self._env.render(mode="rgb_array")  # old gym
+        else:
+            frame = self._env.render()
+        if isinstance(frame, list):  # render_mode "rgb_array_list"
+            frame = frame[-1] if frame else None
+        valid = isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3
+        if not valid or frame.dtype != np.uint8:
+            raise UserError(
+                "the observation has no image and the environment renders none (render() returned "
+                f"{_brief(frame)}, expected uint8 [height, width, 3]): make it with "
+                "render_mode='rgb_array', or set envs.image to false and envs.state to true"
+            )
+        return frame
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    return type(value).__name__
+
+
+def _hash(seed: int) -> np.uint32:
+    return np.random.SeedSequence(seed).generate_state(1)[0]
+
+
+def _seeding(env: Any) -> str:
+    """Returns how `env` takes a seed: "reset" (an argument), "seed" (old gym's method), "none"."""
+    inner = getattr(env, "unwrapped", env)
+    if "seed" in inspect.signature(inner.reset).parameters:
+        return "reset"
+    return "seed" if callable(getattr(inner, "seed", None)) else "none"
+
+
+def _unpack(result: tuple[Any, ...]) -> tuple[Any, Any, bool, bool]:
+    """Returns (obs, reward, terminated, truncated) from a step's 5-tuple or old gym's 4-tuple.
+
+    Old gym marks an episode that its time limit ended in info["TimeLimit.truncated"].
+    """
+    if len(result) == 5:
+        obs, reward, terminated, truncated, _ = result
+        return obs, reward, bool(terminated), bool(truncated)
+    if len(result) == 4:
+        obs, reward, done, info = result
+        truncated = bool(done) and bool(info.get("TimeLimit.truncated", False))
+        return obs, reward, bool(done) and not truncated, truncated
+    raise UserError(
+        f"step() returned {len(result)} values; expected (obs, reward, terminated, truncated, "
+        "info), or old gym's (obs, reward, done, info)"
+    )

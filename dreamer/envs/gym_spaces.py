@@ -1,0 +1,154 @@
+"""Gymnasium's (and old gym's) spaces in terms of ours, and their values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dreamer.envs.spec import SCALARS, Space
+from dreamer.errors import UserError
+
+#: Keys of an observation that is a single array.
+VECTOR, IMAGE = "observation", "image"
+
+
+def kind_of(space: Any) -> str:
+    """Returns "Box", "Discrete", "Dict", or the class's own name for spaces we do not know.
+
+    By name, not by class: old gym's classes are not Gymnasium's, and neither need be installed.
+    """
+    names = [cls.__name__ for cls in type(space).__mro__]
+    return next((name for name in names if name in ("Box", "Discrete", "Dict")), names[0])
+
+
+class ObservationCodec:
+    """Turns observations of a Box, Discrete or Dict space into our dictionaries of arrays.
+
+    Images (uint8 [height, width, channels] of 1 or 3 channels, or [height, width]) become uint8
+    [image_size, image_size, 3]; other boxes flat float32 vectors; Discrete values one-hot vectors.
+    A single observation is named "image" or "observation"; nested names are joined by a slash.
+
+    Attributes:
+        spaces: one Space per key.
+        has_image: whether one of them is an image.
+    """
+
+    def __init__(self, space: Any, image: bool, state: bool, image_size: int):
+        self._size = image_size
+        self._single = "" if kind_of(space) == "Dict" else _name(space)
+        parts = _flatten(space, self._single)
+        self._parts = {
+            key: part for key, part in parts if (image if _is_image(part) else state)
+        }
+        for key in self._parts.keys() & (SCALARS.keys() | {"action", "discount"}):
+            raise UserError(f"an observation is named {key!r}, a record's own key: rename it")
+        self.spaces = {key: self._space(part) for key, part in self._parts.items()}
+        self.has_image = any(_is_image(part) for part in self._parts.values())
+
+    def _space(self, part: Any) -> Space:
+        if kind_of(part) == "Discrete":
+            return Space((int(part.n),), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+        if _is_image(part):
+            return Space((self._size, self._size, 3), np.dtype(np.uint8), 0, 255)
+        low = np.asarray(part.low, np.float64).reshape(-1)
+        high = np.asarray(part.high, np.float64).reshape(-1)
+        return Space(low.shape, np.dtype(np.float32), low, high)
+
+    def encode(self, obs: Any) -> dict[str, np.ndarray]:
+        """Returns the arrays of one observation."""
+        values = dict(_flatten_values(obs, self._single))
+        return {key: self._encode(part, values[key], key) for key, part in self._parts.items()}
+
+    def _encode(self, part: Any, value: Any, key: str) -> np.ndarray:
+        if kind_of(part) == "Discrete":
+            index = int(value) - int(getattr(part, "start", 0))
+            return np.eye(int(part.n), dtype=np.float32)[index]
+        value = np.asarray(value)
+        if value.shape != tuple(part.shape):
+            raise ValueError(f"observation {key}: expected shape {part.shape}, got {value.shape}")
+        return resize(value, self._size) if _is_image(part) else _vector(value)
+
+
+class ActionCodec:
+    """Turns our actions into those of a Box or Discrete space.
+
+    Attributes:
+        space: a Box's own bounds and shape (`NormalizeActions` maps to them), or one-hot [A].
+    """
+
+    def __init__(self, space: Any):
+        kind = kind_of(space)
+        self._start = int(getattr(space, "start", 0))
+        if kind == "Discrete":
+            self.space = Space((int(space.n),), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+        elif kind == "Box" and np.issubdtype(space.dtype, np.floating):
+            self.space = Space(space.shape, space.dtype, space.low, space.high)
+        else:
+            raise UserError(
+                f"actions of the space {space} are not supported: expected a Box of floats or a "
+                "Discrete space"
+            )
+
+    def decode(self, action: np.ndarray) -> Any:
+        """Returns what the environment's `step` takes."""
+        self.space.check(action, "action")
+        return int(np.argmax(action)) + self._start if self.space.discrete else action
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Returns `image`, uint8 [h, w], [h, w, 1] or [h, w, 3], as uint8 [size, size, 3].
+
+    Pixels are averaged over the area that each new one covers.
+    """
+    image = image if image.ndim == 3 else image[:, :, None]
+    image = np.broadcast_to(image, (*image.shape[:2], 3))
+    if image.shape[:2] == (size, size):
+        return np.array(image)
+    from PIL import Image
+
+    small = Image.fromarray(np.ascontiguousarray(image)).resize(
+        (size, size), Image.Resampling.BOX
+    )
+    return np.array(small)
+
+
+def _vector(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float32).reshape(-1)
+
+
+def _is_image(space: Any) -> bool:
+    if kind_of(space) != "Box" or space.dtype != np.uint8:
+        return False
+    shape = space.shape
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+
+
+def _name(space: Any) -> str:
+    return IMAGE if _is_image(space) else VECTOR
+
+
+def _flatten(space: Any, prefix: str) -> list[tuple[str, Any]]:
+    kind = kind_of(space)
+    if kind == "Dict":
+        return [
+            item
+            for key, part in space.spaces.items()
+            for item in _flatten(part, f"{prefix}/{key}" if prefix else str(key))
+        ]
+    if kind not in ("Box", "Discrete"):
+        raise UserError(
+            f"observations of the space {space} are not supported: expected Box, Discrete or a "
+            "Dict of them"
+        )
+    return [(prefix, space)]
+
+
+def _flatten_values(obs: Any, prefix: str) -> list[tuple[str, Any]]:
+    if isinstance(obs, dict):
+        return [
+            item
+            for key, part in obs.items()
+            for item in _flatten_values(part, f"{prefix}/{key}" if prefix else str(key))
+        ]
+    return [(prefix, obs)]

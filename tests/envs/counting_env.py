@@ -1,0 +1,139 @@
+"""Environments whose records say which step they belong to, for tests of alignment.
+
+Loaded by path in worker processes, as a user's own file would be.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+from dreamer.envs.dmc import DMC
+from dreamer.envs.spec import Record, Space, make_record
+from dreamer.envs.wrappers import NormalizeActions
+
+F32 = np.dtype(np.float32)
+
+
+class Counting:
+    """Record t holds t in every pixel, t as its reward, and the action that led to it.
+
+    An episode has 5 to 9 steps, drawn from its seed, and ends in a terminal if `terminal`.
+    """
+
+    def __init__(self, terminal: bool = True, size: int = 8):
+        self.obs_space = {
+            "image": Space((size, size, 3), np.dtype(np.uint8), 0, 255),
+            "echo": Space((2,), F32, -1.0, 1.0),
+            "length": Space((1,), F32),
+        }
+        self.act_space = Space((2,), F32, -1.0, 1.0)
+        self.action_repeat = 1
+        tensorflow = sys.modules.get("tensorflow") is not None
+        self.info = {"pid": str(os.getpid()), "tensorflow": str(tensorflow),
+                     "openmp": os.environ.get("OMP_NUM_THREADS", "")}  # fmt: skip
+        self._terminal = terminal
+        self._rng = np.random.default_rng()
+        self._step = self._length = 0
+
+    def reset(self, seed: int | None = None) -> Record:
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        self._length = int(self._rng.integers(5, 10))
+        self._step = 0
+        return make_record(self._observe(np.zeros(2, F32)), is_first=True)
+
+    def step(self, action: np.ndarray) -> Record:
+        if self._step == self._length:
+            raise RuntimeError("the episode is over")
+        self._step += 1
+        last = self._step == self._length
+        return make_record(
+            self._observe(action), self._step, is_last=last, is_terminal=last and self._terminal
+        )
+
+    def _observe(self, action: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            "image": np.full(self.obs_space["image"].shape, self._step, np.uint8),
+            "echo": np.array(action, F32),
+            "length": np.array([self._length], F32),
+        }
+
+    def close(self) -> None:
+        pass
+
+
+def counting() -> Counting:
+    return Counting()
+
+
+def counting_time_limit() -> Counting:
+    return Counting(terminal=False)
+
+
+class Misbehaving(Counting):
+    """Does at step 2 what the environment variable DREAMER_TEST_FAULT says."""
+
+    def step(self, action: np.ndarray) -> Record:
+        record = super().step(action)
+        fault = os.environ.get("DREAMER_TEST_FAULT")
+        if self._step != 2:
+            return record
+        if fault == "raise":
+            raise ZeroDivisionError("physics went wrong")
+        if fault == "exit":
+            print("the last words", file=sys.stderr)
+            os._exit(3)
+        if fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "hang":
+            time.sleep(1000)
+        changed = {
+            "shape": {"image": record["image"][:4]},
+            "dtype": {"image": record["image"].astype(np.float32)},
+            "nan": {"echo": np.array([np.nan, 0], F32)},
+            "inf": {"reward": np.asarray(np.inf, F32)},
+            "keys": {"extra": np.zeros(1, F32)},
+        }
+        return {**record, **changed[fault or "keys"]}
+
+
+def misbehaving() -> Misbehaving:
+    return Misbehaving()
+
+
+class ChattyCounting(Counting):
+    """Prints to both standard streams at every step."""
+
+    def step(self, action: np.ndarray) -> Record:
+        print("x" * 10_000)
+        print("y" * 10_000, file=sys.stderr, flush=True)
+        return super().step(action)
+
+
+def chatty() -> ChattyCounting:
+    return ChattyCounting()
+
+
+class RenderCounting(DMC):
+    """DeepMind Control whose first pixel counts the frames it has drawn."""
+
+    _drawn = 0
+
+    def render(self) -> np.ndarray:
+        self._drawn += 1
+        frame = super().render()
+        frame[0, 0] = self._drawn
+        return frame
+
+
+def counts_renders() -> NormalizeActions:
+    return NormalizeActions(RenderCounting("cartpole", "balance", action_repeat=4, shadow_size=64))
+
+
+def not_an_env() -> str:
+    return "no environment"

@@ -1,0 +1,36 @@
+"""One environment in a worker process, with the interface of an environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dreamer.envs.pool import EnvPool
+from dreamer.envs.spec import Record
+
+
+class PoolEnv:
+    """Tests' own process may hold TensorFlow, which an environment that renders must not meet.
+
+    A failed step closes a pool, so an error is remembered and the worker started again.
+    """
+
+    def __init__(self, task: str, **settings: Any):
+        self._make = lambda: EnvPool(task, 1, 60.0, **settings)
+        self._pool = self._make()
+        for name in ("obs_space", "act_space", "action_repeat", "info"):
+            setattr(self, name, getattr(self._pool, name))
+
+    def reset(self, seed: int | None = None) -> Record:
+        return self._pool.reset([seed])[0]
+
+    def step(self, action: np.ndarray) -> Record:
+        try:
+            return self._pool.step(action[None])[0]
+        except Exception:
+            self._pool = self._make()
+            raise
+
+    def close(self) -> None:
+        self._pool.close()

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from dreamer.envs.spec import ContractError, Space, make_record
+from dreamer.envs.wrappers import ActionRepeat, NormalizeActions, TimeLimit
+from tests.envs.counting_env import Counting
+
+
+class Native:
+    """Remembers the actions that reach it, in a range of its own."""
+
+    def __init__(self, low, high):
+        self.obs_space = {"none": Space((1,), np.float32)}
+        self.act_space = Space((3,), np.float32, np.array(low), np.array(high))
+        self.action_repeat, self.info, self.actions = 1, {}, []
+
+    def reset(self, seed=None):
+        return make_record({"none": np.zeros(1, np.float32)}, is_first=True)
+
+    def step(self, action):
+        self.actions.append(action)
+        return make_record({"none": np.zeros(1, np.float32)})
+
+    def close(self):
+        pass
+
+
+def test_actions_are_mapped_to_their_bounds():
+    env = Native([-2, 0, -1e10], [4, 10, 1e10])
+    wrapped = NormalizeActions(env)
+    assert wrapped.act_space == Space((3,), np.float32, -1, 1)
+    for value in (-1, 0, 0.5, 1, 1.5):
+        wrapped.step(np.full(3, value, np.float32))
+    expected = [[-2, 0, -1], [1, 5, 0], [2.5, 7.5, 0.5], [4, 10, 1], [4, 10, 1]]
+    np.testing.assert_allclose(env.actions, expected)
+    assert env.actions[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("action", [
+    np.zeros(2, np.float32), np.zeros(3), np.full(3, np.nan, np.float32),
+])  # fmt: skip
+def test_actions_that_are_none_are_refused(action):
+    with pytest.raises(ContractError, match="action"):
+        NormalizeActions(Native([-1] * 3, [1] * 3)).step(action)
+
+
+def test_repeat_sums_rewards_and_stops_at_the_end():
+    env = ActionRepeat(Counting(), 4)
+    assert env.action_repeat == 4
+    length = int(env.reset(0)["length"][0])  # 5 to 9: the second or third repeat is cut short
+    record, rewards = None, []
+    while record is None or not record["is_last"]:
+        record = env.step(np.zeros(2, np.float32))
+        rewards.append(float(record["reward"]))
+    assert rewards[0] == 1 + 2 + 3 + 4
+    assert sum(rewards) == length * (length + 1) / 2
+    assert record["is_terminal"] and record["image"][0, 0, 0] == length
+
+
+def test_time_limit_is_last_but_not_terminal():
+    env = TimeLimit(Counting(), 4)
+    for _ in range(2):
+        env.reset(0)
+        records = [env.step(np.zeros(2, np.float32)) for _ in range(4)]
+        assert [bool(record["is_last"]) for record in records] == [False] * 3 + [True]
+        assert not records[-1]["is_terminal"] and records[-1]["cont"] == 1
+        with pytest.raises(RuntimeError, match="reset"):
+            env.step(np.zeros(2, np.float32))
+
+
+def test_time_limit_counts_frames():
+    env = TimeLimit(ActionRepeat(Counting(), 2), 4)
+    env.reset(0)
+    assert not env.step(np.zeros(2, np.float32))["is_last"]
+    assert env.step(np.zeros(2, np.float32))["is_last"]
+
+
+def test_true_end_within_the_limit_stays_terminal():
+    env = TimeLimit(Counting(), 100)
+    env.reset(0)
+    record = env.step(np.zeros(2, np.float32))
+    while not record["is_last"]:
+        record = env.step(np.zeros(2, np.float32))
+    assert record["is_terminal"] and record["cont"] == 0
