@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import counting_env
 import numpy as np
 import pytest
 
 from dreamer.collect import Collector, episode_seed, random_policy
 from dreamer.envs.pool import EnvPool
 from dreamer.replay import Replay
-from tests import counting_env
 
 TASK = f"{Path(counting_env.__file__)}:make"
 SEED = 7
@@ -68,7 +68,9 @@ def test_alignment_from_workers_to_batches(pool: EnvPool, tmp_path: Path) -> Non
         collector.collect(policy, steps)
     assert sorted(numbers) == sorted(set(numbers))
     assert len(replay) == len(numbers) == collector.episodes > 20
-    assert sum(len(range(0, steps, 3)) * 3 for steps in (1, 50, 7, 142, 100)) == collector.agent_steps
+    assert (
+        sum(len(range(0, steps, 3)) * 3 for steps in (1, 50, 7, 142, 100)) == collector.agent_steps
+    )
     assert 0 <= collector.agent_steps - replay.agent_steps <= 3 * counting_env.LONGEST
 
     reopened = make_replay(tmp_path, pool)
