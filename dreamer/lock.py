@@ -88,12 +88,11 @@ class Lock:
 
     def _lives(self, holder: dict[str, Any]) -> bool:
         this = _this_process()
-        if holder.get("host") != this["host"]:
+        if holder["host"] != this["host"]:
             return self._age() < SILENCE
         if holder.get("boot") != this["boot"]:
             return False
-        pid = holder.get("pid")
-        return isinstance(pid, int) and _start_time(pid) == holder.get("process_start") is not None
+        return _start_time(holder["pid"]) == holder.get("process_start") is not None
 
     def _age(self) -> float:
         """Seconds since the holder last touched the file, by the clock that stamped it."""
@@ -114,7 +113,7 @@ def describe(holder: dict[str, Any]) -> str:
     """Who holds a lock, in words."""
     if not holder:
         return "a process that has not said who it is yet"
-    return f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+    return f"process {holder['pid']} on {holder['host']}, since {holder.get('since')}"
 
 
 def _parse(content: bytes) -> dict[str, Any]:
@@ -123,7 +122,8 @@ def _parse(content: bytes) -> dict[str, Any]:
         record = json.loads(content)
     except (ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    whole = isinstance(record, dict) and isinstance(record.get("host"), str)
+    return record if whole and isinstance(record.get("pid"), int) else {}
 
 
 def _this_process() -> dict[str, Any]:
