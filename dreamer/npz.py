@@ -227,6 +227,8 @@ def _parse_header(name: str, head: bytes) -> tuple[int, np.dtype, tuple[int, ...
         length = 12 + int.from_bytes(head[8:12], "little")
     if length > len(head):
         raise NpzError(f"the header of {name!r} is too long or cut off")
+    if b"\\" in head[10:length]:  # never in a plain array's; Python would warn of odd escapes
+        raise NpzError(f"the header of {name!r} is damaged")
     try:
         dtype, shape, fortran = _parse_npy_header(head[:length])
     except _HEADER_ERRORS as error:
