@@ -154,9 +154,10 @@ def _flags(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
 def _find_flag(name: str, keys: Mapping[str, Key], own: Mapping[str, Option]) -> Key:
     if name in keys:
         return keys[name]
-    near_own = suggest(name, [*own, "configs"] if keys else own)
-    if not keys or (near_own and not suggest(name, keys)):
-        raise UserError(f"unknown option --{name}{near_own or '; see --help'}")
+    options = [*own, "configs"] if keys else [*own]
+    near = suggest(name, options)
+    if not keys or (near and near == suggest(name, [*options, *keys])):
+        raise UserError(f"unknown option --{name}{near or '; see --help'}")
     return find_key(name, keys)
 
 

@@ -213,6 +213,8 @@ def _grow(flat: Mapping[str, Value]) -> dict[str, Any]:
 
 def _check(flat: Mapping[str, Any]) -> None:
     """Refuses values that each may stand alone but not together."""
+    if not flat["logdir"]:
+        raise UserError("logdir is empty: give a folder, such as runs/")
     if not flat["envs.image"] and not flat["envs.state"]:
         raise UserError("envs.image and envs.state are both false: the agent would see nothing")
     if flat["eval.videos"] > flat["eval.episodes"]:

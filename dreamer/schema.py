@@ -15,6 +15,7 @@ from dreamer.errors import UserError, suggest
 from dreamer.yaml_io import read_yaml
 
 Value = bool | int | float | str
+_LARGEST = 1_000_000_000_000  # for whole numbers without a bound of their own: beyond is a slip
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _FIELDS = {"value", "unit", "help", "source", "choices", "min", "max", "above", "pattern"}
 
@@ -55,11 +56,13 @@ class Key:
                 f"{self.name}{where} must be one of {', '.join(options)}, not {_show(value)}"
                 + suggest(str(typed), options)
             )
-        self._check_range(typed, where)
+        self._check_bounds(typed, where)
         return typed
 
-    def _check_range(self, typed: Value, where: str) -> None:
+    def _check_bounds(self, typed: Value, where: str) -> None:
         if isinstance(typed, str):
+            if not typed.isprintable():
+                raise UserError(f"{self.name}{where} must be printable text, not {_show(typed)}")
             if self.pattern:
                 _check_pattern(self.name + where, typed)
             return
@@ -155,7 +158,7 @@ def _read_key(name: str, entry: Mapping[str, Any]) -> Key:
         source=entry["source"],
         choices=tuple(entry.get("choices", ())),
         low=entry.get("min"),
-        high=entry.get("max"),
+        high=entry.get("max", _LARGEST if type(entry["value"]) is int else None),
         above=entry.get("above"),
         pattern=entry.get("pattern", False),
     )

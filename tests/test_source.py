@@ -1,0 +1,194 @@
+"""What the source must not contain, and which parts must not know which."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM_SOURCES = sorted(
+    path for top in ("dreamer", "baselines", "plots") for path in (ROOT / top).rglob("*.py")
+)
+# Modules that turn bytes into arbitrary objects, or hand objects to other processes that way.
+UNSAFE_MODULES = {
+    "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml",
+    "multiprocessing", "concurrent.futures.process",
+}  # fmt: skip
+UNSAFE_BUILTINS = {"eval", "exec", "compile", "__import__"}
+UNSAFE_METHODS = {
+    "load_model", "model_from_json", "model_from_config", "enable_unsafe_deserialization",
+    "system", "popen",
+}  # fmt: skip
+TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}
+# Environment processes, the command line and the plots must start fast and small.
+LIGHT = (
+    "dreamer", "dreamer.envs", "dreamer.replay", "dreamer.episodes", "dreamer.collect",
+    "dreamer.config", "dreamer.cli", "dreamer.checkpoint", "dreamer.rundir", "dreamer.video",
+)  # fmt: skip
+# A layer may import what stands before it, never what stands after.
+LAYERS = (
+    ("dreamer.ops",),
+    ("dreamer.nets",),
+    ("dreamer.world_model", "dreamer.behavior"),
+    ("dreamer.agent",),
+    ("dreamer.trainer",),
+    ("dreamer.run",),
+)
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yields all nodes but those below ``if TYPE_CHECKING``, which no run executes."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        yield child
+        yield from run_time_nodes(child)
+
+
+@functools.cache
+def imports_of(path: Path) -> frozenset[str]:
+    """Every module that a file imports, in functions too; of packages, what is taken from them."""
+    names = set()
+    for node in run_time_nodes(tree_of(path)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return frozenset(names)
+
+
+def under(name: str, packages: set[str] | tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def sources_under(*packages: str) -> list[Path]:
+    return [p for p in PROGRAM_SOURCES if under(module_name(p), packages)]
+
+
+def unsafe_calls(tree: ast.AST) -> list[str]:
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [f"line {node.lineno}: {ast.unparse(node)[:80]}" for node in calls if is_unsafe(node)]
+
+
+def is_unsafe(call: ast.Call) -> bool:
+    for keyword in call.keywords:
+        off = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+        if keyword.arg in ("allow_pickle", "shell") and not off:
+            return True
+    name = ast.unparse(call.func).rpartition(".")[2]
+    if isinstance(call.func, ast.Name) and name in UNSAFE_BUILTINS:
+        return True
+    if isinstance(call.func, ast.Attribute) and name in UNSAFE_METHODS:
+        return True
+    return name == "YAML" and "typ='safe'" not in ast.unparse(call)
+
+
+def test_there_is_source_to_scan():
+    assert len(sources_under("dreamer")) > 15
+
+
+@pytest.mark.parametrize("path", PROGRAM_SOURCES, ids=lambda path: module_name(path))
+def test_nothing_can_run_what_a_file_says(path: Path):
+    assert not [name for name in imports_of(path) if under(name, UNSAFE_MODULES)]
+    assert not unsafe_calls(tree_of(path))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval('1')",
+        "exec('1')",
+        "np.load(f, allow_pickle=True)",
+        "np.load(f, allow_pickle=x)",
+        "YAML()",
+        "YAML(typ='unsafe')",
+        "keras.models.load_model(f)",
+        "os.system('ls')",
+        "subprocess.run('ls', shell=True)",
+    ],
+)
+def test_the_scan_finds_what_it_looks_for(line: str):
+    assert unsafe_calls(ast.parse(line))
+
+
+def test_the_scan_leaves_the_harmless_alone():
+    line = "re.compile(x); model.compile(); np.load(f, allow_pickle=False); YAML(typ='safe')"
+    assert not unsafe_calls(ast.parse(line))
+
+
+@functools.cache
+def reachable(name: str) -> frozenset[str]:
+    """Every module outside or inside the project that importing and using `name` may load."""
+    homes = {module_name(path): path for path in PROGRAM_SOURCES}
+    seen: set[str] = set()
+    queue = [name]
+    while queue:
+        current = queue.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if current in homes:
+            queue.extend(imports_of(homes[current]))
+            queue.append(current.rpartition(".")[0])
+    return frozenset(seen)
+
+
+@pytest.mark.parametrize("package", LIGHT)
+def test_light_modules_never_load_tensorflow(package: str):
+    # The package itself loads its public names on first use; the modules below it are asked apart.
+    paths = [ROOT / "dreamer/__init__.py"] if package == "dreamer" else sources_under(package)
+    assert paths, f"{package} is gone: change LIGHT"
+    for path in paths:
+        heavy = [name for name in reachable(module_name(path)) if under(name, TENSORFLOW)]
+        assert not heavy, f"{path.relative_to(ROOT)} reaches {heavy}"
+
+
+def test_plots_never_load_tensorflow():
+    for path in sources_under("plots"):
+        assert not [n for n in reachable(module_name(path)) if under(n, TENSORFLOW)], path
+
+
+def test_importing_them_loads_no_tensorflow():
+    names = [module_name(path) for path in sources_under(*LIGHT[1:])]
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
+    code += f"print(*sorted({TENSORFLOW!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "dreamer", *[n for n in names if "__main__" not in n]],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("layer", range(len(LAYERS) - 1), ids=lambda i: LAYERS[i][0])
+def test_arrows_point_one_way(layer: int):
+    above = tuple(name for names in LAYERS[layer + 1 :] for name in names)
+    for path in sources_under(*LAYERS[layer]):
+        wrong = [name for name in imports_of(path) if under(name, above)]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_the_lock_files_pin_every_package_by_hash_and_name_no_index():
+    for name in ("requirements.lock", "requirements-gpu.lock"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "://" not in text and "--index" not in text and "--find-links" not in text
+        blocks = text.replace("\\\n", " ").splitlines()
+        pins = [line for line in blocks if line and not line.startswith("#")]
+        assert len(pins) > 50
+        assert all("==" in line and "--hash=sha256:" in line for line in pins)
