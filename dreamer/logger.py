@@ -87,7 +87,7 @@ class Logger:
             self._terminal.resume(step, wall_time)
 
     def scalars(self, mapping: Mapping[str, Any]) -> None:
-        """Adds one value (a number or an array of size 1) to the mean of each name."""
+        """Adds one value (a number or an array of shape []) to the mean of each name."""
         for name, value in mapping.items():
             if name in ("step", "wall_time"):
                 raise ValueError(f"the name {name!r} is the line's own; choose another")
