@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plots import style
-from plots.figures import bar_caption, whiskers
+from plots.figures import bar_caption, bars_width, whiskers
 from plots.names import published_label, task_title
 from plots.numbers import short_frames
 from plots.published import Row
@@ -65,7 +65,7 @@ def draw_sweep(study: Study, parameter: str, sweep: Sweep, readings: Sequence[Ro
     for axes in panels[len(tasks) :]:
         axes.set_visible(False)
     figure.supxlabel(parameter, fontsize=8)
-    figure.supylabel("Final score", fontsize=8)
+    figure.supylabel(f"Score {study.at_words()}", fontsize=8)
     style.legend(figure, panels, 3 if columns > 2 else 1)
     style.footnotes(figure, [bar_caption(study).replace("Bars", "Points"),
                              *_reading_notes(readings), *study.notes])
@@ -76,18 +76,21 @@ def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:
     """Returns bars of our methods beside the readings of one of the paper's figures, by task."""
     figure_tasks = sorted({row.task for row in readings})
     tasks = [task for task in figure_tasks if task in study.tasks] or figure_tasks
+    notes = [] if len(tasks) == len(figure_tasks) else [
+        f"Shown: {len(tasks)} of the figure's {len(figure_tasks)} tasks."]
     names = list(dict.fromkeys(row.method for row in readings))
     rows = math.ceil(len(tasks) / 4)
-    figure, panels = style.new_figure(1.5 * rows + 0.8, rows, 1)
+    figure, panels = style.new_figure(1.5 * rows + 0.8, rows, 1, bars_width(min(4, len(tasks)) + 1))
     total = len(names) + len(study.methods)
     bar = 0.84 / total
+    scores = {(row.task, row.method): row.score for row in readings}
     for row, axes in enumerate(panels):
         part = tasks[row * 4 : row * 4 + 4]
         for i, task in enumerate(part):
             left = i - 0.42 + bar / 2
             _own_bars(axes, study, task, left, bar)
             for index, name in enumerate(names):
-                score = next((r.score for r in readings if (r.task, r.method) == (task, name)), None)
+                score = scores.get((task, name))
                 if score is not None:
                     axes.bar(left + (len(study.methods) + index) * bar, score, bar,
                              label=f"{published_label(name)} (figure)",
@@ -96,9 +99,9 @@ def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:
         axes.set_xticks(range(len(part)), [task_title(task) for task in part])
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="x", visible=False)
-    figure.supylabel("Score", fontsize=8)
+    figure.supylabel(f"Score {study.at_words()}", fontsize=8)
     style.legend(figure, panels, 3)
-    style.footnotes(figure, [bar_caption(study), *_reading_notes(readings), *study.notes])
+    style.footnotes(figure, [bar_caption(study), *_reading_notes(readings), *notes, *study.notes])
     return figure
 
 
@@ -109,7 +112,8 @@ def _own_bars(axes: Axes, study: Study, task: str, left: float, bar: float) -> N
         if found is None:
             axes.text(x, 0, "none", rotation=90, ha="center", va="bottom", fontsize=5.5)
             continue
-        axes.bar(x, found.scores.mean(), bar, label=method, **style.bar_style(index, is_own=True))
+        axes.bar(x, found.scores.mean(), bar, label=study.label(method),
+                 **style.bar_style(index, is_own=True))
         if len(found.scores) > 1:
             axes.errorbar(x, found.scores.mean(), whiskers(found.scores, study.spread),
                           color="black", linewidth=0.8, capsize=1.5)

@@ -64,7 +64,7 @@ def methods_of(runs: Runs) -> list[str]:
 
 
 def table(runs: Sequence[Run], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns frames int64 [n] and each run's value there, float64 [runs, n], NaN outside its range.
+    """Returns frames int64 [n] and the runs' values float64 [runs, n], NaN outside a run's range.
 
     Between its own first and last bin a run is interpolated linearly, so that runs evaluated at
     different steps do not make the mean jump between different sets of seeds.
@@ -159,13 +159,15 @@ def missing(
     return said
 
 
-def uneven(scored: dict[tuple[str, str], Final], width: int) -> list[str]:
+def uneven(
+    scored: dict[tuple[str, str], Final], methods: Sequence[str], width: int
+) -> list[str]:
     """Says which scores come from runs that ended at different frames."""
     said = []
-    by_method: dict[str, list[np.ndarray]] = {}
-    for (_, method), found in scored.items():
-        by_method.setdefault(method, []).append(found.frames)
-    for method, frames in sorted(by_method.items()):
+    for method in methods:
+        frames = [found.frames for (_, name), found in scored.items() if name == method]
+        if not frames:
+            continue
         low, high = np.concatenate(frames).min(), np.concatenate(frames).max()
         if high - low > width:
             said.append(f"{method}: runs end between {short_frames(low)} and "

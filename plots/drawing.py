@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from plots import ablations, figures, summaries, tables
 from plots.normalise import scale
-from plots.style import MOST_METHODS, save
 from plots.study import Study
+from plots.style import MOST_METHODS, save
 
 Keep = Callable[[Figure, str], None]
 """Saves a figure under a name."""
@@ -81,11 +81,13 @@ def _over_tasks(study: Study, options: argparse.Namespace, keep: Keep) -> list[P
 def _ablations(study: Study, shown: Study, readings: list[str], keep: Keep) -> None:
     """Draws every parameter swept by the runs, and the paper's figures asked for."""
     found = ablations.sweeps(study.methods)
+    swept = {name for sweep in found.values() for values in sweep.values()
+             for name in values.values()}
     by_figure = {name: study.published.ablation(name) for name in readings}
     for name, rows in by_figure.items():
         parameter = next((row.parameter for row in rows if row.parameter), None)
         if parameter is None:
-            keep(ablations.draw_variants(shown, rows), f"ablation_{name}")
+            keep(ablations.draw_variants(shown.without(swept), rows), f"ablation_{name}")
         else:
             found.setdefault(parameter, {})
     for parameter, sweep in found.items():
@@ -100,4 +102,4 @@ def _score_tables(study: Study, outdir: Path) -> list[Path]:
     ]
     note = "Ours: mean ± standard deviation over seeds (number of seeds)."
     cells = tables.score_cells(study)
-    return written + tables.write_cells(outdir / "scores", cells, [note, *study.notes])
+    return written + tables.write_cells(outdir / "scores", cells, [note, *study.all_notes()])

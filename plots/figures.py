@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -43,18 +44,33 @@ def _curves_page(study: Study, tasks: list[str], end: float | None) -> Figure:
         ends = [found.x[-1] for (task, _), found in study.curves.items() if task in tasks]
         end = float(max(ends, default=0)) or None
     for task, axes in zip(tasks, panels, strict=False):
-        _curves_panel(axes, study, task, end)
+        short = _curves_panel(axes, study, task, end)
+        axes.set_title(task_title(task), fontsize=8 if columns < 5 else 7,
+                       pad=4 + 6.5 * len(short))
+        if short:
+            axes.text(0.5, 1.02, "\n".join(short), transform=axes.transAxes, ha="center",
+                      va="bottom", fontsize=5.5)
     for axes in panels[len(tasks) :]:
         axes.set_visible(False)
     figure.supxlabel("Environment frames, action repeat included", fontsize=8)
     figure.supylabel(_metric_words(study.metric), fontsize=8)
     style.legend(figure, panels, 4 if columns > 2 else 2)
-    style.footnotes(figure, [_curve_caption(study), *study.notes])
+    style.footnotes(figure, [_curve_caption(study), *study.all_notes()])
     return figure
 
 
-def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> None:
-    axes.set_title(task_title(task))
+def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> list[str]:
+    """Draws the task's curves; returns what is missing on it, at most four lines."""
+    short = []
+    for index, method in enumerate(study.methods):
+        found_own = study.curves.get((task, method))
+        if found_own is None:
+            short.append(f"{method}: no runs")
+            continue
+        _own_curve(axes, found_own, study.label(method), style.own_style(index))
+        expected = study.seeds or study.seeds_of(method)
+        if found_own.seeds < expected:
+            short.append(f"{method}: {found_own.seeds} of {expected} seeds")
     for index, method in enumerate(study.published_methods):
         looks = style.published_style(index)
         found = study.published.curve(task, method)
@@ -65,29 +81,14 @@ def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> Non
             frames = f" ({short_frames(point.frames)})" if point.frames else ""
             axes.axhline(point.score, label=published_label(method) + frames, linewidth=0.9,
                          zorder=1.5, **looks)
-    short = []
-    for index, method in enumerate(study.methods):
-        found_own = study.curves.get((task, method))
-        if found_own is None:
-            short.append(f"{method}: no runs")
-            continue
-        _own_curve(axes, found_own, method, style.own_style(index))
-        expected = study.seeds or _most_seeds(study, method)
-        if found_own.seeds < expected:
-            short.append(f"{method}: {found_own.seeds} of {expected} seeds")
-    if short:
-        shown = short[:3] + ([f"and {len(short) - 3} more"] if len(short) > 3 else [])
-        axes.text(0.98, 0.04, "\n".join(shown), transform=axes.transAxes, ha="right", va="bottom",
-                  fontsize=6, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none",
-                                    "pad": 1})
     if end is not None:
         axes.set_xlim(0, end * 1.02)
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0) if low < 0 else 0, high)
+    style.score_axis(axes)
     style.frames_axis(axes)
+    return short[:3] + ([f"and {len(short) - 3} more"] if len(short) > 3 else [])
 
 
-def _own_curve(axes: Axes, found: Curve, label: str, looks: dict[str, object]) -> None:
+def _own_curve(axes: Axes, found: Curve, label: str, looks: dict[str, Any]) -> None:
     marker = looks["marker"] if len(found.x) <= 3 else None
     colour = looks["color"]
     axes.fill_between(found.x, found.low, found.high, color=colour, alpha=0.2, linewidth=0)
@@ -100,7 +101,7 @@ def _own_curve(axes: Axes, found: Curve, label: str, looks: dict[str, object]) -
 
 
 def _published_curve(
-    axes: Axes, found: PublishedCurve, label: str, looks: dict[str, object], end: float | None
+    axes: Axes, found: PublishedCurve, label: str, looks: dict[str, Any], end: float | None
 ) -> None:
     # The last point outside is kept, so that the line runs to the panel's edge.
     inside = found.frames <= (end or math.inf)
@@ -119,34 +120,40 @@ def _stretch(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return values if keep.all() else np.full_like(values, np.nan)
 
 
-def _most_seeds(study: Study, method: str) -> int:
-    return max(found.seeds for (_, name), found in study.curves.items() if name == method)
-
-
 def _metric_words(metric: str) -> str:
     return {"eval/return": "Evaluation return", "train/return": "Training return"}.get(
         metric, metric)
 
 
 def _curve_caption(study: Study) -> str:
-    text = (f"Solid: mean over seeds in bins of {short_frames(study.width)} frames; band: "
-            f"{_SPREADS[study.spread]}; dotted: fewer seeds than elsewhere.")
-    return text + (" Grey: published, band one standard deviation, lines without band final "
-                   "scores." if study.published_methods else "")
+    curves = study.curves.values()
+    text = f"In bins of {short_frames(study.width)} frames."
+    if any(found.seeds > 1 for found in curves):
+        text = (f"Solid: mean over seeds in bins of {short_frames(study.width)} frames; band: "
+                f"{_SPREADS[study.spread]}.")
+    if any((found.count < found.seeds).any() for found in curves):
+        text += " Dotted: some seeds have not begun or have ended."
+    if study.published_methods:
+        text += " Grey: published; bands are one standard deviation"
+        lines = any(study.published.curve(task, method) is None
+                    for method in study.published_methods for task in study.tasks)
+        text += ", straight lines scores at the frames named." if lines else "."
+    return text
 
 
 def draw_bars(study: Study) -> Figure:
-    """Returns bars of final scores, tasks in groups; a dot for each seed; published ones hatched."""
+    """Returns bars of final scores in groups by task: ours with a dot a seed, published hatched."""
     rows = math.ceil(len(study.tasks) / _GROUPS_A_ROW)
-    figure, panels = style.new_figure(1.5 * rows + 0.9, rows, 1)
+    columns = min(_GROUPS_A_ROW, len(study.tasks))
+    figure, panels = style.new_figure(1.5 * rows + 0.9, rows, 1, bars_width(columns))
     for row, axes in enumerate(panels):
         tasks = study.tasks[row * _GROUPS_A_ROW : (row + 1) * _GROUPS_A_ROW]
         _bars_row(axes, study, tasks)
-        axes.set_xlim(-0.5, min(_GROUPS_A_ROW, len(study.tasks)) - 0.5)
-    figure.supylabel(f"{_metric_words(study.metric)} at the end", fontsize=8)
-    style.legend(figure, panels, 3)
-    style.footnotes(figure, [bar_caption(study) + " Dots: seeds. Hatched: published, with the "
-                             "frames trained on.", *study.notes])
+        axes.set_xlim(-0.5, columns - 0.5)
+    figure.supylabel(f"{_metric_words(study.metric)} {study.at_words()}", fontsize=8)
+    style.legend(figure, panels, 3 if columns > 3 else 2)
+    style.footnotes(figure, [bar_caption(study) + " Dots: single seeds. Hatched: published, with the "
+                             "frames trained on.", *study.all_notes()])
     return figure
 
 
@@ -162,11 +169,12 @@ def _bars_row(axes: Axes, study: Study, tasks: Sequence[str]) -> None:
                 axes.text(x, 0, "none", rotation=90, ha="center", va="bottom", fontsize=5.5)
                 continue
             scores = study.scored[task, method].scores
-            axes.bar(x, scores.mean(), width, label=method, **looks)
+            axes.bar(x, scores.mean(), width, label=study.label(method), **looks)
             whisker = whiskers(scores, study.spread)
             if len(scores) > 1:
                 axes.errorbar(x, scores.mean(), whisker, color="black", linewidth=0.8, capsize=1.5)
-            axes.plot(np.full(len(scores), x), scores, ".", color="black", markersize=1.8)
+            axes.plot(np.full(len(scores), x), scores, "o", color="black", markersize=2,
+                      markerfacecolor="white", markeredgewidth=0.4, zorder=4)
     for index, method in enumerate(study.published_methods):
         label = study.published_name(method)
         for i, task in enumerate(tasks):
@@ -179,8 +187,15 @@ def _bars_row(axes: Axes, study: Study, tasks: Sequence[str]) -> None:
     axes.grid(axis="x", visible=False)
 
 
+def bars_width(groups: int) -> float:
+    """Returns the width in inches of a figure with that many groups of bars in a row."""
+    return min(style.WIDTH, 3.6 + 0.9 * (groups - 1))
+
+
 def bar_caption(study: Study) -> str:
     """Returns what bars and whiskers stand for."""
+    if all(len(found.scores) == 1 for found in study.scored.values()):
+        return "One seed each."
     return f"Bars: mean over seeds; whiskers: {_SPREADS[study.spread]}."
 
 

@@ -32,11 +32,12 @@ def find_runs(
 ) -> tuple[list[Place], list[Path]]:
     """Returns the runs below `roots`, and the metrics files whose place tells no task.
 
-    A run is a folder with a metrics.jsonl. Task, method and seed are read from the folder's path:
-    by `layout` if given (``{method}/{task}/{seed}``, matched against the path's end), else the seed is
-    the last part that is a number, the task the last part that names one, and the method what
-    stands between or before them. ``<task>/<method>/<seed>`` (ours) and ``<method>/<task>/<seed>``
-    are both understood. Where the path does not tell, the run's config.yaml is asked.
+    A run is a folder with a metrics.jsonl. Task, method and seed are read from the folder's
+    path: by `layout` if given (``{method}/{task}/{seed}``, matched against the path's end), else
+    the seed is the last part that is a number, the task the last part that names one, and the
+    method what stands between or before them. ``<task>/<method>/<seed>`` (ours) and
+    ``<method>/<task>/<seed>`` are both understood. Where the path does not tell, the run's
+    config.yaml is asked.
 
     Raises:
         UserError: a folder that does not exist, a layout without its fields, or two runs that

@@ -83,7 +83,7 @@ def last_step(path: Path) -> float:
 
 
 def auto_bin(places: Iterable[Place]) -> int:
-    """Returns a bin width in frames: 1, 2 or 5 times a power of ten, about 50 to the longest run."""
+    """Returns a bin width in frames: 1, 2 or 5 times 10^k, at most 50 to the longest run."""
     longest = max((last_step(place.path) for place in places), default=0.0)
     target = max(longest / 50, 1.0)
     power = 10.0 ** math.floor(math.log10(target))

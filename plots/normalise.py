@@ -22,16 +22,17 @@ def scale(name: str, tasks: Sequence[str], published: Published) -> tuple[Scale,
     """Returns the scale called `name`, and its words for an axis.
 
     ``auto``: control tasks by their best possible return of 1000, Atari games from random play to
-    a human gamer. ``none``: raw returns. A published method: 0 is a return of 0 (on Atari random play),
-    1 is that method's last score. A file ending in .csv: columns task, low, high.
+    a human gamer. ``none``: raw returns. A published method: 0 is a return of 0 (on Atari random
+    play), 1 is that method's last score. A file ending in .csv: columns task, low, high.
 
     Raises:
         UserError: an unknown name, a file that cannot be used, or no task that has a scale.
     """
     if name == "none":
-        return {task: (0.0, 1.0) for task in tasks}, "return"
+        return dict.fromkeys(tasks, (0.0, 1.0)), "return"
     if name.endswith(".csv"):
-        return _checked(_from_file(Path(name), tasks), name), f"score normalised by {Path(name).name}"
+        found = _checked(_from_file(Path(name), tasks), name)
+        return found, f"score normalised by {Path(name).name}"
     if name == "auto":
         return _auto(tasks, published)
     if name not in published.methods:
@@ -59,7 +60,7 @@ def _auto(tasks: Sequence[str], published: Published) -> tuple[Scale, str]:
         elif human is not None:
             found[task] = (_random(task, published), human.score)
     if not found:
-        return {task: (0.0, 1.0) for task in tasks}, "return (no scale known)"
+        return dict.fromkeys(tasks, (0.0, 1.0)), "return (no scale known)"
     words = {"dmc": "return / 1000", "atari": "human-normalised score"}
     suites = sorted({suite_of(task) for task in found}, reverse=True)
     return found, " and ".join(words[suite] for suite in suites)

@@ -58,7 +58,7 @@ def plot(options: argparse.Namespace, console: Console) -> list[Path]:
     published = Published.load(options.published_dir)
     readings = choose(options.ablation, published.figures, "ablation figure")
     study = make_study(options, published, console)
-    for note in study.notes:
+    for note in study.all_notes():
         console.print(f"note: {note}")
     make_outdir(options.outdir)
     return drawing.draw_all(study, options, readings)

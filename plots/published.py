@@ -91,15 +91,15 @@ class Published:
     def point(self, task: str, method: str, frames: float | None = None) -> Point | None:
         """Returns a score.
 
-        With `frames`: the curve's point nearest to it, if it lies within one spacing of the
-        curve's points, else the score published at exactly these frames. Without: the score with the
-        most frames, be it in a curve or alone. None where there is none.
+        With `frames`: the curve at these frames (linear between its points, and its last point
+        for one spacing more), else the score published at exactly these frames. Without: the
+        score with the most frames, be it in a curve or alone. None where there is none.
         """
         found = [_as_point(row) for row in self._scores.get((task, method), [])]
         curve = self._curves.get((task, method))
         if frames is not None:
             found = [point for point in found if point.frames == frames]
-            return (curve and _nearest(curve, frames)) or (found[0] if found else None)
+            return (curve and _interpolate(curve, frames)) or (found[0] if found else None)
         if curve is not None:
             found.insert(0, _curve_point(curve, len(curve.frames) - 1))
         return max(found, key=lambda point: point.frames, default=None)
@@ -124,11 +124,15 @@ def _curve_point(curve: PublishedCurve, index: int) -> Point:
     return Point(float(curve.mean[index]), int(curve.frames[index]), seeds)
 
 
-def _nearest(curve: PublishedCurve, frames: float) -> Point | None:
-    index = int(np.abs(curve.frames - frames).argmin())
+def _interpolate(curve: PublishedCurve, frames: float) -> Point | None:
+    last = curve.frames[-1]
     spacing = np.diff(curve.frames).min() if len(curve.frames) > 1 else 0
-    near = abs(curve.frames[index] - frames) <= spacing
-    return _curve_point(curve, index) if near else None
+    if not curve.frames[0] <= frames <= last + spacing:
+        return None
+    frames = min(frames, last)
+    around = curve.seeds[np.abs(curve.frames - frames) < max(spacing, 1)]
+    score = float(np.interp(frames, curve.frames, curve.mean))
+    return Point(score, int(frames), int(around.min()) or None)
 
 
 def _curve(rows: list[Row]) -> PublishedCurve:

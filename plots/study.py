@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -25,7 +25,8 @@ class Study:
     `tasks` and `methods` are those to show, in order; `published_methods` those drawn beside
     them. `at` is the number of frames at which scores are compared (None: each run's end).
     `width` is the bin width in frames, `spread` what bands and whiskers show, and `seeds` the
-    number of seeds a method should have (None: its own largest number).
+    number of seeds a method should have (None: its own largest number). `reading_notes` say what was met
+    in the files, `published_notes` what in the published figures.
     """
 
     tasks: list[str]
@@ -40,7 +41,33 @@ class Study:
     spread: str
     at: float | None
     seeds: int | None
-    notes: list[str]
+    reading_notes: list[str]
+    published_notes: list[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader must know of our runs: what was skipped, what is missing."""
+        return [*self.reading_notes,
+                *missing(self.scored, self.tasks, self.methods, self.seeds),
+                *uneven(self.scored, self.methods, self.width)]
+
+    def all_notes(self) -> list[str]:
+        """Returns what to say below a figure that shows published methods too."""
+        return [*self.notes, *self.published_notes]
+
+    def seeds_of(self, method: str) -> int:
+        """Returns the largest number of seeds that the method has on any task."""
+        return max((found.seeds for (_, name), found in self.curves.items() if name == method),
+                   default=0)
+
+    def label(self, method: str) -> str:
+        """Returns the method's name with its number of seeds."""
+        seeds = self.seeds_of(method)
+        return f"{method} ({seeds} seed{'s' if seeds != 1 else ''})"
+
+    def at_words(self) -> str:
+        """Returns where scores are taken: ``at the end`` or ``at 1M frames``."""
+        return "at the end" if self.at is None else f"at {short_frames(self.at)} frames"
 
     def first_methods(self, most: int) -> Study:
         """Returns the study of the first `most` methods alone, which says so if there are more."""
@@ -48,7 +75,13 @@ class Study:
             return self
         note = (f"Only the first {most} of {len(self.methods)} methods are drawn; choose others "
                 "with --methods.")
-        return dataclasses.replace(self, methods=self.methods[:most], notes=[note, *self.notes])
+        return dataclasses.replace(
+            self, methods=self.methods[:most], reading_notes=[note, *self.reading_notes])
+
+    def without(self, methods: Collection[str]) -> Study:
+        """Returns the study of the other methods."""
+        kept = [method for method in self.methods if method not in methods]
+        return dataclasses.replace(self, methods=kept)
 
     def published_point(self, task: str, method: str) -> Point | None:
         """Returns the published score to set beside ours.
@@ -102,22 +135,19 @@ def build(
         published_methods = [name for suite in suites for name in DEFAULT_PUBLISHED.get(suite, ())]
     there = [name for name in published_methods if published.tasks(name) & set(tasks)]
     scored = finals(runs, width, at)
-    said = list(notes)
-    if at is not None:
-        said.append(f"Scores at {short_frames(at)} frames.")
-    said += missing(scored, tasks, methods, seeds) + uneven(scored, width)
-    said += _published_gaps(published, there, tasks)
-    said += [f"{published_label(name)}: nothing published for these tasks."
+    curves = {key: curve(found, width, spread) for key, found in runs.items()}
+    end = max(found.x[-1] for found in curves.values())
+    gaps = _published_gaps(published, there, tasks, end)
+    gaps += [f"{published_label(name)}: nothing published for these tasks."
              for name in published_methods if name not in there]
     return Study(
-        list(tasks), list(methods), runs,
-        {key: curve(found, width, spread) for key, found in runs.items()},
-        scored, published, there, metric, width, spread, at, seeds, said,
+        list(tasks), list(methods), runs, curves, scored, published, there, metric, width,
+        spread, at, seeds, list(notes), gaps,
     )
 
 
 def _published_gaps(
-    published: Published, methods: Sequence[str], tasks: Sequence[str]
+    published: Published, methods: Sequence[str], tasks: Sequence[str], end: float
 ) -> list[str]:
     said = []
     for method in methods:
@@ -126,4 +156,18 @@ def _published_gaps(
             shown = ", ".join(absent[:4]) + (", ..." if len(absent) > 4 else "")
             said.append(f"{published_label(method)}: published for {len(tasks) - len(absent)} of "
                         f"{len(tasks)} tasks (not {shown}).")
+        said += _fewer_published_seeds(published, method, tasks, end)
     return said
+
+
+def _fewer_published_seeds(
+    published: Published, method: str, tasks: Sequence[str], end: float
+) -> list[str]:
+    """Says from where on, up to frame `end`, curves stand on fewer seeds than they began with."""
+    curves = [found for task in tasks if (found := published.curve(task, method)) is not None]
+    starts = [found.frames[found.seeds < found.seeds.max()] for found in curves]
+    starts = [frames[0] for frames in starts if len(frames) and frames[0] <= end]
+    if not starts:
+        return []
+    return [f"{published_label(method)}: fewer seeds on {len(starts)} of {len(curves)} "
+            f"task(s) from {short_frames(min(starts))} frames on."]

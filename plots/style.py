@@ -5,8 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -24,7 +26,7 @@ _GREYS = ("0.15", "0.45", "0.6", "0.3", "0.5", "0.2")
 _DASHES = ((5, 2), (1.5, 1.5), (5, 2, 1.5, 2), (8, 2), (3, 1.5, 1, 1.5, 1, 1.5), (2, 3))
 _HATCHES = ("////", "....", "xxxx", "----", "\\\\\\\\", "++++")
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.size": 7.5,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -56,19 +58,19 @@ def new_figure(height: float, rows: int, columns: int, width: float = WIDTH) -> 
     return figure, list(panels.flat)
 
 
-def own_style(index: int) -> dict[str, object]:
+def own_style(index: int) -> dict[str, Any]:
     """Returns colour and marker of the index-th method of ours."""
     markers = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
     return {"color": _COLOURS[index % len(_COLOURS)], "marker": markers[index % len(markers)]}
 
 
-def published_style(index: int) -> dict[str, object]:
+def published_style(index: int) -> dict[str, Any]:
     """Returns grey and dashes of the index-th published method."""
     n = index % len(_DASHES)
     return {"color": _GREYS[n], "linestyle": (0, _DASHES[n])}
 
 
-def bar_style(index: int, is_own: bool) -> dict[str, object]:
+def bar_style(index: int, is_own: bool) -> dict[str, Any]:
     """Returns the filling of a bar: ours in colour, published ones white and hatched."""
     if is_own:
         return {"color": _COLOURS[index % len(_COLOURS)], "edgecolor": "black", "linewidth": 0.4}
@@ -82,9 +84,18 @@ def frames_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_frames(value)))
 
 
+def score_axis(axes: Axes) -> None:
+    """Starts the y axis at 0, or lower where lines go below it (bands alone are cut off)."""
+    lines = [line.get_ydata() for line in axes.get_lines()]
+    low = min((float(np.nanmin(y)) for y in lines if np.isfinite(y).any()), default=0.0)
+    high = axes.get_ylim()[1]
+    axes.set_ylim(min(low, 0.0) - 0.03 * (high - min(low, 0.0)), high)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+
+
 def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
     """Puts one legend for all panels above them; a label counts once."""
-    handles: dict[str, object] = {}
+    handles: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
@@ -97,9 +108,8 @@ def footnotes(figure: Figure, notes: Sequence[str]) -> None:
     """Writes what the reader must know below the figure."""
     if notes:
         characters = int(figure.get_figwidth() * 22)
-        lines = [line for note in notes for line in textwrap.wrap(note, characters)]
-        figure.text(0.01, -0.01, "\n".join(lines), va="top", ha="left", fontsize=6.5,
-                    color="0.25")
+        figure.text(0.01, -0.01, textwrap.fill(" ".join(notes), characters), va="top", ha="left",
+                    fontsize=6.5, color="0.25")
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:

@@ -57,7 +57,7 @@ def summarise(
     Tasks without a scale are left out and named. `common_tasks` keeps those tasks alone on which
     every method has a score; otherwise `Entry.coverage` says on how many tasks it stands.
     """
-    notes = list(study.notes)
+    notes = study.all_notes()
     unscaled = [task for task in study.tasks if task not in scale]
     if unscaled:
         notes.append(f"Left out, having no scale: {', '.join(unscaled)}.")

@@ -73,7 +73,11 @@ def _cell(scores: np.ndarray | None, is_own: bool) -> str:
     if scores is None:
         return "-"
     text = short_score(float(scores.mean()))
-    return f"{text} ± {short_score(float(scores.std()))} ({len(scores)})" if is_own else text
+    if not is_own:
+        return text
+    digits = len(text.partition(".")[2])
+    spread = f" ± {scores.std():.{digits}f}" if len(scores) > 1 else ""
+    return f"{text}{spread} ({len(scores)})"
 
 
 def _mean(column: dict[str, np.ndarray], tasks: int) -> str:
