@@ -152,8 +152,8 @@ def draw_bars(study: Study) -> Figure:
         axes.set_xlim(-0.5, columns - 0.5)
     figure.supylabel(f"{_metric_words(study.metric)} {study.at_words()}", fontsize=8)
     style.legend(figure, panels, 3 if columns > 3 else 2)
-    style.footnotes(figure, [bar_caption(study) + " Dots: single seeds. Hatched: published, with the "
-                             "frames trained on.", *study.all_notes()])
+    caption = " Dots: single seeds. Hatched: published, with the frames trained on."
+    style.footnotes(figure, [bar_caption(study) + caption, *study.all_notes()])
     return figure
 
 

@@ -25,8 +25,8 @@ class Study:
     `tasks` and `methods` are those to show, in order; `published_methods` those drawn beside
     them. `at` is the number of frames at which scores are compared (None: each run's end).
     `width` is the bin width in frames, `spread` what bands and whiskers show, and `seeds` the
-    number of seeds a method should have (None: its own largest number). `reading_notes` say what was met
-    in the files, `published_notes` what in the published figures.
+    number of seeds a method should have (None: its own largest number). `reading_notes` say
+    what was met in the files, `published_notes` what in the published figures.
     """
 
     tasks: list[str]
