@@ -1,0 +1,30 @@
+"""Makes `plots` importable and writes real run directories for its tests."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # plots/ is not installed
+
+WriteRun = Callable[..., Path]
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> WriteRun:
+    """Returns a function that writes <tmp_path>/<place>/metrics.jsonl from (step, value) pairs."""
+
+    def write(
+        place: str, points: Mapping[int, float], key: str = "eval/return", tail: str = ""
+    ) -> Path:
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        lines = [json.dumps({"step": step, key: value}) for step, value in points.items()]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n" + tail)
+        return folder
+
+    return write

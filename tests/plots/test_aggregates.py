@@ -1,0 +1,95 @@
+"""Statistics against hand-computed cases and scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from plots.aggregates import aggregate, improvement, profile
+from scipy import stats
+
+
+def random_scores(tasks: int, runs: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(task, 1 + task, runs) for task in range(tasks)]
+
+
+def test_hand_computed():
+    scores = [np.array([0.0, 2.0]), np.array([4.0, 6.0]), np.array([10.0, 20.0])]
+    found = aggregate(scores, resamples=50)
+    assert found["mean"].value == pytest.approx((1 + 5 + 15) / 3)
+    assert found["median"].value == 5
+    # Six runs of weight 1/6: the middle half is [1.5, 4.5] of them, so the second and the fifth
+    # run count half: (2/2 + 4 + 6 + 10/2) / 3.
+    assert found["iqm"].value == pytest.approx((1 + 4 + 6 + 5) / 3)
+
+
+@pytest.mark.parametrize("tasks, runs", [(4, 5), (20, 1), (3, 8)])
+def test_interquartile_mean_is_scipys_trimmed_mean(tasks, runs):
+    scores = random_scores(tasks, runs)
+    found = aggregate(scores, resamples=10)
+    assert found["iqm"].value == pytest.approx(stats.trim_mean(np.concatenate(scores), 0.25))
+    assert found["mean"].value == pytest.approx(np.mean([task.mean() for task in scores]))
+    assert found["median"].value == pytest.approx(np.median([task.mean() for task in scores]))
+
+
+def test_tasks_with_more_runs_weigh_no_more():
+    few = [np.array([0.0]), np.array([1.0])]
+    many = [np.array([0.0]), np.array([1.0] * 50)]
+    for name in ("mean", "median", "iqm"):
+        assert aggregate(few)[name].value == pytest.approx(aggregate(many, 10)[name].value)
+
+
+def test_interval_is_scipys_percentile_bootstrap():
+    """With one task, stratified resampling is the ordinary bootstrap of the mean."""
+    scores = np.random.default_rng(1).normal(size=30)
+    ours = aggregate([scores], resamples=20_000)["mean"]
+    theirs = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="percentile",
+                             rng=np.random.default_rng(2)).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+
+
+def test_resampling_is_stratified():
+    """Runs of one task are alike: resampling within tasks leaves nothing to vary."""
+    found = aggregate([np.full(5, 1.0), np.full(5, 9.0)], resamples=100)
+    for value in found.values():
+        assert value.low == pytest.approx(value.value) == pytest.approx(value.high)
+
+
+def test_one_run_a_task_has_no_interval():
+    found = aggregate([np.array([1.0]), np.array([2.0])])
+    assert all(np.isnan(value.low) and np.isnan(value.high) for value in found.values())
+
+
+def test_resampling_in_chunks_is_complete(monkeypatch):
+    scores = random_scores(3, 4)
+    whole = aggregate(scores, resamples=400)["mean"]
+    monkeypatch.setattr("plots.aggregates._CHUNK", 12 * 7)
+    chunked = aggregate(scores, resamples=400)["mean"]
+    assert chunked.value == whole.value
+    assert (chunked.low, chunked.high) == pytest.approx((whole.low, whole.high), abs=0.3)
+
+
+def test_profile_hand_computed():
+    scores = [np.array([0.0, 1.0]), np.array([0.5])]
+    exact, low, high = profile(scores, np.array([-1.0, 0.0, 0.4, 0.5, 1.0]), resamples=50)
+    # Weights 1/4, 1/4 and 1/2; strictly above.
+    assert exact == pytest.approx([1, 0.75, 0.75, 0.25, 0])
+    assert (low <= exact + 1e-12).all() and (exact <= high + 1e-12).all()
+
+
+def test_improvement_is_mann_whitney():
+    x, y = random_scores(3, 7, seed=1), random_scores(3, 5, seed=2)
+    y[0][:2] = x[0][:2]  # ties
+    expected = np.mean([stats.mannwhitneyu(a, b).statistic / (len(a) * len(b))
+                        for a, b in zip(x, y, strict=True)])
+    found = improvement(x, y, resamples=300)
+    assert found.value == pytest.approx(expected)
+    assert found.low <= found.value <= found.high
+    back = improvement(y, x, resamples=300)
+    assert back.value == pytest.approx(1 - found.value)
+
+
+def test_improvement_hand_computed():
+    x, y = [np.array([1.0, 3.0])], [np.array([2.0, 3.0])]
+    assert improvement(x, y, 10).value == pytest.approx((0 + 0 + 1 + 0.5) / 4)
+    assert np.isnan(improvement([np.array([1.0])], [np.array([2.0])]).low)

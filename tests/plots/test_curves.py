@@ -1,0 +1,68 @@
+"""Curves over seeds, final scores, and what is said to be missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plots.curves import curve, final, finals, group, missing, uneven
+from plots.loading import Run
+from scipy import stats
+
+
+def run(x: list[int], y: list[float], seed: str = "0", task: str = "t", method: str = "m") -> Run:
+    return Run(task, method, seed, Path("nowhere"), np.array(x), np.array(y, float))
+
+
+def test_mean_and_std_hand_computed():
+    found = curve([run([10, 20], [1, 5]), run([10, 20], [3, 9])], 10)
+    assert found.x.tolist() == [10, 20]
+    assert found.mean.tolist() == [2, 7]
+    assert found.low.tolist() == [1, 5] and found.high.tolist() == [3, 9]
+    assert found.count.tolist() == [2, 2] and found.seeds == 2
+
+
+def test_seeds_at_other_steps_are_interpolated_within_their_range_alone():
+    found = curve([run([0, 20, 40], [0, 20, 40]), run([10, 30], [100, 100])], 10)
+    assert found.x.tolist() == [0, 10, 20, 30, 40]
+    assert found.mean.tolist() == [0, 55, 60, 65, 40]
+    assert found.count.tolist() == [1, 2, 2, 2, 1]
+
+
+def test_no_seed_between_two_runs_leaves_no_point():
+    found = curve([run([0, 10], [1, 1]), run([40, 50], [2, 2])], 10)
+    assert found.x.tolist() == [0, 10, 40, 50]
+
+
+def test_range():
+    found = curve([run([0], [1]), run([0], [2]), run([0], [6])], 10, spread="range")
+    assert (found.low[0], found.mean[0], found.high[0]) == (1, 3, 6)
+
+
+def test_bootstrap_band_is_scipys():
+    values = np.random.default_rng(0).normal(size=12)
+    found = curve([run([0], [v]) for v in values], 10, spread="ci", resamples=20_000)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile",
+                             rng=np.random.default_rng(1)).confidence_interval
+    assert (found.low[0], found.high[0]) == pytest.approx((theirs.low, theirs.high), abs=0.03)
+
+
+def test_final_scores():
+    runs = [run([10, 20], [1, 5]), run([10, 20, 30], [3, 9, 12])]
+    at_end = final(runs, 10)
+    assert at_end.scores.tolist() == [5, 12] and at_end.frames.tolist() == [20, 30]
+    at = final(runs, 10, at=15)
+    assert at.scores.tolist() == [3, 6]
+    late = final(runs, 5, at=30)
+    assert late.scores.tolist() == [12] and late.asked == 2
+
+
+def test_what_is_missing_is_said():
+    runs = [run([10], [1], str(i), "a") for i in range(3)] + [run([90], [1], "0", "b")]
+    scored = finals(group(runs), 10)
+    said = missing(scored, ["a", "b", "c"], ["m"])
+    assert said == ["m: no score on 1 of 3 tasks (c).", "m: fewer seeds on b (1 of 3)."]
+    assert "a (3 of 5)" in missing(scored, ["a"], ["m"], seeds=5)[0]
+    assert uneven(scored, ["m"], 10) == ["m: runs end between 10 and 90 frames."]
+    assert uneven(scored, ["m"], 100) == []

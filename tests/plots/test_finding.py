@@ -1,0 +1,88 @@
+"""Which folders are runs, and what they are runs of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from plots.finding import find_runs
+
+from dreamer.errors import UserError
+
+
+def make(root: Path, *places: str) -> None:
+    for place in places:
+        (root / place).mkdir(parents=True)
+        (root / place / "metrics.jsonl").write_text('{"step": 1, "eval/return": 1}\n')
+
+
+def found(root: Path, layout: str | None = None) -> set[tuple[str, str, str]]:
+    places, unknown = find_runs([root], layout)
+    assert not unknown
+    return {(place.task, place.method, place.seed) for place in places}
+
+
+@pytest.mark.parametrize(
+    "place, expected",
+    [
+        ("dmc_walker_walk/dreamer_small/3", ("dmc_walker_walk", "dreamer_small", "3")),
+        ("dreamer/dmc_walker_walk/3", ("dmc_walker_walk", "dreamer", "3")),
+        ("logs/2020/walker_walk/dreamer/seed_3", ("dmc_walker_walk", "dreamer", "3")),
+        ("dmc_walker_walk/3", ("dmc_walker_walk", "unnamed", "3")),
+        ("dmc_ball_in_cup_catch/dreamer/00", ("dmc_cup_catch", "dreamer", "0")),
+        ("atari_pong/dreamer_atari/1", ("atari_pong", "dreamer_atari", "1")),
+        ("pong/rainbow/1", ("atari_pong", "rainbow", "1")),
+        ("my_module_make/dreamer/2", ("my_module_make", "dreamer", "2")),
+        ("dmc_walker_walk/dreamer/seed1/logs", ("dmc_walker_walk", "dreamer/logs", "1")),
+    ],
+)
+def test_places(tmp_path, place, expected):
+    make(tmp_path / "root", place)
+    assert found(tmp_path / "root") == {expected}
+
+
+@pytest.mark.parametrize("root", ["", "dmc_walker_walk", "dmc_walker_walk/dreamer/0"])
+def test_any_level_may_be_the_root(tmp_path, root):
+    make(tmp_path, "dmc_walker_walk/dreamer/0")
+    assert found(tmp_path / root) == {("dmc_walker_walk", "dreamer", "0")}
+
+
+def test_layout(tmp_path):
+    make(tmp_path, "dmc_walker_walk-base-7", "dmc_hopper_hop-base-7")
+    assert found(tmp_path, "{task}-{method}-{seed}") == {
+        ("dmc_walker_walk", "base", "7"), ("dmc_hopper_hop", "base", "7")}
+    with pytest.raises(UserError, match="must hold"):
+        find_runs([tmp_path], "{task}/{method}")
+
+
+def test_config_tells_where_the_path_does_not(tmp_path):
+    make(tmp_path, "first", "second")
+    (tmp_path / "first/config.yaml").write_text(
+        "config:\n  task: dmc_walker_walk\n  seed: 4\n  method: ''\n")
+    (tmp_path / "second/config.yaml").write_text("!!python/object:os.system {}\n")
+    places, unknown = find_runs([tmp_path])
+    assert [(p.task, p.method, p.seed) for p in places] == [("dmc_walker_walk", "unnamed", "4")]
+    assert unknown == [tmp_path / "second/metrics.jsonl"]
+
+
+def test_sweeps_of_the_same_runs_are_told_apart(tmp_path):
+    make(tmp_path, "a/dmc_walker_walk/dreamer/0", "b/dmc_walker_walk/dreamer/0")
+    assert found(tmp_path) == {("dmc_walker_walk", "a/dreamer", "0"),
+                               ("dmc_walker_walk", "b/dreamer", "0")}
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path):
+    make(tmp_path, "dmc_walker_walk/dreamer/0", "dmc_walker_walk/dreamer/seed_0")
+    with pytest.raises(UserError, match="Two runs are both dmc_walker_walk, dreamer, seed 0"):
+        find_runs([tmp_path])
+
+
+def test_a_folder_given_twice_counts_once(tmp_path):
+    make(tmp_path, "dmc_walker_walk/dreamer/0")
+    places, _ = find_runs([tmp_path, tmp_path / "."])
+    assert len(places) == 1
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(UserError, match="is not a folder"):
+        find_runs([tmp_path / "none"])
