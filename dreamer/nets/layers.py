@@ -77,14 +77,15 @@ class TransposedConv(keras.layers.Layer):
         kernel = tf.cast(self.kernel, self.compute_dtype)
         bias = tf.cast(self.bias, self.compute_dtype)
         if tuple(inputs.shape[1:3]) == (1, 1):
-            return self._activation(self._as_matmul(inputs, kernel, bias))
-        return self._activation(self._as_convolution(inputs, kernel, bias))
+            return self._as_matmul(inputs, kernel, bias)
+        return self._as_convolution(inputs, kernel, bias)
 
     def _as_matmul(self, inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         k, filters, channels = self._size, self._filters, inputs.shape[-1]
         weights = tf.reshape(tf.transpose(kernel, [3, 0, 1, 2]), [channels, k * k * filters])
         flat = tf.reshape(inputs, [-1, channels]) @ weights
-        return tf.reshape(flat, [-1, k, k, filters]) + bias  # [N, k, k, filters]
+        x = tf.nn.bias_add(tf.reshape(flat, [-1, k, k, filters]), bias)
+        return self._activation(x)  # [N, k, k, filters]
 
     def _as_convolution(self, inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         odd = self._size % 2
@@ -95,7 +96,8 @@ class TransposedConv(keras.layers.Layer):
         taps = tf.reshape(kernel, [3, 2, 3, 2, filters, channels])[::-1, :, ::-1]
         weights = tf.transpose(taps, [0, 2, 5, 1, 3, 4])  # [d, e, channels, p, q, filters]
         weights = tf.reshape(weights, [3, 3, channels, 4 * filters])
-        border = [[0, 0], [2, 2], [2, 2], [0, 0]]
-        x = tf.nn.conv2d(inputs, weights, strides=1, padding=border)
-        x = tf.nn.depth_to_space(x + tf.tile(bias, [4]), 2)
+        # Padded apart: with the padding as the convolution's own, oneDNN has no bfloat16 gradient.
+        padded = tf.pad(inputs, [[0, 0], [2, 2], [2, 2], [0, 0]])
+        x = tf.nn.bias_add(tf.nn.conv2d(padded, weights, 1, "VALID"), tf.tile(bias, [4]))
+        x = tf.nn.depth_to_space(self._activation(x), 2)
         return x[:, :-1, :-1] if odd else x  # [N, 2h - 2 + kernel, 2w - 2 + kernel, filters]
