@@ -44,9 +44,7 @@ class EventFile:
     def video(self, name: str, gif: bytes, step: int) -> None:
         """Adds a GIF, which TensorBoard's image page plays."""
         width, height = (int.from_bytes(gif[at : at + 2], "little") for at in (6, 8))
-        image = Summary.Image(
-            encoded_image_string=gif, width=width, height=height, colorspace=3
-        )
+        image = Summary.Image(encoded_image_string=gif, width=width, height=height, colorspace=3)
         self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)])))
 
     def close(self) -> None:

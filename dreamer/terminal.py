@@ -1,7 +1,7 @@
 """What a run shows on the terminal: a live display, or plain lines where there is no terminal.
 
-Both take the records of metrics.jsonl. Names need not be known in advance: whatever ends in
-``return`` or holds ``loss`` is shown under its own name.
+Both take the records of metrics.jsonl and know no agent: whatever is called ``<any>/return`` is
+shown as a return, whatever is called ``<any>_loss`` as a loss.
 """
 
 from __future__ import annotations
@@ -115,13 +115,14 @@ class PlainTerminal:
         self._total = total_steps
 
     def resume(self, step: int, wall_time: float) -> None:
-        self.message(f"resumed at step {step:,} after {duration(wall_time)}")
+        pass  # The first line says where the run stands.
 
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         step = record["step"]
         parts = [f"step {step:,}/{self._total:,} ({_percent(step, self._total)})"]
         parts += [f"{name} {value}" for name, value in _returns(record).items()]
-        parts += [f"{name} {value}" for name, value in _losses(record).items()]
+        losses = [f"{name} {value}" for name, value in _losses(record).items()]
+        parts += ["loss: " + " ".join(losses)] if losses else []
         parts += [f"{name} {value}" for name, value in _rates(record).items()]
         parts.append(f"ETA {duration(eta)}")
         self.message("  ".join(parts))
@@ -145,9 +146,7 @@ class LiveTerminal:
         self._written = time.monotonic()
         self._return_steps: dict[str, int] = {}
         self._eta: float | None = None
-        self._live = Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=2
-        )
+        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2)
         self._live.start()
 
     def resume(self, step: int, wall_time: float) -> None:
@@ -222,8 +221,17 @@ def _returns(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _losses(record: Mapping[str, Any]) -> dict[str, str]:
-    names = [name for name in record if "loss" in name and not name.startswith("nonfinite/")]
-    return {name.rpartition("/")[2]: f"{record[name]:.3g}" for name in names}
+    """model/actor_loss as "actor"; those of the three optimizers come first."""
+    names = [
+        name for name in record if name.endswith("_loss") and not name.startswith("nonfinite/")
+    ]
+    short = {name.rpartition("/")[2].removesuffix("_loss"): record[name] for name in names}
+    first = [name for name in ("model", "actor", "value") if name in short]
+    return {name: _compact(short[name]) for name in dict.fromkeys([*first, *short])}
+
+
+def _compact(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _counts(record: Mapping[str, Any]) -> dict[str, str]:

@@ -58,7 +58,7 @@ def test_the_lines_own_names_are_reserved(tmp_path):
         logger.scalars({"step": 1})
 
 
-def test_resuming_goes_on_from_the_checkpoint(tmp_path, capsys):
+def test_resuming_goes_on_from_the_checkpoint(tmp_path):
     with make(tmp_path) as logger:
         for step in (1000, 2000, 3000):
             logger.write(step)
@@ -70,7 +70,6 @@ def test_resuming_goes_on_from_the_checkpoint(tmp_path, capsys):
     found = records(tmp_path)
     assert [record["step"] for record in found] == [1000, 2000, 2500]
     assert 5000 <= found[-1]["wall_time"] < 6000
-    assert "resumed at step 2,000 after 1:23:20" in capsys.readouterr().out
 
 
 def test_a_torn_line_is_mended_and_said(tmp_path, capsys):

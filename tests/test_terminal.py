@@ -19,8 +19,9 @@ RECORD = {
     "updates": 1200,
     "train/return": 123.45,
     "eval/return": 130.0,
-    "train/model_loss": 5.1234,
-    "train/actor_loss": -1.5,
+    "model/kl_loss": 3.0,
+    "model/actor_loss": -1.5,
+    "model/model_loss": 11_412.34,
     "nonfinite/train/value_loss": 2,
     "fps/frames": 88.4,
     "fps/updates": 3.14159,
@@ -31,8 +32,8 @@ def test_a_plain_line_says_it_all_in_text_alone():
     stream = io.StringIO()
     PlainTerminal(LastingStream(stream), 250_000).write(RECORD, eta=3723.4)
     assert stream.getvalue() == (
-        "step 12,000/250,000 (4.8%)  train return 123.5  eval return 130.0  model_loss 5.12  "
-        "actor_loss -1.5  frames/s 88  updates/s 3.1  ETA 1:02:03\n"
+        "step 12,000/250,000 (4.8%)  train return 123.5  eval return 130.0  "
+        "loss: model 11,412 actor -1.5 kl 3  frames/s 88  updates/s 3.1  ETA 1:02:03\n"
     )
 
 
@@ -105,7 +106,7 @@ def test_the_live_display_shows_the_state_below_messages(tmp_path):
     last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written[written.rindex("\u256d") :])
     assert "task/dreamer/0" in last and "3,000 / 4,000 steps" in last and "75.0%" in last
     assert "elapsed 2:00:0" in last and "ETA 0:00:0" in last
-    assert "eval return 7.5 (at 2,000)" in last and "model_loss 0.25" in last
+    assert "eval return 7.5 (at 2,000)" in last and "model 0.25" in last
     assert "updates 20" in last and "updates/s" in last
     for line in ("resumed\r\n", "printed\r\n", "warning: something \ufffd[31mred\r\n"):
         assert written.index(line) < written.rindex("\u256d")

@@ -66,13 +66,15 @@ def test_small_frames_are_enlarged(size, scale):
     assert int.from_bytes(gif[6:8], "little") == size // 2 * scale
 
 
-def test_real_pictures_keep_their_colours(tmp_path):
-    """256 colours a frame are enough for gradients: mean error below 2 of 255."""
+def test_gradients_and_small_things_keep_their_colours(tmp_path):
     ramp = np.linspace(0, 255, 64)
-    picture = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), -1)
-    write_video(tmp_path / "film.gif", picture[None].astype(np.uint8), fps=1, scale=1)
+    sky = np.broadcast_to(ramp[:, None, None] * [0.2, 0.5, 0.9], (20, 64, 64, 3)).astype(np.uint8)
+    film = np.maximum(sky, moving(20, 64, 64) // 4)
+    film[10:, 50:52, 50:52] = (255, 0, 0)
+    write_video(tmp_path / "film.gif", film, fps=10, scale=1)
     frames, _, _ = read_gif(tmp_path / "film.gif")
-    assert np.abs(frames[0] - picture).mean() < 6
+    error = np.abs(frames.astype(int) - film)
+    assert error.mean() < 2 and error[10:, 50:52, 50:52].max() < 16
 
 
 def test_grey_frames_are_films_too(tmp_path):
