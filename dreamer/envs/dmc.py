@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ def make_dmc(task: str, *, egl_device: int = -1, **settings: Any) -> Env:
     """
     if settings.get("image", True):
         rendering.prepare(egl_device)
+        _suite(images=True)
     return NormalizeActions(DMC(*find_task(task), **settings))
 
 
@@ -46,9 +48,11 @@ def find_task(name: str) -> tuple[str, str]:
     return known[name]
 
 
-def _suite() -> Any:
+def _suite(images: bool = False) -> Any:
+    """Returns dm_control's suite; without `images` its first import loads no OpenGL."""
     try:
-        from dm_control import suite
+        with contextlib.nullcontext() if images else rendering.switched_off():
+            from dm_control import suite
     except (ImportError, AttributeError, RuntimeError) as error:
         missing = getattr(error, "name", None)
         if missing is not None and missing.partition(".")[0] in ("dm_control", "mujoco"):
@@ -96,7 +100,9 @@ class DMC:
         if not (image or state):
             raise UserError("no observation is left: set envs.image or envs.state to true")
         limit = {"time_limit": float("inf")} if time_limit else {}
-        self._env = _suite().load(domain, task, {"random": MODEL_SEED, **limit})
+        if image:
+            rendering.prepare()
+        self._env = _suite(images=image).load(domain, task, {"random": MODEL_SEED, **limit})
         self._env.task.random.seed(None)
         self.action_repeat = action_repeat
         self._limit = time_limit or (DEFAULT_LIMIT if domain == "lqr" else 0)

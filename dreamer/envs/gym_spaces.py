@@ -79,7 +79,7 @@ class ActionCodec:
 
     def __init__(self, space: Any):
         kind = kind_of(space)
-        self._start = int(getattr(space, "start", 0))
+        self._start = int(space.start) if kind == "Discrete" and hasattr(space, "start") else 0
         if kind == "Discrete":
             self.space = Space((int(space.n),), np.dtype(np.float32), 0.0, 1.0, discrete=True)
         elif kind == "Box" and np.issubdtype(space.dtype, np.floating):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,8 +141,9 @@ class EnvPool:
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.ask_to_close()
+        deadline = time.monotonic() + CLOSE_TIMEOUT
         for worker in workers:
-            worker.close()
+            worker.close(max(0.0, deadline - time.monotonic()))
 
     def __enter__(self) -> EnvPool:
         return self
@@ -227,10 +229,10 @@ class _Worker:
         except OSError:
             self._process.kill()  # it is gone or going; waited for in close()
 
-    def close(self) -> None:
+    def close(self, timeout: float) -> None:
         self._socket.close()
         try:
-            self._process.wait(CLOSE_TIMEOUT)
+            self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

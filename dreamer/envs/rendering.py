@@ -7,10 +7,12 @@ or broken driver may kill the process that tries it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from dreamer.errors import UserError
 
@@ -93,8 +95,28 @@ def prepare(egl_device: int = -1) -> None:
             "and a software OpenGL crash each other: use dreamer.envs.pool.EnvPool, which runs "
             "environments in processes of their own"
         )
-    if "dm_control._render" not in sys.modules:
+    loaded = sys.modules.get("dm_control._render")
+    if loaded is None:
         os.environ.update(backend_variables(egl_device))
+    elif loaded.BACKEND in OFF:
+        raise UserError(
+            "dm_control was loaded without OpenGL for an earlier environment of this process, "
+            "which had no images: make those with images first, or use dreamer.envs.pool.EnvPool"
+        )
+
+
+@contextlib.contextmanager
+def switched_off() -> Iterator[None]:
+    """While it lasts, dm_control's first import loads no OpenGL, for processes with TensorFlow."""
+    before = os.environ.get("MUJOCO_GL")
+    os.environ["MUJOCO_GL"] = "off"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MUJOCO_GL"]
+        else:
+            os.environ["MUJOCO_GL"] = before
 
 
 def renderer_name(physics: object) -> str:

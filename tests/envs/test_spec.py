@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from probe_envs import Counting
 
 from dreamer.envs.conformance import check_env
 from dreamer.envs.spec import ContractError, Space, check_record, make_record
-from tests.envs.counting_env import Counting
 
 OBS = {"image": Space((8, 8, 3), np.uint8, 0, 255), "vector": Space((2,), np.float32)}
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from probe_envs import Counting
 
 from dreamer.envs.spec import ContractError, Space, make_record
 from dreamer.envs.wrappers import ActionRepeat, NormalizeActions, TimeLimit
-from tests.envs.counting_env import Counting
 
 
 class Native:

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from dreamer.envs import dmc
 from dreamer.envs.dmc import DMC
 from dreamer.envs.spec import Record, Space, make_record
 from dreamer.envs.wrappers import NormalizeActions
@@ -137,3 +138,28 @@ def counts_renders() -> NormalizeActions:
 
 def not_an_env() -> str:
     return "no environment"
+
+
+class BothWays(DMC):
+    """Also renders by dm_control's own means, in a second environment; says how they differ."""
+
+    def __init__(self, domain: str, task: str):
+        super().__init__(domain, task)
+        self._plain = dmc._suite().load(domain, task, {"random": 0})
+        self.obs_space = {**self.obs_space, "difference": Space((1,), F32)}
+
+    def _observe(self, observation):
+        obs = super()._observe(observation)
+        with self._plain.physics.reset_context():
+            self._plain.physics.set_state(self._env.physics.get_state())
+        frame = self._plain.physics.render(64, 64, self._camera)
+        difference = np.abs(frame.astype(np.int64) - obs["image"]).sum()
+        return {**obs, "difference": np.array([difference], F32)}
+
+
+def renders_both_ways_walker_walk() -> NormalizeActions:
+    return NormalizeActions(BothWays("walker", "walk"))
+
+
+def renders_both_ways_quadruped_walk() -> NormalizeActions:
+    return NormalizeActions(BothWays("quadruped", "walk"))

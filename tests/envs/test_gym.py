@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gym_envs import Drift, Mixed, Old
+from gymnasium.spaces import Box, MultiDiscrete
+from pool_env import PoolEnv
+
+from dreamer.envs import make_env
+from dreamer.envs.conformance import check_env
+from dreamer.envs.gym import adapt_gym
+from dreamer.envs.gym_spaces import resize
+from dreamer.envs.spec import Space
+from dreamer.errors import UserError
+
+FILE = Path(__file__).with_name("gym_envs.py")
+FAST = np.array([1, 0], np.float32)  # 1 and 0 in Drift's own range
+
+
+@pytest.mark.parametrize("make", [
+    lambda: adapt_gym(Drift(), image=True, state=True, action_repeat=2),
+    lambda: adapt_gym(Drift(), image=False, state=True, time_limit=7),
+    lambda: adapt_gym(Mixed(), image=True, state=True),
+    lambda: adapt_gym(Old(), image=True, state=True),
+    lambda: make_env("gym_Drift-v0", image=True),
+    lambda: make_env("gym_Drift-v0", time_limit=6),
+    lambda: make_env("gym_CartPole-v1", image=False, state=True, action_repeat=1),
+    lambda: make_env("gym_Pendulum-v1", image=False, state=True),
+    lambda: PoolEnv(f"{FILE}:drift", image=True, state=True, action_repeat=2),
+    lambda: PoolEnv("gym_MountainCarContinuous-v0", image=False, state=True),
+])  # fmt: skip
+def test_conforms(make):
+    check_env(make())
+
+
+def test_image_is_rendered_once_a_step():
+    inner = Drift()
+    env = adapt_gym(inner, action_repeat=2)
+    assert env.obs_space == {"image": Space((64, 64, 3), np.uint8, 0, 255)}
+    env.reset(0)
+    record = env.step(FAST)
+    assert inner.drawn == 2  # one for the reset, one for two frames
+    assert set(record["image"][:32].ravel()) == {int(10 * inner._place[0])}
+    assert not record["image"][32:].any()
+    assert record["reward"] == 2
+
+
+def test_actions_reach_the_environments_own_range():
+    inner = Drift()
+    env = adapt_gym(inner, image=False, state=True)
+    env.reset(0)
+    env.step(np.array([-1, 0.5], np.float32))
+    np.testing.assert_allclose(inner.actions, [[0, 1]])
+    assert inner.actions[0].dtype == np.float32
+
+
+def test_true_end_is_terminal():
+    env = adapt_gym(Drift(end=1.5), image=False, state=True, action_repeat=3)
+    env.reset(0)
+    record = env.step(FAST)
+    assert record["is_last"] and record["is_terminal"] and record["cont"] == 0
+    assert record["reward"] == 2  # the end cuts the repeat short
+    with pytest.raises(RuntimeError, match="reset"):
+        env.step(FAST)
+
+
+def last_record(env):
+    env.reset(0)
+    for steps in range(1, 100):
+        record = env.step(np.zeros(env.act_space.shape, np.float32))
+        if record["is_last"]:
+            return steps, record
+    raise AssertionError("the episode did not end")
+
+
+@pytest.mark.parametrize("env, expected", [
+    (lambda: make_env("gym_Drift-v0", image=False, state=True, action_repeat=1), (5, False)),
+    (lambda: make_env("gym_Drift-v0", image=False, state=True, action_repeat=1, time_limit=3),
+     (3, False)),
+    (lambda: make_env("gym_Drift-v0", image=False, state=True, action_repeat=1, time_limit=6),
+     (6, False)),  # longer than the environment's own five
+    (lambda: adapt_gym(Old(), image=False, state=True), (6, True)),
+    (lambda: adapt_gym(Old(limit=4), image=False, state=True), (4, False)),
+])  # fmt: skip
+def test_limits_are_no_terminals(env, expected):
+    steps, record = last_record(env())
+    assert (steps, bool(record["is_terminal"])) == expected
+    assert record["cont"] == (0 if expected[1] else 1)
+
+
+def test_dict_of_images_vectors_and_discretes():
+    env = adapt_gym(Mixed(), image=True, state=True)
+    assert set(env.obs_space) == {"camera", "depth", "arm/joints", "room"}
+    env.reset(0)
+    record = env.step(np.array([0, 1, 0], np.float32))
+    assert record["reward"] == 4  # the second of the actions 3, 4, 5
+    assert env.act_space.discrete
+    np.testing.assert_array_equal(record["room"], [0, 1, 0, 0])
+    assert np.all(record["camera"] == 50) and record["camera"].shape == (64, 64, 3)
+    assert np.all(record["depth"] == 7) and record["depth"].shape == (64, 64, 3)
+    assert record["arm/joints"].shape == (4,)
+    assert list(adapt_gym(Mixed(), image=True, state=False).obs_space) == ["camera", "depth"]
+    assert list(adapt_gym(Mixed(), image=False, state=True).obs_space) == ["arm/joints", "room"]
+
+
+def test_resize_averages():
+    image = np.zeros((4, 4), np.uint8)
+    image[:2, :2] = [[0, 100], [100, 200]]
+    np.testing.assert_array_equal(resize(image, 2)[..., 0], [[100, 0], [0, 0]])
+
+
+def test_unsupported_spaces_are_named():
+    inner = Drift()
+    inner.action_space = MultiDiscrete([2, 2])
+    with pytest.raises(UserError, match=r"actions of the space MultiDiscrete\(\[2 2\]\)"):
+        adapt_gym(inner)
+    inner = Drift()
+    inner.observation_space = MultiDiscrete([2, 2])
+    with pytest.raises(UserError, match="observations of the space MultiDiscrete"):
+        adapt_gym(inner)
+    inner.observation_space = gymnasium.spaces.Dict({"reward": Box(0, 1)})
+    with pytest.raises(UserError, match="named 'reward'"):
+        adapt_gym(inner, image=False, state=True)
+
+
+def test_no_observation_left():
+    with pytest.raises(UserError, match="no observation is left: envs.image is false"):
+        adapt_gym(Drift(), image=False, state=False)
+
+
+def test_environment_that_cannot_render():
+    env = adapt_gym(Drift(render_mode=None), image=True)
+    env.env._env.render = lambda: None
+    with pytest.raises(UserError, match="renders none .render.. returned NoneType"):
+        env.reset(0)
+
+
+def test_missing_package_is_named():
+    gymnasium.register("NeedsMissing-v0", entry_point="a_package_nobody_has:Env")
+    with pytest.raises(UserError, match="a_package_nobody_has"):
+        make_env("gym_NeedsMissing-v0")

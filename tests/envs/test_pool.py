@@ -1,0 +1,218 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pool_env import PoolEnv
+
+from dreamer.envs.conformance import check_env
+from dreamer.envs.pool import EnvError, EnvPool
+from dreamer.errors import UserError
+
+FILE = Path(__file__).with_name("probe_envs.py")
+PLAIN = {"image": False, "state": True, "action_repeat": 1}  # needs no OpenGL
+
+
+def open_pool(function: str, amount: int = 1, timeout: float = 60.0, **settings) -> EnvPool:
+    return EnvPool(f"{FILE}:{function}", amount, timeout, **{**PLAIN, **settings})
+
+
+def test_workers_conform():
+    check_env(PoolEnv(f"{FILE}:counting", **PLAIN))
+
+
+def test_records_line_up_across_workers_and_resets():
+    seeds, rng = [3, 4, 5], np.random.default_rng(0)
+    with open_pool("counting", amount=3) as pool:
+        for _ in range(2):
+            records = pool.reset(seeds)
+            lengths = [int(record["length"][0]) for record in records]
+            running = [0, 1, 2]
+            for step in range(1, max(lengths) + 1):
+                actions = rng.uniform(-1, 1, (len(running), 2)).astype(np.float32)
+                for i, action, record in zip(
+                    running, actions, pool.step(actions, running), strict=True
+                ):
+                    assert np.all(record["image"] == step) and record["reward"] == step
+                    np.testing.assert_allclose(record["echo"], action, rtol=1e-6)
+                    assert record["is_last"] == record["is_terminal"] == (step == lengths[i])
+                running = [i for i in running if step < lengths[i]]
+        assert len(set(lengths)) > 1
+        (record,) = pool.reset([9], [1])
+        assert record["is_first"] and np.all(record["image"] == 0)
+
+
+def test_worker_has_no_tensorflow_and_one_thread():
+    with open_pool("counting", amount=2) as pool:
+        assert pool.info["tensorflow"] == "False"
+        assert pool.info["openmp"] == os.environ.get("OMP_NUM_THREADS", "1")
+        assert int(pool.info["pid"]) != os.getpid()
+
+
+@pytest.mark.parametrize("fault, what, message", [
+    ("raise", "raised", "ZeroDivisionError: physics went wrong"),
+    ("exit", "died", "exit status 3\nthe last words"),
+    ("kill", "died", "killed by SIGKILL"),
+    ("hang", "timed out", "no reply within 2 s"),
+    ("shape", "contract", r"image: expected shape \(8, 8, 3\), got \(4, 8, 3\)"),
+    ("dtype", "contract", "image: expected dtype uint8, got float32"),
+    ("nan", "contract", "echo: not finite"),
+    ("inf", "contract", "reward: not finite"),
+    ("keys", "contract", "unexpected keys"),
+])  # fmt: skip
+def test_faults_are_told_apart(monkeypatch, fault, what, message):
+    monkeypatch.setenv("DREAMER_TEST_FAULT", fault)
+    with open_pool("misbehaving", 2, 2.0 if fault == "hang" else 60.0) as pool:
+        processes = [worker._process for worker in pool._workers]
+        pool.reset([0, 0])
+        pool.step(np.zeros((2, 2), np.float32))
+        with pytest.raises(EnvError, match=message) as caught:
+            pool.step(np.zeros((2, 2), np.float32))
+        assert (caught.value.index, caught.value.what) == (0, what)
+        assert all(process.poll() is not None for process in processes)
+        with pytest.raises(RuntimeError, match="closed"):
+            pool.reset([0, 0])
+
+
+def test_output_of_the_simulator_does_no_harm():
+    with open_pool("chatty") as pool:
+        for seed in range(20):
+            pool.reset([seed])
+            for _ in range(5):
+                pool.step(np.zeros((1, 2), np.float32))
+        assert os.fstat(pool._workers[0]._log.fileno()).st_size < 2 << 20
+
+
+@pytest.mark.parametrize("task, message", [
+    ("dmx_walker_walk", "unknown suite in task 'dmx_walker_walk'; did you mean 'dmc'"),
+    ("dmc_walker_wlak", "unknown task 'dmc_walker_wlak'; did you mean 'dmc_walker_walk'"),
+    ("gym_CartPol-v1", "unknown task 'gym_CartPol-v1'; did you mean 'gym_CartPole-v1'"),
+    ("nowhere_to_be_found:make", "no module 'nowhere_to_be_found'"),
+    ("nowhere.py:make", "no file nowhere.py"),
+    (f"{FILE}:countin", "no function 'countin'; did you mean 'counting'"),
+    (f"{FILE}:not_an_env", "returned a str; expected a Gymnasium environment"),
+])  # fmt: skip
+def test_users_mistakes_come_back_as_such(task, message):
+    with pytest.raises(UserError) as caught:
+        EnvPool(task, 1, 60.0, **PLAIN)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_wrong_settings():
+    with pytest.raises(UserError, match="envs.amount is 0"):
+        open_pool("counting", amount=0)
+    with pytest.raises(UserError, match="envs.action_repeat is -1, expected at least 1"):
+        open_pool("counting", action_repeat=-1)
+
+
+def test_wrong_number_of_rows():
+    with open_pool("counting", amount=2) as pool:
+        with pytest.raises(ValueError, match="expected 2 rows, got 1"):
+            pool.reset([0])
+        with pytest.raises(ValueError, match="expected 1 rows, got 2"):
+            pool.step(np.zeros((2, 2), np.float32), [1])
+
+
+def test_time_limit_and_repeat_of_a_users_environment():
+    with open_pool("counting_time_limit", action_repeat=2, time_limit=4) as pool:
+        assert pool.action_repeat == 2
+        pool.reset([0])
+        assert not pool.step(np.zeros((1, 2), np.float32))[0]["is_last"]
+        (record,) = pool.step(np.zeros((1, 2), np.float32))
+        assert record["is_last"] and not record["is_terminal"] and record["reward"] == 3 + 4
+
+
+def run_script(folder: Path, text: str, *, name: str = "main.py") -> subprocess.CompletedProcess:
+    (folder / name).write_text(textwrap.dedent(text))
+    root = Path(__file__).parents[2]
+    environ = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run(
+        [sys.executable, name], cwd=folder, env=environ, text=True, capture_output=True,
+        timeout=120,
+    )  # fmt: skip
+
+
+USE = """
+    from dreamer.envs.pool import EnvPool
+    with EnvPool("{task}", 1, 60.0, image=False, state=True, action_repeat=1) as pool:
+        pool.reset([0])
+        print("reward", float(pool.step(pool.act_space.low * __import__("numpy").ones((1, 2)))
+                              [0]["reward"]))
+"""
+
+
+@pytest.mark.parametrize("task", ["mine:make", "mine.py:make"])
+def test_any_script_without_a_guard(tmp_path, task):
+    (tmp_path / "mine.py").write_text(FILE.read_text() + "\nmake = counting\n")
+    done = run_script(tmp_path, USE.format(task=task))
+    assert done.stdout == "reward 1.0\n", done.stderr
+
+
+def test_script_that_is_its_own_environment_file(tmp_path):
+    done = run_script(tmp_path, FILE.read_text() + textwrap.dedent(USE).format(
+        task="main.py:counting"
+    ))  # fmt: skip
+    assert "starts environments itself" in done.stderr
+    assert "in a file of its own" in done.stderr
+
+
+def test_environment_that_imports_tensorflow(tmp_path):
+    (tmp_path / "mine.py").write_text("import tensorflow\ndef make(): pass\n")
+    done = run_script(tmp_path, USE.format(task="mine.py:make"))
+    assert "mine.py, line 1, imports TensorFlow" in done.stderr
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+HANGING = """
+    import os, time
+    from dreamer.envs.pool import EnvPool
+    pool = EnvPool("{file}:misbehaving", 2, 600.0, image=False, state=True, action_repeat=1)
+    print(*[worker._process.pid for worker in pool._workers], flush=True)
+    pool.reset([0, 0])
+    {then}
+"""
+
+
+@pytest.mark.parametrize("then", [
+    "time.sleep(600)",
+    "[pool.step(pool.act_space.low * __import__('numpy').ones((2, 2))) for _ in range(2)]",
+])  # fmt: skip
+def test_workers_end_with_their_parent(tmp_path, then):
+    """Also those in the middle of a step that hangs."""
+    script = textwrap.dedent(HANGING).format(file=FILE, then=then)
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]),
+               "DREAMER_TEST_FAULT": "hang"}  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2 and all(map(alive, pids))
+        for pid in pids:
+            os.kill(pid, signal.SIGINT)  # as from the terminal: must not end them
+        time.sleep(0.5)
+        assert all(map(alive, pids))
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(alive, pids))
+
+
+def test_workers_end_with_the_pool():
+    pool = open_pool("counting", amount=2)
+    processes = [worker._process for worker in pool._workers]
+    pool.close()
+    pool.close()
+    assert [process.returncode for process in processes] == [0, 0]

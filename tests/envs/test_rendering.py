@@ -1,0 +1,95 @@
+import subprocess
+import sys
+
+import pytest
+
+from dreamer.envs import rendering
+from dreamer.envs.pool import EnvPool
+from dreamer.errors import UserError
+
+
+def test_users_choice_is_respected(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    assert rendering.backend_variables() == {"MUJOCO_GL": "osmesa"}
+    assert rendering.backend_variables(1)["MUJOCO_EGL_DEVICE_ID"] == "1"
+
+
+def test_rendering_switched_off(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "off")
+    with pytest.raises(UserError, match="MUJOCO_GL=off switches rendering off"):
+        EnvPool("dmc_walker_walk")
+
+
+def test_choice_renders(monkeypatch):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    chosen = rendering.backend_variables()["MUJOCO_GL"]
+    assert chosen in rendering.CANDIDATES
+    with EnvPool("dmc_pendulum_swingup", shadow_size=64) as pool:
+        assert pool.info["gl"] == chosen
+
+
+def test_osmesa_renders_where_it_is_installed(monkeypatch):
+    problem = rendering._probe({"MUJOCO_GL": "osmesa"})
+    if problem is not None:
+        pytest.skip(f"OSMesa does not render here: {problem}")
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with EnvPool("dmc_pendulum_swingup", shadow_size=64) as pool:
+        assert pool.info["gl"] == "osmesa"
+        assert pool.reset([0])[0]["image"].std() > 1
+
+
+def test_second_choice_where_the_first_fails(monkeypatch):
+    """An EGL device that does not exist makes EGL fail in earnest."""
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    if rendering._probe({"MUJOCO_GL": "osmesa"}) is None:
+        assert rendering.backend_variables(egl_device=77)["MUJOCO_GL"] == "osmesa"
+
+
+def test_no_opengl_at_all_says_what_to_install(monkeypatch):
+    """A candidate that does not exist stands for a machine on which none works."""
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(rendering, "CANDIDATES", ("nosuchgl",))
+    rendering._first_that_renders.cache_clear()
+    try:
+        with pytest.raises(UserError, match="no OpenGL renders .* apt-get install -y libegl1"):
+            EnvPool("dmc_walker_walk")
+    finally:
+        rendering._first_that_renders.cache_clear()
+
+
+@pytest.mark.parametrize("backend", ["nosuchgl", "egl"])
+def test_unusable_choice_is_one_message(monkeypatch, backend):
+    monkeypatch.setenv("MUJOCO_GL", backend)
+    with pytest.raises(UserError, match="apt-get install"):
+        EnvPool("dmc_walker_walk", egl_device=77)
+
+
+def test_not_beside_tensorflow():
+    code = (
+        "import sys, types; sys.modules['tensorflow'] = types.ModuleType('tensorflow')\n"
+        "from dreamer.envs import make_env\n"
+        "make_env('dmc_walker_walk')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "cannot share a process with TensorFlow" in done.stderr
+
+
+def test_states_alone_load_no_opengl():
+    """Whatever MUJOCO_GL says: this process may hold TensorFlow, or come to."""
+    code = (
+        "import os, sys; os.environ['MUJOCO_GL'] = 'egl'\n"
+        "from dreamer.envs import make_env\n"
+        "make_env('dmc_walker_walk', image=False, state=True).reset(0)\n"
+        "assert 'OpenGL' not in sys.modules and os.environ['MUJOCO_GL'] == 'egl'\n"
+        "make_env('dmc_walker_walk')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "dm_control was loaded without OpenGL" in done.stderr
+
+
+def test_importing_environments_imports_no_tensorflow():
+    code = (
+        "import sys, dreamer.envs.pool, dreamer.envs.worker, dreamer.envs.gym, dreamer.envs.dmc\n"
+        "assert 'tensorflow' not in sys.modules and 'dm_control' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
