@@ -30,6 +30,7 @@ MAX_UNPACKED = 2 << 30
 
 _MAX_RATIO = 1032  # deflate cannot shrink further, so a larger claim is forged
 _MAX_HEADER = 4096  # bytes of a .npy header; NumPy writes 128 for every array of numbers
+_MAX_EXTRA = 256  # bytes of a local header's extra field; NumPy writes 20
 _CHUNK = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
 
@@ -175,15 +176,18 @@ def _read_member(fd: int, file_size: int, info: zipfile.ZipInfo) -> Member:
     if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise NpzError(f"{name!r} is encrypted or compressed in an unknown way")
     deflated = info.compress_type == zipfile.ZIP_DEFLATED
-    offset = _data_offset(fd, info)
+    offset, head = _read_head(fd, info)
     _check_sizes(name, info, offset, deflated, file_size)
-    head = os.pread(fd, min(_MAX_HEADER, info.compress_size), offset)
     if deflated:
         try:
             head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, _MAX_HEADER)
         except zlib.error as error:
             raise NpzError(f"{name!r} does not decompress ({error})") from error
-    length, dtype, shape, fortran = _parse_header(name, head)
+    length = _header_length(name, head)
+    try:
+        dtype, shape, fortran = _parse_header(head[:length])
+    except _HEADER_ERRORS as error:
+        raise NpzError(f"the header of {name!r} is damaged: {error}") from error
     member = Member(
         name, dtype, shape, fortran and len(shape) > 1, deflated, offset,
         info.compress_size, length, info.file_size, info.CRC,
@@ -193,17 +197,24 @@ def _read_member(fd: int, file_size: int, info: zipfile.ZipInfo) -> Member:
     return member
 
 
-def _data_offset(fd: int, info: zipfile.ZipInfo) -> int:
-    """The data of a member follow its local header, whose length only it knows."""
-    name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
-    wanted = _LOCAL_HEADER.size + len(name)
-    raw = os.pread(fd, wanted, info.header_offset) if info.header_offset >= 0 else b""
-    if len(raw) < wanted:
+def _read_head(fd: int, info: zipfile.ZipInfo) -> tuple[int, bytes]:
+    """Returns where a member's data begin, and the first of them.
+
+    They follow the member's local header, whose length only it knows; one read takes both.
+    """
+    utf8 = info.flag_bits & 0x800 or info.orig_filename.isascii()
+    name = info.orig_filename.encode("utf-8" if utf8 else "cp437")
+    at = _LOCAL_HEADER.size + len(name)
+    raw = b""
+    if info.header_offset >= 0:
+        raw = os.pread(fd, at + _MAX_EXTRA + _MAX_HEADER, info.header_offset)
+    if len(raw) < at:
         raise NpzError(f"{info.filename!r} lies outside of the file")
     signature, name_length, extra_length = _LOCAL_HEADER.unpack_from(raw)
-    if signature != b"PK\x03\x04" or raw[_LOCAL_HEADER.size :] != name:
+    if signature != b"PK\x03\x04" or name_length != len(name) or raw[at - len(name) : at] != name:
         raise NpzError(f"{info.filename!r} is not where the directory says")
-    return info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+    start = at + extra_length
+    return info.header_offset + start, raw[start : start + info.compress_size]
 
 
 def _check_sizes(
@@ -217,31 +228,22 @@ def _check_sizes(
         raise NpzError(f"{name!r} claims to unpack to {info.file_size} bytes")
 
 
-def _parse_header(name: str, head: bytes) -> tuple[int, np.dtype, tuple[int, ...], bool]:
-    """Returns the header's length, dtype, shape and order of axes."""
-    if head[:6] != np.lib.format.MAGIC_PREFIX or len(head) < 10:
+def _header_length(name: str, head: bytes) -> int:
+    if head[:6] != np.lib.format.MAGIC_PREFIX or len(head) < 12:
         raise NpzError(f"{name!r} is no .npy array")
     # Version 1 counts the header in two bytes, later ones in four.
-    length = 10 + int.from_bytes(head[8:10], "little")
-    if head[6] != 1:
-        length = 12 + int.from_bytes(head[8:12], "little")
+    size = 2 if head[6] == 1 else 4
+    length = 8 + size + int.from_bytes(head[8 : 8 + size], "little")
     if length > len(head):
         raise NpzError(f"the header of {name!r} is too long or cut off")
-    if b"\\" in head[10:length]:  # never in a plain array's; Python would warn of odd escapes
-        raise NpzError(f"the header of {name!r} is damaged")
-    try:
-        dtype, shape, fortran = _parse_npy_header(head[:length])
-    except _HEADER_ERRORS as error:
-        raise NpzError(f"the header of {name!r} is damaged ({error})") from error
-    if dtype.kind not in "buif":
-        raise NpzError(f"{name!r} holds {dtype}, not plain numbers")
-    if any(size < 0 for size in shape):
-        raise NpzError(f"{name!r} claims the shape {shape}")
-    return length, dtype, shape, fortran
+    return length
 
 
 @functools.lru_cache(maxsize=4096)  # episodes of one length share their headers
-def _parse_npy_header(head: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
+def _parse_header(head: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
+    """Returns dtype, shape and order of axes; a ValueError or its like where they are not sound."""
+    if b"\\" in head[12:]:  # in no plain array's header; Python would warn of odd escapes
+        raise ValueError("it holds a backslash")
     stream = io.BytesIO(head)
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
@@ -249,7 +251,11 @@ def _parse_npy_header(head: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
     elif version == (2, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream, _MAX_HEADER)
     else:
-        raise ValueError(f"unknown version {version}")
+        raise ValueError(f"its version is {version}")
+    if dtype.kind not in "buif":
+        raise ValueError(f"it describes {dtype}, not plain numbers")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"it claims the shape {shape}")
     return dtype, shape, fortran
 
 

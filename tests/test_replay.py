@@ -316,7 +316,7 @@ def test_prefetch_raises_errors_where_the_item_would_have_come(tmp_path: Path) -
 
 
 def test_memory_is_flat_over_1000_episodes(tmp_path: Path) -> None:
-    """30 MB of episodes are written and sampled; what stays is the index, 3 KB an episode."""
+    """35 MB of episodes are written and sampled; what stays is the index, 3 KB an episode."""
     replay = make_replay(tmp_path)
     episode = make_episode(150)
     fill(replay, [150] * 5)
