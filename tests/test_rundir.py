@@ -34,7 +34,7 @@ def test_path_names_task_method_and_seed(tmp_path, config):
     )
 
 
-@pytest.mark.parametrize("method", ["../up", "a/b", ".hidden", "a b", "a\n"])
+@pytest.mark.parametrize("method", ["../up", "a/b", ".hidden", "a b"])
 def test_a_method_that_is_no_folders_name_is_refused(config, method):
     with pytest.raises(UserError, match="names a folder"):
         run_path(config.replace({"method": method}))
