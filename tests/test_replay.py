@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import gc
-import threading
 import tracemalloc
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from episode_samples import DAMAGES, assert_same, file_arrays, make_episode
 from scipy import stats
-from test_episodes import DAMAGES, file_arrays, make_episode
 
-from dreamer.cache import ByteCache
 from dreamer.envs.spec import Space
 from dreamer.episodes import save_episode
 from dreamer.errors import UserError
-from dreamer.prefetch import Prefetcher
 from dreamer.replay import DamagedEpisodeWarning, Replay
 
 Arrays = dict[str, np.ndarray]
@@ -45,12 +42,6 @@ def marked_episode(length: int, number: int) -> Arrays:
 def fill(replay: Replay, lengths: list[int], first: int = 0) -> None:
     for number, length in enumerate(lengths, first):
         replay.add(marked_episode(length, number), f"0-{number:06d}")
-
-
-def assert_same(got: Arrays, expected: Arrays) -> None:
-    assert got.keys() == expected.keys()
-    for key, value in expected.items():
-        np.testing.assert_array_equal(got[key], value, key)
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -241,73 +232,7 @@ def test_older_compressed_files_sample_alike_whatever_the_cache(tmp_path: Path) 
             assert replay._cache.nbytes <= cache_bytes
 
 
-def test_cache_holds_what_was_used_last_within_its_limit() -> None:
-    cache = ByteCache(100)
-    item = {"x": np.zeros(40, np.uint8)}
-    for key in "ab":
-        cache.put(key, item)
-    assert cache.get("a") is item
-    cache.put("c", item)
-    assert cache.get("b") is None
-    assert cache.get("a") is item
-    cache.put("a", {"x": np.zeros(10, np.uint8)})
-    assert cache.nbytes == 50
-    cache.put("d", {"x": np.zeros(101, np.uint8)})
-    assert cache.get("d") is None
-    cache.drop("a")
-    cache.drop("a")
-    assert cache.nbytes == 40
-
-
-def prefetch_threads() -> int:
-    gc.collect()
-    return sum(thread.name == "prefetch" for thread in threading.enumerate())
-
-
-def test_prefetch_is_bounded_and_ends_when_closed() -> None:
-    made = threading.Semaphore(0)
-    count = 0
-
-    def make(index: int) -> int:
-        nonlocal count
-        count += 1
-        made.release()
-        return index * 10
-
-    items = Prefetcher(make, range(100), depth=3)
-    for _ in range(4):  # three wait in the queue, one in the thread's hand
-        assert made.acquire(timeout=60)
-    assert next(items) == 0
-    assert made.acquire(timeout=60)
-    assert not made.acquire(timeout=0.05)
-    assert count == 5
-    items.close()
-    assert prefetch_threads() == 0
-    assert list(items) == []
-
-
-def test_prefetch_ends_when_it_is_dropped() -> None:
-    items = Prefetcher(lambda index: index, range(100), depth=2)
-    assert next(items) == 0
-    thread = items._thread
-    del items
-    gc.collect()
-    thread.join(60)
-    assert not thread.is_alive()
-
-
-def test_prefetch_raises_errors_where_the_item_would_have_come(tmp_path: Path) -> None:
-    def make(index: int) -> int:
-        if index == 2:
-            raise RuntimeError("no third item")
-        return index
-
-    items = Prefetcher(make, range(5), depth=1)
-    assert [next(items), next(items)] == [0, 1]
-    with pytest.raises(RuntimeError, match="no third item"):
-        next(items)
-    assert list(items) == []
-    assert prefetch_threads() == 0
+def test_errors_of_the_sampling_thread_surface(tmp_path: Path) -> None:
     with (
         make_replay(tmp_path).batches(0, 3, 2, 5, prefetch=1) as batches,
         pytest.raises(UserError, match="holds no episode"),

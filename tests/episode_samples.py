@@ -1,0 +1,180 @@
+"""Episodes to test with, sound ones and damaged ones."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from dreamer.episodes import EpisodeFile
+
+Arrays = dict[str, np.ndarray]
+
+
+def make_episode(length: int, seed: int = 0, size: int = 8, terminal: bool = False) -> Arrays:
+    """A complete episode of random images and vectors."""
+    rng = np.random.default_rng(seed)
+    first, last = np.arange(length) == 0, np.arange(length) == length - 1
+    return {
+        "image": rng.integers(0, 256, (length, size, size, 3), np.uint8),
+        "position": rng.normal(size=(length, 4)).astype(np.float32),
+        "touch": rng.random((length, 2)) < 0.5,
+        "action": np.where(first[:, None], 0, rng.uniform(-1, 1, (length, 2))).astype(np.float32),
+        "reward": np.where(first, 0, rng.random(length)).astype(np.float32),
+        "cont": 1 - (last & terminal).astype(np.float32),
+        "is_first": first,
+        "is_last": last,
+        "is_terminal": last & terminal,
+    }
+
+
+def file_arrays(episode: Arrays) -> Arrays:
+    """The arrays as they are named in a file."""
+    return {{"cont": "discount"}.get(key, key): value for key, value in episode.items()}
+
+
+def assert_same(got: Arrays, expected: Arrays) -> None:
+    assert got.keys() == expected.keys()
+    for key, value in expected.items():
+        assert got[key].dtype == value.dtype, key
+        np.testing.assert_array_equal(got[key], value, key)
+
+
+def open_and_check(path: Path) -> EpisodeFile:
+    file = EpisodeFile(path)
+    file.check(file.keys)
+    return file
+
+
+def without(*keys: str) -> Callable[[Arrays], Arrays]:
+    return lambda episode: {key: value for key, value in episode.items() if key not in keys}
+
+
+def changed(**arrays: object) -> Callable[[Arrays], Arrays]:
+    return lambda episode: {**episode, **{key: np.asarray(v) for key, v in arrays.items()}}
+
+
+def npz_bytes(arrays: Arrays) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=True, **arrays)
+    return stream.getvalue()
+
+
+def forged(path: Path) -> None:
+    """A header that claims 64 TiB of images, in an archive that is otherwise sound."""
+    header = io.BytesIO()
+    shape = (1 << 32, 128, 128, 1)
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("image.npy", header.getvalue())
+        for key in ("action", "reward", "discount"):
+            stream = io.BytesIO()
+            np.save(stream, np.zeros((3, 2) if key == "action" else 3, np.float32))
+            archive.writestr(f"{key}.npy", stream.getvalue())
+
+
+def forged_size(path: Path) -> None:
+    """A compressed member whose directory entry and header both claim gigabytes."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (3, 1 << 30)}
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("image.npy", header.getvalue())
+    raw = bytearray(path.read_bytes())
+    entry = raw.rindex(b"PK\x01\x02")
+    raw[entry + 24 : entry + 28] = struct.pack("<I", (3 << 30) + len(header.getvalue()))
+    path.write_bytes(raw)
+
+
+def _edit(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(change(path.read_bytes())) and None
+
+
+def _replace(change: Callable[[Arrays], Arrays]) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(npz_bytes(change(file_arrays(make_episode(20))))) and None
+
+
+def _flip(at: float) -> Callable[[bytes], bytes]:
+    def flip(raw: bytes) -> bytes:
+        index = int(len(raw) * at)
+        return raw[:index] + bytes([raw[index] ^ 1]) + raw[index + 1 :]
+
+    return flip
+
+
+def _as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _as_npy(path: Path) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))
+    path.write_bytes(stream.getvalue())
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (_edit(lambda raw: raw[: len(raw) // 2]), "no readable .npz"),
+    "cut by one byte": (_edit(lambda raw: raw[:-1]), "no readable .npz"),
+    "zero tail": (_edit(lambda raw: raw[: len(raw) // 2] + bytes(len(raw) // 2)), "no readable"),
+    "zero middle": (_edit(lambda raw: raw[:2000] + bytes(500) + raw[2500:]), "checksum of 'image'"),
+    "bit flip in data": (_edit(_flip(0.4)), "checksum of 'image'"),
+    "bit flip in directory": (
+        _edit(lambda raw: raw.replace(b"PK\x01\x02", b"PK\x01\x03")), "no readable .npz",
+    ),
+    "missing action": (_replace(without("action")), "lacks action"),
+    "missing discount": (_replace(without("discount", "is_terminal")), "lacks discount"),
+    "wrong dtype": (_replace(changed(reward=np.array(["a"] * 20))), "not plain numbers"),
+    "complex numbers": (_replace(changed(reward=np.zeros(20, complex))), "not plain numbers"),
+    "wrong rank": (_replace(changed(reward=np.zeros((20, 1)))), "reward has the shape"),
+    "unequal lengths": (_replace(changed(reward=np.zeros(19))), "lengths differ"),
+    "no records": (_replace(lambda arrays: {k: v[:0] for k, v in arrays.items()}), "no records"),
+    "not a number": (_replace(changed(reward=np.full(20, np.nan))), "not finite"),
+    "beyond float32": (_replace(changed(reward=np.full(20, 1e300))), "not finite"),
+    "discount of 2": (_replace(changed(discount=np.full(20, 2.0))), "outside of 0 to 1"),
+    "not first": (_replace(changed(is_first=np.zeros(20, bool))), "is_first is false"),
+    "object array": (_replace(changed(reward=np.array([{}] * 20))), "damaged|not plain numbers"),
+    "forged header": (forged, "claims the shape"),
+    "forged size": (forged_size, "claims to unpack|does not fit|reaches beyond"),
+    "renamed .npy": (_as_npy, "no readable .npz"),
+    "empty": (_edit(lambda raw: b""), "empty"),
+    "text": (_edit(lambda raw: b"step,reward\n1,2\n"), "no readable .npz"),
+    "directory": (_as_folder, "no regular file|not a regular file"),
+    "pipe": (_as_pipe, "not a regular file"),
+    "gone": (Path.unlink, "cannot be read"),
+}  # fmt: skip
+
+
+def mutate(raw: bytes, rng: np.random.Generator) -> bytes:
+    """One random mutation, often in the directory at the end, where the structure is."""
+    data = np.frombuffer(raw, np.uint8).copy()
+    near_end = rng.random() < 0.6
+    start = int(rng.integers(len(data) - 1200 if near_end else 0, len(data)))
+    stop = min(len(data), start + int(rng.integers(1, 40)))
+    kind = rng.integers(6)
+    if kind == 0:
+        data[start] ^= np.uint8(1 << rng.integers(8))
+    elif kind == 1:
+        data[start:stop] = rng.integers(0, 256, stop - start)
+    elif kind == 2:
+        data[start:stop] = rng.choice([0, 255])
+    elif kind == 3:
+        return data[:start].tobytes()
+    elif kind == 4:
+        return np.delete(data, np.s_[start:stop]).tobytes()
+    else:
+        return np.insert(data, start, data[start:stop]).tobytes()
+    return data.tobytes()
