@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from plots.aggregates import aggregate, improvement, profile
 from scipy import stats
+
+from plots.aggregates import aggregate, improvement, profile
 
 
 def random_scores(tasks: int, runs: int, seed: int = 0) -> list[np.ndarray]:

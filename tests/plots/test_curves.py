@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from plots.curves import curve, final, finals, group, missing, uneven
 from plots.loading import Run
-from scipy import stats
 
 
 def run(x: list[int], y: list[float], seed: str = "0", task: str = "t", method: str = "m") -> Run:

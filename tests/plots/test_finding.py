@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plots.finding import find_runs
 
 from dreamer.errors import UserError
+from plots.finding import find_runs
 
 
 def make(root: Path, *places: str) -> None:

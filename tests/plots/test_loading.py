@@ -6,10 +6,10 @@ import json
 import tracemalloc
 
 import pytest
-from plots.finding import find_runs
-from plots.loading import auto_bin, last_step, load_runs
 
 from dreamer.errors import UserError
+from plots.finding import find_runs
+from plots.loading import auto_bin, last_step, load_runs
 
 
 def load(folder, **options):
@@ -98,7 +98,7 @@ def test_auto_bin(tmp_path, write_run, last, width):
 
 
 def test_too_narrow_bins(tmp_path, write_run):
-    write_run("dmc_walker_walk/dreamer/0", {step: 1.0 for step in range(3000)})
+    write_run("dmc_walker_walk/dreamer/0", dict.fromkeys(range(3000), 1.0))
     with pytest.raises(UserError, match="too narrow"):
         load(tmp_path, bin_width=1)
 

@@ -1,0 +1,178 @@
+"""Figures by their data, not by their pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from plots import ablations, figures, summaries, tables
+from plots.curves import group
+from plots.loading import Run
+from plots.normalise import scale
+from plots.published import Published
+from plots.study import Study, build
+
+WALK, HOP = "dmc_walker_walk", "dmc_hopper_hop"
+PUBLISHED = Published.load()
+
+
+def run(task: str, method: str, seed: int, y: list[float]) -> Run:
+    x = np.arange(1, len(y) + 1) * 100_000
+    return Run(task, method, str(seed), Path("nowhere"), x, np.array(y, float))
+
+
+def study(
+    runs: list[Run], tasks=(WALK, HOP), methods=("mine",), published=None, **options
+) -> Study:
+    return build(group(runs), tasks, methods, PUBLISHED, published, metric="eval/return",
+                 width=100_000, **options)
+
+
+def two_seeds(task: str = WALK, method: str = "mine") -> list[Run]:
+    return [run(task, method, 0, [100, 200]), run(task, method, 1, [300, 600, 900])]
+
+
+def line(axes: Axes, label: str) -> np.ndarray:
+    (found,) = [one for one in axes.get_lines() if one.get_label() == label]
+    return np.array(found.get_xydata())
+
+
+def footnote(figure: Figure) -> str:
+    return " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
+
+
+def test_curves_show_means_and_published_ones():
+    (figure,) = figures.draw_curves(study(two_seeds()))
+    walk, hop = figure.axes
+    assert walk.get_title() == "Walker Walk"
+    mine = line(walk, "mine (2 seeds)")
+    assert mine[:2].tolist() == [[100_000, 200], [200_000, 400]]
+    dotted = [one for one in walk.get_lines() if one.get_linestyle() == ":"]
+    assert dotted[0].get_xydata()[-1].tolist() == [300_000, 900]
+    theirs = line(walk, "Dreamer, TF2 release")
+    curve = PUBLISHED.curve(WALK, "dreamer_tf2_release")
+    assert theirs[:, 1].tolist() == curve.mean[: len(theirs)].tolist()
+    assert theirs[-1, 0] == 400_000  # the first point outside, so that the line meets the edge
+    assert line(walk, "A3C, states (100M)")[0, 1] == PUBLISHED.point(WALK, "a3c").score
+    assert [text.get_text() for text in hop.texts] == ["mine: no runs"]
+    assert "mine: no score on 1 of 2 tasks (dmc_hopper_hop)." in footnote(figure)
+
+
+def test_missing_seeds_are_said_on_the_panel():
+    runs = two_seeds(WALK) + [run(HOP, "mine", 0, [1, 2])]
+    (figure,) = figures.draw_curves(study(runs, published=[]))
+    assert figure.axes[1].texts[0].get_text() == "mine: 1 of 2 seeds"
+    (expected,) = figures.draw_curves(study(runs, published=[], seeds=5))
+    assert expected.axes[0].texts[0].get_text() == "mine: 2 of 5 seeds"
+
+
+def test_many_tasks_take_several_pages():
+    tasks = [f"gym_Task{i:02}" for i in range(33)]
+    runs = [run(task, "mine", 0, [1, 2]) for task in tasks]
+    pages = figures.draw_curves(study(runs, tasks))
+    assert [sum(axes.get_visible() for axes in page.axes) for page in pages] == [30, 3]
+
+
+def test_bars_are_final_scores():
+    figure = figures.draw_bars(study(two_seeds(), published=["d4pg"], tasks=[WALK]))
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert heights == [550, PUBLISHED.point(WALK, "d4pg").score]
+
+
+def test_whiskers():
+    scores = np.array([1.0, 2.0, 6.0])
+    assert figures.whiskers(scores, "std").ravel() == pytest.approx([scores.std()] * 2)
+    assert figures.whiskers(scores, "range").ravel().tolist() == [2, 3]
+    assert (figures.whiskers(scores, "ci") >= 0).all()
+
+
+def test_published_scores_stand_at_our_frames():
+    made = study(two_seeds(), published=["dreamer_tf2_release", "dreamer"], tasks=[WALK])
+    curve = PUBLISHED.curve(WALK, "dreamer_tf2_release")
+    assert made.published_point(WALK, "dreamer_tf2_release").score == curve.mean[3]
+    assert made.published_name("dreamer_tf2_release") == "Dreamer, TF2 release (300k)"
+    assert made.published_name("dreamer") == "Dreamer, paper (5M)"
+
+
+def summary_of(made: Study, **options) -> summaries.Summary:
+    bounds, words = scale("auto", made.tasks, PUBLISHED)
+    return summaries.summarise(made, bounds, words, resamples=100, **options)
+
+
+def test_aggregates_say_their_coverage():
+    made = study(two_seeds() + two_seeds(HOP, "other"), methods=("mine", "other"),
+                 published=["planet"])
+    summary = summary_of(made)
+    found = summaries.estimates(summary)
+    figure = summaries.draw_aggregates(summary, found)
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == ["mine (1 of 2 tasks)", "other (1 of 2 tasks)", "PlaNet, paper (5M)"]
+    assert found[0][1]["mean"].value == pytest.approx(0.55)
+    assert np.isnan(found[2][1]["mean"].low)
+    alone = summary_of(made.without(["other"]), common_tasks=True)
+    assert [list(entry.scores) for entry in alone.entries] == [[WALK], [WALK]]
+
+
+def test_profiles_and_improvements():
+    made = study(two_seeds(), tasks=[WALK], published=["planet", "a3c"])
+    summary = summary_of(made)
+    figure = summaries.draw_profiles(summary)
+    drawn = line(figure.axes[0], "mine")
+    assert drawn[0].tolist() == [0, 1] and drawn[-1, 1] == 0
+    rows, left = summaries.improvements(summary)
+    assert [(x, y, tasks) for x, y, tasks, _ in rows] == [
+        ("mine", "PlaNet, paper (5M)", 1), ("mine", "A3C, states (100M)", 1)]
+    a3c = PUBLISHED.point(WALK, "a3c").score
+    assert rows[1][3].value == np.mean([a3c < 200, a3c < 900]) and not left
+    assert len(summaries.draw_improvements(summary, rows, left).axes[0].get_yticklabels()) == 2
+
+
+def test_sweeps_are_found_in_the_names():
+    names = ["mine_horizon=5", "mine_behavior.horizon=10", "mine_lr=1e-4", "mine", "x_kind=gru"]
+    assert ablations.sweeps(names) == {
+        "horizon": {"mine": {5.0: "mine_horizon=5", 10.0: "mine_behavior.horizon=10"}}}
+
+
+def test_sweep_figure():
+    names = ("mine_horizon=5", "mine_horizon=10")
+    runs = two_seeds(WALK, names[0]) + [run(WALK, names[1], 0, [7])]
+    made = study(runs, methods=names, tasks=[WALK])
+    figure = ablations.draw_sweep(made, "horizon", ablations.sweeps(names)["horizon"],
+                                  PUBLISHED.ablation("fig4"))
+    (axes,) = figure.axes
+    ours = axes.containers[0].lines[0].get_xydata()
+    assert ours.tolist() == [[5, 550], [10, 7]]
+    theirs = line(axes, "Dreamer, paper (figure)")
+    assert theirs[:, 0].tolist() == [3, 5, 10, 15, 20, 25, 30, 40]
+    assert "approximate" in footnote(figure)
+
+
+def test_variants_figure():
+    made = study(two_seeds(HOP), tasks=[HOP])
+    figure = ablations.draw_variants(made, PUBLISHED.ablation("fig7"))
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [550, 310, 170, 0]
+    assert "Shown: 1 of the figure's 8 tasks." in footnote(figure)
+
+
+def test_tables():
+    made = study(two_seeds(), published=["dreamer", "d4pg"])
+    cells = tables.score_cells(made)
+    assert cells[0] == ["Task", "mine", "Dreamer, paper (5M)", "D4PG, images (100M)"]
+    assert cells[1][:2] == ["Walker Walk", "550.0 ± 350.0 (2)"]
+    assert cells[2][:2] == ["Hopper Hop", "-"]
+    assert cells[3][1] == "550.0 (1 of 2 tasks)"
+    records = tables.score_records(made)
+    assert records[0]["frames_least"] == 200_000 and records[0]["frames_most"] == 300_000
+    assert [record["seeds"] for record in tables.curve_records(made)] == [2, 2, 1]
+
+
+def test_markdown_and_latex():
+    cells = [["A|B", "m_1"], ["50%", "1 ± 2"]]
+    assert tables.markdown(cells, ["note"]) == (
+        "| A\\|B | m_1 |\n|---|---:|\n| 50% | 1 ± 2 |\n\n- note\n")
+    text = tables.latex(cells, ["note"])
+    assert "A|B & m\\_1 \\\\" in text and "50\\% & 1 $\\pm$ 2 \\\\" in text

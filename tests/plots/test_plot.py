@@ -1,0 +1,129 @@
+"""The command line, from run directories to files."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plots.plot import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def runs(tmp_path, write_run) -> Path:
+    """Three seeds of our layout on one task, one run of an older layout on another."""
+    for seed in range(3):
+        write_run(f"runs/dmc_walker_walk/dreamer/{seed}",
+                  {step: step / 1000 + seed for step in range(10_000, 210_000, 10_000)})
+    write_run("runs/planner/dmc_hopper_hop/0", {100_000: 5.0, 200_000: 7.0}, key="eval_return",
+              tail='{"step": 300000, "eval_ret')
+    return tmp_path / "runs"
+
+
+def fails(arguments: list[str], capsys) -> str:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in said[-1]
+    return said[-1]
+
+
+def test_everything_from_a_mixed_tree(runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["--indir", str(runs), "--outdir", str(out), "--resamples", "50"]) == 0
+    written = capsys.readouterr()
+    names = {path.name for path in out.iterdir()}
+    stems = ("curves", "final_scores", "aggregates", "performance_profile", "improvement")
+    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")} | {
+        f"{stem}.{kind}" for stem in ("scores", "aggregates") for kind in ("csv", "md", "tex")
+    } | {"curves.csv", "improvement.csv"}
+    assert {Path(line).name for line in written.out.split()} == names
+    assert "Skipped 1 damaged line(s)" in written.err
+    assert (out / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (out / "curves.pdf").read_bytes()[:5] == b"%PDF-"
+    with (out / "scores.csv").open() as file:
+        rows = {(row["kind"], row["task"], row["method"]): row for row in csv.DictReader(file)}
+    assert float(rows["run", "dmc_walker_walk", "dreamer"]["mean"]) == 201
+    assert float(rows["run", "dmc_hopper_hop", "planner"]["mean"]) == 7
+    assert float(rows["published", "dmc_walker_walk", "dreamer"]["mean"]) == 961.67
+
+
+def test_one_task_beside_the_release(runs, tmp_path):
+    out = tmp_path / "out"
+    assert main(["--indir", str(runs), "--outdir", str(out), "--tasks", "dmc_walker_walk",
+                 "--methods", "dreamer", "--published", "dreamer_tf2_release", "--figures",
+                 "curves", "--formats", "png"]) == 0
+    assert [path.name for path in out.iterdir()] == ["curves.png"]
+
+
+def test_a_suite_shows_tasks_without_runs(runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["--indir", str(runs), "--outdir", str(out), "--suite", "dmc6", "--published",
+                 "none", "--figures", "tables", "--resamples", "20"]) == 0
+    assert "dreamer: no score on 5 of 6 tasks" in capsys.readouterr().err
+    assert len((out / "scores.md").read_text().split("\n\n")[0].splitlines()) == 2 + 6 + 1
+
+
+def test_scores_at_frames_that_not_all_reached(runs, tmp_path, capsys):
+    assert main(["--indir", str(runs), "--outdir", str(tmp_path / "out"), "--at", "1e6",
+                 "--tasks", "dmc_walker_walk", "--formats", "png", "--resamples", "20"]) == 0
+    assert "dreamer: no score on 1 of 1 tasks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--methods", "draemer"], "Unknown method 'draemer'; did you mean 'dreamer'?"),
+        (["--published", "d4gp"], "did you mean 'd4pg'?"),
+        (["--suite", "dmc2"], "Unknown suite 'dmc2'; did you mean"),
+        (["--tasks", "dmc_walker_wlak"], "did you mean 'dmc_walker_walk'?"),
+        (["--tasks", "cmd_walker_walk"], "Unknown suite in the task name 'cmd_walker_walk'; did"),
+        (["--tasks", "dmc_cheetah_run"], "No run of"),
+        (["--metric", "eval/retrun"], "did you mean 'eval/return'?"),
+        (["--bin", "1"], "too narrow"),
+        (["--ablation", "fig5"], "Unknown ablation figure 'fig5'"),
+        (["--normalize", "nothing"], "Unknown normalisation 'nothing'"),
+        (["--layout", "{task}"], "must hold"),
+        (["--published-dir", "/nowhere"], "No published figures in /nowhere"),
+    ],
+)
+def test_wrong_inputs_get_one_message(runs, tmp_path, capsys, write_run, options, message):
+    write_run("runs/dmc_walker_walk/long/0", dict.fromkeys(range(2100), 1.0))
+    said = fails(["--indir", str(runs), "--outdir", str(tmp_path / "out"), "--formats", "png",
+                  "--figures", "aggregates", *options], capsys)
+    assert message in said
+
+
+def test_empty_and_foreign_folders(tmp_path, capsys):
+    out = ["--outdir", str(tmp_path / "out")]
+    (tmp_path / "empty").mkdir()
+    assert "No metrics.jsonl below" in fails(["--indir", str(tmp_path / "empty"), *out], capsys)
+    assert "is not a folder" in fails(["--indir", str(tmp_path / "none"), *out], capsys)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "metrics.jsonl").write_text("{}\n")
+    assert "tells its task, method and seed" in fails(["--indir", str(foreign), *out], capsys)
+
+
+def test_an_outdir_that_is_a_file(runs, tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    said = fails(["--indir", str(runs), "--outdir", str(tmp_path / "out")], capsys)
+    assert "Cannot make" in said
+
+
+def test_as_a_script_without_tensorflow(runs, tmp_path):
+    """Runs from any folder, tells status 2 apart, and never imports TensorFlow."""
+    (tmp_path / "tensorflow.py").write_text("raise RuntimeError('plots import TensorFlow')\n")
+    command = [sys.executable, str(ROOT / "plots" / "plot.py"), "--indir", str(runs), "--outdir",
+               str(tmp_path / "out"), "--formats", "png", "--figures", "curves"]
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "curves.png").is_file()
+    wrong = subprocess.run([*command, "--bin", "many"], cwd=tmp_path, env=environment,
+                           capture_output=True, text=True)
+    assert wrong.returncode == 2 and "'many' is no number of frames" in wrong.stderr
