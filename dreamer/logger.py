@@ -184,7 +184,8 @@ class Logger:
         first_step, first_time = self._marks[0]
         if step <= first_step:
             return None
-        return (self._total_steps - step) * (now - first_time) / (step - first_step)
+        left = max(0, self._total_steps - step)
+        return left * (now - first_time) / (step - first_step)
 
     def _to_events(self, act: Any) -> None:
         """TensorBoard is a convenience: without room for it the run goes on, and says so."""
