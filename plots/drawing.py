@@ -13,6 +13,8 @@ from plots.normalise import scale
 from plots.study import Study
 from plots.style import MOST_METHODS, save
 
+_TASKS_A_PAGE = 30
+
 Keep = Callable[[Figure, str], None]
 """Saves a figure under a name."""
 
@@ -32,12 +34,11 @@ def draw_all(study: Study, options: argparse.Namespace, readings: list[str]) -> 
         written.extend(save(figure, options.outdir / name, options.formats))
 
     shown = study.first_methods(MOST_METHODS)
-    if "curves" in asked:
-        pages = figures.draw_curves(shown, options.end)
-        for number, figure in enumerate(pages, start=1):
-            keep(figure, "curves" if len(pages) == 1 else f"curves_{number}")
-    if "bars" in asked:
-        keep(figures.draw_bars(shown), "final_scores")
+    for page, suffix in _pages(shown):
+        if "curves" in asked:
+            keep(figures.draw_curves(page, options.end), f"curves{suffix}")
+        if "bars" in asked:
+            keep(figures.draw_bars(page), f"final_scores{suffix}")
     if "ablation" in asked:
         _ablations(study, shown, readings, keep)
     if "tables" in asked:
@@ -92,7 +93,17 @@ def _ablations(study: Study, shown: Study, readings: list[str], keep: Keep) -> N
             found.setdefault(parameter, {})
     for parameter, sweep in found.items():
         rows = [row for rows in by_figure.values() for row in rows]
-        keep(ablations.draw_sweep(study, parameter, sweep, rows), f"ablation_{parameter}")
+        for page, suffix in _pages(study):
+            figure = ablations.draw_sweep(page, parameter, sweep, rows)
+            keep(figure, f"ablation_{parameter}{suffix}")
+
+
+def _pages(study: Study) -> list[tuple[Study, str]]:
+    """Returns the study in parts that fit on a page, each with what its files' names end in."""
+    pages = study.pages(_TASKS_A_PAGE)
+    if len(pages) == 1:
+        return [(study, "")]
+    return [(page, f"_{number}") for number, page in enumerate(pages, start=1)]
 
 
 def _score_tables(study: Study, outdir: Path) -> list[Path]:

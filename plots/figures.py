@@ -12,29 +12,24 @@ from matplotlib.figure import Figure
 
 from plots import style
 from plots.curves import Curve
-from plots.names import published_label, task_title
+from plots.names import published_label, suite_of, task_title
 from plots.numbers import short_frames
 from plots.published import PublishedCurve
 from plots.study import Study
 
-PANELS_A_PAGE = 30
 _GROUPS_A_ROW = 5
 _SPREADS = {"std": "one standard deviation of the seeds", "range": "least and greatest seed",
             "ci": "95% bootstrap interval of the mean"}
 
 
-def draw_curves(study: Study, end: float | None = None) -> list[Figure]:
-    """Returns one figure for every `PANELS_A_PAGE` tasks.
+def draw_curves(study: Study, end: float | None = None) -> Figure:
+    """Returns one panel a task.
 
     Ours in colour: the mean over seeds, with the spread as a band, dotted where some seed is
     missing. Published curves are dashed in grey, and published scores horizontal lines. `end` is
-    the last frame shown (None: where the longest of our runs on the page ends).
+    the last frame shown (None: where the longest of our runs on these tasks ends).
     """
-    pages = [study.tasks[i : i + PANELS_A_PAGE] for i in range(0, len(study.tasks), PANELS_A_PAGE)]
-    return [_curves_page(study, tasks, end) for tasks in pages]
-
-
-def _curves_page(study: Study, tasks: list[str], end: float | None) -> Figure:
+    tasks = study.tasks
     columns = min(5, len(tasks)) if len(tasks) != 4 else 2
     rows = math.ceil(len(tasks) / columns)
     width = style.WIDTH if columns > 2 else 2.4 + 2.4 * columns
@@ -142,16 +137,24 @@ def _curve_caption(study: Study) -> str:
 
 
 def draw_bars(study: Study) -> Figure:
-    """Returns bars of final scores in groups by task: ours with a dot a seed, published hatched."""
-    rows = math.ceil(len(study.tasks) / _GROUPS_A_ROW)
-    columns = min(_GROUPS_A_ROW, len(study.tasks))
-    figure, panels = style.new_figure(1.5 * rows + 0.9, rows, 1, bars_width(columns))
-    for row, axes in enumerate(panels):
-        tasks = study.tasks[row * _GROUPS_A_ROW : (row + 1) * _GROUPS_A_ROW]
+    """Returns bars of final scores in groups by task: ours with a dot a seed, published hatched.
+
+    Control tasks share axes; any others get axes of their own, since their scores have no common
+    scale.
+    """
+    shared = all(suite_of(task) == "dmc" for task in study.tasks)
+    groups = min(_GROUPS_A_ROW, len(study.tasks)) if shared else 1
+    columns = 1 if shared else min(4, len(study.tasks))
+    rows = math.ceil(len(study.tasks) / groups / columns)
+    width = bars_width(groups) if columns == 1 else style.WIDTH
+    figure, panels = style.new_figure(1.5 * rows + 0.9, rows, columns, width)
+    for number, axes in enumerate(panels):
+        tasks = study.tasks[number * groups : (number + 1) * groups]
+        axes.set_visible(bool(tasks))
         _bars_row(axes, study, tasks)
-        axes.set_xlim(-0.5, columns - 0.5)
+        axes.set_xlim(-0.5, groups - 0.5)
     figure.supylabel(f"{_metric_words(study.metric)} {study.at_words()}", fontsize=8)
-    style.legend(figure, panels, 3 if columns > 3 else 2)
+    style.legend(figure, panels, 3 if width > 6 else 2)
     caption = " Dots: single seeds. Hatched: published, with the frames trained on."
     style.footnotes(figure, [bar_caption(study) + caption, *study.all_notes()])
     return figure

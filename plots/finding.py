@@ -45,9 +45,13 @@ def find_runs(
     """
     pattern = _layout_pattern(layout) if layout else None
     found: list[tuple[Place, str]] = []
-    unknown = []
+    unknown: list[Path] = []
+    seen: set[Path] = set()
     for root in dict.fromkeys(Path(root).resolve() for root in roots):
         for folder in _run_folders(root):
+            if folder in seen:  # one root lies in another
+                continue
+            seen.add(folder)
             place, before = _identify(folder, root, pattern)
             if place is None:
                 unknown.append(folder / METRICS)

@@ -78,6 +78,11 @@ class Study:
         return dataclasses.replace(
             self, methods=self.methods[:most], reading_notes=[note, *self.reading_notes])
 
+    def pages(self, tasks: int) -> list[Study]:
+        """Returns the study cut into parts of at most that many tasks."""
+        starts = range(0, len(self.tasks), tasks)
+        return [dataclasses.replace(self, tasks=self.tasks[i : i + tasks]) for i in starts]
+
     def without(self, methods: Collection[str]) -> Study:
         """Returns the study of the other methods."""
         kept = [method for method in self.methods if method not in methods]

@@ -18,6 +18,7 @@ from plots.numbers import short_frames
 
 WIDTH = 7.2  # inches, a page's text width; fonts below are sizes in print
 MOST_METHODS = 12
+MOST_LINES = 12
 
 # Okabe and Ito's palette, without black and yellow; the order keeps neighbours far apart in
 # lightness too, for prints in grey.
@@ -105,11 +106,12 @@ def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
 
 
 def footnotes(figure: Figure, notes: Sequence[str]) -> None:
-    """Writes what the reader must know below the figure."""
+    """Writes what the reader must know below the figure, at most `MOST_LINES` lines of it."""
     if notes:
         characters = int(figure.get_figwidth() * 22)
-        figure.text(0.01, -0.01, textwrap.fill(" ".join(notes), characters), va="top", ha="left",
-                    fontsize=6.5, color="0.25")
+        text = textwrap.fill(" ".join(notes), characters, max_lines=MOST_LINES,
+                             placeholder=" ... (plot.py prints all notes)")
+        figure.text(0.01, -0.01, text, va="top", ha="left", fontsize=6.5, color="0.25")
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:

@@ -79,7 +79,7 @@ def test_two_runs_of_one_name_are_refused(tmp_path):
 
 def test_a_folder_given_twice_counts_once(tmp_path):
     make(tmp_path, "dmc_walker_walk/dreamer/0")
-    places, _ = find_runs([tmp_path, tmp_path / "."])
+    places, _ = find_runs([tmp_path, tmp_path / ".", tmp_path / "dmc_walker_walk"])
     assert len(places) == 1
 
 

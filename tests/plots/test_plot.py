@@ -74,6 +74,16 @@ def test_scores_at_frames_that_not_all_reached(runs, tmp_path, capsys):
     assert "dreamer: no score on 1 of 1 tasks" in capsys.readouterr().err
 
 
+def test_many_tasks_take_several_pages(tmp_path, write_run):
+    for i in range(33):
+        write_run(f"runs/gym_Task{i:02}/mine/0", {1: 1.0, 2: 2.0})
+    out = tmp_path / "out"
+    assert main(["--indir", str(tmp_path / "runs"), "--outdir", str(out), "--formats", "svg",
+                 "--figures", "curves"]) == 0
+    assert {path.name for path in out.iterdir()} == {"curves_1.svg", "curves_2.svg"}
+    assert "Task29" in (out / "curves_1.svg").read_text()
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
