@@ -29,6 +29,7 @@ def lambda_returns(
     Raises:
         ValueError: On differing shapes or a horizon below 2.
     """
+    check_shape("value", value, (None, None))
     n, horizon = value.shape
     check_shape("reward", reward, (n, horizon))
     check_shape("pcont", pcont, (n, horizon))

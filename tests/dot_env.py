@@ -1,0 +1,54 @@
+"""A tiny image task whose best return is known: bring a dot to the middle, and keep it there.
+
+The dot starts far on one side, left or right by the seed. Only the image tells where it is.
+"""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+LENGTH = 10  # steps of an episode
+START, STRIDE, WIDTH = 0.8, 0.2, 0.3
+
+
+class Dot(gymnasium.Env):
+    """Action [1] in [-1, 1] moves the dot by up to STRIDE; observes uint8 [64, 64, 3]."""
+
+    def __init__(self) -> None:
+        self.observation_space = Box(0, 255, (64, 64, 3), np.uint8)
+        self.action_space = Box(-1.0, 1.0, (1,), np.float32)
+        self._place, self._step = 0.0, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._place, self._step = START * self.np_random.choice([-1.0, 1.0]), 0
+        return self._draw(), {}
+
+    def step(self, action):
+        self._place = float(np.clip(self._place + STRIDE * action[0], -1.0, 1.0))
+        self._step += 1
+        return self._draw(), reward_at(self._place), False, self._step == LENGTH, {}
+
+    def _draw(self) -> np.ndarray:
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[:, 31:33, 1] = 120  # where it belongs
+        column = round(24 + 24 * self._place)
+        image[20:44, column : column + 16, 0] = 255
+        return image
+
+
+def reward_at(place: float) -> float:
+    """The reward on arriving at a place: 1 in the middle, next to nothing at the start."""
+    return float(np.exp(-((place / WIDTH) ** 2)))
+
+
+def best_return() -> float:
+    """Straight to the middle at full speed, then rest there."""
+    places = [max(START - STRIDE * step, 0.0) for step in range(1, LENGTH + 1)]
+    return sum(map(reward_at, places))
+
+
+def make() -> Dot:
+    return Dot()

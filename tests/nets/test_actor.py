@@ -1,0 +1,70 @@
+"""The actor's distributions at given outputs of its network."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from dreamer.config import load_config
+from dreamer.nets.actor import Actor
+from dreamer.ops.distributions import StraightThroughOneHot
+
+FEAT = tf.random.stateless_normal([6, 5], [0, 1])
+
+
+def make(distribution: str, actions: int = 3) -> Actor:
+    actor = Actor(
+        actions, distribution=distribution, layers=1, units=4,
+        mean_scale=5.0, init_std=5.0, min_std=1e-4,
+    )  # fmt: skip
+    actor.build((None, 5))
+    return actor
+
+
+def test_published_layers() -> None:
+    section = load_config().section("actor")
+    del section["mode_samples"]
+    actor = Actor(6, **{**section, "distribution": "tanh_normal"})
+    actor.build((None, 230))
+    kernels = [tuple(v.shape) for v in actor.trainable_variables if len(v.shape) == 2]
+    assert kernels == [(230, 400), (400, 400), (400, 400), (400, 400), (400, 12)]
+
+
+def test_tanh_normal_scales_its_mean_and_keeps_its_std_positive() -> None:
+    """Normal(5 tanh(m / 5), softplus(s + inverse_softplus(5)) + 1e-4), squashed."""
+    actor = make("tanh_normal")
+    for scale in (1.0, 30.0):
+        actor.trainable_variables[-1].assign(scale * np.float32([1, -1, 0.5, 0.3, -0.3, -1]))
+        m, s = np.split(actor(FEAT).numpy().astype(np.float64), 2, -1)
+        mean = 5 * np.tanh(m / 5)
+        std = np.logaddexp(0, s + math.log(math.expm1(5))) + 1e-4
+        noise = np.random.default_rng(0).normal(size=(6, 3))
+        action, log_prob = actor.dist(FEAT).from_noise(tf.constant(noise, tf.float32))
+        u = mean + std * noise
+        np.testing.assert_allclose(action, np.tanh(u), rtol=1e-3, atol=1e-4)
+        density = -0.5 * noise**2 - np.log(std) - 0.5 * math.log(2 * math.pi)
+        slope = 2 * (math.log(2) - u - np.logaddexp(0, -2 * u))  # log(1 - tanh(u)^2), stable
+        np.testing.assert_allclose(log_prob, (density - slope).sum(-1), rtol=1e-3, atol=1e-2)
+
+
+def test_initial_std_is_the_one_asked_for() -> None:
+    actor = make("tanh_normal", actions=1)
+    for variable in actor.trainable_variables:
+        variable.assign(tf.zeros_like(variable))
+    quarter = tf.constant([[0.05]])
+    action, _ = actor.dist(FEAT[:1]).from_noise(quarter)
+    np.testing.assert_allclose(action, [[math.tanh(5.0001 * 0.05)]], rtol=1e-4)
+
+
+def test_onehot_takes_the_outputs_as_logits() -> None:
+    actor = make("onehot")
+    dist = actor.dist(FEAT)
+    assert isinstance(dist, StraightThroughOneHot)
+    logits = actor(FEAT).numpy()
+    assert logits.shape == (6, 3)
+    expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    np.testing.assert_allclose(
+        dist.log_prob(tf.one_hot([1] * 6, 3)), expected[:, 1], rtol=1e-4, atol=1e-6
+    )

@@ -1,0 +1,137 @@
+"""MLP against NumPy; the rewritten transposed convolution against Keras's own."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dreamer.nets.layers import MLP, TransposedConv
+
+
+def elu(x: np.ndarray) -> np.ndarray:
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+
+
+def randomize(layer: keras.layers.Layer, seed: int = 0) -> None:
+    """Gives every variable, biases too, values that show."""
+    rng = np.random.default_rng(seed)
+    for variable in layer.variables:
+        variable.assign(rng.normal(0, 0.3, variable.shape).astype(np.float32))
+
+
+def test_mlp_is_dense_elu_and_a_linear_end() -> None:
+    mlp = MLP(2, 5, 3)
+    mlp.build((None, 4))
+    randomize(mlp)
+    w0, b0, w1, b1, w2, b2 = (v.numpy() for v in mlp.variables)
+    assert (w0.shape, w1.shape, w2.shape) == ((4, 5), (5, 5), (5, 3))
+    x = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
+    expected = elu(elu(x @ w0 + b0) @ w1 + b1) @ w2 + b2
+    np.testing.assert_allclose(mlp(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_mlp_without_hidden_layers_is_linear() -> None:
+    mlp = MLP(0, 5, 3)
+    mlp.build((None, 4))
+    assert [tuple(v.shape) for v in mlp.variables] == [(4, 3), (3,)]
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mlp_answers_in_float32(precision: str) -> None:
+    mlp = MLP(1, 5, 3, dtype=keras.DTypePolicy(precision))
+    mlp.build((None, 4))
+    assert mlp(tf.ones([2, 4])).dtype == tf.float32
+    assert all(v.dtype == "float32" for v in mlp.variables)
+
+
+def keras_twin(layer: TransposedConv, filters: int, kernel: int, activation, shape):
+    twin = keras.layers.Conv2DTranspose(filters, kernel, 2, activation=activation)
+    twin.build((None, *shape))
+    for ours, theirs in zip(layer.variables, twin.variables, strict=True):
+        theirs.assign(ours)
+    return twin
+
+
+# The four of the decoder and others: 1x1 inputs are a matrix product, larger ones a convolution.
+@pytest.mark.parametrize("activation", ["relu", None])
+@pytest.mark.parametrize("kernel", [5, 6])
+@pytest.mark.parametrize("shape", [(1, 1, 7), (5, 5, 4), (13, 13, 3), (4, 7, 2), (2, 1, 3)])
+def test_transposed_convolution_is_keras(shape, kernel: int, activation: str | None) -> None:
+    filters, x = 3, tf.random.stateless_normal([2, *shape], [0, 1])
+    layer = TransposedConv(filters, kernel, activation)
+    layer.build((None, *shape))
+    randomize(layer)
+    twin = keras_twin(layer, filters, kernel, activation, shape)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        actual, expected = layer(x), twin(x)
+        direction = tf.random.stateless_normal(expected.shape, [0, 2])
+        ours, theirs = tf.reduce_sum(actual * direction), tf.reduce_sum(expected * direction)
+    height, width = 2 * shape[0] - 2 + kernel, 2 * shape[1] - 2 + kernel
+    assert actual.shape == (2, height, width, filters)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+    for mine, other in zip([x, *layer.variables], [x, *twin.variables], strict=True):
+        mine = mine if mine is x else mine.value
+        other = other if other is x else other.value
+        np.testing.assert_allclose(
+            tape.gradient(ours, mine), tape.gradient(theirs, other), rtol=1e-3, atol=1e-3
+        )
+
+
+def literal_transposed(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Every input pixel adds its kernel to the output at twice its place."""
+    n, h, w, _ = x.shape
+    k, _, filters, _ = kernel.shape
+    out = np.zeros((n, 2 * h - 2 + k, 2 * w - 2 + k, filters))
+    for i in range(h):
+        for j in range(w):
+            for a in range(k):
+                for b in range(k):
+                    out[:, 2 * i + a, 2 * j + b] += x[:, i, j] @ kernel[a, b].T
+    return out + bias
+
+
+@pytest.mark.parametrize("kernel", [5, 6])
+@pytest.mark.parametrize("size", [1, 3])
+def test_transposed_convolution_is_the_literal_sum(size: int, kernel: int) -> None:
+    layer = TransposedConv(2, kernel)
+    layer.build((None, size, size, 3))
+    randomize(layer)
+    x = np.random.default_rng(3).normal(size=(2, size, size, 3)).astype(np.float32)
+    weights, bias = (v.numpy() for v in layer.variables)
+    np.testing.assert_allclose(layer(x), literal_transposed(x, weights, bias), rtol=1e-4, atol=1e-5)
+
+
+def test_transposed_convolution_starts_as_keras_does() -> None:
+    shape = (3, 3, 64)
+    ours, twin = TransposedConv(32, 5), keras.layers.Conv2DTranspose(32, 5, 2)
+    ours.build((None, *shape))
+    twin.build((None, *shape))
+    mine, theirs = ours.kernel.numpy(), twin.kernel.numpy()
+    assert np.abs(mine).max() == pytest.approx(np.abs(theirs).max(), rel=0.01)
+    assert mine.std() == pytest.approx(theirs.std(), rel=0.05)
+    assert not ours.bias.numpy().any()
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_transposed_convolution_in_mixed_precision(precision: str, size: int) -> None:
+    policy = keras.DTypePolicy(precision)
+    low, full = TransposedConv(3, 5, dtype=policy), TransposedConv(3, 5)
+    for layer in (low, full):
+        layer.build((None, size, size, 8))
+        randomize(layer)
+    x = tf.random.stateless_normal([2, size, size, 8], [0, 1])
+    with tf.GradientTape() as tape:
+        result = low(x)
+        loss = tf.reduce_sum(tf.cast(result, tf.float32))
+    assert result.dtype == policy.compute_dtype
+    assert all(np.isfinite(g).all() for g in tape.gradient(loss, low.trainable_variables))
+    np.testing.assert_allclose(tf.cast(result, tf.float32), full(x), rtol=0.05, atol=0.1)
+
+
+def test_other_kernels_are_refused() -> None:
+    with pytest.raises(ValueError, match="kernels of 5 or 6, but got 4"):
+        TransposedConv(3, 4)

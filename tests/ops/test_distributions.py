@@ -1,0 +1,210 @@
+"""Densities against NumPy's change of variables and integration; modes; straight-through."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from dreamer.ops.distributions import (
+    StraightThroughOneHot,
+    TanhNormal,
+    diagonal_normal,
+    inverse_softplus,
+    unit_normal_log_prob,
+)
+
+tfd = tfp.distributions
+SEED = tf.constant([3, 4])
+
+
+def normal_log_prob(x, mean, std):
+    return -0.5 * ((x - mean) / std) ** 2 - np.log(std) - 0.5 * math.log(2 * math.pi)
+
+
+def tanh_normal_log_prob(action, mean, std):
+    """log N(atanh a) - sum log da/du, in float64, with da/du = 1 - a^2."""
+    action = np.asarray(action, np.float64)
+    density = normal_log_prob(np.arctanh(action), mean, std) - np.log(1 - action**2)
+    return density.sum(-1)
+
+
+# ------------------------------------------------------------------- Normals
+
+
+@pytest.mark.parametrize(("shape", "event_ndims"), [((5,), 0), ((5, 3), 1), ((2, 4, 4, 3), 3)])
+def test_unit_normal_is_tfps(shape: tuple[int, ...], event_ndims: int) -> None:
+    target, mean = tf.random.stateless_normal([2, *shape], SEED)
+    expected = tfd.Independent(tfd.Normal(mean, 1.0), event_ndims).log_prob(target)
+    actual = unit_normal_log_prob(target, mean, event_ndims)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    by_hand = normal_log_prob(target.numpy(), mean.numpy(), 1.0)
+    by_hand = by_hand.reshape(*shape[: len(shape) - event_ndims], -1).sum(-1)
+    np.testing.assert_allclose(actual, by_hand, rtol=1e-5)
+
+
+def test_diagonal_normal_sums_over_the_last_axis() -> None:
+    x, mean = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    std = np.float32([0.1, 1.0, 7.0])
+    actual = diagonal_normal(tf.constant(mean), tf.constant(std)).log_prob(x)
+    np.testing.assert_allclose(actual, normal_log_prob(x, mean, std).sum(-1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("x", [1e-3, 1.0, 5.0])
+def test_inverse_softplus(x: float) -> None:
+    assert math.log1p(math.exp(inverse_softplus(x))) == pytest.approx(x)
+
+
+# --------------------------------------------------------------- tanh Normal
+
+
+def test_tanh_normal_density_is_the_change_of_variables() -> None:
+    rng = np.random.default_rng(0)
+    mean, std = rng.normal(size=(6, 3)), rng.uniform(0.2, 2.0, (6, 3))
+    action = rng.uniform(-0.99, 0.99, (6, 3))
+    dist = TanhNormal(tf.constant(mean, tf.float32), tf.constant(std, tf.float32))
+    expected = tanh_normal_log_prob(action, mean, std)
+    np.testing.assert_allclose(dist.log_prob(action.astype(np.float32)), expected, rtol=2e-4)
+
+
+def test_tanh_normal_samples_come_with_their_density() -> None:
+    rng = np.random.default_rng(1)
+    mean, std = rng.normal(size=(6, 3)), rng.uniform(0.2, 1.0, (6, 3))
+    noise = rng.normal(size=(6, 3))
+    dist = TanhNormal(tf.constant(mean, tf.float32), tf.constant(std, tf.float32))
+    action, log_prob = dist.from_noise(tf.constant(noise, tf.float32))
+    np.testing.assert_allclose(action, np.tanh(mean + std * noise), rtol=1e-4, atol=1e-6)
+    expected = tanh_normal_log_prob(np.tanh(mean + std * noise), mean, std)
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(log_prob, dist.log_prob(action), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.5), (0.8, 0.3), (-1.0, 1.0)])
+def test_tanh_normal_density_integrates_to_one(mean: float, std: float) -> None:
+    grid = np.linspace(-0.9999, 0.9999, 40001)
+    dist = TanhNormal(tf.constant([[mean]]), tf.constant([[std]]))
+    density = np.exp(dist.log_prob(tf.constant(grid[:, None], tf.float32)))
+    assert np.trapezoid(density, grid) == pytest.approx(1.0, abs=2e-3)
+
+
+def test_tanh_normal_density_stays_finite_at_the_border() -> None:
+    """The start's std of 5 puts most samples where tanh rounds to one."""
+    dist = TanhNormal(tf.zeros([2, 1]), tf.fill([2, 1], 5.0))
+    action, log_prob = dist.from_noise(tf.constant([[4.0], [-6.0]]))
+    np.testing.assert_array_equal(action, [[1.0], [-1.0]])
+    # log(1 - tanh(u)^2) = 2 (log 2 - |u|) for large u
+    u = np.array([20.0, -30.0])
+    expected = normal_log_prob(u, 0.0, 5.0) - 2 * (math.log(2) - np.abs(u))
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
+    assert np.isfinite(dist.log_prob(action)).all()
+
+
+def test_tanh_normal_is_reparameterised() -> None:
+    mean, std = tf.constant([[0.3, -0.2]]), tf.constant([[0.5, 0.4]])
+    noise = tf.constant([[1.0, -0.5]])
+    with tf.GradientTape() as tape:
+        tape.watch([mean, std])
+        action, _ = TanhNormal(mean, std).from_noise(noise)
+    of_mean, of_std = tape.gradient(action, [mean, std])
+    slope = 1.0 - action.numpy() ** 2
+    np.testing.assert_allclose(of_mean, slope, rtol=1e-5)
+    np.testing.assert_allclose(of_std, slope * noise.numpy(), rtol=1e-5)
+
+
+def test_mode_is_the_densest_draw_of_each_row() -> None:
+    """For a batch of more than one: the TF2 release takes row 0's choice for all."""
+    samples, rng = 50, np.random.default_rng(2)
+    mean, std = rng.normal(size=(6, 2)), rng.uniform(0.3, 1.5, (6, 2))
+    dist = TanhNormal(tf.constant(mean, tf.float32), tf.constant(std, tf.float32))
+    noise = tf.random.stateless_normal([samples, 6, 2], SEED).numpy()
+    expected, choices = [], []
+    for row in range(6):
+        draws = np.tanh(mean[row] + std[row] * noise[:, row])
+        densities = [tanh_normal_log_prob(a, mean[row], std[row]) for a in draws]
+        choices.append(int(np.argmax(densities)))
+        expected.append(draws[choices[-1]])
+    assert len(set(choices)) > 1  # one choice for all would be seen
+    np.testing.assert_allclose(dist.mode(samples, SEED), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_rows_mode_does_not_depend_on_the_other_rows() -> None:
+    mean = tf.random.stateless_normal([5, 2], [1, 1])
+    std = tf.exp(tf.random.stateless_normal([5, 2], [1, 2]))
+    before = TanhNormal(mean, std).mode(20, SEED).numpy()
+    for row in range(5):
+        keep = np.arange(5)[:, None] == row
+        changed = TanhNormal(tf.where(keep, mean, -mean), tf.where(keep, std, 0.1))
+        after = changed.mode(20, SEED).numpy()
+        np.testing.assert_array_equal(after[row], before[row])
+        assert (after[~keep[:, 0]] != before[~keep[:, 0]]).any(-1).all()
+
+
+def test_permuting_rows_permutes_modes() -> None:
+    """With many draws the mode hardly depends on the noise, so rows can trade places."""
+    mean, std = tf.constant([[-1.0], [0.0], [0.7]]), tf.fill([3, 1], 0.3)
+    order = [2, 0, 1]
+    modes = TanhNormal(mean, std).mode(2000, SEED).numpy()
+    permuted = TanhNormal(tf.gather(mean, order), tf.gather(std, order)).mode(2000, SEED).numpy()
+    np.testing.assert_allclose(permuted, modes[order], atol=0.03)
+    # The density's true maximum, on a grid.
+    grid = np.linspace(-0.999, 0.999, 4001)
+    for row in range(3):
+        density = tanh_normal_log_prob(grid[:, None], mean[row].numpy(), 0.3)
+        assert modes[row, 0] == pytest.approx(grid[np.argmax(density)], abs=0.03)
+
+
+# -------------------------------------------------------------------- one-hot
+
+
+def test_onehot_samples_follow_the_probabilities() -> None:
+    logits = tf.constant([0.0, 1.0, -1.0, 2.0])
+    noise = tf.random.stateless_normal([20000, 4], SEED)
+    action, log_prob = StraightThroughOneHot(tf.tile(logits[None], [20000, 1])).from_noise(noise)
+    probs = np.exp(logits) / np.exp(logits).sum()
+    assert set(np.unique(action.numpy().round(5))) == {0.0, 1.0}
+    np.testing.assert_allclose(action.numpy().sum(-1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(action.numpy().mean(0), probs, atol=0.012)
+    chosen = action.numpy().argmax(-1)
+    np.testing.assert_allclose(log_prob, np.log(probs)[chosen], rtol=1e-4)
+
+
+def test_onehot_gradient_is_that_of_the_probabilities() -> None:
+    logits = tf.random.stateless_normal([5, 4], [1, 3])
+    noise = tf.random.stateless_normal([5, 4], SEED)
+    direction = tf.random.stateless_normal([5, 4], [1, 4])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        action, _ = StraightThroughOneHot(logits).from_noise(noise)
+        sampled = tf.reduce_sum(direction * action)
+        plain = tf.reduce_sum(direction * tf.nn.softmax(logits))
+    np.testing.assert_allclose(
+        tape.gradient(sampled, logits), tape.gradient(plain, logits), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_onehot_log_prob_takes_no_gradient_through_the_action() -> None:
+    """What the score function needs: only the density's own parameters move."""
+    logits = tf.constant([[0.2, -0.4, 1.0]])
+    action = tf.constant([[0.0, 1.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch([logits, action])
+        log_prob = StraightThroughOneHot(logits).log_prob(action)
+    of_logits, of_action = tape.gradient(log_prob, [logits, action])
+    assert of_action is None
+    np.testing.assert_allclose(of_logits, action - tf.nn.softmax(logits), rtol=1e-5)
+
+
+def test_onehot_mode_is_the_most_probable_of_each_row() -> None:
+    logits = tf.constant([[0.0, 3.0, 1.0], [5.0, -1.0, 2.0], [0.0, 0.1, 0.2]])
+    expected = [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    np.testing.assert_array_equal(StraightThroughOneHot(logits).mode(100, SEED), expected)
+
+
+def test_onehot_extreme_noise_stays_finite() -> None:
+    dist = StraightThroughOneHot(tf.constant([[0.0, 1.0], [0.0, 1.0]]))
+    action, log_prob = dist.from_noise(tf.constant([[40.0, -40.0], [-40.0, 40.0]]))
+    np.testing.assert_allclose(action, [[1.0, 0.0], [0.0, 1.0]], atol=1e-6)
+    assert np.isfinite(log_prob).all()

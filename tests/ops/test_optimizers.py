@@ -1,0 +1,160 @@
+"""The optimizer against Adam written in NumPy; clipping, refusal and loss scaling."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dreamer.ops.optimizers import GROWTH_INTERVAL, INITIAL_SCALE, Optimizer
+
+RATE, EPS = 1e-2, 1e-7
+
+
+def variables() -> list[keras.Variable]:
+    return [
+        keras.Variable(np.float32([[1.0, -2.0], [3.0, 4.0]]), name="kernel"),
+        keras.Variable(np.float32([0.5, -0.5]), name="bias"),
+    ]
+
+
+def optimizer(targets: list, clip: float = 1e9, scale_loss: bool = False) -> Optimizer:
+    return Optimizer(targets, RATE, EPS, clip, scale_loss, "adam")
+
+
+def gradients(seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=s).astype(np.float32) for s in ((2, 2), (2,))]
+
+
+def adam(weights: list[np.ndarray], steps: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """arXiv 1412.6980, algorithm 1 in the order of its section 2's last remark (epsilon hat)."""
+    weights = [w.astype(np.float64) for w in weights]
+    first, second = [0.0 * w for w in weights], [0.0 * w for w in weights]
+    for t, step in enumerate(steps, 1):
+        rate = RATE * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        for i, g in enumerate(step):
+            first[i] = 0.9 * first[i] + 0.1 * g
+            second[i] = 0.999 * second[i] + 0.001 * g**2
+            weights[i] = weights[i] - rate * first[i] / (np.sqrt(second[i]) + EPS)
+    return weights
+
+
+def values(targets: list) -> list[np.ndarray]:
+    return [v.numpy().copy() for v in targets]
+
+
+def apply(opt: Optimizer, step: list[np.ndarray]) -> dict[str, float]:
+    return {k: float(v) for k, v in opt.apply([tf.constant(g) for g in step]).items()}
+
+
+def test_is_adam() -> None:
+    targets = variables()
+    start, steps = values(targets), [gradients(seed) for seed in range(5)]
+    opt = optimizer(targets)
+    for step in steps:
+        report = apply(opt, step)
+        norm = np.sqrt(sum((g**2).sum() for g in step))
+        assert report == {"grad_norm": pytest.approx(norm, rel=1e-5), "grad_finite": 1.0}
+    for actual, expected in zip(targets, adam(start, steps), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_clips_by_the_global_norm() -> None:
+    """Adam hardly minds a constant factor, so the steps differ in size."""
+    steps = [gradients(0), [100 * g for g in gradients(1)], gradients(2)]
+    clip, clipped = 0.9, []
+    for step in steps:
+        norm = np.sqrt(sum((g**2).sum() for g in step))
+        assert norm > clip
+        clipped.append([g * clip / norm for g in step])
+    targets = variables()
+    start, opt = values(targets), optimizer(targets, clip=clip)
+    norms = [apply(opt, step)["grad_norm"] for step in steps]
+    assert norms[1] > 50 * norms[0]  # the norm before clipping is what is reported
+    for actual, expected in zip(targets, adam(start, clipped), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    loose = variables()
+    opt = optimizer(loose)
+    for step in steps:
+        apply(opt, step)
+    assert not np.allclose(loose[0], targets[0], rtol=1e-4)
+
+
+def test_smaller_gradients_are_left_alone() -> None:
+    some, same = variables(), variables()
+    clipping, free = optimizer(some, clip=100.0), optimizer(same)
+    for seed in range(3):
+        apply(clipping, gradients(seed))
+        apply(free, gradients(seed))
+    np.testing.assert_allclose(some[0], same[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, compiled: bool) -> None:
+    targets = variables()
+    opt = optimizer(targets)
+    step_fn = tf.function(opt.apply) if compiled else opt.apply
+    step_fn([tf.constant(g) for g in gradients(0)])
+    weights, slots = values(targets), {k: v.numpy().copy() for k, v in opt.state.items()}
+    broken = gradients(1)
+    broken[1][0] = bad
+    report = step_fn([tf.constant(g) for g in broken])
+    assert float(report["grad_finite"]) == 0.0
+    for before, after in zip(weights, targets, strict=True):
+        np.testing.assert_array_equal(before, after)
+    for key, value in opt.state.items():
+        np.testing.assert_array_equal(value.numpy(), slots[key], err_msg=key)
+    report = step_fn([tf.constant(g) for g in gradients(2)])
+    assert float(report["grad_finite"]) == 1.0
+    assert not np.array_equal(weights[0], targets[0])
+
+
+def test_state_holds_every_slot_under_its_own_name() -> None:
+    opt = optimizer(variables())
+    shapes = sorted(tuple(v.shape) for v in opt.state.values())
+    # two moments a variable; iterations, learning rate, loss scale and the count of good updates
+    assert shapes == sorted([(2, 2)] * 2 + [(2,)] * 2 + [()] * 4)
+
+
+def test_without_scaling_the_loss_is_itself() -> None:
+    opt = optimizer(variables())
+    assert float(opt.scaled(tf.constant(3.0))) == 3.0
+    apply(opt, [np.full((2, 2), np.nan, np.float32), np.zeros(2, np.float32)])
+    assert float(opt.scale) == 1.0
+
+
+def test_scaled_gradients_step_like_plain_ones() -> None:
+    scaled, plain = variables(), variables()
+    scaling, usual = optimizer(scaled, scale_loss=True), optimizer(plain)
+    assert float(scaling.scaled(tf.constant(2.0))) == 2.0 * INITIAL_SCALE
+    for seed in range(3):
+        a = apply(scaling, [g * INITIAL_SCALE for g in gradients(seed)])
+        b = apply(usual, gradients(seed))
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-6)
+    np.testing.assert_allclose(scaled[0], plain[0], rtol=1e-6)
+
+
+def test_scale_halves_on_overflow_and_doubles_after_good_updates() -> None:
+    opt = optimizer(variables(), scale_loss=True)
+    overflow = [np.full((2, 2), np.inf, np.float32), np.zeros(2, np.float32)]
+    apply(opt, overflow)
+    apply(opt, overflow)
+    assert float(opt.scale) == INITIAL_SCALE / 4 and int(opt.good_updates) == 0
+    opt.good_updates.assign(GROWTH_INTERVAL - 2)
+    apply(opt, gradients(0))
+    assert float(opt.scale) == INITIAL_SCALE / 4
+    apply(opt, gradients(0))
+    assert float(opt.scale) == INITIAL_SCALE / 2 and int(opt.good_updates) == 0
+    opt.good_updates.assign(GROWTH_INTERVAL - 1)
+    apply(opt, overflow)  # starts the count again
+    assert float(opt.scale) == INITIAL_SCALE / 4 and int(opt.good_updates) == 0
+
+
+def test_scale_never_falls_below_one() -> None:
+    opt = optimizer(variables(), scale_loss=True)
+    opt.scale.assign(1.0)
+    apply(opt, [np.full((2, 2), np.nan, np.float32), np.zeros(2, np.float32)])
+    assert float(opt.scale) == 1.0
