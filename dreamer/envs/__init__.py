@@ -18,9 +18,11 @@ def suite_of(task: str) -> str:
     Raises:
         UserError: the name belongs to no suite.
     """
-    if ":" in task and task.partition("_")[0] not in SUITES:
-        return "custom"
     suite, _, name = task.partition("_")
+    place, colon, _ = task.rpartition(":")
+    # gym_package:Name-v0 is Gymnasium's; gym_mine.py:make is a file that happens to be called so.
+    if colon and (suite not in SUITES or place.endswith(".py")):
+        return "custom"
     if suite not in SUITES or not name:
         raise UserError(
             f"unknown suite in task {task!r}{suggest(suite, SUITES)}; tasks are named "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,7 +82,7 @@ class DMC:
         image_size: pixels.
         camera: index; -1 is the usual one: 2 for the quadruped, else 0.
         shadow_size: texels along the shadow map's edge; 0 is the simulator's own (2048). Less is
-            faster in software, and changes pixels.
+            faster in software, and changes pixels (configs/defaults.yaml says how much, per task).
     """
 
     def __init__(
@@ -106,11 +107,12 @@ class DMC:
         self._env.task.random.seed(None)
         self.action_repeat = action_repeat
         self._limit = time_limit or (DEFAULT_LIMIT if domain == "lqr" else 0)
+        own_limit = self._env._step_limit  # dm_control tells it nowhere else; infinite for none
+        self.info: dict[str, str] = {"time_limit": str(self._limit or math.ceil(own_limit))}
         self._frames = 0
         self._over = True
         self._size = image_size
         self._camera = CAMERAS.get(domain, 0) if camera == -1 else camera
-        self.info: dict[str, str] = {}
         self.obs_space: dict[str, Space] = {}
         if image:
             self._start_rendering(shadow_size)

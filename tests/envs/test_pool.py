@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pool_env import PoolEnv
 
+from dreamer.envs import suite_of
 from dreamer.envs.conformance import check_env
 from dreamer.envs.pool import EnvError, EnvPool
 from dreamer.errors import UserError
@@ -101,6 +102,21 @@ def test_users_mistakes_come_back_as_such(task, message):
     with pytest.raises(UserError) as caught:
         EnvPool(task, 1, 60.0, **PLAIN)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("task, suite", [
+    ("dmc_walker_walk", "dmc"), ("gym_package:Name-v0", "gym"), ("gym_ALE/Pong-v5", "gym"),
+    ("package.module:make", "custom"), ("folder/gym_mine.py:make", "custom"),
+    ("gym_mine.py:make", "custom"), ("dmc_mine.py:make", "custom"),
+])  # fmt: skip
+def test_suite_follows_from_the_name(task, suite):
+    assert suite_of(task) == suite
+
+
+@pytest.mark.parametrize("task", ["walker_walk", "dmc", "dmc_", "gym", ""])
+def test_names_of_no_suite(task):
+    with pytest.raises(UserError, match="unknown suite"):
+        suite_of(task)
 
 
 def test_wrong_settings():
