@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from dreamer.collect import Collector, Episode, EpisodeSummary, Policy
 from dreamer.envs.pool import EnvPool
+from dreamer.episodes import save_episode
 
 # Keeps the seeds of evaluation episodes apart from those of training episodes.
 EVAL_SEED_OFFSET = 2**31
@@ -19,10 +21,12 @@ class Evaluation:
 
     Attributes:
         summaries: One an episode, in their order.
-        filmed: The first episodes as collected, [L, ...] each.
+        kept: The first episodes as collected, [L, ...] each; at least one.
+        filmed: Those of them that are to be filmed.
     """
 
     summaries: list[EpisodeSummary]
+    kept: list[Episode]
     filmed: list[Episode]
 
     @property
@@ -49,20 +53,20 @@ class Evaluator:
         pool: Environments of its own.
         seed: The run's seed.
         episodes: How many an evaluation runs.
-        filmed: How many of them it keeps whole.
-        first_episode: Number of the first, for a run that goes on.
+        filmed: How many of them are to be filmed.
+        directory: Where to save all of them; None for nowhere.
 
     Attributes:
         next_episode: Number of the episode that the next evaluation begins with.
     """
 
     def __init__(
-        self, pool: EnvPool, *, seed: int, episodes: int, filmed: int, first_episode: int = 0
+        self, pool: EnvPool, *, seed: int, episodes: int, filmed: int, directory: Path | None = None
     ):
-        self._episodes, self._filmed = episodes, filmed
+        self._episodes, self._filmed, self._directory = episodes, filmed, directory
         self._kept: dict[int, Episode] = {}
         self._pool, self._seed = pool, seed + EVAL_SEED_OFFSET
-        self.next_episode = first_episode
+        self.next_episode = 0
 
     def run(self, policy: Policy) -> Evaluation:
         """One evaluation. An error or an interrupt leaves the next one with the same episodes."""
@@ -70,8 +74,17 @@ class Evaluator:
         collector = Collector(self._pool, self._keep, self._seed, self.next_episode)
         summaries = collector.collect_episodes(policy, self._episodes)
         self.next_episode = collector.next_episode
-        return Evaluation(summaries, [self._kept[k] for k in sorted(self._kept)])
+        kept = [self._kept[k] for k in sorted(self._kept)]
+        return Evaluation(summaries, kept, kept[: self._filmed])
 
     def _keep(self, episode: Episode, number: int) -> None:
-        if number < self.next_episode + self._filmed:
+        # One at least, for open-loop predictions.
+        if number < self.next_episode + max(self._filmed, 1):
             self._kept[number] = episode
+        if self._directory:
+            uid = f"eval{number:08d}"
+            before = list(self._directory.glob(f"*-{uid}-*.npz"))  # of an interrupted evaluation
+            path = save_episode(self._directory, episode, uid)
+            for old in before:
+                if old != path:
+                    old.unlink()

@@ -12,7 +12,9 @@ from dreamer.logger import Logger
 from dreamer.video import open_loop_video, tile
 
 CONTEXT, IMAGINED = 5, 45  # records, as in the paper's figure 5
-_FRAMES_PER_SECOND = 25
+# Of films of episodes, whatever a step of the task lasts: movements can be followed with the eye.
+RECORDS_PER_SECOND = 25
+_OPEN_LOOP_RECORDS_PER_SECOND = 10  # slow enough to compare truth and model
 
 
 def image_keys(arrays: Episode) -> list[str]:
@@ -20,21 +22,16 @@ def image_keys(arrays: Episode) -> list[str]:
     return [k for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim >= 4]
 
 
-def film_evaluation(
-    logger: Logger, episodes: Sequence[Episode], step: int, action_repeat: int
-) -> None:
-    """Writes the films of whole episodes, side by side, at the speed the agent acts."""
-    del action_repeat
+def film_evaluation(logger: Logger, episodes: Sequence[Episode], step: int) -> None:
+    """Writes the films of whole episodes, side by side."""
     if not episodes:
         return
     for key in image_keys(episodes[0]):
         name = "eval/policy" if key == "image" else f"eval/policy_{key}"
-        logger.video(name, tile([e[key] for e in episodes]), step, _FRAMES_PER_SECOND)
+        logger.video(name, tile([e[key] for e in episodes]), step, RECORDS_PER_SECOND)
 
 
-def film_open_loop(
-    logger: Logger, agent: Agent, episodes: Sequence[Episode], step: int
-) -> None:
+def film_open_loop(logger: Logger, agent: Agent, episodes: Sequence[Episode], step: int) -> None:
     """Writes open-loop predictions on held-out episodes: truth, model and error, and their errors.
 
     The model sees CONTEXT records and imagines up to IMAGINED more from the actions alone.
@@ -52,7 +49,7 @@ def film_open_loop(
         shown = ((difference + 255) // 2).astype(np.uint8)  # grey where they agree
         logger.scalars({f"open_loop/{name}_error": float(np.abs(difference[:, CONTEXT:]).mean())})
         film = open_loop_video(truth, model, shown, CONTEXT)
-        logger.video(f"open_loop/{name}", film, step, 10)
+        logger.video(f"open_loop/{name}", film, step, _OPEN_LOOP_RECORDS_PER_SECOND)
 
 
 def held_out_batch(episodes: Sequence[Episode], length: int) -> dict[str, np.ndarray]:

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import os
+import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dreamer.cli import parse_args, run_main
 from dreamer.config import Config
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from dreamer.logger import Logger
 
 AGENT_SECTIONS = (
-    "encoder decoder rssm reward discount value actor loss behavior optimizer explore".split()
+    *("encoder", "decoder", "rssm", "reward", "discount", "value", "actor"),
+    *("loss", "behavior", "optimizer", "explore"),
 )
 
 
@@ -53,6 +54,9 @@ def main(argv: Sequence[str]) -> int:
     except StopRequested as stop:
         print(f"{stop}; the run is saved, the same command goes on with it")
         return stop.status
+    except KeyboardInterrupt:
+        print("interrupted at once; the same command goes on from the last checkpoint, if any")
+        return 128 + signal.SIGINT
     print(f"done: {result.step} steps, {result.updates} updates, in {result.path}")
     return 0
 
@@ -68,14 +72,16 @@ def train(config: Config) -> Result:
         UserError: For what the user can mend.
         dreamer.interrupt.StopRequested: After SIGINT or SIGTERM, with the run saved.
     """
+    from dreamer.device import prepare_tensorflow
     from dreamer.interrupt import Interrupt
     from dreamer.rundir import RunDir
 
     with ExitStack() as stack:
-        pool, eval_pool = make_pools(config, stack)
+        pool = stack.enter_context(make_pool(config, config.envs.amount))
+        eval_pool = stack.enter_context(make_pool(config, config.eval.amount))
         check_batch_length(config, pool)
         rundir = stack.enter_context(RunDir.open(config))
-        prepare_tensorflow(config)
+        prepare_tensorflow(config.deterministic)
         logger = stack.enter_context(make_logger(config, rundir.path))
         for note in rundir.notes:
             logger.message(note)
@@ -89,39 +95,24 @@ def train(config: Config) -> Result:
         return Result(rundir.path, trainer.step, trainer.update, trainer.last_return)
 
 
-def make_pools(config: Config, stack: ExitStack) -> tuple[EnvPool, EnvPool]:
-    """Environments that collect, and others that evaluate; `stack` closes them."""
+def make_pool(config: Config, amount: int) -> EnvPool:
+    """That many environments of the config's task, each in a process of its own."""
     from dreamer.envs.pool import EnvPool
 
-    settings = config.section("envs")
-    amount = settings.pop("amount")
-    pool = stack.enter_context(EnvPool(config.task, amount, **settings))
-    eval_pool = stack.enter_context(EnvPool(config.task, config.eval.amount, **settings))
-    return pool, eval_pool
+    settings: dict[str, Any] = {**config.section("envs"), "amount": amount}
+    return EnvPool(config.task, **settings)
 
 
 def check_batch_length(config: Config, pool: EnvPool) -> None:
     """Refuses sequences longer than any episode of the task can be."""
     limit = config.envs.time_limit or int(pool.info.get("time_limit", 0))
-    longest = limit // pool.action_repeat + 1
+    longest = -(-limit // pool.action_repeat) + 1
     if limit and config.train.batch_length > longest:
         raise UserError(
             f"train.batch_length is {config.train.batch_length}, but an episode of {config.task} "
             f"has at most {longest} records ({limit} steps, {pool.action_repeat} a record); "
             f"choose at most {longest}"
         )
-
-
-def prepare_tensorflow(config: Config) -> None:
-    """Imports TensorFlow quietly and sets the device up."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
-    for gpu in tf.config.list_physical_devices("GPU"):
-        # Several trials, and EGL, share a card: take what is needed, not all there is.
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
 
 
 def make_logger(config: Config, path: Path) -> Logger:
@@ -168,7 +159,11 @@ def make_trainer(config: Config, rundir, agent: Agent, pool, eval_pool, logger, 
         act_space=pool.act_space,
     )
     evaluator = Evaluator(
-        eval_pool, seed=config.seed, episodes=config.eval.episodes, filmed=config.eval.videos
+        eval_pool,
+        seed=config.seed,
+        episodes=config.eval.episodes,
+        filmed=config.eval.videos,
+        directory=rundir.eval_episodes if config.eval.save_episodes else None,
     )
     t = config.train
     schedule = UpdateSchedule(t.prefill, t.pretrain, t.every, t.updates)
@@ -197,20 +192,15 @@ def make_trainer(config: Config, rundir, agent: Agent, pool, eval_pool, logger, 
 
 def describe(logger: Logger, config: Config, agent: Agent, pool: EnvPool) -> None:
     """Says what runs on what."""
-    import tensorflow as tf
+    from dreamer.device import describe_device
 
-    gpus = tf.config.list_physical_devices("GPU")
-    device = "no GPU found, so this runs on the CPU"
-    if gpus:
-        details = tf.config.experimental.get_device_details(gpus[0])
-        device = f"GPU: {details.get('device_name', gpus[0].name)}"
-    logger.message(f"{device}; precision {agent.precision}")
+    logger.message(f"{describe_device()}; precision {agent.precision}")
     if pool.info:
         logger.message("environment: " + ", ".join(f"{k} {v}" for k, v in pool.info.items()))
-    model = agent.world_model
+    model, actions = agent.world_model, pool.act_space
     logger.message(
         f"encoder takes {', '.join(model.inputs)}; decoder predicts {', '.join(model.targets)}; "
-        f"actions {pool.act_space.shape[0]} {'one-hot' if pool.act_space.discrete else 'continuous'}"
+        f"actions {actions.shape[0]} {'one-hot' if actions.discrete else 'continuous'}"
     )
 
 

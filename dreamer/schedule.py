@@ -31,21 +31,14 @@ class UpdateSchedule:
         return self.pretrain + (step - self.prefill) * self.updates // self.every
 
 
-class Every:
-    """Tells once for every multiple of an interval, and at the first call.
+def is_due(interval: int, step: int, last: int | None) -> bool:
+    """Whether something that belongs at every multiple of an interval is to be done at `step`.
 
     Args:
         interval: In steps; 0 for never.
-        last: The step it last told at, or None; a resumed run passes its own.
+        step: Now.
+        last: The step at which it was last done; None if never, which makes it due at once.
     """
-
-    def __init__(self, interval: int, last: int | None = None):
-        self._interval, self._last = interval, last
-
-    def __call__(self, step: int) -> bool:
-        if not self._interval:
-            return False
-        if self._last is not None and step // self._interval <= self._last // self._interval:
-            return False
-        self._last = step
-        return True
+    if not interval:
+        return False
+    return last is None or step // interval > last // interval

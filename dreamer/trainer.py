@@ -1,4 +1,4 @@
-"""The loop: prefill, collect, update at a fixed ratio, evaluate, log, save; and go on after a stop."""
+"""The loop: prefill, collect, update at a fixed ratio, evaluate, log, save; resume after a stop."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from dreamer.agent import Agent
-from dreamer.checkpoint import Checkpoints
+from dreamer.checkpoint import Checkpoint, Checkpoints
 from dreamer.collect import Collector, Episode, random_policy
 from dreamer.envs.pool import EnvPool
+from dreamer.errors import UserError
 from dreamer.evaluation import Evaluator
 from dreamer.films import film_evaluation, film_open_loop
 from dreamer.interrupt import Interrupt, StopRequested
 from dreamer.logger import Logger
 from dreamer.replay import Replay
-from dreamer.schedule import Every, UpdateSchedule
+from dreamer.schedule import UpdateSchedule, is_due
 
+# What every checkpoint counts, beside the agent's arrays.
+_COUNTS = ("agent_steps", "update", "next_episode", "eval_episode", "wall_time")
 _TIMED_UPDATES = 5  # after the first, which also traces; they tell what the run will cost
 
 
@@ -84,9 +88,8 @@ class Trainer:
         self._agent_steps_before = 0  # by earlier processes of this run
         self._collector = Collector(pool, self._take_in, seed)
         self._intervals = intervals
-        self._log, self._evaluate = Every(intervals.log), Every(intervals.evaluate)
-        self._film, self._save_due = Every(intervals.film), Every(intervals.save)
-        self._evaluated_at: int | None = None
+        # The step at which each was last done, by the name of its interval.
+        self._done: dict[str, int | None] = dict.fromkeys(vars(intervals))
         self._frames_per_second = 0.0
 
     @property
@@ -108,27 +111,31 @@ class Trainer:
         updates that are then due are made up for.
         """
         checkpoint = self._checkpoints.load_latest()
-        counts = {"agent_steps": 0, "update": 0, "next_episode": 0, "eval_episode": 0}
-        wall_time = 0.0
-        if checkpoint:
-            self._agent.load_arrays(checkpoint.arrays)
-            counts = {key: int(checkpoint.state[key]) for key in counts}
-            wall_time = float(checkpoint.state["wall_time"])
-            step = checkpoint.step
-            self._log = Every(self._intervals.log, step)
-            self._evaluate = Every(self._intervals.evaluate, step)
-            self._film = Every(self._intervals.film, step)
-            self._save_due = Every(self._intervals.save, step)
+        counts = self._load(checkpoint) if checkpoint else dict.fromkeys(_COUNTS, 0)
         self.update = counts["update"]
         self._evaluator.next_episode = counts["eval_episode"]
         own = self._own_episodes()
         collected = sum(length - 1 for length in own.values())
         self._agent_steps_before = max(counts["agent_steps"], collected)
-        following = max(own, default=-1) + 1
-        first = max(counts["next_episode"], following)
+        first = max(counts["next_episode"], max(own, default=-1) + 1)
         self._collector = Collector(self._pool, self._take_in, self._seed, first)
-        self._logger.resume(checkpoint.step if checkpoint else 0, wall_time)
+        self._logger.resume(checkpoint.step if checkpoint else 0, counts["wall_time"])
         return checkpoint is not None or bool(own)
+
+    def _load(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Puts the agent back, and returns what the checkpoint counted."""
+        try:
+            self._agent.load_arrays(checkpoint.arrays)
+            counts = {key: checkpoint.state[key] for key in _COUNTS}
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"checkpoint {checkpoint.path} is not one of this run's ({error}); move it away "
+                "to go on without it"
+            ) from error
+        done = checkpoint.state.get("done", {})
+        self._done = {name: done.get(name) for name in self._done}
+        self.last_return = checkpoint.state.get("last_return")
+        return counts
 
     def run(self) -> None:
         """Trains to the end.
@@ -195,36 +202,46 @@ class Trainer:
     # --------------------------------------------------------------- reports
 
     def _report(self, final: bool = False) -> None:
-        if self._evaluate(self.step) or (final and self._evaluated_at != self.step):
+        """One line of metrics at most, in which an evaluation's results stand with the rest."""
+        if self._due("evaluate") or (final and self._done["evaluate"] != self.step):
             self._run_evaluation()
-        if self._log(self.step) or final:
             self._write()
-        if self._save_due(self.step):
+        elif self._due("log") or (final and self._done["log"] != self.step):
+            self._write()
+        if self._due("save") and not final:
             self._save()
+
+    def _due(self, what: str) -> bool:
+        return is_due(getattr(self._intervals, what), self.step, self._done[what])
 
     def _run_evaluation(self) -> None:
         start = time.monotonic()
         evaluation = self._evaluator.run(self._interrupt.guard(self._policy("eval")))
-        self.last_return, self._evaluated_at = evaluation.scalars()["eval/return"], self.step
+        self.last_return = evaluation.scalars()["eval/return"]
         self._logger.scalars(evaluation.scalars())
         self._logger.scalars({"eval/seconds": time.monotonic() - start})
-        film_evaluation(self._logger, evaluation.filmed, self.step, self._pool.action_repeat)
-        if self._film(self.step):
-            film_open_loop(self._logger, self._agent, evaluation.filmed, self.step)
-        self._write()
+        film_evaluation(self._logger, evaluation.filmed, self.step)
+        if self._due("film"):
+            film_open_loop(self._logger, self._agent, evaluation.kept, self.step)
+            self._done["film"] = self.step
+        self._done["evaluate"] = self.step
 
     def _write(self) -> None:
         self._logger.write(
             self.step, agent_steps=self.agent_steps, updates=self.update, episodes=len(self._replay)
         )
+        self._done["log"] = self.step
 
     def _save(self) -> None:
+        self._done["save"] = self.step
         state = {
             "agent_steps": self.agent_steps,
             "update": self.update,
             "next_episode": self._collector.next_episode,
             "eval_episode": self._evaluator.next_episode,
             "wall_time": self._logger.wall_time,
+            "done": self._done,
+            "last_return": self.last_return,
         }
         self._checkpoints.save(self.step, self._agent.state_arrays(), state)
 

@@ -34,9 +34,11 @@ def matching_keys(part: str, pattern: str, shapes: Mapping[str, tuple]) -> dict[
     if not chosen:
         raise UserError(f"{part}.keys {pattern!r} matches none of {', '.join(sorted(shapes))}")
     for key, shape in chosen.items():
-        if len(shape) != 1 and tuple(shape[:2]) != (64, 64):
+        is_image = len(shape) == 3 and tuple(shape[:2]) == (64, 64)
+        if len(shape) != 1 and not is_image:
             raise UserError(
-                f"{part} takes images of 64x64 and vectors, but {key} has shape {list(shape)}; "
+                f"{part} takes images [64, 64, channels] and vectors, but {key} has shape "
+                f"{list(shape)}; "
                 f"choose other observations with {part}.keys or set envs.image_size to 64"
             )
     return chosen

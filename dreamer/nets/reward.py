@@ -26,6 +26,6 @@ class Reward(MLP):
     def call(self, feat: tf.Tensor) -> tf.Tensor:
         return tf.squeeze(super().call(feat), -1)
 
-    def dist(self, feat: tf.Tensor) -> tfd.Distribution:
+    def dist(self, feat: tf.Tensor) -> tfp.distributions.Distribution:
         """Normal(mean, 1) with batch shape [N]."""
         return tfd.Normal(self(feat), 1.0)

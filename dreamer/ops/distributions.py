@@ -14,7 +14,7 @@ tfd = tfp.distributions
 tfb = tfp.bijectors
 
 
-def diagonal_normal(mean: tf.Tensor, std: tf.Tensor) -> tfd.Distribution:
+def diagonal_normal(mean: tf.Tensor, std: tf.Tensor) -> tfp.distributions.Distribution:
     """Normal with independent components, one event over the last axis."""
     return tfd.Independent(tfd.Normal(mean, std), 1)
 
