@@ -37,9 +37,8 @@ def matching_keys(part: str, pattern: str, shapes: Mapping[str, tuple]) -> dict[
         is_image = len(shape) == 3 and tuple(shape[:2]) == (64, 64)
         if len(shape) != 1 and not is_image:
             raise UserError(
-                f"{part} takes images [64, 64, channels] and vectors, but {key} has shape "
-                f"{list(shape)}; "
-                f"choose other observations with {part}.keys or set envs.image_size to 64"
+                f"{part} takes images [64, 64, channels] and vectors [size], but {key} has shape "
+                f"{list(shape)}; choose other observations with {part}.keys"
             )
     return chosen
 
@@ -103,9 +102,9 @@ class WorldModel(keras.layers.Layer):
 
     def preprocess(self, obs: Mapping[str, tf.Tensor]) -> Tensors:
         """uint8 images to float32 in [-0.5, 0.5]; everything else to float32."""
+        floats = {k: tf.cast(v, tf.float32) for k, v in obs.items()}
         return {
-            k: tf.cast(v, tf.float32) / 255.0 - 0.5 if v.dtype == tf.uint8 else tf.cast(v, tf.float32)
-            for k, v in obs.items()
+            k: v / 255.0 - 0.5 if obs[k].dtype == tf.uint8 else v for k, v in floats.items()
         }
 
     def embed(self, obs: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -168,8 +167,8 @@ class WorldModel(keras.layers.Layer):
             under "reward" those of the reward [B, T].
         """
         obs = self.preprocess({k: batch[k] for k in {**self.inputs, **self.targets}})
-        seen = {k: v[:, :context] for k, v in batch.items()}
-        post, _ = self.observe(seen, {k: v[:, :context] for k, v in obs.items()}, noise[:, :context])
+        seen, seen_obs = ({k: v[:, :context] for k, v in x.items()} for x in (batch, obs))
+        post, _ = self.observe(seen, seen_obs, noise[:, :context])
         state = {k: v[:, -1] for k, v in post.items()}
         feats = [self.rssm.feat(post)]
         for t in range(context, batch["action"].shape[1]):

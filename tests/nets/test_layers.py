@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dreamer.nets.layers import MLP, TransposedConv
+from dreamer.nets.layers import MLP, TransposedConv, interleave
 
 
 def elu(x: np.ndarray) -> np.ndarray:
@@ -54,12 +54,15 @@ def keras_twin(layer: TransposedConv, filters: int, kernel: int, activation, sha
     return twin
 
 
-# The four of the decoder and others: 1x1 inputs are a matrix product, larger ones a convolution.
+# The decoder's shapes and others, with few filters and with many: each way it is computed.
 @pytest.mark.parametrize("activation", ["relu", None])
 @pytest.mark.parametrize("kernel", [5, 6])
 @pytest.mark.parametrize("shape", [(1, 1, 7), (5, 5, 4), (13, 13, 3), (4, 7, 2), (2, 1, 3)])
-def test_transposed_convolution_is_keras(shape, kernel: int, activation: str | None) -> None:
-    filters, x = 3, tf.random.stateless_normal([2, *shape], [0, 1])
+@pytest.mark.parametrize("filters", [3, 16])
+def test_transposed_convolution_is_keras(
+    filters: int, shape: tuple[int, ...], kernel: int, activation: str | None
+) -> None:
+    x = tf.random.stateless_normal([2, *shape], [0, 1])
     layer = TransposedConv(filters, kernel, activation)
     layer.build((None, *shape))
     randomize(layer)
@@ -94,9 +97,10 @@ def literal_transposed(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> n
 
 
 @pytest.mark.parametrize("kernel", [5, 6])
+@pytest.mark.parametrize("filters", [2, 16])
 @pytest.mark.parametrize("size", [1, 3])
-def test_transposed_convolution_is_the_literal_sum(size: int, kernel: int) -> None:
-    layer = TransposedConv(2, kernel)
+def test_transposed_convolution_is_the_literal_sum(size: int, filters: int, kernel: int) -> None:
+    layer = TransposedConv(filters, kernel)
     layer.build((None, size, size, 3))
     randomize(layer)
     x = np.random.default_rng(3).normal(size=(2, size, size, 3)).astype(np.float32)
@@ -115,11 +119,19 @@ def test_transposed_convolution_starts_as_keras_does() -> None:
     assert not ours.bias.numpy().any()
 
 
+def test_interleaving_is_depth_to_space() -> None:
+    x = tf.random.stateless_normal([2, 3, 4, 12], [0, 1])
+    np.testing.assert_array_equal(interleave(x), tf.nn.depth_to_space(x, 2))
+
+
+@pytest.mark.parametrize("filters", [3, 16])
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_transposed_convolution_in_mixed_precision(precision: str, size: int) -> None:
+def test_transposed_convolution_in_mixed_precision(
+    precision: str, size: int, filters: int
+) -> None:
     policy = keras.DTypePolicy(precision)
-    low, full = TransposedConv(3, 5, dtype=policy), TransposedConv(3, 5)
+    low, full = TransposedConv(filters, 5, dtype=policy), TransposedConv(filters, 5)
     for layer in (low, full):
         layer.build((None, size, size, 8))
         randomize(layer)

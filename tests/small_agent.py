@@ -1,0 +1,82 @@
+"""Tiny agents and batches of random records, for tests of learning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dreamer.agent import Agent
+from dreamer.config import load_config
+from dreamer.envs.spec import Space
+from dreamer.run import make_agent as agent_of
+
+IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
+VECTORS = {
+    "joints": Space((4,), np.dtype(np.float32)),
+    "speed": Space((1,), np.dtype(np.float32)),
+}
+CONTINUOUS = Space((2,), np.dtype(np.float32), -1.0, 1.0)
+ONEHOT = Space((3,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+
+
+def make_agent(
+    obs_space: Mapping[str, Space] = VECTORS,
+    act_space: Space = CONTINUOUS,
+    *,
+    precision: str = "float32",
+    seed: int = 0,
+    **overrides: Any,
+) -> Agent:
+    """An agent of the debug preset's size; without a discount head.
+
+    Args:
+        obs_space, act_space: What it observes and does.
+        precision: Of the networks.
+        seed: Of its weights and noise.
+        overrides: Config values, `loss__free_nats=0.0` for the key loss.free_nats.
+    """
+    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+    fixed = {"discount.enabled": False, "jit": "off", "precision": precision, "seed": seed}
+    config = load_config("debug", task="small:agent", overrides={**fixed, **dotted})
+    return agent_of(config, obs_space, act_space)
+
+
+def make_batch(
+    obs_space: Mapping[str, Space] = VECTORS,
+    act_space: Space = CONTINUOUS,
+    size: int = 3,
+    length: int = 6,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Random records [size, length, ...]; row 1 begins a new episode in the middle."""
+    rng = np.random.default_rng(seed)
+
+    def draw(space: Space) -> np.ndarray:
+        rows = [[space.sample(rng) for _ in range(length)] for _ in range(size)]
+        return np.array(rows, space.dtype)
+
+    batch = {key: draw(space) for key, space in obs_space.items()}
+    batch["action"] = draw(act_space)
+    batch["reward"] = rng.normal(size=(size, length)).astype(np.float32)
+    is_last, is_first = np.zeros((2, size, length), bool)
+    is_first[0, 0] = is_first[1, length // 2] = is_last[1, length // 2 - 1] = True
+    batch |= {"is_first": is_first, "is_last": is_last, "is_terminal": is_last.copy()}
+    batch["cont"] = 1.0 - is_last.astype(np.float32)
+    for row, t in np.argwhere(is_first):
+        batch["action"][row, t], batch["reward"][row, t] = 0.0, 0.0
+    return batch
+
+
+def make_records(
+    obs_space: Mapping[str, Space] = VECTORS, count: int = 4, seed: int = 0, first: bool = False
+) -> dict[str, np.ndarray]:
+    """Random records [count, ...] as a policy takes them."""
+    rng = np.random.default_rng(seed)
+    records = {k: np.stack([s.sample(rng) for _ in range(count)]) for k, s in obs_space.items()}
+    flags = {"is_last": np.zeros(count, bool), "is_terminal": np.zeros(count, bool)}
+    return {
+        **records, **flags, "is_first": np.full(count, first),
+        "reward": np.zeros(count, np.float32), "cont": np.ones(count, np.float32),
+    }  # fmt: skip
