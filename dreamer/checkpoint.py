@@ -140,6 +140,25 @@ class Checkpoints:
             )
         return None
 
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Checkpoint:
+        """The checkpoint in the folder `path`.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        folder = Path(path).expanduser()
+        name = _NAME.fullmatch(folder.absolute().name)
+        if not name or not folder.is_dir():
+            raise UserError(
+                f"{path} is no checkpoint; expected a folder like "
+                "runs/dmc_walker_walk/dreamer/0/checkpoints/000000010000"
+            )
+        try:
+            return _read(int(name[1]), folder)
+        except _DamagedError as error:
+            raise UserError(f"checkpoint {path} is damaged ({error}); choose another") from error
+
     def _listed(self) -> list[tuple[int, Path]]:
         """Steps and paths, newest first; of one step the one that was being replaced comes last."""
         if not self.directory.is_dir():

@@ -1,0 +1,226 @@
+"""Evaluation of a trained agent: mean return and its spread, as text, JSON and video.
+
+    python -m dreamer.evaluate --run runs/dmc_walker_walk/dreamer/0 --episodes 10 --video out.gif
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreamer.cli import CommandLine, Option, run_main
+from dreamer.errors import UserError
+
+if TYPE_CHECKING:
+    from dreamer.checkpoint import Checkpoint
+    from dreamer.config import Config
+    from dreamer.envs.pool import EnvPool
+    from dreamer.evaluation import Evaluation
+    from dreamer.rundir import RunDir
+
+COMMAND_LINE = CommandLine(
+    "python -m dreamer.evaluate",
+    "Runs episodes with a trained agent: the actor's mode, no exploration, starts of their own.",
+    (
+        Option("run", "", "The run's directory.", required=True),
+        Option("episodes", 10, "How many episodes.", low=1),
+        Option("video", "", "Where to write a film of them: a name ending in .gif or .mp4."),
+        Option("filmed", 4, "How many of the episodes the film shows, side by side.", low=1),
+        Option("json", "", "Where to write the results as JSON."),
+        Option("seed", -1, "Seed of the episodes' starts; -1: the run's.", low=-1),
+        Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
+    ),
+    takes_config=False,
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation came to, and of what.
+
+    Attributes:
+        run, checkpoint: Folders.
+        task: Name of the task.
+        step: Environment frames the agent has been trained for.
+        seed: Of the episodes.
+        evaluation: The episodes.
+    """
+
+    run: Path
+    checkpoint: Path
+    task: str
+    step: int
+    seed: int
+    evaluation: Evaluation
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the films, as JSON's types; returns under eval/... as in metrics.jsonl."""
+        return {
+            "run": str(self.run),
+            "checkpoint": str(self.checkpoint),
+            "task": self.task,
+            "step": self.step,
+            "seed": self.seed,
+            **self.evaluation.scalars(),
+            "episodes": [asdict(summary) for summary in self.evaluation.summaries],
+        }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the command line, evaluates, prints and writes; returns the exit status."""
+    options = COMMAND_LINE.parse(argv).options
+    video, report = options["video"], options["json"]
+    check_outputs(video, report)
+    filmed = min(options["filmed"], options["episodes"]) if video else 0
+    result = evaluate(
+        options["run"],
+        episodes=options["episodes"],
+        filmed=filmed,
+        seed=None if options["seed"] < 0 else options["seed"],
+        checkpoint=options["checkpoint"] or None,
+    )
+    print(as_text(result))
+    if report:
+        write_json(result, report)
+    if video:
+        write_film(result.evaluation, video)
+    return 0
+
+
+def evaluate(
+    run: str | os.PathLike[str],
+    *,
+    episodes: int = 10,
+    filmed: int = 0,
+    seed: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Result:
+    """Runs episodes with the agent of a run, which may be training meanwhile.
+
+    Args:
+        run: The run's directory.
+        episodes: How many.
+        filmed: How many of them to keep for a film; the task must have images then.
+        seed: Of the episodes; None for the run's.
+        checkpoint: Its folder; None for the newest sound one.
+    Raises:
+        UserError: No run or no sound checkpoint there, or no images to film.
+    """
+    from dreamer.run import make_pool
+    from dreamer.rundir import RunDir
+
+    rundir, config = RunDir.load(run)
+    chosen = load_checkpoint(rundir, checkpoint)
+    seed = config.seed if seed is None else seed
+    with make_pool(config, config.eval.amount) as pool:
+        if filmed and not image_keys_of(pool):
+            raise UserError(
+                f"{run} learns without images, so there is nothing to film; leave --video out"
+            )
+        evaluation = run_episodes(config, pool, chosen, episodes, filmed, seed)
+    return Result(rundir.path, chosen.path, config.task, chosen.step, seed, evaluation)
+
+
+def load_checkpoint(rundir: RunDir, path: str | os.PathLike[str] | None) -> Checkpoint:
+    """The checkpoint in `path`, or the run's newest sound one; damaged ones are named."""
+    from dreamer.checkpoint import Checkpoints
+
+    if path:
+        return Checkpoints.load(path)
+    with warnings.catch_warnings(record=True) as damaged:
+        warnings.simplefilter("always")
+        checkpoint = Checkpoints(rundir.checkpoints).load_latest()
+    for warning in damaged:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    if checkpoint is None:
+        raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the prefill")
+    return checkpoint
+
+
+def run_episodes(
+    config: Config, pool: EnvPool, checkpoint: Checkpoint, episodes: int, filmed: int, seed: int
+) -> Evaluation:
+    """An evaluation by the agent that a checkpoint holds."""
+    from dreamer.device import prepare_tensorflow
+    from dreamer.evaluation import Evaluator
+    from dreamer.run import make_agent
+
+    prepare_tensorflow(config.deterministic)
+    agent = make_agent(config, pool.obs_space, pool.act_space)
+    try:
+        agent.load_arrays(checkpoint.arrays)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"checkpoint {checkpoint.path} does not fit this run's agent ({error})"
+        ) from error
+    evaluator = Evaluator(pool, seed=seed, episodes=episodes, filmed=filmed)
+    return evaluator.run(lambda records, state: agent.policy(records, state, "eval"))
+
+
+def check_outputs(video: str, report: str) -> None:
+    """Refuses what could not be written, before any episode is run."""
+    if video and not video.lower().endswith((".gif", ".mp4")):
+        raise UserError(f"--video is {video}; expected a name that ends in .gif or .mp4")
+    if video.lower().endswith(".mp4") and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError(
+            f"--video is {video}; MP4 files need ffmpeg: pip install imageio-ffmpeg, or end the "
+            "name in .gif"
+        )
+    for name, path in (("video", video), ("json", report)):
+        if not path:
+            continue
+        folder = Path(path).absolute().parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK) or Path(path).is_dir():
+            raise UserError(f"--{name} is {path}; expected a file in a folder that can be written")
+
+
+def image_keys_of(pool: EnvPool) -> list[str]:
+    """Names of the observations that are images; the one called image first."""
+    keys = [key for key, space in pool.obs_space.items() if len(space.shape) == 3]
+    return sorted(keys, key=lambda key: key != "image")
+
+
+def as_text(result: Result) -> str:
+    """A line an episode, and one of mean and standard deviation."""
+    lines = [f"{result.task} after {result.step:,} steps, checkpoint {result.checkpoint}"]
+    for summary in result.evaluation.summaries:
+        ending = "ended by the task" if summary.terminal else "at the time limit"
+        lines.append(
+            f"episode {summary.number}: return {summary.episode_return:.1f} in {summary.steps} "
+            f"steps, {ending}"
+        )
+    scalars = result.evaluation.scalars()
+    lines.append(
+        f"return {scalars['eval/return']:.1f} +- {scalars['eval/return_std']:.1f} over "
+        f"{len(lines) - 1} episodes (mean and standard deviation)"
+    )
+    return "\n".join(lines)
+
+
+def write_json(result: Result, path: str) -> None:
+    """Writes the results; numbers that JSON does not know cannot occur in them."""
+    from dreamer.files import atomic_write
+
+    with atomic_write(path) as file:
+        file.write(json.dumps(result.as_json(), indent=1, allow_nan=False).encode() + b"\n")
+
+
+def write_film(evaluation: Evaluation, path: str) -> None:
+    """Writes the filmed episodes side by side."""
+    from dreamer.films import RECORDS_PER_SECOND, image_keys
+    from dreamer.video import tile, write_video
+
+    keys = image_keys(evaluation.filmed[0])
+    key = "image" if "image" in keys else keys[0]
+    write_video(path, tile([episode[key] for episode in evaluation.filmed]), RECORDS_PER_SECOND)
+
+
+if __name__ == "__main__":
+    run_main(main)
