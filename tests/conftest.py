@@ -1,7 +1,61 @@
-"""Keeps TensorFlow quiet in tests; set here, before any test imports it."""
+"""Keeps TensorFlow quiet in tests; set here, before any test imports it. And a run to look at."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import whole_runs
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# No `if __name__ == "__main__"`: nothing may need one, since no process imports the script anew.
+SCRIPT = f"""
+from dreamer import load_config, train
+config = load_config(
+    "debug", task="{whole_runs.TASK}",
+    overrides={{"precision": "float32", "deterministic": True, "logdir": "from_script"}},
+)
+result = train(config)
+print(result.path, result.step, result.updates, result.eval_return)
+"""
+
+
+@dataclass(frozen=True)
+class DebugRuns:
+    """The same training twice, from the command line and from a user's script.
+
+    Attributes:
+        path, other: Their directories; tests change copies only.
+        output, errors: What the command line printed.
+        script_output: What the script printed.
+    """
+
+    path: Path
+    other: Path
+    output: str
+    errors: str
+    script_output: str
+
+
+@pytest.fixture(scope="session")
+def debug_runs(tmp_path_factory: pytest.TempPathFactory) -> DebugRuns:
+    root = tmp_path_factory.mktemp("runs")
+    (root / "script.py").write_text(SCRIPT, encoding="utf-8")
+    command = whole_runs.start("dreamer.run", *whole_runs.DEBUG, "--logdir", root / "runs")
+    script = subprocess.Popen(
+        [sys.executable, "script.py"], cwd=root, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(whole_runs.ROOT)},
+    )  # fmt: skip
+    status, output, errors = whole_runs.finish(command)
+    assert status == 0, errors
+    status, script_output, script_errors = whole_runs.finish(script)
+    assert status == 0, script_errors
+    return DebugRuns(
+        root / "runs" / whole_runs.RUN, root / "from_script" / whole_runs.RUN,
+        output, errors, script_output,
+    )  # fmt: skip

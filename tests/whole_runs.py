@@ -1,0 +1,59 @@
+"""Runs of the main job as a user starts them, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TASK = "dmc_cartpole_balance"
+# float32 and deterministic: the same on every machine, and from run to run.
+DEBUG = ("--task", TASK, "--configs", "debug", "--precision", "float32", "--deterministic", "true")
+RUN = Path(TASK, "dreamer_debug", "0")
+"""Where DEBUG's run lies below its logdir."""
+
+
+def start(module: str, *words: str | Path, **options: Any) -> subprocess.Popen[str]:
+    """Starts `python -m <module> <words>` in the checkout."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT, **options}
+    command = [sys.executable, "-m", module, *map(str, words)]
+    return subprocess.Popen(command, text=True, **options)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Waits for the end; exit status, output and errors."""
+    output, errors = process.communicate(timeout=400)
+    return process.returncode, output, errors
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """Whole lines of a run's metrics.jsonl, none while there is no such file."""
+    path = run / "metrics.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Returns once the condition holds; fails if the process ends before, or it takes minutes."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"ended before its time: {finish(process)}")
+        assert time.monotonic() < deadline, "it never came to pass"
+        time.sleep(0.05)
+
+
+def state_of(run: Path) -> dict[str, Any]:
+    """The counters in a run's newest checkpoint."""
+    newest = max((run / "checkpoints").iterdir())
+    return json.loads((newest / "state.json").read_text(encoding="utf-8"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, not of those below it, by its name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
