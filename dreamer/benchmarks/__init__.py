@@ -1,0 +1,1 @@
+"""Parts of `python -m dreamer.benchmark`. What measures TensorFlow runs in processes of its own."""
