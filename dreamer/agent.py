@@ -12,6 +12,7 @@ import tensorflow as tf
 from dreamer import behavior
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
+from dreamer.exploration import Exploration
 from dreamer.nets.actor import Actor
 from dreamer.nets.value import Value
 from dreamer.ops.optimizers import Optimizer
@@ -64,7 +65,7 @@ class Agent:
         keras.utils.set_random_seed(seed)
         self.precision = choose_precision(precision)
         self._dtype = dtype_policy(self.precision)
-        self._seed, self._explore = seed, dict(explore)
+        self._seed, self._explore = seed, Exploration(act_space, **explore)
         self._horizon = behavior["horizon"]
         self._returns = {"gamma": behavior["gamma"], "lambda_": behavior["lambda_"]}
         self._obs_space, self._act_space = dict(obs_space), act_space
@@ -164,22 +165,10 @@ class Agent:
         dist = self.actor.dist(rssm.feat(latent))
         if training:
             normal = tf.random.stateless_normal([n, self._act_space.shape[0]], seeds[1])
-            action = self._exploring(dist.from_noise(normal)[0], seeds[2:])
+            action = self._explore(dist.from_noise(normal)[0], seeds[2:])
         else:
             action = dist.mode(self._mode_samples, seeds[1])
         return action, {"action": action, **latent}
-
-    def _exploring(self, action: tf.Tensor, seeds: list[tf.Tensor]) -> tf.Tensor:
-        amount = self._explore["amount"]
-        if self._explore["kind"] == "none" or amount == 0:
-            return action
-        if not self._act_space.discrete:
-            noise = tf.random.stateless_normal(tf.shape(action), seeds[0])
-            return tf.clip_by_value(action + amount * noise, -1.0, 1.0)
-        n, size = action.shape
-        other = tf.random.stateless_uniform([n], seeds[0], maxval=size, dtype=tf.int32)
-        explore = tf.random.stateless_uniform([n, 1], seeds[1]) < amount
-        return tf.where(explore, tf.one_hot(other, size), action)
 
     # -------------------------------------------------------------- learning
 
