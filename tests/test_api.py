@@ -1,0 +1,85 @@
+"""The Python API: its names, and the worked example of training on one's own environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from whole_runs import ROOT, metrics_of
+
+import dreamer
+from dreamer.episodes import EpisodeFile
+
+EXAMPLE = ROOT / "examples" / "own_env.py"
+
+
+def python(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *words], cwd=cwd, env=environ, capture_output=True, text=True, timeout=400
+    )
+
+
+def test_public_names_load_on_first_use():
+    code = (
+        "import sys, dreamer; from dreamer import Config, UserError, load_config, make_env, train\n"
+        "print('tensorflow' in sys.modules, load_config('debug').steps)\n"
+        "env = make_env('tests/counting_env.py:make'); print(env.reset(seed=1)['is_first'])\n"
+        "from dreamer import Agent; print('tensorflow' in sys.modules, Agent.__name__)"
+    )
+    done = python("-c", code)
+    assert done.stdout.split("\n")[:3] == ["False 400", "True", "True Agent"], done.stderr
+
+
+def test_every_public_name_is_there_and_no_other():
+    assert dir(dreamer) == sorted(dreamer.__all__)
+    for name in dreamer.__all__:
+        assert getattr(dreamer, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'Agents'"):
+        _ = dreamer.Agents
+
+
+def test_an_agent_acts_and_learns_from_the_api_alone():
+    config = dreamer.load_config("debug", overrides={"jit": "off", "precision": "float32"})
+    env = dreamer.make_env(f"{EXAMPLE}:Reach")
+    sections = "encoder decoder rssm reward discount value actor loss behavior optimizer explore"
+    agent = dreamer.Agent(
+        env.obs_space, env.act_space, **{name: config.section(name) for name in sections.split()}
+    )
+    record, state, records = env.reset(seed=3), None, []
+    for _ in range(6):
+        batched = {key: np.asarray(value)[None] for key, value in record.items()}
+        actions, state = agent.policy(batched, state)
+        record = {**env.step(actions[0]), "action": actions[0]}
+        records.append(record)
+    batch = {key: np.stack([r[key] for r in records])[None] for key in records[0]}
+    metrics = agent.train_step(batch, 0)
+    assert np.isfinite(float(metrics["model_loss"]))
+    env.close()
+
+
+def test_the_worked_example_trains(tmp_path: Path):
+    shutil.copy(EXAMPLE, tmp_path)
+    done = python("own_env.py", "debug", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "own_env.py_Reach" / "dreamer_debug" / "0"
+    lines = metrics_of(run)
+    assert (lines[-1]["step"], lines[-1]["updates"]) == (400, 8)
+    episode = EpisodeFile(next((run / "episodes").iterdir())).read()
+    # The dot is there, whole, and each action moves it by at most a tenth of the way to the side.
+    assert (episode["image"].sum(axis=(1, 2, 3)) == 8 * 8 * 3 * 255).all()
+    corners = np.array([np.argwhere(image[..., 0])[0] for image in episode["image"]])
+    expected = np.clip(corners[:-1] + 2.8 * episode["action"][1:], 0, 56)
+    assert np.abs(corners[1:] - expected).max() <= 1
+    assert "eval return" in done.stdout
+
+
+def test_the_example_fits_in_20_lines_besides_documentation():
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    code = [line for line in lines if line.strip() and not line.strip().startswith(('"""', "#"))]
+    assert len(code) <= 22

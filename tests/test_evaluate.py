@@ -1,0 +1,118 @@
+"""Evaluation of a run from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DebugRuns
+from PIL import Image
+from whole_runs import ROOT, RUN, contents, finish, start
+
+from dreamer.errors import UserError
+from dreamer.evaluate import evaluate, main
+
+
+def test_from_the_command_line(debug_runs: DebugRuns, tmp_path: Path):
+    film, report = tmp_path / "out.gif", tmp_path / "out.json"
+    before = {path: contents(path) for path in (debug_runs.path, debug_runs.path / "checkpoints")}
+    words = ("--run", debug_runs.path, "--episodes", "3", "--video", film, "--json", report)
+    status, output, errors = finish(start("dreamer.evaluate", *words))
+    assert status == 0, errors
+    result = json.loads(report.read_text(encoding="utf-8"))
+    returns = [episode["episode_return"] for episode in result["episodes"]]
+    assert len(returns) == 3 and len(set(returns)) == 3
+    mean, std = float(np.mean(returns)), float(np.std(returns))
+    assert result["eval/return"] == pytest.approx(mean, abs=1e-9)
+    assert result["eval/return_std"] == pytest.approx(std, abs=1e-9)
+    assert (result["step"], result["task"]) == (400, "dmc_cartpole_balance")
+    assert f"return {mean:.1f} +- {std:.1f} over 3 episodes" in output
+    for number, value in enumerate(returns):
+        assert f"episode {number}: return {value:.1f} in 80 steps, at the time limit" in output
+    with Image.open(film) as gif:
+        # Three episodes in a square of four, enlarged fourfold; 40 steps and the first record.
+        assert (gif.size, gif.n_frames) == ((512, 512), 41)
+        gif.seek(40)
+        last = np.asarray(gif.convert("RGB"))
+    assert last[:256].std() > 10 and not last[256:, 256:].any()
+    assert {path: contents(path) for path in before} == before  # it only reads
+
+
+def test_from_python_with_a_seed_and_a_checkpoint_of_choice(debug_runs: DebugRuns):
+    older = debug_runs.path / "checkpoints" / "000000000240"
+    result = evaluate(debug_runs.path, episodes=1, filmed=1, seed=5, checkpoint=older)
+    assert (result.step, result.seed, result.checkpoint) == (240, 5, older)
+    assert result.evaluation.filmed[0]["image"].shape == (41, 64, 64, 3)
+    # The run's newest checkpoint and seed by default; the same again, the same returns.
+    newest = evaluate(debug_runs.path, episodes=2)
+    assert (newest.step, newest.seed) == (400, 0) and newest.evaluation.filmed == []
+    again = evaluate(debug_runs.path, episodes=1, seed=0)
+    assert newest.evaluation.returns[:1] == again.evaluation.returns
+    assert newest.evaluation.returns[0] != result.evaluation.returns[0]
+
+
+def test_damaged_checkpoints(
+    debug_runs: DebugRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = tmp_path / RUN
+    shutil.copytree(debug_runs.path, run)
+    newest = run / "checkpoints" / "000000000400"
+    (newest / "arrays.npz").write_bytes(b"nonsense")
+    assert main(["--run", str(run), "--episodes", "1"]) == 0
+    captured = capsys.readouterr()
+    assert "after 240 steps" in captured.out
+    assert f"warning: checkpoint {newest} is damaged" in captured.err
+    with pytest.raises(UserError, match="000000000400 is damaged"):
+        evaluate(run, checkpoint=newest)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        evaluate(run)
+
+
+def test_mistakes_get_one_line_before_anything_runs(debug_runs: DebugRuns, tmp_path: Path):
+    run = str(debug_runs.path)
+    (tmp_path / "folder").mkdir()
+    for words, message in [
+        ([], "--run is missing"),
+        (["--run", run, "--episodes", "0"], "episodes"),
+        (["--run", run, "--episodez", "3"], "did you mean 'episodes'"),
+        (["--run", str(tmp_path)], "is not a run's directory"),
+        (["--run", str(tmp_path / "nowhere")], "is not a run's directory"),
+        (["--run", run, "--video", "out.webm"], "ends in .gif or .mp4"),
+        (["--run", run, "--video", str(tmp_path / "no" / "out.gif")], "can be written"),
+        (["--run", run, "--json", str(tmp_path / "folder")], "can be written"),
+        (["--run", run, "--checkpoint", str(tmp_path)], "is no checkpoint"),
+    ]:
+        with pytest.raises(UserError) as error:
+            main(words)
+        assert message in str(error.value), words
+    assert not contents(tmp_path)
+
+
+def test_no_film_without_images(debug_runs: DebugRuns, tmp_path: Path):
+    """A run on states; its networks differ from the checkpoint's, which is only found out later."""
+    run = tmp_path / RUN
+    shutil.copytree(debug_runs.path, run)
+    text = (run / "config.yaml").read_text(encoding="utf-8")
+    text = text.replace("image: true", "image: false").replace("state: false", "state: true")
+    (run / "config.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="learns without images"):
+        main(["--run", str(run), "--video", str(tmp_path / "out.gif")])
+    with pytest.raises(UserError, match="does not fit this run's agent"):
+        main(["--run", str(run)])
+    assert not (tmp_path / "out.gif").exists()
+
+
+def test_a_mistake_ends_with_status_2():
+    done = subprocess.run(
+        [sys.executable, "-m", "dreamer.evaluate", "--run", "nowhere"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: nowhere is not a run's directory")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,81 @@
+"""Films of a real run, frame by frame; and which records open-loop predictions are made for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from conftest import DebugRuns
+from PIL import Image
+
+from dreamer.films import CONTEXT, IMAGINED, held_out_batch, image_keys
+
+
+def frames_of(path: Path) -> tuple[np.ndarray, list[int]]:
+    """A GIF's frames, int [T, H, W, 3], and how long each is shown, in milliseconds."""
+    frames, durations = [], []
+    with Image.open(path) as gif:
+        for index in range(gif.n_frames):
+            gif.seek(index)
+            frames.append(np.asarray(gif.convert("RGB"), np.int64))
+            durations.append(gif.info["duration"])
+    return np.stack(frames), durations
+
+
+def shrink(frames: np.ndarray, scale: int) -> np.ndarray:
+    """Takes back an enlargement of each pixel to a square."""
+    small = frames[:, ::scale, ::scale]
+    assert (small.repeat(scale, axis=1).repeat(scale, axis=2) == frames).all()
+    return small
+
+
+def test_evaluation_is_filmed_whole_and_sharp(debug_runs: DebugRuns):
+    frames, durations = frames_of(debug_runs.path / "videos" / "eval_policy-400.gif")
+    assert frames.shape == (41, 256, 256, 3)
+    assert set(durations) == {40}  # 25 records a second
+    small = shrink(frames, 4)
+    assert small.std() > 10
+    assert all((small[t] != small[t + 1]).any() for t in range(40))  # something moves throughout
+
+
+def test_open_loop_predictions_show_truth_model_and_error(debug_runs: DebugRuns):
+    videos = debug_runs.path / "videos"
+    frames, durations = frames_of(videos / "open_loop_image-400.gif")
+    scale = frames.shape[1] // (3 * 68)
+    assert frames.shape == (41, 3 * 68 * scale, 68 * scale, 3) and scale > 1
+    assert set(durations) == {100}
+    rows = shrink(frames, scale).reshape(41, 3, 68, 68, 3)
+    # A green border while the model sees the truth, a dark one while it imagines.
+    borders = rows[:, :, 0, 0].mean(axis=1)
+    assert (borders[:CONTEXT, 1] > borders[:CONTEXT, 0] + 60).all()
+    assert (borders[CONTEXT:] < 70).all()
+    truth, model, error = np.moveaxis(rows[:, :, 2:-2, 2:-2], 1, 0)
+    # The truth is the filmed episode of the same evaluation; films have 256 colours.
+    filmed = shrink(frames_of(videos / "eval_policy-400.gif")[0], 4)
+    assert np.abs(truth - filmed).mean() < 6
+    assert np.abs(error - (model - truth + 255) // 2).mean() < 6
+
+
+def episode(length: int, value: int) -> dict[str, np.ndarray]:
+    return {
+        "image": np.full((length, 8, 8, 3), value, np.uint8),
+        "reward": np.arange(length, dtype=np.float32),
+    }
+
+
+def test_held_out_batches_are_the_first_records_of_what_is_long_enough():
+    batch = held_out_batch([episode(80, 1), episode(60, 2)], CONTEXT + IMAGINED)
+    assert batch["image"].shape == (2, 50, 8, 8, 3)
+    assert (batch["image"][1] == 2).all()
+    assert (batch["reward"] == np.arange(50)).all()
+
+
+def test_short_episodes_shorten_the_batch_or_are_left_out():
+    batch = held_out_batch([episode(80, 1), episode(20, 2), episode(CONTEXT, 3)], 50)
+    assert batch["image"].shape == (2, 20, 8, 8, 3)
+    assert held_out_batch([episode(CONTEXT, 1)], 50) == {}
+    assert held_out_batch([], 50) == {}
+
+
+def test_image_keys_are_those_of_pictures():
+    assert image_keys({**episode(9, 0), "bytes": np.zeros((9, 4), np.uint8)}) == ["image"]
