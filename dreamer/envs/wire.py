@@ -10,7 +10,6 @@ import json
 import math
 import socket
 import struct
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,33 +42,43 @@ def receive(
     """Waits for one message; returns its header and its arrays (writable, owned).
 
     Raises:
-        TimeoutError: it was not there in full after `timeout` seconds (None: wait for ever).
+        TimeoutError: nothing came for `timeout` seconds (None: wait for ever). Time in which this
+            process was stopped itself (Ctrl-Z, a paused machine) counts as a second at most.
         DisconnectedError: the other end closed.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    (length,) = _LENGTH.unpack(_read(sock, _LENGTH.size, deadline))
-    header = json.loads(_read(sock, length, deadline))
+    (length,) = _LENGTH.unpack(_read(sock, _LENGTH.size, timeout))
+    header = json.loads(_read(sock, length, timeout))
     arrays = {}
     for name, dtype, shape in header.pop("arrays"):
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        arrays[name] = np.frombuffer(_read(sock, size, deadline), dtype).reshape(shape)
+        arrays[name] = np.frombuffer(_read(sock, size, timeout), dtype).reshape(shape)
     return header, arrays
 
 
-def _read(sock: socket.socket, size: int, deadline: float | None) -> bytearray:
+def _read(sock: socket.socket, size: int, timeout: float | None) -> bytearray:
     data = bytearray(size)
     view = memoryview(data)
     while view:
-        if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("no complete message in time")
-            sock.settimeout(left)
         try:
-            count = sock.recv_into(view)
+            count = _wait_and_read(sock, view, timeout)
         except ConnectionResetError as error:
             raise DisconnectedError(str(error)) from error
         if count == 0:
             raise DisconnectedError("the connection was closed")
         view = view[count:]
     return data
+
+
+def _wait_and_read(sock: socket.socket, view: memoryview, timeout: float | None) -> int:
+    """Returns the number of bytes read, 0 at the end of the connection."""
+    if timeout is None:
+        sock.settimeout(None)
+        return sock.recv_into(view)
+    # Slices that passed are counted, not the clock: it runs on while this process is stopped.
+    for waited in range(math.ceil(timeout)):
+        sock.settimeout(min(1.0, timeout - waited))
+        try:
+            return sock.recv_into(view)
+        except TimeoutError:
+            continue
+    raise TimeoutError(f"nothing came for {timeout:g} s")

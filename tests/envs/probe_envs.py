@@ -120,6 +120,18 @@ def chatty() -> ChattyCounting:
     return ChattyCounting()
 
 
+class Slow(Counting):
+    """Takes a second for a step."""
+
+    def step(self, action: np.ndarray) -> Record:
+        time.sleep(1.0)
+        return super().step(action)
+
+
+def slow() -> Slow:
+    return Slow()
+
+
 class RenderCounting(DMC):
     """DeepMind Control whose first pixel counts the frames it has drawn."""
 

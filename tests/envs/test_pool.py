@@ -226,6 +226,35 @@ def test_workers_end_with_their_parent(tmp_path, then):
     assert not any(map(alive, pids))
 
 
+PAUSED = """
+    import os, time
+    import numpy
+    from dreamer.envs.pool import EnvPool
+    with EnvPool("{file}:slow", 1, 3.0, image=False, state=True, action_repeat=1) as pool:
+        print(pool._workers[0]._process.pid, flush=True)
+        pool.reset([0])
+        print("stepping", flush=True)
+        pool.step(numpy.zeros((1, 2)))
+        print("stepped", flush=True)
+"""
+
+
+def test_being_paused_is_no_timeout(tmp_path):
+    """Parent and worker stop in the middle of a step, for longer than the timeout."""
+    script = textwrap.dedent(PAUSED).format(file=FILE)
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        pids = [int(parent.stdout.readline()), parent.pid]
+        parent.stdout.readline()
+        for signum, pause in ((signal.SIGSTOP, 4.0), (signal.SIGCONT, 0.0)):
+            for pid in pids:
+                os.kill(pid, signum)
+            time.sleep(pause)
+        assert parent.stdout.read() == "stepped\n"
+
+
 def test_workers_end_with_the_pool():
     pool = open_pool("counting", amount=2)
     processes = [worker._process for worker in pool._workers]
