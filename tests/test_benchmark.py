@@ -261,11 +261,11 @@ def test_no_room_is_said_before_anything_is_written():
         Sampling(load_config("debug"), (OBS, ONEHOT), 10**9, 501)
 
 
-def test_growth_counts_what_came_in():
+def test_growth_counts_what_came_in(tmp_path: Path):
     service = GrowthService(
         load_config("debug").flat(), {k: s.to_json() for k, s in OBS.items()}, ONEHOT.to_json()
     )
-    found = service.grow(episodes=5, length=9)
+    found = service.grow(str(tmp_path), episodes=5, length=9)
     episode = random_episode(OBS, ONEHOT, 9, np.random.default_rng(0))
     assert found["added_bytes"] == 5 * sum(array.nbytes for array in episode.values())
     assert found["episodes"] == 5 and found["resident_bytes"] > 0

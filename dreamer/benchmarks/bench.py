@@ -14,11 +14,12 @@ from typing import Any
 
 from dreamer.benchmarks.environment import measure_collecting, measure_stepping
 from dreamer.benchmarks.helper import Helper
-from dreamer.benchmarks.replay import Sampling
+from dreamer.benchmarks.replay import Sampling, scratch
 from dreamer.benchmarks.report import judge
 from dreamer.benchmarks.rounds import in_turn
 from dreamer.benchmarks.update import measure_updates
 from dreamer.config import Config
+from dreamer.envs.spec import Space
 from dreamer.flops import Layer, flops_by_part, update_layers
 from dreamer.run import make_pool
 
@@ -106,10 +107,16 @@ class Bench:
     # ------------------------------------------------------- what is measured
 
     @cached_property
-    def _spaces(self) -> tuple[dict[str, Any], Any]:
+    def _task(self) -> tuple[dict[str, Space], Space, int]:
+        """Spaces of observations and actions, and records of the longest episode."""
         with make_pool(self._config, 1) as pool:
-            self._limit = int(pool.info.get("time_limit", 0))
-            return pool.obs_space, pool.act_space
+            limit = int(pool.info.get("time_limit", 0))
+            records = -(-limit // pool.action_repeat) + 1 if limit else DEFAULT_RECORDS
+            return pool.obs_space, pool.act_space, records
+
+    @property
+    def _spaces(self) -> tuple[dict[str, Space], Space]:
+        return self._task[:2]
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -141,17 +148,20 @@ class Bench:
 
     def _agent(self, precision: str) -> Helper:
         if precision not in self._agents:
-            obs_space, act_space = self._spaces
-            values = self._config.replace({"precision": precision}).flat()
-            helper = Helper(
-                "dreamer.benchmarks.agent:AgentService",
-                values=values,
-                obs_space={key: space.to_json() for key, space in obs_space.items()},
-                act_space=act_space.to_json(),
-                small=self._scale.small,
-            )
+            service = "dreamer.benchmarks.agent:AgentService"
+            described = self._described(precision=precision)
+            helper = Helper(service, **described, small=self._scale.small)
             self._agents[precision] = self._stack.enter_context(helper)
         return self._agents[precision]
+
+    def _described(self, **overrides: Any) -> dict[str, Any]:
+        """Config and spaces, as services take them."""
+        obs_space, act_space = self._spaces
+        return {
+            "values": self._config.replace(overrides).flat(),
+            "obs_space": {key: space.to_json() for key, space in obs_space.items()},
+            "act_space": act_space.to_json(),
+        }
 
     def _machine(self) -> dict[str, Any]:
         facts = self._facts
@@ -196,10 +206,9 @@ class Bench:
             }
 
     def _sampling(self) -> Sampling:
-        spaces, repeat = self._spaces, self._config.envs.action_repeat
-        records = -(-self._limit // repeat) + 1 if self._limit else DEFAULT_RECORDS
+        records = self._task[2]
         _say(f"writing {self._scale.sampled} episodes of {records} records to draw batches from")
-        return Sampling(self._config, spaces, self._scale.sampled, records)
+        return Sampling(self._config, self._spaces, self._scale.sampled, records)
 
     def _measure_growth(self) -> dict[str, Any]:
         """Memory before and after many policy calls and many episodes."""
@@ -210,14 +219,12 @@ class Bench:
         agent.ask("policy", calls=scale.calls)
         after = agent.ask("memory")["resident_bytes"]
         _say(f"adding {scale.added} episodes to a replay")
-        obs_space, act_space = self._spaces
-        with Helper(
-            "dreamer.benchmarks.replay:GrowthService",
-            values=self._config.flat(),
-            obs_space={key: space.to_json() for key, space in obs_space.items()},
-            act_space=act_space.to_json(),
-        ) as service:
-            grown = service.ask("grow", episodes=scale.added, length=scale.added_records)
+        size = {"episodes": scale.added, "length": scale.added_records}
+        with (
+            scratch(self._spaces, round(1.1 * scale.added), scale.added_records) as folder,
+            Helper("dreamer.benchmarks.replay:GrowthService", **self._described()) as helper,
+        ):
+            grown = helper.ask("grow", directory=str(folder), **size)
         share = grown["growth_bytes"] / grown["added_bytes"]
         return {
             "policy": {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -39,7 +39,7 @@ class Sampling:
         self._shape = config.train.batch_size, config.train.batch_length
         self._index = 0
         self._stack = ExitStack()
-        folder = _scratch(self._stack, spaces, episodes, length)
+        folder = self._stack.enter_context(scratch(spaces, episodes, length))
         self._replay = _open(config, spaces, folder)
         rng = np.random.default_rng(0)
         for number in range(episodes):
@@ -73,10 +73,11 @@ class GrowthService:
         observed = {key: Space.from_json(space) for key, space in obs_space.items()}
         self._spaces = (observed, Space.from_json(act_space))
 
-    def grow(self, episodes: int, length: int) -> dict[str, int]:
+    def grow(self, directory: str, episodes: int, length: int) -> dict[str, int]:
         """Adds that many after a tenth more that warm up.
 
         Args:
+            directory: An empty folder for them; the caller's, who lives to remove it.
             episodes: How many.
             length: Records of each.
 
@@ -87,20 +88,18 @@ class GrowthService:
         train = self._config.train
         warm = max(1, episodes // 10)
         rng = np.random.default_rng(0)
-        with ExitStack() as stack:
-            folder = _scratch(stack, self._spaces, episodes + warm, length)
-            replay = _open(self._config, self._spaces, folder)
-            before = added = 0
-            for number in range(warm + episodes):
-                episode = random_episode(*self._spaces, length, rng)
-                replay.add(episode, f"benchmark{number}")
-                if number % 10 == 0:
-                    replay.sample(number, train.batch_size, train.batch_length)
-                if number + 1 == warm:
-                    before = resident_bytes()
-                elif number >= warm:
-                    added += sum(array.nbytes for array in episode.values())
-            after = resident_bytes()
+        replay = _open(self._config, self._spaces, Path(directory))
+        before = added = 0
+        for number in range(warm + episodes):
+            episode = random_episode(*self._spaces, length, rng)
+            replay.add(episode, f"benchmark{number}")
+            if number % 10 == 0:
+                replay.sample(number, train.batch_size, train.batch_length)
+            if number + 1 == warm:
+                before = resident_bytes()
+            elif number >= warm:
+                added += sum(array.nbytes for array in episode.values())
+        after = resident_bytes()
         return {
             "episodes": episodes, "growth_bytes": after - before, "added_bytes": added,
             "resident_bytes": after,
@@ -114,8 +113,13 @@ def _open(config: Config, spaces: Spaces, folder: Path) -> Replay:
     )  # fmt: skip
 
 
-def _scratch(stack: ExitStack, spaces: Spaces, episodes: int, length: int) -> Path:
-    """A temporary folder (TMPDIR says where) on a disk with room for the episodes."""
+@contextmanager
+def scratch(spaces: Spaces, episodes: int, length: int) -> Iterator[Path]:
+    """A temporary folder (TMPDIR says where) on a disk with room for that many episodes.
+
+    Raises:
+        UserError: There is none.
+    """
     record = random_episode(*spaces, 1, np.random.default_rng(0))
     needed = int(1.1 * episodes * length * sum(array.nbytes for array in record.values()))
     free = shutil.disk_usage(tempfile.gettempdir()).free
@@ -125,4 +129,5 @@ def _scratch(stack: ExitStack, spaces: Spaces, episodes: int, length: int) -> Pa
             f"take {needed / 1e9:.1f} GB: set TMPDIR to a folder with more room, or choose other "
             "--parts"
         )
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dreamer_benchmark_")))
+    with tempfile.TemporaryDirectory(prefix="dreamer_benchmark_") as folder:
+        yield Path(folder)
