@@ -30,15 +30,19 @@ def prepare_tensorflow(deterministic: bool = False) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def describe_device() -> str:
-    """What TensorFlow runs on; and if that is not the GPU that is there, why and what to do."""
+def describe_device(system: Path = Path("/")) -> str:
+    """What TensorFlow runs on; and if that is not the GPU that is there, why and what to do.
+
+    Args:
+        system: Root of the file system that tells what is there.
+    """
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
         return f"GPU: {details.get('device_name', gpus[0].name)}"
-    if not has_nvidia():
+    if not has_nvidia(system):
         return "no GPU found, so this runs on the CPU"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in ("", "-1"):

@@ -190,6 +190,16 @@ def test_stop_kill_damage_and_go_on(debug_runs: DebugRuns, tmp_path: Path):
     assert times == sorted(times)
 
 
+def test_ctrl_c_before_training_begins(tmp_path: Path):
+    process = start("dreamer.run", "--task", COUNTING, "--configs", "debug", "--logdir", tmp_path)
+    wait_until(lambda: bool(children_of(process)), process)
+    process.send_signal(signal.SIGINT)
+    status, output, errors = finish(process)
+    assert status == 130
+    assert "Traceback" not in errors
+    assert "the same command goes on" in output.splitlines()[-1]
+
+
 def refused(*words: str | Path, **environ: str) -> str:
     """The one line of a command that must end with exit status 2; `environ` is set for it."""
     done = subprocess.run(
@@ -214,6 +224,7 @@ def refused(*words: str | Path, **environ: str) -> str:
         ("--task dmc_walker_wlk --configs dmc_proprio", "did you mean 'dmc_walker_walk'?"),
         ("--task dmc_walker_walk --configs dmc_proprio --train.batch_length 502", "at most 501"),
         (f"--task {COUNTING} --envs.time_limit 8 --train.batch_length 6", "at most 5 records"),
+        ("--task gym_CartPole-v1 --configs dmc_proprio --train.batch_length 502", "at most 501"),
         (f"--task {COUNTING}_it", "no function 'make_it'; did you mean 'make'?"),
     ],
 )

@@ -100,6 +100,9 @@ class GymEnv:
             )
         self._seeding = _seeding(env)
         self.info = {"seeding": self._seeding}
+        own_limit = getattr(getattr(env, "spec", None), "max_episode_steps", None) or 0
+        if time_limit or own_limit > 0:
+            self.info["time_limit"] = str(time_limit or own_limit)
 
     def reset(self, seed: int | None = None) -> Record:
         # Environments differ in the seeds they take; all take 31 bits.
