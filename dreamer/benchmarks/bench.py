@@ -197,6 +197,9 @@ class Bench:
             scale.rounds,
             scale.shortest,
         )
+        for precision, found in updates.items():
+            # Said at once: it took minutes, and what comes next may fail.
+            _say(f"{precision}: {found['seconds']:.3g} s, {found['over_floor']:.2f} of its floor")
         measured["update"], measured["memory"] = updates, {"update": memory}
         if sample_seconds is not None:
             fastest = min(found["seconds"] for found in updates.values())
@@ -243,7 +246,7 @@ class Bench:
 
 
 def _say(text: str) -> None:
-    print(f"{text} ...", file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 def _processor() -> str:
