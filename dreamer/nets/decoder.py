@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from dreamer.nets.layers import MLP, TransposedConv
+from dreamer.nets.layers import MLP, Dense, TransposedConv
 from dreamer.ops.distributions import unit_normal_log_prob
 
 
@@ -42,7 +42,7 @@ class Decoder(keras.layers.Layer):
         self._depth = cnn_depth
         if self._images:
             channels = sum(s[-1] for s in self._images.values())
-            self._dense = keras.layers.Dense(32 * cnn_depth, dtype=policy, name="dense")
+            self._dense = Dense(32 * cnn_depth, dtype=policy, name="dense")
             plan = [(4 * cnn_depth, 5), (2 * cnn_depth, 5), (cnn_depth, 6), (channels, 6)]
             self._convs = [
                 TransposedConv(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from dreamer.nets.layers import Conv, Dense
+
 
 class Encoder(keras.layers.Layer):
     """Embeds 64x64 images by four strided convolutions, vectors by an MLP, and joins the two.
@@ -35,13 +37,11 @@ class Encoder(keras.layers.Layer):
         self._shapes = {k: tuple(s) for k, s in shapes.items()}
         policy = self.dtype_policy
         self._convs = [
-            keras.layers.Conv2D(
-                cnn_depth * 2**i, 4, 2, activation="relu", dtype=policy, name=f"conv{i}"
-            )
+            Conv(cnn_depth * 2**i, 4, 2, activation="relu", dtype=policy, name=f"conv{i}")
             for i in range(4 if self._images else 0)
         ]
         self._dense = [
-            keras.layers.Dense(mlp_units, activation="elu", dtype=policy, name=f"dense{i}")
+            Dense(mlp_units, activation="elu", dtype=policy, name=f"dense{i}")
             for i in range(mlp_layers if self._vectors else 0)
         ]
         vector_size = mlp_units if self._dense else sum(s[0] for s in self._vector_shapes())
