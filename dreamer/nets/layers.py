@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 
 class Dense(keras.layers.Dense):
@@ -66,6 +67,27 @@ class MLP(keras.layers.Layer):
         for layer in self._hidden:
             x = layer(x)
         return tf.cast(self._out(x), tf.float32)
+
+
+class UnitNormalHead(MLP):
+    """Predicts a scalar as a Normal with unit variance.
+
+    Args:
+        layers: Hidden layers.
+        units: Their width.
+
+    Input shape: float32 [N, F]. Output shape: means, float32 [N].
+    """
+
+    def __init__(self, *, layers: int, units: int, **kwargs):
+        super().__init__(layers, units, 1, **kwargs)
+
+    def call(self, feat: tf.Tensor) -> tf.Tensor:
+        return tf.squeeze(super().call(feat), -1)
+
+    def dist(self, feat: tf.Tensor) -> tfp.distributions.Distribution:
+        """Normal(mean, 1) with batch shape [N]."""
+        return tfp.distributions.Normal(self(feat), 1.0)
 
 
 class TransposedConv(keras.layers.Layer):
