@@ -86,7 +86,8 @@ class Agent:
         self._build_behavior(dict(actor), value)
         self._build_optimizers(optimizer)
         self._policy_calls = 0
-        self._update = tf.function(self._train_step, autograph=False, jit_compile=choose_jit(jit) or None)
+        compiled = choose_jit(jit) or None
+        self._update = tf.function(self._train_step, autograph=False, jit_compile=compiled)
         self._act = tf.function(self._policy_step, autograph=False)
 
     def _build_behavior(self, actor: dict[str, Any], value: Section) -> None:
@@ -285,9 +286,9 @@ class Agent:
             ValueError: If names or shapes differ from this agent's; nothing is changed then.
         """
         variables = self._variables()
-        missing = set(variables) ^ (set(arrays) - {"policy_calls"})
-        if missing:
-            raise ValueError(f"the arrays are not this agent's; differing: {sorted(missing)[:5]}")
+        differing = {*variables, "policy_calls"} ^ set(arrays)
+        if differing:
+            raise ValueError(f"the arrays are not this agent's; differing: {sorted(differing)[:5]}")
         for name, variable in variables.items():
             check_shape(name, arrays[name], tuple(variable.shape))
         for name, variable in variables.items():

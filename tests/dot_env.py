@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 LENGTH = 10  # steps of an episode
-START, STRIDE, WIDTH = 0.8, 0.2, 0.3
+START, STRIDE, WIDTH = 0.8, 0.25, 0.4
 
 
 class Dot(gymnasium.Env):
@@ -35,7 +35,7 @@ class Dot(gymnasium.Env):
         image = np.zeros((64, 64, 3), np.uint8)
         image[:, 31:33, 1] = 120  # where it belongs
         column = round(24 + 24 * self._place)
-        image[20:44, column : column + 16, 0] = 255
+        image[16:48, column : column + 16, 0] = 255
         return image
 
 

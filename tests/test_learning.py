@@ -1,0 +1,51 @@
+"""The whole of it learns: from pixels, on a tiny task whose best return is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dot_env
+import numpy as np
+
+from dreamer import load_config, train
+
+# Small enough for a minute on two cores. Seeds 0 to 10 all end above 0.8 of the best return.
+# The actor's mean stays within (-1, 1): where tanh is flat, a wrong first habit is not unlearnt
+# in the few updates there are.
+TINY = {
+    "steps": 1600, "precision": "float32",
+    "train.batch_size": 8, "train.batch_length": 10, "train.prefill": 500, "train.pretrain": 200,
+    "train.every": 100, "train.updates": 50,
+    "encoder.cnn_depth": 4, "decoder.cnn_depth": 4,
+    "rssm.stoch": 8, "rssm.deter": 32, "rssm.hidden": 32, "loss.free_nats": 1.0,
+    "reward.units": 32, "value.layers": 2, "value.units": 32, "discount.enabled": False,
+    "actor.layers": 2, "actor.units": 32,
+    "actor.mean_scale": 1.0, "actor.init_std": 0.5, "actor.min_std": 0.1, "explore.amount": 0.4,
+    "behavior.horizon": 6, "behavior.gamma": 0.9,
+    "optimizer.model_lr": 2e-3, "optimizer.actor_lr": 5e-4, "optimizer.value_lr": 1e-3,
+    "eval.every": 1000, "eval.videos": 0, "log.video_every": 0, "log.tensorboard": False,
+}  # fmt: skip
+
+
+def mean_return(choose: Callable[[], float], episodes: int = 200) -> float:
+    """Of a policy that does not look."""
+    env, total = dot_env.make(), 0.0
+    for seed in range(episodes):
+        env.reset(seed=seed)
+        total += sum(env.step([choose()])[1] for _ in range(dot_env.LENGTH))
+    return total / episodes
+
+
+def test_learns_from_pixels_to_bring_a_dot_to_the_middle(tmp_path: Path) -> None:
+    """Neither chance nor a habit gets there: one has to see on which side the dot is."""
+    best = dot_env.best_return()
+    threshold = 0.6 * best
+    rng = np.random.default_rng(0)
+    for blind in (lambda: rng.uniform(-1, 1), lambda: -1.0, lambda: 1.0):
+        assert mean_return(blind) < threshold / 3
+    task = f"{Path(dot_env.__file__)}:make"
+    config = load_config(task=task, overrides={**TINY, "logdir": str(tmp_path)})
+    result = train(config)
+    assert result.step == TINY["steps"]
+    assert threshold < result.eval_return <= best + 1e-3
