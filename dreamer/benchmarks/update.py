@@ -40,6 +40,7 @@ def measure_updates(
     for precision, agent in agents.items():
         for product in products:
             measures[precision, *product] = _asking(agent, "multiply", product=product)
+            agent.ask("multiply", product=product)  # its matrices stay, and are no growth
         measures[precision,] = _asking(agent, "update")
         agent.ask("update", count=2)
         before[precision] = agent.ask("memory")
