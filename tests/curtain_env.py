@@ -1,6 +1,6 @@
-"""A tiny image task whose best return is known: bring a dot to the middle, and keep it there.
+"""A tiny image task whose best return is known: bring the edge of a curtain to the middle.
 
-The dot starts far on one side, left or right by the seed. Only the image tells where it is.
+The edge starts far on one side, left or right by the seed. Only the image tells where it is.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ LENGTH = 10  # steps of an episode
 START, STRIDE, WIDTH = 0.8, 0.25, 0.4
 
 
-class Dot(gymnasium.Env):
-    """Action [1] in [-1, 1] moves the dot by up to STRIDE; observes uint8 [64, 64, 3]."""
+class Curtain(gymnasium.Env):
+    """Action [1] in [-1, 1] moves the edge by up to STRIDE; observes uint8 [64, 64, 3]."""
 
     def __init__(self) -> None:
         self.observation_space = Box(0, 255, (64, 64, 3), np.uint8)
@@ -33,9 +33,7 @@ class Dot(gymnasium.Env):
 
     def _draw(self) -> np.ndarray:
         image = np.zeros((64, 64, 3), np.uint8)
-        image[:, 31:33, 1] = 120  # where it belongs
-        column = round(24 + 24 * self._place)
-        image[16:48, column : column + 16, 0] = 255
+        image[:, : round(32 + 28 * self._place)] = 255
         return image
 
 
@@ -50,5 +48,5 @@ def best_return() -> float:
     return sum(map(reward_at, places))
 
 
-def make() -> Dot:
-    return Dot()
+def make() -> Curtain:
+    return Curtain()
