@@ -29,7 +29,7 @@ def make_agent(
     seed: int = 0,
     **overrides: Any,
 ) -> Agent:
-    """An agent of the debug preset's size; without a discount head.
+    """An agent of the debug preset's size, without a discount head, which traces fast.
 
     Args:
         obs_space, act_space: What it observes and does.
@@ -38,7 +38,8 @@ def make_agent(
         overrides: Config values, `loss__free_nats=0.0` for the key loss.free_nats.
     """
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-    fixed = {"discount.enabled": False, "jit": "off", "precision": precision, "seed": seed}
+    fixed = {"discount.enabled": False, "behavior.horizon": 3, "jit": "off"}
+    fixed |= {"precision": precision, "seed": seed}
     config = load_config("debug", task="small:agent", overrides={**fixed, **dotted})
     return agent_of(config, obs_space, act_space)
 
