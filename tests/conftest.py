@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import whole_runs
@@ -25,25 +23,8 @@ print(result.path, result.step, result.updates, result.eval_return)
 """
 
 
-@dataclass(frozen=True)
-class DebugRuns:
-    """The same training twice, from the command line and from a user's script.
-
-    Attributes:
-        path, other: Their directories; tests change copies only.
-        output, errors: What the command line printed.
-        script_output: What the script printed.
-    """
-
-    path: Path
-    other: Path
-    output: str
-    errors: str
-    script_output: str
-
-
 @pytest.fixture(scope="session")
-def debug_runs(tmp_path_factory: pytest.TempPathFactory) -> DebugRuns:
+def debug_runs(tmp_path_factory: pytest.TempPathFactory) -> whole_runs.DebugRuns:
     root = tmp_path_factory.mktemp("runs")
     (root / "script.py").write_text(SCRIPT, encoding="utf-8")
     command = whole_runs.start("dreamer.run", *whole_runs.DEBUG, "--logdir", root / "runs")
@@ -55,7 +36,7 @@ def debug_runs(tmp_path_factory: pytest.TempPathFactory) -> DebugRuns:
     assert status == 0, errors
     status, script_output, script_errors = whole_runs.finish(script)
     assert status == 0, script_errors
-    return DebugRuns(
+    return whole_runs.DebugRuns(
         root / "runs" / whole_runs.RUN, root / "from_script" / whole_runs.RUN,
         output, errors, script_output,
     )  # fmt: skip

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DebugRuns
 from PIL import Image
-from whole_runs import ROOT, RUN, contents, finish, start
+from whole_runs import ROOT, RUN, DebugRuns, contents, finish, start
 
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate, main

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from conftest import DebugRuns
 from PIL import Image
+from whole_runs import DebugRuns
 
 from dreamer.films import CONTEXT, IMAGINED, held_out_batch, image_keys
 

@@ -14,8 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import whole_runs
-from conftest import DebugRuns
-from whole_runs import ROOT, RUN, contents, finish, metrics_of, start, state_of, wait_until
+from whole_runs import (
+    ROOT,
+    RUN,
+    DebugRuns,
+    contents,
+    finish,
+    metrics_of,
+    start,
+    state_of,
+    wait_until,
+)
 
 from dreamer.episodes import EpisodeFile
 from dreamer.schedule import UpdateSchedule

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,23 @@ TASK = "dmc_cartpole_balance"
 DEBUG = ("--task", TASK, "--configs", "debug", "--precision", "float32", "--deterministic", "true")
 RUN = Path(TASK, "dreamer_debug", "0")
 """Where DEBUG's run lies below its logdir."""
+
+
+@dataclass(frozen=True)
+class DebugRuns:
+    """The same training twice, from the command line and from a user's script.
+
+    Attributes:
+        path, other: Their directories; tests change copies only.
+        output, errors: What the command line printed.
+        script_output: What the script printed.
+    """
+
+    path: Path
+    other: Path
+    output: str
+    errors: str
+    script_output: str
 
 
 def start(module: str, *words: str | Path, **options: Any) -> subprocess.Popen[str]:
