@@ -37,9 +37,7 @@ def test_a_line_holds_means_counters_and_times(tmp_path):
     assert (first["step"], first["updates"], first["episodes"]) == (1000, 10, 1)
     assert isinstance(first["updates"], int)
     assert second["train/loss"] == 5.0 and "train/kl" not in second
-    passed = second["wall_time"] - first["wall_time"]
     assert second["fps/updates"] / second["fps/frames"] == pytest.approx(20 / 1000)
-    assert second["fps/frames"] * passed == pytest.approx(1000, rel=0.5, abs=1000)
 
 
 def test_values_that_are_not_finite_are_counted_and_left_out(tmp_path):

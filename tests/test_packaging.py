@@ -93,7 +93,8 @@ def test_make_train_fits_the_machine_and_passes_words_on():
     """Only printed, not run: `make -n` shows the command that would train."""
     words = ["TASK=dmc_cheetah_run", "STEPS=5000", "LOGDIR=/tmp/x", "ARGS=--seed 3"]
     done = subprocess.run(
-        ["make", "-n", "train", *words], cwd=ROOT, capture_output=True, text=True, timeout=60
+        ["make", "--no-print-directory", "-n", "train", *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     command = " ".join(done.stdout.replace("\\\n", " ").split())

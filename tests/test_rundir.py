@@ -99,7 +99,7 @@ def test_another_config_is_refused_with_each_key_and_both_values(config):
     with pytest.raises(UserError) as caught:
         RunDir.open(other)
     message = str(caught.value)
-    assert "train.batch_size is 16, now 7" in message
+    assert f"train.batch_size is {config.train.batch_size}, now 7" in message
     assert "behavior.horizon is 15, now 5" in message
     assert "steps" not in message.replace("runs", "")
     assert read_yaml(run_path(config) / "config.yaml") == before
