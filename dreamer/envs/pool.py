@@ -24,16 +24,9 @@ START_TIMEOUT = 180.0
 CLOSE_TIMEOUT = 5.0
 LOG_TAIL = 4000  # bytes of a worker's output that an error shows
 LOG_LIMIT = 1 << 20  # bytes of a worker's output that are kept at most between two resets
-#: One thread a worker, where the user has not said otherwise: workers are the parallelism. For
-#: Mesa's software OpenGL 0 means none besides the caller's. On 2 idle cores, walker_walk takes 29,
-#: 28 and 30 ms a step with 0, 1 and 2 (interleaved medians) and 0 the least processor time (5 and
-#: 11 % less than 1 and 2), which is then left to training.
-THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "LP_NUM_THREADS": "0",
-}
+#: One thread a worker for arithmetic, where the user has not said otherwise: workers are the
+#: parallelism.
+THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 #: Set in workers, so that a file they import cannot start workers in turn.
 WORKER_VARIABLE = "DREAMER_ENV_WORKER"
 
@@ -82,7 +75,7 @@ class EnvPool:
         self.amount = amount
         self.timeout = timeout
         self._workers: list[_Worker] = []
-        variables = _variables(suite_of(task), settings)
+        variables = _variables(suite_of(task), settings, amount)
         try:
             self._workers = [_Worker(index, variables) for index in range(amount)]
             for worker in self._workers:
@@ -152,9 +145,10 @@ class EnvPool:
         self.close()
 
 
-def _variables(suite: str, settings: dict[str, Any]) -> dict[str, str]:
+def _variables(suite: str, settings: dict[str, Any], amount: int) -> dict[str, str]:
     """Returns the environment variables that workers start with."""
-    variables = {**THREADS, **os.environ, WORKER_VARIABLE: "1"}
+    drawing = {"LP_NUM_THREADS": str(_drawing_threads(amount))}
+    variables = {**THREADS, **drawing, **os.environ, WORKER_VARIABLE: "1"}
     # The same modules as here, in the same order, whatever folder or script this one started from.
     variables["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     variables.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which many environments draw with
@@ -167,6 +161,16 @@ def _variables(suite: str, settings: dict[str, Any]) -> dict[str, str]:
         if suite == "dmc":
             raise  # other environments may well draw without OpenGL
     return variables
+
+
+def _drawing_threads(amount: int) -> int:
+    """Returns a worker's threads for Mesa's software OpenGL, 0 meaning none besides the caller's.
+
+    Workers share the processors. With 2 idle ones a single worker of walker_walk makes 131 frames
+    a second with 2 threads, and 110 with none.
+    """
+    share = len(os.sched_getaffinity(0)) // amount
+    return min(share, 4) if share > 1 else 0
 
 
 class _Worker:
