@@ -11,9 +11,8 @@ import tensorflow as tf
 
 from dreamer import behavior
 from dreamer.envs.spec import Space
-from dreamer.errors import UserError
 from dreamer.exploration import Exploration
-from dreamer.nets.actor import Actor
+from dreamer.nets.actor import Actor, choose_distribution
 from dreamer.nets.value import Value
 from dreamer.ops.optimizers import Optimizer
 from dreamer.ops.shapes import check_shape, flatten_leading
@@ -92,14 +91,7 @@ class Agent:
 
     def _build_behavior(self, actor: dict[str, Any], value: Section) -> None:
         discrete = self._act_space.discrete
-        if actor["distribution"] == "auto":
-            actor["distribution"] = "onehot" if discrete else "tanh_normal"
-        if discrete != (actor["distribution"] == "onehot"):
-            kind = "one-hot" if discrete else "continuous"
-            raise UserError(
-                f"actor.distribution {actor['distribution']} does not fit the {kind} actions of "
-                "this task; leave it at auto"
-            )
+        actor["distribution"] = choose_distribution(actor["distribution"], discrete)
         self._mode_samples = actor.pop("mode_samples")
         size = self.world_model.rssm.feat_size
         self.actor = Actor(self._act_space.shape[0], **actor, dtype=self._dtype, name="actor")

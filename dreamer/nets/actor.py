@@ -4,8 +4,24 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from dreamer.errors import UserError
 from dreamer.nets.layers import MLP
 from dreamer.ops.distributions import StraightThroughOneHot, TanhNormal, inverse_softplus
+
+
+def choose_distribution(asked: str, discrete: bool) -> str:
+    """Resolves ``auto``: onehot for one-hot actions, tanh_normal for continuous ones.
+
+    Raises:
+        UserError: The distribution asked for is not one over such actions.
+    """
+    fitting = "onehot" if discrete else "tanh_normal"
+    if asked in ("auto", fitting):
+        return fitting
+    kind = "one-hot" if discrete else "continuous"
+    raise UserError(
+        f"actor.distribution {asked} does not fit the {kind} actions of this task; leave it at auto"
+    )
 
 
 class Actor(MLP):
