@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: finish the step, save, exit; a second one ends the process at once."""
+"""SIGINT, SIGTERM, SIGHUP: finish the step, save, exit; a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class StopRequested(Exception):  # noqa: N818  (a request, not an error)
 
 
 class Interrupt:
-    """Within its ``with`` block the first SIGINT or SIGTERM is only noted.
+    """Within its ``with`` block the first SIGINT, SIGTERM or SIGHUP is only noted.
+
+    SIGHUP (a closed terminal) stays ignored where it is, as under nohup.
 
     It restores the handlers that were there before, so that a second signal acts as usual. Signals
     reach the main thread alone; in any other thread the block does nothing.
@@ -30,8 +32,9 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exc: object) -> None:

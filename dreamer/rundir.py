@@ -115,7 +115,8 @@ class RunDir:
         """With the lock held: compares or writes config.yaml, makes the folders, tidies up."""
         if self._lock is not None and self._lock.taken_over:
             self.notes.append(f"took over the lock of a dead run ({self._lock.taken_over})")
-        remove_temporaries(self.path)
+        for folder in (self.path, self.path / "episodes"):  # ours alone, unlike replay.directory
+            remove_temporaries(folder)
         record = self._resume(config) if self.config_file.exists() else self._start(config)
         with atomic_write(self.config_file) as file:
             file.write(format_yaml(record).encode())

@@ -12,14 +12,14 @@ import pytest
 
 from dreamer.interrupt import Interrupt, StopRequested
 
-BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 
 
 @pytest.fixture(autouse=True)
 def heard() -> Iterator[list[int]]:
     """Signals that reach the handlers there were before."""
     numbers: list[int] = []
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for number in before:
         signal.signal(number, lambda n, frame: numbers.append(n))
     yield numbers
@@ -78,3 +78,10 @@ def test_outside_the_main_thread_it_does_nothing(heard: list[int]):
     thread.join()
     assert outcome == ["went on"]
     assert heard == [signal.SIGINT]
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGHUP)
+        interrupt.check()

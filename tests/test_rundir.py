@@ -216,3 +216,11 @@ def test_a_logdir_that_is_a_file_is_said(tmp_path, config):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make .*file.*; choose a --logdir"):
         RunDir.open(config.replace({"logdir": str(tmp_path / "file")}))
+
+
+def test_an_episode_half_written_by_a_killed_process_is_removed(config):
+    with RunDir.open(config) as run:
+        left = run.episodes / ".20261120T120000-s0e00000001-9.npz.123.tmp"
+        left.write_bytes(b"half")
+    RunDir.open(config).close()
+    assert not left.exists()
