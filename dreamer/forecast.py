@@ -28,8 +28,8 @@ def forecast(
     )
     if not tf.config.list_physical_devices("GPU") and not config.presets:
         text += (
-            "; this is full size and wants a GPU: --configs small learns from pixels in hours "
-            "on a CPU"
+            "; this is full size and wants a GPU: --configs small is made for pixels on a "
+            "CPU"
         )
     return text
 
