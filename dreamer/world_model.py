@@ -164,7 +164,7 @@ class WorldModel(keras.layers.Layer):
             noise: float32 [B, T, S].
         Returns:
             Preprocessed truth and predicted means of the decoded observations, [B, T, ...], and
-            under "reward" those of the reward [B, T].
+            under "reward" those of the reward [B, T], on the scale that is learnt.
         """
         obs = self.preprocess({k: batch[k] for k in {**self.inputs, **self.targets}})
         seen, seen_obs = ({k: v[:, :context] for k, v in x.items()} for x in (batch, obs))
@@ -180,7 +180,7 @@ class WorldModel(keras.layers.Layer):
         model = {k: tf.reshape(v, [-1, length, *v.shape[1:]]) for k, v in means.items()}
         model["reward"] = over_leading(self.reward, feat)
         truth = {k: obs[k] for k in self.targets}
-        truth["reward"] = batch["reward"]
+        truth["reward"] = self.reward.target(batch["reward"])
         return truth, model
 
     def _likelihood_losses(
@@ -191,7 +191,7 @@ class WorldModel(keras.layers.Layer):
             f"{key}_loss": -tf.reduce_mean(log_prob)
             for key, log_prob in self.decoder.log_prob(feat, target).items()
         }
-        reward = tf.reshape(batch["reward"], [-1])
+        reward = self.reward.target(tf.reshape(batch["reward"], [-1]))
         losses["reward_loss"] = -tf.reduce_mean(self.reward.dist(feat).log_prob(reward))
         if self.discount:
             cont = self._gamma * tf.reshape(batch["cont"], [-1])

@@ -135,6 +135,21 @@ def test_loss_terms_are_mean_negative_log_likelihoods() -> None:
     np.testing.assert_array_equal(total, metrics["model_loss"])
 
 
+def test_tanh_rewards_are_learnt_and_compared_as_such() -> None:
+    batch = make_batch()
+    batch["reward"] *= 5.0
+    raw = batch["reward"].copy()
+    model = make_model(reward__transform="tanh")
+    noise = noise_for(model, batch)
+    _, post, metrics = model.loss(tensors(batch), noise)
+    means = model.reward(tf.reshape(model.rssm.feat(post), [18, -1])).numpy()
+    expected = (0.5 * (np.tanh(raw).reshape(18) - means) ** 2 + HALF_LOG_2PI).mean()
+    np.testing.assert_allclose(metrics["reward_loss"], expected, rtol=1e-5)
+    truth, _ = model.open_loop(tensors(batch), 3, noise)
+    np.testing.assert_allclose(truth["reward"], np.tanh(raw), rtol=1e-5)
+    np.testing.assert_array_equal(batch["reward"], raw)
+
+
 def test_image_loss_with_its_constants() -> None:
     """64*64*3 pixels in [-0.5, 0.5] under unit Normals: the constants alone are 11,292 nats."""
     batch = make_batch(IMAGE, size=2, length=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from dreamer.config import load_config
@@ -28,3 +29,12 @@ def test_density_and_mean() -> None:
     np.testing.assert_array_equal(dist.mean(), mean)
     expected = -0.5 * (target - mean.numpy()) ** 2 - 0.5 * math.log(2 * math.pi)
     np.testing.assert_allclose(dist.log_prob(target.astype(np.float32)), expected, rtol=1e-5)
+
+
+def test_targets() -> None:
+    rewards = tf.constant([-3.0, 0.0, 0.5, 20.0])
+    plain, bounded = (Reward(layers=1, units=4, transform=name) for name in ("none", "tanh"))
+    np.testing.assert_array_equal(plain.target(rewards), rewards)
+    np.testing.assert_allclose(bounded.target(rewards), np.tanh(rewards), rtol=1e-6)
+    with pytest.raises(ValueError, match="transform should be one of"):
+        Reward(layers=1, units=4, transform="sign")
