@@ -85,6 +85,7 @@ class Agent:
         self._build_behavior(dict(actor), value)
         self._build_optimizers(optimizer)
         self._policy_calls = 0
+        self._step, self._updates = 0, 0
         compiled = choose_jit(jit) or None
         self._update = tf.function(self._train_step, autograph=False, jit_compile=compiled)
         self._act = tf.function(self._policy_step, autograph=False)
@@ -117,6 +118,15 @@ class Agent:
 
     # ---------------------------------------------------------------- acting
 
+    def progress(self, step: int, update: int) -> None:
+        """Tells how far training has come, for what changes with it (``explore.over``).
+
+        Args:
+            step: Environment frames collected so far.
+            update: Updates made so far.
+        """
+        self._step, self._updates = step, update
+
     def policy(
         self, records: Mapping[str, np.ndarray], state: Tensors | None, mode: str = "train"
     ) -> tuple[np.ndarray, Tensors]:
@@ -140,11 +150,17 @@ class Agent:
         tensors = {k: tf.convert_to_tensor(records[k]) for k in keys}
         calls = tf.constant(self._policy_calls, tf.int32)
         self._policy_calls += 1
-        action, state = self._act(tensors, state, calls, mode == "train")
+        amount = tf.constant(self._explore.amount(self._step, self._updates), tf.float32)
+        action, state = self._act(tensors, state, calls, amount, mode == "train")
         return action.numpy(), state
 
     def _policy_step(
-        self, records: Tensors, state: Tensors, calls: tf.Tensor, training: bool
+        self,
+        records: Tensors,
+        state: Tensors,
+        calls: tf.Tensor,
+        amount: tf.Tensor,
+        training: bool,
     ) -> tuple[tf.Tensor, Tensors]:
         rssm, n = self.world_model.rssm, records["is_first"].shape[0]
         seeds = self._seeds(_ACTING, calls, 4)
@@ -158,7 +174,7 @@ class Agent:
         dist = self.actor.dist(rssm.feat(latent))
         if training:
             normal = tf.random.stateless_normal([n, self._act_space.shape[0]], seeds[1])
-            action = self._explore(dist.from_noise(normal)[0], seeds[2:])
+            action = self._explore(dist.from_noise(normal)[0], amount, seeds[2:])
         else:
             action = dist.mode(self._mode_samples, seeds[1])
         return action, {"action": action, **latent}

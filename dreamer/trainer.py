@@ -181,6 +181,7 @@ class Trainer:
         if count <= 0:
             return
         start = time.monotonic()
+        self._agent.progress(self.step, self.update)
         with closing(self._replay.batches(self.update, count, **self._batch)) as batches:
             for made, batch in enumerate(batches):
                 self._interrupt.check()
@@ -248,7 +249,11 @@ class Trainer:
     # --------------------------------------------------------------- helpers
 
     def _policy(self, mode: str):
-        return lambda records, state: self._agent.policy(records, state, mode)
+        def policy(records, state):
+            self._agent.progress(self.step, self.update)
+            return self._agent.policy(records, state, mode)
+
+        return policy
 
     def _agent_steps(self, steps: int) -> int:
         return -(-steps // self._pool.action_repeat)

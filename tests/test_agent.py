@@ -370,6 +370,20 @@ def test_epsilon_is_the_share_of_uniform_actions() -> None:
     assert (evaluated.argmax(-1) == 1).all()
 
 
+def test_exploration_follows_the_progress_that_the_agent_is_told() -> None:
+    agent = make_agent(
+        VECTORS, ONEHOT, explore__kind="epsilon", explore__amount=1.0, explore__over=100,
+        explore__unit="updates",
+    )  # fmt: skip
+    agent.actor.trainable_variables[-1].assign([0.0, 500.0, 0.0])
+    records = make_records(count=2000)
+    for update, epsilon in ((0, 1.0), (50, 0.5), (100, 0.0), (1000, 0.0)):
+        agent.progress(10**6, update)
+        action, _ = agent.policy(records, None)
+        share = np.mean(action.argmax(-1) != 1)
+        assert share == pytest.approx(epsilon * 2 / 3, abs=0.04)
+
+
 def test_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="'train' or 'eval', but is 'test'"):
         make_agent().policy(make_records(), None, "test")
@@ -411,12 +425,13 @@ def test_batches_of_another_shape_are_refused(key: str, shape, message: str) -> 
 def test_nothing_is_traced_twice() -> None:
     """Traced graphs are never freed: numbers and new arrays must not make new ones."""
     tf.config.run_functions_eagerly(False)
-    agent = make_agent()
+    agent = make_agent(explore__over=100)
     for number in range(4):
         agent.train_step(make_batch(seed=number), number)
     assert agent._update.experimental_get_tracing_count() == 1
     state = None
     for number in range(4):
+        agent.progress(number, number)
         _, state = agent.policy(make_records(seed=number, first=number == 2), state)
     assert agent._act.experimental_get_tracing_count() == 1
     for number in range(3):
