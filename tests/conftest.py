@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import whole_runs
@@ -40,3 +41,15 @@ def debug_runs(tmp_path_factory: pytest.TempPathFactory) -> whole_runs.DebugRuns
         root / "runs" / whole_runs.RUN, root / "from_script" / whole_runs.RUN,
         output, errors, script_output,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def lab_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training on DeepMind Lab's stand-in, from images and velocities; tests change copies."""
+    root = tmp_path_factory.mktemp("lab")
+    command = whole_runs.start(
+        "dreamer.run", *whole_runs.LAB, "--logdir", root, env=whole_runs.with_lab()
+    )
+    status, _, errors = whole_runs.finish(command)
+    assert status == 0, errors
+    return root / whole_runs.LAB_RUN

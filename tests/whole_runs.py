@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ TASK = "dmc_cartpole_balance"
 DEBUG = ("--task", TASK, "--configs", "debug", "--precision", "float32", "--deterministic", "true")
 RUN = Path(TASK, "dreamer_debug", "0")
 """Where DEBUG's run lies below its logdir."""
+LAB = ("--task", "dmlab_collect", *DEBUG[2:], "--envs.state", "true")
+LAB_RUN = Path("dmlab_collect", "dreamer_debug", "0")
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,9 @@ def state_of(run: Path) -> dict[str, Any]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder, not of those below it, by its name."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def with_lab() -> dict[str, str]:
+    """Environment variables with which a process and its workers find DeepMind Lab's stand-in."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "envs" / "dmlab_standin")])
+    return {**os.environ, "PYTHONPATH": paths}

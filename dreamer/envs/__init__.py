@@ -9,7 +9,7 @@ from dreamer.errors import UserError, suggest
 
 __all__ = ["SUITES", "Env", "Record", "Space", "make_env", "make_record", "suite_of"]
 
-SUITES = ("dmc", "gym")
+SUITES = ("dmc", "dmlab", "gym")
 
 
 def suite_of(task: str) -> str:
@@ -26,7 +26,8 @@ def suite_of(task: str) -> str:
     if suite not in SUITES or not name:
         raise UserError(
             f"unknown suite in task {task!r}{suggest(suite, SUITES)}; tasks are named "
-            "dmc_<domain>_<task>, gym_<EnvId>, module:function or path/to/file.py:function"
+            "dmc_<domain>_<task>, dmlab_<level>, gym_<EnvId>, module:function or "
+            "path/to/file.py:function"
         )
     return suite
 
@@ -47,7 +48,8 @@ def make_env(
     `dreamer.envs.pool.EnvPool` runs it in a process of its own.
 
     Args:
-        task: `dmc_<domain>_<task>`, `gym_<EnvId>`, `module:function` or `path/to/file.py:function`.
+        task: `dmc_<domain>_<task>`, `dmlab_<level>`, `gym_<EnvId>`, `module:function` or
+            `path/to/file.py:function`.
         action_repeat: frames an action is held.
         time_limit: frames of an episode, 0 is the task's own.
         image: observe images of `image_size` pixels squared.
@@ -75,6 +77,10 @@ def make_env(
             task.removeprefix("dmc_"), camera=camera, shadow_size=shadow_size,
             egl_device=egl_device, **common,
         )  # fmt: skip
+    if suite == "dmlab":
+        from dreamer.envs.dmlab import DMLab
+
+        return DMLab(task.removeprefix("dmlab_"), egl_device=egl_device, **common)
     if suite == "gym":
         from dreamer.envs.gym import make_gym
 
