@@ -119,7 +119,7 @@ def evaluate(
     rundir, config = RunDir.load(run)
     chosen = load_checkpoint(rundir, checkpoint)
     seed = config.seed if seed is None else seed
-    with make_pool(config, config.eval.amount) as pool:
+    with make_pool(config, config.eval.amount, training=False) as pool:
         if filmed and not image_keys_of(pool):
             raise UserError(
                 f"{run} learns without images, so there is nothing to film; leave --video out"

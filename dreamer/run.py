@@ -77,8 +77,8 @@ def train(config: Config) -> Result:
     from dreamer.rundir import RunDir
 
     with ExitStack() as stack:
-        pool = stack.enter_context(make_pool(config, config.envs.amount))
-        eval_pool = stack.enter_context(make_pool(config, config.eval.amount))
+        pool = stack.enter_context(make_pool(config, config.envs.amount, training=True))
+        eval_pool = stack.enter_context(make_pool(config, config.eval.amount, training=False))
         check_batch_length(config, pool)
         rundir = stack.enter_context(RunDir.open(config))
         prepare_tensorflow(config.deterministic)
@@ -95,11 +95,14 @@ def train(config: Config) -> Result:
         return Result(rundir.path, trainer.step, trainer.update, trainer.last_return)
 
 
-def make_pool(config: Config, amount: int) -> EnvPool:
-    """That many environments of the config's task, each in a process of its own."""
+def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
+    """That many environments of the config's task, each in a process of its own.
+
+    Some tasks are played otherwise for training: Atari's episodes end with a life there.
+    """
     from dreamer.envs.pool import EnvPool
 
-    settings: dict[str, Any] = {**config.section("envs"), "amount": amount}
+    settings: dict[str, Any] = {**config.section("envs"), "amount": amount, "training": training}
     return EnvPool(config.task, **settings)
 
 

@@ -33,7 +33,7 @@ MAY_DIFFER = re.compile(
 _RESUMES = 100  # of the newest resumptions config.yaml keeps a record
 _PACKAGES = (
     *("tensorflow", "tensorflow-probability", "keras", "tf_keras", "tensorboard", "numpy"),
-    *("dm_control", "mujoco", "gymnasium"),
+    *("dm_control", "mujoco", "gymnasium", "ale-py"),
 )
 
 

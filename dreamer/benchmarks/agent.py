@@ -104,7 +104,7 @@ class AgentService:
             seconds: of each burst; frames: environment frames of one burst, over all environments.
         """
         seconds = []
-        with make_pool(self._config, self._config.envs.amount) as pool:
+        with make_pool(self._config, self._config.envs.amount, training=True) as pool:
             collector = Collector(pool, _forget, self._config.seed)
             collector.collect(self._agent.policy, pool.amount)  # traces the policy
             for _ in range(bursts):

@@ -109,7 +109,7 @@ class Bench:
     @cached_property
     def _task(self) -> tuple[dict[str, Space], Space, int]:
         """Spaces of observations and actions, and records of the longest episode."""
-        with make_pool(self._config, 1) as pool:
+        with make_pool(self._config, 1, training=True) as pool:
             limit = int(pool.info.get("time_limit", 0))
             records = -(-limit // pool.action_repeat) + 1 if limit else DEFAULT_RECORDS
             return pool.obs_space, pool.act_space, records

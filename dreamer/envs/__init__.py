@@ -9,7 +9,7 @@ from dreamer.errors import UserError, suggest
 
 __all__ = ["SUITES", "Env", "Record", "Space", "make_env", "make_record", "suite_of"]
 
-SUITES = ("dmc", "dmlab", "gym")
+SUITES = ("dmc", "atari", "dmlab", "gym")
 
 
 def suite_of(task: str) -> str:
@@ -26,7 +26,7 @@ def suite_of(task: str) -> str:
     if suite not in SUITES or not name:
         raise UserError(
             f"unknown suite in task {task!r}{suggest(suite, SUITES)}; tasks are named "
-            "dmc_<domain>_<task>, dmlab_<level>, gym_<EnvId>, module:function or "
+            "dmc_<domain>_<task>, atari_<game>, dmlab_<level>, gym_<EnvId>, module:function or "
             "path/to/file.py:function"
         )
     return suite
@@ -43,19 +43,22 @@ def make_env(
     camera: int = -1,
     shadow_size: int = 0,
     egl_device: int = -1,
+    training: bool = False,
 ) -> Env:
     """Returns an environment in this process. One that renders must not share it with TensorFlow:
     `dreamer.envs.pool.EnvPool` runs it in a process of its own.
 
     Args:
-        task: `dmc_<domain>_<task>`, `dmlab_<level>`, `gym_<EnvId>`, `module:function` or
-            `path/to/file.py:function`.
+        task: `dmc_<domain>_<task>`, `atari_<game>`, `dmlab_<level>`, `gym_<EnvId>`,
+            `module:function` or `path/to/file.py:function`.
         action_repeat: frames an action is held.
         time_limit: frames of an episode, 0 is the task's own.
         image: observe images of `image_size` pixels squared.
         state: observe the task's vectors.
         camera, shadow_size: DeepMind Control only, see `dreamer.envs.dmc.DMC`.
         egl_device: index of the GPU to render on, -1 is the driver's choice.
+        training: the episodes are for learning, not for a score; Atari only, see
+            `dreamer.envs.atari.Atari`.
 
     Raises:
         UserError: no such task, a package it needs is missing, or settings it cannot have.
@@ -77,6 +80,10 @@ def make_env(
             task.removeprefix("dmc_"), camera=camera, shadow_size=shadow_size,
             egl_device=egl_device, **common,
         )  # fmt: skip
+    if suite == "atari":
+        from dreamer.envs.atari import make_atari
+
+        return make_atari(task.removeprefix("atari_"), training=training, **common)
     if suite == "dmlab":
         from dreamer.envs.dmlab import DMLab
 

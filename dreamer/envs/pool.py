@@ -152,7 +152,7 @@ def _variables(suite: str, settings: dict[str, Any], amount: int) -> dict[str, s
     # The same modules as here, in the same order, whatever folder or script this one started from.
     variables["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     variables.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which many environments draw with
-    if not settings.get("image", True):
+    if suite == "atari" or not settings.get("image", True):
         variables.setdefault("MUJOCO_GL", "off")
         return variables
     try:

@@ -1,0 +1,208 @@
+"""Games of the real emulator, held to the published protocol."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ale_py import Action, ALEInterface, LoggerMode, roms
+from PIL import Image
+from pool_env import PoolEnv
+
+from dreamer.config import load_config
+from dreamer.envs import make_env
+from dreamer.envs.atari import Atari
+from dreamer.envs.conformance import check_env
+from dreamer.envs.spec import Space
+from dreamer.errors import UserError
+
+
+def actions_of(env, count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [env.act_space.sample(rng) for _ in range(count)]
+
+
+def play(env, actions):
+    """The records of steps up to the episode's end, and the actions that are left."""
+    records = []
+    for index, action in enumerate(actions):
+        records.append(env.step(action))
+        if records[-1]["is_last"]:
+            return records, actions[index + 1 :]
+    return records, []
+
+
+@pytest.mark.parametrize("make", [
+    lambda: make_env("atari_pong", action_repeat=4, state=True),
+    lambda: make_env("atari_breakout", action_repeat=1, time_limit=15, training=True),
+    lambda: PoolEnv("atari_pong", action_repeat=4, image=False, state=True, training=True),
+])  # fmt: skip
+def test_conforms(make):
+    check_env(make())
+
+
+def test_spaces():
+    env = make_env("atari_pong", action_repeat=4, state=True)
+    assert env.obs_space == {
+        "image": Space((64, 64, 3), np.uint8, 0, 255),
+        "ram": Space((128,), np.float32, -0.5, 0.5),
+    }
+    assert env.act_space == Space((6,), np.float32, 0, 1, discrete=True)
+    assert env.info == {
+        "time_limit": "108000", "actions": "noop fire right left rightfire leftfire",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="no observation is left"):
+        make_env("atari_pong", image=False)
+
+
+class Literal:
+    """The protocol step by step: every frame kept, nothing shared with the adapter but the seed."""
+
+    def __init__(self, game, seed):
+        rng = np.random.default_rng(seed)
+        ALEInterface.setLoggerMode(LoggerMode.Error)
+        self.ale = ALEInterface()
+        self.ale.setInt("random_seed", int(rng.integers(1, 2**31)))
+        self.ale.setFloat("repeat_action_probability", 0.25)
+        self.ale.loadROM(roms.get_rom_path(game))
+        self.ale.reset_game()
+        self.screens = [self.ale.getScreenRGB()]
+        self.act(Action.NOOP, int(rng.integers(1, 31)))
+
+    def act(self, action, frames):
+        """The points of each frame."""
+        points = []
+        for _ in range(frames):
+            points.append(self.ale.act(action))
+            self.screens.append(self.ale.getScreenRGB())
+        return points
+
+    def image(self, frames=2):
+        last = np.stack(self.screens[-frames:]).max(axis=0)
+        return np.array(Image.fromarray(last).resize((64, 64), Image.Resampling.BOX))
+
+
+@pytest.mark.parametrize("game, repeat", [("space_invaders", 4), ("seaquest", 1)])
+def test_the_published_protocol(game, repeat):
+    env = make_env(f"atari_{game}", action_repeat=repeat, state=True)
+    oracle = Literal(game, 7)
+    record = env.reset(7)
+    np.testing.assert_array_equal(record["image"], oracle.image())
+    legal = oracle.ale.getMinimalActionSet()
+    points, flickers = 0, False
+    for action in actions_of(env, 150):
+        record = env.step(action)
+        gained = sum(oracle.act(legal[action.argmax()], repeat))
+        np.testing.assert_array_equal(record["image"], oracle.image())
+        np.testing.assert_array_equal(
+            np.round((record["ram"] + 0.5) * 255).astype(np.uint8), oracle.ale.getRAM()
+        )
+        assert record["reward"] == gained and not record["is_last"]
+        points = max(points, gained)
+        flickers |= not np.array_equal(oracle.image(), oracle.image(frames=1))
+    if game == "space_invaders":
+        assert points >= 5  # raw, not clipped
+        assert flickers  # without the maximum the pictures would be others
+
+
+def test_noops_and_sticky_actions_follow_the_seed():
+    env = make_env("atari_pong", action_repeat=4)
+    counts = []
+    for seed in range(12):
+        env.reset(seed)
+        counts.append(env._ale.getEpisodeFrameNumber())
+    assert set(counts) <= set(range(1, 31)) and len(set(counts)) > 6
+    assert env._ale.getFloat("repeat_action_probability") == 0.25
+
+
+def test_without_a_seed_every_game_is_another():
+    env = make_env("atari_pong", action_repeat=4, image=False, state=True)
+    actions = actions_of(env, 30)
+    games = []
+    for _ in range(3):
+        env.reset()
+        records, _ = play(env, actions)
+        games.append(np.stack([record["ram"] for record in records]))
+    assert not np.array_equal(games[0], games[1]) or not np.array_equal(games[1], games[2])
+
+
+def test_a_lost_life_ends_a_training_episode_and_the_game_goes_on():
+    """Frame by frame, the training episodes of a game one after the other are the whole game."""
+    whole = make_env("atari_breakout", action_repeat=1)
+    parts = make_env("atari_breakout", action_repeat=1, training=True)
+    start = whole.reset(3)
+    actions = actions_of(whole, 4000)
+    game, left = play(whole, actions)
+    assert game[-1]["is_terminal"] and left
+    first, records = parts.reset(3), []
+    np.testing.assert_array_equal(first["image"], start["image"])
+    for life in range(5):
+        played, actions = play(parts, actions)
+        assert played[-1]["is_terminal"] and played[-1]["cont"] == 0
+        assert not any(record["is_last"] for record in played[:-1])
+        records += played
+        if life < 4:
+            again = parts.reset(99 + life)  # the seed is for a new game
+            np.testing.assert_array_equal(again["image"], played[-1]["image"])
+            assert again["is_first"] and not again["is_last"] and again["reward"] == 0
+    assert actions == left
+    for ours, theirs in zip(records, game, strict=True):
+        np.testing.assert_array_equal(ours["image"], theirs["image"])
+        assert ours["reward"] == theirs["reward"]
+    # The game is over: the next episode is a new one.
+    np.testing.assert_array_equal(parts.reset(3)["image"], start["image"])
+
+
+def test_an_episode_left_in_the_middle_starts_a_new_game():
+    env = make_env("atari_breakout", action_repeat=4, training=True)
+    start = env.reset(3)["image"]
+    play(env, actions_of(env, 10))
+    np.testing.assert_array_equal(env.reset(3)["image"], start)
+
+
+def test_the_limit_is_no_terminal_and_ends_the_game():
+    env = make_env("atari_breakout", action_repeat=4, time_limit=30, training=True)
+    start = env.reset(3)["image"]
+    records, _ = play(env, actions_of(env, 20))
+    assert len(records) == 8  # the last of two frames
+    assert records[-1]["is_last"] and not records[-1]["is_terminal"] and records[-1]["cont"] == 1
+    with pytest.raises(RuntimeError, match="reset"):
+        env.step(actions_of(env, 1)[0])
+    np.testing.assert_array_equal(env.reset(3)["image"], start)
+
+
+def test_the_published_limit_counts_frames():
+    assert Atari("pong")._limit == 108_000
+    assert load_config(task="atari_pong").envs.time_limit == 108_000
+
+
+def test_unknown_games_and_a_missing_emulator_are_named(monkeypatch):
+    with pytest.raises(UserError, match="unknown task 'atari_pongg'; did you mean 'atari_pong'"):
+        make_env("atari_pongg")
+    with pytest.raises(UserError, match="there are adventure, air_raid, .*zaxxon; tasks are"):
+        make_env("atari_0123456789")
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    with pytest.raises(UserError, match="pip install 'ale-py"):
+        make_env("atari_pong")
+
+
+def test_the_emulator_prints_nothing():
+    code = "from dreamer.envs import make_env\nenv = make_env('atari_pong')\nenv.reset(0)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_games_for_two_only_are_refused():
+    with pytest.raises(UserError, match="atari_combat is a game for two players"):
+        make_env("atari_combat")
+
+
+TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("game", sorted({*roms.get_all_rom_ids()} - TWO_PLAYERS))
+def test_every_game_of_the_package(game):
+    check_env(make_env(f"atari_{game}", action_repeat=4, state=True), steps=30)
