@@ -28,7 +28,7 @@ from dreamer.yaml_io import format_yaml, read_yaml
 # it asks of the machine: none of these changes what is learnt.
 MAY_DIFFER = re.compile(
     r"steps|logdir|(eval|log|checkpoint)\..*"
-    r"|envs\.(timeout|egl_device)|replay\.(cache_bytes|prefetch)"
+    r"|envs\.(timeout|egl_device|python)|replay\.(cache_bytes|prefetch)"
 )
 _RESUMES = 100  # of the newest resumptions config.yaml keeps a record
 _PACKAGES = (

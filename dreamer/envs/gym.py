@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
 from typing import Any
@@ -13,10 +14,18 @@ from dreamer.envs.spec import Env, Record, Space, make_record
 from dreamer.envs.wrappers import NormalizeActions
 from dreamer.errors import UserError, suggest
 
+#: Packages that register environments only when imported: start of an id -> (module, pip's name).
+PACKAGES = {
+    "MiniGrid-": ("minigrid", "minigrid"),
+    "BabyAI-": ("minigrid", "minigrid"),
+    "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
+    "ALE/": ("ale_py", "ale-py"),
+}
+
 
 def make_gym(env_id: str, *, image: bool, time_limit: int, **settings: Any) -> Env:
     """Returns `gym_<env_id>` from Gymnasium's registry, which an id such as "package:Name-v0"
-    completes by importing the package.
+    completes by importing the package; ids of the packages in `PACKAGES` need not name theirs.
 
     Raises:
         UserError: Gymnasium or what the environment needs is not installed, or no such id.
@@ -29,6 +38,7 @@ def make_gym(env_id: str, *, image: bool, time_limit: int, **settings: Any) -> E
     options: dict[str, Any] = {"max_episode_steps": -1} if time_limit else {}
     if image:
         options["render_mode"] = "rgb_array"
+    _import_package(env_id)
     try:
         env = gymnasium.make(env_id, disable_env_checker=True, **options)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -36,10 +46,26 @@ def make_gym(env_id: str, *, image: bool, time_limit: int, **settings: Any) -> E
     except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:
         near = suggest(env_id, gymnasium.registry)
         near = near.replace("'", "'gym_", 1)
-        raise UserError(f"unknown task 'gym_{env_id}'{near}; Gymnasium says: {error}") from error
+        raise UserError(
+            f"unknown task 'gym_{env_id}'{near}; Gymnasium says: {error} If a package of its own "
+            "registers it, name that too: gym_<package>:<EnvId>"
+        ) from error
     except gymnasium.error.Error as error:
         raise UserError(f"gym_{env_id} cannot be made: {error}") from error
     return adapt_gym(env, image=image, time_limit=time_limit, **settings)
+
+
+def _import_package(env_id: str) -> None:
+    """Imports the package of `PACKAGES` that registers `env_id`, if it is one of theirs."""
+    for start, (module, package) in PACKAGES.items():
+        if not env_id.startswith(start):
+            continue
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"gym_{env_id} needs a package that is not installed: pip install {package}"
+            ) from error
 
 
 def adapt_gym(
@@ -86,11 +112,6 @@ class GymEnv:
         self.act_space = self._action.space
         self.obs_space = dict(self._observation.spaces)
         self._size = image_size if image and not self._observation.has_image else 0
-        if self._size and "image" in self.obs_space:
-            raise UserError(
-                "the observation named 'image' is no image (uint8 [height, width, 1 or 3]): "
-                "rename it, or set envs.image to false"
-            )
         if self._size:
             self.obs_space["image"] = Space((self._size, self._size, 3), np.dtype(np.uint8), 0, 255)
         if not self.obs_space:
@@ -100,6 +121,8 @@ class GymEnv:
             )
         self._seeding = _seeding(env)
         self.info = {"seeding": self._seeding}
+        if self._observation.left_out:
+            self.info["left_out"] = " ".join(self._observation.left_out)
         own_limit = getattr(getattr(env, "spec", None), "max_episode_steps", None) or 0
         if time_limit or own_limit > 0:
             self.info["time_limit"] = str(time_limit or own_limit)

@@ -11,6 +11,9 @@ from dreamer.errors import UserError
 
 #: Keys of an observation that is a single array.
 VECTOR, IMAGE = "observation", "image"
+#: Pixels an image has at least in height and width. What is smaller is a grid of symbols, such as
+#: MiniGrid's 7x7x3: enlarged to a picture and divided by 255 nothing could be told apart in it.
+LEAST_IMAGE = 16
 
 
 def kind_of(space: Any) -> str:
@@ -25,26 +28,40 @@ def kind_of(space: Any) -> str:
 class ObservationCodec:
     """Turns observations of a Box, Discrete or Dict space into our dictionaries of arrays.
 
-    Images (uint8 [height, width, channels] of 1 or 3 channels, or [height, width]) become uint8
-    [image_size, image_size, 3]; other boxes flat float32 vectors; Discrete values one-hot vectors.
-    A single observation is named "image" or "observation"; nested names are joined by a slash.
+    Images (uint8 [height, width, channels] of 1 or 3 channels, or [height, width], both at least
+    16) become uint8 [image_size, image_size, 3]; other boxes flat float32 vectors; Discrete values
+    one-hot vectors. A single observation is named "image" or "observation"; nested names are joined
+    by a slash; a vector named "image" is called "image_vector". Texts are left out.
 
     Attributes:
         spaces: one Space per key.
         has_image: whether one of them is an image.
+        left_out: names of the texts.
+
+    Raises:
+        UserError: a space of another kind, or an observation with a name that records use.
     """
 
     def __init__(self, space: Any, image: bool, state: bool, image_size: int):
         self._size = image_size
         self._single = "" if kind_of(space) == "Dict" else _name(space)
         parts = _flatten(space, self._single)
+        self.left_out = [key for key, part in parts if _is_text(part)]
         self._parts = {
-            key: part for key, part in parts if (image if _is_image(part) else state)
+            key: part
+            for key, part in parts
+            if key not in self.left_out and (image if _is_image(part) else state)
         }
         for key in self._parts.keys() & (SCALARS.keys() | {"action", "discount"}):
             raise UserError(f"an observation is named {key!r}, a record's own key: rename it")
-        self.spaces = {key: self._space(part) for key, part in self._parts.items()}
+        self.spaces = {self._key(key): self._space(part) for key, part in self._parts.items()}
         self.has_image = any(_is_image(part) for part in self._parts.values())
+
+    def _key(self, name: str) -> str:
+        """Returns the key of the observation `name`: "image" is kept for what is one."""
+        if name == IMAGE and not _is_image(self._parts[name]):
+            return f"{name}_vector"
+        return name
 
     def _space(self, part: Any) -> Space:
         if kind_of(part) == "Discrete":
@@ -58,7 +75,10 @@ class ObservationCodec:
     def encode(self, obs: Any) -> dict[str, np.ndarray]:
         """Returns the arrays of one observation."""
         values = dict(_flatten_values(obs, self._single))
-        return {key: self._encode(part, values[key], key) for key, part in self._parts.items()}
+        return {
+            self._key(key): self._encode(part, values[key], key)
+            for key, part in self._parts.items()
+        }
 
     def _encode(self, part: Any, value: Any, key: str) -> np.ndarray:
         if kind_of(part) == "Discrete":
@@ -121,7 +141,15 @@ def _is_image(space: Any) -> bool:
     if kind_of(space) != "Box" or space.dtype != np.uint8:
         return False
     shape = space.shape
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+    if len(shape) != 2 and not (len(shape) == 3 and shape[2] in (1, 3)):
+        return False
+    return min(shape[:2]) >= LEAST_IMAGE
+
+
+def _is_text(space: Any) -> bool:
+    """Whether values are texts: Gymnasium's Text, or a space of a package's own (MiniGrid's)."""
+    dtype = getattr(space, "dtype", None)
+    return dtype is not None and np.dtype(dtype).kind == "U"
 
 
 def _name(space: Any) -> str:
@@ -136,7 +164,7 @@ def _flatten(space: Any, prefix: str) -> list[tuple[str, Any]]:
             for key, part in space.spaces.items()
             for item in _flatten(part, f"{prefix}/{key}" if prefix else str(key))
         ]
-    if kind not in ("Box", "Discrete"):
+    if kind not in ("Box", "Discrete") and not _is_text(space):
         raise UserError(
             f"observations of the space {space} are not supported: expected Box, Discrete or a "
             "Dict of them"

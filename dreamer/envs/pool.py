@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.envs import rendering, suite_of, wire
+from dreamer.envs.interpreter import find_python, import_paths
 from dreamer.envs.spec import Record, Space
 from dreamer.errors import UserError
 
@@ -53,17 +53,27 @@ class EnvPool:
         task: as `make_env` takes it; relative paths and modules are found as in this process.
         amount: of workers.
         timeout: seconds a worker may take for one reply.
+        python: the interpreter that runs the workers, "" for this process's own. Another one needs
+            NumPy (and Pillow, for images) besides what the environment needs, and not TensorFlow.
         **settings: as `make_env` takes them.
 
     Attributes:
         obs_space, act_space, action_repeat, info: as of one environment.
 
     Raises:
-        UserError: what `make_env` raised as one in a worker, or no OpenGL renders here.
+        UserError: what `make_env` raised as one in a worker, no OpenGL renders here, or `python`
+            is no program.
         EnvError: a worker failed; the pool is closed then.
     """
 
-    def __init__(self, task: str, amount: int = 1, timeout: float = 60.0, **settings: Any):
+    def __init__(
+        self,
+        task: str,
+        amount: int = 1,
+        timeout: float = 60.0,
+        python: str = "",
+        **settings: Any,
+    ):
         if amount < 1:
             raise UserError(f"envs.amount is {amount}, expected at least 1")
         if WORKER_VARIABLE in os.environ:
@@ -75,9 +85,13 @@ class EnvPool:
         self.amount = amount
         self.timeout = timeout
         self._workers: list[_Worker] = []
+        program = find_python(python)
         variables = _variables(suite_of(task), settings, amount)
+        self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
+        paths = import_paths(self._folder.name if self._folder else None)
+        variables["PYTHONPATH"] = os.pathsep.join(paths)
         try:
-            self._workers = [_Worker(index, variables) for index in range(amount)]
+            self._workers = [_Worker(index, program, variables) for index in range(amount)]
             for worker in self._workers:
                 worker.send({"kind": "make", "task": task, "settings": settings})
             replies = [worker.receive(max(timeout, START_TIMEOUT))[0] for worker in self._workers]
@@ -137,6 +151,8 @@ class EnvPool:
         deadline = time.monotonic() + CLOSE_TIMEOUT
         for worker in workers:
             worker.close(max(0.0, deadline - time.monotonic()))
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def __enter__(self) -> EnvPool:
         return self
@@ -149,8 +165,6 @@ def _variables(suite: str, settings: dict[str, Any], amount: int) -> dict[str, s
     """Returns the environment variables that workers start with."""
     drawing = {"LP_NUM_THREADS": str(_drawing_threads(amount))}
     variables = {**THREADS, **drawing, **os.environ, WORKER_VARIABLE: "1"}
-    # The same modules as here, in the same order, whatever folder or script this one started from.
-    variables["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     variables.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which many environments draw with
     if suite == "atari" or not settings.get("image", True):
         variables.setdefault("MUJOCO_GL", "off")
@@ -176,13 +190,13 @@ def _drawing_threads(amount: int) -> int:
 class _Worker:
     """One process, the socket to it and what it prints."""
 
-    def __init__(self, index: int, variables: dict[str, str]):
+    def __init__(self, index: int, program: str, variables: dict[str, str]):
         self._index = index
         self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # closed in close()
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "dreamer.envs.worker", str(theirs.fileno())],
+                [program, "-P", "-m", "dreamer.envs.worker", str(theirs.fileno())],
                 env=variables, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is not for the workers

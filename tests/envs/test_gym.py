@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -29,6 +30,8 @@ FAST = np.array([1, 0], np.float32)  # 1 and 0 in Drift's own range
     lambda: make_env("gym_Pendulum-v1", image=False, state=True),
     lambda: PoolEnv(f"{FILE}:drift", image=True, state=True, action_repeat=2),
     lambda: PoolEnv("gym_MountainCarContinuous-v0", image=False, state=True),
+    lambda: PoolEnv("gym_MiniGrid-DoorKey-5x5-v0", image=True, state=True, action_repeat=1),
+    lambda: PoolEnv("gym_VizdoomBasic-v1", image=True, state=True, action_repeat=1),
 ])  # fmt: skip
 def test_conforms(make):
     check_env(make())
@@ -102,6 +105,37 @@ def test_dict_of_images_vectors_and_discretes():
     assert record["arm/joints"].shape == (4,)
     assert list(adapt_gym(Mixed(), image=True, state=False).obs_space) == ["camera", "depth"]
     assert list(adapt_gym(Mixed(), image=False, state=True).obs_space) == ["arm/joints", "room"]
+
+
+def test_grids_of_symbols_are_vectors_and_texts_are_left_out():
+    """MiniGrid's observation: a 7x7x3 grid named image, a direction, and a mission in words."""
+    env = make_env("gym_MiniGrid-Empty-5x5-v0", image=True, state=True, action_repeat=1)
+    assert {key: space.shape for key, space in env.obs_space.items()} == {
+        "direction": (4,), "image_vector": (147,), "image": (64, 64, 3),
+    }  # fmt: skip
+    assert env.info["left_out"] == "mission"
+    record = env.reset(0)
+    inner = env._env.unwrapped.gen_obs()
+    np.testing.assert_array_equal(record["image_vector"], inner["image"].reshape(-1))
+    assert record["direction"].argmax() == inner["direction"]
+    np.testing.assert_array_equal(record["image"], resize(env._env.render(), 64))
+    assert list(make_env("gym_MiniGrid-Empty-5x5-v0", image=True).obs_space) == ["image"]
+
+
+def test_images_are_known_by_their_size():
+    for shape, image in [((16, 16, 3), True), ((16, 20), True), ((15, 64, 3), False),
+                         ((64, 64, 4), False), ((3, 64, 64), False)]:  # fmt: skip
+        inner = Drift()
+        inner.observation_space = Box(0, 255, shape, np.uint8)
+        env = adapt_gym(inner, image=True, state=True)
+        expected = {"image"} if image else {"image", "observation"}
+        assert set(env.obs_space) == expected, shape
+
+
+def test_a_missing_package_of_known_ids_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "minigrid", None)
+    with pytest.raises(UserError, match="needs a package .* not installed: pip install minigrid"):
+        make_env("gym_MiniGrid-Empty-8x8-v0")
 
 
 def test_resize_averages():
