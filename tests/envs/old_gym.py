@@ -1,4 +1,4 @@
-"""Environments of the real gym 0.26 whose steps return four values; loaded in a Python of theirs."""
+"""Environments of the real gym 0.26 whose steps return four values; for a Python that has it."""
 
 from __future__ import annotations
 
