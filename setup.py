@@ -66,7 +66,7 @@ setup(
         "atari": ["ale-py>=0.10"],
         "mp4": ["imageio-ffmpeg>=0.5"],
         "plots": ["matplotlib>=3.8", "scipy>=1.11"],
-        "sweep": ["ray[default]>=2.9"],
+        "sweep": ["ray>=2.9"],
         "dev": ["mypy>=1.10", "pytest>=8", "ruff>=0.5", "setuptools>=77", "uv>=0.4"],
     },
 )

@@ -17,6 +17,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Lock:
     def _acquire(self) -> str:
         locked = self._flock()
         holder = _parse(os.pread(self._file, 4096, 0))
-        if locked is False or (holder and self._lives(holder)):
+        if locked is False or (holder and _lives(holder, self._age)):
             raise UserError(
                 f"another run works in {self.path.parent}: {describe(holder)}; wait for its end or "
                 "stop it, or choose another --seed, --method or --logdir"
@@ -86,27 +87,48 @@ class Lock:
             raise
         return True
 
-    def _lives(self, holder: dict[str, Any]) -> bool:
-        this = _this_process()
-        if holder["host"] != this["host"]:
-            return self._age() < SILENCE
-        if holder.get("boot") != this["boot"]:
-            return False
-        return _start_time(holder["pid"]) == holder.get("process_start") is not None
-
     def _age(self) -> float:
-        """Seconds since the holder last touched the file, by the clock that stamped it."""
-        probe = self.path.with_name(f".lock-{os.getpid()}.tmp")
-        try:
-            probe.touch()
-            return probe.stat().st_mtime - os.fstat(self._file).st_mtime
-        finally:
-            probe.unlink(missing_ok=True)
+        return _age(self.path, os.fstat(self._file).st_mtime)
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT):
             with contextlib.suppress(OSError):
                 os.utime(self.path)
+
+
+def live_holder(path: str | os.PathLike[str]) -> str:
+    """Who seems to hold the lock `path` now, in words; "" if no live process does.
+
+    Takes nothing, so another may have it a moment later.
+    """
+    path = Path(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return ""
+    with open(descriptor, "rb") as file:
+        holder, touched = _parse(file.read(4096)), os.fstat(descriptor).st_mtime
+    return describe(holder) if holder and _lives(holder, lambda: _age(path, touched)) else ""
+
+
+def _lives(holder: dict[str, Any], age: Callable[[], float]) -> bool:
+    """Whether the holder is a live process, as far as can be told from here."""
+    this = _this_process()
+    if holder["host"] != this["host"]:
+        return age() < SILENCE
+    if holder.get("boot") != this["boot"]:
+        return False
+    return _start_time(holder["pid"]) == holder.get("process_start") is not None
+
+
+def _age(path: Path, touched: float) -> float:
+    """Seconds since a lock was last touched, by the clock of the file server that stamped it."""
+    probe = path.with_name(f".lock-{os.getpid()}.tmp")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - touched
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def describe(holder: dict[str, Any]) -> str:

@@ -5,31 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dreamer.errors import UserError, suggest
+from dreamer.suites import TASK_LISTS
 
-_DMC20 = (
-    "acrobot_swingup", "cartpole_balance", "cartpole_balance_sparse", "cartpole_swingup",
-    "cartpole_swingup_sparse", "cheetah_run", "cup_catch", "finger_spin", "finger_turn_easy",
-    "finger_turn_hard", "hopper_hop", "hopper_stand", "pendulum_swingup", "quadruped_run",
-    "quadruped_walk", "reacher_easy", "reacher_hard", "walker_run", "walker_stand", "walker_walk",
-)  # fmt: skip
-_DMC6 = (
-    "cartpole_swingup", "reacher_easy", "cheetah_run", "finger_spin", "cup_catch", "walker_walk",
-)  # fmt: skip
-_ATARI11 = (
-    "assault", "boxing", "fishing_derby", "freeway", "frostbite", "hero", "ice_hockey",
-    "kung_fu_master", "montezuma_revenge", "pong", "tennis",
-)  # fmt: skip
-
-SUITES: dict[str, tuple[str, ...]] = {
-    "dmc20": tuple(f"dmc_{name}" for name in _DMC20),
-    "dmc6": tuple(f"dmc_{name}" for name in _DMC6),
-    "atari11": tuple(f"atari_{name}" for name in _ATARI11),
-}
-"""Task lists by name: the Dreamer paper's 20 control tasks in its order, PlaNet's six, and the
-Atari games with published scores."""
+SUITES = TASK_LISTS
 
 _PREFIXES = ("dmc", "atari", "dmlab", "gym")
-_BARE = {name: f"dmc_{name}" for name in _DMC20} | {name: f"atari_{name}" for name in _ATARI11}
+_BARE = {task.partition("_")[2]: task for task in SUITES["dmc20"] + SUITES["atari11"]}
 
 _LABELS = {
     "dreamer": "Dreamer, paper",

@@ -85,12 +85,14 @@ class Bench:
             parts: Among PARTS.
         Returns:
             The figures, nested: ``update.<precision>``, ``env``, ``replay``, ``memory``; the
-            ``flops`` by part; ``machine``; and ``verdicts``.
+            ``flops`` by part; ``task``, ``config`` (flat), ``machine``; and ``verdicts``.
         Raises:
             UserError: no such task, no OpenGL, no room for episodes.
         """
         load = os.getloadavg()[0]
-        results: dict[str, Any] = {"task": self._config.task, "machine": self._machine()}
+        results: dict[str, Any] = {
+            "task": self._config.task, "config": self._config.flat(), "machine": self._machine(),
+        }  # fmt: skip
         measured: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
         if "replay" in parts or "update" in parts:
             self._measure_learning(parts, measured)

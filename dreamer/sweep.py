@@ -1,0 +1,154 @@
+"""Many runs: tasks x presets or a grid of values x seeds, on this machine or a Ray cluster.
+
+    python -m dreamer.sweep --suite dmc20 --seeds 5 --logdir runs/
+
+Each trial is an ordinary `python -m dreamer.run`, which Ray starts where there is room, and starts
+again if it fails: it then goes on from its checkpoint. The same command again runs what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreamer.cli import CommandLine, Option, Parsed, run_main
+from dreamer.errors import UserError
+from dreamer.interrupt import Interrupt, StopRequested
+
+if TYPE_CHECKING:
+    from dreamer.sweeps.board import Board
+    from dreamer.sweeps.cluster import Cluster
+    from dreamer.sweeps.plan import Trial
+
+LINE = CommandLine(
+    "python -m dreamer.sweep",
+    "Runs many trials: tasks x presets or a grid of values x seeds, on this machine or a Ray "
+    "cluster. All other keys go to every trial.",
+    (
+        Option("suite", "", "List of tasks: dmc20, dmc6, atari11 or dmlab13."),
+        Option("tasks", "", "Tasks by name, instead of a suite.", many=True),
+        Option("seeds", 1, "Seeds of each, from --seed on.", low=1),
+        Option("grid", "", "Values to combine: --grid behavior.horizon=5,10 loss.kl_scale=0.1,1",
+               many=True),
+        Option("agent", "", "A compared agent, as `python -m baselines.run --agent` takes it."),
+        Option("address", "", "Ray cluster to use: host:port or auto; empty: this machine alone."),
+        Option("cpus", 2.0, "Processors of each trial; as many trials run at once as fit.",
+               low=0.01),
+        Option("gpus", -1.0, "GPUs of each trial, fractions allowed; -1: 1 where there are any.",
+               low=-1),
+        Option("retries", 3, "Attempts at a trial after a first one that failed.", low=0),
+        Option("dry-run", False, "List the trials and the hours they will take; run nothing."),
+        Option("speed", "speed.json", "The benchmark's figures, for --dry-run."),
+    ),
+)  # fmt: skip
+STOP = 180.0  # seconds that trials have to save and exit after a signal
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the command line and runs the trials.
+
+    Returns the exit status: 0 if all have finished, 1 if some failed, 128 + N after signal N.
+    """
+    parsed = LINE.parse(argv)
+    from dreamer.sweeps.plan import plan
+    from dreamer.sweeps.progress import check_same_config, read_progress
+
+    if parsed.options["gpus"] < 0 and parsed.options["gpus"] != -1:
+        raise UserError("--gpus must be -1 (1 where there are any) or at least 0")
+    trials = plan(parsed)
+    done: list[Trial] = []
+    left: list[Trial] = []
+    for trial in trials:
+        check_same_config(trial)
+        finished = read_progress(trial.path).finished(trial.config.steps)
+        (done if finished else left).append(trial)
+    if parsed.options["dry-run"]:
+        dry_run(parsed, trials, done)
+        return 0
+    print(f"{len(trials)} trials, {len(done)} of them already finished", flush=True)
+    return run(parsed, done, left) if left else 0
+
+
+def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> None:
+    """Lists the trials with their commands, and the hours they will take."""
+    from dreamer.sweeps.estimate import COMMAND, read_speed
+    from dreamer.sweeps.progress import read_progress
+
+    path = Path(parsed.options["speed"])
+    speed = read_speed(path) if path.exists() else None
+    hours = 0.0
+    for trial in trials:
+        step = read_progress(trial.path).step
+        state = "finished" if trial in done else f"goes on from {step:,}" if step else "new"
+        if speed and trial not in done:
+            hours += speed.hours(trial.config, step)
+        print(f"{trial.name}: {state}\n  python -m {shlex.join(trial.words)}")
+    print(f"{len(trials)} trials, {len(done)} of them finished")
+    if speed is None:
+        print(f"machine hours: not known, the speed was not measured here ({path} is missing): "
+              f"{COMMAND}")  # fmt: skip
+        return
+    print(f"machine hours: about {hours:,.1f}, one trial at a time, evaluations aside, by {path} "
+          f"({speed.task})")  # fmt: skip
+    differing = sorted({key for trial in trials for key in speed.differs(trial.config)})
+    if differing:
+        print(f"measured with other values of {', '.join(differing)}: the estimate is off; "
+              "measure with the same --configs")  # fmt: skip
+    if not speed.config:
+        print("the file does not say which config was measured")
+
+
+def run(parsed: Parsed, done: Sequence[Trial], left: Sequence[Trial]) -> int:
+    """Runs the trials that are left; returns the exit status."""
+    from dreamer.sweeps.board import Board
+    from dreamer.sweeps.cluster import Cluster, Share
+
+    options = parsed.options
+    share = Share(options["cpus"], options["gpus"])
+    with Cluster(options["address"], share, options["retries"]) as cluster:
+        kind = str(parsed.overrides.get("log.terminal", "auto"))
+        board = Board(done, left, kind, cluster.slots)
+        with contextlib.closing(board), Interrupt() as interrupt:  # after Ray's own handlers
+            board.message(
+                f"{cluster.slots} at once, each with {cluster.share.cpus:g} CPUs and "
+                f"{cluster.share.gpus:g} GPUs, on {len(cluster.nodes)} node(s)"
+            )
+            for trial in left:
+                cluster.submit(trial)
+            status = _watch(cluster, board, interrupt)
+    failed = [entry for entry in board.entries if entry.state == "failed"]
+    for entry in failed:
+        print(f"failed: {entry.trial.name} after {entry.starts} attempt(s): {entry.why}\n"
+              f"  {entry.trial.path / 'output.log'}")  # fmt: skip
+    print(board.summary().partition(";")[0])
+    return status or int(bool(failed))
+
+
+def _watch(cluster: Cluster, board: Board, interrupt: Interrupt) -> int:
+    """Follows the trials to their end; returns 0, or the status after a signal."""
+    try:
+        while cluster.pending:
+            interrupt.check()
+            _take_in(cluster, board)
+        return 0
+    except StopRequested as stop:
+        board.message(f"{stop}: the trials save and stop; the same command goes on with them")
+        cluster.cancel()
+        deadline = time.monotonic() + STOP
+        while cluster.pending and time.monotonic() < deadline:
+            _take_in(cluster, board)
+        return stop.status
+
+
+def _take_in(cluster: Cluster, board: Board) -> None:
+    for trial, state, why in cluster.wait(1.0):
+        board.ended(trial, state, why)
+    board.look()
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,159 @@
+"""Which trials a sweep is made of: tasks x presets or a grid of values x seeds."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamer.cli import Parsed
+from dreamer.config import Config, load_config
+from dreamer.errors import UserError, suggest
+from dreamer.rundir import method_name, run_path
+from dreamer.schema import Value, find_key, load_schema, number
+from dreamer.suites import TASK_LISTS
+
+MOST_TRIALS = 100_000
+
+Point = dict[str, Value]
+"""One point of a grid: config keys and their values."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep.
+
+    Attributes:
+        path: its directory, absolute.
+        words: what follows ``python -m`` to start it.
+        config: of the run, complete.
+    """
+
+    path: Path
+    words: tuple[str, ...]
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """``<task>/<method>/<seed>``, as the directory is called."""
+        return "/".join(self.path.parts[-3:])
+
+
+def plan(parsed: Parsed) -> list[Trial]:
+    """Returns the trials that a command line asks for, seeds outermost.
+
+    All tasks get their first seed before any gets its second, so that a sweep which is stopped
+    leaves whole figures.
+
+    Raises:
+        UserError: an unknown suite, task suite, preset, key or value; a key given twice; two
+            trials that would share a directory; too many trials.
+    """
+    tasks, points = chosen_tasks(parsed), grid(parsed.options["grid"], parsed.overrides)
+    variants = [tuple(word.split("+")) for word in parsed.presets] or [()]
+    first, seeds = int(parsed.overrides.get("seed", 0)), parsed.options["seeds"]
+    amount = len(tasks) * len(variants) * len(points) * seeds
+    if amount > MOST_TRIALS:
+        raise UserError(
+            f"{amount:,} trials are too many; expected at most {MOST_TRIALS:,}: give fewer "
+            "--tasks, --seeds, --configs or --grid values"
+        )
+    trials: dict[Path, Trial] = {}
+    for seed, task, presets, point in itertools.product(
+        range(first, first + seeds), tasks, variants, points
+    ):
+        trial = _trial(parsed, task, presets, point, seed)
+        if trial.path in trials:
+            raise UserError(
+                f"two trials would share {trial.path}; without --method each preset and grid "
+                "value gets a folder of its own"
+            )
+        trials[trial.path] = trial
+    return list(trials.values())
+
+
+def chosen_tasks(parsed: Parsed) -> list[str]:
+    """Returns the tasks of --suite or --tasks, or the one of --task.
+
+    Raises:
+        UserError: none or two of these, or an unknown suite.
+    """
+    suite, tasks = parsed.options["suite"], parsed.options["tasks"]
+    single = parsed.overrides.get("task")
+    if (bool(suite), bool(tasks), single is not None).count(True) != 1:
+        raise UserError(
+            "expected one of --suite NAME, --tasks TASK ... and --task TASK; suites are "
+            f"{', '.join(TASK_LISTS)}"
+        )
+    if suite and suite not in TASK_LISTS:
+        near = suggest(suite, TASK_LISTS)
+        raise UserError(f"unknown suite {suite!r}{near}; there are {', '.join(TASK_LISTS)}")
+    return list(dict.fromkeys(TASK_LISTS[suite] if suite else tasks or [str(single)]))
+
+
+def grid(words: Sequence[str], overrides: Mapping[str, Value]) -> list[Point]:
+    """Returns every combination of the words' values: ``behavior.horizon=5,10,15``.
+
+    No words are one point without keys.
+
+    Raises:
+        UserError: no such key, a value it does not take, a key or a value given twice.
+    """
+    keys = load_schema()
+    axes: dict[str, list[Value]] = {}
+    for word in words:
+        name, equals, values = word.partition("=")
+        if not equals or not values:
+            raise UserError(f"--grid {word!r}: expected key=value,value, as behavior.horizon=5,10")
+        key = find_key(name, keys)
+        if name in axes or name in overrides:
+            raise UserError(f"{name} is given twice")
+        if name in ("task", "seed", "method", "logdir"):
+            raise UserError(f"--grid cannot vary {name}: that is what --tasks and --seeds are for")
+        axes[name] = [key.coerce(value) for value in values.split(",")]
+        if len(set(axes[name])) < len(axes[name]):
+            raise UserError(f"--grid {word!r} has a value twice")
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def _trial(
+    parsed: Parsed, task: str, presets: tuple[str, ...], point: Point, seed: int
+) -> Trial:
+    agent = parsed.options["agent"]
+    common = {key: value for key, value in parsed.overrides.items() if key != "log.terminal"}
+    logdir = Path(str(common.get("logdir") or load_schema()["logdir"].value)).expanduser()
+    place = {"task": task, "seed": seed, "logdir": str(logdir.absolute())}
+    values: dict[str, Any] = {**common, **point, **place}
+    config = load_config(*presets, overrides=values)
+    method = "_".join([_base(config, agent), *_point_names(point)])
+    # Left to the run where it finds the same name itself: so it can be resumed without it, too.
+    if method != method_name(config):
+        values["method"] = method
+        config = config.replace({"method": method})
+    words = ["dreamer.run"] if not agent else ["baselines.run", "--agent", agent]
+    words += ["--configs", *presets] if presets else []
+    for key, value in values.items():
+        words += [f"--{key}={_word(value)}"]
+    return Trial(run_path(config), tuple(words), config)
+
+
+def _base(config: Config, agent: str) -> str:
+    name = method_name(config)
+    return agent + name.removeprefix("dreamer") if agent and not config.method else name
+
+
+def _point_names(point: Point) -> Iterator[str]:
+    """Yields what a point adds to a method's name: ``horizon=5``, the whole key where needed."""
+    tails = [key.rpartition(".")[2] for key in point]
+    for (key, value), tail in zip(point.items(), tails, strict=True):
+        name = tail if tails.count(tail) == 1 else key
+        text = _word(value) if isinstance(value, str | bool) else number(value)
+        yield f"{name}={re.sub(r'[^A-Za-z0-9.+-]+', '-', text)}"
+
+
+def _word(value: Value) -> str:
+    """A value as a command line takes it, exactly."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,142 @@
+"""One attempt at a trial: real processes that succeed, fail, are orphaned or cancelled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dreamer.lock import Lock, live_holder
+from dreamer.sweeps.attempts import attempts
+from dreamer.sweeps.worker import (
+    TrialFailedError,
+    TrialRefusedError,
+    attempt,
+    wait_for_others,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import os, sys, time
+print("threads", os.environ["TF_NUM_INTRAOP_THREADS"], sys.argv[1:])
+if sys.argv[1] == "wait":
+    import signal
+    def stop(*_):
+        open("saved", "w").write("saved")
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, stop)
+    open("ready", "w").write(str(os.getpid()))
+    time.sleep(300)
+print("last words", file=sys.stderr)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A module `program` in a folder of its own: exits with its argument, or waits for SIGTERM."""
+    (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
+    return tmp_path
+
+
+def run(folder: Path, *words: str) -> str:
+    # The child finds the module in its working directory, as `python -m` does.
+    return attempt(str(folder / "run"), ("program", *words), 100, 1.5, str(folder), {})
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to pass"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_success_is_logged_and_recorded(program: Path):
+    assert run(program, "0", "a b") == "finished"
+    log = (program / "run" / "output.log").read_text()
+    assert "threads 2 ['0', 'a b']" in log and "last words" in log
+    start, end = attempts(program / "run")
+    assert (start["event"], end["event"], end["status"]) == ("start", "end", 0)
+
+
+def test_failures_may_be_retried_but_not_a_users_mistake(program: Path):
+    with pytest.raises(TrialFailedError, match="exit status 1: last words"):
+        run(program, "1")
+    with pytest.raises(TrialRefusedError, match="exit status 2: last words"):
+        run(program, "2")
+    assert [one["status"] for one in attempts(program / "run") if one["event"] == "end"] == [1, 2]
+
+
+def test_what_is_finished_is_not_run_again(program: Path):
+    path = program / "run"
+    (path / "checkpoints" / "000000000100").mkdir(parents=True)
+    (path / "metrics.jsonl").write_text('{"step": 100, "eval/return": 1}\n')
+    assert run(program, "1") == "found finished"
+    assert attempts(path) == []
+
+
+ATTEMPT = """
+import sys
+from dreamer.sweeps.worker import attempt
+attempt(sys.argv[1] + "/run", ("program", "wait"), 100, 1, sys.argv[1], {})
+"""
+
+
+@pytest.fixture
+def waiting(program: Path):
+    """A process in the middle of an attempt, and the pid of the run that it has started."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ATTEMPT, str(program)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: (program / "ready").exists() and (program / "ready").read_text() != "")
+    yield process, int((program / "ready").read_text())
+    process.kill()
+    process.communicate()
+
+
+def test_a_killed_worker_takes_its_run_along_which_saves(program: Path, waiting):
+    process, pid = waiting
+    process.kill()
+    until(lambda: gone(pid))
+    assert (program / "saved").exists()
+
+
+def test_a_killed_guard_takes_the_run_along_which_saves(program: Path, waiting):
+    process, pid = waiting
+    (start,) = attempts(program / "run")
+    os.kill(start["pid"], signal.SIGKILL)
+    until(lambda: gone(pid))
+    assert (program / "saved").exists()
+    assert "exit status -9" in process.communicate(timeout=120)[1].splitlines()[-1]
+
+
+def test_a_cancelled_attempt_ends_once_the_run_has_saved(program: Path, waiting):
+    process, pid = waiting
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=120)[1].splitlines()[-1]
+    assert (program / "saved").exists() and gone(pid)
+    assert attempts(program / "run")[-1]["status"] == 143
+
+
+def test_an_earlier_attempts_process_is_waited_for(tmp_path: Path):
+    path = tmp_path / "lock"
+    wait_for_others(path)  # there is none yet
+    lock = Lock(path)
+    assert f"process {os.getpid()} on " in live_holder(path)
+    with pytest.raises(TrialFailedError, match=f"another run works in .*process {os.getpid()}"):
+        wait_for_others(path, seconds=0, sleep=lambda seconds: None)
+    wait_for_others(path, sleep=lambda seconds: lock.release())
+    assert live_holder(path) == ""

@@ -1,0 +1,99 @@
+"""A sweep as a user starts it, on a real Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray_helpers import LOOPBACK, SMALL, descendants, listening
+from whole_runs import ROOT, finish, metrics_of, start, wait_until
+
+from dreamer.sweeps.attempts import attempts
+
+TASKS = ("dmc_cartpole_balance", "dmc_reacher_easy")
+RUNS = [Path(task, "dreamer_debug", "0") for task in TASKS]
+
+
+def said(*words: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """What a sweep that starts nothing prints."""
+    command = [sys.executable, "-m", "dreamer.sweep", *map(str, words)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env={**os.environ, **environ},
+    )  # fmt: skip
+
+
+def test_two_tasks_one_killed_and_a_third_refused(tmp_path: Path):
+    """Trials finish, a killed one is started again, a mistake is not; nothing is run twice."""
+    pytest.importorskip("ray")
+    words = ("--tasks", *TASKS, "dmc_no_task", "--logdir", tmp_path, *SMALL)
+    process = start("dreamer.sweep", *words)
+    killed, whole = (tmp_path / run for run in RUNS)
+    wait_until(lambda: bool(attempts(killed)), process)
+    addresses = listening([process.pid, *descendants(process.pid)])
+    assert addresses and addresses <= LOOPBACK
+    os.kill(attempts(killed)[0]["pid"], signal.SIGKILL)
+    status, output, errors = finish(process)
+    assert status == 1, output + errors
+    assert "Traceback" not in output + errors
+    lines = output.splitlines()
+    assert "3 trials, 0 of them already finished" in lines
+    assert f"{RUNS[0]}: finished after 2 attempts" in lines
+    assert f"{RUNS[1]}: finished" in lines
+    (failed,) = [line for line in lines if line.startswith("failed: ")]
+    assert "dmc_no_task/dreamer_debug/0 after 1 attempt(s): exit status 2" in failed
+    assert "unknown task 'dmc_no_task'" in failed
+    assert str(tmp_path / "dmc_no_task" / "dreamer_debug" / "0" / "output.log") in output
+    ends = {path: [a["status"] for a in attempts(path) if a["event"] == "end"]
+            for path in (killed, whole)}  # fmt: skip
+    assert ends == {killed: [-signal.SIGKILL, 0], whole: [0]}
+    for path in (killed, whole):
+        assert [line["step"] for line in metrics_of(path)] == [160, 240, 320, 400]
+
+    again = said("--tasks", *TASKS, "--logdir", tmp_path, *SMALL)
+    assert (again.returncode, again.stdout) == (0, "2 trials, 2 of them already finished\n")
+    dry = said("--tasks", *TASKS, "--logdir", tmp_path, *SMALL, "--steps", "500", "--dry-run")
+    assert f"{RUNS[0]}: goes on from 400" in dry.stdout
+    other = said("--tasks", *TASKS, "--logdir", tmp_path, *SMALL, "--loss.kl_scale", "2")
+    assert other.returncode == 2 and "loss.kl_scale is 1.0, now 2.0" in other.stderr
+
+
+def test_a_dry_run_starts_nothing(tmp_path: Path):
+    done = said("--suite", "dmc20", "--seeds", "5", "--logdir", tmp_path / "runs", "--dry-run",
+                "--speed", tmp_path / "none.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "100 trials, 0 of them finished" in done.stdout
+    assert "dmc_walker_walk/dreamer/4: new" in done.stdout
+    assert "machine hours: not known, the speed was not measured here" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--suite dmc21", "unknown suite 'dmc21'; did you mean 'dmc20'?"),
+        ("--suite dmc6 --address nowhere", "expected host:port, ray://host:port or auto"),
+        ("--suite dmc6 --address 127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"),
+        ("--suite dmc6 --gpus -2", "--gpus must be"),
+        ("--suite dmc6 --sweeds 2", "did you mean 'seeds'?"),
+    ],
+)
+def test_mistakes_get_one_line(words: str, message: str, tmp_path: Path):
+    done = said(*words.split(), "--logdir", tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_ray_is_missing(tmp_path: Path):
+    # Found first, and fails as an import does where there is no such package.
+    absent = "raise ModuleNotFoundError(\"No module named 'ray'\", name='ray')"
+    (tmp_path / "ray.py").write_text(absent, encoding="utf-8")
+    done = said("--suite", "dmc6", "--logdir", tmp_path / "runs", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "pip install 'ray>=2.9'" in done.stderr and "Traceback" not in done.stderr
