@@ -32,7 +32,8 @@ if sys.argv[1] == "wait":
         sys.exit(143)
     signal.signal(signal.SIGTERM, stop)
     open("ready", "w").write(str(os.getpid()))
-    time.sleep(300)
+    while True:  # a signal just before a long sleep would be handled after it
+        time.sleep(0.05)
 print("last words", file=sys.stderr)
 sys.exit(int(sys.argv[1]))
 """
