@@ -1,4 +1,4 @@
-"""The agent: world model, actor and value network, their optimizers, acting and learning."""
+"""The agent: what acts, what learns, and what a checkpoint holds of both."""
 
 from __future__ import annotations
 
@@ -9,36 +9,40 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dreamer import behavior
+from dreamer.acting import Acting, by_actor, by_planner
 from dreamer.envs.spec import Space
 from dreamer.exploration import Exploration
-from dreamer.nets.actor import Actor, choose_distribution
-from dreamer.nets.value import Value
-from dreamer.ops.optimizers import Optimizer
-from dreamer.ops.shapes import check_shape, flatten_leading
+from dreamer.learning import Learner
+from dreamer.ops.seeds import Purpose, make_seeds
+from dreamer.ops.shapes import check_shape
+from dreamer.parts import Section, check_behavior, make_optimizers, make_parts
 from dreamer.precision import choose_jit, choose_precision, dtype_policy
 from dreamer.world_model import Tensors, WorldModel
 
-Section = Mapping[str, Any]
-
-# What the random streams are for; each has its own, keyed by a counter, so that a resumed run
-# draws what the uninterrupted one would have drawn.
-_LATENT, _IMAGINED, _ACTIONS, _ACTING, _OPEN_LOOP = range(5)
+_NO_PLANNER: Section = {}
+_NO_DISAGREEMENT: Section = {"until": 0}
 
 
 class Agent:
-    """Dreamer (arXiv 1912.01603).
+    """Dreamer (arXiv 1912.01603), and what the config makes of it.
+
+    With behavior.policy planner no actor is learnt: actions are planned (PlaNet, arXiv
+    1811.04551). With disagreement.until a second actor, which seeks what an ensemble of one-step
+    predictors disagrees about, collects the first steps (after Plan2Explore, arXiv 2005.05960);
+    the first one learns the task in imagination all along, acts in evaluations, and from then on.
 
     Args:
         obs_space: Observation key -> Space: uint8 images [64, 64, C], float vectors [size].
         act_space: Continuous in [-1, 1], or one-hot.
         encoder, decoder, rssm, reward, discount, value, actor, loss, behavior, optimizer,
             explore: The sections of configs/defaults.yaml, as mappings.
+        planner: Likewise; needed where behavior.policy is planner.
+        disagreement: Likewise; left out, there is none.
         precision: auto, float32, bfloat16 or float16.
         jit: auto, on or off: compile the update with XLA.
         seed: Of the initial weights and all random streams.
     Raises:
-        UserError: If the observations do not fit the networks.
+        UserError: If the observations do not fit the networks, or settings do not fit each other.
     """
 
     def __init__(
@@ -57,17 +61,19 @@ class Agent:
         behavior: Section,
         optimizer: Section,
         explore: Section,
+        planner: Section = _NO_PLANNER,
+        disagreement: Section = _NO_DISAGREEMENT,
         precision: str = "auto",
         jit: str = "auto",
         seed: int = 0,
     ):
+        check_behavior(act_space, actor, behavior, planner, disagreement)
         keras.utils.set_random_seed(seed)
         self.precision = choose_precision(precision)
-        self._dtype = dtype_policy(self.precision)
-        self._seed, self._explore = seed, Exploration(act_space, **explore)
-        self._horizon = behavior["horizon"]
-        self._returns = {"gamma": behavior["gamma"], "lambda_": behavior["lambda_"]}
+        dtype = dtype_policy(self.precision)
+        self._seed, self._until = seed, disagreement["until"]
         self._obs_space, self._act_space = dict(obs_space), act_space
+        self._explore = Exploration(act_space, **explore)
         self.world_model = WorldModel(
             {k: s.shape for k, s in obs_space.items()},
             act_space.shape[0],
@@ -78,48 +84,70 @@ class Agent:
             discount=discount,
             gamma=behavior["gamma"],
             **loss,
-            dtype=self._dtype,
+            dtype=dtype,
             name="world_model",
         )
         self.world_model.build()
-        self._build_behavior(dict(actor), value)
-        self._build_optimizers(optimizer)
+        self.parts = make_parts(
+            self.world_model,
+            act_space.shape[0],
+            act_space.discrete,
+            dtype,
+            actor=actor,
+            value=value,
+            behavior=behavior,
+            planner=planner,
+            disagreement=disagreement,
+        )
+        self._optimizers = make_optimizers(self.parts, optimizer, self.precision == "float16")
+        self._make_functions(actor, behavior, planner, choose_jit(jit))
+
+    def _make_functions(self, actor: Section, behavior: Section, planner: Section, jit: bool):
+        returns = {"gamma": behavior["gamma"], "lambda_": behavior["lambda_"]}
+        self._learner = Learner(
+            self.parts,
+            self._optimizers,
+            seed=self._seed,
+            horizon=behavior["horizon"],
+            **returns,
+            gradient=actor["gradient"],
+            entropy=actor["entropy"],
+        )
+        if self.parts.actor is None:
+            choose = by_planner(self.parts, self._act_space, planner, **returns)
+        else:
+            choose = by_actor(self.parts, self.parts.actor, actor["mode_samples"])
+        explorer = self.parts.explorer
+        seek = by_actor(self.parts, explorer, actor["mode_samples"]) if explorer else choose
         self._policy_calls = 0
         self._step, self._updates = 0, 0
-        compiled = choose_jit(jit) or None
-        self._update = tf.function(self._train_step, autograph=False, jit_compile=compiled)
-        self._act = tf.function(self._policy_step, autograph=False)
+        self._update = tf.function(self._learner.update, autograph=False, jit_compile=jit or None)
+        # Whether the explorer acts or learns is a Python value: each gets a graph of its own.
+        self._act, self._seek = (
+            tf.function(Acting(self.parts, c, self._explore, self._seed).step, autograph=False)
+            for c in (choose, seek)
+        )
 
-    def _build_behavior(self, actor: dict[str, Any], value: Section) -> None:
-        discrete = self._act_space.discrete
-        actor["distribution"] = choose_distribution(actor["distribution"], discrete)
-        self._mode_samples = actor.pop("mode_samples")
-        size = self.world_model.rssm.feat_size
-        self.actor = Actor(self._act_space.shape[0], **actor, dtype=self._dtype, name="actor")
-        self.value = Value(**value, dtype=self._dtype, name="value")
-        self.actor.build((None, size))
-        self.value.build((None, size))
+    @property
+    def actor(self):
+        """The task's actor, or None where actions are planned."""
+        return self.parts.actor
 
-    def _build_optimizers(self, section: Section) -> None:
-        shared = {
-            "eps": section["eps"],
-            "clip": section["clip"],
-            "scale_loss": self.precision == "float16",
-        }
-        self._optimizers = {
-            name: Optimizer(
-                part.trainable_variables, section[f"{name}_lr"], **shared, name=f"{name}_adam"
-            )
-            for name, part in self._parts().items()
-        }
+    @property
+    def value(self):
+        """The task's value network, if there is one."""
+        return self.parts.value
 
-    def _parts(self) -> dict[str, keras.layers.Layer]:
-        return {"model": self.world_model, "actor": self.actor, "value": self.value}
+    @property
+    def exploring(self) -> bool:
+        """Whether the explorer collects, by the steps that `progress` told last."""
+        return self._step < self._until
 
     # ---------------------------------------------------------------- acting
 
     def progress(self, step: int, update: int) -> None:
-        """Tells how far training has come, for what changes with it (``explore.over``).
+        """Tells how far training has come, for what changes with it: explore.over and
+        disagreement.until. An agent that is told nothing stays at the start.
 
         Args:
             step: Environment frames collected so far.
@@ -136,7 +164,8 @@ class Agent:
             records: Observations [n, ...] and is_first [n] of n environments.
             state: What the call before returned; None at the very start. Rows with is_first
                 start anew whatever it holds.
-            mode: "train" samples and adds exploration noise; "eval" takes the mode.
+            mode: "train" samples and adds exploration noise; "eval" takes the mode. A planner
+                takes its best action in both.
         Returns:
             Actions float32 [n, A], and the state for the next call.
         """
@@ -151,41 +180,17 @@ class Agent:
         calls = tf.constant(self._policy_calls, tf.int32)
         self._policy_calls += 1
         amount = tf.constant(self._explore.amount(self._step, self._updates), tf.float32)
-        action, state = self._act(tensors, state, calls, amount, mode == "train")
+        training = mode == "train"
+        act = self._seek if training and self.exploring else self._act
+        action, state = act(tensors, state, calls, amount, training)
         return action.numpy(), state
-
-    def _policy_step(
-        self,
-        records: Tensors,
-        state: Tensors,
-        calls: tf.Tensor,
-        amount: tf.Tensor,
-        training: bool,
-    ) -> tuple[tf.Tensor, Tensors]:
-        rssm, n = self.world_model.rssm, records["is_first"].shape[0]
-        seeds = self._seeds(_ACTING, calls, 4)
-        obs = self.world_model.preprocess({k: records[k] for k in self.world_model.inputs})
-        embed = self.world_model.embed(obs)
-        noise = tf.random.stateless_normal([n, 1, rssm.stoch_size], seeds[0])
-        post, _ = rssm.observe(
-            embed[:, None], state["action"][:, None], records["is_first"][:, None], noise, state
-        )
-        latent = {k: v[:, 0] for k, v in post.items()}
-        dist = self.actor.dist(rssm.feat(latent))
-        if training:
-            normal = tf.random.stateless_normal([n, self._act_space.shape[0]], seeds[1])
-            action = self._explore(dist.from_noise(normal)[0], amount, seeds[2:])
-        else:
-            action = dist.mode(self._mode_samples, seeds[1])
-        return action, {"action": action, **latent}
 
     # -------------------------------------------------------------- learning
 
     def train_step(self, batch: Mapping[str, np.ndarray], update: int) -> Tensors:
-        """One update of the world model, the actor and the value network.
+        """One update of the world model, the actor and the value network, or what there is of them.
 
-        The three losses are computed with the weights before the update, then the three
-        optimizers step.
+        The losses are computed with the weights before the update, then the optimizers step.
 
         Args:
             batch: Replay.sample's keys, [B, T, ...].
@@ -197,7 +202,7 @@ class Agent:
         """
         self._check(batch)
         tensors = {k: tf.convert_to_tensor(batch[k]) for k in self._batch_keys()}
-        return self._update(tensors, tf.constant(update, tf.int32))
+        return self._update(tensors, tf.constant(update, tf.int32), self.exploring)
 
     def _batch_keys(self) -> list[str]:
         keys = {**self.world_model.inputs, **self.world_model.targets}
@@ -209,52 +214,6 @@ class Agent:
         shapes |= {"action": self._act_space.shape, "reward": (), "cont": (), "is_first": ()}
         for key in self._batch_keys():
             check_shape(key, batch[key], (b, t, *shapes[key]))
-
-    def _train_step(self, batch: Tensors, update: tf.Tensor) -> Tensors:
-        gradients: dict[str, list[tf.Tensor]] = {}
-        rssm = self.world_model.rssm
-        b, t = batch["reward"].shape
-        noise = tf.random.stateless_normal([b, t, rssm.stoch_size], self._seeds(_LATENT, update)[0])
-        with tf.GradientTape() as tape:
-            loss, post, metrics = self.world_model.loss(batch, noise)
-            scaled = self._optimizers["model"].scaled(loss)
-        gradients["model"] = tape.gradient(scaled, self.world_model.trainable_variables)
-        with tf.GradientTape(persistent=True) as tape:
-            losses = self._behavior_losses(post, update)
-            scaled_losses = {
-                "actor": self._optimizers["actor"].scaled(losses.actor),
-                "value": self._optimizers["value"].scaled(losses.value),
-            }
-        for name, scaled in scaled_losses.items():
-            gradients[name] = tape.gradient(scaled, self._parts()[name].trainable_variables)
-        metrics |= losses.metrics
-        for name, optimizer in self._optimizers.items():
-            report = optimizer.apply(gradients[name])
-            metrics |= {f"{name}_{k}": v for k, v in report.items()}
-        return metrics
-
-    def _behavior_losses(self, post: Tensors, update: tf.Tensor) -> behavior.BehaviorLosses:
-        model = self.world_model
-        if model.discount:
-            # The last state of a sequence may be terminal: nothing follows it.
-            post = {k: v[:, :-1] for k, v in post.items()}
-        start = {k: tf.stop_gradient(flatten_leading(v)) for k, v in post.items()}
-        n, h = start["stoch"].shape[0], self._horizon
-        latent_noise = tf.random.stateless_normal(
-            [h, n, model.rssm.stoch_size], self._seeds(_IMAGINED, update)[0]
-        )
-        action_noise = tf.random.stateless_normal(
-            [h, n, self._act_space.shape[0]], self._seeds(_ACTIONS, update)[0]
-        )
-        trajectory = behavior.imagine(model.rssm, self.actor, start, latent_noise, action_noise)
-        return behavior.behavior_losses(
-            trajectory, model.reward, self.value, model.discount, **self._returns
-        )
-
-    def _seeds(self, purpose: int, counter: tf.Tensor, count: int = 1) -> list[tf.Tensor]:
-        base = tf.constant([self._seed, purpose], tf.int32)
-        folded = tf.random.experimental.stateless_fold_in(base, counter)
-        return tf.unstack(tf.random.split(folded, count)) if count > 1 else [folded]
 
     # ----------------------------------------------------------- predictions
 
@@ -273,7 +232,7 @@ class Agent:
             raise ValueError(f"context should be in 1..{length - 1}, but is {context}")
         tensors = {k: tf.convert_to_tensor(batch[k]) for k in self._batch_keys()}
         shape = [*batch["action"].shape[:2], self.world_model.rssm.stoch_size]
-        seed = self._seeds(_OPEN_LOOP, tf.constant(0))[0]
+        seed = make_seeds(self._seed, Purpose.OPEN_LOOP, tf.constant(0))[0]
         noise = tf.random.stateless_normal(shape, seed)
         truth, model = self.world_model.open_loop(tensors, context, noise)
         named = {f"truth/{k}": v for k, v in truth.items()}
@@ -305,7 +264,7 @@ class Agent:
 
     def _variables(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for name, part in self._parts().items():
+        for name, part in self.parts.named().items():
             named = {f"{name}/{v.path}": v for v in part.variables}
             named |= {f"{name}/adam/{k}": v for k, v in self._optimizers[name].state.items()}
             found |= named

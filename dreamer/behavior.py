@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from dreamer.nets.actor import Actor
-from dreamer.nets.discount import Discount
-from dreamer.nets.reward import Reward
 from dreamer.nets.rssm import RSSM, State
-from dreamer.nets.value import Value
 from dreamer.ops.distributions import unit_normal_log_prob
-from dreamer.ops.returns import lambda_returns, trajectory_weights
-from dreamer.ops.shapes import over_leading
+from dreamer.ops.returns import lambda_returns, reward_sums, trajectory_weights
+from dreamer.ops.shapes import check_shape, over_leading
+
+Head = Callable[[tf.Tensor], tf.Tensor]  # features [N, F] -> [N]
 
 
 class Imagination(NamedTuple):
-    """Imagined trajectories; the start is not among the features."""
+    """Imagined trajectories."""
 
+    start: tf.Tensor  # [N, F], f_0
     feat: tf.Tensor  # [N, H, F], f_1..f_H
     action: tf.Tensor  # [N, H, A], a_0..a_(H-1): action i led to feature i + 1
     log_prob: tf.Tensor  # [N, H], of the actions
+    entropy: tf.Tensor  # [N, H], of the policy at f_0..f_(H-1)
 
 
 class BehaviorLosses(NamedTuple):
     """Losses of a batch of imagined trajectories, and scalar metrics."""
 
     actor: tf.Tensor  # []
-    value: tf.Tensor  # []
+    value: tf.Tensor | None  # [], None where there is no value network
     metrics: dict[str, tf.Tensor]
 
 
@@ -49,29 +51,33 @@ def imagine(
         Trajectories of length H.
     """
     state = start
-    feats, actions, log_probs = [], [], []
+    feats, actions, log_probs, entropies = [rssm.feat(start)], [], [], []
     for step in range(latent_noise.shape[0]):
-        policy = actor.dist(tf.stop_gradient(rssm.feat(state)))
+        policy = actor.dist(tf.stop_gradient(feats[-1]))
         action, log_prob = policy.from_noise(action_noise[step])
         state = rssm.imagine_step(state, action, latent_noise[step])
         feats.append(rssm.feat(state))
         actions.append(action)
         log_probs.append(log_prob)
-    return Imagination(tf.stack(feats, 1), tf.stack(actions, 1), tf.stack(log_probs, 1))
+        entropies.append(policy.entropy(log_prob))
+    stacked = (tf.stack(x, 1) for x in (feats[1:], actions, log_probs, entropies))
+    return Imagination(feats[0], *stacked)
 
 
 def behavior_losses(
     trajectory: Imagination,
-    reward: Reward,
-    value: Value,
-    discount: Discount | None,
+    reward: Head | tf.Tensor,
+    value: Head | None,
+    discount: Head | None,
     *,
     gamma: float,
     lambda_: float,
+    gradient: str = "dynamics",
+    entropy: float = 0.0,
 ) -> BehaviorLosses:
     """Actor and value loss on imagined trajectories.
 
-        actor loss = - mean weight_i V_i
+        actor loss = - mean weight_i V_i                                 over N and i = 1..H-1
         value loss = - mean weight_i log Normal(stop(V_i) | v_i, 1)     over N and i = 1..H-1
 
     The actor loss is to be differentiated by the actor's variables, the value loss by the value
@@ -80,30 +86,99 @@ def behavior_losses(
     weights are those of dreamer.ops.returns; pcont is gamma, or the discount head's mean, which
     has learnt gamma * cont.
 
+    With ``gradient`` "score" nothing is differentiated through the dynamics (REINFORCE with the
+    value as baseline). The start z_0 is then one of the states, as its action counts too, and
+    weight_0 = 1, weight_i = pcont_0 ... pcont_(i-1):
+
+        actor loss = - mean weight_i log pi(a_i) stop(V_i - v_i)         over N and i = 0..H-1
+
+    Its expectation is the gradient of E[V_0] / H, exactly so with lambda_ = 1 or where v is the
+    policy's value. So it is with a horizon of one step, whichever the gradient: V_1 = v_1 has no
+    target, but V_0 = r_0 + pcont_0 v_1 has, as in the paper, whose sums begin at the start.
+
+    Without a value network (the paper's figure 4) the actor maximises the reward sum R_1 = sum
+    weight_i r_i over i = 1..H; the score is then - mean weight_i log pi(a_(i-1)) stop(R_i). The
+    paper writes that sum without discount; ours has pcont, as everywhere.
+
     Args:
         trajectory: Features [N, H, F].
-        reward, value, discount: The heads; discount may be None.
+        reward: The head, or the rewards r_1..r_H themselves, [N, H].
+        value, discount: The heads; either may be None.
         gamma: Discount factor.
         lambda_: Mixture weight of the returns.
+        gradient: "dynamics", through the model and reparameterised or straight-through actions;
+            or "score", for one-hot actions.
+        entropy: Weight of the policy's entropy, weighted like its states, in the actor's loss.
+    Raises:
+        ValueError: If rewards are given, but that of the start is needed too.
     """
-    rewards = over_leading(reward, trajectory.feat)  # [N, H]
-    values = over_leading(value, trajectory.feat)  # [N, H]
-    pcont = over_leading(discount, trajectory.feat) if discount else gamma * tf.ones_like(rewards)
-    returns = lambda_returns(rewards, values, pcont, lambda_)  # [N, H-1]
-    weight = trajectory_weights(pcont)[:, :-1]  # [N, H-1]
-    targets = tf.stop_gradient(returns)
-    log_prob = unit_normal_log_prob(targets, values[:, :-1], 0)
-    actor_loss = -tf.reduce_mean(weight * returns)
-    value_loss = -tf.reduce_mean(weight * log_prob)
+    feat = trajectory.feat
+    if value is not None and (gradient == "score" or feat.shape[1] == 1):
+        feat = tf.concat([trajectory.start[:, None], feat], 1)  # [N, L, F], L = H + 1
+    rewards = over_leading(reward, feat) if callable(reward) else reward
+    check_shape("reward", rewards, feat.shape[:2])
+    values = None if value is None else over_leading(value, feat)  # [N, L]
+    pcont = over_leading(discount, feat) if discount else gamma * tf.ones_like(rewards)
+    targets = _targets(rewards, values, pcont, lambda_)
+    actor_loss = -_objective(trajectory, targets, gradient, entropy)
     metrics = {
         "actor_loss": actor_loss,
-        "value_loss": value_loss,
         "actor_entropy": -tf.reduce_mean(trajectory.log_prob),
         "imagined_reward": tf.reduce_mean(rewards),
-        "imagined_value": tf.reduce_mean(values),
-        "imagined_return": tf.reduce_mean(returns),
-        "value_error": tf.sqrt(
-            tf.reduce_mean(tf.math.squared_difference(targets, values[:, :-1]))
-        ),
+        "imagined_return": tf.reduce_mean(targets.returns),
     }
+    if values is None:
+        return BehaviorLosses(actor_loss, None, metrics)
+    value_loss, error = value_losses(targets.baseline, targets.returns, targets.weight)
+    metrics["value_loss"], metrics["value_error"] = value_loss, error
+    metrics["imagined_value"] = tf.reduce_mean(values)
     return BehaviorLosses(actor_loss, value_loss, metrics)
+
+
+class _Targets(NamedTuple):
+    """What actions are judged by; all [N, M], M being L - 1, or H without a value network."""
+
+    returns: tf.Tensor
+    baseline: tf.Tensor | None  # values of the same states
+    weight: tf.Tensor
+
+
+def _targets(
+    rewards: tf.Tensor, values: tf.Tensor | None, pcont: tf.Tensor, lambda_: float
+) -> _Targets:
+    weight = trajectory_weights(pcont)
+    if values is None:
+        return _Targets(reward_sums(rewards, pcont), None, weight)
+    returns = lambda_returns(rewards, values, pcont, lambda_)
+    return _Targets(returns, values[:, :-1], weight[:, :-1])
+
+
+def _objective(
+    trajectory: Imagination, targets: _Targets, gradient: str, entropy: float
+) -> tf.Tensor:
+    """What the actor maximises, []."""
+    returns, baseline, weight = targets
+    if gradient == "score":
+        advantage = returns if baseline is None else returns - baseline
+        each = weight * trajectory.log_prob * tf.stop_gradient(advantage)
+    else:
+        each = returns[:, 0] if baseline is None else weight * returns
+    objective = tf.reduce_mean(each)
+    if entropy:
+        # Of the policy at as many states as have weights, which are the last ones but f_H.
+        entropies = trajectory.entropy[:, -weight.shape[1] :]
+        objective += entropy * tf.reduce_mean(weight * entropies)
+    return objective
+
+
+def value_losses(
+    values: tf.Tensor, returns: tf.Tensor, weight: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Weighted mean of - log Normal(stop(returns) | values, 1), and the error's root mean square.
+
+    Args:
+        values, returns, weight: float32 of one shape.
+    """
+    targets = tf.stop_gradient(returns)
+    loss = -tf.reduce_mean(weight * unit_normal_log_prob(targets, values, 0))
+    return loss, tf.sqrt(tf.reduce_mean(tf.math.squared_difference(targets, values)))

@@ -12,6 +12,7 @@ from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_agent, make_bat
 from dreamer.agent import Agent
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
+from dreamer.ops.seeds import Purpose, make_seeds
 
 BOTH = {**IMAGE, **VECTORS}
 
@@ -65,7 +66,7 @@ def losses_on_one_tape(agent: Agent, batch):
     noise = tf.random.stateless_normal([*batch["reward"].shape, 4], [1, 2])
     with tf.GradientTape(persistent=True) as tape:
         model_loss, post, _ = agent.world_model.loss(tensors, noise)
-        losses = agent._behavior_losses(post, tf.constant(0))
+        losses = agent._learner.behavior_losses(post, tf.constant(0))
     return tape, {"model": model_loss, "actor": losses.actor, "value": losses.value}
 
 
@@ -104,15 +105,16 @@ def test_the_update_gives_each_optimizer_the_gradient_of_its_loss() -> None:
     received: dict[str, list] = {}
     for name, optimizer in agent._optimizers.items():
         optimizer.apply = lambda g, name=name: received.update({name: g}) or {}
-    agent._train_step({k: tf.constant(batch[k]) for k in agent._batch_keys()}, tf.constant(0))
+    tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}
+    agent._learner.update(tensors, tf.constant(0), False)
 
-    noise = tf.random.stateless_normal([3, 6, 4], probe._seeds(0, tf.constant(0))[0])
+    noise = tf.random.stateless_normal([3, 6, 4], make_seeds(0, Purpose.LATENT, tf.constant(0))[0])
     tensors = {k: tf.constant(batch[k]) for k in probe._batch_keys()}
     with tf.GradientTape(persistent=True) as tape:
         loss, post, _ = probe.world_model.loss(tensors, noise)
-        behavior = probe._behavior_losses(post, tf.constant(0))
+        behavior = probe._learner.behavior_losses(post, tf.constant(0))
     losses = {"model": loss, "actor": behavior.actor, "value": behavior.value}
-    for name, part in probe._parts().items():
+    for name, part in probe.parts.named().items():
         expected = tape.gradient(losses[name], [v.value for v in part.trainable_variables])
         for mine, theirs in zip(received[name], expected, strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
@@ -125,8 +127,8 @@ def test_with_a_discount_head_the_last_state_is_no_start(enabled: bool) -> None:
     sizes = {"mean": 4, "std": 4, "stoch": 4, "deter": 16}
     states = {k: tf.random.stateless_normal([3, 6, s], [0, 1]) for k, s in sizes.items()}
     moved = {k: tf.concat([v[:, :-1], v[:, -1:] + 1.0], 1) for k, v in states.items()}
-    some = agent._behavior_losses(states, tf.constant(0))
-    other = agent._behavior_losses(moved, tf.constant(0))
+    some = agent._learner.behavior_losses(states, tf.constant(0))
+    other = agent._learner.behavior_losses(moved, tf.constant(0))
     assert (float(some.actor) == float(other.actor)) == enabled
 
 
@@ -211,7 +213,7 @@ def test_a_checkpoint_holds_every_variable_once() -> None:
     update(agent, make_batch(BOTH, size=2, length=4))
     arrays = agent.state_arrays()
     count = 0
-    for name, part in agent._parts().items():
+    for name, part in agent.parts.named().items():
         own = [k for k in arrays if k.startswith(f"{name}/") and "/adam/" not in k]
         slots = [k for k in arrays if k.startswith(f"{name}/adam/")]
         assert len(own) == len(part.variables) == len(part.trainable_variables)

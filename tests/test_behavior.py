@@ -30,7 +30,9 @@ def trajectory(seed: int = 0) -> Imagination:
     rng = np.random.default_rng(seed)
     feat = tf.constant(rng.normal(size=(N, HORIZON, F)), tf.float32)
     action = tf.constant(rng.normal(size=(N, HORIZON, 2)), tf.float32)
-    return Imagination(feat, action, tf.constant(rng.normal(size=(N, HORIZON)), tf.float32))
+    log_prob = tf.constant(rng.normal(size=(N, HORIZON)), tf.float32)
+    start, entropy = (tf.constant(rng.normal(size=s), tf.float32) for s in ((N, F), (N, HORIZON)))
+    return Imagination(start, feat, action, log_prob, entropy)
 
 
 def literal_losses(feat: np.ndarray, discount: Head | None) -> tuple[float, float]:

@@ -35,7 +35,9 @@ LIGHT = (
 LAYERS = (
     ("dreamer.ops",),
     ("dreamer.nets",),
-    ("dreamer.world_model", "dreamer.behavior"),
+    ("dreamer.world_model", "dreamer.behavior", "dreamer.planner"),
+    ("dreamer.parts",),
+    ("dreamer.learning", "dreamer.acting"),
     ("dreamer.agent",),
     ("dreamer.trainer",),
     ("dreamer.run",),

@@ -24,6 +24,19 @@ def choose_distribution(asked: str, discrete: bool) -> str:
     )
 
 
+def check_gradient(gradient: str, discrete: bool) -> None:
+    """Refuses the score-function gradient for continuous actions.
+
+    Raises:
+        UserError: Then.
+    """
+    if gradient == "score" and not discrete:
+        raise UserError(
+            "actor.gradient is score, which is for one-hot actions, but those of this task are "
+            "continuous; leave it at dynamics"
+        )
+
+
 class Actor(MLP):
     """Maps features to a distribution over actions.
 
@@ -56,7 +69,7 @@ class Actor(MLP):
     ):
         outputs = 2 * actions if distribution == "tanh_normal" else actions
         super().__init__(layers, units, outputs, **kwargs)
-        self._distribution = distribution
+        self._distribution, self.actions = distribution, actions
         self._mean_scale, self._min_std = mean_scale, min_std
         self._raw_init_std = inverse_softplus(init_std)
 

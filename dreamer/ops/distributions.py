@@ -71,6 +71,10 @@ class TanhNormal:
         limit = 1.0 - 1e-6
         return self._log_prob_unsquashed(tf.atanh(tf.clip_by_value(action, -limit, limit)))
 
+    def entropy(self, log_prob: tf.Tensor) -> tf.Tensor:
+        """Estimate of the entropy [...] from the log density of one sample of `from_noise`."""
+        return -log_prob
+
     def mode(self, samples: int, seed: tf.Tensor) -> tf.Tensor:
         """The densest of `samples` draws, chosen for each row by itself: [..., A].
 
@@ -121,6 +125,11 @@ class StraightThroughOneHot:
     def log_prob(self, action: tf.Tensor) -> tf.Tensor:
         """Log probability [...] of one-hot actions [..., A]."""
         return self._dist.log_prob(tf.stop_gradient(action))
+
+    def entropy(self, log_prob: tf.Tensor) -> tf.Tensor:
+        """The entropy [...], exactly; the argument is TanhNormal's."""
+        del log_prob
+        return self._dist.entropy()
 
     def mode(self, samples: int, seed: tf.Tensor) -> tf.Tensor:
         """The most probable action as one-hot [..., A]; the arguments are TanhNormal's."""

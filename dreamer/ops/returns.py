@@ -46,6 +46,63 @@ def lambda_returns(
     return tf.stack(returns[::-1], axis=1)  # [N, H-1]
 
 
+def reward_sums(reward: tf.Tensor, pcont: tf.Tensor) -> tf.Tensor:
+    """Sums of the rewards to come within the horizon, for behaviour without a value network.
+
+        R_i = r_i + pcont_i R_(i+1),  i = 1..H,  R_(H+1) = 0
+
+    So R_1 = sum weight_i r_i with the weights of `trajectory_weights`, but with their gradient.
+    With pcont = 1 it is the paper's equation 4.
+
+    Args:
+        reward: float32 [N, H], r_1..r_H.
+        pcont: float32 [N, H], factor from state i to i+1; pcont_H is not used.
+    Returns:
+        float32 [N, H], R_1..R_H.
+    Raises:
+        ValueError: On differing shapes.
+    """
+    check_shape("reward", reward, (None, None))
+    check_shape("pcont", pcont, tuple(reward.shape))
+    rewards, factors = tf.unstack(reward, axis=1), tf.unstack(pcont, axis=1)
+    sums = [rewards[-1]]
+    for r, factor in zip(rewards[-2::-1], factors[-2::-1], strict=True):
+        sums.append(r + factor * sums[-1])
+    return tf.stack(sums[::-1], axis=1)
+
+
+def replayed_returns(
+    reward: tf.Tensor,
+    value: tf.Tensor,
+    pcont: tf.Tensor,
+    is_first: tf.Tensor,
+    lambda_: float,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Lambda-returns along replayed sequences, in which new episodes may begin.
+
+        V_t = r_t + pcont_t * ((1 - lambda) v_(t+1) + lambda V_(t+1)),  t = 1..T-1,  V_T = v_T
+
+    as in `lambda_returns`, but where record t + 1 begins another episode nothing is known of what
+    followed t: V_t = v_t there, which serves as a bootstrap and is no target. (A true terminal
+    has pcont_t = 0, so that what followed counts for nothing: V_t = r_t stays a target.)
+
+    Args:
+        reward, value, pcont: float32 [B, T]; pcont is gamma * cont.
+        is_first: bool [B, T].
+        lambda_: Mixture weight in [0, 1].
+    Returns:
+        V_1..V_(T-1), float32 [B, T-1], and 1 where it is a target, else 0, float32 [B, T-1].
+    """
+    known = tf.logical_or(~is_first[:, 1:], pcont[:, :-1] == 0.0)  # [B, T-1]
+    following, returns = value[:, -1], []
+    for t in reversed(range(reward.shape[1] - 1)):
+        mixed = (1.0 - lambda_) * value[:, t + 1] + lambda_ * following
+        target = reward[:, t] + pcont[:, t] * mixed
+        following = tf.where(known[:, t], target, value[:, t])
+        returns.append(following)
+    return tf.stack(returns[::-1], 1), tf.cast(known, tf.float32)
+
+
 def trajectory_weights(pcont: tf.Tensor) -> tf.Tensor:
     """Probability, discounted, that an imagined trajectory reaches each of its states.
 

@@ -1,0 +1,58 @@
+"""Ensemble of one-step predictors, whose disagreement rewards exploration."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from dreamer.nets.layers import MLP
+
+
+class Ensemble(keras.layers.Layer):
+    """Networks that predict the same from the same, apart from where they started.
+
+    Where there is much data they agree; the variance between their means estimates what the agent
+    could still learn there, and not the noise of the environment, which none of them can predict
+    (Plan2Explore, arXiv 2005.05960, equations 2 to 5).
+
+    Args:
+        members: K.
+        layers: Hidden layers of each.
+        units: Their width.
+        outputs: Size of what is predicted.
+
+    Input shape: float32 [N, inputs]. Output shape: float32 [K, N, outputs].
+    """
+
+    def __init__(self, *, members: int, layers: int, units: int, outputs: int, **kwargs):
+        super().__init__(**kwargs)
+        policy = self.dtype_policy
+        self._members = [
+            MLP(layers, units, outputs, dtype=policy, name=f"member{i}") for i in range(members)
+        ]
+
+    def build(self, input_shape):
+        for member in self._members:
+            member.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.stack([member(inputs) for member in self._members])
+
+    def loss(self, inputs: tf.Tensor, target: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+        """Squared error, halved and summed over the outputs: - log Normal(target | mean, 1).
+
+        Without its constant; averaged over members and over the records that count.
+
+        Args:
+            inputs: float32 [N, inputs].
+            target: float32 [N, outputs].
+            weight: float32 [N], 1 for the records that count, else 0.
+        """
+        error = tf.reduce_mean(tf.math.squared_difference(self(inputs), target), 0)  # [N, outputs]
+        each = 0.5 * tf.reduce_sum(error, -1)
+        return tf.reduce_sum(weight * each) / tf.maximum(tf.reduce_sum(weight), 1.0)
+
+    def disagreement(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Variance of the members' means, averaged over the outputs: [N, inputs] -> [N]."""
+        return tf.reduce_mean(tf.math.reduce_variance(self(inputs), 0), -1)

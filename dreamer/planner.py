@@ -1,0 +1,113 @@
+"""Planning by the cross-entropy method (PlaNet, arXiv 1811.04551, algorithm 2).
+
+It knows the model as a function that judges actions, and nothing else of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from dreamer.errors import UserError
+
+# Actions [N, K, H, A] and a stateless seed, int32 [2] -> their returns [N, K].
+Judge = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# What the candidates are drawn from: tensors [N, H, A].
+_Belief = tuple[tf.Tensor, ...]
+
+
+def check_sizes(candidates: int, top: int) -> None:
+    """Refuses more survivors than candidates.
+
+    Raises:
+        UserError: Then.
+    """
+    if top > candidates:
+        raise UserError(
+            f"planner.top is {top}, but planner.candidates {candidates}; keep at most as many as "
+            "there are"
+        )
+
+
+def plan(
+    judge: Judge,
+    shape: tuple[int, int, int],
+    seed: tf.Tensor,
+    *,
+    discrete: bool,
+    candidates: int,
+    top: int,
+    iterations: int,
+) -> tf.Tensor:
+    """Searches for the action sequences of the highest returns.
+
+    Continuous: candidates are Normal(mean, std), clipped to [-1, 1], from Normal(0, 1); mean and
+    std (of the population) become those of the `top` best. One-hot: candidates are categorical,
+    from uniform probabilities, which become the frequencies among the best; what is returned
+    is the most frequent action. (PlaNet plans continuous actions alone; this is the same
+    method's form for categories.)
+
+    Candidates whose return is not finite are ignored: fewer than `top` may then count, and where
+    none does the distribution stays as it was.
+
+    Args:
+        judge: The model: actions float32 [N, K, H, A] and a seed, int32 [2], new for each
+            iteration, to returns float32 [N, K].
+        shape: N, H, A.
+        seed: int32 [2], stateless seed.
+        discrete: Whether actions are one-hot.
+        candidates: K.
+        top: How many of them the next distribution is fitted to.
+        iterations: How often.
+    Returns:
+        The means (one-hot: the modes) of the last distribution, float32 [N, H, A].
+    """
+    draw, fit = (_draw_onehot, _fit_onehot) if discrete else (_draw_normal, _fit_normal)
+
+    def improve(i: tf.Tensor, belief: _Belief) -> tuple[tf.Tensor, _Belief]:
+        folded = tf.random.experimental.stateless_fold_in(seed, i)
+        drawing, judging = tf.unstack(tf.random.split(folded, 2))
+        actions = draw(belief, candidates, drawing)  # [N, K, H, A]
+        returns = judge(actions, judging)
+        judged = tf.where(tf.math.is_finite(returns), returns, -float("inf"))
+        best, index = tf.math.top_k(judged, top)  # [N, top]
+        elite = tf.gather(actions, index, batch_dims=1)  # [N, top, H, A]
+        share = tf.cast(tf.math.is_finite(best), tf.float32)
+        count = tf.reduce_sum(share, 1, keepdims=True)
+        share = (share / tf.maximum(count, 1.0))[..., None, None]  # sums to 1, or 0 if none counts
+        keep = (count == 0.0)[..., None]  # [N, 1, 1]
+        fitted = fit(elite, share)
+        belief = tuple(tf.where(keep, o, n) for o, n in zip(belief, fitted, strict=True))
+        return i + 1, belief
+
+    zeros = tf.zeros(shape)
+    belief: _Belief = (zeros + 1.0 / shape[-1],) if discrete else (zeros, zeros + 1.0)
+    loop = (tf.constant(0), belief)
+    _, belief = tf.while_loop(lambda i, belief: i < iterations, improve, loop)
+    best = belief[0]
+    return tf.one_hot(tf.argmax(best, -1), shape[-1]) if discrete else best
+
+
+def _draw_normal(belief: _Belief, count: int, seed: tf.Tensor) -> tf.Tensor:
+    mean, std = (x[:, None] for x in belief)
+    n, h, a = belief[0].shape
+    noise = tf.random.stateless_normal([n, count, h, a], seed)
+    return tf.clip_by_value(mean + std * noise, -1.0, 1.0)
+
+
+def _fit_normal(elite: tf.Tensor, share: tf.Tensor) -> _Belief:
+    mean = tf.reduce_sum(share * elite, 1)
+    variance = tf.reduce_sum(share * tf.math.squared_difference(elite, mean[:, None]), 1)
+    return mean, tf.sqrt(variance)
+
+
+def _draw_onehot(belief: _Belief, count: int, seed: tf.Tensor) -> tf.Tensor:
+    n, h, a = belief[0].shape
+    uniform = tf.random.stateless_uniform([n, count, h, a], seed, minval=1e-6, maxval=1.0 - 1e-6)
+    gumbel = -tf.math.log(-tf.math.log(uniform))
+    return tf.one_hot(tf.argmax(tf.math.log(belief[0])[:, None] + gumbel, -1), a)
+
+
+def _fit_onehot(elite: tf.Tensor, share: tf.Tensor) -> _Belief:
+    return (tf.reduce_sum(share * elite, 1),)
