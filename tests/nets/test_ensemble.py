@@ -44,15 +44,13 @@ def test_loss_is_the_literal_one_over_the_records_that_count():
     ensemble, inputs, target = make_ensemble(), numbers(5, 2), numbers(5, 3, seed=1)
     weight = np.float32([1, 0, 1, 1, 0])
     means = np.float64(ensemble(inputs))
-    errors = [
-        0.5 * ((means[k, n] - target[n]) ** 2).sum() for k in range(4) for n in range(5) if weight[n]
-    ]
+    errors = [0.5 * ((means[k, n] - target[n]) ** 2).sum() for k in range(4) for n in (0, 2, 3)]
     np.testing.assert_allclose(ensemble.loss(inputs, target, weight), np.mean(errors), rtol=1e-5)
     assert float(ensemble.loss(inputs, target, np.zeros(5, np.float32))) == 0.0
 
 
 def test_disagreement_falls_where_data_is():
-    """Data left of zero: there the members agree within a hundredth, right of it they do not."""
+    """Data left of zero: there the members come to agree, right of it they do not."""
     ensemble = make_ensemble(inputs=1, outputs=1, members=5)
     variables = ensemble.trainable_variables
     optimizer = Optimizer(variables, 1e-2, 1e-7, 100.0, False, "adam")
@@ -71,6 +69,5 @@ def test_disagreement_falls_where_data_is():
     learn()
     seen = float(tf.reduce_mean(ensemble.disagreement(inputs)))
     elsewhere = float(tf.reduce_mean(ensemble.disagreement(unseen)))
-    print(before, seen, elsewhere)
     assert seen < 0.1 * before
     assert elsewhere > 10 * seen
