@@ -13,7 +13,8 @@ inputs, and for that of its weights. What is not needed is not counted:
 - the start of imagination, and of a sequence, gets none;
 - of V_1..V_(H-1) (dreamer.ops.returns), r_H is no part, and v_1 none that the actor could move:
   each has gradients at H - 1 of H steps. So has the value loss;
-- the value network runs forward once, and backward twice: for its own loss and for the actor's.
+- the value network runs forward once, and backward twice: for its own loss and for the actor's;
+- the score function passes no gradient through the dynamics, and a planner imagines nothing.
 
 At full size (50 x 50, 64x64x3 images, A = 6) this comes to 903e9. It is about 950e9 where the value
 network runs forward twice (31e9), images have a gradient (7e9), and so have the steps whose
@@ -24,48 +25,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-Section = Mapping[str, Any]
+from dreamer.flops_behavior import (
+    ensemble_layers,
+    imagined_layers,
+    planned_layers,
+    replayed_value_layers,
+)
+from dreamer.flops_layer import Layer, Section, convolution_macs, dense_layers, transposed_macs
+
 Shapes = Mapping[str, Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One matrix product or convolution.
-
-    Attributes:
-        part: What it belongs to: encoder, rssm, decoder, ..., imagined dynamics, ...
-        name: Of the layer.
-        macs: Multiply-adds of one row (an image, a state).
-        forward: Rows that pass forward.
-        inputs: Rows whose gradient is passed on to the layer's inputs.
-        weights: Rows whose gradient reaches the layer's weights.
-    """
-
-    part: str
-    name: str
-    macs: int
-    forward: int
-    inputs: int
-    weights: int
-
-    @property
-    def flops(self) -> int:
-        """Operations of this layer in one update."""
-        return 2 * self.macs * (self.forward + self.inputs + self.weights)
-
-
-def convolution_macs(side: int, kernel: int, stride: int, channels: int, filters: int) -> int:
-    """Multiply-adds of a convolution with valid padding over a square image of `side` pixels."""
-    outputs = (side - kernel) // stride + 1
-    return outputs**2 * kernel**2 * channels * filters
-
-
-def transposed_macs(side: int, kernel: int, channels: int, filters: int) -> int:
-    """Multiply-adds of a transposed convolution: each input pixel meets the whole kernel."""
-    return side**2 * kernel**2 * channels * filters
 
 
 def update_layers(
@@ -75,7 +45,6 @@ def update_layers(
     discrete: bool,
     batch_size: int,
     batch_length: int,
-    horizon: int,
     encoder: Section,
     decoder: Section,
     rssm: Section,
@@ -83,15 +52,19 @@ def update_layers(
     discount: Section,
     value: Section,
     actor: Section,
+    behavior: Section,
+    planner: Section,
+    disagreement: Section,
 ) -> list[Layer]:
-    """The layers of one update.
+    """The layers of one update, at the start of training: an explorer learns if there is one.
 
     Args:
         shapes: Observation key -> shape, images [64, 64, C] and vectors [size].
         actions: A.
         discrete: Whether actions are one-hot: the actor then has A outputs instead of 2 A.
-        batch_size, batch_length, horizon: B, T, H.
-        encoder, decoder, rssm, reward, discount, value, actor: The config's sections.
+        batch_size, batch_length: B, T.
+        encoder, decoder, rssm, reward, discount, value, actor, behavior, planner, disagreement:
+            The config's sections.
     """
     seen = {k: s for k, s in shapes.items() if re.fullmatch(encoder["keys"], k)}
     shown = {k: s for k, s in shapes.items() if re.fullmatch(decoder["keys"], k)}
@@ -108,13 +81,71 @@ def update_layers(
         *_decoder(shown, decoder, feat, rows),
     ]
     for name, head in heads.items():
-        layers += _mlp(name, feat, head, 1, (rows, rows, rows))
-    layers += _actor(feat, actor, outputs, starts * horizon)
-    layers += _dynamics(rssm, actions, starts, horizon)
-    for name, head in heads.items():
-        passes = (starts * horizon, starts * (horizon - 1), 0)
-        layers += _mlp(f"imagined {name}", feat, head, 1, passes)
-    return [*layers, *_value(feat, value, starts, horizon)]
+        layers += dense_layers(name, feat, head, 1, (rows, rows, rows))
+    judges = {**heads, **({"value": value} if _has_value(behavior, planner) else {})}
+    if behavior["policy"] == "planner":
+        if "value" in judges:
+            layers += replayed_value_layers(feat, value, batch_size, batch_length)
+        return layers
+    sizes = (feat, rssm, actions, outputs, starts)
+    layers += imagined_layers(*sizes, behavior=behavior, actor=actor, heads=judges)
+    if disagreement["until"]:
+        transitions = batch_size * (batch_length - 1)
+        layers += ensemble_layers(feat, actions, rssm, disagreement, transitions)
+        del judges["reward"]
+        layers += imagined_layers(
+            *sizes,
+            behavior=behavior,
+            actor={**actor, "gradient": "dynamics"},
+            heads=judges,
+            ensemble=disagreement,
+        )
+    return layers
+
+
+def policy_layers(
+    shapes: Shapes,
+    actions: int,
+    *,
+    discrete: bool,
+    amount: int,
+    encoder: Section,
+    rssm: Section,
+    reward: Section,
+    discount: Section,
+    value: Section,
+    actor: Section,
+    behavior: Section,
+    planner: Section,
+) -> list[Layer]:
+    """The layers of choosing an action for each of `amount` environments.
+
+    Args:
+        shapes, actions, discrete: As `update_layers` takes them.
+        amount: Environments.
+        encoder, rssm, reward, discount, value, actor, behavior, planner: The config's sections.
+    """
+    seen = {k: s for k, s in shapes.items() if re.fullmatch(encoder["keys"], k)}
+    feat = rssm["stoch"] + rssm["deter"]
+    filtering = _filtering(rssm, actions, _embedding(seen, encoder), 1, 1)
+    # What predicts the latent state before the observation is not needed to act.
+    filtering = (layer for layer in filtering if not layer.name.startswith("prior"))
+    layers = [*_encoder(seen, encoder, 1), *filtering]
+    if behavior["policy"] == "planner":
+        judges = {"reward": reward} | ({"discount": discount} if discount["enabled"] else {})
+        judges |= {"value": value} if _has_value(behavior, planner) else {}
+        layers += planned_layers(feat, rssm, actions, judges, planner)
+    else:
+        outputs = actions if discrete else 2 * actions
+        layers += dense_layers("actor", feat, actor, outputs, (1, 0, 0))
+    return [replace(x, forward=amount * x.forward, inputs=0, weights=0) for x in layers]
+
+
+def _has_value(behavior: Section, planner: Section) -> bool:
+    """Whether a value network is learnt (dreamer.parts.make_parts)."""
+    if behavior["policy"] == "planner":
+        return planner["returns"] == "lambda"
+    return bool(behavior["value"])
 
 
 def flops_by_part(layers: Sequence[Layer]) -> dict[str, int]:
@@ -178,41 +209,4 @@ def _decoder(shown: Shapes, decoder: Section, feat: int, rows: int) -> Iterator[
     vectors = sum(s[0] for s in shown.values() if len(s) == 1)
     if vectors:
         section = {"layers": decoder["mlp_layers"], "units": decoder["mlp_units"]}
-        yield from _mlp("decoder", feat, section, vectors, (rows, rows, rows))
-
-
-def _actor(feat: int, actor: Section, outputs: int, rows: int) -> Iterator[Layer]:
-    """H applications, at z_0 to z_(H-1); the first layer's inputs have no gradient."""
-    for i, layer in enumerate(_mlp("actor", feat, actor, outputs, (rows, rows, rows))):
-        yield replace(layer, inputs=rows if i else 0)
-
-
-def _dynamics(rssm: Section, actions: int, starts: int, horizon: int) -> Iterator[Layer]:
-    """H steps of the prior; of the first one only the action has a gradient, not the state."""
-    s, d, hidden = rssm["stoch"], rssm["deter"], rssm["hidden"]
-    n, later = starts * horizon, starts * (horizon - 1)
-    part = "imagined dynamics"
-    yield Layer(part, "input, stoch", s * hidden, n, later, 0)
-    yield Layer(part, "input, action", actions * hidden, n, n, 0)
-    yield Layer(part, "gru, input", hidden * 3 * d, n, n, 0)
-    yield Layer(part, "gru, recurrent", d * 3 * d, n, later, 0)
-    yield Layer(part, "prior hidden", d * hidden, n, n, 0)
-    yield Layer(part, "prior mean and std", hidden * 2 * s, n, n, 0)
-
-
-def _value(feat: int, value: Section, starts: int, horizon: int) -> Iterator[Layer]:
-    """Forward once; back to the features for the actor, and to the weights for its own loss."""
-    n, later = starts * horizon, starts * (horizon - 1)
-    for i, layer in enumerate(_mlp("imagined value", feat, value, 1, (n, later, later))):
-        yield replace(layer, inputs=2 * later if i else later)  # its own ends at the first layer
-
-
-def _mlp(
-    part: str, inputs: int, section: Section, outputs: int, passes: tuple[int, int, int]
-) -> Iterator[Layer]:
-    """Dense layers of equal width, then a linear output; `passes` as Layer's last three."""
-    size = inputs
-    for i in range(section["layers"]):
-        yield Layer(part, f"dense {i + 1}", size * section["units"], *passes)
-        size = section["units"]
-    yield Layer(part, "output", size * outputs, *passes)
+        yield from dense_layers("decoder", feat, section, vectors, (rows, rows, rows))

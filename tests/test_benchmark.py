@@ -63,7 +63,7 @@ def test_all_parts_have_their_keys(measured):
         }  # fmt: skip
     assert set(results["env"]) >= {
         "steps_per_second", "steps_per_second_without_rendering", "over_reference",
-        "over_reference_shadow_256", "collect_steps_per_second", "policy_seconds",
+        "over_reference_shadow_256", "collect_steps_per_second", "policy_seconds", "policy_flops",
     }  # fmt: skip
     assert set(results["replay"]) == {"sample_seconds", "share_of_update"}
     assert set(results["memory"]) == {"update", "policy", "replay"}
@@ -114,6 +114,25 @@ def test_one_hot_actions_and_vectors(tmp_path: Path):
     assert "over_float32" not in results["update"]["float32"]
     assert not {"replay", "env"} & set(results) and set(results["memory"]) == {"update"}
     assert set(results["verdicts"]) == {"update.float32.over_floor"}
+
+
+def test_the_planner(tmp_path: Path):
+    """On one-hot actions and vectors: what an update leaves out, and what an action costs."""
+    path = tmp_path / "speed.json"
+    done = run_benchmark(
+        "--configs", "planet", "--quick", "--task", CARTPOLE, "--envs.image", "false",
+        "--parts", "update", "env", "--precisions", "float32", "--json", str(path),
+        "--planner.candidates", "20", "--planner.top", "5", "--planner.iterations", "3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert set(results["flops"]) == {"encoder", "rssm", "decoder", "reward", "discount"}
+    env = results["env"]
+    rate = env["policy_flops"] / env["policy_seconds"]
+    assert env["policy_flops_per_second"] == pytest.approx(rate)
+    # Three iterations of 20 plans of 12 steps, each of a few networks of 16 units.
+    assert 720 * 2 * 16 * 16 < env["policy_flops"] < 720 * 2 * 16 * 16 * 20
+    assert "env: policy flops" in done.stdout
 
 
 def test_other_suites_have_no_reference():

@@ -8,15 +8,13 @@ import pytest
 import tensorflow as tf
 
 from dreamer.config import Config, load_config
-from dreamer.flops import (
-    Layer,
-    convolution_macs,
-    flops_by_part,
-    transposed_macs,
-    update_layers,
-)
+from dreamer.flops import flops_by_part, policy_layers, update_layers
+from dreamer.flops_layer import Layer, convolution_macs, transposed_macs
 
-SECTIONS = ("encoder", "decoder", "rssm", "reward", "discount", "value", "actor")
+SECTIONS = (
+    *("encoder", "decoder", "rssm", "reward", "discount", "value", "actor"),
+    *("behavior", "planner", "disagreement"),
+)
 IMAGE = {"image": (64, 64, 3)}
 
 
@@ -29,7 +27,6 @@ def layers_of(
         discrete=discrete,
         batch_size=config.train.batch_size,
         batch_length=config.train.batch_length,
-        horizon=config.behavior.horizon,
         **{name: config.section(name) for name in SECTIONS},
     )
 
@@ -170,3 +167,76 @@ def test_without_hidden_layers_vectors_are_embedded_as_they_are():
     assert not [x for x in layers if x.part == "encoder"]
     (post,) = [x for x in layers if x.name == "post hidden"]
     assert post.macs == (16 + 5) * 16
+
+
+# -------------------------------------------------------------- other behaviour
+
+
+def parts_of(*presets: str, discrete: bool = False, **values: Any) -> dict[str, int]:
+    overrides = {key.replace("__", "."): value for key, value in values.items()}
+    config = load_config(*presets, task="dmc_walker_walk", overrides=overrides)
+    return flops_by_part(layers_of(config, IMAGE, 6, discrete))
+
+
+def test_without_a_value_network_every_reward_reaches_the_actor():
+    parts = parts_of("no_value")
+    reward = 230 * 400 + 400 * 400 + 400
+    assert parts["imagined reward"] == 2 * reward * 2 * 2500 * 15
+    assert not [name for name in parts if "value" in name]
+    assert parts["imagined dynamics"] == parts_of()["imagined dynamics"]
+
+
+def test_the_score_passes_forward_alone_through_what_is_imagined():
+    plain, parts = parts_of(discrete=True), parts_of("score", discrete=True)
+    dynamics = 2 * (36 * 200 + 200 * 600 + 200 * 600 + 200 * 200 + 200 * 60)
+    assert parts["imagined dynamics"] == dynamics * 2500 * 15
+    assert parts["imagined reward"] == 2 * (230 * 400 + 400 * 400 + 400) * 2500 * 16
+    # The start is judged too, forward and by the value's own loss.
+    first, rest = 230 * 400, 2 * 400 * 400 + 400
+    assert parts["imagined value"] == 2 * 2500 * (first * (16 + 15) + rest * (16 + 15 + 15))
+    assert parts["actor"] == plain["actor"]
+
+
+def test_one_imagined_step_moves_the_actor_by_its_value_alone():
+    parts = parts_of(behavior__horizon=1)
+    assert parts["imagined reward"] == 2 * (230 * 400 + 400 * 400 + 400) * 2500 * 2
+    first, rest = 230 * 400, 2 * 400 * 400 + 400
+    assert parts["imagined value"] == 2 * 2500 * (first * (2 + 1 + 1) + rest * (2 + 2 + 1))
+
+
+def test_a_planner_imagines_nothing_and_its_value_learns_from_records():
+    parts = parts_of("planet")
+    assert set(parts) == {"encoder", "rssm", "decoder", "reward"}
+    parts = parts_of("planet", behavior__value=True, planner__returns="lambda")
+    first, rest = 230 * 400, 2 * 400 * 400 + 400
+    assert parts["value"] == 2 * 50 * (first * (50 + 49) + rest * (50 + 49 + 49))
+
+
+def test_an_explorer_adds_an_ensemble_and_a_second_behaviour():
+    plain, parts = parts_of(), parts_of(disagreement__until=100)
+    member = 236 * 400 + 400 * 400 + 400 * 30
+    assert parts["ensemble"] == 2 * 5 * 50 * 49 * (3 * member - 236 * 400)
+    assert parts["imagined ensemble"] == 2 * 5 * member * 2500 * (15 + 14)
+    assert parts["explorer"] == parts["actor"] == plain["actor"]
+    assert parts["imagined value"] == 2 * plain["imagined value"]
+    assert parts["imagined reward"] == plain["imagined reward"]
+
+
+def action_flops(*presets: str, amount: int = 1) -> dict[str, int]:
+    config = load_config(*presets, task="dmc_walker_walk")
+    needed = [name for name in SECTIONS if name not in ("decoder", "disagreement")]
+    sections = {name: config.section(name) for name in needed}
+    return flops_by_part(policy_layers(IMAGE, 6, discrete=False, amount=amount, **sections))
+
+
+def test_an_action_by_hand():
+    planned, acted = action_flops("planet"), action_flops()
+    steps = 10 * 1000 * 12
+    dynamics = 36 * 200 + 200 * 600 + 200 * 600 + 200 * 200 + 200 * 60
+    assert planned["planned dynamics"] == 2 * steps * dynamics
+    assert planned["planned reward"] == 2 * steps * (230 * 400 + 400 * 400 + 400)
+    assert 130e9 < sum(planned.values()) < 135e9
+    assert acted["actor"] == 2 * (230 * 400 + 3 * 400 * 400 + 400 * 12)
+    filtering = 36 * 200 + 200 * 600 + 200 * 600 + (200 + 1024) * 200 + 200 * 60
+    assert acted["rssm"] == planned["rssm"] == 2 * filtering
+    assert sum(action_flops(amount=3).values()) == 3 * sum(acted.values())

@@ -20,12 +20,12 @@ from dreamer.benchmarks.rounds import in_turn
 from dreamer.benchmarks.update import measure_updates
 from dreamer.config import Config
 from dreamer.envs.spec import Space
-from dreamer.flops import Layer, flops_by_part, update_layers
+from dreamer.flops import Layer, flops_by_part, policy_layers, update_layers
 from dreamer.run import make_pool
 
 PARTS = ("update", "env", "replay", "memory")
 DEFAULT_RECORDS = 501  # of an episode, for tasks that tell no time limit
-_SECTIONS = ("encoder", "decoder", "rssm", "reward", "discount", "value", "actor")
+_ACTING = ("encoder", "rssm", "reward", "discount", "value", "actor", "behavior", "planner")
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,21 @@ class Bench:
             discrete=act_space.discrete,
             batch_size=config.train.batch_size,
             batch_length=config.train.batch_length,
-            horizon=config.behavior.horizon,
-            **{name: config.section(name) for name in _SECTIONS},
+            **{name: config.section(name) for name in (*_ACTING, "decoder", "disagreement")},
         )
+
+    @cached_property
+    def _policy_flops(self) -> int:
+        """Of one policy call."""
+        obs_space, act_space = self._spaces
+        layers = policy_layers(
+            {key: space.shape for key, space in obs_space.items()},
+            act_space.shape[0],
+            discrete=act_space.discrete,
+            amount=self._config.envs.amount,
+            **{name: self._config.section(name) for name in _ACTING},
+        )
+        return sum(layer.flops for layer in layers)
 
     def _agent(self, precision: str) -> Helper:
         if precision not in self._agents:
@@ -218,10 +230,13 @@ class Bench:
     def _measure_growth(self) -> dict[str, Any]:
         """Memory before and after many policy calls and many episodes."""
         scale, agent = self._scale, self._agent(self._precisions[-1])
-        _say(f"calling the policy {scale.calls} times")
-        agent.ask("policy", calls=max(1, scale.calls // 10))
+        # A planner may take as long for an action as for an update.
+        planning = self._config.behavior.policy == "planner"
+        calls = max(1, scale.calls // 20) if planning else scale.calls
+        _say(f"calling the policy {calls} times")
+        agent.ask("policy", calls=max(1, calls // 10))
         before = agent.ask("memory")["resident_bytes"]
-        agent.ask("policy", calls=scale.calls)
+        agent.ask("policy", calls=calls)
         after = agent.ask("memory")["resident_bytes"]
         _say(f"adding {scale.added} episodes to a replay")
         size = {"episodes": scale.added, "length": scale.added_records}
@@ -233,7 +248,7 @@ class Bench:
         share = grown["growth_bytes"] / grown["added_bytes"]
         return {
             "policy": {
-                "calls": scale.calls, "growth_bytes": after - before, "resident_bytes": after,
+                "calls": calls, "growth_bytes": after - before, "resident_bytes": after,
             },
             "replay": {**grown, "growth_share": share},
         }  # fmt: skip
@@ -244,7 +259,10 @@ class Bench:
         found = measure_stepping(self._config, scale.env_rounds, scale.shortest)
         _say("collecting with the policy")
         agent = self._agent(self._precisions[-1])
-        return found | measure_collecting(agent, scale.env_rounds, scale.shortest)
+        found |= measure_collecting(agent, scale.env_rounds, scale.shortest)
+        flops = self._policy_flops
+        rate = flops / found["policy_seconds"]
+        return found | {"policy_flops": flops, "policy_flops_per_second": rate}
 
 
 def _say(text: str) -> None:
