@@ -13,6 +13,8 @@ from dreamer.acting import Acting, by_actor, by_planner
 from dreamer.envs.spec import Space
 from dreamer.exploration import Exploration
 from dreamer.learning import Learner
+from dreamer.nets.actor import Actor
+from dreamer.nets.value import Value
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
 from dreamer.parts import Section, check_behavior, make_optimizers, make_parts
@@ -102,7 +104,9 @@ class Agent:
         self._optimizers = make_optimizers(self.parts, optimizer, self.precision == "float16")
         self._make_functions(actor, behavior, planner, choose_jit(jit))
 
-    def _make_functions(self, actor: Section, behavior: Section, planner: Section, jit: bool):
+    def _make_functions(
+        self, actor: Section, behavior: Section, planner: Section, jit: bool
+    ) -> None:
         returns = {"gamma": behavior["gamma"], "lambda_": behavior["lambda_"]}
         self._learner = Learner(
             self.parts,
@@ -129,12 +133,12 @@ class Agent:
         )
 
     @property
-    def actor(self):
+    def actor(self) -> Actor | None:
         """The task's actor, or None where actions are planned."""
         return self.parts.actor
 
     @property
-    def value(self):
+    def value(self) -> Value | None:
         """The task's value network, if there is one."""
         return self.parts.value
 

@@ -16,8 +16,8 @@ from dreamer.ops.shapes import flatten_leading, over_leading
 from dreamer.parts import Parts
 from dreamer.world_model import Tensors
 
-# Losses by part, and whatever else came of computing them.
-Losses = dict[str, tf.Tensor]
+Losses = dict[str, tf.Tensor]  # by the part that each trains
+Objective = Callable[[], tuple[Losses, Tensors]]  # with metrics
 
 
 class Learner:
@@ -60,28 +60,18 @@ class Learner:
         Returns:
             Scalar metrics.
         """
-        parts, rssm = self._parts, self._parts.model.rssm
-        b, t = batch["reward"].shape
+        model = self._parts.model
         seed = make_seeds(self._seed, Purpose.LATENT, update)[0]
-        noise = tf.random.stateless_normal([b, t, rssm.stoch_size], seed)
+        noise = tf.random.stateless_normal([*batch["reward"].shape, model.rssm.stoch_size], seed)
         states: list[Tensors] = []
 
         def model_losses() -> tuple[Losses, Tensors]:
-            loss, post, metrics = parts.model.loss(batch, noise)
-            states.append({k: tf.stop_gradient(v) for k, v in post.items()})
+            loss, post, metrics = model.loss(batch, noise)
+            states.append(post)
             return {"model": loss}, metrics
 
         gradients, metrics = self._differentiate(model_losses)
-        (post,) = states
-        todo: list[Callable[[], tuple[Losses, Tensors]]] = []
-        if parts.actor is not None:
-            todo.append(lambda: _named(self.behavior_losses(post, update), ""))
-        elif parts.value is not None:
-            todo.append(lambda: self.replayed_value_loss(post, batch))
-        if exploring:
-            todo.append(lambda: self.ensemble_loss(post, batch))
-            todo.append(lambda: _named(self.explorer_losses(post, update), "explorer_"))
-        for losses_of in todo:
+        for losses_of in self._objectives(states[0], batch, update, exploring):
             more_gradients, more_metrics = self._differentiate(losses_of)
             gradients |= more_gradients
             metrics |= more_metrics
@@ -90,8 +80,24 @@ class Learner:
             metrics |= {f"{name}_{k}": v for k, v in report.items()}
         return metrics
 
+    def _objectives(
+        self, post: Tensors, batch: Tensors, update: tf.Tensor, exploring: bool
+    ) -> list[Objective]:
+        """What the agent learns on top of its model, each to be differentiated by itself."""
+        parts = self._parts
+        post = {k: tf.stop_gradient(v) for k, v in post.items()}
+        todo: list[Objective] = []
+        if parts.actor is not None:
+            todo.append(lambda: _named(self.behavior_losses(post, update), ""))
+        elif parts.value is not None:
+            todo.append(lambda: self.replayed_value_loss(post, batch))
+        if exploring:
+            todo.append(lambda: self.ensemble_loss(post, batch))
+            todo.append(lambda: _named(self.explorer_losses(post, update), "explorer_"))
+        return todo
+
     def _differentiate(
-        self, losses_of: Callable[[], tuple[Losses, Tensors]]
+        self, losses_of: Objective
     ) -> tuple[dict[str, list[tf.Tensor]], Tensors]:
         """Gradients of each part's loss by its own variables, and the metrics."""
         with tf.GradientTape(persistent=True) as tape:
