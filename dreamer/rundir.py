@@ -22,6 +22,7 @@ from dreamer.config import Config
 from dreamer.errors import UserError
 from dreamer.files import atomic_write, remove_temporaries
 from dreamer.lock import Lock
+from dreamer.machine import machine
 from dreamer.yaml_io import format_yaml, read_yaml
 
 # A resumed run may change how long it runs, what it reports and keeps, where it lies, and what
@@ -241,6 +242,7 @@ def _origin() -> dict[str, Any]:
     return {
         "time": time.strftime("%Y-%m-%d %H:%M:%S%z"),
         "host": socket.gethostname(),
+        "machine": machine(),
         "commit": commit(),
         "versions": versions(),
     }

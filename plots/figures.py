@@ -50,7 +50,28 @@ def draw_curves(study: Study, end: float | None = None) -> Figure:
     figure.supxlabel("Environment frames, action repeat included", fontsize=8)
     figure.supylabel(_metric_words(study.metric), fontsize=8)
     style.legend(figure, panels, 4 if columns > 2 else 2)
-    style.footnotes(figure, [_curve_caption(study), *study.all_notes()])
+    style.footnotes(figure, [curve_caption(study), *study.all_notes()])
+    return figure
+
+
+def draw_panel(study: Study, task: str, end: float | None = None) -> Figure:
+    """Returns the panel of one task alone, of a phone's width, without legend and notes."""
+    figure, (axes,) = style.new_figure(2.3, 1, 1, width=3.4)
+    short = _curves_panel(axes, study, task, end)
+    axes.set_title("\n".join([task_title(task), *short]))
+    axes.set_xlabel("Environment frames")
+    axes.set_ylabel(_metric_words(study.metric))
+    return figure
+
+
+def draw_legend(study: Study, end: float | None = None) -> Figure:
+    """Returns the legend of all panels by itself."""
+    _, panels = style.new_figure(2, 1, max(1, len(study.tasks)))
+    for task, axes in zip(study.tasks, panels, strict=False):
+        _curves_panel(axes, study, task, end)
+    figure, (empty,) = style.new_figure(4.0, 1, 1, width=4.0)  # saved without its margins
+    empty.set_axis_off()
+    style.legend(figure, panels, 2)
     return figure
 
 
@@ -120,7 +141,8 @@ def _metric_words(metric: str) -> str:
         metric, metric)
 
 
-def _curve_caption(study: Study) -> str:
+def curve_caption(study: Study) -> str:
+    """Returns what lines, bands and greys mean."""
     curves = study.curves.values()
     text = f"In bins of {short_frames(study.width)} frames."
     if any(found.seeds > 1 for found in curves):

@@ -24,6 +24,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="folders that hold runs, in any depth")
     add("--outdir", type=Path, required=True, metavar="DIR", help="where figures and tables go")
     what = parser.add_argument_group("what to show")
+    add_choice(what)
+    what.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES),
+                      help="default: all")
+    what.add_argument("--ablation", nargs="+", metavar="FIG", default=[],
+                      help="figures of the Dreamer paper to redraw beside the runs: fig4, fig7, "
+                           "fig8")
+    how = parser.add_argument_group("how to read and compare")
+    add_reading(how)
+    _add_comparison(how)
+    return parser.parse_args(arguments)
+
+
+def add_choice(what: argparse._ArgumentGroup) -> None:
+    """Adds the options that choose tasks, methods and published methods."""
     tasks = what.add_mutually_exclusive_group()
     tasks.add_argument("--tasks", nargs="+", metavar="TASK", help="these tasks, in this order")
     tasks.add_argument("--suite", metavar="NAME",
@@ -34,17 +48,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                            "the suite's papers)")
     what.add_argument("--published-dir", type=Path, default=DIRECTORY, metavar="DIR",
                       help="folder of published CSV files (default: baselines/published)")
-    what.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES),
-                      help="default: all")
-    what.add_argument("--ablation", nargs="+", metavar="FIG", default=[],
-                      help="figures of the Dreamer paper to redraw beside the runs: fig4, fig7, "
-                           "fig8")
-    how = parser.add_argument_group("how to read and compare")
-    _add_comparison(how)
-    return parser.parse_args(arguments)
 
 
-def _add_comparison(group: argparse._ArgumentGroup) -> None:
+def add_reading(group: argparse._ArgumentGroup) -> None:
+    """Adds the options on how runs are read and their scores taken."""
     add = group.add_argument
     add("--metric", default="eval/return", help="scalar to plot (default: eval/return)")
     add("--layout", metavar="PATTERN",
@@ -55,15 +62,19 @@ def _add_comparison(group: argparse._ArgumentGroup) -> None:
              "range (default: std)")
     add("--at", type=_frames, metavar="FRAMES",
         help="compare scores at this many frames (default: where each run ends)")
-    add("--end", type=_frames, metavar="FRAMES", help="last frame on the curves' axis")
-    add("--seeds", type=_count, metavar="N",
+    add("--seeds", type=count, metavar="N",
         help="seeds each method should have (default: its own most)")
+
+
+def _add_comparison(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--end", type=_frames, metavar="FRAMES", help="last frame on the curves' axis")
     add("--normalize", default="auto", metavar="SCALE",
         help="for aggregates: auto, none, a published method, or a CSV file with the columns "
              "task, low, high (default: auto)")
     add("--common-tasks", action="store_true",
         help="aggregate over those tasks alone on which every method has a score")
-    add("--resamples", type=_count, default=2000, metavar="N",
+    add("--resamples", type=count, default=2000, metavar="N",
         help="bootstrap resamples (default: 2000)")
     add("--formats", nargs="+", choices=FORMATS, default=["png", "pdf"],
         help="default: png pdf")
@@ -79,7 +90,8 @@ def _frames(text: str) -> int:
     return int(value)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Reads a whole number from 1 to a million; argparse says what is wrong with others."""
     if not (text.isdecimal() and 1 <= int(text) <= 1_000_000):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000000")
     return int(text)

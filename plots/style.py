@@ -29,6 +29,7 @@ _HATCHES = ("////", "....", "xxxx", "----", "\\\\\\\\", "++++")
 
 _SETTINGS: dict[Any, Any] = {
     "font.size": 7.5,
+    "text.parse_math": False,  # a name from a folder may hold dollar signs
     "axes.titlesize": 8,
     "axes.labelsize": 8,
     "legend.fontsize": 7.5,

@@ -1,0 +1,188 @@
+"""The report page: what it holds, that it loads nothing, and that names stay text."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamer.cli import CommandLine
+from dreamer.config import Config, load_config
+from dreamer.rundir import RunDir
+from dreamer.video import encode_gif
+from plots.html import element, page
+from plots.report import main
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTILE = """<img src=x onerror=alert(1)>"'&$\\frac</style><script>alert(2)</script>""".replace(
+    "/", "∕")  # noqa: RUF001  no folder's name may hold a slash
+
+
+class Reader(HTMLParser):
+    """Elements, attributes and text of a page."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.texts)
+
+    def images(self, kind: str) -> list[bytes]:
+        start = f"data:image/{kind};base64,"
+        return [base64.b64decode(value.removeprefix(start)) for _, key, value in self.attributes
+                if key == "src" and value.startswith(start)]
+
+
+def loads_nothing(reader: Reader) -> bool:
+    """Whether a page is complete in itself and runs nothing."""
+    inside = all(value.startswith("data:image/") for _, key, value in reader.attributes
+                 if key in ("src", "href", "srcset", "data", "action", "poster"))
+    handlers = [key for _, key, _ in reader.attributes if key.startswith("on")]
+    active = {"script", "iframe", "object", "embed", "link", "base", "form"}
+    return inside and not handlers and not active & set(reader.tags)
+
+
+def make_run(root: Path, config: Config, scores: dict[int, float], hours: float = 1.5) -> Path:
+    """A run's directory as a run makes it, with an evaluation at each step."""
+    with RunDir.open(config.replace({"logdir": str(root)})) as run:
+        lines = [{"step": step, "wall_time": hours * 3600 * step / max(scores),
+                  "eval/return": score} for step, score in scores.items()]
+        run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        frames = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
+        for step in scores:
+            (run.videos / f"eval_policy-{step}.gif").write_bytes(encode_gif(frames, 10))
+        return run.path
+
+
+def reported(indir: Path, *words: str) -> Reader:
+    out = indir.parent / "report.html"
+    assert main(["--indir", str(indir), "--out", str(out), "--resamples", "50", *words]) == 0
+    return Reader(out.read_text(encoding="utf-8"))
+
+
+SCORES = {100_000: 300.0, 200_000: 400.0}
+
+
+def test_a_benchmark(tmp_path: Path):
+    runs = tmp_path / "runs"
+    for task in ("dmc_walker_walk", "dmc_cup_catch"):
+        for seed in (0, 1):
+            config = load_config("small", task=task, overrides={"seed": seed})
+            make_run(runs, config, {step: score + seed for step, score in SCORES.items()})
+    varied = load_config("small", task="dmc_cup_catch",
+                         overrides={"method": "mine", "behavior.horizon": 7})
+    make_run(runs, varied, SCORES)
+    reader = reported(runs)
+    assert loads_nothing(reader)
+    # A legend, a panel a task, the bars, the aggregates; a clip of each task and method.
+    assert len(reader.images("svg+xml")) == 1 + 2 + 1 + 1
+    assert len(reader.images("gif")) == 3
+    text = reader.text
+    assert "5 runs of 2 method(s) on 2 task(s)" in text and "7.5 hours" in text
+    assert "400.5 ± 0.5 (2)" in text  # our mean over seeds
+    assert "behavior.horizon" in text and "mine: no score on 1 of 2 tasks" in text
+    assert "eval policy, 200k frames" in text and "100k frames" not in text
+    assert "cores" in text
+    commands = [line for line in reader.texts if line.startswith("python -m dreamer.run")]
+    assert len(commands) == 5
+
+
+def test_the_command_of_a_run_gives_its_config(tmp_path: Path):
+    config = load_config("small", task="dmc_walker_walk", overrides={
+        "seed": 3, "train.batch_size": 11, "steps": 2e5, "discount.enabled": True,
+        "encoder.keys": "a|b c"})
+    make_run(tmp_path / "runs", config, SCORES)
+    (command,) = [line for line in reported(tmp_path / "runs").texts
+                  if line.startswith("python -m dreamer.run")]
+    words = shlex.split(command)[3:]
+    assert CommandLine("python -m dreamer.run", "").parse(words).config() == config
+
+
+def test_names_stay_text(tmp_path: Path, write_run):
+    """A folder, a config and a metric called like markup change nothing but words."""
+    folder = write_run(f"runs/dmc_walker_walk/{HOSTILE}/0", SCORES)
+    (folder / "config.yaml").write_text(json.dumps({
+        "config": {"task": HOSTILE, "envs": {HOSTILE: HOSTILE}, "deep": {"a": {"b": [1]}}},
+        "presets": [HOSTILE], "commit": HOSTILE, "host": HOSTILE, "versions": {HOSTILE: HOSTILE},
+        "machine": {"processor": HOSTILE, "gpus": [HOSTILE]}}))
+    write_run("runs/dmc_walker_walk/other/0", SCORES)
+    videos = folder / "videos"
+    videos.mkdir()
+    (videos / f"{HOSTILE}-7.gif").write_bytes(b"GIF89a and more")
+    (videos / "a-7.gif").write_text("<script>alert(1)</script>")
+    (videos / "link-9.gif").symlink_to("/etc/hostname")
+    reader = reported(tmp_path / "runs", "--title", HOSTILE)
+    assert loads_nothing(reader)
+    assert reader.text.count(HOSTILE) >= 12
+    assert reader.images("gif") == [b"GIF89a and more"]
+
+
+def test_foreign_runs_are_shown_without_what_they_do_not_say(tmp_path: Path, write_run):
+    write_run("runs/planner/dmc_hopper_hop/0", SCORES, key="eval_return", tail='{"step": 3000')
+    reader = reported(tmp_path / "runs")
+    assert "how it was made is not known" in reader.text
+    assert "Skipped 1 damaged line(s)" in reader.text
+
+
+def test_clips_have_a_budget_which_is_said(tmp_path: Path):
+    run = make_run(tmp_path / "runs", load_config("small", task="dmc_walker_walk"), SCORES)
+    big = b"GIF89a" + bytes(1_000_000)
+    for path in (run / "videos").iterdir():
+        path.write_bytes(big)
+    reader = reported(tmp_path / "runs", "--clips", "1")
+    assert reader.images("gif") == []
+    assert "1 run(s) with clips had no room here" in reader.text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "{tmp}"], "expected a file in a folder that exists"),
+        (["--out", "{tmp}/none/r.html"], "expected a file in a folder that exists"),
+        (["--out", "{tmp}/r.html", "--methods", "mien"], "did you mean 'mine'?"),
+        (["--out", "{tmp}/r.html", "--metric", "eval/retrun"], "did you mean 'eval/return'?"),
+    ],
+)
+def test_mistakes(tmp_path: Path, write_run, capsys, words: list[str], message: str):
+    write_run("runs/dmc_walker_walk/mine/0", SCORES)
+    words = [word.replace("{tmp}", str(tmp_path)) for word in words]
+    assert main(["--indir", str(tmp_path / "runs"), *words]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_strings_are_escaped_in_text_and_attributes():
+    made = element("p", '<b>&"', class_='"><b>', data_x="'")
+    assert made == '<p class="&quot;&gt;&lt;b&gt;" data-x="&#x27;">&lt;b&gt;&amp;&quot;</p>'
+    assert element("p", element("b", "x")) == "<p><b>x</b></p>"
+    assert Reader(page("<t>", "<x>")).texts.count("<x>") == 1
+
+
+def test_as_a_script_without_tensorflow(tmp_path: Path, write_run):
+    write_run("runs/dmc_walker_walk/mine/0", SCORES)
+    (tmp_path / "tensorflow.py").write_text("raise RuntimeError('plots import TensorFlow')\n")
+    command = [sys.executable, str(ROOT / "plots" / "report.py"), "--indir",
+               str(tmp_path / "runs"), "--out", str(tmp_path / "report.html")]
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and (tmp_path / "report.html").is_file()
