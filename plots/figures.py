@@ -70,7 +70,7 @@ def draw_legend(study: Study, end: float | None = None) -> Figure:
     for task, axes in zip(study.tasks, panels, strict=False):
         _curves_panel(axes, study, task, end)
     figure, (empty,) = style.new_figure(4.0, 1, 1, width=4.0)  # saved without its margins
-    empty.set_axis_off()
+    empty.remove()
     style.legend(figure, panels, 2)
     return figure
 
