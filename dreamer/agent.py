@@ -10,14 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from dreamer.acting import Acting, by_actor, by_planner
+from dreamer.combinations import check_behavior
 from dreamer.envs.spec import Space
 from dreamer.exploration import Exploration
 from dreamer.learning import Learner
-from dreamer.nets.actor import Actor
+from dreamer.nets.actor import Actor, check_gradient
 from dreamer.nets.value import Value
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
-from dreamer.parts import Section, check_behavior, make_optimizers, make_parts
+from dreamer.parts import Section, make_optimizers, make_parts
 from dreamer.precision import choose_jit, choose_precision, dtype_policy
 from dreamer.world_model import Tensors, WorldModel
 
@@ -69,7 +70,8 @@ class Agent:
         jit: str = "auto",
         seed: int = 0,
     ):
-        check_behavior(act_space, actor, behavior, planner, disagreement)
+        check_behavior(behavior, planner, disagreement)
+        check_gradient(actor["gradient"], act_space.discrete)
         keras.utils.set_random_seed(seed)
         self.precision = choose_precision(precision)
         dtype = dtype_policy(self.precision)

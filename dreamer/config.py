@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamer.combinations import check_behavior
 from dreamer.errors import UserError, suggest
 from dreamer.schema import Value, find_configs, find_key, flatten, load_schema
 from dreamer.yaml_io import read_yaml
@@ -67,6 +68,7 @@ class Config:
         flat.update({name: find_key(name, keys).coerce(value) for name, value in values.items()})
         _check(flat)
         tree = _grow(flat)
+        check_behavior(tree["behavior"], tree["planner"], tree["disagreement"])
         object.__setattr__(self, "_flat", flat)
         object.__setattr__(self, "_tree", tree)
         object.__setattr__(self, "presets", tuple(presets))

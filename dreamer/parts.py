@@ -8,13 +8,10 @@ from typing import Any
 
 import keras
 
-from dreamer.envs.spec import Space
-from dreamer.errors import UserError
-from dreamer.nets.actor import Actor, check_gradient, choose_distribution
+from dreamer.nets.actor import Actor, choose_distribution
 from dreamer.nets.ensemble import Ensemble
 from dreamer.nets.value import Value
 from dreamer.ops.optimizers import Optimizer
-from dreamer.planner import check_sizes
 from dreamer.world_model import WorldModel
 
 Section = Mapping[str, Any]
@@ -40,31 +37,6 @@ class Parts:
     def named(self) -> dict[str, keras.layers.Layer]:
         """Those that there are, by the names that checkpoints and optimizers go by."""
         return {name: part for name, part in vars(self).items() if part is not None}
-
-
-def check_behavior(
-    act_space: Space, actor: Section, behavior: Section, planner: Section, disagreement: Section
-) -> None:
-    """Refuses settings that each may stand alone but not together.
-
-    Raises:
-        UserError: Then.
-    """
-    check_gradient(actor["gradient"], act_space.discrete)
-    if behavior["policy"] == "planner":
-        check_sizes(planner["candidates"], planner["top"])
-        if planner["returns"] == "lambda" and planner["horizon"] < 2:
-            raise UserError("planner.returns lambda needs a planner.horizon of at least 2")
-        if planner["returns"] == "lambda" and not behavior["value"]:
-            raise UserError("planner.returns lambda needs the value network: behavior.value true")
-        if disagreement["until"]:
-            raise UserError(
-                "disagreement.until needs behavior.policy actor: the planner plans for the task"
-            )
-    if disagreement["until"] and not (behavior["value"] and behavior["horizon"] > 1):
-        raise UserError(
-            "disagreement.until needs behavior.value true and a behavior.horizon of at least 2"
-        )
 
 
 def make_parts(

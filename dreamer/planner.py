@@ -9,25 +9,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from dreamer.errors import UserError
-
 # Actions [N, K, H, A] and a stateless seed, int32 [2] -> their returns [N, K].
 Judge = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # What the candidates are drawn from: tensors [N, H, A].
 _Belief = tuple[tf.Tensor, ...]
-
-
-def check_sizes(candidates: int, top: int) -> None:
-    """Refuses more survivors than candidates.
-
-    Raises:
-        UserError: Then.
-    """
-    if top > candidates:
-        raise UserError(
-            f"planner.top is {top}, but planner.candidates {candidates}; keep at most as many as "
-            "there are"
-        )
 
 
 def plan(

@@ -214,7 +214,7 @@ def test_an_agent_that_plans_has_no_actor_and_takes_the_first_action(act_space, 
     ("overrides", "expected"),
     [
         ({"planner__top": 7}, "planner.top is 7, but planner.candidates 6"),
-        ({"planner__returns": "lambda", "behavior__value": False}, "behavior.value true"),
+        ({"planner__returns": "lambda", "behavior__value": False}, "behavior.value is false"),
         ({"planner__returns": "lambda", "planner__horizon": 1}, "at least 2"),
         ({"disagreement__until": 10}, "needs behavior.policy actor"),
     ],

@@ -1,0 +1,45 @@
+"""Settings of behaviour that each may stand alone but not together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dreamer.errors import UserError
+
+Section = Mapping[str, Any]
+
+
+def check_behavior(behavior: Section, planner: Section, disagreement: Section) -> None:
+    """Refuses combinations that no agent can be made of.
+
+    Args:
+        behavior, planner, disagreement: Sections of the config.
+    Raises:
+        UserError: Then.
+    """
+    if behavior["policy"] == "planner":
+        _check_planner(behavior, planner)
+        if disagreement["until"]:
+            raise UserError(
+                "disagreement.until needs behavior.policy actor: the planner plans for the task"
+            )
+    if disagreement["until"] and not (behavior["value"] and behavior["horizon"] > 1):
+        raise UserError(
+            "disagreement.until needs behavior.value true and a behavior.horizon of at least 2"
+        )
+
+
+def _check_planner(behavior: Section, planner: Section) -> None:
+    if planner["top"] > planner["candidates"]:
+        raise UserError(
+            f"planner.top is {planner['top']}, but planner.candidates {planner['candidates']}; "
+            "keep at most as many as there are"
+        )
+    if planner["returns"] == "lambda" and planner["horizon"] < 2:
+        raise UserError("planner.returns lambda needs a planner.horizon of at least 2")
+    if planner["returns"] == "lambda" and not behavior["value"]:
+        raise UserError(
+            "planner.returns lambda needs a value network, but behavior.value is false; set it to "
+            "true"
+        )
