@@ -64,6 +64,8 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.21.*"],
         "atari": ["ale-py>=0.10"],
+        "gym-envs": ["gymnasium[box2d]>=1.0", "minigrid>=3.0"],
+        "vizdoom": ["vizdoom>=1.3"],
         "mp4": ["imageio-ffmpeg>=0.5"],
         "plots": ["matplotlib>=3.8", "scipy>=1.11"],
         "sweep": ["ray>=2.9"],

@@ -14,6 +14,8 @@ from dreamer.video import open_loop_video, tile
 CONTEXT, IMAGINED = 5, 45  # records, as in the paper's figure 5
 # Of films of episodes, whatever a step of the task lasts: movements can be followed with the eye.
 RECORDS_PER_SECOND = 25
+# A minute: a game of Atari may have 27,000 records, whose frames as a GIF take gigabytes of memory.
+_MOST_RECORDS = 60 * RECORDS_PER_SECOND
 _OPEN_LOOP_RECORDS_PER_SECOND = 10  # slow enough to compare truth and model
 
 
@@ -23,12 +25,12 @@ def image_keys(arrays: Episode) -> list[str]:
 
 
 def film_evaluation(logger: Logger, episodes: Sequence[Episode], step: int) -> None:
-    """Writes the films of whole episodes, side by side."""
+    """Writes films of episodes, side by side: all of them, or their first minute."""
     if not episodes:
         return
     for key in image_keys(episodes[0]):
         name = "eval/policy" if key == "image" else f"eval/policy_{key}"
-        logger.video(name, tile([e[key] for e in episodes]), step, RECORDS_PER_SECOND)
+        logger.video(name, tile([e[key][:_MOST_RECORDS] for e in episodes]), step, RECORDS_PER_SECOND)
 
 
 def film_open_loop(logger: Logger, agent: Agent, episodes: Sequence[Episode], step: int) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 from whole_runs import DebugRuns
 
-from dreamer.films import CONTEXT, IMAGINED, held_out_batch, image_keys
+from dreamer.films import CONTEXT, IMAGINED, film_evaluation, held_out_batch, image_keys
+from dreamer.logger import Logger
 
 
 def frames_of(path: Path) -> tuple[np.ndarray, list[int]]:
@@ -79,3 +80,11 @@ def test_short_episodes_shorten_the_batch_or_are_left_out():
 
 def test_image_keys_are_those_of_pictures():
     assert image_keys({**episode(9, 0), "bytes": np.zeros((9, 4), np.uint8)}) == ["image"]
+
+
+def test_long_evaluations_are_filmed_for_a_minute(tmp_path: Path):
+    images = np.random.default_rng(0).integers(0, 255, (1600, 8, 8, 3)).astype(np.uint8)
+    with Logger(tmp_path, tensorboard=False, terminal="plain", total_steps=10) as logger:
+        film_evaluation(logger, [{"image": images}, {"image": images[:30]}], 7)
+    with Image.open(tmp_path / "videos" / "eval_policy-7.gif") as gif:
+        assert gif.n_frames == 60 * 25

@@ -131,7 +131,8 @@ class Env(Protocol):
         """Starts an episode; returns its first record (reward 0, cont 1, is_first).
 
         With a seed, the episode is a function of that seed and of the actions, whatever came
-        before. Without, the environment's own random stream goes on.
+        before. Without, the environment's own random stream goes on. (One exception: a game of
+        Atari that goes on after a lost life, see `dreamer.envs.atari.Atari`.)
         """
 
     def step(self, action: np.ndarray) -> Record:

@@ -171,9 +171,16 @@ def test_the_limit_is_no_terminal_and_ends_the_game():
     np.testing.assert_array_equal(env.reset(3)["image"], start)
 
 
-def test_the_published_limit_counts_frames():
-    assert Atari("pong")._limit == 108_000
-    assert load_config(task="atari_pong").envs.time_limit == 108_000
+def test_the_published_settings_follow_from_the_name():
+    config = load_config(task="atari_pong")
+    assert config.envs.time_limit == 108_000 == int(Atari("pong").info["time_limit"])
+    assert (config.envs.action_repeat, config.behavior.horizon) == (4, 10)
+    assert (config.loss.kl_scale, config.loss.free_nats) == (0.1, 3.0)
+    assert config.discount.enabled and config.discount.scale == 10
+    assert config.reward.transform == "tanh"
+    explore = config.explore
+    assert (explore.kind, explore.amount, explore.final) == ("epsilon", 0.4, 0.1)
+    assert (explore.over, explore.unit) == (200_000, "updates")
 
 
 def test_unknown_games_and_a_missing_emulator_are_named(monkeypatch):

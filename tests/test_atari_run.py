@@ -1,0 +1,84 @@
+"""A whole training on an Atari game, stopped and gone on with, as a user does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from whole_runs import finish, metrics_of, start, state_of
+
+from dreamer.episodes import EpisodeFile
+
+# River Raid: points and lost lives come soon, whatever is done. 400 agent steps are the limit.
+WORDS = (
+    *("--task", "atari_riverraid", "--configs", "debug", "--envs.time_limit", "1600"),
+    *("--train.prefill", "1200", "--train.every", "400", "--log.every", "400"),
+    *("--eval.every", "400", "--eval.save_episodes", "true", "--checkpoint.every", "400"),
+    *("--envs.state", "true", "--encoder.keys", "image", "--decoder.keys", "image|ram"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def atari_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """The run's directory, and what each of its two parts printed."""
+    root = tmp_path_factory.mktemp("atari")
+    outputs = []
+    for steps in ("1200", "1600"):
+        status, output, errors = finish(
+            start("dreamer.run", *WORDS, "--logdir", root, "--steps", steps)
+        )
+        assert status == 0, errors
+        assert "A.L.E" not in output + errors  # the emulator's banner
+        outputs.append(output)
+    return root / "atari_riverraid" / "dreamer_debug" / "0", outputs[0], outputs[1]
+
+
+def read(folder: Path) -> list[dict[str, np.ndarray]]:
+    return [EpisodeFile(path).read() for path in sorted(folder.iterdir())]
+
+
+def test_it_trains_and_goes_on(atari_run: tuple[Path, str, str]):
+    run, first, second = atari_run
+    lines = metrics_of(run)
+    # The prefill goes on to an episode's end.
+    (before, after) = (line["step"] for line in lines)
+    assert 1200 <= before < 1600 <= after
+    assert all(line["agent_steps"] * 4 == line["step"] for line in lines)
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    assert {"model/discount_loss", "model/ram_loss", "model/image_loss"} <= lines[-1].keys()
+    assert state_of(run)["update"] == lines[-1]["updates"] > lines[0]["updates"]
+    assert f"going on from step {before}" in second and f"done: {after} steps" in second
+    assert "encoder takes image; decoder predicts image, ram; actions 18 one-hot" in first
+    assert "environment: time_limit 1600, actions noop fire up" in first
+
+
+def test_the_suites_preset_follows_from_the_name(atari_run: tuple[Path, str, str]):
+    config = (atari_run[0] / "config.yaml").read_text(encoding="utf-8")
+    for line in ("transform: tanh", "action_repeat: 4", "kl_scale: 0.1", "kind: epsilon",
+                 "over: 200000", "unit: updates", "ale-py: "):  # fmt: skip
+        assert line in config, line
+
+
+def test_training_episodes_end_with_a_life_and_hold_points(atari_run: tuple[Path, str, str]):
+    episodes = read(atari_run[0] / "episodes")
+    assert any(episode["is_terminal"][-1] for episode in episodes)
+    for episode in episodes:
+        length = len(episode["reward"])
+        assert episode["image"].shape == (length, 64, 64, 3) and episode["image"].dtype == np.uint8
+        assert episode["ram"].shape == (length, 128)
+        assert episode["action"].shape == (length, 18) and not episode["action"][0].any()
+        np.testing.assert_allclose(episode["action"][1:].sum(1), 1, atol=1e-5)
+        assert (episode["cont"] == 1 - episode["is_terminal"]).all()
+        assert (episode["reward"] == np.round(episode["reward"])).all()
+    assert max(episode["reward"].max() for episode in episodes) >= 30  # points, no tanh of them
+
+
+def test_evaluation_plays_whole_games(atari_run: tuple[Path, str, str]):
+    lives = [len(e["reward"]) for e in read(atari_run[0] / "episodes") if e["is_terminal"][-1]]
+    games = read(atari_run[0] / "eval_episodes")
+    assert games and min(len(game["reward"]) for game in games) > max(lives)
+    for game in games:  # the game's own end, or the limit
+        assert game["is_terminal"][-1] or len(game["reward"]) == 401
+    evaluated = [line for line in metrics_of(atari_run[0]) if "eval/return" in line]
+    assert [line["eval/return"] for line in evaluated] == [game["reward"].sum() for game in games]
