@@ -30,7 +30,8 @@ def film_evaluation(logger: Logger, episodes: Sequence[Episode], step: int) -> N
         return
     for key in image_keys(episodes[0]):
         name = "eval/policy" if key == "image" else f"eval/policy_{key}"
-        logger.video(name, tile([e[key][:_MOST_RECORDS] for e in episodes]), step, RECORDS_PER_SECOND)
+        frames = tile([episode[key][:_MOST_RECORDS] for episode in episodes])
+        logger.video(name, frames, step, RECORDS_PER_SECOND)
 
 
 def film_open_loop(logger: Logger, agent: Agent, episodes: Sequence[Episode], step: int) -> None:

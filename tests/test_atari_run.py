@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from whole_runs import finish, metrics_of, start, state_of
 
+from dreamer.collect import episode_seed
+from dreamer.envs.atari import Atari
 from dreamer.episodes import EpisodeFile
+from dreamer.evaluation import EVAL_SEED_OFFSET
 
 # River Raid: points and lost lives come soon, whatever is done. 400 agent steps are the limit.
 WORDS = (
@@ -16,6 +19,7 @@ WORDS = (
     *("--train.prefill", "1200", "--train.every", "400", "--log.every", "400"),
     *("--eval.every", "400", "--eval.save_episodes", "true", "--checkpoint.every", "400"),
     *("--envs.state", "true", "--encoder.keys", "image", "--decoder.keys", "image|ram"),
+    *("--precision", "float32", "--deterministic", "true"),
 )  # fmt: skip
 
 
@@ -74,11 +78,29 @@ def test_training_episodes_end_with_a_life_and_hold_points(atari_run: tuple[Path
     assert max(episode["reward"].max() for episode in episodes) >= 30  # points, no tanh of them
 
 
-def test_evaluation_plays_whole_games(atari_run: tuple[Path, str, str]):
-    lives = [len(e["reward"]) for e in read(atari_run[0] / "episodes") if e["is_terminal"][-1]]
-    games = read(atari_run[0] / "eval_episodes")
-    assert games and min(len(game["reward"]) for game in games) > max(lives)
-    for game in games:  # the game's own end, or the limit
-        assert game["is_terminal"][-1] or len(game["reward"]) == 401
+def replay(episode: dict[str, np.ndarray], seed: int, *, training: bool) -> tuple[list, bool]:
+    """The rewards of the episode's actions, and whether they end an episode."""
+    env = Atari("riverraid", time_limit=1600, training=training)
+    rewards = [float(env.reset(seed)["reward"])]
+    for action in episode["action"][1:]:
+        record = env.step(action)
+        rewards.append(float(record["reward"]))
+        if record["is_last"]:
+            break
+    return rewards, bool(record["is_last"])
+
+
+def test_a_life_is_an_episode_in_training_and_the_game_in_evaluation(
+    atari_run: tuple[Path, str, str],
+):
+    first, games = read(atari_run[0] / "episodes")[0], read(atari_run[0] / "eval_episodes")
+    assert first["is_terminal"][-1]
+    rewards = first["reward"].tolist()
+    seed = episode_seed(0, 0)
+    assert replay(first, seed, training=True) == (rewards, True)
+    assert replay(first, seed, training=False) == (rewards, False)
+    for number, game in enumerate(games):
+        seed = episode_seed(EVAL_SEED_OFFSET, number)
+        assert replay(game, seed, training=False) == (game["reward"].tolist(), True)
     evaluated = [line for line in metrics_of(atari_run[0]) if "eval/return" in line]
     assert [line["eval/return"] for line in evaluated] == [game["reward"].sum() for game in games]
