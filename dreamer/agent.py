@@ -39,6 +39,7 @@ class Agent:
         act_space: Continuous in [-1, 1], or one-hot.
         encoder, decoder, rssm, reward, discount, value, actor, loss, behavior, optimizer,
             explore: The sections of configs/defaults.yaml, as mappings.
+        contrastive: Likewise; needed where loss.representation is contrastive.
         planner: Likewise; needed where behavior.policy is planner.
         disagreement: Likewise; left out, there is none.
         precision: auto, float32, bfloat16 or float16.
@@ -64,6 +65,7 @@ class Agent:
         behavior: Section,
         optimizer: Section,
         explore: Section,
+        contrastive: Section | None = None,
         planner: Section = _NO_PLANNER,
         disagreement: Section = _NO_DISAGREEMENT,
         precision: str = "auto",
@@ -86,8 +88,9 @@ class Agent:
             rssm=rssm,
             reward=reward,
             discount=discount,
+            contrastive=contrastive,
+            loss=loss,
             gamma=behavior["gamma"],
-            **loss,
             dtype=dtype,
             name="world_model",
         )

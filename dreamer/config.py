@@ -224,6 +224,16 @@ def _check(flat: Mapping[str, Any]) -> None:
             f"eval.videos ({flat['eval.videos']}) must not exceed eval.episodes "
             f"({flat['eval.episodes']})"
         )
+    if flat["loss.overshooting"] > flat["train.batch_length"]:
+        raise UserError(
+            f"loss.overshooting ({flat['loss.overshooting']}) must not exceed train.batch_length "
+            f"({flat['train.batch_length']}): no state of a sequence is so far from another"
+        )
+    if flat["contrastive.init_std"] <= flat["contrastive.min_std"]:
+        raise UserError(
+            f"contrastive.init_std ({flat['contrastive.init_std']}) must be above "
+            f"contrastive.min_std ({flat['contrastive.min_std']}), from which it is learnt upwards"
+        )
     if flat["train.prefill"] > flat["steps"]:
         raise UserError(
             f"train.prefill ({flat['train.prefill']}) must not exceed steps ({flat['steps']}): "

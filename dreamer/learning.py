@@ -62,7 +62,7 @@ class Learner:
         """
         model = self._parts.model
         seed = make_seeds(self._seed, Purpose.LATENT, update)[0]
-        noise = tf.random.stateless_normal([*batch["reward"].shape, model.rssm.stoch_size], seed)
+        noise = tf.random.stateless_normal([*batch["reward"].shape, model.noise_size], seed)
         states: list[Tensors] = []
 
         def model_losses() -> tuple[Losses, Tensors]:

@@ -82,11 +82,23 @@ def make_parts(
     for part in parts.values():
         part.build((None, size))
     if disagreement["until"]:
-        sizes = {k: disagreement[k] for k in ("members", "layers", "units")}
-        outputs = model.rssm.stoch_size
-        parts["ensemble"] = Ensemble(**sizes, outputs=outputs, dtype=dtype, name="ensemble")
-        parts["ensemble"].build((None, size + actions))
+        parts["ensemble"] = _make_ensemble(model, actions, disagreement, dtype)
     return Parts(model, **parts)
+
+
+def _make_ensemble(
+    model: WorldModel, actions: int, disagreement: Section, dtype: keras.DTypePolicy
+) -> Ensemble:
+    rssm = model.rssm
+    if not rssm.stoch_size:
+        raise UserError(
+            "disagreement.until needs a latent to predict, which rssm.kind deterministic_only has "
+            "not; choose another rssm.kind"
+        )
+    sizes = {k: disagreement[k] for k in ("members", "layers", "units")}
+    ensemble = Ensemble(**sizes, outputs=rssm.stoch_size, dtype=dtype, name="ensemble")
+    ensemble.build((None, rssm.feat_size + actions))
+    return ensemble
 
 
 def make_optimizers(parts: Parts, section: Section, scale_loss: bool) -> dict[str, Optimizer]:
@@ -104,6 +116,7 @@ def make_optimizers(parts: Parts, section: Section, scale_loss: bool) -> dict[st
             eps=section["eps"],
             clip=section["clip"],
             scale_loss=scale_loss,
+            apart=parts.model.diagnostic_variables if part is parts.model else (),
             name=f"{name}_adam",
         )
         for name, part in parts.named().items()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 AGENT_SECTIONS = (
     *("encoder", "decoder", "rssm", "reward", "discount", "value", "actor"),
-    *("loss", "behavior", "optimizer", "explore", "planner", "disagreement"),
+    *("loss", "contrastive", "behavior", "optimizer", "explore", "planner", "disagreement"),
 )
 
 

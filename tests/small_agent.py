@@ -39,6 +39,7 @@ def make_agent(
     """
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
     fixed = {"discount.enabled": False, "behavior.horizon": 3, "jit": "off"}
+    fixed |= {"contrastive.layers": 1, "contrastive.units": 16}
     fixed |= {"precision": precision, "seed": seed}
     config = load_config("debug", task="small:agent", overrides={**fixed, **dotted})
     return agent_of(config, obs_space, act_space)

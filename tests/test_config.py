@@ -208,6 +208,8 @@ def test_values_as_typed_or_in_python(name: str, given: Any, meant: Any):
         ({"task": "dmc"}, "unknown suite in task 'dmc'"),
         ({"envs.image": False}, "the agent would see nothing"),
         ({"eval.videos": 11}, r"eval.videos \(11\) must not exceed eval.episodes \(10\)"),
+        ({"loss.overshooting": 51}, r"loss.overshooting \(51\) must not exceed train.batch_len"),
+        ({"contrastive.init_std": 0.01}, r"contrastive.init_std \(0.01\) must be above"),
         ({"steps": 4999}, r"train.prefill \(5000\) must not exceed steps \(4999\)"),
     ],
 )

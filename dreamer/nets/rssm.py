@@ -1,4 +1,7 @@
-"""Recurrent state-space model (PlaNet, arXiv 1811.04551, section 3; sizes of 1912.01603)."""
+"""Recurrent state-space model (PlaNet, arXiv 1811.04551, section 3; sizes of 1912.01603).
+
+dreamer.nets.rssm_kinds has the models that lack one of its two paths.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +78,10 @@ def dot(inputs: tf.Tensor, kernel: tf.Tensor, dtype: str) -> tf.Tensor:
 class RSSM(Float32Layer):
     """Latent dynamics with a deterministic path (GRU) and a stochastic one (diagonal Normal).
 
+        h_t = GRU(ELU(W [s_(t-1), a_t]), h_(t-1))     a_t being the action that leads to t
+        prior      s_t ~ p(s | h_t)
+        posterior  s_t ~ q(s | h_t, e_t)
+
     Matrix products use the compute dtype; states, gates and statistics are float32. Where
     `is_first` is set the state and the action before it are zeros.
 
@@ -99,16 +106,25 @@ class RSSM(Float32Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self._stoch, self._deter, self._embed = stoch, deter, embed
-        self._actions, self._min_std = actions, min_std
-        policy = self.dtype_policy
-        self._input = Linear(stoch + actions, hidden, dtype=policy, name="input")
-        self._gru = GRU(hidden, deter, dtype=policy, name="gru")
-        self._prior_hidden = Linear(deter, hidden, dtype=policy, name="prior_hidden")
-        self._prior_stats = Linear(hidden, 2 * stoch, dtype=policy, name="prior_stats")
-        self._post_hidden = Linear(deter + embed, hidden, dtype=policy, name="post_hidden")
-        self._post_stats = Linear(hidden, 2 * stoch, dtype=policy, name="post_stats")
+        self._stoch, self._deter, self._hidden = stoch, deter, hidden
+        self._actions, self._embed, self._min_std = actions, embed, min_std
+        self._make_layers()
         self.built = True
+
+    def _make_layers(self) -> None:
+        policy, hidden = self.dtype_policy, self._hidden
+        self._input = Linear(self._stoch + self._actions, hidden, dtype=policy, name="input")
+        self._gru = GRU(hidden, self._deter, dtype=policy, name="gru")
+        self._make_latent(self._deter)
+
+    def _make_latent(self, path: int) -> None:
+        """The layers of prior and posterior, which read a vector [path] of what came before."""
+        policy, hidden, stats = self.dtype_policy, self._hidden, 2 * self._stoch
+        self._path = path
+        self._prior_hidden = Linear(path, hidden, dtype=policy, name="prior_hidden")
+        self._prior_stats = Linear(hidden, stats, dtype=policy, name="prior_stats")
+        self._post_hidden = Linear(path + self._embed, hidden, dtype=policy, name="post_hidden")
+        self._post_stats = Linear(hidden, stats, dtype=policy, name="post_stats")
 
     @property
     def feat_size(self) -> int:
@@ -129,6 +145,14 @@ class RSSM(Float32Layer):
     def feat(self, state: State) -> tf.Tensor:
         """Features [..., F] = concat(stoch, deter)."""
         return tf.concat([state["stoch"], state["deter"]], -1)
+
+    def explaining(self, post: State, prior: State) -> State:
+        """Which of the two states must explain the records that the posterior has seen.
+
+        The posterior: the KL to the prior bounds how much of a record it may pass on.
+        """
+        del prior
+        return post
 
     def dist(self, state: State):
         """The latent Normal of a state, events [S]."""
@@ -163,7 +187,7 @@ class RSSM(Float32Layer):
         }
         start = self.initial(tf.shape(embed)[0]) if start is None else start
         post = static_scan(self._make_filter(), start, inputs, embed.shape[1])
-        return post, self._prior(post["deter"], None)
+        return self._split(post, start, inputs)
 
     def imagine_step(self, state: State, action: tf.Tensor, noise: tf.Tensor) -> State:
         """One step of the prior.
@@ -176,13 +200,24 @@ class RSSM(Float32Layer):
             The next state, entries [N, ...], stoch a sample of the prior.
         """
         x = tf.nn.elu(self._input(tf.concat([state["stoch"], action], -1)))
-        return self._prior(self._gru(x, state["deter"]), noise)
+        path, deter = self._move(x, state["deter"])
+        return {**self._prior(path, noise), "deter": deter}
 
-    def _prior(self, deter: tf.Tensor, noise: tf.Tensor | None) -> State:
-        x = tf.nn.elu(over_leading(self._prior_hidden, deter))
+    def _move(self, x: tf.Tensor, deter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What prior and posterior read, [N, path], and the next deter [N, D]."""
+        deter = self._gru(x, deter)
+        return deter, deter
+
+    def _split(self, filtered: State, start: State, inputs: State) -> tuple[State, State]:
+        """Posterior and prior states from those of the loop, entries [B, T, ...]."""
+        del start, inputs
+        return filtered, {**self._prior(filtered["deter"], None), "deter": filtered["deter"]}
+
+    def _prior(self, path: tf.Tensor, noise: tf.Tensor | None) -> State:
+        """The prior's mean, std and stoch from what it reads, [..., path]."""
+        x = tf.nn.elu(over_leading(self._prior_hidden, path))
         mean, std = self._mean_std(over_leading(self._prior_stats, x))
-        stoch = mean if noise is None else mean + std * noise
-        return {"mean": mean, "std": std, "stoch": stoch, "deter": deter}
+        return {"mean": mean, "std": std, "stoch": mean if noise is None else mean + std * noise}
 
     def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
         """The part of a filtering step that must wait for the step before it.
@@ -191,14 +226,14 @@ class RSSM(Float32Layer):
         and the prior's statistics, which nothing here needs, are computed afterwards.
         """
         stoch_kernel, _ = self._input.parts(self._stoch, self._actions)
-        deter_kernel, _ = self._post_hidden.parts(self._deter, self._embed)
+        path_kernel, _ = self._post_hidden.parts(self._path, self._embed)
         dtype = self.compute_dtype
 
         def filter_step(state: State, x: dict[str, tf.Tensor]) -> State:
             stoch, deter = state["stoch"] * x["keep"], state["deter"] * x["keep"]
             hidden = tf.nn.elu(dot(stoch, stoch_kernel, dtype) + x["action"])
-            deter = self._gru(hidden, deter)
-            hidden = tf.nn.elu(dot(deter, deter_kernel, dtype) + x["embed"])
+            path, deter = self._move(hidden, deter)
+            hidden = tf.nn.elu(dot(path, path_kernel, dtype) + x["embed"])
             mean, std = self._mean_std(self._post_stats(hidden))
             return {"mean": mean, "std": std, "stoch": mean + std * x["noise"], "deter": deter}
 
@@ -209,7 +244,7 @@ class RSSM(Float32Layer):
         return over_leading(lambda a: dot(a, kernel, self.compute_dtype) + self._input.bias, action)
 
     def _embed_part(self, embed: tf.Tensor) -> tf.Tensor:
-        _, kernel = self._post_hidden.parts(self._deter, self._embed)
+        _, kernel = self._post_hidden.parts(self._path, self._embed)
         bias = self._post_hidden.bias
         return over_leading(lambda e: dot(e, kernel, self.compute_dtype) + bias, embed)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -22,6 +24,8 @@ class Optimizer(tf.Module):
         eps: Adam's epsilon, added to the root of the second moment.
         clip: Largest global norm of a gradient.
         scale_loss: Whether losses are scaled dynamically (float16).
+        apart: Those of the variables that are clipped by a global norm of their own, so that the
+            size of their gradient does not scale the others' down.
     """
 
     def __init__(
@@ -32,10 +36,13 @@ class Optimizer(tf.Module):
         clip: float,
         scale_loss: bool,
         name: str,
+        apart: Sequence = (),
     ):
         super().__init__(name=name)
         self._targets = list(variables)
         self._clip = clip
+        alone = {id(v) for v in apart}
+        self._apart = [id(v) in alone for v in self._targets]
         self._adam = keras.optimizers.Adam(learning_rate, epsilon=eps, name=name)
         self._adam.build(self._targets)
         self._scale_loss = scale_loss
@@ -58,12 +65,16 @@ class Optimizer(tf.Module):
         Args:
             scaled_gradients: Gradients of ``scaled(loss)``, one a variable.
         Returns:
-            grad_norm, the global norm before clipping, and grad_finite, 1 where the step was made.
+            grad_norm, the global norm before clipping, without the variables apart, and
+            grad_finite, 1 where the step was made.
         """
         gradients = [tf.cast(g, tf.float32) / self.scale for g in scaled_gradients]
-        norm = tf.linalg.global_norm(gradients)
+        norm, clipped = self._clipped(gradients, apart=False)
         finite = tf.math.is_finite(norm)
-        clipped, _ = tf.clip_by_global_norm(gradients, self._clip, use_norm=norm)
+        if any(self._apart):
+            other, alone = self._clipped(gradients, apart=True)
+            finite = tf.logical_and(finite, tf.math.is_finite(other))
+            clipped = [b if c is None else c for c, b in zip(clipped, alone, strict=True)]
 
         def step() -> tf.Tensor:
             self._adam.apply(clipped, self._targets)
@@ -73,6 +84,15 @@ class Optimizer(tf.Module):
         if self._scale_loss:
             self._adapt_scale(finite)
         return {"grad_norm": norm, "grad_finite": tf.cast(finite, tf.float32)}
+
+    def _clipped(
+        self, gradients: list[tf.Tensor], apart: bool
+    ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        """Global norm of one group's gradients, and these, clipped; None for the other group's."""
+        group = [g if a is apart else None for g, a in zip(gradients, self._apart, strict=True)]
+        norm = tf.linalg.global_norm(group)
+        clipped, _ = tf.clip_by_global_norm(group, self._clip, use_norm=norm)
+        return norm, clipped
 
     def _adapt_scale(self, finite: tf.Tensor) -> None:
         good = tf.where(finite, self.good_updates + 1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -26,8 +27,10 @@ def check_shape(name: str, tensor: tf.Tensor, expected: Sequence[int | None]) ->
 
 def flatten_leading(tensor: tf.Tensor, keep: int = 1) -> tf.Tensor:
     """Folds all axes but the last `keep` into one: [B, T, ...] -> [B*T, ...]."""
-    tail = list(tensor.shape[-keep:]) if keep else []
-    return tf.reshape(tensor, [-1, *tail])
+    cut = len(tensor.shape) - keep
+    lead, tail = tensor.shape[:cut], tensor.shape[cut:]
+    # Beside an axis of width zero, -1 could stand for anything.
+    return tf.reshape(tensor, [math.prod(lead) if 0 in tail else -1, *tail])
 
 
 def over_leading(

@@ -158,3 +158,28 @@ def test_scale_never_falls_below_one() -> None:
     opt.scale.assign(1.0)
     apply(opt, [np.full((2, 2), np.nan, np.float32), np.zeros(2, np.float32)])
     assert float(opt.scale) == 1.0
+
+
+def test_variables_apart_are_clipped_by_their_own_norm() -> None:
+    targets, clip = variables(), 0.5
+    kernel, bias = gradients(0)
+    bias *= 1e3
+    alone, both = variables(), Optimizer(targets, RATE, EPS, clip, False, "adam", [targets[1]])
+    report = apply(both, [kernel, bias])
+    assert report["grad_norm"] == pytest.approx(np.linalg.norm(kernel), rel=1e-5)
+    for i, gradient in enumerate((kernel, bias)):
+        other = Optimizer([alone[i]], RATE, EPS, clip, False, "adam")
+        apply(other, [gradient])
+        slots = {k: v for k, v in other.state.items() if v.shape == targets[i].shape}
+        assert len(slots) == 2
+        for name, slot in slots.items():
+            np.testing.assert_allclose(both.state[name], slot, rtol=1e-5)
+
+
+def test_a_non_finite_gradient_apart_is_refused_too() -> None:
+    targets = variables()
+    before = values(targets)
+    opt = Optimizer(targets, RATE, EPS, 1.0, False, "adam", [targets[1]])
+    assert apply(opt, [gradients(0)[0], np.float32([np.nan, 0.0])])["grad_finite"] == 0.0
+    for some, same in zip(before, values(targets), strict=True):
+        np.testing.assert_array_equal(some, same)

@@ -26,6 +26,7 @@ def test_flatten_leading() -> None:
     np.testing.assert_array_equal(flatten_leading(x), x.reshape(6, 4))
     np.testing.assert_array_equal(flatten_leading(x, 2), x)
     np.testing.assert_array_equal(flatten_leading(x, 0), x.reshape(24))
+    assert flatten_leading(tf.zeros([2, 3, 0])).shape == (6, 0)
 
 
 def test_over_leading_applies_to_every_row_in_place() -> None:

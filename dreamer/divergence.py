@@ -1,0 +1,136 @@
+"""The world model's KL terms: free nats, balancing, latent overshooting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from dreamer.nets.rssm import RSSM, State
+from dreamer.ops.shapes import flatten_leading
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL between posteriors and priors of one step ahead, and of more (arXiv 1811.04551, eq. 7).
+
+        kl_loss           = kl_scale / D * free(KL_1)
+        overshooting_loss = overshooting_scale / D * sum_(d=2..D) free(KL_d)
+
+    KL_d is KL(q(s_t | o_<=t) || p(s_t | s_(t-1))), s_(t-1) being reached from the posterior sample
+    s_(t-d) by d - 1 samples of the prior. With D = 1 the first line is Dreamer's KL term. The
+    releases' free nats are on the batch's mean, max(mean KL, free_nats) (TF2), or on each step,
+    mean max(0, KL - free_nats) (TF1); equation 7 has none, so each distance has them by itself.
+
+    Attributes:
+        kl_scale: Weight of the one-step KL, beta (beta_1).
+        free_nats: KL below which there is no gradient.
+        free_nats_per_step: Clip each step's KL instead of the batch's mean.
+        kl_balance: Share alpha of the one-step KL's gradient that goes to the prior,
+            alpha KL(stop(post) || prior) + (1 - alpha) KL(post || stop(prior)) (DreamerV2, arXiv
+            2010.02193, algorithm 2); 0 for the ordinary gradient, the whole of it to both sides.
+        overshooting: D, the largest distance; 1 for no overshooting.
+        overshooting_scale: Weight of each distance above 1 (beta_>1, equal for all as there).
+    """
+
+    kl_scale: float
+    free_nats: float
+    free_nats_per_step: bool
+    kl_balance: float
+    overshooting: int
+    overshooting_scale: float
+
+    def noise_size(self, stoch: int) -> int:
+        """Width of the noise that `losses` needs when the RSSM has S = stoch."""
+        return stoch * self.overshooting
+
+    def losses(
+        self, rssm: RSSM, post: State, prior: State, batch: Mapping[str, tf.Tensor], noise
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """The loss terms and the metrics of filtered sequences.
+
+        Args:
+            rssm: The latent dynamics.
+            post, prior: What they filtered, entries [B, T, ...].
+            batch: action [B, T, A] and is_first [B, T] are used, for overshooting.
+            noise: float32 [B, T, (D - 1) S], standard Normal, that the posterior has not used.
+        Returns:
+            Loss terms, and unweighted KLs and entropies, all scalars. No terms without a latent.
+        Raises:
+            ValueError: If D exceeds T.
+        """
+        if not rssm.stoch_size:
+            return {}, {}
+        kl = self._one_step(rssm, post, prior)
+        losses = {"kl_loss": self.kl_scale / self.overshooting * self.free(kl)}
+        metrics = {
+            "kl": tf.reduce_mean(kl),
+            "prior_entropy": tf.reduce_mean(rssm.dist(prior).entropy()),
+            "post_entropy": tf.reduce_mean(rssm.dist(post).entropy()),
+        }
+        if self.overshooting > 1:
+            terms, further = self._overshoot(rssm, post, prior, batch, noise)
+            losses["overshooting_loss"] = self.overshooting_scale / self.overshooting * terms
+            metrics["overshooting_kl"] = further
+        return losses, metrics
+
+    def free(self, kl: tf.Tensor, valid: tf.Tensor | None = None) -> tf.Tensor:
+        """Mean KL [] with the free nats taken off, over the valid ones of float32 [B, T]."""
+        if self.free_nats_per_step:
+            return _mean(tf.maximum(kl - self.free_nats, 0.0), valid)
+        return tf.maximum(_mean(kl, valid), self.free_nats)
+
+    def _one_step(self, rssm: RSSM, post: State, prior: State) -> tf.Tensor:
+        if not self.kl_balance:
+            return _kl(rssm, post, prior)
+        to_prior = _kl(rssm, _stop(post), prior)
+        to_post = _kl(rssm, post, _stop(prior))
+        return self.kl_balance * to_prior + (1.0 - self.kl_balance) * to_post  # [B, T]
+
+    def _overshoot(
+        self, rssm: RSSM, post: State, prior: State, batch: Mapping[str, tf.Tensor], noise
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sum over the distances 2..D of their free(KL_d), and the mean KL over all of their pairs.
+
+        As in PlaNet the posterior that is the target has no gradient, so that predictions are
+        trained towards it and not it towards them; the sample that a prediction starts from has.
+        A state has a prediction from d before it where that start is in its sequence and episode,
+        the state of zeros before a sequence included, as at distance 1. Like equation 7's sum over
+        t, a distance's term counts by the number of its pairs: its mean by their share of B*T.
+        """
+        size, length = batch["is_first"].shape
+        if self.overshooting > length:
+            raise ValueError(f"overshooting is {self.overshooting}, but sequences have {length}")
+        target, ahead = _stop(post), {**prior}
+        noises = tf.split(noise, self.overshooting - 1, -1)  # [B, T, S] each
+        goes_on = 1.0 - tf.cast(batch["is_first"], tf.float32)  # [B, T]
+        valid, terms, total, pairs = tf.ones_like(goes_on), [], 0.0, 0.0
+        for i, eps in enumerate(noises):
+            ahead["stoch"] = ahead["mean"] + ahead["std"] * eps[:, i:]
+            before = {k: flatten_leading(v[:, :-1]) for k, v in ahead.items()}
+            action, zeros = flatten_leading(batch["action"][:, i + 1 :]), before["stoch"] * 0.0
+            reached = rssm.imagine_step(before, action, zeros)
+            shape = (size, length - i - 1)
+            ahead = {k: tf.reshape(v, [*shape, v.shape[-1]]) for k, v in reached.items()}
+            valid = valid[:, :-1] * goes_on[:, i + 1 :]  # [B, T - i - 1]
+            kl = _kl(rssm, {k: v[:, i + 1 :] for k, v in target.items()}, ahead)
+            share = tf.reduce_sum(valid) / tf.size(goes_on, tf.float32)
+            terms.append(share * self.free(kl, valid))
+            total, pairs = total + tf.reduce_sum(kl * valid), pairs + tf.reduce_sum(valid)
+        return tf.add_n(terms), tf.math.divide_no_nan(total, pairs)
+
+
+def _kl(rssm: RSSM, post: State, prior: State) -> tf.Tensor:
+    return tfp.distributions.kl_divergence(rssm.dist(post), rssm.dist(prior))
+
+
+def _stop(state: State) -> State:
+    return {k: tf.stop_gradient(v) for k, v in state.items()}
+
+
+def _mean(values: tf.Tensor, valid: tf.Tensor | None) -> tf.Tensor:
+    if valid is None:
+        return tf.reduce_mean(values)
+    return tf.math.divide_no_nan(tf.reduce_sum(values * valid), tf.reduce_sum(valid))

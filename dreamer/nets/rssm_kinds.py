@@ -1,0 +1,124 @@
+"""The RSSM without one of its two paths (PlaNet, arXiv 1811.04551, figures 2 and 4).
+
+Every kind has the RSSM's interface and the same four entries of a state; what a kind lacks has
+width zero, so that whoever keeps, folds or selects states need not know the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from dreamer.nets.rssm import GRU, RSSM, Linear, State, dot
+from dreamer.ops.shapes import over_leading
+
+
+class StochasticSSM(RSSM):
+    """Latent dynamics with the stochastic path alone: feat = stoch, F = S, D = 0.
+
+        x_t = ELU(W [s_(t-1), a_t])
+        prior      s_t ~ p(s | x_t)
+        posterior  s_t ~ q(s | x_t, e_t)
+
+    x_t takes the place of the full model's h_t for both, so that each keeps its two hidden layers,
+    and is no part of the state: whatever is remembered must pass through the sample. The KL is the
+    full model's. PlaNet names the ablation without its layers; these are ours.
+
+    Args:
+        deter: Not used; the full model's, so that both are made from the same section.
+        actions, embed, stoch, hidden, min_std: As RSSM's.
+    """
+
+    def __init__(self, actions: int, embed: int, *, deter: int, **kwargs):
+        del deter
+        super().__init__(actions, embed, deter=0, **kwargs)
+
+    def _make_layers(self) -> None:
+        policy, hidden = self.dtype_policy, self._hidden
+        self._input = Linear(self._stoch + self._actions, hidden, dtype=policy, name="input")
+        self._make_latent(hidden)
+
+    def _move(self, x: tf.Tensor, deter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return x, deter
+
+    def _split(self, filtered: State, start: State, inputs: State) -> tuple[State, State]:
+        before = tf.concat([start["stoch"][:, None], filtered["stoch"][:, :-1]], 1)
+        kernel, _ = self._input.parts(self._stoch, self._actions)
+        moved = over_leading(lambda s: dot(s, kernel, self.compute_dtype), before * inputs["keep"])
+        prior = self._prior(tf.nn.elu(moved + inputs["action"]), None)
+        return filtered, {**prior, "deter": filtered["deter"]}
+
+
+class DeterministicSSM(RSSM):
+    """Latent dynamics with the deterministic path alone: feat = deter, F = D, S = 0.
+
+        prior      h_t- = GRU(ELU(W a_t), h_(t-1))
+        posterior  h_t  = GRU'(ELU(W' e_t), h_t-)
+
+    There is no latent, hence no KL. Without one the evidence bound becomes the exact likelihood
+    sum_t log p(record_t | h_t-) of what was predicted before it was seen. So the heads learn from
+    the prior's features: learnt from the posterior's, the observations would be a matter of
+    copying and nothing would train the transition, which imagines. PlaNet's figure 2a shows the
+    transition; how an observation enters the state, the second GRU cell, is ours.
+
+    Args:
+        stoch, min_std: Not used; the full model's, so that both are made from the same section.
+        actions, embed, deter, hidden: As RSSM's.
+    """
+
+    def __init__(self, actions: int, embed: int, *, stoch: int, **kwargs):
+        del stoch
+        super().__init__(actions, embed, stoch=0, **kwargs)
+
+    def explaining(self, post: State, prior: State) -> State:
+        """The prior, which has not seen the records; see the class."""
+        del post
+        return prior
+
+    def _make_layers(self) -> None:
+        policy, hidden = self.dtype_policy, self._hidden
+        self._input = Linear(self._actions, hidden, dtype=policy, name="input")
+        self._gru = GRU(hidden, self._deter, dtype=policy, name="gru")
+        self._post_hidden = Linear(self._embed, hidden, dtype=policy, name="post_hidden")
+        self._post_gru = GRU(hidden, self._deter, dtype=policy, name="post_gru")
+        self._path = 0
+
+    def _prior(self, path: tf.Tensor, noise: tf.Tensor | None) -> State:
+        del noise
+        return dict.fromkeys(("mean", "std", "stoch"), path[..., :0])
+
+    def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
+        def filter_step(state: State, x: dict[str, tf.Tensor]) -> State:
+            before = self._gru(tf.nn.elu(x["action"]), state["deter"] * x["keep"])
+            after = self._post_gru(tf.nn.elu(x["embed"]), before)
+            return {"deter": after, "before": before}
+
+        return filter_step
+
+    def _split(self, filtered: State, start: State, inputs: State) -> tuple[State, State]:
+        post, prior = filtered["deter"], filtered["before"]
+        none = self._prior(post, None)
+        return {**none, "deter": post}, {**none, "deter": prior}
+
+
+_KINDS = {
+    "full": RSSM,
+    "stochastic_only": StochasticSSM,
+    "deterministic_only": DeterministicSSM,
+}
+
+
+def make_rssm(kind: str, actions: int, embed: int, **settings: Any) -> RSSM:
+    """The latent dynamics of a kind.
+
+    Args:
+        kind: "full", "stochastic_only" or "deterministic_only".
+        actions, embed, settings: As RSSM's.
+    Raises:
+        ValueError: If there is no such kind.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"rssm.kind should be one of {list(_KINDS)}, not {kind!r}")
+    return _KINDS[kind](actions, embed, **settings)
