@@ -5,27 +5,44 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import dreamer
 from dreamer.errors import UserError
 
+EXPECTED = (
+    "expected a Python 3.11 or newer with NumPy, such as some_folder/bin/python of a virtual "
+    "environment"
+)
+#: What a worker cannot do without. Pillow is for images of another size.
+PROBE = "import numpy, sys; assert sys.version_info >= (3, 11), sys.version"
+PROBE_TIMEOUT = 120.0  # seconds; a first import from a cold disk is slow
+
 
 def find_python(python: str) -> str:
     """Returns the interpreter's path, which for "" is this process's own.
 
     Raises:
-        UserError: no such program.
+        UserError: no such program, or one that cannot run a worker.
     """
     if not python:
         return sys.executable
     found = shutil.which(Path(python).expanduser())
     if found is None:
+        raise UserError(f"envs.python is {python}, which is no program; {EXPECTED}")
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    try:
+        subprocess.run(
+            [found, "-P", "-c", PROBE], env=variables, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        printed = (getattr(error, "stderr", None) or "").strip().splitlines() or [str(error)]
         raise UserError(
-            f"envs.python is {python}, which is no program; expected a Python 3.11 or newer with "
-            "NumPy, such as some_folder/bin/python of a virtual environment"
-        )
+            f"envs.python is {python}, which cannot run environments ({printed[-1]}); {EXPECTED}"
+        ) from error
     return os.path.abspath(found)
 
 

@@ -120,3 +120,10 @@ def test_another_interpreter_sees_none_of_our_packages(tmp_path: Path):
 def test_an_interpreter_that_is_none(tmp_path: Path):
     with pytest.raises(UserError, match="envs.python is nowhere/python, which is no program"):
         EnvPool("gym_CartPole-v1", python="nowhere/python", image=False, state=True)
+    bare = tmp_path / "bare"
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", bare], check=True, timeout=300
+    )
+    python = str(bare / "bin" / "python")
+    with pytest.raises(UserError, match="cannot run environments .*No module named 'numpy'"):
+        EnvPool("gym_CartPole-v1", python=python, image=False, state=True)
