@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group
@@ -48,25 +48,29 @@ class Board:
         slots: trials that run at once.
         every: seconds between two looks at the runs' files.
         lines_every: seconds between two plain lines on the sweep as a whole.
+        clock: tells seconds.
     """
 
     def __init__(
         self, skipped: Sequence[Trial], trials: Sequence[Trial], kind: str, slots: int,
-        every: float = 2.0, lines_every: float = 60.0,
+        every: float = 2.0, lines_every: float = 60.0, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.entries = [Entry(t, "skipped", read_progress(t.path)) for t in skipped]
         self.entries += [Entry(t, "waiting", read_progress(t.path)) for t in trials]
         self._by_path = {entry.trial.path: entry for entry in self.entries}
         self._slots, self._every, self._lines_every = slots, every, lines_every
         self._began = time.time()
-        self._looked = self._said = time.monotonic()
+        self._clock = clock
+        self._looked = self._said = clock()
         self._marks: deque[tuple[float, int]] = deque([(self._looked, self._left())], maxlen=900)
         self._stream = LastingStream(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115
         able = self._stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+        self._console = Console(file=self._stream, force_terminal=True)  # type: ignore[arg-type]
         self._live: Live | None = None
         if kind == "live" or (kind == "auto" and able):
-            console = Console(file=self._stream, force_terminal=True)  # type: ignore[arg-type]
-            self._live = Live(get_renderable=self._render, console=console, refresh_per_second=1)
+            self._live = Live(
+                get_renderable=self._render, console=self._console, refresh_per_second=1
+            )
             self._live.start()
 
     def ended(self, trial: Trial, state: str, why: str) -> None:
@@ -80,7 +84,7 @@ class Board:
 
     def look(self) -> None:
         """Reads the files of runs that may have gone on, if it is time to."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._looked < self._every:
             return
         self._looked = now
@@ -100,7 +104,7 @@ class Board:
     def message(self, text: str) -> None:
         """Shows a line for good."""
         if self._live is not None:
-            self._live.console.print(Text(clean(text)))
+            self._console.print(Text(clean(text)))
         else:
             self._stream.write(clean(text) + "\n")
             self._stream.flush()
@@ -109,21 +113,28 @@ class Board:
         """How many trials are where, and the time left."""
         counts = Counter(entry.state for entry in self.entries)
         listed = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
-        total = sum(entry.trial.config.steps for entry in self.entries)
-        done = 100 * (1 - self._left() / max(total, 1))
-        return f"{listed}; {done:.1f}% of {total:,} steps; ETA {duration(self.eta())}"
+        done, total = self._done()
+        percent = 100 * done / max(total, 1)
+        return f"{listed}; {percent:.1f}% of {total:,} steps; ETA {duration(self.eta())}"
 
     def eta(self) -> float | None:
         """Seconds to the end, at the speed of the last half hour; None while unknown."""
-        (then, before), (now, left) = self._marks[0], self._marks[-1]
-        if before <= left:
-            return None if left else 0.0
-        return left * (now - then) / (before - left)
+        (then, before), (now, after) = self._marks[0], self._marks[-1]
+        left = self._left()
+        if not left:
+            return 0.0
+        return left * (now - then) / (before - after) if before > after else None
 
     def close(self) -> None:
         """Leaves the last table standing and gives the terminal back."""
         if self._live is not None:
             self._live.stop()
+
+    def _done(self) -> tuple[int, int]:
+        """Steps made, and steps in all."""
+        total = [entry.trial.config.steps for entry in self.entries]
+        made = [entry.progress.step for entry in self.entries]
+        return sum(map(min, made, total)), sum(total)
 
     def _left(self) -> int:
         return sum(
@@ -138,15 +149,15 @@ class Board:
         if not starts:
             return
         entry.progress = read_progress(entry.trial.path)
-        if entry.state == "waiting":
-            self.message(f"{entry.trial.name}: started on {starts[-1]['host']}")
-        elif len(starts) > entry.starts:
-            self.message(f"{entry.trial.name}: attempt {len(starts)} on {starts[-1]['host']}")
-        entry.state, entry.host, entry.starts = "running", str(starts[-1]["host"]), len(starts)
+        if len(starts) > entry.starts:
+            again = f"attempt {len(starts)}" if len(starts) > 1 else "started"
+            self.message(f"{entry.trial.name}: {again} on {starts[-1]['host']}")
+        # Between two attempts it waits for room again, as it did before the first.
+        entry.state = "running" if made[-1]["event"] == "start" else "waiting"
+        entry.host, entry.starts = str(starts[-1]["host"]), len(starts)
 
     def _render(self) -> Group:
-        assert self._live is not None
-        room = max(4, self._live.console.height - 5)
+        room = max(4, self._console.height - 5)
         ordered = sorted(self.entries, key=lambda entry: _ORDER.index(entry.state))
         table = Table(box=None, pad_edge=False, expand=True)
         table.add_column("trial", no_wrap=True, ratio=3)
@@ -154,12 +165,14 @@ class Board:
             table.add_column(column, no_wrap=True, justify="right" if column != "host" else "left")
         for entry in ordered[:room]:
             table.add_row(*_cells(entry), style=_STYLES.get(entry.state, "dim"))
-        parts: list[Table | Text | ProgressBar] = [table]
+        parts: list[Table | Text] = [table]
         if len(ordered) > room:
             parts.append(Text(f"and {len(ordered) - room} more", "dim"))
-        total = sum(entry.trial.config.steps for entry in self.entries)
-        parts += [ProgressBar(total=total, completed=total - self._left()), Text(self.summary())]
-        return Group(*parts)
+        done, total = self._done()
+        foot = Table.grid(expand=True)  # a bar by itself would not end its line
+        foot.add_row(ProgressBar(total=total, completed=done))
+        foot.add_row(Text(self.summary()))
+        return Group(*parts, foot)
 
 
 def _cells(entry: Entry) -> tuple[Text, ...]:
