@@ -69,6 +69,8 @@ setup(
         "mp4": ["imageio-ffmpeg>=0.5"],
         "plots": ["matplotlib>=3.8", "scipy>=1.11"],
         "sweep": ["ray>=2.9"],
+        "wandb": ["wandb>=0.17"],
+        "mlflow": ["mlflow>=2.10"],
         "dev": ["mypy>=1.10", "pytest>=8", "ruff>=0.5", "setuptools>=77", "uv>=0.4"],
     },
 )

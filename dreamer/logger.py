@@ -8,7 +8,7 @@ import re
 import time
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from dreamer.event_file import EventFile
 from dreamer.files import atomic_write
 from dreamer.metrics import MetricsFile
+from dreamer.sinks import Sink
 from dreamer.terminal import make_terminal
 from dreamer.video import encode_gif
 
@@ -34,6 +35,7 @@ class Logger:
         tensorboard: whether to write TensorBoard's event file as well.
         terminal: "live", "plain", or "auto" (live if the standard output is a terminal).
         total_steps: where the run ends, for the time left.
+        sinks: other places for metrics and films; closed with the logger.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class Logger:
         tensorboard: bool,
         terminal: str,
         total_steps: int,
+        sinks: Sequence[Sink] = (),
     ) -> None:
         self.path = Path(rundir_path)
         self._metrics = MetricsFile(self.path / "metrics.jsonl")
-        self._events = EventFile(self.path) if tensorboard else None
+        self._sinks: list[Sink] = [EventFile(self.path)] if tensorboard else []
+        self._sinks += sinks
         title = "/".join(self.path.absolute().parts[1:][-3:])
         self._terminal = make_terminal(terminal, title, total_steps)
         self._total_steps = total_steps
@@ -77,8 +81,7 @@ class Logger:
             wall_time: what the checkpoint says of `wall_time`.
         """
         self._metrics.rewind(step)
-        if self._events is not None:
-            self._events.resume(step)
+        self._to_sinks(lambda sink: sink.resume(step))
         self._start = time.monotonic() - wall_time
         self._marks.clear()
         self._marks.append((step, wall_time))
@@ -117,7 +120,7 @@ class Logger:
         if self._marks[-1][0] != step:
             self._marks.append((int(step), now))
             self._updates = finite.get("updates")
-        self._to_events(lambda events: events.scalars(numbers, int(step)))
+        self._to_sinks(lambda sink: sink.scalars(numbers, int(step)))
         self._terminal.write(record, self._eta(int(step), now))
 
     def video(self, name: str, frames: np.ndarray, step: int, fps: float) -> Path:
@@ -139,7 +142,7 @@ class Logger:
         path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{int(step)}.gif"
         with atomic_write(path, needed=len(gif)) as file:
             file.write(gif)
-        self._to_events(lambda events: events.video(name, gif, int(step)))
+        self._to_sinks(lambda sink: sink.video(name, gif, int(step)))
         return path
 
     def message(self, text: str) -> None:
@@ -150,10 +153,10 @@ class Logger:
         """Closes the files and gives the terminal back. Values not written yet are dropped."""
         if warnings.showwarning == self._show_warning:
             warnings.showwarning = self._showwarning
+        self._to_sinks(lambda sink: sink.close())
+        self._sinks = []
         self._terminal.close()
         self._metrics.close()
-        if self._events is not None:
-            self._events.close()
 
     def __enter__(self) -> Logger:
         return self
@@ -187,15 +190,16 @@ class Logger:
         left = max(0, self._total_steps - step)
         return left * (now - first_time) / (step - first_step)
 
-    def _to_events(self, act: Any) -> None:
-        """TensorBoard is a convenience: without room for it the run goes on, and says so."""
-        if self._events is None:
-            return
-        try:
-            act(self._events)
-        except OSError as error:
-            self.message(f"warning: TensorBoard's file is given up: {error.strerror or error}")
-            self._events = None
+    def _to_sinks(self, act: Callable[[Sink], None]) -> None:
+        """Sinks are a convenience: when one fails the run goes on without it, and says so."""
+        for sink in list(self._sinks):
+            try:
+                act(sink)
+            except Exception as error:  # of other libraries, which raise what they like
+                name = "TensorBoard's file" if isinstance(sink, EventFile) else type(sink).__name__
+                reason = getattr(error, "strerror", None) or error
+                self.message(f"warning: {name} is given up: {reason}")
+                self._sinks.remove(sink)
 
     def _show_warning(self, message: Any, category: Any, *place: Any, **more: Any) -> None:
         self.message(f"warning: {message}")

@@ -75,7 +75,9 @@ def train(config: Config) -> Result:
     from dreamer.device import prepare_tensorflow
     from dreamer.interrupt import Interrupt
     from dreamer.rundir import RunDir
+    from dreamer.sinks import sink_names
 
+    sink_names(config.log.sinks)  # refused before anything is made
     with ExitStack() as stack:
         pool = stack.enter_context(make_pool(config, config.envs.amount, training=True))
         eval_pool = stack.enter_context(make_pool(config, config.eval.amount, training=False))
@@ -121,12 +123,14 @@ def check_batch_length(config: Config, pool: EnvPool) -> None:
 def make_logger(config: Config, path: Path) -> Logger:
     """The logger of a run."""
     from dreamer.logger import Logger
+    from dreamer.sinks import make_sinks
 
     return Logger(
         path,
         tensorboard=config.log.tensorboard,
         terminal=config.log.terminal,
         total_steps=config.steps,
+        sinks=make_sinks(config.log.sinks, path, config.flat()),
     )
 
 
