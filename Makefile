@@ -4,8 +4,9 @@
 # make lock      resolve setup.py's requirements anew into the lock files
 
 PYTHON_BIN := .venv/bin/python
-UV_COMPILE := .venv/bin/uv pip compile setup.py --extra dev --extra mp4 --extra plots --extra atari --extra sweep --universal \
-	--python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
+UV_COMPILE := .venv/bin/uv pip compile setup.py --extra dev --extra mp4 --extra plots --extra atari \
+	--extra gym-envs --extra vizdoom --extra sweep --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-header --quiet
 
 TASK ?= dmc_walker_walk
 STEPS ?=
