@@ -45,6 +45,11 @@ class Agent:
         precision: auto, float32, bfloat16 or float16.
         jit: auto, on or off: compile the update with XLA.
         seed: Of the initial weights and all random streams.
+
+    Attributes:
+        policy_calls: Calls of `policy` so far, which key its noise. Who gives up what he has done
+            with the policy (a stopped evaluation) sets it back.
+
     Raises:
         UserError: If the observations do not fit the networks, or settings do not fit each other.
     """
@@ -128,7 +133,7 @@ class Agent:
             choose = by_actor(self.parts, self.parts.actor, actor["mode_samples"])
         explorer = self.parts.explorer
         seek = by_actor(self.parts, explorer, actor["mode_samples"]) if explorer else choose
-        self._policy_calls = 0
+        self.policy_calls = 0
         self._step, self._updates = 0, 0
         self._update = tf.function(self._learner.update, autograph=False, jit_compile=jit or None)
         # Whether the explorer acts or learns is a Python value: each gets a graph of its own.
@@ -186,8 +191,8 @@ class Agent:
             state = {"action": tf.zeros([n, self._act_space.shape[0]]), **initial}
         keys = [*self.world_model.inputs, "is_first"]
         tensors = {k: tf.convert_to_tensor(records[k]) for k in keys}
-        calls = tf.constant(self._policy_calls, tf.int32)
-        self._policy_calls += 1
+        calls = tf.constant(self.policy_calls, tf.int32)
+        self.policy_calls += 1
         amount = tf.constant(self._explore.amount(self._step, self._updates), tf.float32)
         training = mode == "train"
         act = self._seek if training and self.exploring else self._act
@@ -253,7 +258,7 @@ class Agent:
     def state_arrays(self) -> dict[str, np.ndarray]:
         """Everything learnt and counted, by name: weights, slots, loss scales, random streams."""
         arrays = {name: v.numpy() for name, v in self._variables().items()}
-        return arrays | {"policy_calls": np.int64(self._policy_calls)}
+        return arrays | {"policy_calls": np.int64(self.policy_calls)}
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts back what state_arrays gave.
@@ -269,7 +274,7 @@ class Agent:
             check_shape(name, arrays[name], tuple(variable.shape))
         for name, variable in variables.items():
             variable.assign(arrays[name])
-        self._policy_calls = int(arrays["policy_calls"])
+        self.policy_calls = int(arrays["policy_calls"])
 
     def _variables(self) -> dict[str, Any]:
         found: dict[str, Any] = {}

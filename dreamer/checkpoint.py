@@ -140,6 +140,11 @@ class Checkpoints:
             )
         return None
 
+    def newest(self) -> Path | None:
+        """The newest checkpoint not known to be damaged, unread; None if there is none."""
+        paths = [path for _, path in self._listed() if path not in self._damaged]
+        return paths[0] if paths else None
+
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Checkpoint:
         """The checkpoint in the folder `path`.

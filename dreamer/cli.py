@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from dreamer.config import Config, load_config
-from dreamer.errors import UserError, suggest
+from dreamer.errors import EnvError, UserError, suggest
 from dreamer.help import format_help
 from dreamer.schema import Key, find_key, load_schema
 
@@ -120,12 +120,19 @@ def parse_args(argv: Sequence[str], program: str, description: str) -> Config:
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Runs ``main(argv)`` and exits with its status; a user's mistake is one line and status 2."""
+    """Runs ``main(argv)`` and exits with its status.
+
+    A user's mistake is one line and its error's status; a failed environment shows its worker's
+    traceback before that line.
+    """
     try:
         status = main(sys.argv[1:])
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
+        status = error.status
+    except EnvError as error:
+        print(f"{error}\nerror: {error.message}; {error.advice}", file=sys.stderr)
+        status = error.status
     except BrokenPipeError:
         # The reader (head, a closed pager) has seen enough; Python's own exit would flush again.
         sys.stderr.close()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from dreamer.errors import EnvError
 
 if TYPE_CHECKING:
     from dreamer.envs.pool import EnvPool
@@ -43,18 +47,37 @@ class EpisodeSummary:
     terminal: bool
 
 
+@dataclass(frozen=True)
+class UnderWay:
+    """An episode that has begun and not ended.
+
+    Attributes:
+        number: The episode's number.
+        actions: float32 [L, A], of its records so far; the first is zero.
+        digest: CRC-32 of its newest record.
+    """
+
+    number: int
+    actions: np.ndarray
+    digest: int
+
+
 def episode_seed(seed: int, number: int) -> int:
     """Returns the seed, below 2**32, of episode `number` of a run seeded `seed`."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-def random_policy(act_space: Space, seed: int) -> Policy:
-    """Returns a policy of independent uniform actions of that space; its state is always None."""
-    rng = np.random.default_rng(seed)
+def random_policy(act_space: Space, seed: int, first: int = 0) -> Policy:
+    """Returns a policy of independent uniform actions of that space; its state is always None.
+
+    Its actions are a function of the seed and the number of the call, which begins with `first`.
+    """
+    calls = itertools.count(first)
 
     def policy(records: Records, state: Any) -> tuple[np.ndarray, None]:
         del state  # nothing is remembered from step to step
         count = len(records["reward"])
+        rng = np.random.default_rng([seed, next(calls)])
         actions = np.stack([act_space.sample(rng) for _ in range(count)])
         return actions.astype(np.float32), None
 
@@ -70,6 +93,9 @@ class Collector:
     Episodes that are under way survive between calls of `collect`, as does the policy's state,
     which is handed to whatever policy comes next (`random_policy` leaves None behind).
 
+    A worker that fails costs the episode it was in: that is dropped, its number is not used again,
+    and the pool replaces the worker. `EnvError` comes only once the pool has given up.
+
     Args:
         pool: The environments.
         on_episode: Takes complete episodes. Should it raise, the episode is kept, and handed over
@@ -80,6 +106,7 @@ class Collector:
     Attributes:
         agent_steps: Actions carried out so far, over all workers.
         episodes: Episodes handed over so far.
+        dropped: Episodes that ended with their worker's failure.
         next_episode: Number of the episode that starts next.
     """
 
@@ -88,6 +115,7 @@ class Collector:
     ) -> None:
         self.agent_steps = 0
         self.episodes = 0
+        self.dropped = 0
         self.next_episode = first_episode
         self._pool = pool
         self._on_episode = on_episode
@@ -96,24 +124,65 @@ class Collector:
         self._running: list[_Running | None] = [None] * pool.amount
         self._complete: list[_Running] = []
 
+    @property
+    def state(self) -> Any:
+        """What the policy returned last."""
+        return self._state
+
+    def under_way(self) -> list[UnderWay | None]:
+        """The episode that each worker is in the middle of, None where it is in none."""
+        return [running.summary() if running else None for running in self._running]
+
+    def restore(self, episodes: Sequence[UnderWay | None], state: Any) -> list[int]:
+        """Brings episodes under way back by the actions that led there, and the policy's state.
+
+        Returns:
+            Numbers of the episodes that came out otherwise than they were: their environment is no
+            function of its seed and actions, or it failed and they are dropped.
+        """
+        different = []
+        for worker, episode in enumerate(episodes):
+            if episode is None:
+                continue
+            running = self._repeat(worker, episode)
+            self.dropped += running is None
+            self._running[worker] = running
+            if running is None or running.summary().digest != episode.digest:
+                different.append(episode.number)
+        self._state = state
+        return different
+
+    def _repeat(self, worker: int, episode: UnderWay) -> _Running | None:
+        (record,) = self._pool.try_reset([episode_seed(self._seed, episode.number)], [worker])
+        running = _Running(episode.number, [])
+        for number, action in enumerate(episode.actions):
+            if number:
+                (record,) = self._pool.try_step(action[None], [worker])
+            if isinstance(record, EnvError):
+                return None
+            running.records.append({**record, "action": action})
+        return running
+
     def collect(self, policy: Policy, agent_steps: int) -> list[EpisodeSummary]:
         """Takes at least that many agent steps, a multiple of the number of workers.
 
         Returns:
             The episodes that ended meanwhile, in the order of their ends.
         """
-        summaries = self._hand_over()
+        summaries = self.hand_over()
         workers = range(self._pool.amount)
         for _ in range(-(-agent_steps // self._pool.amount)):
-            self._start([worker for worker in workers if self._running[worker] is None])
+            while idle := [worker for worker in workers if self._running[worker] is None]:
+                self._start(idle)
             self._step(policy, workers)
-            summaries += self._hand_over()
+            summaries += self.hand_over()
         return summaries
 
     def collect_episodes(self, policy: Policy, count: int) -> list[EpisodeSummary]:
         """Runs exactly `count` new episodes to their ends, for an evaluation.
 
-        They are the first `count` to start, not the first to end, which would favour short ones.
+        They are the first `count` to start, not the first to end, which would favour short ones;
+        one more starts for each that is dropped.
         Workers without an episode wait; the policy sees their last record and its action for them
         is ignored, so that it always gets one row a worker.
 
@@ -127,48 +196,17 @@ class Collector:
             raise ValueError("collect_episodes needs a collector without episodes under way")
         self._state = None
         summaries: list[EpisodeSummary] = []
-        due = count
-        while due or any(self._running):
+        end, dropped = self.next_episode + count, self.dropped
+        while (due := end + self.dropped - dropped - self.next_episode) or any(self._running):
             idle = [worker for worker, running in enumerate(self._running) if running is None]
             self._start(idle[:due])
-            due -= len(idle[:due])
-            self._step(policy, [w for w, running in enumerate(self._running) if running])
-            summaries += self._hand_over()
+            if any(self._running):
+                self._step(policy, [w for w, running in enumerate(self._running) if running])
+            summaries += self.hand_over()
         return sorted(summaries, key=lambda summary: summary.number)
 
-    def _start(self, workers: Sequence[int]) -> None:
-        if not workers:
-            return
-        numbers = range(self.next_episode, self.next_episode + len(workers))
-        seeds = [episode_seed(self._seed, number) for number in numbers]
-        records = self._pool.reset(seeds, workers)
-        no_action = np.zeros(self._pool.act_space.shape, np.float32)
-        for worker, number, record in zip(workers, numbers, records, strict=True):
-            self._running[worker] = _Running(number, [{**record, "action": no_action}])
-        self.next_episode += len(workers)
-
-    def _step(self, policy: Policy, workers: Sequence[int]) -> None:
-        """One agent step of those workers; the policy sees all."""
-        actions, self._state = policy(self._latest(), self._state)
-        actions = np.asarray(actions, np.float32)
-        records = self._pool.step(actions[list(workers)], workers)
-        self.agent_steps += len(workers)
-        for worker, record in zip(workers, records, strict=True):
-            running = self._running[worker]
-            assert running is not None
-            running.records.append({**record, "action": actions[worker].copy()})
-            if record["is_last"]:
-                self._complete.append(running)
-                self._running[worker] = None
-
-    def _latest(self) -> Records:
-        """The newest record of each worker, stacked; a waiting worker repeats another's."""
-        latest = [running.records[-1] if running else None for running in self._running]
-        stand_in = next(record for record in latest if record is not None)
-        rows = [stand_in if record is None else record for record in latest]
-        return {key: np.stack([row[key] for row in rows]) for key in stand_in if key != "action"}
-
-    def _hand_over(self) -> list[EpisodeSummary]:
+    def hand_over(self) -> list[EpisodeSummary]:
+        """Hands over the complete episodes that `on_episode` has not taken yet."""
         summaries = []
         while self._complete:
             ended = self._complete[0]
@@ -181,6 +219,45 @@ class Collector:
             summaries.append(_summary(ended.number, episode, self._pool.action_repeat))
         return summaries
 
+    def _start(self, workers: Sequence[int]) -> None:
+        if not workers:
+            return
+        numbers = range(self.next_episode, self.next_episode + len(workers))
+        seeds = [episode_seed(self._seed, number) for number in numbers]
+        records = self._pool.try_reset(seeds, workers)
+        self.next_episode += len(workers)
+        no_action = np.zeros(self._pool.act_space.shape, np.float32)
+        for worker, number, record in zip(workers, numbers, records, strict=True):
+            if isinstance(record, EnvError):
+                self.dropped += 1
+                continue
+            self._running[worker] = _Running(number, [{**record, "action": no_action}])
+
+    def _step(self, policy: Policy, workers: Sequence[int]) -> None:
+        """One agent step of those workers; the policy sees all."""
+        actions, self._state = policy(self._latest(), self._state)
+        actions = np.asarray(actions, np.float32)
+        records = self._pool.try_step(actions[list(workers)], workers)
+        for worker, record in zip(workers, records, strict=True):
+            running = self._running[worker]
+            assert running is not None
+            if isinstance(record, EnvError):
+                self.dropped += 1
+                self._running[worker] = None
+                continue
+            self.agent_steps += 1
+            running.records.append({**record, "action": actions[worker].copy()})
+            if record["is_last"]:
+                self._complete.append(running)
+                self._running[worker] = None
+
+    def _latest(self) -> Records:
+        """The newest record of each worker, stacked; a waiting worker repeats another's."""
+        latest = [running.records[-1] if running else None for running in self._running]
+        stand_in = next(record for record in latest if record is not None)
+        rows = [stand_in if record is None else record for record in latest]
+        return {key: np.stack([row[key] for row in rows]) for key in stand_in if key != "action"}
+
 
 @dataclass
 class _Running:
@@ -188,6 +265,13 @@ class _Running:
 
     number: int
     records: list[Record]
+
+    def summary(self) -> UnderWay:
+        digest = 0
+        for key, value in sorted(self.records[-1].items()):
+            digest = zlib.crc32(key.encode() + np.asarray(value).tobytes(), digest)
+        actions = np.stack([record["action"] for record in self.records])
+        return UnderWay(self.number, actions, digest)
 
 
 def _summary(number: int, episode: Episode, action_repeat: int) -> EpisodeSummary:

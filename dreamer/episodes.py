@@ -45,10 +45,13 @@ __all__ = [
     "EpisodeFile",
     "episode_uid",
     "make_folder",
+    "move_aside",
+    "moved_aside",
     "save_episode",
 ]
 
 _NAME = re.compile(r"(?P<timestamp>\d{8}T\d{6}\w*)-(?P<uid>.+)-(?P<length>\d+)\.npz")
+_AGAIN = re.compile(r"(?<=\.npz)\.\d+$")  # what `move_aside` adds where a name is taken
 _MEMBER_OVERHEAD = 512  # bytes of headers and directory, at most
 _UID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -157,3 +160,9 @@ def move_aside(path: Path, folder: Path) -> str:
     except OSError as error:
         return f"it stays where it is ({error.strerror})"
     return f"moved to {path_text(target)}"
+
+
+def moved_aside(folder: Path) -> list[str]:
+    """Unique ids of the episode files that `move_aside` has moved into `folder`."""
+    names = (_AGAIN.sub("", path.name) for path in folder.glob("*.npz*"))
+    return sorted({episode_uid(folder / name) for name in names})

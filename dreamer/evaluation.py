@@ -74,12 +74,14 @@ class Evaluator:
         collector = Collector(self._pool, self._keep, self._seed, self.next_episode)
         summaries = collector.collect_episodes(policy, self._episodes)
         self.next_episode = collector.next_episode
-        kept = [self._kept[k] for k in sorted(self._kept)]
+        kept = [self._kept[k] for k in sorted(self._kept)][: max(self._filmed, 1)]
         return Evaluation(summaries, kept, kept[: self._filmed])
 
     def _keep(self, episode: Episode, number: int) -> None:
-        # One at least, for open-loop predictions.
-        if number < self.next_episode + max(self._filmed, 1):
+        # One at least, for open-loop predictions. Those of the lowest numbers, or where their
+        # workers failed, of the first that end.
+        wanted = max(self._filmed, 1)
+        if len(self._kept) < wanted or number < self.next_episode + wanted:
             self._kept[number] = episode
         if self._directory:
             uid = f"eval{number:08d}"

@@ -23,7 +23,17 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(UserError):
-    """There was no room for a file. What stood under its name before is untouched."""
+    """There was no room for a file. What stood under its name before is untouched.
+
+    Attributes:
+        passing: whether it may pass when space is freed: no limit on the size of files caused it.
+    """
+
+    status = 74  # EX_IOERR
+
+    def __init__(self, message: str, passing: bool = True) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 @contextlib.contextmanager
@@ -139,7 +149,7 @@ def storage_error(error: OSError, path: Path, temporary: Path, needed: int) -> E
     An `OSError` that has nothing to do with that file is returned as it is.
     """
     if error.errno in _NO_SPACE:
-        return DiskFullError(_no_space(error, path, needed))
+        return DiskFullError(_no_space(error, path, needed), error.errno != errno.EFBIG)
     if error.errno == errno.EIO or error.filename in (str(temporary), str(path)):
         reason = error.strerror or error
         return UserError(f"cannot write {path}: {reason}; check the folder and its permissions")

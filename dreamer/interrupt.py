@@ -40,6 +40,11 @@ class Interrupt:
     def __exit__(self, *exc: object) -> None:
         self._restore()
 
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._number is not None
+
     def check(self) -> None:
         """Raises StopRequested if a signal has come."""
         if self._number is not None:

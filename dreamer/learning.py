@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from dreamer import behavior
 from dreamer.nets.actor import Actor
-from dreamer.ops.optimizers import Optimizer
+from dreamer.ops.optimizers import Optimizer, apply_together
 from dreamer.ops.returns import replayed_returns
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import flatten_leading, over_leading
@@ -70,15 +70,14 @@ class Learner:
             states.append(post)
             return {"model": loss}, metrics
 
-        gradients, metrics = self._differentiate(model_losses)
+        gradients, losses, metrics = self._differentiate(model_losses)
         for losses_of in self._objectives(states[0], batch, update, exploring):
-            more_gradients, more_metrics = self._differentiate(losses_of)
+            more_gradients, more_losses, more_metrics = self._differentiate(losses_of)
             gradients |= more_gradients
+            losses |= more_losses
             metrics |= more_metrics
-        for name, gradient in gradients.items():
-            report = self._optimizers[name].apply(gradient)
-            metrics |= {f"{name}_{k}": v for k, v in report.items()}
-        return metrics
+        optimizers = {name: self._optimizers[name] for name in gradients}
+        return metrics | apply_together(optimizers, gradients, losses)
 
     def _objectives(
         self, post: Tensors, batch: Tensors, update: tf.Tensor, exploring: bool
@@ -98,16 +97,17 @@ class Learner:
 
     def _differentiate(
         self, losses_of: Objective
-    ) -> tuple[dict[str, list[tf.Tensor]], Tensors]:
-        """Gradients of each part's loss by its own variables, and the metrics."""
+    ) -> tuple[dict[str, list[tf.Tensor]], Losses, Tensors]:
+        """Gradients of each part's scaled loss by its own variables, the losses, the metrics."""
         with tf.GradientTape(persistent=True) as tape:
             losses, metrics = losses_of()
             scaled = {name: self._optimizers[name].scaled(x) for name, x in losses.items()}
         parts = self._parts.named()
-        return {
+        gradients = {
             name: tape.gradient(loss, parts[name].trainable_variables)
             for name, loss in scaled.items()
-        }, dict(metrics)
+        }
+        return gradients, dict(losses), dict(metrics)
 
     # --------------------------------------------------------- in imagination
 

@@ -15,8 +15,7 @@ import bisect
 import itertools
 import threading
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,17 +23,19 @@ import numpy as np
 
 from dreamer.cache import ByteCache
 from dreamer.episodes import (
-    FLAGS,
     EpisodeError,
     EpisodeFile,
     episode_uid,
     make_folder,
     move_aside,
+    moved_aside,
     save_episode,
 )
 from dreamer.errors import UserError
+from dreamer.layout import layout_of, mismatch, record_bytes
 from dreamer.npz import path_text
 from dreamer.prefetch import Prefetcher
+from dreamer.sampling import Piece, plan_batch
 
 if TYPE_CHECKING:
     from dreamer.envs.spec import Space
@@ -46,17 +47,6 @@ DAMAGED = "damaged"
 
 class DamagedEpisodeWarning(UserWarning):
     """An episode file was set aside; the message names it and the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Records start..stop-1 of an episode, which go to row `row` of a batch from `at` on."""
-
-    row: int
-    at: int
-    file: EpisodeFile
-    start: int
-    stop: int
 
 
 class Replay:
@@ -89,13 +79,9 @@ class Replay:
         self.records = 0
         self.damaged = 0
         self._seed = seed
-        scalars = {"reward": np.float32, "cont": np.float32, **dict.fromkeys(FLAGS, np.bool_)}
-        self._layout = {
-            **{key: (space.shape, np.dtype(space.dtype)) for key, space in obs_space.items()},
-            "action": (act_space.shape, np.dtype(np.float32)),
-            **{key: ((), np.dtype(dtype)) for key, dtype in scalars.items()},
-        }
+        self._layout = layout_of(obs_space, act_space)
         self._files: list[EpisodeFile] = []
+        self._hidden: dict[str, list[Path]] = {}
         self._cache = ByteCache(int(cache_bytes))
         self._lock = threading.RLock()
         make_folder(self.directory)
@@ -104,20 +90,52 @@ class Replay:
     def __len__(self) -> int:
         return len(self._files)
 
-    @property
-    def agent_steps(self) -> int:
-        """Agent steps that the episodes took: all records but the first of each."""
-        return self.records - len(self._files)
-
     def lengths(self) -> dict[str, int]:
         """Records of each episode, by its unique id."""
         return {episode_uid(file.path): file.length for file in self._files}
 
+    @property
+    def members(self) -> list[str]:
+        """Names of the files that batches are drawn from, in the order that sampling knows."""
+        return [file.path.name for file in self._files]
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes that one record takes on disk."""
+        return record_bytes(self._layout)
+
+    def files(self) -> list[tuple[Path, int]]:
+        """Path and records of every file that batches are drawn from."""
+        return [(file.path, file.length) for file in self._files]
+
+    def set_aside(self) -> list[str]:
+        """Unique ids of the episodes in ``damaged/``, of this and of earlier processes."""
+        return moved_aside(self.directory / DAMAGED)
+
+    def restrict(self, members: Iterable[str]) -> set[str]:
+        """Draws from the files of these names alone, so that a resumed run draws as it did.
+
+        The others stay on disk, hidden until `add` replaces them; unless one of `members` is
+        missing: then nothing changes.
+
+        Returns:
+            The names that are missing.
+        """
+        wanted = set(members)
+        missing = wanted - set(self.members)
+        if missing:
+            return missing
+        with self._lock:
+            for file in [file for file in self._files if file.path.name not in wanted]:
+                self._forget(file)
+                self._hidden.setdefault(episode_uid(file.path), []).append(file.path)
+        return set()
+
     def add(self, episode: Mapping[str, np.ndarray], uid: str) -> Path:
         """Writes an episode to disk and takes it in.
 
-        An earlier episode of the same `uid` is replaced: after a resume, what was collected past
-        the checkpoint is collected again, and its file keeps the first one's timestamp.
+        An earlier episode of the same `uid` is replaced, a hidden one too (see `restrict`): its
+        file keeps the first one's timestamp, so that equal content leaves the folder as it was.
 
         Args:
             episode: Arrays [L, ...]: observations, action, reward, cont and flags.
@@ -128,17 +146,21 @@ class Replay:
             DiskFullError: there is no room for it.
             UserError: the folder cannot be written.
         """
-        reason = self._mismatch({key: (v.shape[1:], v.dtype) for key, v in episode.items()})
+        found = {key: (v.shape[1:], v.dtype) for key, v in episode.items()}
+        reason = mismatch(self._layout, found)
         if reason:
             raise ValueError(f"cannot take in the episode {uid}: {reason}")
         with self._lock:
-            before = self._files_of(uid)
-            stamp = before[-1].path.name.partition("-")[0] if before else None
+            files = self._files_of(uid)
+            before = [*self._hidden.get(uid, ()), *(file.path for file in files)]
+            stamp = before[-1].name.partition("-")[0] if before else None
             path = save_episode(self.directory, episode, uid, stamp)
+            self._hidden.pop(uid, None)
+            for file in files:
+                self._forget(file)
             for old in before:
-                self._forget(old)
-                if old.path != path:
-                    old.path.unlink(missing_ok=True)
+                if old != path:
+                    old.unlink(missing_ok=True)
             file = EpisodeFile(path)
             file.checked = True  # we have just written it
             self._insert(file)
@@ -206,20 +228,10 @@ class Replay:
     def _open(self, path: Path) -> EpisodeFile:
         """Opens an episode and compares it with the environment's spaces."""
         file = EpisodeFile(path)
-        reason = self._mismatch({key: file.record(key) for key in file.keys})
+        reason = mismatch(self._layout, {key: file.record(key) for key in file.keys})
         if reason:
             raise EpisodeError(path, reason)
         return file
-
-    def _mismatch(self, found: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> str:
-        """Returns how an episode's records (shape, dtype) differ from the spaces, or ''."""
-        for key, (shape, dtype) in self._layout.items():
-            if key not in found:
-                return f"it lacks the environment's {key}"
-            its_shape, its = found[key]
-            if its_shape != shape or (its != dtype and not its.kind == dtype.kind == "f"):
-                return f"{key} is {its} {its_shape}, the environment's {dtype} {shape}"
-        return ""
 
     def _files_of(self, uid: str) -> list[EpisodeFile]:
         first = bisect.bisect_left(self._files, (uid, ""), key=_order)
@@ -255,27 +267,16 @@ class Replay:
             self._read(piece, {key: array[into] for key, array in batch.items()})
         return batch
 
-    def _plan(self, index: int, batch_size: int, length: int) -> list[_Piece]:
+    def _plan(self, index: int, batch_size: int, length: int) -> list[Piece]:
         if not self._files:
             raise UserError(
                 f"{path_text(self.directory)} holds no episode to train on "
                 f"({self.damaged} were damaged); collect some first (train.prefill)"
             )
         rng = np.random.default_rng([self._seed, index])
-        pieces = []
-        for row in range(batch_size):
-            at = 0
-            while at < length:
-                file = self._files[rng.integers(len(self._files))]
-                start = 0
-                if at == 0 and file.length > length:
-                    start = int(rng.integers(file.length - length + 1))
-                stop = min(start + length - at, file.length)
-                pieces.append(_Piece(row, at, file, start, stop))
-                at += stop - start
-        return pieces
+        return plan_batch(self._files, rng, batch_size, length)
 
-    def _read(self, piece: _Piece, out: Mapping[str, np.ndarray]) -> None:
+    def _read(self, piece: Piece, out: Mapping[str, np.ndarray]) -> None:
         file = piece.file
         if file.sliceable(self._layout):
             if not file.checked:

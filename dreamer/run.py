@@ -154,9 +154,12 @@ def make_trainer(config: Config, rundir, agent: Agent, pool, eval_pool, logger, 
     from dreamer.checkpoint import Checkpoints
     from dreamer.evaluation import Evaluator
     from dreamer.forecast import forecast
+    from dreamer.nonfinite import NonFiniteGuard
     from dreamer.replay import Replay
+    from dreamer.reports import Intervals, Reports
     from dreamer.schedule import UpdateSchedule
-    from dreamer.trainer import Intervals, Trainer
+    from dreamer.storage import Patience
+    from dreamer.trainer import Trainer
 
     replay = Replay(
         rundir.episodes,
@@ -174,15 +177,22 @@ def make_trainer(config: Config, rundir, agent: Agent, pool, eval_pool, logger, 
     )
     t = config.train
     schedule = UpdateSchedule(t.prefill, t.pretrain, t.every, t.updates)
+    patience = Patience(config.disk_wait, interrupt, logger.message)
+    intervals = Intervals(
+        config.log.every, config.eval.every, config.log.video_every, config.checkpoint.every
+    )
     return Trainer(
         agent=agent,
         pool=pool,
         replay=replay,
-        evaluator=evaluator,
-        logger=logger,
+        reports=Reports(agent, evaluator, logger, intervals, patience),
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
         interrupt=interrupt,
+        patience=patience,
+        guard=NonFiniteGuard(rundir.path / "nonfinite", t.nonfinite_limit, logger.message),
         seed=config.seed,
+        prefix=f"{rundir.owner}s{config.seed}e",
+        exact=config.deterministic,
         schedule=schedule,
         batch={
             "batch_size": t.batch_size,
@@ -190,9 +200,6 @@ def make_trainer(config: Config, rundir, agent: Agent, pool, eval_pool, logger, 
             "prefetch": config.replay.prefetch,
         },
         steps=config.steps,
-        intervals=Intervals(
-            config.log.every, config.eval.every, config.log.video_every, config.checkpoint.every
-        ),
         forecast=lambda update, frames: forecast(config, schedule, update, frames),
     )
 

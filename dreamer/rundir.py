@@ -14,6 +14,7 @@ import re
 import socket
 import subprocess
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from dreamer.machine import machine
 from dreamer.yaml_io import format_yaml, read_yaml
 
 # A resumed run may change how long it runs, what it reports and keeps, where it lies, and what
-# it asks of the machine: none of these changes what is learnt.
+# it asks of the machine: none of these changes what is learnt, only how exactly it is repeated.
 MAY_DIFFER = re.compile(
-    r"steps|logdir|(eval|log|checkpoint)\..*"
-    r"|envs\.(timeout|egl_device|python)|replay\.(cache_bytes|prefetch)"
+    r"steps|logdir|deterministic|disk_wait|train\.nonfinite_limit|(eval|log|checkpoint)\..*"
+    r"|envs\.(timeout|restarts|egl_device|python)|replay\.(cache_bytes|prefetch)"
 )
 _RESUMES = 100  # of the newest resumptions config.yaml keeps a record
 _PACKAGES = (
@@ -47,6 +48,8 @@ class RunDir:
             paths; `open` makes the folders but for eval_episodes, which not every run has;
             `episodes` is the config's `replay.directory` if that is set.
         resumed: whether `open` found the run there already.
+        owner: begins the ids of its episodes where others may lie beside them, that is where
+            `replay.directory` is set: two runs of one seed may share that. Else "".
         notes: what the user should hear about the opening (a dead run's lock taken over, ...).
     """
 
@@ -58,6 +61,8 @@ class RunDir:
         self.eval_episodes = path / "eval_episodes"
         self.checkpoints = path / "checkpoints"
         self.videos = path / "videos"
+        self.owner = ""
+        self._shares = bool(replay_directory)
         self.resumed = False
         self.notes: list[str] = []
         self._lock: Lock | None = None
@@ -121,6 +126,8 @@ class RunDir:
         record = self._resume(config) if self.config_file.exists() else self._start(config)
         with atomic_write(self.config_file) as file:
             file.write(format_yaml(record).encode())
+        if self._shares and re.fullmatch(r"[0-9a-f]{8}", str(record.get("id"))):
+            self.owner = f"{record['id']}."  # runs begun by older versions have none
         for folder in (self.episodes, self.checkpoints, self.videos):
             _make_folder(folder)
 
@@ -136,6 +143,7 @@ class RunDir:
             "presets": list(config.presets),
             "seed": config.seed,
             **_origin(),
+            "id": uuid.uuid4().hex[:8],
             "resumed": [],
         }
 

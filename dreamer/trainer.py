@@ -5,61 +5,53 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 from dreamer.agent import Agent
 from dreamer.checkpoint import Checkpoint, Checkpoints
-from dreamer.collect import Collector, Episode, random_policy
+from dreamer.collect import Policy
+from dreamer.collection import Collection
 from dreamer.envs.pool import EnvPool
-from dreamer.errors import UserError
-from dreamer.evaluation import Evaluator
-from dreamer.films import film_evaluation, film_open_loop
+from dreamer.errors import EnvError, UserError
 from dreamer.interrupt import Interrupt, StopRequested
-from dreamer.logger import Logger
+from dreamer.nonfinite import NonFiniteError, NonFiniteGuard
 from dreamer.replay import Replay
-from dreamer.schedule import UpdateSchedule, is_due
+from dreamer.reports import Reports
+from dreamer.schedule import UpdateSchedule
+from dreamer.storage import Patience, room_warning
 
 # What every checkpoint counts, beside the agent's arrays.
 _COUNTS = ("agent_steps", "update", "next_episode", "eval_episode", "wall_time")
 _TIMED_UPDATES = 5  # after the first, which also traces; they tell what the run will cost
 
 
-@dataclass(frozen=True)
-class Intervals:
-    """How often something is done, in steps; 0 for never.
-
-    Attributes:
-        log, evaluate, film, save: Metrics line, evaluation, open-loop film, checkpoint.
-    """
-
-    log: int
-    evaluate: int
-    film: int
-    save: int
-
-
 class Trainer:
     """Trains an agent to a number of environment steps.
 
     Steps are environment frames, action repeats included; agent steps and updates are counted
-    apart. Complete episodes go to the replay under the id s<seed>e<number>.
+    apart. Complete episodes go to the replay under the id <prefix><number>.
 
     Args:
         agent: What learns.
         pool: Environments that collect.
         replay: Where episodes go and batches come from.
-        evaluator: Environments that evaluate.
-        logger: Takes metrics and films.
+        reports: Evaluates and logs.
         checkpoints: Where the state is saved.
         interrupt: Signals that ask for a stop.
+        patience: Waits where the disk is full.
+        guard: Watches for updates that are not finite.
         seed: The run's.
+        prefix: Of its episodes' ids.
+        exact: Whether to go on from a checkpoint bit for bit, collecting again what came after it,
+            rather than keep that.
         schedule: Ratio of updates to steps.
         batch: batch_size, batch_length and prefetch of the replay's batches.
         steps: Where to end.
-        intervals: How often to report.
         forecast: Makes a message from (seconds an update, frames a second), shown once both have
             been measured; None for silence.
+
+    Attributes:
+        update: Updates made.
     """
 
     def __init__(
@@ -68,39 +60,45 @@ class Trainer:
         agent: Agent,
         pool: EnvPool,
         replay: Replay,
-        evaluator: Evaluator,
-        logger: Logger,
+        reports: Reports,
         checkpoints: Checkpoints,
         interrupt: Interrupt,
+        patience: Patience,
+        guard: NonFiniteGuard,
         seed: int,
+        prefix: str,
+        exact: bool,
         schedule: UpdateSchedule,
         batch: dict[str, int],
         steps: int,
-        intervals: Intervals,
         forecast: Callable[[float, float], str] | None = None,
     ):
         self.update = 0
-        self.last_return: float | None = None
         self._agent, self._pool, self._replay = agent, pool, replay
-        self._evaluator, self._logger, self._checkpoints = evaluator, logger, checkpoints
-        self._interrupt, self._seed, self._schedule = interrupt, seed, schedule
-        self._batch, self._steps, self._forecast = batch, steps, forecast
-        self._agent_steps_before = 0  # by earlier processes of this run
-        self._collector = Collector(pool, self._take_in, seed)
-        self._intervals = intervals
-        # The step at which each was last done, by the name of its interval.
-        self._done: dict[str, int | None] = dict.fromkeys(vars(intervals))
+        self._reports, self._logger, self._checkpoints = reports, reports.logger, checkpoints
+        self._interrupt, self._patience, self._guard = interrupt, patience, guard
+        self._schedule, self._batch = schedule, batch
+        self._steps, self._forecast = steps, forecast
+        self._round_end = 0  # the step at which the round under way ends
+        self._collection = Collection(
+            pool, replay, self._logger, patience, seed=seed, prefix=prefix, exact=exact
+        )
         self._frames_per_second = 0.0
 
     @property
     def agent_steps(self) -> int:
         """Actions carried out by the training environments."""
-        return self._agent_steps_before + self._collector.agent_steps
+        return self._collection.agent_steps
 
     @property
     def step(self) -> int:
         """Environment frames of the training environments."""
         return self.agent_steps * self._pool.action_repeat
+
+    @property
+    def last_return(self) -> float | None:
+        """Mean return of the last evaluation; None before the first."""
+        return self._reports.last_return
 
     # --------------------------------------------------------------- the loop
 
@@ -108,67 +106,86 @@ class Trainer:
         """Goes on from the newest sound checkpoint and the episodes on disk, if there are any.
 
         Episodes completed after the checkpoint are kept: their steps count as done, and the
-        updates that are then due are made up for.
+        updates that are then due are made up for. An exact run draws no batch from them, collects
+        them again and thereby writes the same files anew.
         """
         checkpoint = self._checkpoints.load_latest()
-        counts = self._load(checkpoint) if checkpoint else dict.fromkeys(_COUNTS, 0)
-        self.update = counts["update"]
-        self._evaluator.next_episode = counts["eval_episode"]
-        own = self._own_episodes()
-        collected = sum(length - 1 for length in own.values())
-        self._agent_steps_before = max(counts["agent_steps"], collected)
-        first = max(counts["next_episode"], max(own, default=-1) + 1)
-        self._collector = Collector(self._pool, self._take_in, self._seed, first)
-        self._logger.resume(checkpoint.step if checkpoint else 0, counts["wall_time"])
-        return checkpoint is not None or bool(own)
+        state = self._load(checkpoint) if checkpoint else {}
+        self.update = state.get("update", 0)
+        self._reports.evaluator.next_episode = state.get("eval_episode", 0)
+        self._round_end = state.get("round_end", 0)
+        self._guard.count = state.get("nonfinite", 0)
+        try:
+            own = self._collection.resume(state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _foreign(checkpoint, error) from error
+        self._logger.resume(checkpoint.step if checkpoint else 0, state.get("wall_time", 0))
+        return checkpoint is not None or own
 
     def _load(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Puts the agent back, and returns what the checkpoint counted."""
+        """Puts the agent back, and returns the checkpoint's state."""
         try:
             self._agent.load_arrays(checkpoint.arrays)
-            counts = {key: checkpoint.state[key] for key in _COUNTS}
+            state = {**checkpoint.state, **{key: checkpoint.state[key] for key in _COUNTS}}
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f"checkpoint {checkpoint.path} is not one of this run's ({error}); move it away "
-                "to go on without it"
-            ) from error
-        done = checkpoint.state.get("done", {})
-        self._done = {name: done.get(name) for name in self._done}
-        self.last_return = checkpoint.state.get("last_return")
-        return counts
+            raise _foreign(checkpoint, error) from error
+        done = state.get("done", {})
+        self._reports.done = {name: done.get(name) for name in self._reports.done}
+        self._reports.last_return = state.get("last_return")
+        return state
 
     def run(self) -> None:
         """Trains to the end.
 
         Raises:
             StopRequested: After a signal; the checkpoint is written by then.
+            EnvError: An environment failed too often; likewise.
+            DiskFullError: There was no room; the last checkpoint stands.
+            NonFiniteError: Too many updates were not finite; likewise.
         """
+        self._warn_of_room()
         try:
             self._prefill()
+            if self.step < min(self._round_end, self._steps):
+                self._collect()  # a stop cut the round short
             self._make_updates()
             while self.step < self._steps:
                 self._report()
                 self._collect()
                 self._make_updates()
             self._report(final=True)
-        except StopRequested:
+        except (StopRequested, EnvError):
             self._save()
             raise
-        self._save()
+        except NonFiniteError as error:
+            last = self._checkpoints.newest() or "none was written yet"
+            raise NonFiniteError(f"{error}; the last good checkpoint stays: {last}") from None
+        self._patience.keep_trying(self._save)
+
+    def _warn_of_room(self) -> None:
+        records = max(0, self._steps - self.step) / self._pool.action_repeat
+        needed = int(records * self._replay.record_bytes)
+        warning = room_warning(
+            self._replay.directory, needed, f"the episodes of {self._steps - self.step:,} steps"
+        )
+        if warning:
+            self._logger.message(warning)
 
     def _prefill(self) -> None:
-        policy = self._interrupt.guard(random_policy(self._pool.act_space, self._seed))
+        policy = self._interrupt.guard(self._collection.random_policy())
         start, before = time.monotonic(), self.step
         while self.step < self._schedule.prefill or not len(self._replay):
             missing = max(self._schedule.prefill - self.step, 1)
-            self._collector.collect(policy, min(self._agent_steps(missing), 100))
+            self._collection.collect(policy, min(self._agent_steps(missing), 100))
         self._time_frames(before, start)
 
     def _collect(self) -> None:
         policy = self._interrupt.guard(self._policy("train"))
-        steps = min(self._schedule.every, self._steps - self.step)
+        if self.step >= self._round_end:
+            self._round_end = self.step + self._schedule.every
         start, before = time.monotonic(), self.step
-        self._collector.collect(policy, self._agent_steps(steps))
+        steps = min(self._round_end, self._steps) - self.step
+        self._collection.collect(policy, self._agent_steps(steps))
         self._time_frames(before, start)
 
     def _time_frames(self, before: int, start: float) -> None:
@@ -185,9 +202,11 @@ class Trainer:
         with closing(self._replay.batches(self.update, count, **self._batch)) as batches:
             for made, batch in enumerate(batches):
                 self._interrupt.check()
-                metrics = self._agent.train_step(batch, self.update)
+                made_of = self._agent.train_step(batch, self.update)
+                metrics = {key: float(value) for key, value in made_of.items()}
                 self.update += 1
-                self._logger.scalars({f"model/{k}": float(v) for k, v in metrics.items()})
+                self._logger.scalars({f"model/{key}": value for key, value in metrics.items()})
+                self._guard.check(self.update - 1, batch, metrics)
                 if made == 0:
                     start = time.monotonic()
                 elif made == _TIMED_UPDATES:
@@ -200,55 +219,34 @@ class Trainer:
             self._logger.message(self._forecast(seconds_per_update, self._frames_per_second))
             self._forecast = None
 
-    # --------------------------------------------------------------- reports
-
     def _report(self, final: bool = False) -> None:
-        """One line of metrics at most, in which an evaluation's results stand with the rest."""
-        if self._due("evaluate") or (final and self._done["evaluate"] != self.step):
-            self._run_evaluation()
-            self._write()
-        elif self._due("log") or (final and self._done["log"] != self.step):
-            self._write()
-        if self._due("save") and not final:
-            self._save()
-
-    def _due(self, what: str) -> bool:
-        return is_due(getattr(self._intervals, what), self.step, self._done[what])
-
-    def _run_evaluation(self) -> None:
-        start = time.monotonic()
-        evaluation = self._evaluator.run(self._interrupt.guard(self._policy("eval")))
-        self.last_return = evaluation.scalars()["eval/return"]
-        self._logger.scalars(evaluation.scalars())
-        self._logger.scalars({"eval/seconds": time.monotonic() - start})
-        film_evaluation(self._logger, evaluation.filmed, self.step)
-        if self._due("film"):
-            film_open_loop(self._logger, self._agent, evaluation.kept, self.step)
-            self._done["film"] = self.step
-        self._done["evaluate"] = self.step
-
-    def _write(self) -> None:
-        self._logger.write(
-            self.step, agent_steps=self.agent_steps, updates=self.update, episodes=len(self._replay)
-        )
-        self._done["log"] = self.step
+        counters = {
+            "agent_steps": self.agent_steps, "updates": self.update, "episodes": len(self._replay),
+            "dropped_episodes": self._collection.dropped, "nonfinite_updates": self._guard.count,
+        }  # fmt: skip
+        policy = self._interrupt.guard(self._policy("eval"))
+        self._reports.report(self.step, policy, counters, final)
+        if self._reports.due("save", self.step) and not final:
+            self._patience.keep_trying(self._save)
 
     def _save(self) -> None:
-        self._done["save"] = self.step
+        done = {**self._reports.done, "save": self.step}
         state = {
-            "agent_steps": self.agent_steps,
+            **self._collection.state(),
             "update": self.update,
-            "next_episode": self._collector.next_episode,
-            "eval_episode": self._evaluator.next_episode,
+            "eval_episode": self._reports.evaluator.next_episode,
             "wall_time": self._logger.wall_time,
-            "done": self._done,
+            "nonfinite": self._guard.count,
+            "round_end": self._round_end,
+            "done": done,
             "last_return": self.last_return,
         }
         self._checkpoints.save(self.step, self._agent.state_arrays(), state)
+        self._reports.done = done
 
     # --------------------------------------------------------------- helpers
 
-    def _policy(self, mode: str):
+    def _policy(self, mode: str) -> Policy:
         def policy(records, state):
             self._agent.progress(self.step, self.update)
             return self._agent.policy(records, state, mode)
@@ -258,22 +256,9 @@ class Trainer:
     def _agent_steps(self, steps: int) -> int:
         return -(-steps // self._pool.action_repeat)
 
-    def _take_in(self, episode: Episode, number: int) -> None:
-        self._replay.add(episode, f"{self._prefix}{number:08d}")
-        length = (len(episode["reward"]) - 1) * self._pool.action_repeat
-        self._logger.scalars(
-            {"train/return": float(episode["reward"].sum()), "train/length": length}
-        )
 
-    @property
-    def _prefix(self) -> str:
-        return f"s{self._seed}e"
-
-    def _own_episodes(self) -> dict[int, int]:
-        """Records of the episodes that this run collected, by number."""
-        own = {}
-        for uid, length in self._replay.lengths().items():
-            number = uid.removeprefix(self._prefix)
-            if number != uid and number.isdigit():
-                own[int(number)] = length
-        return own
+def _foreign(checkpoint: Checkpoint | None, error: Exception) -> UserError:
+    return UserError(
+        f"checkpoint {checkpoint and checkpoint.path} is not one of this run's ({error}); move it "
+        "away to go on without it"
+    )

@@ -62,7 +62,7 @@ def test_batch_has_the_promised_keys_shapes_and_dtypes(tmp_path: Path) -> None:
         "is_last": ((5, 10), "bool"),
         "is_terminal": ((5, 10), "bool"),
     }
-    assert (len(replay), replay.records, replay.agent_steps, replay.damaged) == (2, 38, 36, 0)
+    assert (len(replay), replay.records, replay.damaged) == (2, 38, 0)
 
 
 def test_episodes_are_drawn_uniformly_then_their_starts(tmp_path: Path) -> None:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from dreamer.envs import rendering, suite_of, wire
+from dreamer.envs import rendering, suite_of
 from dreamer.envs.interpreter import find_python, import_paths
+from dreamer.envs.process import CLOSE_TIMEOUT, WorkerProcess
 from dreamer.envs.spec import Record, Space
-from dreamer.errors import UserError
+from dreamer.errors import EnvError, UserError
+
+__all__ = ["EnvError", "EnvPool", "EnvRestartWarning"]
 
 #: Starting takes longer than a step: imports from a cold disk, several workers at once.
 START_TIMEOUT = 180.0
-#: Seconds a worker has to close its environment before it is killed.
-CLOSE_TIMEOUT = 5.0
-LOG_TAIL = 4000  # bytes of a worker's output that an error shows
-LOG_LIMIT = 1 << 20  # bytes of a worker's output that are kept at most between two resets
+#: Seconds before a failed worker is started anew: doubled with every failure in a row.
+BACK_OFF, LONGEST_BACK_OFF = 0.1, 5.0
 #: One thread a worker for arithmetic, where the user has not said otherwise: workers are the
 #: parallelism.
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -31,34 +30,30 @@ THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS
 WORKER_VARIABLE = "DREAMER_ENV_WORKER"
 
 
-class EnvError(RuntimeError):
-    """An environment's process failed.
-
-    Attributes:
-        index: of the worker.
-        what: "raised", "contract" (wrong shape, dtype, keys, or not finite), "died", "timed out".
-        traceback: the worker's own, or the end of what it printed.
-    """
-
-    def __init__(self, index: int, what: str, message: str, traceback: str = ""):
-        self.index, self.what, self.message, self.traceback = index, what, message, traceback
-        text = f"environment {index} {what}: {message}"
-        super().__init__(f"{text}\n{traceback.rstrip()}" if traceback.strip() else text)
+class EnvRestartWarning(UserWarning):
+    """A worker failed and is replaced; the message says which, how and how often by now."""
 
 
 class EnvPool:
     """`amount` environments of one task, each in a process of its own.
 
+    `reset` and `step` take an environment's failure for the end: they close the pool and raise.
+    `try_reset` and `try_step` hand it out in the place of that worker's record; the worker is
+    replaced, after a pause, when it is reset next.
+
     Args:
         task: as `make_env` takes it; relative paths and modules are found as in this process.
         amount: of workers.
         timeout: seconds a worker may take for one reply.
+        restarts: failures without a completed episode between them that `try_reset` and `try_step`
+            bear; the next one closes the pool and is raised. Those of one call count as one.
         python: the interpreter that runs the workers, "" for this process's own. Another one needs
             NumPy (and Pillow, for images) besides what the environment needs, and not TensorFlow.
         **settings: as `make_env` takes them.
 
     Attributes:
         obs_space, act_space, action_repeat, info: as of one environment.
+        failures: of workers so far.
 
     Raises:
         UserError: what `make_env` raised as one in a worker, no OpenGL renders here, or `python`
@@ -71,6 +66,7 @@ class EnvPool:
         task: str,
         amount: int = 1,
         timeout: float = 60.0,
+        restarts: int = 0,
         python: str = "",
         **settings: Any,
     ):
@@ -84,16 +80,21 @@ class EnvPool:
             )
         self.amount = amount
         self.timeout = timeout
-        self._workers: list[_Worker] = []
+        self.failures = 0
+        self._restarts, self._in_a_row = restarts, 0
+        self._failed: set[int] = set()
+        self._make = {"kind": "make", "task": task, "settings": settings}
+        self._workers: list[WorkerProcess] = []
         program = find_python(python)
         variables = _variables(suite_of(task), settings, amount)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
         paths = import_paths(self._folder.name if self._folder else None)
         variables["PYTHONPATH"] = os.pathsep.join(paths)
+        self._start = lambda index: WorkerProcess(index, program, variables)
         try:
-            self._workers = [_Worker(index, program, variables) for index in range(amount)]
+            self._workers = [self._start(index) for index in range(amount)]
             for worker in self._workers:
-                worker.send({"kind": "make", "task": task, "settings": settings})
+                worker.send(self._make)
             replies = [worker.receive(max(timeout, START_TIMEOUT))[0] for worker in self._workers]
         except BaseException:
             self.close()
@@ -109,39 +110,126 @@ class EnvPool:
         self, seeds: Sequence[int | None], indices: Sequence[int] | None = None
     ) -> list[Record]:
         """Starts an episode in each of `indices` (default: all); returns the first records."""
-        workers = self._select(indices, len(seeds), "seeds")
-        requests = [{"kind": "reset", "seed": None if seed is None else int(seed)}
-                    for seed in seeds]  # fmt: skip
-        return self._exchange(workers, requests, [{} for _ in workers])
+        return self._all(self._reset(seeds, indices))
 
     def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> list[Record]:
         """Steps each of `indices` (default: all) with its row of `actions` [n, A] float32."""
-        workers = self._select(indices, len(actions), "actions")
-        arrays = [{"action": np.asarray(action, np.float32)} for action in actions]
-        return self._exchange(workers, [{"kind": "step"}] * len(workers), arrays)
+        return self._all(self._step(actions, indices))
 
-    def _select(self, indices: Sequence[int] | None, given: int, name: str) -> list[_Worker]:
+    def try_reset(
+        self, seeds: Sequence[int | None], indices: Sequence[int] | None = None
+    ) -> list[Record | EnvError]:
+        """Like `reset`, with an error for each worker that failed.
+
+        Raises:
+            EnvError: a worker failed once more than `restarts` allows; the pool is closed.
+        """
+        return self._bear(self._reset(seeds, indices))
+
+    def try_step(
+        self, actions: np.ndarray, indices: Sequence[int] | None = None
+    ) -> list[Record | EnvError]:
+        """Like `step`, with an error for each worker that failed. Raises as `try_reset`."""
+        return self._bear(self._step(actions, indices))
+
+    def _reset(
+        self, seeds: Sequence[int | None], indices: Sequence[int] | None
+    ) -> list[Record | EnvError]:
+        chosen = self._select(indices, len(seeds), "seeds")
+        requests = [{"kind": "reset", "seed": None if seed is None else int(seed)}
+                    for seed in seeds]  # fmt: skip
+        return self._exchange(chosen, requests, [{} for _ in chosen])
+
+    def _step(
+        self, actions: np.ndarray, indices: Sequence[int] | None
+    ) -> list[Record | EnvError]:
+        chosen = self._select(indices, len(actions), "actions")
+        arrays = [{"action": np.asarray(action, np.float32)} for action in actions]
+        return self._exchange(chosen, [{"kind": "step"}] * len(chosen), arrays)
+
+    def _select(self, indices: Sequence[int] | None, given: int, name: str) -> list[int]:
         if not self._workers:
             raise RuntimeError("the pool is closed")
-        workers = self._workers if indices is None else [self._workers[i] for i in indices]
-        if given != len(workers):
-            raise ValueError(f"{name}: expected {len(workers)} rows, got {given}")
-        return workers
+        chosen = list(range(self.amount) if indices is None else indices)
+        if given != len(chosen):
+            raise ValueError(f"{name}: expected {len(chosen)} rows, got {given}")
+        return chosen
 
     def _exchange(
         self,
-        workers: list[_Worker],
+        chosen: list[int],
         requests: list[dict[str, Any]],
         arrays: list[dict[str, np.ndarray]],
-    ) -> list[Record]:
+    ) -> list[Record | EnvError]:
+        """What each chosen worker answers, or how it failed; a failed one is ended at once."""
         try:
-            for worker, request, values in zip(workers, requests, arrays, strict=True):
-                worker.send(request, values)
-            return [worker.receive(self.timeout)[1] for worker in workers]
+            unsent = [
+                self._attempt(index, self._ask, request, values)
+                for index, request, values in zip(chosen, requests, arrays, strict=True)
+            ]
+            return [
+                error or self._attempt(index, self._answer)
+                for index, error in zip(chosen, unsent, strict=True)
+            ]
         except BaseException:
             # Replies that are still on their way would be taken for those of the next request.
             self.close()
             raise
+
+    def _attempt(self, index: int, act: Callable[..., Any], *values: Any) -> Any:
+        try:
+            return act(index, *values)
+        except EnvError as error:
+            self._workers[index].kill()
+            self._failed.add(index)
+            return error
+
+    def _ask(self, index: int, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        if index in self._failed:
+            self._replace(index)
+        self._workers[index].send(request, arrays)
+
+    def _answer(self, index: int) -> Record:
+        return self._workers[index].receive(self.timeout)[1]
+
+    def _replace(self, index: int) -> None:
+        """Starts the worker of that index anew."""
+        self._workers[index].close(0.0)
+        time.sleep(min(BACK_OFF * 2 ** max(self._in_a_row - 1, 0), LONGEST_BACK_OFF))
+        self._workers[index] = self._start(index)
+        self._workers[index].send(self._make)
+        self._workers[index].receive(max(self.timeout, START_TIMEOUT))
+        self._failed.remove(index)
+
+    def _all(self, outcomes: list[Record | EnvError]) -> list[Record]:
+        """The records, if there is no error among them."""
+        records = [outcome for outcome in outcomes if not isinstance(outcome, EnvError)]
+        if len(records) < len(outcomes):
+            self.close()
+            raise next(outcome for outcome in outcomes if isinstance(outcome, EnvError))
+        return records
+
+    def _bear(self, outcomes: list[Record | EnvError]) -> list[Record | EnvError]:
+        """Counts failures; raises where there are too many in a row."""
+        errors = [outcome for outcome in outcomes if isinstance(outcome, EnvError)]
+        self.failures += len(errors)
+        if errors:
+            self._in_a_row += 1
+        if self._in_a_row > self._restarts:
+            self.close()
+            error = errors[0]
+            message = f"{error.message} ({self._in_a_row} failures without an episode completed)"
+            raise EnvError(error.index, error.what, message, error.traceback)
+        for error in errors:
+            warnings.warn(
+                f"environment {error.index} {error.what}: {error.message.splitlines()[0]}; its "
+                f"episode is dropped and it is started again (failure {self.failures}, "
+                f"{self._in_a_row} in a row)",
+                EnvRestartWarning, stacklevel=3,
+            )  # fmt: skip
+        if any(o["is_last"] for o in outcomes if not isinstance(o, EnvError)):
+            self._in_a_row = 0
+        return outcomes
 
     def close(self) -> None:
         """Ends the workers; may be called twice."""
@@ -185,73 +273,3 @@ def _drawing_threads(amount: int) -> int:
     """
     share = len(os.sched_getaffinity(0)) // amount
     return min(share, 4) if share > 1 else 0
-
-
-class _Worker:
-    """One process, the socket to it and what it prints."""
-
-    def __init__(self, index: int, program: str, variables: dict[str, str]):
-        self._index = index
-        self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # closed in close()
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [program, "-P", "-m", "dreamer.envs.worker", str(theirs.fileno())],
-                env=variables, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C in the terminal is not for the workers
-            )  # fmt: skip
-
-    def send(self, header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
-        if header["kind"] == "reset" and os.fstat(self._log.fileno()).st_size > LOG_LIMIT:
-            self._log.truncate(0)
-        try:
-            wire.send(self._socket, header, arrays)
-        except wire.DisconnectedError:
-            raise self._death() from None
-
-    def receive(self, timeout: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        try:
-            header, arrays = wire.receive(self._socket, timeout)
-        except wire.DisconnectedError:
-            raise self._death() from None
-        except TimeoutError:
-            self._process.kill()
-            message = f"no reply within {timeout:g} s"
-            raise EnvError(self._index, "timed out", message, self._tail()) from None
-        if header["kind"] != "error":
-            return header, arrays
-        if header["what"] == "user":
-            raise UserError(header["message"])
-        raise EnvError(self._index, header["what"], header["message"], header["traceback"])
-
-    def _death(self) -> EnvError:
-        try:
-            code = self._process.wait(CLOSE_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        how = f"exit status {code}"
-        if code < 0:
-            how = f"killed by {signal.Signals(-code).name}"
-        return EnvError(self._index, "died", how, self._tail())
-
-    def _tail(self) -> str:
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - LOG_TAIL))
-        return self._log.read().decode(errors="replace")
-
-    def ask_to_close(self) -> None:
-        try:
-            wire.send(self._socket, {"kind": "close"})
-        except OSError:
-            self._process.kill()  # it is gone or going; waited for in close()
-
-    def close(self, timeout: float) -> None:
-        self._socket.close()
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()

@@ -33,7 +33,7 @@ def main() -> None:
     try:
         _serve(sock)
     except (wire.DisconnectedError, KeyboardInterrupt):
-        pass
+        _end(0)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -44,7 +44,14 @@ def _end_with_parent(parent: int) -> None:
     """Ends this process when its parent dies, even while a simulator hangs."""
     while os.getppid() == parent:
         time.sleep(1.0)
-    os._exit(1)
+    _end(1)
+
+
+def _end(status: int) -> None:
+    """Ends this process and, as leader of its group, whatever the environment has started."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(status)
 
 
 def _serve(sock: socket.socket) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,7 @@ class Optimizer(tf.Module):
     """Steps one group of variables: the world model's, the actor's or the value network's.
 
     Differs from the releases in one point: an update whose gradient is not finite leaves weights
-    and slots as they were and is counted.
+    and slots as they were and is counted (see also `apply_together`).
 
     Args:
         variables: What it updates; the slots are made at once, so that a checkpoint can fill them.
@@ -59,16 +59,27 @@ class Optimizer(tf.Module):
         """The loss to differentiate, [] -> []."""
         return loss * self.scale
 
-    def apply(self, scaled_gradients: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+    def is_finite(self, scaled_gradients: list[tf.Tensor]) -> tf.Tensor:
+        """Whether the global norms of ``apply``'s gradients are finite, bool []."""
+        gradients = self._unscaled(scaled_gradients)
+        groups = [apart for apart in (False, True) if apart in self._apart]
+        norms = [self._clipped(gradients, apart)[0] for apart in groups]
+        return tf.reduce_all([tf.math.is_finite(norm) for norm in norms])
+
+    def apply(
+        self, scaled_gradients: list[tf.Tensor], allowed: tf.Tensor | bool = True
+    ) -> dict[str, tf.Tensor]:
         """Steps the variables.
 
         Args:
             scaled_gradients: Gradients of ``scaled(loss)``, one a variable.
+            allowed: Whether the step may be made, bool []; else only the loss scale may change,
+                which halves where these gradients have overflowed.
         Returns:
             grad_norm, the global norm before clipping, without the variables apart, and
-            grad_finite, 1 where the step was made.
+            grad_finite, 1 where that and theirs are finite.
         """
-        gradients = [tf.cast(g, tf.float32) / self.scale for g in scaled_gradients]
+        gradients = self._unscaled(scaled_gradients)
         norm, clipped = self._clipped(gradients, apart=False)
         finite = tf.math.is_finite(norm)
         if any(self._apart):
@@ -80,9 +91,10 @@ class Optimizer(tf.Module):
             self._adam.apply(clipped, self._targets)
             return tf.constant(True)
 
-        tf.cond(finite, step, lambda: tf.constant(False))
+        made = tf.logical_and(finite, allowed)
+        tf.cond(made, step, lambda: tf.constant(False))
         if self._scale_loss:
-            self._adapt_scale(finite)
+            self._adapt_scale(finite, made)
         return {"grad_norm": norm, "grad_finite": tf.cast(finite, tf.float32)}
 
     def _clipped(
@@ -94,9 +106,45 @@ class Optimizer(tf.Module):
         clipped, _ = tf.clip_by_global_norm(group, self._clip, use_norm=norm)
         return norm, clipped
 
-    def _adapt_scale(self, finite: tf.Tensor) -> None:
-        good = tf.where(finite, self.good_updates + 1, 0)
+    def _unscaled(self, scaled_gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        return [tf.cast(g, tf.float32) / self.scale for g in scaled_gradients]
+
+    def _adapt_scale(self, finite: tf.Tensor, made: tf.Tensor) -> None:
+        good = tf.where(finite, self.good_updates + tf.cast(made, tf.int32), 0)
         grow = good >= GROWTH_INTERVAL
         factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
         self.scale.assign(tf.clip_by_value(self.scale * factor, 1.0, 2.0**24))
         self.good_updates.assign(tf.where(grow, 0, good))
+
+
+def apply_together(
+    optimizers: Mapping[str, Optimizer],
+    scaled_gradients: Mapping[str, list[tf.Tensor]],
+    losses: Mapping[str, tf.Tensor],
+) -> dict[str, tf.Tensor]:
+    """Steps all parts, or none where any loss or gradient is not finite.
+
+    The releases step each part by itself; but parts learn from each other, so one that has seen
+    not-a-number has nothing to teach the others.
+
+    Args:
+        optimizers: One a part.
+        scaled_gradients: Of each part's scaled loss, one a variable.
+        losses: Unscaled, each [].
+    Returns:
+        For each part ``<part>_grad_norm`` and ``<part>_grad_finite``, and skipped: 1 where no part
+        was stepped; nonfinite: 1 where that is more than an overflow that a smaller loss scale
+        will mend.
+    """
+    sound_losses = tf.reduce_all([tf.math.is_finite(loss) for loss in losses.values()])
+    finite = {name: o.is_finite(scaled_gradients[name]) for name, o in optimizers.items()}
+    sound = tf.logical_and(sound_losses, tf.reduce_all(list(finite.values())))
+    mendable = tf.reduce_all([finite[name] | (o.scale > 1.0) for name, o in optimizers.items()])
+    metrics = {
+        "skipped": tf.cast(~sound, tf.float32),
+        "nonfinite": tf.cast(~(sound_losses & mendable), tf.float32),
+    }
+    for name, optimizer in optimizers.items():
+        report = optimizer.apply(scaled_gradients[name], sound)
+        metrics |= {f"{name}_{key}": value for key, value in report.items()}
+    return metrics

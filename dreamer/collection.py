@@ -1,0 +1,156 @@
+"""A run's own episodes: collected, numbered, stored, and found again when the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dreamer import resume
+from dreamer.collect import Collector, Episode, Policy, random_policy
+from dreamer.envs.pool import EnvPool
+from dreamer.episodes import episode_uid
+from dreamer.logger import Logger
+from dreamer.replay import Replay
+from dreamer.storage import Patience
+
+_NOT_EXACT = "warning: not bit for bit what it would have been: "
+
+
+class Collection:
+    """Collects complete episodes into the replay, under the ids <prefix><number>.
+
+    Args:
+        pool: The environments.
+        replay: Takes the episodes.
+        logger: Takes their returns and lengths, and messages.
+        patience: Waits where the disk is full.
+        seed: The run's.
+        prefix: Of the ids.
+        exact: Whether `resume` goes on bit for bit.
+    """
+
+    def __init__(
+        self,
+        pool: EnvPool,
+        replay: Replay,
+        logger: Logger,
+        patience: Patience,
+        *,
+        seed: int,
+        prefix: str,
+        exact: bool,
+    ) -> None:
+        self._pool, self._replay, self._logger = pool, replay, logger
+        self._patience, self._seed, self._prefix = patience, seed, prefix
+        self._exact = exact
+        self._begin(0, 0, 0)
+
+    def _begin(self, agent_steps: int, dropped: int, first: int) -> None:
+        """Begins with what earlier processes of the run have done."""
+        self._agent_steps_before, self._dropped_before = agent_steps, dropped
+        self._collector = Collector(self._pool, self._take_in, self._seed, first)
+
+    @property
+    def agent_steps(self) -> int:
+        """Actions carried out by the run's environments."""
+        return self._agent_steps_before + self._collector.agent_steps
+
+    @property
+    def dropped(self) -> int:
+        """Episodes that began and are neither stored nor under way."""
+        return self._dropped_before + self._collector.dropped
+
+    def collect(self, policy: Policy, agent_steps: int) -> None:
+        """Takes at least that many agent steps; see `Collector.collect`."""
+        self._collector.collect(policy, agent_steps)
+
+    def random_policy(self) -> Policy:
+        """Uniform actions, those of a call being a function of how many calls were before."""
+        calls = self.agent_steps // self._pool.amount
+        return random_policy(self._pool.act_space, self._seed, calls)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        self._collector.hand_over()  # an episode for which there was no room, if there is now
+        return {
+            "agent_steps": self.agent_steps,
+            "next_episode": self._collector.next_episode,
+            "dropped": self.dropped,
+            "members": self._replay.members,
+            "collector": resume.collector_state(self._collector, self._exact),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> bool:
+        """Goes on from what `state` gave, or {} where no checkpoint holds it.
+
+        Episodes completed after the checkpoint are kept: their steps count as done. An exact run
+        draws no batch from them, collects them again and thereby writes the same files anew.
+
+        Returns:
+            Whether there are any episodes of this run.
+        Raises:
+            KeyError, TypeError, ValueError: it is not what `state` gives.
+        """
+        own = self._own_episodes()
+        if not (self._exact and self._resume_exactly(state, own)):
+            self._resume_keeping(state, own)
+        return bool(own)
+
+    def _resume_keeping(
+        self, state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]
+    ) -> None:
+        """Keeps every episode there is; those that were under way are dropped."""
+        if "members" in state:
+            steps = state["agent_steps"] + resume.steps_since(state, own)
+        else:  # no checkpoint, or one of an older version
+            steps = max(state.get("agent_steps", 0), sum(steps for _, steps in own.values()))
+        numbers = {number for number, _ in own.values()}
+        first = max(state.get("next_episode", 0), max(numbers, default=-1) + 1)
+        aside = {self._number(uid) for uid in self._replay.set_aside()} - {None}
+        self._begin(steps, first - len(numbers | aside), first)
+
+    def _resume_exactly(
+        self, state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]
+    ) -> bool:
+        """Restores what the state lists; False where that cannot be done."""
+        members = state.get("members", None if state else [*set(self._replay.members) - set(own)])
+        missing = {"the list of episodes"} if members is None else self._replay.restrict(members)
+        if missing:
+            self._logger.message(
+                f"{_NOT_EXACT}{min(missing)} is missing ({len(missing)} in all); the run goes on "
+                "with every episode there is"
+            )
+            return False
+        self._begin(
+            state.get("agent_steps", 0), state.get("dropped", 0), state.get("next_episode", 0)
+        )
+        if not state:
+            return True
+        for number in resume.restore_collector(self._collector, state["collector"]):
+            self._logger.message(
+                f"{_NOT_EXACT}episode {number} came out otherwise, so the environment is no "
+                "function of its seed and actions"
+            )
+        return True
+
+    def _take_in(self, episode: Episode, number: int) -> None:
+        uid = f"{self._prefix}{number:08d}"
+        self._patience.keep_trying(lambda: self._replay.add(episode, uid))
+        length = (len(episode["reward"]) - 1) * self._pool.action_repeat
+        self._logger.scalars(
+            {"train/return": float(episode["reward"].sum()), "train/length": length}
+        )
+
+    def _number(self, uid: str) -> int | None:
+        """The number of an episode that this run collected; None for others."""
+        number = uid.removeprefix(self._prefix)
+        return int(number) if number != uid and number.isdigit() else None
+
+    def _own_episodes(self) -> dict[str, tuple[int, int]]:
+        """Number and agent steps of the episodes that this run collected, by the file's name."""
+        own = {}
+        for path, length in self._replay.files():
+            number = self._number(episode_uid(path))
+            if number is not None:
+                own[path.name] = number, length - 1
+        return own

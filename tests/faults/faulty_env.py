@@ -1,0 +1,98 @@
+"""The counting environment with faults: which befall an episode, and when, follows from its seed.
+
+DREAMER_TEST_FAULTS is a probability of a fault at a step, or "always". DREAMER_TEST_KINDS says
+which kinds there are, of those in KINDS. DREAMER_TEST_CHILD makes the environment start a process
+of its own, as games do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import numpy as np
+from counting_env import CountingEnv, episode_length
+
+from dreamer.envs.spec import Record
+
+KINDS = ("raise", "exit", "kill", "nan", "infinite", "shape")
+
+
+def faulty_step(seed: int) -> int | None:
+    """The step of that episode at which a fault comes, if any does; 0 is the reset."""
+    faults = os.environ.get("DREAMER_TEST_FAULTS", "0")
+    if faults == "always":
+        return 2
+    rng = np.random.default_rng([seed, 1])
+    steps = np.flatnonzero(rng.random(episode_length(seed) + 1) < float(faults))
+    return int(steps[0]) if len(steps) else None
+
+
+class FaultyEnv(CountingEnv):
+    """Raises, dies, hangs or returns nonsense at its `faulty_step`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if "DREAMER_TEST_CHILD" in os.environ:
+            self._child = subprocess.Popen(["sleep", "900"])
+            self.info = {"child": str(self._child.pid)}
+
+    def reset(self, seed: int | None = None) -> Record:
+        return self._perhaps(super().reset(seed))
+
+    def step(self, action: np.ndarray) -> Record:
+        return self._perhaps(super().step(action))
+
+    def _perhaps(self, record: Record) -> Record:
+        if faulty_step(self._seed) != self._step:
+            return record
+        kinds = os.environ.get("DREAMER_TEST_KINDS", ",".join(KINDS)).split(",")
+        return FAULTS[kinds[self._seed % len(kinds)]](record)
+
+
+def _raise(record: Record) -> Record:
+    raise ZeroDivisionError("physics went wrong")
+
+
+def _exit(record: Record) -> Record:
+    os._exit(3)
+
+
+def _kill(record: Record) -> Record:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return record
+
+
+def _hang(record: Record) -> Record:
+    time.sleep(900)
+    return record
+
+
+def _nan(record: Record) -> Record:
+    return {**record, "vector": np.full_like(record["vector"], np.nan)}
+
+
+def _infinite(record: Record) -> Record:
+    return {**record, "reward": np.asarray(np.inf, np.float32)}
+
+
+def _huge(record: Record) -> Record:
+    """Finite, but its square is not."""
+    return {**record, "reward": np.asarray(3e38, np.float32)}
+
+
+def _shape(record: Record) -> Record:
+    return {**record, "image": record["image"][:4]}
+
+
+FAULTS: dict[str, Callable[[Record], Record]] = {
+    "raise": _raise, "exit": _exit, "kill": _kill, "hang": _hang, "nan": _nan,
+    "infinite": _infinite, "huge": _huge, "shape": _shape,
+}  # fmt: skip
+
+
+def make() -> FaultyEnv:
+    return FaultyEnv()

@@ -1,0 +1,210 @@
+"""5. Environments that raise, die, hang or return nonsense cost their episode and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from counting_env import decode, episode_length
+from fault_runs import FAULTY, environ, episodes_of, newest, run_of, words_for
+from faulty_env import KINDS, faulty_step
+from whole_runs import ROOT, finish, metrics_of, start, wait_until
+
+from dreamer.collect import Collector, episode_seed
+from dreamer.envs.pool import EnvError, EnvPool, EnvRestartWarning
+from dreamer.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+
+
+def constant(records: Arrays, state: Any) -> tuple[np.ndarray, None]:
+    return np.full((len(records["reward"]), 2), 0.5, np.float32), None
+
+
+def check_episode(episode: Arrays, number: int, seed: int = 5) -> None:
+    """The episode is whole and all its records are its own."""
+    assert len(episode["reward"]) == episode_length(episode_seed(seed, number)) + 1
+    for step, image in enumerate(episode["image"]):
+        assert decode(image)[:2] == (episode_seed(seed, number), step)
+    assert all(np.isfinite(value).all() for value in episode.values())
+
+
+def hostile_steps(probability: float, agent_steps: int) -> Collector:
+    """Collects with two workers; checks every episode, and that the right ones were dropped."""
+    kept: dict[int, Arrays] = {}
+    with EnvPool(FAULTY, 2, 120.0, 16) as pool:
+        collector = Collector(pool, lambda episode, number: kept.update({number: episode}), 5)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            collector.collect(constant, agent_steps)
+        assert pool.failures == collector.dropped
+    said = [w for w in caught if issubclass(w.category, EnvRestartWarning)]
+    assert len(said) == collector.dropped
+    under_way = [episode.number for episode in collector.under_way() if episode]
+    begun = set(range(collector.next_episode)) - set(under_way)
+    assert set(kept) == {n for n in begun if faulty_step(episode_seed(5, n)) is None}
+    assert collector.dropped == len(begun) - len(kept)
+    for number, episode in kept.items():
+        check_episode(episode, number)
+    return collector
+
+
+@pytest.mark.parametrize(
+    ("probability", "agent_steps"),
+    [(0.03, 240), pytest.param(0.001, 60_000, marks=pytest.mark.faults)],
+)
+def test_a_crash_costs_only_its_episode(
+    monkeypatch: pytest.MonkeyPatch, figure: Callable[[str], None], probability: float,
+    agent_steps: int,
+):  # fmt: skip
+    monkeypatch.setenv("DREAMER_TEST_FAULTS", str(probability))
+    collector = hostile_steps(probability, agent_steps)
+    assert collector.dropped >= 3
+    figure(
+        f"crash probability {probability} a step, {agent_steps} steps, {len(KINDS)} kinds: "
+        f"{collector.dropped} episodes lost to {collector.dropped} crashes, "
+        f"{collector.episodes} whole"
+    )
+
+
+@pytest.mark.parametrize(
+    "fault", ["nan", *(pytest.param(k, marks=pytest.mark.faults) for k in KINDS if k != "nan")]
+)
+def test_one_that_always_fails_is_given_up_after_so_many_restarts(
+    monkeypatch: pytest.MonkeyPatch, fault: str
+):
+    monkeypatch.setenv("DREAMER_TEST_FAULTS", "always")
+    monkeypatch.setenv("DREAMER_TEST_KINDS", fault)
+    with EnvPool(FAULTY, 1, 120.0, 1) as pool:
+        collector = Collector(pool, lambda episode, number: None, 5)
+        given_up = pytest.raises(EnvError, match="2 failures without an episode completed")
+        with pytest.warns(EnvRestartWarning, match="failure 1, 1 in a row"), given_up as caught:
+            collector.collect(constant, 10)
+        assert pool.failures == 2 and collector.dropped == 1
+        assert len(caught.value.advice) > 20
+        with pytest.raises(RuntimeError, match="closed"):
+            pool.reset([0])
+
+
+def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DREAMER_TEST_FAULTS", "always")
+    monkeypatch.setenv("DREAMER_TEST_KINDS", "hang")
+    with EnvPool(FAULTY, 1, 10.0, 1) as pool:
+        pool.reset([0])
+        (record,) = pool.try_step(np.zeros((1, 2), np.float32))
+        with pytest.warns(EnvRestartWarning, match="timed out: no reply within 10 s"):
+            (outcome,) = pool.try_step(np.zeros((1, 2), np.float32))
+        assert not isinstance(record, EnvError) and isinstance(outcome, EnvError)
+        (record,) = pool.try_reset([3])
+        assert not isinstance(record, EnvError) and decode(record["image"])[:2] == (3, 0)
+
+
+def test_evaluations_have_their_number_of_episodes_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DREAMER_TEST_FAULTS", "0.05")
+    with EnvPool(FAULTY, 2, 120.0, 16) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        collector = Collector(pool, check_episode, 5)
+        summaries = collector.collect_episodes(constant, 8)
+    sound = [n for n in range(40) if faulty_step(episode_seed(5, n)) is None]
+    assert collector.dropped > 0
+    assert [summary.number for summary in summaries] == sound[:8]
+
+
+def test_the_run_ends_with_the_workers_traceback_and_what_to_check(
+    tmp_path: Path, figure: Callable[[str], None]
+):
+    words = words_for(tmp_path, FAULTY, **{"envs.restarts": 1})
+    variables = environ(DREAMER_TEST_FAULTS="always", DREAMER_TEST_KINDS="raise")
+    status, output, errors = finish(start("dreamer.run", *words, env=variables))
+    assert status == 70, errors
+    assert output.count("its episode is dropped and it is started again") == 2
+    assert "faulty_env.py" in errors and "ZeroDivisionError: physics went wrong" in errors
+    assert "check the place it names" in errors.splitlines()[-1]
+    # What had been done is saved all the same.
+    assert newest(run_of(tmp_path))[2]["dropped"] == 2
+    figure("an environment that always fails ends the run with its traceback, exit status 70")
+
+
+@pytest.mark.faults
+def test_a_run_with_crashing_environments_reaches_its_end(
+    tmp_path: Path, figure: Callable[[str], None]
+):
+    words = words_for(tmp_path, FAULTY, steps=4000)
+    process = start("dreamer.run", *words, env=environ(DREAMER_TEST_FAULTS="0.01"))
+    status, _, errors = finish(process)
+    assert status == 0, errors
+    run = run_of(tmp_path)
+    _, _, state = newest(run)
+    under_way = sum(e is not None for e in state["collector"]["under_way"])
+    assert len(episodes_of(run)) == state["next_episode"] - state["dropped"] - under_way
+    assert metrics_of(run)[-1]["dropped_episodes"] == state["dropped"] > 0
+    figure(f"a whole run at 0.01 a step: {state['dropped']} of {state['next_episode']} dropped")
+
+
+EXITS = """
+import os, signal, sys
+import numpy
+from dreamer.envs.pool import EnvPool
+pool = EnvPool(sys.argv[1], 2, 600.0, image=False, state=True, action_repeat=1)
+pool.reset([0, 0])
+workers = [worker._process.pid for worker in pool._workers]
+children = [int(line) for pid in workers
+            for line in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+print(*workers, *children, flush=True)
+zeros = numpy.zeros((2, 2), numpy.float32)
+if sys.argv[2] == "close":
+    pool.close()
+elif sys.argv[2] == "raise":
+    raise RuntimeError("a mistake")
+elif sys.argv[2] == "fail":
+    pool.step(zeros), pool.step(zeros)
+elif sys.argv[2] in ("SIGKILL", "SIGTERM", "SIGINT"):
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+elif sys.argv[2] == "stepping":
+    pool.step(zeros), print("hanging", flush=True), pool.step(zeros)
+"""
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
+@pytest.mark.parametrize(
+    "how", ["close", "raise", "fail", "SIGTERM", "SIGINT", "SIGKILL", "stepping"]
+)
+def test_no_process_is_left_after_any_exit(how: str, figure: Callable[[str], None]):
+    """Neither workers nor what their environments have started; also if a step hangs."""
+    faults = "always" if how in ("fail", "stepping") else "0"
+    kind = "hang" if how == "stepping" else "kill"
+    variables = environ(
+        DREAMER_TEST_CHILD="1", DREAMER_TEST_FAULTS=faults, DREAMER_TEST_KINDS=kind
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", EXITS, FAULTY, how], cwd=ROOT, env=variables,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 4
+        if how == "stepping":
+            assert parent.stdout.readline() == "hanging\n"
+            os.kill(parent.pid, signal.SIGKILL)
+    wait_until(lambda: all(map(is_gone, pids)))
+    figure(f"exit by {how}: no process left")
+
+
+def test_a_pool_that_cannot_be_made_is_the_users_to_mend_at_once():
+    with pytest.raises(UserError, match="no function"):
+        EnvPool(f"{FAULTY}r", 1, 120.0, 16)
