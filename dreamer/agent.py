@@ -218,6 +218,15 @@ class Agent:
         tensors = {k: tf.convert_to_tensor(batch[k]) for k in self._batch_keys()}
         return self._update(tensors, tf.constant(update, tf.int32), self.exploring)
 
+    def trace(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Builds what `train_step` runs for batches of this shape, and updates nothing.
+
+        It takes up to a minute at full size, and may be broken off.
+        """
+        self._check(batch)
+        tensors = {k: tf.convert_to_tensor(batch[k]) for k in self._batch_keys()}
+        self._update.get_concrete_function(tensors, tf.constant(0, tf.int32))
+
     def _batch_keys(self) -> list[str]:
         keys = {**self.world_model.inputs, **self.world_model.targets}
         return [*keys, "action", "reward", "cont", "is_first"]

@@ -36,6 +36,7 @@ COMMAND_LINE = CommandLine(
         Option("json", "", "Where to write the results as JSON."),
         Option("seed", -1, "Seed of the episodes' starts; -1: the run's.", low=-1),
         Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
+        Option("task", "", "The run's task, where that is code of your own that you trust."),
     ),
     takes_config=False,
 )
@@ -85,6 +86,7 @@ def main(argv: Sequence[str]) -> int:
         filmed=filmed,
         seed=None if options["seed"] < 0 else options["seed"],
         checkpoint=options["checkpoint"] or None,
+        task=options["task"],
     )
     print(as_text(result))
     if report:
@@ -101,6 +103,7 @@ def evaluate(
     filmed: int = 0,
     seed: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    task: str = "",
 ) -> Result:
     """Runs episodes with the agent of a run, which may be training meanwhile.
 
@@ -110,6 +113,8 @@ def evaluate(
         filmed: How many of them to keep for a film; the task must have images then.
         seed: Of the episodes; None for the run's.
         checkpoint: Its folder; None for the newest sound one.
+        task: The run's task again, where its environment is code that the run's config names:
+            the run may come from a stranger.
     Raises:
         UserError: No run or no sound checkpoint there, or no images to film.
     """
@@ -117,6 +122,7 @@ def evaluate(
     from dreamer.rundir import RunDir
 
     rundir, config = RunDir.load(run)
+    check_trust(config.task, task)
     chosen = load_checkpoint(rundir, checkpoint)
     seed = config.seed if seed is None else seed
     with make_pool(config, config.eval.amount, training=False) as pool:
@@ -126,6 +132,18 @@ def evaluate(
             )
         evaluation = run_episodes(config, pool, chosen, episodes, filmed, seed)
     return Result(rundir.path, chosen.path, config.task, chosen.step, seed, evaluation)
+
+
+def check_trust(task: str, named: str) -> None:
+    """Refuses to import what a run's config names unless the user has named it as well."""
+    from dreamer.envs import suite_of
+
+    if ":" in task and task != named:
+        kind = "module" if suite_of(task) == "gym" else "file or module"
+        raise UserError(
+            f"the run's task {task!r} runs code of its own, from a {kind} that its config.yaml "
+            f"names; if you trust that, say so: --task {task}"
+        )
 
 
 def load_checkpoint(rundir: RunDir, path: str | os.PathLike[str] | None) -> Checkpoint:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 from dreamer.collect import Policy, Records
+
+SLOW = 10.0  # seconds after which a signal breaks off the wait for an environment
 
 
 class StopRequested(Exception):  # noqa: N818  (a request, not an error)
@@ -28,6 +32,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self._number: int | None = None
+        self._at_once = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupt:
@@ -50,6 +55,24 @@ class Interrupt:
         if self._number is not None:
             raise StopRequested(self._number)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within this block a signal raises StopRequested wherever the code stands.
+
+        For what takes long and may be broken off anywhere.
+        """
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def while_waiting(self, seconds: float) -> None:
+        """Raises StopRequested if a signal has come and this wait has lasted for long."""
+        if seconds >= SLOW:
+            self.check()
+
     def guard(self, policy: Policy) -> Policy:
         """The same policy, which checks before it acts."""
 
@@ -62,6 +85,8 @@ class Interrupt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._number = number
         self._restore()
+        if self._at_once:
+            self.check()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

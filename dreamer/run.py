@@ -88,6 +88,7 @@ def train(config: Config) -> Result:
         for note in rundir.notes:
             logger.message(note)
         interrupt = stack.enter_context(Interrupt())
+        pool.on_wait = eval_pool.on_wait = interrupt.while_waiting
         agent = make_agent(config, pool.obs_space, pool.act_space)
         describe(logger, config, agent, pool)
         trainer = make_trainer(config, rundir, agent, pool, eval_pool, logger, interrupt)

@@ -84,6 +84,7 @@ class Trainer:
             pool, replay, self._logger, patience, seed=seed, prefix=prefix, exact=exact
         )
         self._frames_per_second = 0.0
+        self._traced = False
 
     @property
     def agent_steps(self) -> int:
@@ -202,6 +203,7 @@ class Trainer:
         with closing(self._replay.batches(self.update, count, **self._batch)) as batches:
             for made, batch in enumerate(batches):
                 self._interrupt.check()
+                self._trace(batch)
                 made_of = self._agent.train_step(batch, self.update)
                 metrics = {key: float(value) for key, value in made_of.items()}
                 self.update += 1
@@ -213,6 +215,13 @@ class Trainer:
                     self._say_cost((time.monotonic() - start) / made)
         if count > 1:
             self._logger.scalars({"fps/train": (count - 1) / (time.monotonic() - start)})
+
+    def _trace(self, batch: dict[str, Any]) -> None:
+        """Before the first update: what takes long at full size, a signal may break off."""
+        if not self._traced:
+            with self._interrupt.at_once():
+                self._agent.trace(batch)
+            self._traced = True
 
     def _say_cost(self, seconds_per_update: float) -> None:
         if self._forecast and self._frames_per_second:

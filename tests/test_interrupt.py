@@ -85,3 +85,28 @@ def test_a_hang_up_that_is_ignored_stays_ignored():
     with Interrupt() as interrupt:
         os.kill(os.getpid(), signal.SIGHUP)
         interrupt.check()
+
+
+def test_what_may_be_broken_off_is():
+    reached = []
+    stopped = pytest.raises(StopRequested, match="SIGTERM")
+    with Interrupt() as interrupt, stopped, interrupt.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("the end")
+    assert not reached
+    with Interrupt() as interrupt:
+        with interrupt.at_once():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)  # only noted again
+        with pytest.raises(StopRequested), interrupt.at_once():
+            reached.append("the beginning")
+    assert not reached
+
+
+def test_a_long_wait_is_broken_off_but_a_short_one_is_not():
+    with Interrupt() as interrupt:
+        interrupt.while_waiting(100.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        interrupt.while_waiting(1.0)
+        with pytest.raises(StopRequested):
+            interrupt.while_waiting(10.0)

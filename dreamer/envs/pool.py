@@ -54,6 +54,8 @@ class EnvPool:
     Attributes:
         obs_space, act_space, action_repeat, info: as of one environment.
         failures: of workers so far.
+        on_wait: called every second of waiting for a worker, with the seconds so far; what it
+            raises closes the pool.
 
     Raises:
         UserError: what `make_env` raised as one in a worker, no OpenGL renders here, or `python`
@@ -81,6 +83,7 @@ class EnvPool:
         self.amount = amount
         self.timeout = timeout
         self.failures = 0
+        self.on_wait: Callable[[float], None] | None = None
         self._restarts, self._in_a_row = restarts, 0
         self._failed: set[int] = set()
         self._make = {"kind": "make", "task": task, "settings": settings}
@@ -190,7 +193,7 @@ class EnvPool:
         self._workers[index].send(request, arrays)
 
     def _answer(self, index: int) -> Record:
-        return self._workers[index].receive(self.timeout)[1]
+        return self._workers[index].receive(self.timeout, self.on_wait)[1]
 
     def _replace(self, index: int) -> None:
         """Starts the worker of that index anew."""
@@ -198,7 +201,7 @@ class EnvPool:
         time.sleep(min(BACK_OFF * 2 ** max(self._in_a_row - 1, 0), LONGEST_BACK_OFF))
         self._workers[index] = self._start(index)
         self._workers[index].send(self._make)
-        self._workers[index].receive(max(self.timeout, START_TIMEOUT))
+        self._workers[index].receive(max(self.timeout, START_TIMEOUT), self.on_wait)
         self._failed.remove(index)
 
     def _all(self, outcomes: list[Record | EnvError]) -> list[Record]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,11 @@ class WorkerProcess:
         except wire.DisconnectedError:
             raise self._death() from None
 
-    def receive(self, timeout: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def receive(
+        self, timeout: float, on_wait: Callable[[float], None] | None = None
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         try:
-            header, arrays = wire.receive(self._socket, timeout)
+            header, arrays = wire.receive(self._socket, timeout, on_wait)
         except wire.DisconnectedError:
             raise self._death() from None
         except TimeoutError:

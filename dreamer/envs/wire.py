@@ -10,7 +10,7 @@ import json
 import math
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,30 +37,42 @@ def send(
 
 
 def receive(
-    sock: socket.socket, timeout: float | None = None
+    sock: socket.socket,
+    timeout: float | None = None,
+    on_wait: Callable[[float], None] | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Waits for one message; returns its header and its arrays (writable, owned).
+
+    Args:
+        sock: From where.
+        timeout: Seconds to wait for each part.
+        on_wait: Called every second of a wait, with the seconds so far; may raise to end it.
 
     Raises:
         TimeoutError: nothing came for `timeout` seconds (None: wait for ever). Time in which this
             process was stopped itself (Ctrl-Z, a paused machine) counts as a second at most.
         DisconnectedError: the other end closed.
     """
-    (length,) = _LENGTH.unpack(_read(sock, _LENGTH.size, timeout))
-    header = json.loads(_read(sock, length, timeout))
+    (length,) = _LENGTH.unpack(_read(sock, _LENGTH.size, timeout, on_wait))
+    header = json.loads(_read(sock, length, timeout, on_wait))
     arrays = {}
     for name, dtype, shape in header.pop("arrays"):
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        arrays[name] = np.frombuffer(_read(sock, size, timeout), dtype).reshape(shape)
+        arrays[name] = np.frombuffer(_read(sock, size, timeout, on_wait), dtype).reshape(shape)
     return header, arrays
 
 
-def _read(sock: socket.socket, size: int, timeout: float | None) -> bytearray:
+def _read(
+    sock: socket.socket,
+    size: int,
+    timeout: float | None,
+    on_wait: Callable[[float], None] | None,
+) -> bytearray:
     data = bytearray(size)
     view = memoryview(data)
     while view:
         try:
-            count = _wait_and_read(sock, view, timeout)
+            count = _wait_and_read(sock, view, timeout, on_wait)
         except ConnectionResetError as error:
             raise DisconnectedError(str(error)) from error
         if count == 0:
@@ -69,7 +81,12 @@ def _read(sock: socket.socket, size: int, timeout: float | None) -> bytearray:
     return data
 
 
-def _wait_and_read(sock: socket.socket, view: memoryview, timeout: float | None) -> int:
+def _wait_and_read(
+    sock: socket.socket,
+    view: memoryview,
+    timeout: float | None,
+    on_wait: Callable[[float], None] | None,
+) -> int:
     """Returns the number of bytes read, 0 at the end of the connection."""
     if timeout is None:
         sock.settimeout(None)
@@ -80,5 +97,6 @@ def _wait_and_read(sock: socket.socket, view: memoryview, timeout: float | None)
         try:
             return sock.recv_into(view)
         except TimeoutError:
-            continue
+            if on_wait is not None:
+                on_wait(waited + 1.0)
     raise TimeoutError(f"nothing came for {timeout:g} s")

@@ -261,3 +261,22 @@ def test_workers_end_with_the_pool():
     pool.close()
     pool.close()
     assert [process.returncode for process in processes] == [0, 0]
+
+
+def test_waiting_for_a_worker_can_be_broken_off(monkeypatch):
+    monkeypatch.setenv("DREAMER_TEST_FAULT", "hang")
+    waited = []
+
+    def on_wait(seconds):
+        waited.append(seconds)
+        if seconds >= 2:
+            raise KeyboardInterrupt
+
+    with open_pool("misbehaving", timeout=600.0) as pool:
+        process = pool._workers[0]._process
+        pool.reset([0])
+        pool.step(np.zeros((1, 2), np.float32))
+        pool.on_wait = on_wait
+        with pytest.raises(KeyboardInterrupt):
+            pool.step(np.zeros((1, 2), np.float32))
+        assert waited[-2:] == [1.0, 2.0] and process.poll() is not None

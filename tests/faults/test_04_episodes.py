@@ -1,0 +1,63 @@
+"""4. Damaged episode files are named, set aside and counted; none reaches a batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from episode_samples import DAMAGES, assert_same, make_episode, mutate, open_and_check
+
+from dreamer.envs.spec import Space
+from dreamer.episodes import EpisodeError, save_episode
+from dreamer.replay import DamagedEpisodeWarning, Replay
+
+F32 = np.dtype(np.float32)
+SPACES = {
+    "image": Space((8, 8, 3), np.dtype(np.uint8), 0, 255),
+    "position": Space((4,), F32),
+}
+
+
+def make_replay(folder: Path) -> Replay:
+    action = Space((2,), F32, -1.0, 1.0)
+    return Replay(folder, cache_bytes=0, seed=0, obs_space=SPACES, act_space=action)
+
+
+def test_every_kind_of_damage_in_one_folder(tmp_path: Path, figure: Callable[[str], None]):
+    kinds = {kind: damage for kind, (damage, _) in DAMAGES.items() if kind != "gone"}
+    good = save_episode(tmp_path, make_episode(20), "sound")
+    bad = []
+    for number, damage in enumerate(kinds.values()):
+        bad.append(save_episode(tmp_path, make_episode(20, seed=number + 1), f"bad{number}"))
+        damage(bad[-1])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        replay = make_replay(tmp_path)
+        batches = [replay.sample(index, 8, 10) for index in range(40)]
+    said = [str(w.message) for w in caught if issubclass(w.category, DamagedEpisodeWarning)]
+    assert replay.damaged == len(said) == len(kinds) and replay.members == [good.name]
+    for path in bad:
+        assert sum(str(path) in text for text in said) == 1 and not path.exists()
+    known = {tuple(row) for row in make_episode(20)["position"]}
+    assert all(tuple(row) in known for b in batches for row in b["position"].reshape(-1, 4))
+    figure(f"{len(kinds)} kinds of damage: named, set aside and counted; none in a batch")
+
+
+@pytest.mark.parametrize("amount", [300, pytest.param(6000, marks=pytest.mark.faults)])
+def test_mutations(tmp_path: Path, figure: Callable[[str], None], amount: int):
+    episode = make_episode(10)
+    path = save_episode(tmp_path, episode, "a")
+    raw, rng, refused = path.read_bytes(), np.random.default_rng(amount + 1), 0
+    for _ in range(amount):
+        path.write_bytes(mutate(raw, rng))
+        try:
+            got = open_and_check(path).read()
+        except EpisodeError:
+            refused += 1
+            continue
+        assert_same(got, episode)
+    assert refused > amount / 3
+    figure(f"{amount} random mutations: {refused} refused, the others harmless, no other error")

@@ -1,0 +1,85 @@
+"""10. SIGTERM leads to a checkpoint and status 143; a second one ends at once, losing nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fault_runs import episodes_of, newest, python, run_of, words_for
+from whole_runs import finish, start, wait_until
+
+# Sends itself SIGTERM and, while the checkpoint that follows is written, another one.
+TWICE = """
+import os, signal, sys
+from dreamer.agent import Agent
+from dreamer.checkpoint import Checkpoints
+from dreamer.cli import run_main
+from dreamer.run import main
+
+calls, train_step = iter(range(10**9)), Agent.train_step
+def counted(self, *args):
+    if next(calls) == 8:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return train_step(self, *args)
+Agent.train_step = counted
+sync = os.fsync
+def fsync(descriptor):
+    name = os.readlink(f"/proc/self/fd/{descriptor}")
+    if "/checkpoints/." in name and next(calls) > 8:
+        os.kill(os.getpid(), signal.SIGTERM)
+    sync(descriptor)
+os.fsync = fsync
+run_main(main)
+"""
+
+
+def test_a_second_signal_ends_at_once_and_loses_nothing(
+    tmp_path: Path, figure: Callable[[str], None]
+):
+    words = words_for(tmp_path, steps=100_000)
+    code = TWICE.replace("run_main(main)", f"sys.argv[1:] = {words!r}\nrun_main(main)")
+    done = python(code)
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    run = run_of(tmp_path)
+    before = episodes_of(run)
+    step, _, state = newest(run)
+    assert step > 0 and len(state["members"]) <= len(before)
+    words = words_for(tmp_path, steps=step + 60)
+    status, output, errors = finish(start("dreamer.run", *words))
+    assert status == 0 and "going on from step" in output, errors
+    after = episodes_of(run)
+    assert all(after[uid] == content for uid, content in before.items())
+    assert not list(run.rglob(".*.tmp"))
+    figure(f"a second SIGTERM while the checkpoint is written: all {len(before)} episodes kept")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("when", ["tracing", "pretraining"])
+def test_at_full_size(tmp_path: Path, figure: Callable[[str], None], when: str):
+    """The published networks and batches on walker_walk; minutes and 8 GB on a CPU."""
+    process = start(
+        "dreamer.run", "--task", "dmc_walker_walk", "--logdir", tmp_path, "--log.terminal", "plain",
+        stderr=None, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    wait_until(lambda: len(list(tmp_path.glob("*/*/*/episodes/*.npz"))) >= 5, process)
+    if when == "pretraining":
+        while "s an update" not in process.stdout.readline():
+            assert process.poll() is None
+    else:
+        time.sleep(5)
+    start_time = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    status, _, _ = finish(process)
+    seconds = time.monotonic() - start_time
+    assert status == 128 + signal.SIGTERM
+    step, arrays, state = newest(run_of(tmp_path))
+    size = sum(array.nbytes for array in arrays.values())
+    figure(
+        f"full size, SIGTERM while {when}: status 143 after {seconds:.1f} s with a checkpoint of "
+        f"step {step}, update {state['update']} ({size / 1e6:.0f} MB)"
+    )

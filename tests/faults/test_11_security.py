@@ -1,0 +1,174 @@
+"""11. What comes from a stranger is refused without effect; nothing listens; locks have hashes."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import test_source
+from counting_env import CountingEnv
+from episode_samples import make_episode
+from fault_runs import config_for
+
+from dreamer.checkpoint import Checkpoints
+from dreamer.config import load_config
+from dreamer.episodes import EpisodeError, EpisodeFile, save_episode
+from dreamer.errors import UserError
+from dreamer.evaluate import evaluate
+from dreamer.replay import Replay
+from dreamer.rundir import RunDir
+
+ROOT = test_source.ROOT
+SERVING = {"bind", "listen", "serve_forever", "create_server", "HTTPServer", "TCPServer"}
+
+
+class Trap:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.mark),)
+
+
+def trapped(mark: Path) -> bytes:
+    """An .npy whose reading with pickle would make `mark`."""
+    stream = io.BytesIO()
+    np.save(stream, np.array([Trap(mark)], dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+def put(path: Path, name: str, content: bytes) -> None:
+    """Exchanges one member of an .npz."""
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, value in {**members, name: content}.items():
+            archive.writestr(key, value)
+
+
+def test_an_object_array_is_no_episode_and_no_checkpoint(
+    tmp_path: Path, figure: Callable[[str], None]
+):
+    mark = tmp_path / "opened"
+    path = save_episode(tmp_path / "episodes", make_episode(20), "a")
+    put(path, "reward.npy", trapped(mark))
+    with pytest.warns(UserWarning, match="set aside"):
+        replay = Replay(
+            tmp_path / "episodes", cache_bytes=0, seed=0, obs_space=CountingEnv.obs_space,
+            act_space=CountingEnv.act_space,
+        )  # fmt: skip
+    assert len(replay) == 0 and replay.damaged == 1
+    with pytest.raises(EpisodeError, match="it describes object"):
+        EpisodeFile(tmp_path / "episodes" / "damaged" / path.name).read()
+    folder = Checkpoints(tmp_path / "checkpoints").save(1, {"a": np.zeros(3)}, {})
+    put(folder / "arrays.npz", "a.npy", trapped(mark))
+    with pytest.raises(UserError, match="no checkpoint can be used"):
+        Checkpoints(tmp_path / "checkpoints").load_latest()
+    assert not mark.exists()
+    figure("object arrays with a payload: refused as episode and as checkpoint, payload not run")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "config: !!python/object/apply:os.mkdir [{mark}]",
+        "config: {{task: !!python/name:os.system }}",
+        "config: {{logdir: !!python/object/new:os.mkdir [{mark}] }}",
+        "!!python/module:os",
+        "config: {{task: dmc_walker_walk, method: ../../elsewhere}}",
+        "config: {{task: dmc_walker_walk, seed: ../../elsewhere}}",
+        "config: [1, 2]",
+    ],
+)
+def test_a_config_with_tags_or_paths_is_refused_without_effect(tmp_path: Path, text: str):
+    mark, run = tmp_path / "made", tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(text.format(mark=mark))
+    (tmp_path / "preset.yaml").write_text(text.format(mark=mark))
+    with pytest.raises(UserError):
+        loaded, config = RunDir.load(run)
+        RunDir.open(config)
+    with pytest.raises(UserError):
+        load_config(str(tmp_path / "preset.yaml"))
+    assert not mark.exists() and not (tmp_path / "elsewhere").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "preset.yaml"}
+
+
+@pytest.mark.parametrize(
+    "part", ["episodes", "checkpoints", "metrics.jsonl", "config.yaml", "lock"]
+)
+def test_links_out_of_a_run_are_refused_without_effect(tmp_path: Path, part: str):
+    config = config_for(tmp_path)
+    with RunDir.open(config) as run:
+        path = run.path
+    outside = tmp_path / "outside"
+    target = outside / part
+    outside.mkdir()
+    if (path / part).is_dir():
+        shutil.move(path / part, target)
+    elif (path / part).exists():
+        (path / part).rename(target)
+    else:
+        target.write_text("theirs")
+    before = {p: p.read_bytes() for p in outside.rglob("*") if p.is_file()}
+    (path / part).symlink_to(os.path.relpath(target, path))  # by way of ..
+    with pytest.raises(UserError, match="is a link"):
+        RunDir.open(config)
+    with pytest.raises(UserError, match="is a link"):
+        RunDir.load(path)
+    assert before == {p: p.read_bytes() for p in outside.rglob("*") if p.is_file()}
+
+
+def test_a_strangers_run_does_not_run_the_code_that_it_names(
+    tmp_path: Path, figure: Callable[[str], None]
+):
+    mark = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n")
+    for number, task in enumerate((f"{tmp_path}/evil.py:make", "gym_evil:Env-v0")):
+        with RunDir.open(config_for(tmp_path / f"runs{number}", task)) as run:
+            pass
+        with pytest.raises(UserError, match="runs code of its own.*--task"):
+            evaluate(run.path, episodes=1)
+    assert not mark.exists()
+    figure("a run from a stranger: links, .., tags and code that its config names are refused")
+
+
+def test_nothing_listens():
+    """No module of ours opens a port; who adds one that does must bind it to loopback."""
+    for path in test_source.PROGRAM_SOURCES:
+        for node in ast.walk(test_source.tree_of(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func).rpartition(".")[2]
+            text = ast.unparse(node)
+            local = "127.0.0.1" in text or "localhost" in text or "serve_forever" in text
+            assert name not in SERVING or local, f"{path}, line {node.lineno}: {text[:80]}"
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-gpu.lock"])
+def test_dependencies_are_locked_with_hashes(name: str):
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) > 20
+    for line in lines:
+        assert re.match(r"[A-Za-z0-9._-]+(\[[a-z,-]+\])?==\S+", line), line
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", line), line
+    assert "--require-hashes" in (ROOT / ".ci/setup.sh").read_text(encoding="utf-8")
+
+
+def test_the_scan_of_the_source_covers_the_whole_package(figure: Callable[[str], None]):
+    calls = [c for p in test_source.PROGRAM_SOURCES for c in test_source.unsafe_calls(
+        test_source.tree_of(p)
+    )]  # fmt: skip
+    assert not calls
+    figure(f"no pickle, eval or unsafe loading in {len(test_source.PROGRAM_SOURCES)} files")
