@@ -214,18 +214,19 @@ class Agent:
         Raises:
             ValueError: If a tensor of the batch has another shape than the spaces say.
         """
-        self._check(batch)
-        tensors = {k: tf.convert_to_tensor(batch[k]) for k in self._batch_keys()}
-        return self._update(tensors, tf.constant(update, tf.int32), self.exploring)
+        return self._update(*self._update_inputs(batch, update))
 
     def trace(self, batch: Mapping[str, np.ndarray]) -> None:
         """Builds what `train_step` runs for batches of this shape, and updates nothing.
 
         It takes up to a minute at full size, and may be broken off.
         """
+        self._update.get_concrete_function(*self._update_inputs(batch, 0))
+
+    def _update_inputs(self, batch: Mapping[str, np.ndarray], update: int) -> tuple:
         self._check(batch)
         tensors = {k: tf.convert_to_tensor(batch[k]) for k in self._batch_keys()}
-        self._update.get_concrete_function(tensors, tf.constant(0, tf.int32))
+        return tensors, tf.constant(update, tf.int32), self.exploring
 
     def _batch_keys(self) -> list[str]:
         keys = {**self.world_model.inputs, **self.world_model.targets}
