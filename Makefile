@@ -35,7 +35,7 @@ test-all: lint
 	$(PYTHON_BIN) -m pytest -q -m "not faults"
 
 faults: setup
-	$(PYTHON_BIN) -m pytest -q -m faults
+	PROMISES=promises.json $(PYTHON_BIN) -m pytest -q -m "" tests/faults
 
 # The GPU's lock takes the same versions and adds CUDA's libraries.
 lock: setup
