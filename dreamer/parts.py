@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from dreamer.errors import UserError
 from dreamer.nets.actor import Actor, choose_distribution
 from dreamer.nets.ensemble import Ensemble
 from dreamer.nets.value import Value
