@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
 LENGTH = 10  # steps of an episode
 START, STRIDE, WIDTH = 0.8, 0.25, 0.4
@@ -50,3 +50,18 @@ def best_return() -> float:
 
 def make() -> Curtain:
     return Curtain()
+
+
+class DiscreteCurtain(Curtain):
+    """The same with three actions: left, stay, right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = Discrete(3)
+
+    def step(self, action):
+        return super().step([int(action) - 1.0])
+
+
+def make_discrete() -> DiscreteCurtain:
+    return DiscreteCurtain()
