@@ -24,7 +24,7 @@ gradient nothing needs (8e9).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from dreamer.flops_behavior import (
@@ -33,9 +33,9 @@ from dreamer.flops_behavior import (
     planned_layers,
     replayed_value_layers,
 )
-from dreamer.flops_layer import Layer, Section, convolution_macs, dense_layers, transposed_macs
-
-Shapes = Mapping[str, Sequence[int]]
+from dreamer.flops_layer import Layer, Section, dense_layers
+from dreamer.flops_model import Shapes, embedding, encoder_layers, model_layers
+from dreamer.flops_rssm import filtering_layers, sizes_of_kind
 
 
 def update_layers(
@@ -55,6 +55,8 @@ def update_layers(
     behavior: Section,
     planner: Section,
     disagreement: Section,
+    loss: Section,
+    contrastive: Section,
 ) -> list[Layer]:
     """The layers of one update, at the start of training: an explorer learns if there is one.
 
@@ -63,25 +65,21 @@ def update_layers(
         actions: A.
         discrete: Whether actions are one-hot: the actor then has A outputs instead of 2 A.
         batch_size, batch_length: B, T.
-        encoder, decoder, rssm, reward, discount, value, actor, behavior, planner, disagreement:
-            The config's sections.
+        encoder, decoder, rssm, reward, discount, value, actor, behavior, planner, disagreement,
+            loss, contrastive: The config's sections.
     """
     seen = {k: s for k, s in shapes.items() if re.fullmatch(encoder["keys"], k)}
     shown = {k: s for k, s in shapes.items() if re.fullmatch(decoder["keys"], k)}
-    rows = batch_size * batch_length
-    embed = _embedding(seen, encoder)
+    rssm = sizes_of_kind(rssm)
     feat = rssm["stoch"] + rssm["deter"]
     heads = {"reward": reward} | ({"discount": discount} if discount["enabled"] else {})
     # With a discount head the last state of a sequence starts no imagination: it may be terminal.
     starts = batch_size * (batch_length - bool(discount["enabled"]))
     outputs = actions if discrete else 2 * actions
-    layers = [
-        *_encoder(seen, encoder, rows),
-        *_filtering(rssm, actions, embed, batch_size, batch_length),
-        *_decoder(shown, decoder, feat, rows),
-    ]
-    for name, head in heads.items():
-        layers += dense_layers(name, feat, head, 1, (rows, rows, rows))
+    layers = list(model_layers(
+        seen, shown, actions, batch_size, batch_length, encoder=encoder, decoder=decoder,
+        rssm=rssm, heads=heads, loss=loss, contrastive=contrastive,
+    ))  # fmt: skip
     judges = {**heads, **({"value": value} if _has_value(behavior, planner) else {})}
     if behavior["policy"] == "planner":
         if "value" in judges:
@@ -126,11 +124,12 @@ def policy_layers(
         encoder, rssm, reward, discount, value, actor, behavior, planner: The config's sections.
     """
     seen = {k: s for k, s in shapes.items() if re.fullmatch(encoder["keys"], k)}
+    rssm = sizes_of_kind(rssm)
     feat = rssm["stoch"] + rssm["deter"]
-    filtering = _filtering(rssm, actions, _embedding(seen, encoder), 1, 1)
+    filtering = filtering_layers(rssm, actions, embedding(seen, encoder), 1, 1)
     # What predicts the latent state before the observation is not needed to act.
     filtering = (layer for layer in filtering if not layer.name.startswith("prior"))
-    layers = [*_encoder(seen, encoder, 1), *filtering]
+    layers = [*encoder_layers(seen, encoder, 1), *filtering]
     if behavior["policy"] == "planner":
         judges = {"reward": reward} | ({"discount": discount} if discount["enabled"] else {})
         judges |= {"value": value} if _has_value(behavior, planner) else {}
@@ -154,59 +153,3 @@ def flops_by_part(layers: Sequence[Layer]) -> dict[str, int]:
     for layer in layers:
         parts[layer.part] += layer.flops
     return parts
-
-
-def _embedding(seen: Shapes, encoder: Section) -> int:
-    """E: 2 x 2 pixels of 8 * depth channels, and the vectors' last layer."""
-    vectors = sum(s[0] for s in seen.values() if len(s) == 1)
-    images = any(len(s) == 3 for s in seen.values())
-    vector_size = encoder["mlp_units"] if vectors and encoder["mlp_layers"] else vectors
-    return images * 32 * encoder["cnn_depth"] + vector_size
-
-
-def _encoder(seen: Shapes, encoder: Section, rows: int) -> Iterator[Layer]:
-    depth = encoder["cnn_depth"]
-    channels = sum(s[-1] for s in seen.values() if len(s) == 3)
-    if channels:
-        first = convolution_macs(64, 4, 2, channels, depth)  # 64 -> 31
-        yield Layer("encoder", "convolution 1", first, rows, 0, rows)
-        for i, side in enumerate((31, 14, 6)):  # -> 14 -> 6 -> 2
-            macs = convolution_macs(side, 4, 2, depth * 2**i, depth * 2 ** (i + 1))
-            yield Layer("encoder", f"convolution {i + 2}", macs, rows, rows, rows)
-    vectors, units = sum(s[0] for s in seen.values() if len(s) == 1), encoder["mlp_units"]
-    for i in range(encoder["mlp_layers"] if vectors else 0):
-        macs = (units if i else vectors) * units
-        yield Layer("encoder", f"dense {i + 1}", macs, rows, rows if i else 0, rows)
-
-
-def _filtering(rssm: Section, actions: int, embed: int, b: int, t: int) -> Iterator[Layer]:
-    s, d, hidden = rssm["stoch"], rssm["deter"], rssm["hidden"]
-    n, later = b * t, b * (t - 1)  # the state before the first step is zero and needs no gradient
-    yield Layer("rssm", "input, stoch", s * hidden, n, later, n)
-    yield Layer("rssm", "input, action", actions * hidden, n, 0, n)
-    yield Layer("rssm", "gru, input", hidden * 3 * d, n, n, n)
-    yield Layer("rssm", "gru, recurrent", d * 3 * d, n, later, n)
-    yield Layer("rssm", "prior hidden", d * hidden, n, n, n)
-    yield Layer("rssm", "prior mean and std", hidden * 2 * s, n, n, n)
-    yield Layer("rssm", "post hidden", (d + embed) * hidden, n, n, n)
-    yield Layer("rssm", "post mean and std", hidden * 2 * s, n, n, n)
-
-
-def _decoder(shown: Shapes, decoder: Section, feat: int, rows: int) -> Iterator[Layer]:
-    depth = decoder["cnn_depth"]
-    channels = sum(s[-1] for s in shown.values() if len(s) == 3)
-    if channels:
-        yield Layer("decoder", "dense", feat * 32 * depth, rows, rows, rows)
-        plan = (
-            (1, 5, 32 * depth, 4 * depth),  # 1 -> 5 pixels
-            (5, 5, 4 * depth, 2 * depth),  # 5 -> 13
-            (13, 6, 2 * depth, depth),  # 13 -> 30
-            (30, 6, depth, channels),  # 30 -> 64
-        )
-        for i, (side, kernel, inputs, filters) in enumerate(plan):
-            macs = transposed_macs(side, kernel, inputs, filters)
-            yield Layer("decoder", f"transposed convolution {i + 1}", macs, rows, rows, rows)
-    vectors = sum(s[0] for s in shown.values() if len(s) == 1)
-    if vectors:
-        section = {"layers": decoder["mlp_layers"], "units": decoder["mlp_units"]}
-        yield from dense_layers("decoder", feat, section, vectors, (rows, rows, rows))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from dreamer.flops_layer import Layer, Section, dense_layers
+from dreamer.flops_rssm import step_layers
 
 
 def imagined_layers(
@@ -27,7 +28,8 @@ def imagined_layers(
 
     Args:
         feat: F.
-        rssm, behavior, actor: The config's sections.
+        rssm: The config's section, as `sizes_of_kind` gives it.
+        behavior, actor: The config's sections.
         actions: A.
         outputs: Of the actor.
         starts: N.
@@ -104,15 +106,9 @@ def _dynamics(rssm: Section, actions: int, n: int, back: tuple[int, int]) -> Ite
 
     `back`: steps that pass a gradient to their action, and to the state before them.
     """
-    s, d, hidden = rssm["stoch"], rssm["deter"], rssm["hidden"]
     every, later = back
-    part = "imagined dynamics"
-    yield Layer(part, "input, stoch", s * hidden, n, later, 0)
-    yield Layer(part, "input, action", actions * hidden, n, every, 0)
-    yield Layer(part, "gru, input", hidden * 3 * d, n, every, 0)
-    yield Layer(part, "gru, recurrent", d * 3 * d, n, later, 0)
-    yield Layer(part, "prior hidden", d * hidden, n, every, 0)
-    yield Layer(part, "prior mean and std", hidden * 2 * s, n, every, 0)
+    action, state = (n, every, 0), (n, later, 0)
+    return step_layers("imagined dynamics", rssm, actions, action, state, (n, every, 0))
 
 
 def _ensemble(

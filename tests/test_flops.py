@@ -13,8 +13,9 @@ from dreamer.flops_layer import Layer, convolution_macs, transposed_macs
 
 SECTIONS = (
     *("encoder", "decoder", "rssm", "reward", "discount", "value", "actor"),
-    *("behavior", "planner", "disagreement"),
+    *("behavior", "planner", "disagreement", "loss", "contrastive"),
 )
+NOT_TO_ACT = ("decoder", "disagreement", "loss", "contrastive")
 IMAGE = {"image": (64, 64, 3)}
 
 
@@ -224,7 +225,7 @@ def test_an_explorer_adds_an_ensemble_and_a_second_behaviour():
 
 def action_flops(*presets: str, amount: int = 1) -> dict[str, int]:
     config = load_config(*presets, task="dmc_walker_walk")
-    needed = [name for name in SECTIONS if name not in ("decoder", "disagreement")]
+    needed = [name for name in SECTIONS if name not in NOT_TO_ACT]
     sections = {name: config.section(name) for name in needed}
     return flops_by_part(policy_layers(IMAGE, 6, discrete=False, amount=amount, **sections))
 
@@ -240,3 +241,53 @@ def test_an_action_by_hand():
     filtering = 36 * 200 + 200 * 600 + 200 * 600 + (200 + 1024) * 200 + 200 * 60
     assert acted["rssm"] == planned["rssm"] == 2 * filtering
     assert sum(action_flops(amount=3).values()) == 3 * sum(acted.values())
+
+
+# ----------------------------------------------------------- other world models
+
+
+def test_stochastic_only_by_hand():
+    parts, plain, steps = parts_of("stochastic_only"), parts_of(), 2500
+    step = 200 * 200 + 200 * 60  # both hidden layers and the statistics, of prior and posterior
+    rest = 2 * 3 * steps * (2 * step + 1024 * 200)
+    inputs = 2 * 30 * 200 * (2 * steps + 50 * 49) + 2 * 2 * steps * 6 * 200
+    assert parts["rssm"] == rest + inputs
+    imagined, later = steps * 15, steps * 14
+    dynamics = (6 * 200 + step) * 2 * imagined + 30 * 200 * (imagined + later)
+    assert parts["imagined dynamics"] == 2 * dynamics
+    saved = 200 * 400 * 6 * steps  # the reward head reads 30 features instead of 230
+    assert parts["reward"] == plain["reward"] - saved
+
+
+def test_deterministic_only_by_hand():
+    parts, steps, later = parts_of("deterministic_only"), 2500, 50 * 49
+    prior = 2 * (6 * 200 * 2 * steps + 200 * 600 * (3 * steps + 2 * steps + later))
+    post = 2 * (1024 * 200 + 2 * 200 * 600) * (steps + 2 * later)
+    assert parts["rssm"] == prior + post
+    imagined = steps * 15
+    dynamics = (6 * 200 + 200 * 600) * 2 * imagined + 200 * 600 * (imagined + steps * 14)
+    assert parts["imagined dynamics"] == 2 * dynamics
+
+
+def test_overshooting_by_hand():
+    ahead = sum(50 * (50 - d + 1) for d in range(2, 6))
+    step = 30 * 200 + 2 * 200 * 600 + 200 * 200 + 200 * 60
+    parts = parts_of("overshooting")
+    assert parts.pop("overshooting") == 2 * ahead * (3 * step + 2 * 6 * 200)
+    assert parts == parts_of()
+
+
+def test_contrastive_by_hand():
+    parts, plain, rows = parts_of("contrastive"), parts_of(), 2500
+    head = 1024 * 400 + 2 * 400 * 400 + 400 * 460
+    assert parts.pop("contrastive") == 2 * 3 * rows * (head + 460 * rows)
+    assert parts.pop("decoder") == plain.pop("decoder") - 2 * rows * 230 * 1024
+    assert parts == plain
+    assert parts_of("reward_only") == {**plain, "decoder": parts_of("contrastive")["decoder"]}
+
+
+def test_acting_with_either_path():
+    embed = 1024 * 200
+    acted = {kind: action_flops(kind)["rssm"] for kind in ("stochastic_only", "deterministic_only")}
+    assert acted["stochastic_only"] == 2 * (36 * 200 + 200 * 200 + embed + 200 * 60)
+    assert acted["deterministic_only"] == 2 * (6 * 200 + 4 * 200 * 600 + embed)

@@ -26,6 +26,7 @@ from dreamer.run import make_pool
 PARTS = ("update", "env", "replay", "memory")
 DEFAULT_RECORDS = 501  # of an episode, for tasks that tell no time limit
 _ACTING = ("encoder", "rssm", "reward", "discount", "value", "actor", "behavior", "planner")
+_LEARNING = ("decoder", "disagreement", "loss", "contrastive")
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Bench:
             discrete=act_space.discrete,
             batch_size=config.train.batch_size,
             batch_length=config.train.batch_length,
-            **{name: config.section(name) for name in (*_ACTING, "decoder", "disagreement")},
+            **{name: config.section(name) for name in (*_ACTING, *_LEARNING)},
         )
 
     @cached_property

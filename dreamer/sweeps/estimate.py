@@ -14,7 +14,10 @@ from dreamer.schedule import UpdateSchedule
 
 COMMAND = "python -m dreamer.benchmark --json speed.json"
 # What an update's and a frame's time depend on, beside the task.
-_COSTLY = ("train.batch_size", "train.batch_length", "behavior.horizon")
+_COSTLY = (
+    *("train.batch_size", "train.batch_length", "behavior.horizon"),
+    *("loss.representation", "loss.overshooting"),
+)
 _COSTLY_SECTIONS = ("encoder", "decoder", "rssm", "reward", "discount", "value", "actor")
 
 
