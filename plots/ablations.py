@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dreamer.schema import load_schema
 from plots import style
 from plots.figures import bar_caption, bars_width, whiskers
 from plots.names import published_label, task_title
@@ -17,7 +18,7 @@ from plots.numbers import short_frames
 from plots.published import Row
 from plots.study import Study
 
-_GRID = re.compile(r"(?P<base>.+?)_(?P<parameter>[A-Za-z][\w.]*)=(?P<value>[-+.\deE]+)")
+_GRID = re.compile(r"(?P<head>.+)=(?P<value>[-+.\deE]+)")
 
 Sweep = dict[str, dict[float, str]]
 """By base method: the swept value -> the method's full name."""
@@ -32,16 +33,33 @@ def sweeps(methods: Sequence[str]) -> dict[str, Sweep]:
     found: dict[str, Sweep] = {}
     for method in methods:
         match = _GRID.fullmatch(method)
-        if match is None:
+        base, parameter = _split(match["head"]) if match else ("", "")
+        if match is None or not base:
             continue
         try:
             value = float(match["value"])
         except ValueError:
             continue
-        parameter = match["parameter"].rpartition(".")[2]
-        found.setdefault(parameter, {}).setdefault(match["base"], {})[value] = method
+        found.setdefault(parameter.rpartition(".")[2], {}).setdefault(base, {})[value] = method
     return {parameter: sweep for parameter, sweep in found.items()
             if len({value for values in sweep.values() for value in values}) > 1}
+
+
+def _split(head: str) -> tuple[str, str]:
+    """Cuts ``dreamer_small_kl_scale`` into base and parameter, both of which may hold underscores.
+
+    The parameter is the longest end that is a key of the config, or the last word of one; where
+    none is, what follows the first underscore that is in no earlier ``key=value``.
+    """
+    start = head.rfind("=") + 1
+    cuts = [i for i in range(start, len(head)) if head[i] == "_" and i > 0]
+    keys = load_schema()
+    known = set(keys) | {key.rpartition(".")[2] for key in keys}
+    for cut in cuts:
+        if head[cut + 1 :] in known:
+            return head[:cut], head[cut + 1 :]
+    words = [cut for cut in cuts if re.match(r"[A-Za-z]", head[cut + 1 :])]
+    return (head[: words[0]], head[words[0] + 1 :]) if words else ("", "")
 
 
 def draw_sweep(study: Study, parameter: str, sweep: Sweep, readings: Sequence[Row]) -> Figure:

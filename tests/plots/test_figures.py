@@ -138,6 +138,20 @@ def test_sweeps_are_found_in_the_names():
         "horizon": {"mine": {5.0: "mine_horizon=5", 10.0: "mine_behavior.horizon=10"}}}
 
 
+def test_names_of_a_sweep_with_presets_and_several_keys():
+    """As `dreamer.sweep` names them; keys and bases both hold underscores."""
+    names = ["dreamer_dmc_small_kl_scale=1", "dreamer_dmc_small_kl_scale=0.1",
+             "dreamer_value.units=20", "dreamer_value.units=30",
+             "dreamer_horizon=5_gamma=0.9", "dreamer_horizon=5_gamma=0.99", "x_own_key=1",
+             "x_own_key=2"]
+    assert ablations.sweeps(names) == {
+        "kl_scale": {"dreamer_dmc_small": {1.0: names[0], 0.1: names[1]}},
+        "units": {"dreamer": {20.0: names[2], 30.0: names[3]}},
+        "gamma": {"dreamer_horizon=5": {0.9: names[4], 0.99: names[5]}},
+        "own_key": {"x": {1.0: names[6], 2.0: names[7]}},
+    }
+
+
 def test_sweep_figure():
     names = ("mine_horizon=5", "mine_horizon=10")
     runs = two_seeds(WALK, names[0]) + [run(WALK, names[1], 0, [7])]
