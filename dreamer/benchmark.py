@@ -56,7 +56,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _config(parsed: Parsed) -> Config:
     presets = [*parsed.presets, *(["debug"] if parsed.options["quick"] else [])]
-    return load_config(*presets, overrides=parsed.overrides)
+    config = load_config(*presets, overrides=parsed.overrides)
+    if "," in config.task:
+        raise UserError(f"--task is {config.task!r}; the benchmark measures one task at a time")
+    return config
 
 
 def _writable(name: str) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class EpisodeSummary:
         length: Agent steps it took.
         steps: Environment frames it took, action repeat included.
         terminal: Whether the task itself ended it, rather than a time limit.
+        task: What was played.
     """
 
     number: int
@@ -45,6 +47,7 @@ class EpisodeSummary:
     length: int
     steps: int
     terminal: bool
+    task: str
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class Collector:
 
     def _repeat(self, worker: int, episode: UnderWay) -> _Running | None:
         (record,) = self._pool.try_reset([episode_seed(self._seed, episode.number)], [worker])
-        running = _Running(episode.number, [])
+        running = _Running(episode.number, self._pool.tasks[worker], [])
         for number, action in enumerate(episode.actions):
             if number:
                 (record,) = self._pool.try_step(action[None], [worker])
@@ -179,7 +182,7 @@ class Collector:
         return summaries
 
     def collect_episodes(self, policy: Policy, count: int) -> list[EpisodeSummary]:
-        """Runs exactly `count` new episodes to their ends, for an evaluation.
+        """Runs exactly `count` new episodes of each task to their ends, for an evaluation.
 
         They are the first `count` to start, not the first to end, which would favour short ones;
         one more starts for each that is dropped.
@@ -196,14 +199,23 @@ class Collector:
             raise ValueError("collect_episodes needs a collector without episodes under way")
         self._state = None
         summaries: list[EpisodeSummary] = []
-        end, dropped = self.next_episode + count, self.dropped
-        while (due := end + self.dropped - dropped - self.next_episode) or any(self._running):
-            idle = [worker for worker, running in enumerate(self._running) if running is None]
-            self._start(idle[:due])
+        while (due := self._due(count, summaries)) or any(self._running):
+            self._start(due)
             if any(self._running):
                 self._step(policy, [w for w, running in enumerate(self._running) if running])
             summaries += self.hand_over()
         return sorted(summaries, key=lambda summary: summary.number)
+
+    def _due(self, count: int, summaries: list[EpisodeSummary]) -> list[int]:
+        """The idle workers that begin one of the `count` episodes of their task."""
+        begun = Counter(summary.task for summary in summaries)
+        begun.update(running.task for running in self._running if running)
+        due = []
+        for worker, task in enumerate(self._pool.tasks):
+            if self._running[worker] is None and begun[task] < count:
+                begun[task] += 1
+                due.append(worker)
+        return due
 
     def hand_over(self) -> list[EpisodeSummary]:
         """Hands over the complete episodes that `on_episode` has not taken yet."""
@@ -216,7 +228,7 @@ class Collector:
             self._on_episode(episode, ended.number)
             self._complete.pop(0)
             self.episodes += 1
-            summaries.append(_summary(ended.number, episode, self._pool.action_repeat))
+            summaries.append(_summary(ended, episode, self._pool.action_repeat))
         return summaries
 
     def _start(self, workers: Sequence[int]) -> None:
@@ -231,7 +243,8 @@ class Collector:
             if isinstance(record, EnvError):
                 self.dropped += 1
                 continue
-            self._running[worker] = _Running(number, [{**record, "action": no_action}])
+            first = {**record, "action": no_action}
+            self._running[worker] = _Running(number, self._pool.tasks[worker], [first])
 
     def _step(self, policy: Policy, workers: Sequence[int]) -> None:
         """One agent step of those workers; the policy sees all."""
@@ -261,9 +274,10 @@ class Collector:
 
 @dataclass
 class _Running:
-    """An episode under way: its number and its records so far, each with its action."""
+    """An episode under way: its number, its task and its records so far, each with its action."""
 
     number: int
+    task: str
     records: list[Record]
 
     def summary(self) -> UnderWay:
@@ -274,10 +288,11 @@ class _Running:
         return UnderWay(self.number, actions, digest)
 
 
-def _summary(number: int, episode: Episode, action_repeat: int) -> EpisodeSummary:
+def _summary(ended: _Running, episode: Episode, action_repeat: int) -> EpisodeSummary:
     length = len(episode["reward"]) - 1
     return EpisodeSummary(
-        number=number,
+        number=ended.number,
+        task=ended.task,
         episode_return=float(episode["reward"].sum(dtype=np.float64)),
         length=length,
         steps=length * action_repeat,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dreamer import resume
-from dreamer.collect import Collector, Episode, Policy, random_policy
+from dreamer.collect import Collector, Episode, EpisodeSummary, Policy, random_policy
 from dreamer.envs.pool import EnvPool
 from dreamer.episodes import episode_uid
 from dreamer.logger import Logger
@@ -62,7 +62,13 @@ class Collection:
 
     def collect(self, policy: Policy, agent_steps: int) -> None:
         """Takes at least that many agent steps; see `Collector.collect`."""
-        self._collector.collect(policy, agent_steps)
+        self._log_tasks(self._collector.collect(policy, agent_steps))
+
+    def _log_tasks(self, summaries: list[EpisodeSummary]) -> None:
+        """Of several tasks, each one's returns; `_take_in` logs those of all together."""
+        if len(set(self._pool.tasks)) > 1:
+            for summary in summaries:
+                self._logger.scalars({f"train/{summary.task}/return": summary.episode_return})
 
     def random_policy(self) -> Policy:
         """Uniform actions, those of a call being a function of how many calls were before."""
@@ -71,7 +77,8 @@ class Collection:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        self._collector.hand_over()  # an episode for which there was no room, if there is now
+        # An episode for which there was no room, if there is now.
+        self._log_tasks(self._collector.hand_over())
         return {
             "agent_steps": self.agent_steps,
             "next_episode": self._collector.next_episode,

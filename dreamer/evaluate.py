@@ -19,6 +19,7 @@ from dreamer.cli import CommandLine, Option, run_main
 from dreamer.errors import UserError
 
 if TYPE_CHECKING:
+    from dreamer.agent import Agent
     from dreamer.checkpoint import Checkpoint
     from dreamer.config import Config
     from dreamer.envs.pool import EnvPool
@@ -30,9 +31,9 @@ COMMAND_LINE = CommandLine(
     "Runs episodes with a trained agent: the actor's mode, no exploration, starts of their own.",
     (
         Option("run", "", "The run's directory.", required=True),
-        Option("episodes", 10, "How many episodes.", low=1),
+        Option("episodes", 10, "How many episodes, of each task.", low=1),
         Option("video", "", "Where to write a film of them: a name ending in .gif or .mp4."),
-        Option("filmed", 4, "How many of the episodes the film shows, side by side.", low=1),
+        Option("filmed", 4, "How many of them the film shows, side by side.", low=1),
         Option("json", "", "Where to write the results as JSON."),
         Option("seed", -1, "Seed of the episodes' starts; -1: the run's.", low=-1),
         Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
@@ -166,8 +167,20 @@ def run_episodes(
     config: Config, pool: EnvPool, checkpoint: Checkpoint, episodes: int, filmed: int, seed: int
 ) -> Evaluation:
     """An evaluation by the agent that a checkpoint holds."""
-    from dreamer.device import prepare_tensorflow
     from dreamer.evaluation import Evaluator
+
+    agent = load_agent(config, pool, checkpoint)
+    evaluator = Evaluator(pool, seed=seed, episodes=episodes, filmed=filmed)
+    return evaluator.run(lambda records, state: agent.policy(records, state, "eval"))
+
+
+def load_agent(config: Config, pool: EnvPool, checkpoint: Checkpoint) -> Agent:
+    """The agent that a checkpoint holds.
+
+    Raises:
+        UserError: It is that of another config.
+    """
+    from dreamer.device import prepare_tensorflow
     from dreamer.run import make_agent
 
     prepare_tensorflow(config.deterministic)
@@ -178,8 +191,7 @@ def run_episodes(
         raise UserError(
             f"checkpoint {checkpoint.path} does not fit this run's agent ({error})"
         ) from error
-    evaluator = Evaluator(pool, seed=seed, episodes=episodes, filmed=filmed)
-    return evaluator.run(lambda records, state: agent.policy(records, state, "eval"))
+    return agent
 
 
 def check_outputs(video: str, report: str) -> None:
@@ -206,19 +218,24 @@ def image_keys_of(pool: EnvPool) -> list[str]:
 
 
 def as_text(result: Result) -> str:
-    """A line an episode, and one of mean and standard deviation."""
+    """A line an episode, and one of mean and standard deviation, for each task too of several."""
+    import numpy as np
+
     lines = [f"{result.task} after {result.step:,} steps, checkpoint {result.checkpoint}"]
     for summary in result.evaluation.summaries:
         ending = "ended by the task" if summary.terminal else "at the time limit"
+        name = f" of {summary.task}" if "," in result.task else ""
         lines.append(
-            f"episode {summary.number}: return {summary.episode_return:.1f} in {summary.steps} "
-            f"steps, {ending}"
+            f"episode {summary.number}{name}: return {summary.episode_return:.1f} in "
+            f"{summary.steps} steps, {ending}"
         )
-    scalars = result.evaluation.scalars()
-    lines.append(
-        f"return {scalars['eval/return']:.1f} +- {scalars['eval/return_std']:.1f} over "
-        f"{len(lines) - 1} episodes (mean and standard deviation)"
-    )
+    episodes = result.evaluation.by_task() if "," in result.task else {}
+    named = [(f"{task}: ", returns) for task, returns in episodes.items()]
+    for name, returns in [*named, ("", result.evaluation.returns)]:
+        lines.append(
+            f"{name}return {np.mean(returns):.1f} +- {np.std(returns):.1f} over {len(returns)} "
+            "episodes (mean and standard deviation)"
+        )
     return "\n".join(lines)
 
 

@@ -9,14 +9,14 @@ import numpy as np
 from dreamer.agent import Agent
 from dreamer.collect import Episode
 from dreamer.logger import Logger
-from dreamer.video import open_loop_video, tile
+from dreamer.video import open_loop_video, signed_difference, tile
 
 CONTEXT, IMAGINED = 5, 45  # records, as in the paper's figure 5
 # Of films of episodes, whatever a step of the task lasts: movements can be followed with the eye.
 RECORDS_PER_SECOND = 25
 # A minute: a game of Atari may have 27,000 records, whose frames as a GIF take gigabytes of memory.
 _MOST_RECORDS = 60 * RECORDS_PER_SECOND
-_OPEN_LOOP_RECORDS_PER_SECOND = 10  # slow enough to compare truth and model
+OPEN_LOOP_RECORDS_PER_SECOND = 10  # slow enough to compare truth and model
 
 
 def image_keys(arrays: Episode) -> list[str]:
@@ -49,10 +49,9 @@ def film_open_loop(logger: Logger, agent: Agent, episodes: Sequence[Episode], st
         name = key.removeprefix("model/")
         truth, model = result[f"truth/{name}"], result[key]
         difference = model.astype(np.int16) - truth
-        shown = ((difference + 255) // 2).astype(np.uint8)  # grey where they agree
         logger.scalars({f"open_loop/{name}_error": float(np.abs(difference[:, CONTEXT:]).mean())})
-        film = open_loop_video(truth, model, shown, CONTEXT)
-        logger.video(f"open_loop/{name}", film, step, _OPEN_LOOP_RECORDS_PER_SECOND)
+        film = open_loop_video(truth, model, signed_difference(truth, model), CONTEXT)
+        logger.video(f"open_loop/{name}", film, step, OPEN_LOOP_RECORDS_PER_SECOND)
 
 
 def held_out_batch(episodes: Sequence[Episode], length: int) -> dict[str, np.ndarray]:

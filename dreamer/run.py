@@ -99,26 +99,34 @@ def train(config: Config) -> Result:
 
 
 def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
-    """That many environments of the config's task, each in a process of its own.
+    """That many environments of the config's task, each in a process of its own; 1: one a task.
 
     Some tasks are played otherwise for training: Atari's episodes end with a life there.
     """
     from dreamer.envs.pool import EnvPool
+    from dreamer.envs.several import split_tasks
 
+    if amount == 1:
+        amount = len(split_tasks(config.task))
     settings: dict[str, Any] = {**config.section("envs"), "amount": amount, "training": training}
     return EnvPool(config.task, **settings)
 
 
 def check_batch_length(config: Config, pool: EnvPool) -> None:
     """Refuses sequences longer than any episode of the task can be."""
-    limit = config.envs.time_limit or int(pool.info.get("time_limit", 0))
-    longest = -(-limit // pool.action_repeat) + 1
-    if limit and config.train.batch_length > longest:
+    longest = longest_episode(config, pool)
+    if longest and config.train.batch_length > longest:
         raise UserError(
             f"train.batch_length is {config.train.batch_length}, but an episode of {config.task} "
-            f"has at most {longest} records ({limit} steps, {pool.action_repeat} a record); "
+            f"has at most {longest} records ({pool.action_repeat} steps a record); "
             f"choose at most {longest}"
         )
+
+
+def longest_episode(config: Config, pool: EnvPool) -> int:
+    """Records of the task's longest episodes; 0 if it says no limit."""
+    limit = config.envs.time_limit or int(pool.info.get("time_limit", 0))
+    return -(-limit // pool.action_repeat) + 1 if limit else 0
 
 
 def make_logger(config: Config, path: Path) -> Logger:
@@ -212,6 +220,9 @@ def describe(logger: Logger, config: Config, agent: Agent, pool: EnvPool) -> Non
     logger.message(f"{describe_device()}; precision {agent.precision}")
     if pool.info:
         logger.message("environment: " + ", ".join(f"{k} {v}" for k, v in pool.info.items()))
+    tasks = list(dict.fromkeys(pool.tasks))
+    if len(tasks) > 1:
+        logger.message(f"{len(tasks)} tasks, in turn: {', '.join(tasks)}")
     model, actions = agent.world_model, pool.act_space
     logger.message(
         f"encoder takes {', '.join(model.inputs)}; decoder predicts {', '.join(model.targets)}; "

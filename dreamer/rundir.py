@@ -7,6 +7,7 @@ events.* and lock. The same command again resumes the run in it.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -20,6 +21,7 @@ from typing import Any
 
 import dreamer
 from dreamer.config import Config
+from dreamer.envs.several import split_tasks
 from dreamer.errors import UserError
 from dreamer.files import atomic_write, remove_temporaries
 from dreamer.lock import Lock
@@ -32,6 +34,7 @@ MAY_DIFFER = re.compile(
     r"steps|logdir|deterministic|disk_wait|train\.nonfinite_limit|(eval|log|checkpoint)\..*"
     r"|envs\.(timeout|restarts|egl_device|python)|replay\.(cache_bytes|prefetch)"
 )
+_LONGEST_NAME = 200  # of a task's folder; file systems take 255 bytes
 _RESUMES = 100  # of the newest resumptions config.yaml keeps a record
 _PACKAGES = (
     *("tensorflow", "tensorflow-probability", "keras", "tf_keras", "tensorboard", "numpy"),
@@ -195,8 +198,13 @@ class RunDir:
 
 
 def run_path(config: Config) -> Path:
-    """``<logdir>/<task>/<method>/<seed>``; what has no place in a folder's name becomes ``_``."""
-    task = _plain(config.task).strip("._")
+    """``<logdir>/<task>/<method>/<seed>``; what has no place in a folder's name becomes ``_``.
+
+    Several tasks are joined by ``+``; of a name too long for a folder a hash replaces the end.
+    """
+    task = _plain("+".join(split_tasks(config.task))).strip("._")
+    if len(task) > _LONGEST_NAME:
+        task = f"{task[:_LONGEST_NAME]}+{hashlib.sha256(task.encode()).hexdigest()[:8]}"
     return Path(config.logdir).expanduser() / task / method_name(config) / str(config.seed)
 
 

@@ -138,6 +138,11 @@ def tile(videos: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray
     return np.concatenate(rows, axis=1)
 
 
+def signed_difference(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """Two uint8 [...] -> uint8 [...]: grey where they agree, lighter where `model` is lighter."""
+    return ((model.astype(np.int16) - truth + 255) // 2).astype(np.uint8)
+
+
 def open_loop_video(
     truth: np.ndarray, model: np.ndarray, error: np.ndarray, context: int
 ) -> np.ndarray:

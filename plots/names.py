@@ -59,9 +59,11 @@ def suite_of(task: str) -> str:
 
 def task_title(task: str) -> str:
     """Returns the heading of a task's panel: ``Walker Walk`` of ``dmc_walker_walk``."""
-    suite = suite_of(task)
-    name = task[len(suite) + 1 :] if suite in ("dmc", "atari") else task
-    return name.replace("_", " ").title()
+    names = []
+    for part in task.split("+"):  # the folder of an agent of several tasks
+        suite = suite_of(part)
+        names.append(part[len(suite) + 1 :] if suite in ("dmc", "atari") else part)
+    return " + ".join(names).replace("_", " ").title()
 
 
 def published_label(method: str) -> str:

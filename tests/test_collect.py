@@ -81,6 +81,7 @@ def test_episode_is_what_the_environment_and_policy_made(pools: dict[int, EnvPoo
         length=length,
         steps=2 * length,
         terminal=seed % 2 == 0,
+        task=TASK,
     )
     assert collector.episodes == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dreamer.envs.several import split_tasks
 from dreamer.envs.spec import Env, Record, Space, make_record
 from dreamer.errors import UserError, suggest
 
@@ -15,9 +16,19 @@ SUITES = ("dmc", "atari", "dmlab", "gym")
 def suite_of(task: str) -> str:
     """Returns the suite of a task name: one of SUITES, or "custom" for `module:function`.
 
+    Several tasks, `a,b,c`, must be of one suite, since its preset is that of them all.
+
     Raises:
-        UserError: the name belongs to no suite.
+        UserError: the name belongs to no suite, or several belong to different ones.
     """
+    suites = {name: _suite_of_one(name) for name in split_tasks(task)}
+    if len(set(suites.values())) > 1:
+        listed = ", ".join(f"{name} of {suite}" for name, suite in suites.items())
+        raise UserError(f"the tasks are of different suites ({listed}): choose one suite")
+    return next(iter(suites.values()))
+
+
+def _suite_of_one(task: str) -> str:
     suite, _, name = task.partition("_")
     place, colon, _ = task.rpartition(":")
     # gym_package:Name-v0 is Gymnasium's; gym_mine.py:make is a file that happens to be called so.
@@ -63,6 +74,8 @@ def make_env(
     Raises:
         UserError: no such task, a package it needs is missing, or settings it cannot have.
     """
+    if len(split_tasks(task)) > 1:
+        raise UserError(f"{task} is several tasks, but an environment has one: use an EnvPool")
     least = {"action_repeat": 1, "time_limit": 0, "image_size": 1, "shadow_size": 0, "camera": -1}
     given = (action_repeat, time_limit, image_size, shadow_size, camera)
     for (name, bound), value in zip(least.items(), given, strict=True):

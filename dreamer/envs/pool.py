@@ -14,7 +14,8 @@ import numpy as np
 from dreamer.envs import rendering, suite_of
 from dreamer.envs.interpreter import find_python, import_paths
 from dreamer.envs.process import CLOSE_TIMEOUT, WorkerProcess
-from dreamer.envs.spec import Record, Space
+from dreamer.envs.several import assign, share_requests, shared_info, spaces_of, split_tasks
+from dreamer.envs.spec import Record
 from dreamer.errors import EnvError, UserError
 
 __all__ = ["EnvError", "EnvPool", "EnvRestartWarning"]
@@ -35,7 +36,7 @@ class EnvRestartWarning(UserWarning):
 
 
 class EnvPool:
-    """`amount` environments of one task, each in a process of its own.
+    """`amount` environments of one task, or in turn of several, each in a process of its own.
 
     `reset` and `step` take an environment's failure for the end: they close the pool and raise.
     `try_reset` and `try_step` hand it out in the place of that worker's record; the worker is
@@ -43,16 +44,20 @@ class EnvPool:
 
     Args:
         task: as `make_env` takes it; relative paths and modules are found as in this process.
-        amount: of workers.
+            Several, `a,b,c`, are fitted to the spaces they share (`dreamer.envs.several`).
+        amount: of workers, a multiple of the number of tasks.
         timeout: seconds a worker may take for one reply.
         restarts: failures without a completed episode between them that `try_reset` and `try_step`
             bear; the next one closes the pool and is raised. Those of one call count as one.
         python: the interpreter that runs the workers, "" for this process's own. Another one needs
             NumPy (and Pillow, for images) besides what the environment needs, and not TensorFlow.
+        tell_task: observe which of several tasks it is.
         **settings: as `make_env` takes them.
 
     Attributes:
-        obs_space, act_space, action_repeat, info: as of one environment.
+        obs_space, act_space, action_repeat, info: as of one environment; of several tasks' time
+            limits info has the longest, 0 if one has none.
+        tasks: of each worker.
         failures: of workers so far.
         on_wait: called every second of waiting for a worker, with the seconds so far; what it
             raises closes the pool.
@@ -70,23 +75,20 @@ class EnvPool:
         timeout: float = 60.0,
         restarts: int = 0,
         python: str = "",
+        tell_task: bool = False,
         **settings: Any,
     ):
-        if amount < 1:
-            raise UserError(f"envs.amount is {amount}, expected at least 1")
-        if WORKER_VARIABLE in os.environ:
-            raise UserError(
-                "an environment's file starts environments itself when imported: keep the "
-                "environment in a file of its own, or what runs under "
-                "`if __name__ == \"__main__\":`"
-            )
+        _check_may_start(amount)
         self.amount = amount
         self.timeout = timeout
         self.failures = 0
         self.on_wait: Callable[[float], None] | None = None
         self._restarts, self._in_a_row = restarts, 0
         self._failed: set[int] = set()
-        self._make = {"kind": "make", "task": task, "settings": settings}
+        self.tasks = assign(split_tasks(task), amount)
+        # What makes each worker's environment, one request after the other.
+        self._makes = [[{"kind": "make", "task": name, "settings": settings}]
+                       for name in self.tasks]  # fmt: skip
         self._workers: list[WorkerProcess] = []
         program = find_python(python)
         variables = _variables(suite_of(task), settings, amount)
@@ -96,18 +98,25 @@ class EnvPool:
         self._start = lambda index: WorkerProcess(index, program, variables)
         try:
             self._workers = [self._start(index) for index in range(amount)]
-            for worker in self._workers:
-                worker.send(self._make)
-            replies = [worker.receive(max(timeout, START_TIMEOUT))[0] for worker in self._workers]
+            replies = self._make(0)
+            if "," in task:
+                for requests, share in zip(
+                    self._makes, share_requests(self.tasks, replies, tell_task), strict=True
+                ):
+                    requests.append(share)
+                replies = self._make(1)
         except BaseException:
             self.close()
             raise
-        self.obs_space = {
-            key: Space.from_json(space) for key, space in replies[0]["obs_space"].items()
-        }
-        self.act_space = Space.from_json(replies[0]["act_space"])
+        self.obs_space, self.act_space = spaces_of(replies[0])
         self.action_repeat: int = replies[0]["action_repeat"]
-        self.info: dict[str, str] = replies[0]["info"]
+        self.info: dict[str, str] = shared_info(replies)
+
+    def _make(self, part: int) -> list[dict[str, Any]]:
+        """Sends that part of what makes the environments; returns what they then are."""
+        for worker, requests in zip(self._workers, self._makes, strict=True):
+            worker.send(requests[part])
+        return [worker.receive(max(self.timeout, START_TIMEOUT))[0] for worker in self._workers]
 
     def reset(
         self, seeds: Sequence[int | None], indices: Sequence[int] | None = None
@@ -200,8 +209,9 @@ class EnvPool:
         self._workers[index].close(0.0)
         time.sleep(min(BACK_OFF * 2 ** max(self._in_a_row - 1, 0), LONGEST_BACK_OFF))
         self._workers[index] = self._start(index)
-        self._workers[index].send(self._make)
-        self._workers[index].receive(max(self.timeout, START_TIMEOUT), self.on_wait)
+        for request in self._makes[index]:
+            self._workers[index].send(request)
+            self._workers[index].receive(max(self.timeout, START_TIMEOUT), self.on_wait)
         self._failed.remove(index)
 
     def _all(self, outcomes: list[Record | EnvError]) -> list[Record]:
@@ -252,12 +262,23 @@ class EnvPool:
         self.close()
 
 
+def _check_may_start(amount: int) -> None:
+    if amount < 1:
+        raise UserError(f"envs.amount is {amount}, expected at least 1")
+    if WORKER_VARIABLE in os.environ:
+        raise UserError(
+            "an environment's file starts environments itself when imported: keep the "
+            "environment in a file of its own, or what runs under `if __name__ == \"__main__\":`"
+        )
+
+
 def _variables(suite: str, settings: dict[str, Any], amount: int) -> dict[str, str]:
     """Returns the environment variables that workers start with."""
     drawing = {"LP_NUM_THREADS": str(_drawing_threads(amount))}
     variables = {**THREADS, **drawing, **os.environ, WORKER_VARIABLE: "1"}
     variables.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which many environments draw with
-    if suite == "atari" or not settings.get("image", True):
+    # Those two draw by themselves.
+    if suite in ("atari", "dmlab") or not settings.get("image", True):
         variables.setdefault("MUJOCO_GL", "off")
         return variables
     try:

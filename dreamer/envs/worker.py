@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.envs import make_env, wire
+from dreamer.envs.several import Padded, spaces_of
 from dreamer.envs.spec import ContractError, Env, check_record
 from dreamer.errors import UserError
 
@@ -67,11 +68,20 @@ def _serve(sock: socket.socket) -> None:
                 env = make_env(request["task"], **request["settings"])
                 wire.send(sock, _describe(env))
                 continue
+            if request["kind"] == "share":
+                env = _padded(env, request)
+                wire.send(sock, _describe(env))
+                continue
             record = _advance(env, request, arrays)
         except Exception as error:
             wire.send(sock, _failure(error))
         else:
             wire.send(sock, {"kind": "record"}, record)
+
+
+def _padded(env: Any, request: dict[str, Any]) -> Env:
+    """Returns the environment in the spaces that several tasks share."""
+    return Padded(env, *spaces_of(request), request["place"] and tuple(request["place"]))
 
 
 def _describe(env: Env) -> dict[str, Any]:

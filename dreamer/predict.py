@@ -1,0 +1,224 @@
+"""Long open-loop predictions of a trained agent, on episodes that no training saw.
+
+    python -m dreamer.predict --run runs/dmc_walker_walk/dreamer/0 --context 5 --horizon 50
+
+The world model sees the first `context` records of each episode and predicts the next `horizon`
+from their actions alone (arXiv 1912.01603, figure 5). Written are the errors, and for each decoded
+observation and the reward a clip of truth, model and error, and a still of its first sequence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreamer.cli import CommandLine, Option, run_main
+from dreamer.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dreamer.collect import Episode
+    from dreamer.open_loop import StepErrors
+
+COMMAND_LINE = CommandLine(
+    "python -m dreamer.predict",
+    "Predicts far ahead with a trained world model, and measures the error per step ahead.",
+    (
+        Option("run", "", "The run's directory.", required=True),
+        Option("context", 5, "Records the model sees.", low=1),
+        Option("horizon", 50, "Records it then predicts from the actions alone.", low=1),
+        Option("episodes", 5, "How many episodes.", low=1),
+        Option(
+            "source", "fresh",
+            "fresh: episodes run now, with the actor's mode; saved: those in the run's "
+            "eval_episodes/, which it has with eval.save_episodes.",
+            choices=("fresh", "saved"),
+        ),
+        Option("seed", -1, "Seed of fresh episodes' starts; -1: the run's.", low=-1),
+        Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
+        Option("task", "", "The run's task, where that is code of your own that you trust."),
+        Option("output", "", "Folder to write to; empty: predictions/ in the run."),
+    ),
+    takes_config=False,
+)  # fmt: skip
+_SEQUENCES = 8  # that a clip shows at most
+_STRIP = 12  # pictures in a still, about
+_AHEAD = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model predicted, and what came.
+
+    Attributes:
+        about: Facts for the report: run, checkpoint, task, step, source and number of episodes.
+        context, horizon: Records seen and predicted.
+        result: truth/<key> and model/<key>, [B, context + horizon, ...].
+        errors: By key: the decoded observations, and the reward.
+    """
+
+    about: dict[str, Any]
+    context: int
+    horizon: int
+    result: dict[str, np.ndarray]
+    errors: dict[str, StepErrors]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the pictures, as JSON's types."""
+        errors = {key: dataclasses.asdict(value) for key, value in self.errors.items()}
+        return {**self.about, "context": self.context, "horizon": self.horizon, "errors": errors}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the command line, predicts, prints and writes; returns the exit status."""
+    options = COMMAND_LINE.parse(argv).options
+    output = Path(options.pop("output") or Path(options["run"], "predictions")).expanduser()
+    check_folder(output)
+    prediction = predict(**options)
+    print(as_text(prediction))
+    for path in write(prediction, output):
+        print(f"wrote {path}")
+    return 0
+
+
+def predict(
+    run: str, *, context: int = 5, horizon: int = 50, episodes: int = 5, source: str = "fresh",
+    seed: int = -1, checkpoint: str = "", task: str = "",
+) -> Prediction:  # fmt: skip
+    """Predicts with the agent of a run, which may be training meanwhile; arguments as --help says.
+
+    Raises:
+        UserError: No run or no sound checkpoint there, or no episode is long enough.
+    """
+    import numpy as np
+
+    from dreamer.evaluate import check_trust, load_agent, load_checkpoint
+    from dreamer.held_out import collect_fresh, read_saved
+    from dreamer.run import longest_episode, make_pool
+    from dreamer.rundir import RunDir
+
+    rundir, config = RunDir.load(run)
+    check_trust(config.task, task)
+    chosen = load_checkpoint(rundir, checkpoint or None)
+    length, seed = context + horizon, config.seed if seed < 0 else seed
+    about = {
+        "run": str(rundir.path), "checkpoint": str(chosen.path), "task": config.task,
+        "step": chosen.step, "source": source, "seed": seed,
+    }  # fmt: skip
+    with make_pool(config, config.eval.amount, training=False) as pool:
+        longest = longest_episode(config, pool)
+        if longest and length > longest:
+            raise UserError(
+                f"--context {context} and --horizon {horizon} need episodes of {length} records, "
+                f"but those of {config.task} have at most {longest}: choose smaller ones"
+            )
+        found: list[Episode] = []
+        if source == "saved":
+            found = read_saved(rundir.eval_episodes, pool, episodes, length)
+        agent = load_agent(config, pool, chosen)
+        if source == "fresh":
+            found = collect_fresh(pool, lambda r, s: agent.policy(r, s, "eval"), seed, episodes,
+                                  length)  # fmt: skip
+    result = agent.predict({k: np.stack([e[k] for e in found]) for k in found[0]}, context)
+    errors = _errors(result, context, config.reward.transform)
+    return Prediction({**about, "episodes": len(found)}, context, horizon, result, errors)
+
+
+def _errors(result: dict[str, np.ndarray], context: int, transform: str) -> dict[str, StepErrors]:
+    from dreamer.open_loop import step_errors
+
+    keys = [key.removeprefix("truth/") for key in result if key.startswith("truth/")]
+    errors = {k: step_errors(result[f"truth/{k}"], result[f"model/{k}"], context) for k in keys}
+    if transform != "none":
+        unit = f"{transform} of the reward"
+        errors["reward"] = dataclasses.replace(errors["reward"], unit=unit)
+    return errors
+
+
+def as_text(prediction: Prediction) -> str:
+    """What was predicted on what, and a table of the errors at some steps ahead."""
+    about, errors = prediction.about, prediction.errors
+    whence = {
+        "fresh": f"run now with the actor's mode, seed {about['seed']}",
+        "saved": "saved by the run's evaluations",
+    }[about["source"]]
+    heads = ["steps ahead", *(name for key in errors for name in (key, "still"))]
+    table = [heads]
+    for ahead in sorted({k for k in _AHEAD if k < prediction.horizon} | {prediction.horizon}):
+        cells = [f"{v[ahead - 1]:.4g}" for e in errors.values() for v in (e.mean, e.still)]
+        table.append([str(ahead), *cells])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in table]
+    units = ", ".join(f"{key} in {error.unit}" for key, error in errors.items())
+    return "\n".join([
+        f"{about['task']} after {about['step']:,} steps, checkpoint {about['checkpoint']}",
+        f"{about['episodes']} held-out episodes, {whence}; the model sees {prediction.context} "
+        f"records and predicts {prediction.horizon}",
+        f"mean absolute errors: {units}; still: if nothing changed after the last record seen",
+        *lines,
+    ])  # fmt: skip
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that could not be made or written, before anything is run."""
+    if folder.is_symlink():  # in a run from a stranger it may lead anywhere
+        raise UserError(f"{folder} is a link: name the folder itself with --output")
+    nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {folder}: choose another folder with --output")
+
+
+def write(prediction: Prediction, folder: Path) -> list[Path]:
+    """Writes the errors, the clips and the stills into a folder; returns their paths.
+
+    Raises:
+        UserError: It cannot be made or written.
+    """
+    from dreamer.episodes import make_folder
+    from dreamer.files import atomic_write
+
+    make_folder(folder)
+    step = prediction.about["step"]
+    paths = [folder / f"errors-{step}.json"]
+    with atomic_write(paths[0]) as file:
+        file.write(json.dumps(prediction.as_json(), indent=1, allow_nan=False).encode() + b"\n")
+    for key in prediction.errors:
+        stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', key)}-{step}"
+        paths += _write_pictures(prediction, key, folder / stem)
+    return paths
+
+
+def _write_pictures(prediction: Prediction, key: str, stem: Path) -> list[Path]:
+    """Writes a clip of several sequences and a still of the first; returns their paths."""
+    from PIL import Image
+
+    from dreamer.files import atomic_write
+    from dreamer.films import OPEN_LOOP_RECORDS_PER_SECOND
+    from dreamer.open_loop import rows
+    from dreamer.video import open_loop_strip, open_loop_video, write_video
+
+    sequences = (prediction.result[f"{of}/{key}"][:_SEQUENCES] for of in ("truth", "model"))
+    pictures = rows(*sequences)
+    clip, still = Path(f"{stem}.gif"), Path(f"{stem}.png")
+    film = open_loop_video(*pictures, prediction.context)
+    write_video(clip, film, OPEN_LOOP_RECORDS_PER_SECOND)
+    every = max(1, (prediction.context + prediction.horizon) // _STRIP)
+    truth, model, error = (picture[0] for picture in pictures)
+    strip = open_loop_strip(truth, model, error, prediction.context, every)
+    content = io.BytesIO()
+    Image.fromarray(strip).save(content, "PNG")
+    with atomic_write(still) as file:
+        file.write(content.getvalue())
+    return [clip, still]
+
+
+if __name__ == "__main__":
+    run_main(main)
