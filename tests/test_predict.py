@@ -13,12 +13,12 @@ from whole_runs import (
     DEBUG,
     LAB_RUN,
     RUN,
+    STANDIN,
     TASK,
     DebugRuns,
     contents,
     finish,
     start,
-    with_lab,
 )
 
 from dreamer.errors import UserError
@@ -84,19 +84,22 @@ def test_what_is_predicted_is_held_out_and_seen_first(debug_runs: DebugRuns):
     assert (other.result["truth/image"][0, 0] != prediction.result["truth/image"][0, 0]).any()
 
 
-def test_images_and_vectors_of_deepmind_lab(lab_run: Path, tmp_path: Path):
+def test_images_and_vectors_of_deepmind_lab(
+    lab_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    monkeypatch.syspath_prepend(STANDIN)  # workers find modules as this process does
     run = tmp_path / LAB_RUN
     shutil.copytree(lab_run, run)
     out = tmp_path / "out" / "here"
     words = ("--run", run, "--context", "3", "--horizon", "12", "--output", out)
-    status, output, errors = finish(start("dreamer.predict", *words, env=with_lab()))
-    assert status == 0, errors
+    assert main([str(word) for word in words]) == 0
     keys = ["VEL.ROT", "VEL.TRANS", "image", "reward"]
     folder = json.loads((out / "errors-400.json").read_text(encoding="utf-8"))["errors"]
     assert sorted(folder) == keys
     report = check_report(out, 400, list(folder), 5, 12)
     assert report["errors"]["reward"]["unit"] == "tanh of the reward"
-    assert "VEL.TRANS in own units" in output
+    assert "VEL.TRANS in own units" in capsys.readouterr().out
     assert not (run / "predictions").exists()
 
 

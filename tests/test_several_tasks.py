@@ -61,14 +61,14 @@ def test_episodes_are_of_both_tasks_in_turn(run: Path):
 def test_it_goes_on_and_refuses_other_tasks(run: Path, tmp_path: Path):
     copy = tmp_path / RUN
     shutil.copytree(run, copy)
-    words = (*WORDS, "--steps", "480", "--logdir", tmp_path)
+    words = (*WORDS, "--steps", "400", "--logdir", tmp_path)
     status, output, errors = finish(start("dreamer.run", *words))
     assert status == 0, errors
     assert "going on from step 320" in output
-    assert [line["step"] for line in metrics_of(copy)] == [160, 240, 320, 400, 480]
+    assert [line["step"] for line in metrics_of(copy)] == [160, 240, 320, 400]
     assert {f"eval/{task}/return" for task in TASKS} <= set(metrics_of(copy)[-1])
-    episodes = [EpisodeFile(path).read() for path in sorted((copy / "episodes").iterdir())]
-    assert [int(e["task"][0].argmax()) for e in episodes] == [0, 1] * 3
+    # Two episodes are under way, which no file has yet; they are counted all the same.
+    assert (state_of(copy)["agent_steps"], len(list((copy / "episodes").iterdir()))) == (200, 4)
 
 
 def test_evaluation_of_each_task(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

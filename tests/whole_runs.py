@@ -19,6 +19,7 @@ DEBUG = ("--task", TASK, "--configs", "debug", "--precision", "float32", "--dete
 RUN = Path(TASK, "dreamer_debug", "0")
 """Where DEBUG's run lies below its logdir."""
 LAB = ("--task", "dmlab_collect", *DEBUG[2:], "--envs.state", "true")
+STANDIN = str(ROOT / "tests" / "envs" / "dmlab_standin")
 LAB_RUN = Path("dmlab_collect", "dreamer_debug", "0")
 
 
@@ -82,5 +83,4 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def with_lab() -> dict[str, str]:
     """Environment variables with which a process and its workers find DeepMind Lab's stand-in."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "envs" / "dmlab_standin")])
-    return {**os.environ, "PYTHONPATH": paths}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), STANDIN])}
