@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,6 @@ from dreamer.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from dreamer.collect import Episode
     from dreamer.open_loop import StepErrors
 
 COMMAND_LINE = CommandLine(
@@ -109,7 +109,7 @@ def predict(
     check_trust(config.task, task)
     chosen = load_checkpoint(rundir, checkpoint or None)
     length, seed = context + horizon, config.seed if seed < 0 else seed
-    about = {
+    about: dict[str, Any] = {
         "run": str(rundir.path), "checkpoint": str(chosen.path), "task": config.task,
         "step": chosen.step, "source": source, "seed": seed,
     }  # fmt: skip
@@ -120,16 +120,16 @@ def predict(
                 f"--context {context} and --horizon {horizon} need episodes of {length} records, "
                 f"but those of {config.task} have at most {longest}: choose smaller ones"
             )
-        found: list[Episode] = []
         if source == "saved":
             found = read_saved(rundir.eval_episodes, pool, episodes, length)
         agent = load_agent(config, pool, chosen)
         if source == "fresh":
-            found = collect_fresh(pool, lambda r, s: agent.policy(r, s, "eval"), seed, episodes,
-                                  length)  # fmt: skip
+            policy = partial(agent.policy, mode="eval")
+            found = collect_fresh(pool, policy, seed, episodes, length)
+    about["episodes"] = len(found)
     result = agent.predict({k: np.stack([e[k] for e in found]) for k in found[0]}, context)
     errors = _errors(result, context, config.reward.transform)
-    return Prediction({**about, "episodes": len(found)}, context, horizon, result, errors)
+    return Prediction(about, context, horizon, result, errors)
 
 
 def _errors(result: dict[str, np.ndarray], context: int, transform: str) -> dict[str, StepErrors]:

@@ -69,15 +69,9 @@ class EnvPool:
     """
 
     def __init__(
-        self,
-        task: str,
-        amount: int = 1,
-        timeout: float = 60.0,
-        restarts: int = 0,
-        python: str = "",
-        tell_task: bool = False,
-        **settings: Any,
-    ):
+        self, task: str, amount: int = 1, timeout: float = 60.0, restarts: int = 0,
+        python: str = "", tell_task: bool = False, **settings: Any,
+    ):  # fmt: skip
         _check_may_start(amount)
         self.amount = amount
         self.timeout = timeout

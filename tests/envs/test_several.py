@@ -120,8 +120,8 @@ def test_names():
 
 def test_a_pool_of_two_tasks():
     tasks = ["dmc_cartpole_balance", "dmc_reacher_easy"]
-    settings = {**STATES, "tell_task": True}
-    with EnvPool(",".join(tasks), 4, restarts=1, **settings) as pool, EnvPool(tasks[0], 1, **STATES) as alone:
+    both = {**STATES, "tell_task": True, "restarts": 1}
+    with EnvPool(",".join(tasks), 4, **both) as pool, EnvPool(tasks[0], 1, **STATES) as alone:
         assert pool.tasks == tasks * 2 and alone.tasks == tasks[:1]
         assert pool.act_space.shape == (2,) and alone.act_space.shape == (1,)
         shapes = {key: space.shape for key, space in pool.obs_space.items()}
