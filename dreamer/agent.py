@@ -217,10 +217,7 @@ class Agent:
         return self._update(*self._update_inputs(batch, update))
 
     def trace(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Builds what `train_step` runs for batches of this shape, and updates nothing.
-
-        It takes up to a minute at full size, and may be broken off.
-        """
+        """Builds what `train_step` runs, and updates nothing; long, and may be broken off."""
         self._update.get_concrete_function(*self._update_inputs(batch, 0))
 
     def _update_inputs(self, batch: Mapping[str, np.ndarray], update: int) -> tuple:

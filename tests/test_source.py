@@ -23,7 +23,7 @@ UNSAFE_MODULES = {
 UNSAFE_BUILTINS = {"eval", "exec", "compile", "__import__"}
 UNSAFE_METHODS = {
     "load_model", "model_from_json", "model_from_config", "enable_unsafe_deserialization",
-    "system", "popen",
+    "system", "popen", "extractall", "unpack_archive", "mktemp", "load_op_library",
 }  # fmt: skip
 TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}
 # Environment processes, the command line and the plots must start fast and small.
@@ -123,6 +123,10 @@ def test_nothing_can_run_what_a_file_says(path: Path):
         "YAML(typ='unsafe')",
         "keras.models.load_model(f)",
         "os.system('ls')",
+        "archive.extractall(folder)",
+        "shutil.unpack_archive(f)",
+        "tempfile.mktemp()",
+        "tf.load_op_library(f)",
         "subprocess.run('ls', shell=True)",
     ],
 )
