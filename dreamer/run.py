@@ -70,6 +70,7 @@ def train(config: Config) -> Result:
         Where the run lies and what it came to.
     Raises:
         UserError: For what the user can mend.
+        dreamer.errors.EnvError: An environment failed too often; the run is saved.
         dreamer.interrupt.StopRequested: After SIGINT or SIGTERM, with the run saved.
     """
     from dreamer.device import prepare_tensorflow

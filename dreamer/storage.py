@@ -77,4 +77,4 @@ def size_text(size: float) -> str:
     unit = 0
     while size >= 1000 and unit < len(_UNITS) - 1:
         size, unit = size / 1000, unit + 1
-    return f"{size:.4g} {_UNITS[unit]}"
+    return f"{size:,.0f} {_UNITS[unit]}" if size >= 1000 else f"{size:.4g} {_UNITS[unit]}"

@@ -89,7 +89,8 @@ class Soak:
         run = run_of(self.logdir / "runs")
         lines = metrics_of(run)
         target = (lines[-1]["step"] if lines else 0) + more
-        status, _, errors = finish(start("dreamer.run", *self.words, "--steps", str(target)))
+        process = start("dreamer.run", *self.words, "--steps", str(target), env=environ())
+        status, _, errors = finish(process)
         assert status == 0, errors
         return run
 
