@@ -133,8 +133,7 @@ class Agent:
             choose = by_actor(self.parts, self.parts.actor, actor["mode_samples"])
         explorer = self.parts.explorer
         seek = by_actor(self.parts, explorer, actor["mode_samples"]) if explorer else choose
-        self.policy_calls = 0
-        self._step, self._updates = 0, 0
+        self.policy_calls = self._step = self._updates = 0
         self._update = tf.function(self._learner.update, autograph=False, jit_compile=jit or None)
         # Whether the explorer acts or learns is a Python value: each gets a graph of its own.
         self._act, self._seek = (
