@@ -43,6 +43,7 @@ class Collection:
         self._pool, self._replay, self._logger = pool, replay, logger
         self._patience, self._seed, self._prefix = patience, seed, prefix
         self._exact = exact
+        self._held: list[tuple[Episode, int]] | None = None  # None: stored as they end
         self._begin(0, 0, 0)
 
     def _begin(self, agent_steps: int, dropped: int, first: int) -> None:
@@ -69,6 +70,16 @@ class Collection:
         if len(set(self._pool.tasks)) > 1:
             for summary in summaries:
                 self._logger.scalars({f"train/{summary.task}/return": summary.episode_return})
+
+    def hold(self) -> None:
+        """Keeps complete episodes from the replay, which another thread is using, until `store`."""
+        self._held = []
+
+    def store(self) -> None:
+        """Stores the episodes that were held back, and from now on each as it ends."""
+        held, self._held = self._held or [], None
+        for episode, number in held:
+            self._take_in(episode, number)
 
     def random_policy(self) -> Policy:
         """Uniform actions, those of a call being a function of how many calls were before."""
@@ -141,6 +152,9 @@ class Collection:
         return True
 
     def _take_in(self, episode: Episode, number: int) -> None:
+        if self._held is not None:
+            self._held.append((episode, number))
+            return
         uid = f"{self._prefix}{number:08d}"
         self._patience.keep_trying(lambda: self._replay.add(episode, uid))
         length = (len(episode["reward"]) - 1) * self._pool.action_repeat

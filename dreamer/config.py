@@ -234,6 +234,11 @@ def _check(flat: Mapping[str, Any]) -> None:
             f"contrastive.init_std ({flat['contrastive.init_std']}) must be above "
             f"contrastive.min_std ({flat['contrastive.min_std']}), from which it is learnt upwards"
         )
+    if flat["train.overlap"] and flat["deterministic"]:
+        raise UserError(
+            "train.overlap and deterministic are both true: which weights act depends on the clock "
+            "where collecting and updates overlap; switch one of them off"
+        )
     if flat["train.prefill"] > flat["steps"]:
         raise UserError(
             f"train.prefill ({flat['train.prefill']}) must not exceed steps ({flat['steps']}): "

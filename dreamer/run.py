@@ -210,6 +210,7 @@ def make_trainer(config: Config, rundir, agent: Agent, pool, eval_pool, logger, 
             "prefetch": config.replay.prefetch,
         },
         steps=config.steps,
+        overlap=t.overlap,
         forecast=lambda update, frames: forecast(config, schedule, update, frames),
     )
 

@@ -15,6 +15,7 @@ from dreamer.envs.pool import EnvPool
 from dreamer.errors import EnvError, UserError
 from dreamer.interrupt import Interrupt, StopRequested
 from dreamer.nonfinite import NonFiniteError, NonFiniteGuard
+from dreamer.overlap import Background, Lag
 from dreamer.replay import Replay
 from dreamer.reports import Reports
 from dreamer.schedule import UpdateSchedule
@@ -47,6 +48,7 @@ class Trainer:
         schedule: Ratio of updates to steps.
         batch: batch_size, batch_length and prefetch of the replay's batches.
         steps: Where to end.
+        overlap: Whether to collect a round beside the updates of the round before.
         forecast: Makes a message from (seconds an update, frames a second), shown once both have
             been measured; None for silence.
 
@@ -71,6 +73,7 @@ class Trainer:
         schedule: UpdateSchedule,
         batch: dict[str, int],
         steps: int,
+        overlap: bool = False,
         forecast: Callable[[float, float], str] | None = None,
     ):
         self.update = 0
@@ -78,7 +81,7 @@ class Trainer:
         self._reports, self._logger, self._checkpoints = reports, reports.logger, checkpoints
         self._interrupt, self._patience, self._guard = interrupt, patience, guard
         self._schedule, self._batch = schedule, batch
-        self._steps, self._forecast = steps, forecast
+        self._steps, self._overlap, self._forecast = steps, overlap, forecast
         self._round_end = 0  # the step at which the round under way ends
         self._collection = Collection(
             pool, replay, self._logger, patience, seed=seed, prefix=prefix, exact=exact
@@ -152,8 +155,12 @@ class Trainer:
             self._make_updates()
             while self.step < self._steps:
                 self._report()
-                self._collect()
-                self._make_updates()
+                if self._overlap:
+                    self._collect_beside_updates()
+                else:
+                    self._collect()
+                    self._make_updates()
+            self._make_updates()
             self._report(final=True)
         except (StopRequested, EnvError):
             self._save()
@@ -180,8 +187,21 @@ class Trainer:
             self._collection.collect(policy, min(self._agent_steps(missing), 100))
         self._time_frames(before, start)
 
-    def _collect(self) -> None:
-        policy = self._interrupt.guard(self._policy("train"))
+    def _collect_beside_updates(self) -> None:
+        """Makes the updates due by now while a round is collected, which is stored afterwards."""
+        due = self._schedule.due(self.step)
+        lag = Lag(due, lambda: self.update)
+        policy = lag.watch(self._policy("train"))
+        self._collection.hold()
+        try:
+            with Background(lambda leaving: self._collect(leaving(policy))):
+                self._make_updates(due)
+        finally:
+            self._collection.store()
+        self._logger.scalars(lag.scalars())
+
+    def _collect(self, policy: Policy | None = None) -> None:
+        policy = self._interrupt.guard(policy or self._policy("train"))
         if self.step >= self._round_end:
             self._round_end = self.step + self._schedule.every
         start, before = time.monotonic(), self.step
@@ -194,8 +214,8 @@ class Trainer:
             self._frames_per_second = (self.step - before) / (time.monotonic() - start)
             self._logger.scalars({"fps/collect": self._frames_per_second})
 
-    def _make_updates(self) -> None:
-        count = self._schedule.due(self.step) - self.update
+    def _make_updates(self, due: int | None = None) -> None:
+        count = (self._schedule.due(self.step) if due is None else due) - self.update
         if count <= 0:
             return
         start = time.monotonic()
