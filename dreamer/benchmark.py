@@ -22,8 +22,8 @@ LINE = CommandLine(
     "python -m dreamer.benchmark",
     "Measures how fast this machine updates, steps environments and samples, and the memory taken.",
     (
-        Option("parts", "", "What to measure; default: all four. Shares of an update need update.",
-               many=True, choices=("update", "env", "replay", "memory")),
+        Option("parts", "", "What to measure; default: all but overlap. Shares of an update need "
+               "update.", many=True, choices=("update", "env", "replay", "memory", "overlap")),
         Option("precisions", "", "Number formats of the updates; default: float32 and what suits "
                "the device.", many=True, choices=("float32", "bfloat16", "float16")),
         Option("updates", 5, "Rounds of updates to measure, after four to warm up.", low=1),

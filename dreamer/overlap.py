@@ -23,7 +23,7 @@ class Background:
             end the work when the block has failed.
     """
 
-    def __init__(self, work: Callable[[Callable[[Policy], Policy]], None]) -> None:
+    def __init__(self, work: Callable[[Callable[[Policy], Policy]], object]) -> None:
         self._work = work
         self._abandoned = threading.Event()
         self._error: BaseException | None = None

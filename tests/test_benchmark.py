@@ -116,6 +116,22 @@ def test_one_hot_actions_and_vectors(tmp_path: Path):
     assert set(results["verdicts"]) == {"update.float32.over_floor"}
 
 
+@pytest.mark.slow
+def test_collecting_beside_updates(tmp_path: Path):
+    path = tmp_path / "speed.json"
+    done = run_benchmark(
+        "--quick", "--task", CARTPOLE, "--envs.image", "false", "--parts", "overlap",
+        "--precisions", "float32", "--json", str(path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(path.read_text(encoding="utf-8"))["overlap"]
+    assert set(found) == {"here", "simulated_20_ms", "simulated_100_ms"}
+    for kind in found.values():
+        assert kind["gain"] == kind["sequential_seconds"] / kind["overlapped_seconds"] > 0
+    # Two updates of that length cannot take less, whoever collects meanwhile.
+    assert found["simulated_100_ms"]["overlapped_seconds"] >= 0.2
+
+
 def test_the_planner(tmp_path: Path):
     """On one-hot actions and vectors: what an update leaves out, and what an action costs."""
     path = tmp_path / "speed.json"

@@ -15,6 +15,7 @@ from dreamer.collect import Collector
 from dreamer.config import Config
 from dreamer.device import describe_device, prepare_tensorflow
 from dreamer.envs.spec import Space
+from dreamer.overlap import Background
 from dreamer.run import make_agent, make_pool
 
 #: Products [m, k] @ [k, n] that the machine's rate is measured with; the fastest counts.
@@ -113,6 +114,45 @@ class AgentService:
                 seconds.append(time.perf_counter() - start)
             frames = (collector.agent_steps - before) * pool.action_repeat
         return {"seconds": seconds, "frames": frames}
+
+    def rounds(
+        self, agent_steps: int, updates: int, delay: float | None, bursts: int
+    ) -> dict[str, list[float]]:
+        """Rounds of collecting and updates, one after the other and side by side, in turn.
+
+        Args:
+            agent_steps: Of a round, of each environment.
+            updates: Of a round.
+            delay: Seconds of an update by an accelerator that leaves the processor alone, which is
+                simulated by sleeping; None: updates are made here.
+            bursts: Rounds of each kind.
+
+        Returns:
+            Seconds of each round: ``sequential`` and ``overlapped``.
+        """
+        seconds: dict[str, list[float]] = {"sequential": [], "overlapped": []}
+        with make_pool(self._config, self._config.envs.amount, training=True) as pool:
+            collector = Collector(pool, _forget, self._config.seed)
+            collector.collect(self._agent.policy, pool.amount)  # traces the policy
+
+            def learn() -> None:
+                if delay is None:
+                    self.update(updates)
+                for _ in range(updates if delay is not None else 0):
+                    time.sleep(delay or 0.0)
+
+            for _ in range(bursts):
+                start = time.perf_counter()
+                collector.collect(self._agent.policy, agent_steps * pool.amount)
+                learn()
+                middle = time.perf_counter()
+                with Background(lambda leaving: collector.collect(
+                    leaving(self._agent.policy), agent_steps * pool.amount
+                )):  # fmt: skip
+                    learn()
+                seconds["sequential"].append(middle - start)
+                seconds["overlapped"].append(time.perf_counter() - middle)
+        return seconds
 
     def memory(self) -> dict[str, int]:
         """Updates so far, bytes in RAM now, and the most that TensorFlow has taken of a GPU."""

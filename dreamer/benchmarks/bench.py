@@ -12,7 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dreamer.benchmarks.environment import measure_collecting, measure_stepping
+from dreamer.benchmarks.environment import (
+    measure_collecting,
+    measure_overlap,
+    measure_stepping,
+)
 from dreamer.benchmarks.helper import Helper
 from dreamer.benchmarks.replay import Sampling, scratch
 from dreamer.benchmarks.report import judge
@@ -24,6 +28,7 @@ from dreamer.flops import Layer, flops_by_part, policy_layers, update_layers
 from dreamer.run import make_pool
 
 PARTS = ("update", "env", "replay", "memory")
+MORE_PARTS = ("overlap",)  # measured if asked for
 DEFAULT_RECORDS = 501  # of an episode, for tasks that tell no time limit
 _ACTING = ("encoder", "rssm", "reward", "discount", "value", "actor", "behavior", "planner")
 _LEARNING = ("decoder", "disagreement", "loss", "contrastive")
@@ -83,10 +88,11 @@ class Bench:
         """Measures parts.
 
         Args:
-            parts: Among PARTS.
+            parts: Among PARTS and MORE_PARTS.
         Returns:
-            The figures, nested: ``update.<precision>``, ``env``, ``replay``, ``memory``; the
-            ``flops`` by part; ``task``, ``config`` (flat), ``machine``; and ``verdicts``.
+            The figures, nested: ``update.<precision>``, ``env``, ``replay``, ``memory``,
+            ``overlap``; the ``flops`` by part; ``task``, ``config`` (flat), ``machine``; and
+            ``verdicts``.
         Raises:
             UserError: no such task, no OpenGL, no room for episodes.
         """
@@ -94,13 +100,15 @@ class Bench:
         results: dict[str, Any] = {
             "task": self._config.task, "config": self._config.flat(), "machine": self._machine(),
         }  # fmt: skip
-        measured: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+        measured: dict[str, dict[str, Any]] = {part: {} for part in PARTS + MORE_PARTS}
         if "replay" in parts or "update" in parts:
             self._measure_learning(parts, measured)
         if "memory" in parts:
             measured["memory"] |= self._measure_growth()
         if "env" in parts:
             measured["env"] = self._measure_environment()
+        if "overlap" in parts:
+            measured["overlap"] = self._measure_overlap()
         results |= {part: found for part, found in measured.items() if found}
         if "update" in parts:
             results["flops"] = flops_by_part(self._layers)
@@ -264,6 +272,12 @@ class Bench:
         flops = self._policy_flops
         rate = flops / found["policy_seconds"]
         return found | {"policy_flops": flops, "policy_flops_per_second": rate}
+
+    def _measure_overlap(self) -> dict[str, Any]:
+        _say("collecting and updating, one after the other and side by side")
+        agent = self._agent(self._precisions[-1])
+        agent.ask("update")  # traces it
+        return measure_overlap(agent, self._config, 2, self._scale.env_rounds)
 
 
 def _say(text: str) -> None:

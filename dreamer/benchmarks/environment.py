@@ -106,6 +106,34 @@ def measure_collecting(agent: Helper, rounds: int, shortest: float) -> dict[str,
     }
 
 
+def measure_overlap(agent: Helper, config: Config, updates: int, rounds: int) -> dict[str, Any]:
+    """What `train.overlap` gains: rounds at the config's ratio, side by side and in turn.
+
+    Args:
+        agent: An AgentService.
+        config: For the ratio of updates to steps.
+        updates: Of a round.
+        rounds: How many.
+
+    Returns:
+        By who makes the updates, ``here`` or an accelerator that takes ``simulated_20_ms`` or
+        ``simulated_100_ms`` for one: sequential_seconds and overlapped_seconds of a round, and
+        gain, the one over the other.
+    """
+    frames = updates * config.train.every / max(1, config.train.updates)
+    steps = max(1, round(frames / config.envs.action_repeat / config.envs.amount))
+    found = {}
+    for name, delay in (("here", None), ("simulated_20_ms", 0.02), ("simulated_100_ms", 0.1)):
+        seconds = agent.ask("rounds", agent_steps=steps, updates=updates, delay=delay,
+                            bursts=rounds)  # fmt: skip
+        medians = {kind: median(values) for kind, values in seconds.items()}
+        found[name] = {
+            **{f"{kind}_seconds": value for kind, value in medians.items()},
+            "gain": medians["sequential"] / medians["overlapped"],
+        }
+    return found
+
+
 def _shadow_sizes(config: Config) -> list[int]:
     """Shadow maps to measure: the config's own first, the simulator's own (0), a reduced one."""
     reduced = config.envs.shadow_size or load_config("small", task=config.task).envs.shadow_size

@@ -96,7 +96,7 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str]]:
     """Dotted key, label and value as text, of every figure that is a number."""
     for precision, found in results.get("update", {}).items():
         yield from _update_rows(precision, found)
-    for part in ("env", "replay", "memory"):
+    for part in ("env", "replay", "memory", "overlap"):
         for key, value in flatten({part: results.get(part, {})}).items():
             if not isinstance(value, str):
                 label = key.partition(".")[2].replace(".", ", ").replace("_", " ")
