@@ -44,7 +44,7 @@ setup(
     packages=[*find_packages(include=["dreamer", "dreamer.*"]), "dreamer.configs"],
     # configs/ lies at the repository's top and inside the installed package.
     package_dir={"dreamer.configs": "configs"},
-    package_data={"dreamer.configs": ["*.yaml", "presets/*.yaml"]},
+    package_data={"dreamer.configs": ["*.yaml", "**/*.yaml"]},
     install_requires=[
         # These three must move together.
         "tensorflow==2.21.*",

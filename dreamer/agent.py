@@ -54,6 +54,8 @@ class Agent:
         UserError: If the observations do not fit the networks, or settings do not fit each other.
     """
 
+    world_model_class: type[WorldModel] = WorldModel
+
     def __init__(
         self,
         obs_space: Mapping[str, Space],
@@ -85,7 +87,7 @@ class Agent:
         self._seed, self._until = seed, disagreement["until"]
         self._obs_space, self._act_space = dict(obs_space), act_space
         self._explore = Exploration(act_space, **explore)
-        self.world_model = WorldModel(
+        self.world_model = self.world_model_class(
             {k: s.shape for k, s in obs_space.items()},
             act_space.shape[0],
             encoder=encoder,

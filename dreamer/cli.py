@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from dreamer.config import Config, load_config
 from dreamer.errors import EnvError, UserError, suggest
 from dreamer.help import format_help
-from dreamer.schema import Key, find_key, load_schema
+from dreamer.schema import DREAMER, Key, find_key, load_schema
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,13 @@ class Parsed:
       options: the program's own options by name, complete.
       presets: what --configs gave.
       overrides: config keys that were given, checked and typed.
+      agent: whose keys they are.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     presets: tuple[str, ...] = ()
     overrides: dict[str, Any] = field(default_factory=dict)
+    agent: str = DREAMER
 
     def config(self) -> Config:
         """Returns the config that the command line asks for.
@@ -62,7 +64,7 @@ class Parsed:
         Raises:
           UserError: as `load_config`.
         """
-        return load_config(*self.presets, overrides=self.overrides)
+        return load_config(*self.presets, overrides=self.overrides, agent=self.agent)
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,14 @@ class CommandLine:
       description: what it does, for --help.
       options: its own options.
       takes_config: whether config keys and --configs are flags too.
+      agent: whose keys, where no option called agent says otherwise.
     """
 
     program: str
     description: str
     options: tuple[Option, ...] = ()
     takes_config: bool = True
+    agent: str = DREAMER
 
     def parse(self, argv: Sequence[str]) -> Parsed:
         """Reads `argv` (without the program's name); --help prints the help and exits.
@@ -91,11 +95,13 @@ class CommandLine:
             print(format_help(self), end="")
             sys.exit(0)
         own = {option.name: option for option in self.options}
-        keys = load_schema() if self.takes_config else {}
+        flags = _flags(argv)
+        agent = "".join(dict(flags).get("agent", [])) if "agent" in own else ""
+        keys = load_schema(agent or self.agent) if self.takes_config else {}
         options: dict[str, Any] = {}
         overrides: dict[str, Any] = {}
         presets: tuple[str, ...] = ()
-        for name, words in _flags(argv):
+        for name, words in flags:
             if name in own:
                 options[name] = _read_option(own[name], words)
             elif name == "configs" and self.takes_config:
@@ -107,16 +113,18 @@ class CommandLine:
         if missing:
             raise UserError(f"{', '.join(missing)} is missing: {self.program} needs it")
         defaults: dict[str, Any] = {o.name: [] if o.many else o.default for o in self.options}
-        return Parsed({**defaults, **options}, presets, overrides)
+        return Parsed({**defaults, **options}, presets, overrides, agent or self.agent)
 
 
-def parse_args(argv: Sequence[str], program: str, description: str) -> Config:
+def parse_args(
+    argv: Sequence[str], program: str, description: str, agent: str = DREAMER
+) -> Config:
     """Reads the command line of a program that takes only config keys and --configs.
 
     Raises:
       UserError: as `CommandLine.parse` and `load_config`.
     """
-    return CommandLine(program, description).parse(argv).config()
+    return CommandLine(program, description, agent=agent).parse(argv).config()
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dreamer import resume
@@ -27,6 +27,9 @@ class Collection:
         seed: The run's.
         prefix: Of the ids.
         exact: Whether `resume` goes on bit for bit.
+
+    Attributes:
+        on_episode: Called with each episode once it is stored; None for nothing.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Collection:
         self._patience, self._seed, self._prefix = patience, seed, prefix
         self._exact = exact
         self._held: list[tuple[Episode, int]] | None = None  # None: stored as they end
+        self.on_episode: Callable[[Episode], None] | None = None
         self._begin(0, 0, 0)
 
     def _begin(self, agent_steps: int, dropped: int, first: int) -> None:
@@ -157,6 +161,8 @@ class Collection:
             return
         uid = f"{self._prefix}{number:08d}"
         self._patience.keep_trying(lambda: self._replay.add(episode, uid))
+        if self.on_episode:
+            self.on_episode(episode)
         length = (len(episode["reward"]) - 1) * self._pool.action_repeat
         self._logger.scalars(
             {"train/return": float(episode["reward"].sum()), "train/length": length}

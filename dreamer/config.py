@@ -1,7 +1,9 @@
 """The config: defaults, the suite's preset, chosen presets and overrides, merged and checked.
 
-Later beats earlier: configs/defaults.yaml, then the preset that follows from the task's name (the
-suite's), then the presets chosen, in the order given, then single keys.
+Later beats earlier: the defaults (of configs/defaults.yaml, and of configs/agents/<agent>.yaml for
+another agent than Dreamer), then the preset that follows from the task's name (the suite's), then
+the presets chosen, in the order given, then single keys. An agent's own presets, in
+configs/presets/<agent>/, come before general ones of the same name.
 """
 
 from __future__ import annotations
@@ -12,7 +14,16 @@ from typing import Any
 
 from dreamer.combinations import check_behavior
 from dreamer.errors import UserError, suggest
-from dreamer.schema import Value, find_configs, find_key, flatten, load_schema
+from dreamer.schema import (
+    DREAMER,
+    Value,
+    find_key,
+    flatten,
+    load_schema,
+    own_keys,
+    preset_files,
+    task_values,
+)
 from dreamer.yaml_io import read_yaml
 
 
@@ -52,26 +63,32 @@ class Config:
 
     Attributes:
       presets: names of the presets chosen, without the suite's own and without inherited ones.
+      agent: whose keys these are: "dreamer", or one of configs/agents/.
     """
 
-    __slots__ = ("_flat", "_tree", "presets")
+    __slots__ = ("_flat", "_tree", "agent", "presets")
     presets: tuple[str, ...]
+    agent: str
 
-    def __init__(self, values: Mapping[str, Any], presets: Iterable[str] = ()) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], presets: Iterable[str] = (), agent: str = DREAMER
+    ) -> None:
         """Takes values by dotted name; a key left out has its default.
 
         Raises:
           UserError: unknown key, or a value that the key doesn't take.
         """
-        keys = load_schema()
+        keys = load_schema(agent)
         flat = {name: key.value for name, key in keys.items()}
         flat.update({name: find_key(name, keys).coerce(value) for name, value in values.items()})
         _check(flat)
         tree = _grow(flat)
-        check_behavior(tree["behavior"], tree["planner"], tree["disagreement"])
+        if agent == DREAMER:
+            check_behavior(tree["behavior"], tree["planner"], tree["disagreement"])
         object.__setattr__(self, "_flat", flat)
         object.__setattr__(self, "_tree", tree)
         object.__setattr__(self, "presets", tuple(presets))
+        object.__setattr__(self, "agent", agent)
 
     def flat(self) -> dict[str, Value]:
         """Returns all values by dotted name, in the order of defaults.yaml."""
@@ -94,7 +111,7 @@ class Config:
         Raises:
           UserError: unknown key, or a value that the key doesn't take.
         """
-        return Config({**self._flat, **values}, self.presets)
+        return Config({**self._flat, **values}, self.presets, self.agent)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._tree:
@@ -110,20 +127,25 @@ class Config:
         raise AttributeError("a config is immutable")
 
     def __dir__(self) -> list[str]:
-        return [*self._tree, "flat", "tree", "section", "replace", "presets"]
+        return [*self._tree, "flat", "tree", "section", "replace", "presets", "agent"]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Config) and self._flat == other._flat
+        if not isinstance(other, Config):
+            return NotImplemented
+        return (self.agent, self._flat) == (other.agent, other._flat)
 
     def __hash__(self) -> int:
-        return hash(tuple(self._flat.items()))
+        return hash((self.agent, *self._flat.items()))
 
     def __repr__(self) -> str:
         return f"Config(task={self.task!r}, presets={self.presets}, {len(self._flat)} keys)"
 
 
 def load_config(
-    *presets: str, task: str | None = None, overrides: Mapping[str, Any] | None = None
+    *presets: str,
+    task: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    agent: str = DREAMER,
 ) -> Config:
     """Merges defaults, the suite's preset, `presets` and `overrides` into one config.
 
@@ -131,28 +153,32 @@ def load_config(
       presets: names below configs/presets, or paths of one's own .yaml files.
       task: what to train on; else the overrides', a preset's or the default one.
       overrides: values by dotted name, typed or as text.
+      agent: whose keys and presets: "dreamer", or one of configs/agents/.
 
     Raises:
-      UserError: unknown preset, key, suite, or a value that its key doesn't take.
+      UserError: unknown agent, preset, key, suite, or a value that its key doesn't take.
     """
     overrides = dict(overrides or {})
     chosen: dict[str, Value] = {}
     for preset in presets:
-        chosen.update(_load_preset(preset))
+        chosen.update(_load_preset(preset, agent))
     if task is not None:
         overrides = {"task": task, **overrides}
-    keys = load_schema()
+    keys = load_schema(agent)
     typed = {name: find_key(name, keys).coerce(value) for name, value in overrides.items()}
     final = str({"task": keys["task"].value, **chosen, **typed}["task"])
     suite = _suite_preset(final)
     names = [Path(preset).stem if _is_path(preset) else preset for preset in presets]
     named = [name for name in dict.fromkeys(names) if name != suite]
-    return Config({**_load_preset(suite), **chosen, **typed}, named)
+    # A suite's preset is made for Dreamer: another agent takes what it says nothing of itself.
+    wanted = keys.keys() - own_keys(agent)
+    of_suite = {key: value for key, value in _load_preset(suite).items() if key in wanted}
+    return Config({**of_suite, **task_values(agent, final), **chosen, **typed}, named, agent)
 
 
-def preset_names() -> list[str]:
-    """Returns the names of the presets that come with the project."""
-    return sorted(path.stem for path in (find_configs() / "presets").glob("*.yaml"))
+def preset_names(agent: str = DREAMER) -> list[str]:
+    """Returns the names of the presets that come with the project, an agent's own among them."""
+    return sorted(preset_files(agent))
 
 
 def _suite_preset(task: str) -> str:
@@ -163,9 +189,11 @@ def _suite_preset(task: str) -> str:
     return {"custom": "gym"}.get(suite := suite_of(task), suite)
 
 
-def _load_preset(name: str, trail: tuple[str, ...] = ()) -> dict[str, Value]:
+def _load_preset(
+    name: str, agent: str = DREAMER, trail: tuple[str, ...] = ()
+) -> dict[str, Value]:
     """Reads a preset by dotted names, what it inherits included."""
-    path = _preset_path(name, Path(trail[-1]).parent if trail else Path())
+    path = _preset_path(name, Path(trail[-1]).parent if trail else Path(), agent)
     if str(path) in trail:
         chain = " -> ".join(Path(step).stem for step in (*trail, str(path)))
         raise UserError(f"presets inherit each other in a circle: {chain}")
@@ -176,25 +204,25 @@ def _load_preset(name: str, trail: tuple[str, ...] = ()) -> dict[str, Value]:
         raise UserError(f"'inherit'{where} must be a list of preset names")
     values: dict[str, Value] = {}
     for parent in parents:
-        values.update(_load_preset(parent, (*trail, str(path))))
-    keys = load_schema()
+        values.update(_load_preset(parent, agent, (*trail, str(path))))
+    keys = load_schema(agent)
     for key, value in flatten(content, keys, where).items():
         values[key] = find_key(str(key), keys, where).coerce(value, where)
     return values
 
 
-def _preset_path(name: str, folder: Path) -> Path:
+def _preset_path(name: str, folder: Path, agent: str) -> Path:
     """Finds a preset's file; a path inside a preset counts from that preset's folder."""
     if _is_path(name):
         path = (folder / Path(name).expanduser()).resolve()
         if not path.is_file():
             raise UserError(f"no preset file {name!r} ({path})")
         return path
-    names = preset_names()
-    if name not in names:
-        near = suggest(name, names) or f"; there are {', '.join(names)}"
+    files = preset_files(agent)
+    if name not in files:
+        near = suggest(name, files) or f"; there are {', '.join(sorted(files))}"
         raise UserError(f"unknown preset {name!r}{near}")
-    return find_configs() / "presets" / f"{name}.yaml"
+    return files[name]
 
 
 def _is_path(name: str) -> bool:
@@ -224,6 +252,22 @@ def _check(flat: Mapping[str, Any]) -> None:
             f"eval.videos ({flat['eval.videos']}) must not exceed eval.episodes "
             f"({flat['eval.episodes']})"
         )
+    if "loss.overshooting" in flat:
+        _check_model(flat)
+    if flat.get("train.overlap") and flat["deterministic"]:
+        raise UserError(
+            "train.overlap and deterministic are both true: which weights act depends on the clock "
+            "where collecting and updates overlap; switch one of them off"
+        )
+    if flat.get("train.prefill", 0) > flat["steps"]:  # some agents have none
+        raise UserError(
+            f"train.prefill ({flat['train.prefill']}) must not exceed steps ({flat['steps']}): "
+            "nothing would be learnt; lower the one or raise the other"
+        )
+
+
+def _check_model(flat: Mapping[str, Any]) -> None:
+    """Likewise of the world model's values, which agents without one do not have."""
     if flat["loss.overshooting"] > flat["train.batch_length"]:
         raise UserError(
             f"loss.overshooting ({flat['loss.overshooting']}) must not exceed train.batch_length "
@@ -233,14 +277,4 @@ def _check(flat: Mapping[str, Any]) -> None:
         raise UserError(
             f"contrastive.init_std ({flat['contrastive.init_std']}) must be above "
             f"contrastive.min_std ({flat['contrastive.min_std']}), from which it is learnt upwards"
-        )
-    if flat["train.overlap"] and flat["deterministic"]:
-        raise UserError(
-            "train.overlap and deterministic are both true: which weights act depends on the clock "
-            "where collecting and updates overlap; switch one of them off"
-        )
-    if flat["train.prefill"] > flat["steps"]:
-        raise UserError(
-            f"train.prefill ({flat['train.prefill']}) must not exceed steps ({flat['steps']}): "
-            "nothing would be learnt; lower the one or raise the other"
         )

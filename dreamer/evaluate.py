@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from dreamer.cli import CommandLine, Option, run_main
 from dreamer.errors import UserError
 
 if TYPE_CHECKING:
-    from dreamer.agent import Agent
     from dreamer.checkpoint import Checkpoint
     from dreamer.config import Config
     from dreamer.envs.pool import EnvPool
@@ -75,9 +74,19 @@ class Result:
         }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Reads the command line, evaluates, prints and writes; returns the exit status."""
-    options = COMMAND_LINE.parse(argv).options
+def main(
+    argv: Sequence[str],
+    maker: Callable[..., Any] | None = None,
+    command_line: CommandLine = COMMAND_LINE,
+) -> int:
+    """Reads the command line, evaluates, prints and writes; returns the exit status.
+
+    Args:
+        argv: The words.
+        maker: As `evaluate` takes it.
+        command_line: Of the program that this is part of.
+    """
+    options = command_line.parse(argv).options
     video, report = options["video"], options["json"]
     check_outputs(video, report)
     filmed = min(options["filmed"], options["episodes"]) if video else 0
@@ -88,6 +97,7 @@ def main(argv: Sequence[str]) -> int:
         seed=None if options["seed"] < 0 else options["seed"],
         checkpoint=options["checkpoint"] or None,
         task=options["task"],
+        maker=maker,
     )
     print(as_text(result))
     if report:
@@ -105,6 +115,7 @@ def evaluate(
     seed: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     task: str = "",
+    maker: Callable[..., Any] | None = None,
 ) -> Result:
     """Runs episodes with the agent of a run, which may be training meanwhile.
 
@@ -116,6 +127,7 @@ def evaluate(
         checkpoint: Its folder; None for the newest sound one.
         task: The run's task again, where its environment is code that the run's config names:
             the run may come from a stranger.
+        maker: Makes another agent than Dreamer, as `dreamer.run.train` takes it.
     Raises:
         UserError: No run or no sound checkpoint there, or no images to film.
     """
@@ -131,7 +143,7 @@ def evaluate(
             raise UserError(
                 f"{run} learns without images, so there is nothing to film; leave --video out"
             )
-        evaluation = run_episodes(config, pool, chosen, episodes, filmed, seed)
+        evaluation = run_episodes(config, pool, chosen, episodes, filmed, seed, maker)
     return Result(rundir.path, chosen.path, config.task, chosen.step, seed, evaluation)
 
 
@@ -164,18 +176,29 @@ def load_checkpoint(rundir: RunDir, path: str | os.PathLike[str] | None) -> Chec
 
 
 def run_episodes(
-    config: Config, pool: EnvPool, checkpoint: Checkpoint, episodes: int, filmed: int, seed: int
+    config: Config,
+    pool: EnvPool,
+    checkpoint: Checkpoint,
+    episodes: int,
+    filmed: int,
+    seed: int,
+    maker: Callable[..., Any] | None,
 ) -> Evaluation:
     """An evaluation by the agent that a checkpoint holds."""
     from dreamer.evaluation import Evaluator
 
-    agent = load_agent(config, pool, checkpoint)
+    agent = load_agent(config, pool, checkpoint, maker)
     evaluator = Evaluator(pool, seed=seed, episodes=episodes, filmed=filmed)
     return evaluator.run(lambda records, state: agent.policy(records, state, "eval"))
 
 
-def load_agent(config: Config, pool: EnvPool, checkpoint: Checkpoint) -> Agent:
-    """The agent that a checkpoint holds.
+def load_agent(
+    config: Config,
+    pool: EnvPool,
+    checkpoint: Checkpoint,
+    maker: Callable[..., Any] | None = None,
+) -> Any:
+    """The agent that a checkpoint holds; `maker` as `evaluate` takes it.
 
     Raises:
         UserError: It is that of another config.
@@ -184,7 +207,7 @@ def load_agent(config: Config, pool: EnvPool, checkpoint: Checkpoint) -> Agent:
     from dreamer.run import make_agent
 
     prepare_tensorflow(config.deterministic)
-    agent = make_agent(config, pool.obs_space, pool.act_space)
+    agent = (maker or make_agent)(config, pool.obs_space, pool.act_space)
     try:
         agent.load_arrays(checkpoint.arrays)
     except (KeyError, ValueError) as error:

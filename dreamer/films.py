@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from dreamer.agent import Agent
 from dreamer.collect import Episode
 from dreamer.logger import Logger
 from dreamer.video import open_loop_video, signed_difference, tile
@@ -34,15 +34,18 @@ def film_evaluation(logger: Logger, episodes: Sequence[Episode], step: int) -> N
         logger.video(name, frames, step, RECORDS_PER_SECOND)
 
 
-def film_open_loop(logger: Logger, agent: Agent, episodes: Sequence[Episode], step: int) -> None:
+def film_open_loop(logger: Logger, agent: Any, episodes: Sequence[Episode], step: int) -> None:
     """Writes open-loop predictions on held-out episodes: truth, model and error, and their errors.
 
-    The model sees CONTEXT records and imagines up to IMAGINED more from the actions alone.
+    The model sees CONTEXT records and imagines up to IMAGINED more from the actions alone. An
+    agent without a model, which predicts nothing, is filmed in no such way.
     """
     batch = held_out_batch(episodes, CONTEXT + IMAGINED)
     if not batch:
         return
     result = agent.predict(batch, CONTEXT)
+    if not result:
+        return
     error = result["model/reward"] - result["truth/reward"]
     logger.scalars({"open_loop/reward_error": float(np.abs(error[:, CONTEXT:]).mean())})
     for key in image_keys({k: v for k, v in result.items() if k.startswith("model/")}):

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from dreamer.schema import Key, Value, find_configs, load_schema, number
+from dreamer.schema import Key, Value, load_schema, number, preset_files
 
 if TYPE_CHECKING:
     from dreamer.cli import CommandLine
@@ -29,10 +29,10 @@ def format_help(line: CommandLine) -> str:
         rows.append(("--configs PRESET ...", text))
     parts += ["", "options:", *_table(rows, width)]
     if line.takes_config:
-        presets = [(name, text) for name, text in _presets().items()]
+        presets = [(name, text) for name, text in _presets(line.agent).items()]
         parts += ["", "presets:", *_table(presets, width)]
         parts += ["", "keys, with their default values:"]
-        for rows in _groups(load_schema()):
+        for rows in _groups(load_schema(line.agent)):
             parts += ["", *_table(rows, width)]
     return "\n".join(parts) + "\n"
 
@@ -56,12 +56,12 @@ def _example(value: Value) -> str:
     return number(value)
 
 
-def _presets() -> dict[str, str]:
+def _presets(agent: str) -> dict[str, str]:
     """Returns every preset with its description: the comment that its file begins with."""
     presets = {}
-    for path in sorted((find_configs() / "presets").glob("*.yaml")):
+    for name, path in sorted(preset_files(agent).items()):
         with path.open(encoding="utf-8") as file:
-            presets[path.stem] = file.readline().lstrip("# ").strip()
+            presets[name] = file.readline().lstrip("# ").strip()
     return presets
 
 

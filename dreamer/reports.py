@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dreamer.agent import Agent
 from dreamer.collect import Policy
 from dreamer.evaluation import Evaluator
 from dreamer.files import DiskFullError
@@ -15,6 +14,7 @@ from dreamer.films import film_evaluation, film_open_loop
 from dreamer.logger import Logger
 from dreamer.schedule import is_due
 from dreamer.storage import Patience
+from dreamer.trained_agent import TrainedAgent
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Reports:
 
     def __init__(
         self,
-        agent: Agent,
+        agent: TrainedAgent,
         evaluator: Evaluator,
         logger: Logger,
         intervals: Intervals,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 from dreamer.cli import parse_args, run_main
 from dreamer.config import Config
 from dreamer.errors import UserError
+from dreamer.schema import DREAMER
 
 if TYPE_CHECKING:
     from dreamer.agent import Agent
     from dreamer.envs.pool import EnvPool
     from dreamer.logger import Logger
+    from dreamer.trained_agent import TrainedAgent
+    from dreamer.trainer import Trainer
 
 AGENT_SECTIONS = (
     *("encoder", "decoder", "rssm", "reward", "discount", "value", "actor"),
@@ -47,6 +50,11 @@ class Result:
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, trains, and returns the exit status."""
     config = parse_args(argv, "python -m dreamer.run", "Trains Dreamer on a task.")
+    return finish(config, train)
+
+
+def finish(config: Config, train: Callable[[Config], Result]) -> int:
+    """Trains, says how it ended, and returns the exit status."""
     from dreamer.interrupt import StopRequested
 
     try:
@@ -61,11 +69,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def train(config: Config) -> Result:
+def train(
+    config: Config,
+    maker: Callable[..., TrainedAgent] | None = None,
+    trainer: Callable[..., Trainer] | None = None,
+) -> Result:
     """Trains an agent as the config says; the same call goes on with a run that was stopped.
 
     Args:
         config: From load_config.
+        maker: Makes another agent than Dreamer, from the config and the spaces of observations
+            and actions.
+        trainer: A `Trainer` that suits it, made from the same arguments; None for the usual one.
     Returns:
         Where the run lies and what it came to.
     Raises:
@@ -77,6 +92,7 @@ def train(config: Config) -> Result:
     from dreamer.interrupt import Interrupt
     from dreamer.rundir import RunDir
     from dreamer.sinks import sink_names
+    from dreamer.trainer import Trainer
 
     sink_names(config.log.sinks)  # refused before anything is made
     with ExitStack() as stack:
@@ -90,13 +106,14 @@ def train(config: Config) -> Result:
             logger.message(note)
         interrupt = stack.enter_context(Interrupt())
         pool.on_wait = eval_pool.on_wait = interrupt.while_waiting
-        agent = make_agent(config, pool.obs_space, pool.act_space)
-        describe(logger, config, agent, pool)
-        trainer = make_trainer(config, rundir, agent, pool, eval_pool, logger, interrupt)
-        if trainer.resume():
-            logger.message(f"going on from step {trainer.step}, update {trainer.update}")
-        trainer.run()
-        return Result(rundir.path, trainer.step, trainer.update, trainer.last_return)
+        agent = (maker or make_agent)(config, pool.obs_space, pool.act_space)
+        describe(logger, agent, pool)
+        parts = make_parts(config, rundir, agent, pool, eval_pool, logger, interrupt)
+        loop = (trainer or Trainer)(**parts)
+        if loop.resume():
+            logger.message(f"going on from step {loop.step}, update {loop.update}")
+        loop.run()
+        return Result(rundir.path, loop.step, loop.update, loop.last_return)
 
 
 def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
@@ -115,10 +132,11 @@ def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
 
 def check_batch_length(config: Config, pool: EnvPool) -> None:
     """Refuses sequences longer than any episode of the task can be."""
-    longest = longest_episode(config, pool)
-    if longest and config.train.batch_length > longest:
+    # Not every agent learns from sequences.
+    longest, length = longest_episode(config, pool), config.section("train").get("batch_length", 1)
+    if longest and int(length) > longest:
         raise UserError(
-            f"train.batch_length is {config.train.batch_length}, but an episode of {config.task} "
+            f"train.batch_length is {length}, but an episode of {config.task} "
             f"has at most {longest} records ({pool.action_repeat} steps a record); "
             f"choose at most {longest}"
         )
@@ -148,6 +166,11 @@ def make_agent(config: Config, obs_space: dict, act_space) -> Agent:
     """The agent that a config describes, for an environment's spaces."""
     from dreamer.agent import Agent
 
+    if config.agent != DREAMER:
+        raise UserError(
+            f"this is a run of the agent {config.agent}, not of Dreamer: use python -m "
+            "baselines.run to train it and python -m baselines.evaluate to evaluate it"
+        )
     sections = {name: config.section(name) for name in AGENT_SECTIONS}
     return Agent(
         obs_space,
@@ -159,8 +182,10 @@ def make_agent(config: Config, obs_space: dict, act_space) -> Agent:
     )
 
 
-def make_trainer(config: Config, rundir, agent: Agent, pool, eval_pool, logger, interrupt):
-    """The training loop with everything it stands on."""
+def make_parts(
+    config: Config, rundir, agent: TrainedAgent, pool, eval_pool, logger, interrupt
+) -> dict[str, Any]:
+    """Everything that the training loop stands on, as a Trainer's arguments."""
     from dreamer.checkpoint import Checkpoints
     from dreamer.evaluation import Evaluator
     from dreamer.forecast import forecast
@@ -169,7 +194,6 @@ def make_trainer(config: Config, rundir, agent: Agent, pool, eval_pool, logger, 
     from dreamer.reports import Intervals, Reports
     from dreamer.schedule import UpdateSchedule
     from dreamer.storage import Patience
-    from dreamer.trainer import Trainer
 
     replay = Replay(
         rundir.episodes,
@@ -185,37 +209,40 @@ def make_trainer(config: Config, rundir, agent: Agent, pool, eval_pool, logger, 
         filmed=config.eval.videos,
         directory=rundir.eval_episodes if config.eval.save_episodes else None,
     )
-    t = config.train
-    schedule = UpdateSchedule(t.prefill, t.pretrain, t.every, t.updates)
+    t = config.section("train")  # in which some agents have fewer keys than Dreamer
+    keys = ("prefill", "pretrain", "every", "updates")
+    schedule = UpdateSchedule(**{key: int(t.get(key, 0)) for key in keys})
     patience = Patience(config.disk_wait, interrupt, logger.message)
     intervals = Intervals(
         config.log.every, config.eval.every, config.log.video_every, config.checkpoint.every
     )
-    return Trainer(
-        agent=agent,
-        pool=pool,
-        replay=replay,
-        reports=Reports(agent, evaluator, logger, intervals, patience),
-        checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
-        interrupt=interrupt,
-        patience=patience,
-        guard=NonFiniteGuard(rundir.path / "nonfinite", t.nonfinite_limit, logger.message),
-        seed=config.seed,
-        prefix=f"{rundir.owner}s{config.seed}e",
-        exact=config.deterministic,
-        schedule=schedule,
-        batch={
-            "batch_size": t.batch_size,
-            "length": t.batch_length,
+    return {
+        "agent": agent,
+        "pool": pool,
+        "replay": replay,
+        "reports": Reports(agent, evaluator, logger, intervals, patience),
+        "checkpoints": Checkpoints(rundir.checkpoints, config.checkpoint.keep),
+        "interrupt": interrupt,
+        "patience": patience,
+        "guard": NonFiniteGuard(
+            rundir.path / "nonfinite", config.train.nonfinite_limit, logger.message
+        ),
+        "seed": config.seed,
+        "prefix": f"{rundir.owner}s{config.seed}e",
+        "exact": config.deterministic,
+        "schedule": schedule,
+        "batch": {
+            "batch_size": t.get("batch_size", 1),
+            "length": t.get("batch_length", 1),
             "prefetch": config.replay.prefetch,
         },
-        steps=config.steps,
-        overlap=t.overlap,
-        forecast=lambda update, frames: forecast(config, schedule, update, frames),
-    )
+        "steps": config.steps,
+        "overlap": bool(t.get("overlap", False)),
+        "forecast": lambda update, frames: forecast(config, schedule, update, frames),
+    }
 
 
-def describe(logger: Logger, config: Config, agent: Agent, pool: EnvPool) -> None:
+def describe(logger: Logger, agent: Any, pool: EnvPool) -> None:
     """Says what runs on what."""
     from dreamer.device import describe_device
 
@@ -225,11 +252,14 @@ def describe(logger: Logger, config: Config, agent: Agent, pool: EnvPool) -> Non
     tasks = list(dict.fromkeys(pool.tasks))
     if len(tasks) > 1:
         logger.message(f"{len(tasks)} tasks, in turn: {', '.join(tasks)}")
-    model, actions = agent.world_model, pool.act_space
-    logger.message(
-        f"encoder takes {', '.join(model.inputs)}; decoder predicts {', '.join(model.targets)}; "
-        f"actions {actions.shape[0]} {'one-hot' if actions.discrete else 'continuous'}"
-    )
+    actions = pool.act_space
+    text = f"actions {actions.shape[0]} {'one-hot' if actions.discrete else 'continuous'}"
+    if model := getattr(agent, "world_model", None):  # not every agent has one
+        text = (
+            f"encoder takes {', '.join(model.inputs)}; decoder predicts "
+            f"{', '.join(model.targets)}; {text}"
+        )
+    logger.message(text)
 
 
 if __name__ == "__main__":

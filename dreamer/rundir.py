@@ -26,6 +26,7 @@ from dreamer.errors import UserError
 from dreamer.files import atomic_write, remove_temporaries
 from dreamer.lock import Lock
 from dreamer.machine import machine
+from dreamer.schema import DREAMER
 from dreamer.yaml_io import format_yaml, read_yaml
 
 # A resumed run may change how long it runs, what it reports and keeps, where it lies, and what
@@ -143,6 +144,7 @@ class RunDir:
                 )
         return {
             "config": config.tree(),
+            "agent": config.agent,
             "presets": list(config.presets),
             "seed": config.seed,
             **_origin(),
@@ -152,6 +154,11 @@ class RunDir:
 
     def _resume(self, config: Config) -> dict[str, Any]:
         record, before = self._read()
+        if before.agent != config.agent:
+            raise UserError(
+                f"{self.path} was made by the agent {before.agent}, not {config.agent}; choose "
+                "another --method or --logdir"
+            )
         old, new = before.flat(), config.flat()
         differing = [key for key in new if old[key] != new[key]]
         refused = [key for key in differing if not MAY_DIFFER.fullmatch(key)]
@@ -174,6 +181,7 @@ class RunDir:
     def _read(self) -> tuple[dict[str, Any], Config]:
         record = read_yaml(self.config_file)
         values, presets = record.get("config"), record.get("presets", [])
+        agent = str(record.get("agent", DREAMER))  # runs of earlier versions are Dreamer's
         if not isinstance(values, dict) or not isinstance(presets, list):
             raise UserError(f"{self.config_file} was not written by a run: it has no 'config' map")
         flat: dict[str, Any] = {}
@@ -181,7 +189,7 @@ class RunDir:
             inner = value.items() if isinstance(value, dict) else ()
             flat.update({f"{key}.{name}": leaf for name, leaf in inner} or {key: value})
         try:
-            return record, Config(flat, [str(preset) for preset in presets])
+            return record, Config(flat, [str(preset) for preset in presets], agent)
         except UserError as error:
             raise UserError(f"{self.config_file}: {error}") from None
 
@@ -209,9 +217,9 @@ def run_path(config: Config) -> Path:
 
 
 def method_name(config: Config) -> str:
-    """`method` if set, else ``dreamer`` and the presets besides the suite's, in order, joined."""
+    """`method` if set, else the agent and the presets besides the suite's, in order, joined."""
     if not config.method:
-        return "_".join(["dreamer", *(_plain(preset) for preset in sorted(config.presets))])
+        return "_".join([config.agent, *(_plain(preset) for preset in sorted(config.presets))])
     if not re.fullmatch(r"[A-Za-z0-9_=+-][A-Za-z0-9._=+,-]*", config.method):
         raise UserError(
             f"method is {config.method!r}; expected a name of letters, digits and . _ = + , - "

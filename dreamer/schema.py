@@ -1,4 +1,8 @@
-"""What keys there are, and which values each takes: the reading of configs/defaults.yaml."""
+"""What keys there are, and which values each takes: the reading of configs/defaults.yaml.
+
+Another agent than Dreamer (``configs/agents/<agent>.yaml``, in the same format) has keys of its
+own, other defaults for some of the common ones, and none of those it lists under ``without``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from dreamer.errors import UserError, suggest
 from dreamer.yaml_io import read_yaml
 
 Value = bool | int | float | str
+DREAMER = "dreamer"
 _LARGEST = 1_000_000_000_000  # for whole numbers without a bound of their own: beyond is a slip
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _FIELDS = {"value", "unit", "help", "source", "choices", "min", "max", "above", "pattern"}
@@ -99,17 +104,76 @@ def find_configs() -> Path:
 
 
 @functools.cache
-def load_schema() -> Mapping[str, Key]:
-    """Returns every key by its dotted name, in the order of configs/defaults.yaml."""
-    path = find_configs() / "defaults.yaml"
-    keys: dict[str, Key] = {}
-    for name, entry in read_yaml(path).items():
-        if isinstance(entry, dict) and "help" in entry:
-            keys[name] = _read_key(name, entry)
+def load_schema(agent: str = DREAMER) -> Mapping[str, Key]:
+    """Returns an agent's keys by dotted name, in the order of configs/defaults.yaml, its own last.
+
+    Raises:
+      UserError: there is no such agent.
+    """
+    entries = _entries(read_yaml(find_configs() / "defaults.yaml"))
+    if agent != DREAMER:
+        if agent not in agent_names():
+            near = suggest(agent, agent_names()) or f"; there are {', '.join(agent_names())}"
+            raise UserError(f"unknown agent {agent!r}{near}")
+        tree = _agent_file(agent)
+        without = set(tree.pop("without", []))
+        entries = {
+            name: entry for name, entry in entries.items()
+            if not {name, name.partition(".")[0]} & without
+        }  # fmt: skip
+        for name, entry in _entries(tree).items():
+            entries[name] = {**entries.get(name, {}), **entry}
+    return {name: _read_key(name, entry) for name, entry in entries.items()}
+
+
+@functools.cache
+def own_keys(agent: str) -> frozenset[str]:
+    """Returns the keys that an agent's own file defines, or gives another default."""
+    if agent == DREAMER:
+        return frozenset()
+    tree = _agent_file(agent)
+    tree.pop("without", None)
+    return frozenset(_entries(tree))
+
+
+def task_values(agent: str, task: str) -> dict[str, Value]:
+    """Returns what an agent's file says of a single task, by dotted name."""
+    if agent == DREAMER:
+        return {}
+    tasks = read_yaml(find_configs() / "agents" / f"{agent}.yaml").get("tasks", {})
+    return dict(tasks.get(task, {}))
+
+
+def _agent_file(agent: str) -> dict[str, Any]:
+    """Returns an agent's keys, and under ``without`` those of Dreamer that it lacks."""
+    tree = read_yaml(find_configs() / "agents" / f"{agent}.yaml")
+    tree.pop("tasks", None)
+    return tree
+
+
+@functools.cache
+def agent_names() -> list[str]:
+    """Returns the names of the agents that have keys: Dreamer, then the others."""
+    return [DREAMER, *sorted(path.stem for path in (find_configs() / "agents").glob("*.yaml"))]
+
+
+def preset_files(agent: str = DREAMER) -> dict[str, Path]:
+    """Returns the presets' files by name; an agent's own come before general ones."""
+    folder = find_configs() / "presets"
+    found = [*folder.glob("*.yaml"), *(folder / agent).glob("*.yaml")]
+    return {path.stem: path for path in found}
+
+
+def _entries(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the entries of a file of keys by dotted name."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in tree.items():
+        # A group may have a key of that name too.
+        if not isinstance(entry.get("value", {}), Mapping):
+            found[name] = entry
         else:
-            for inner, leaf in entry.items():
-                keys[f"{name}.{inner}"] = _read_key(f"{name}.{inner}", leaf)
-    return keys
+            found.update({f"{name}.{inner}": leaf for inner, leaf in entry.items()})
+    return found
 
 
 def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from typing import Any
 
-from dreamer.agent import Agent
 from dreamer.checkpoint import Checkpoint, Checkpoints
 from dreamer.collect import Policy
 from dreamer.collection import Collection
@@ -20,6 +19,7 @@ from dreamer.replay import Replay
 from dreamer.reports import Reports
 from dreamer.schedule import UpdateSchedule
 from dreamer.storage import Patience, room_warning
+from dreamer.trained_agent import TrainedAgent
 
 # What every checkpoint counts, beside the agent's arrays.
 _COUNTS = ("agent_steps", "update", "next_episode", "eval_episode", "wall_time")
@@ -59,7 +59,7 @@ class Trainer:
     def __init__(
         self,
         *,
-        agent: Agent,
+        agent: TrainedAgent,
         pool: EnvPool,
         replay: Replay,
         reports: Reports,
@@ -218,23 +218,31 @@ class Trainer:
         count = (self._schedule.due(self.step) if due is None else due) - self.update
         if count <= 0:
             return
-        start = time.monotonic()
+        start, timed = 0.0, 0
         self._agent.progress(self.step, self.update)
+        with closing(self._learn(count)) as learning:
+            for updates, batch, made_of in learning:
+                metrics = {key: float(value) for key, value in made_of.items()}
+                self.update += updates
+                self._logger.scalars({f"model/{key}": value for key, value in metrics.items()})
+                self._guard.check(self.update - updates, batch, metrics)
+                if not start:
+                    start = time.monotonic()
+                    continue
+                timed += updates
+                if timed >= _TIMED_UPDATES:
+                    self._say_cost((time.monotonic() - start) / timed)
+        if timed:
+            self._logger.scalars({"fps/train": timed / (time.monotonic() - start)})
+
+    def _learn(self, count: int) -> Generator[tuple[int, Any, Mapping[str, Any]], None, None]:
+        """Makes that many updates; yields how many were made at once, of what, and their metrics.
+        """
         with closing(self._replay.batches(self.update, count, **self._batch)) as batches:
-            for made, batch in enumerate(batches):
+            for batch in batches:
                 self._interrupt.check()
                 self._trace(batch)
-                made_of = self._agent.train_step(batch, self.update)
-                metrics = {key: float(value) for key, value in made_of.items()}
-                self.update += 1
-                self._logger.scalars({f"model/{key}": value for key, value in metrics.items()})
-                self._guard.check(self.update - 1, batch, metrics)
-                if made == 0:
-                    start = time.monotonic()
-                elif made == _TIMED_UPDATES:
-                    self._say_cost((time.monotonic() - start) / made)
-        if count > 1:
-            self._logger.scalars({"fps/train": (count - 1) / (time.monotonic() - start)})
+                yield 1, batch, self._agent.train_step(batch, self.update)
 
     def _trace(self, batch: dict[str, Any]) -> None:
         """Before the first update: what takes long at full size, a signal may break off."""
@@ -262,6 +270,7 @@ class Trainer:
         done = {**self._reports.done, "save": self.step}
         state = {
             **self._collection.state(),
+            "agent_steps": self.agent_steps,
             "update": self.update,
             "eval_episode": self._reports.evaluator.next_episode,
             "wall_time": self._logger.wall_time,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def plan(parsed: Parsed) -> list[Trial]:
         UserError: an unknown suite, task suite, preset, key or value; a key given twice; two
             trials that would share a directory; too many trials.
     """
-    tasks, points = chosen_tasks(parsed), grid(parsed.options["grid"], parsed.overrides)
+    tasks, points = chosen_tasks(parsed), grid(parsed)
     variants = [tuple(word.split("+")) for word in parsed.presets] or [()]
     first, seeds = int(parsed.overrides.get("seed", 0)), parsed.options["seeds"]
     amount = len(tasks) * len(variants) * len(points) * seeds
@@ -94,7 +94,7 @@ def chosen_tasks(parsed: Parsed) -> list[str]:
     return list(dict.fromkeys(TASK_LISTS[suite] if suite else tasks or [str(single)]))
 
 
-def grid(words: Sequence[str], overrides: Mapping[str, Value]) -> list[Point]:
+def grid(parsed: Parsed) -> list[Point]:
     """Returns every combination of the words' values: ``behavior.horizon=5,10,15``.
 
     No words are one point without keys.
@@ -102,7 +102,8 @@ def grid(words: Sequence[str], overrides: Mapping[str, Value]) -> list[Point]:
     Raises:
         UserError: no such key, a value it does not take, a key or a value given twice.
     """
-    keys = load_schema()
+    words, overrides = parsed.options["grid"], parsed.overrides
+    keys = load_schema(parsed.agent)
     axes: dict[str, list[Value]] = {}
     for word in words:
         name, equals, values = word.partition("=")
@@ -127,8 +128,8 @@ def _trial(
     logdir = Path(str(common.get("logdir") or load_schema()["logdir"].value)).expanduser()
     place = {"task": task, "seed": seed, "logdir": str(logdir.absolute())}
     values: dict[str, Any] = {**common, **point, **place}
-    config = load_config(*presets, overrides=values)
-    method = "_".join([_base(config, agent), *_point_names(point)])
+    config = load_config(*presets, overrides=values, agent=parsed.agent)
+    method = "_".join([method_name(config), *_point_names(point)])
     # Left to the run where it finds the same name itself: so it can be resumed without it, too.
     if method != method_name(config):
         values["method"] = method
@@ -138,11 +139,6 @@ def _trial(
     for key, value in values.items():
         words += [f"--{key}={_word(value)}"]
     return Trial(run_path(config), tuple(words), config)
-
-
-def _base(config: Config, agent: str) -> str:
-    name = method_name(config)
-    return agent + name.removeprefix("dreamer") if agent and not config.method else name
 
 
 def _point_names(point: Point) -> Iterator[str]:

@@ -79,7 +79,13 @@ def test_a_compared_agent():
     (trial,) = planned("--task dmc_walker_walk --agent d4pg --configs small --seed 2")
     assert trial.words[:3] == ("baselines.run", "--agent", "d4pg")
     assert trial.path.parts[-3:] == ("dmc_walker_walk", "d4pg_small", "2")
-    assert "--method=d4pg_small" in trial.words
+    # Keys, presets and the method's name are that agent's own.
+    assert not any(word.startswith("--method") for word in trial.words)
+    assert trial.config.agent == "d4pg" and trial.config.train.batch_size == 64
+    words = "--task dmc_walker_walk --agent d4pg --grid d4pg.n_step=1,5"
+    assert [t.path.parts[-2] for t in planned(words)] == ["d4pg_n_step=1", "d4pg_n_step=5"]
+    with pytest.raises(UserError, match="unknown key 'rssm.stoch'"):
+        planned("--task dmc_walker_walk --agent d4pg --rssm.stoch 3")
 
 
 @pytest.mark.parametrize(

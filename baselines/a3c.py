@@ -1,0 +1,276 @@
+"""A3C (Mnih et al., arXiv 1602.01783): actors that learn side by side, without a replay.
+
+Each actor-learner is a process (baselines.a3c_process) that takes n steps with the newest shared
+parameters, computes a gradient, and applies it to them with shared RMSProp statistics, without any
+lock. The synchronous form (A2C) is one learner that steps all environments together. From states or
+pixels, with continuous or one-hot actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from baselines.a3c_trainer import A3CTrainer
+from baselines.agent import Baseline
+from baselines.n_step import n_step_returns
+from baselines.networks import NormMLP, Torso
+from baselines.observations import Arrays, Observations
+from baselines.shared_memory import SharedArrays
+from dreamer.config import Config
+from dreamer.envs.spec import Space
+from dreamer.ops.distributions import diagonal_normal, inverse_softplus
+
+TRAINER = A3CTrainer
+Tensors = dict[str, tf.Tensor]
+MIN_STD = 1e-3
+
+
+class PolicyValue(keras.layers.Layer):
+    """A shared torso, then a policy and a value network.
+
+    One-hot actions: logits of a categorical. Continuous ones: a Normal of mean tanh(m) and standard
+    deviation softplus(s) + MIN_STD, `init_std` at the start (paper: a linear mean and a softplus
+    variance). Samples are not squashed; the environment gets them clipped to [-1, 1].
+
+    Args:
+        shapes: Of observations.
+        act_space: Of actions.
+        units, layers: Of both networks.
+        cnn_depth: Of the torso.
+        init_std: See above.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, Any], act_space: Space, *, units: int, layers: int,
+        cnn_depth: int, init_std: float, **kwargs,
+    ):  # fmt: skip
+        super().__init__(**kwargs)
+        self._discrete, actions = act_space.discrete, act_space.shape[0]
+        self._raw_std = inverse_softplus(init_std)
+        self._torso = Torso(shapes, cnn_depth, name="torso")
+        outputs = actions if self._discrete else 2 * actions
+        self._policy = NormMLP([units] * layers, outputs, 1e-3, name="policy")
+        self._value = NormMLP([units] * layers, 1, name="value")
+
+    def build(self, input_shape=None):
+        self._torso.build()
+        self._policy.build((None, self._torso.size))
+        self._value.build((None, self._torso.size))
+        self.built = True
+
+    def call(self, obs: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
+        """Observations [N, ...] -> the policy's outputs [N, A or 2 A] and values [N]."""
+        feat = self._torso(obs)
+        return self._policy(feat), self._value(feat)[:, 0]
+
+    def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Actions [N, A] drawn from the policy."""
+        if self._discrete:
+            choice = tf.random.stateless_categorical(outputs, 1, seed)[:, 0]
+            return tf.one_hot(choice, outputs.shape[-1])
+        mean, std = self._normal(outputs)
+        return mean + std * tf.random.stateless_normal(tf.shape(mean), seed)
+
+    def mode(self, outputs: tf.Tensor) -> tf.Tensor:
+        """The most likely actions [N, A]."""
+        if self._discrete:
+            return tf.one_hot(tf.argmax(outputs, -1), outputs.shape[-1])
+        return self._normal(outputs)[0]
+
+    def log_prob_and_entropy(
+        self, outputs: tf.Tensor, action: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Of actions [N, A] under the policy: float32 [N] each, the entropy in nats."""
+        if self._discrete:
+            logs = tf.nn.log_softmax(outputs)
+            entropy = -tf.reduce_sum(tf.exp(logs) * logs, -1)
+            return tf.reduce_sum(logs * action, -1), entropy
+        normal = diagonal_normal(*self._normal(outputs))
+        return normal.log_prob(action), normal.entropy()
+
+    def _normal(self, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        mean, std = tf.split(outputs, 2, -1)
+        return tf.tanh(mean), tf.nn.softplus(std + self._raw_std) + MIN_STD
+
+
+class A3C(Baseline):
+    """The networks, the loss, and the parameters that all processes share.
+
+    loss = mean over a rollout's steps of
+        - log pi(a_t|o_t) stop(R_t - v_t) - entropy_scale H(pi(o_t)) + value_scale (R_t - v_t)^2 / 2
+
+    with R_t of baselines.n_step. Shared RMSProp: g2 <- decay g2 + (1 - decay) g^2, and
+    w <- w - lr g / sqrt(g2 + eps), after the gradient was scaled down to the norm `clip`.
+
+    Args:
+        obs_space, act_space: Of the environment.
+        a3c: The section of configs/agents/a3c.yaml.
+        seed: Of weights and actions.
+        learners: Processes that learn.
+        shared: Memory of another process; None makes it.
+    """
+
+    def __init__(
+        self, obs_space: Mapping[str, Space], act_space: Space, *, a3c: Mapping[str, Any],
+        seed: int, learners: int, descriptor: int | None = None,
+    ):  # fmt: skip
+        super().__init__(obs_space, act_space, seed)
+        keras.utils.set_random_seed(seed)
+        self.settings = dict(a3c)
+        self.observations = Observations(obs_space, a3c["frames"], gray=False)
+        sizes = {k: a3c[k] for k in ("units", "layers", "cnn_depth", "init_std")}
+        self.nets = PolicyValue(self.observations.shapes, act_space, **sizes, name="nets")
+        self.nets.build()
+        self._sizes = [int(np.prod(v.shape)) for v in self.nets.trainable_variables]
+        counts = ("steps", "updates", "episodes")  # one of each a learner, so that none is lost
+        self.shared = SharedArrays({
+            "params": ("<f4", [sum(self._sizes)]), "squares": ("<f4", [sum(self._sizes)]),
+            "limit": ("<i8", [1]), **{name: ("<i8", [learners]) for name in counts},
+        }, descriptor)  # fmt: skip
+        if descriptor is None:
+            flat = [v.numpy().reshape(-1) for v in self.nets.trainable_variables]
+            self.shared["params"][:] = np.concatenate(flat)
+        self._act = tf.function(self._policy_step, autograph=False)
+        self._gradient = tf.function(self._gradient_step, autograph=False)
+        self._assign = tf.function(self._assign_flat, autograph=False)
+
+    # ---------------------------------------------------------------- acting
+
+    def refresh(self) -> None:
+        """Takes the shared parameters into this process's networks."""
+        self._assign(tf.convert_to_tensor(self.shared["params"].copy()))
+
+    def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
+        """Chooses actions float32 [n, A]: samples, clipped, or in evaluations the mode."""
+        stack = self.observations.push(state, records)
+        return np.clip(self.choose(stack, mode == "train", 0), -1.0, 1.0), stack
+
+    def choose(self, stack: Arrays, sampling: bool, stream: int) -> np.ndarray:
+        """Actions [n, A], unclipped, keyed by the calls so far and a random stream's number."""
+        counter = tf.constant([stream, self.policy_calls], tf.int32)
+        self.policy_calls += 1
+        tensors = {k: tf.convert_to_tensor(v) for k, v in stack.items()}
+        return self._act(tensors, counter, sampling).numpy()
+
+    def _policy_step(self, obs: Tensors, counter: tf.Tensor, sampling: bool) -> tf.Tensor:
+        outputs, _ = self.nets(obs)
+        if not sampling:
+            return self.nets.mode(outputs)
+        seed = tf.constant([self.seed, 1], tf.int32)
+        for number in tf.unstack(counter):
+            seed = tf.random.experimental.stateless_fold_in(seed, number)
+        return self.nets.sample(outputs, seed)
+
+    # -------------------------------------------------------------- learning
+
+    def learn(self, rollout: Arrays) -> dict[str, float]:
+        """Computes a rollout's gradient and applies it to the shared parameters.
+
+        Args:
+            rollout: image and vector [T+1, N, ...], action [T, N, A], reward, cont, is_last
+                [T+1, N]; no step follows a last record.
+        """
+        tensors = {k: tf.convert_to_tensor(v) for k, v in rollout.items()}
+        gradient, metrics = self._gradient(tensors)
+        apply_rmsprop(
+            self.shared["params"], self.shared["squares"], gradient.numpy(),
+            **{k: self.settings[k] for k in ("lr", "decay", "eps")},
+        )  # fmt: skip
+        return {name: float(value) for name, value in metrics.items()}
+
+    def loss(self, rollout: Tensors) -> tuple[tf.Tensor, Tensors]:
+        """The loss [] of a rollout, and metrics."""
+        keys = list(self.observations.shapes)
+        steps, n = rollout["reward"].shape[0] - 1, rollout["reward"].shape[1]
+        flat = {k: tf.reshape(rollout[k], [-1, *rollout[k].shape[2:]]) for k in keys}
+        outputs, value = self.nets(flat)
+        value = tf.reshape(value, [steps + 1, n])
+        stream = (rollout[k] for k in ("reward", "cont", "is_last"))
+        returns = tf.stop_gradient(n_step_returns(*stream, value, self.settings["gamma"]))
+        action = tf.reshape(rollout["action"], [steps * n, -1])
+        log_prob, entropy = self.nets.log_prob_and_entropy(outputs[: steps * n], action)
+        mask = tf.reshape(1.0 - tf.cast(rollout["is_last"][:-1], tf.float32), [-1])
+        error = tf.reshape(returns - value[:-1], [-1])
+
+        def mean(x: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_sum(mask * x) / tf.maximum(tf.reduce_sum(mask), 1.0)
+
+        parts = {
+            "policy_loss": -mean(log_prob * tf.stop_gradient(error)),
+            "value_loss": 0.5 * mean(tf.square(error)),
+            "entropy": mean(entropy),
+        }
+        total = (
+            parts["policy_loss"]
+            - self.settings["entropy_scale"] * parts["entropy"]
+            + self.settings["value_scale"] * parts["value_loss"]
+        )
+        means = {"value": tf.reduce_mean(value), "return": mean(tf.reshape(returns, [-1]))}
+        return total, {**parts, **means}
+
+    def _gradient_step(self, rollout: Tensors) -> tuple[tf.Tensor, Tensors]:
+        with tf.GradientTape() as tape:
+            loss, metrics = self.loss(rollout)
+        gradients = tape.gradient(loss, self.nets.trainable_variables)
+        clipped, norm = tf.clip_by_global_norm(gradients, self.settings["clip"])
+        flat = tf.concat([tf.reshape(g, [-1]) for g in clipped], 0)
+        # A gradient that is not finite is no step; its norm tells.
+        flat = tf.where(tf.math.is_finite(norm), flat, tf.zeros_like(flat))
+        lost = 1.0 - tf.cast(tf.math.is_finite(norm), tf.float32)
+        return flat, {**metrics, "grad_norm": norm, "nonfinite": lost}
+
+    def _assign_flat(self, flat: tf.Tensor) -> None:
+        variables = self.nets.trainable_variables
+        for variable, part in zip(variables, tf.split(flat, self._sizes), strict=True):
+            variable.assign(tf.reshape(part, variable.shape))
+
+    # ----------------------------------------------------------- checkpoints
+
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        """Parameters, RMSProp's statistics and all counts."""
+        names = ("params", "squares", "steps", "updates", "episodes")
+        arrays = {name: self.shared[name].copy() for name in names}
+        return arrays | {"policy_calls": np.int64(self.policy_calls)}
+
+    def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Puts back what state_arrays gave.
+
+        Raises:
+            ValueError: If names or shapes differ from this agent's; nothing is changed then.
+        """
+        names = set(self.state_arrays())
+        if names != set(arrays):
+            raise ValueError(f"the arrays are not a3c's: {sorted(arrays)[:5]}")
+        # Counts are of a run's learners; who only evaluates may have another number of them.
+        for name in ("params", "squares"):
+            if arrays[name].shape != self.shared[name].shape:
+                raise ValueError(f"{name} has the shape {arrays[name].shape}, not this agent's")
+        for name in names - {"policy_calls"}:
+            size = min(len(self.shared[name]), len(arrays[name]))
+            self.shared[name][:size] = arrays[name][:size]
+        self.policy_calls = int(arrays["policy_calls"])
+        self.refresh()
+
+
+def apply_rmsprop(
+    params: np.ndarray, squares: np.ndarray, gradient: np.ndarray, *, lr: float, decay: float,
+    eps: float,
+) -> None:  # fmt: skip
+    """One step of shared RMSProp in place (arXiv 1602.01783, section 4 and equation S2)."""
+    squares *= decay
+    squares += (1.0 - decay) * np.square(gradient)
+    params -= lr * gradient / np.sqrt(squares + eps)
+
+
+def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> A3C:
+    """The agent that a config describes."""
+    section = config.section("a3c")
+    learners = 1 if section.pop("synchronous") else config.envs.amount
+    agent = A3C(obs_space, act_space, a3c=section, seed=config.seed, learners=learners)
+    agent.config = config  # for the processes that learn
+    return agent

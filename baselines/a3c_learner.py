@@ -1,0 +1,99 @@
+"""One actor-learner: environments, the rollout under way, and gradients from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from baselines.observations import Arrays
+from dreamer.collect import episode_seed
+from dreamer.envs.pool import EnvPool
+from dreamer.envs.spec import Record
+
+if TYPE_CHECKING:
+    from baselines.a3c import A3C
+
+
+class ActorLearner:
+    """Takes n steps in its environments, then applies their gradient, and so on.
+
+    Environments go on across rollouts. One whose record is its episode's last waits for a step, in
+    which it begins a new one: that record ends what is learnt from the episode.
+
+    Args:
+        agent: Networks and shared parameters.
+        pool: Its environments.
+        number: Of this learner; episodes number k * learners + number are its own.
+        on_episode: Takes return and length in agent steps of each complete episode.
+    """
+
+    def __init__(
+        self, agent: A3C, pool: EnvPool, number: int, on_episode: Callable[[float, int], None]
+    ):
+        self._agent, self._pool, self._number = agent, pool, number
+        self._on_episode = on_episode
+        self._records: list[Record] = []
+        self._stack: Arrays | None = None
+        self._returns = np.zeros(pool.amount)
+        self._lengths = np.zeros(pool.amount, np.int64)
+
+    def round(self) -> dict[str, float]:
+        """One rollout and one update; returns metrics. The shared counts grow with it."""
+        agent = self._agent
+        agent.refresh()
+        metrics = agent.learn(self._rollout(agent.settings["n_step"]))
+        agent.shared["updates"][self._number] += 1
+        return metrics
+
+    def _rollout(self, steps: int) -> Arrays:
+        if not self._records:
+            self._records = self._reset(range(self._pool.amount))
+            self._stack = self._push()
+        stream, actions = [self._snapshot()], []
+        for _ in range(steps):
+            actions.append(self._agent.choose(self._stack, True, 1 + self._number))
+            self._step(np.clip(actions[-1], -1.0, 1.0))
+            self._stack = self._push()
+            stream.append(self._snapshot())
+        rollout = {key: np.stack([part[key] for part in stream]) for key in stream[0]}
+        return {**rollout, "action": np.stack(actions)}
+
+    def _snapshot(self) -> Arrays:
+        """What is learnt from of the newest records: [N, ...] each."""
+        flags = {k: np.stack([r[k] for r in self._records]) for k in ("reward", "cont", "is_last")}
+        return {**self._stack, **flags}
+
+    def _push(self) -> Arrays:
+        keys = self._records[0]
+        records = {key: np.stack([record[key] for record in self._records]) for key in keys}
+        return self._agent.observations.push(self._stack, records)
+
+    def _step(self, actions: np.ndarray) -> None:
+        going = [i for i, record in enumerate(self._records) if not record["is_last"]]
+        waiting = [i for i, record in enumerate(self._records) if record["is_last"]]
+        if going:
+            for i, record in zip(going, self._pool.step(actions[going], going), strict=True):
+                self._records[i] = record
+                self._count(i, record)
+            self._agent.shared["steps"][self._number] += len(going)
+        if waiting:
+            for i, record in zip(waiting, self._reset(waiting), strict=True):
+                self._records[i] = record
+
+    def _count(self, i: int, record: Record) -> None:
+        self._returns[i] += float(record["reward"])
+        self._lengths[i] += 1
+        if record["is_last"]:
+            self._on_episode(float(self._returns[i]), int(self._lengths[i]))
+            self._returns[i], self._lengths[i] = 0.0, 0
+
+    def _reset(self, indices) -> list[Record]:
+        started = self._agent.shared["episodes"]
+        seeds = []
+        for _ in indices:
+            number = int(started[self._number]) * len(started) + self._number
+            seeds.append(episode_seed(self._agent.seed, number))
+            started[self._number] += 1
+        return self._pool.reset(seeds, list(indices))

@@ -1,0 +1,61 @@
+"""Random and constant policies: the floor of every table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from baselines.agent import Baseline
+from dreamer.config import Config
+from dreamer.envs.spec import Space
+from dreamer.errors import UserError
+
+
+class Random(Baseline):
+    """Independent actions, uniform over the space, in training and evaluation alike."""
+
+    def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
+        """Chooses actions float32 [n, A]; the same run, resumed or not, draws the same."""
+        del state, mode
+        rng = np.random.default_rng([self.seed, self.policy_calls])
+        self.policy_calls += 1
+        actions = [self.act_space.sample(rng) for _ in records["is_first"]]
+        return np.stack(actions).astype(np.float32), None
+
+
+class Constant(Baseline):
+    """One action for ever.
+
+    Args:
+        value: Of every element of a continuous action, in [-1, 1]; or the number of a one-hot one.
+    Raises:
+        UserError: the action space has no such action.
+    """
+
+    def __init__(self, obs_space: Mapping[str, Space], act_space: Space, seed: int, value: float):
+        super().__init__(obs_space, act_space, seed)
+        size = act_space.shape[0]
+        if act_space.discrete:
+            if not (value == int(value) and 0 <= value < size):
+                raise UserError(
+                    f"constant.action is {value:g}; the actions of this task are 0 to {size - 1}"
+                )
+            self._action = np.eye(size, dtype=np.float32)[int(value)]
+        else:
+            if not -1 <= value <= 1:
+                raise UserError(f"constant.action is {value:g}; actions lie in [-1, 1]")
+            self._action = np.full(size, value, np.float32)
+
+    def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
+        """Returns the action for each of n environments, float32 [n, A]."""
+        del state, mode
+        return np.tile(self._action, (len(records["is_first"]), 1)), None
+
+
+def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Baseline:
+    """The policy that a config names."""
+    if config.agent == "random":
+        return Random(obs_space, act_space, config.seed)
+    return Constant(obs_space, act_space, config.seed, config.constant.action)

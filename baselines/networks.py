@@ -1,0 +1,81 @@
+"""Networks that the model-free agents share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from dreamer.nets.encoder import Encoder
+from dreamer.nets.layers import Dense
+
+
+class Torso(keras.layers.Layer):
+    """Observations to one vector: Dreamer's convolutions on images, vectors as they are.
+
+    Args:
+        shapes: Observation key -> shape, as `Observations.shapes`.
+        cnn_depth: Channels of the first of four convolutions, doubled by each.
+
+    Input: dict of uint8 images [N, 64, 64, C] and float32 vectors [N, V]. Output: float32 [N, E].
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]], cnn_depth: int, **kwargs):
+        super().__init__(**kwargs)
+        self._keys = sorted(shapes)
+        # Without hidden layers the encoder passes vectors on.
+        sizes = {"cnn_depth": cnn_depth, "mlp_layers": 0, "mlp_units": 1}
+        self._encoder = Encoder(shapes, **sizes, dtype=self.dtype_policy, name="encoder")
+        self.size = self._encoder.size
+
+    def build(self, input_shape=None):
+        self._encoder.build()
+        self.built = True
+
+    def call(self, obs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        floats = {k: tf.cast(obs[k], tf.float32) for k in self._keys}
+        scaled = {k: v / 255.0 - 0.5 if k == "image" else v for k, v in floats.items()}
+        return self._encoder(scaled)
+
+
+class NormMLP(keras.layers.Layer):
+    """A dense layer with layer normalisation and tanh, ELU layers, and a linear output.
+
+    The first layer is that of the agents that DeepMind Control's authors report on (arXiv
+    1801.00690, section 5.1: "layer normalization ... on the first layer"): it makes unlike scales
+    of observations alike.
+
+    Args:
+        units: Width of each hidden layer, the first included.
+        outputs: Size of the output.
+        init_scale: Bound of the output layer's first weights, uniform; 0 for Glorot's.
+
+    Input shape: float32 [N, inputs]. Output shape: float32 [N, outputs].
+    """
+
+    def __init__(self, units: Sequence[int], outputs: int, init_scale: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self._norm = keras.layers.LayerNormalization(name="norm")
+        self._hidden = [
+            Dense(size, activation="elu" if i else None, name=f"dense{i}")
+            for i, size in enumerate(units)
+        ]
+        uniform = keras.initializers.RandomUniform(-init_scale, init_scale)
+        initializer = uniform if init_scale else "glorot_uniform"
+        self._out = Dense(outputs, kernel_initializer=initializer, name="out")
+
+    def build(self, input_shape):
+        size = input_shape[-1]
+        for layer in self._hidden:
+            layer.build((None, size))
+            size = layer.units
+        self._norm.build((None, self._hidden[0].units))
+        self._out.build((None, size))
+        self.built = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        x = tf.tanh(self._norm(self._hidden[0](inputs)))
+        for layer in self._hidden[1:]:
+            x = layer(x)
+        return self._out(x)

@@ -1,0 +1,97 @@
+"""What model-free agents see: all images as one, all vectors as one, the newest frames stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dreamer.envs.spec import Space
+from dreamer.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+class Observations:
+    """Packs an environment's observations under at most two keys, ``image`` and ``vector``.
+
+    Images [64, 64, C] are joined along their channels, vectors [size] end to end, both in the order
+    of their names. A single image shows no movement, so agents see a stack of the newest frames; at
+    the start of an episode the first frame stands in for those before it.
+
+    Args:
+        obs_space: Of the environment.
+        frames: How many frames a stack has.
+        gray: Whether images with three channels become gray.
+    Raises:
+        UserError: An observation is neither an image of 64x64 nor a vector.
+    """
+
+    def __init__(self, obs_space: Mapping[str, Space], frames: int, gray: bool):
+        for key, space in obs_space.items():
+            fits = space.shape[:2] == (64, 64) if space.is_image else len(space.shape) == 1
+            if not fits:
+                raise UserError(
+                    f"this agent takes images [64, 64, channels] and vectors [size], but {key} has "
+                    f"shape {list(space.shape)}"
+                )
+        self._images = sorted(k for k, s in obs_space.items() if s.is_image)
+        self._vectors = sorted(k for k, s in obs_space.items() if not s.is_image)
+        self._frames, self._gray = frames if self._images else 1, gray
+        channels = [self._channels(obs_space[k].shape[-1]) for k in self._images]
+        self.record_shapes: dict[str, tuple[int, ...]] = {}
+        if self._images:
+            self.record_shapes["image"] = (64, 64, sum(channels))
+        if self._vectors:
+            self.record_shapes["vector"] = (sum(obs_space[k].shape[0] for k in self._vectors),)
+
+    @property
+    def frames(self) -> int:
+        """Frames in a stack; 1 where there are no images."""
+        return self._frames
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what a network takes: images with frames * C channels, vectors unstacked."""
+        stacked = {k: (*s[:-1], s[-1] * self._frames) for k, s in self.record_shapes.items()}
+        return {**stacked, **{k: s for k, s in self.record_shapes.items() if k == "vector"}}
+
+    def pack(self, records: Mapping[str, np.ndarray]) -> Arrays:
+        """Observations [..., *shape] by name -> image uint8 [..., 64, 64, C], vector [..., V]."""
+        packed: Arrays = {}
+        if self._images:
+            packed["image"] = np.concatenate([self._shade(records[k]) for k in self._images], -1)
+        if self._vectors:
+            vectors = [np.asarray(records[k], np.float32) for k in self._vectors]
+            packed["vector"] = np.concatenate(vectors, -1)
+        return packed
+
+    def push(self, stack: Arrays | None, records: Mapping[str, np.ndarray]) -> Arrays:
+        """The next stack of n environments, for acting.
+
+        Args:
+            stack: What the call before returned; None at the very start.
+            records: Observations [n, ...] and is_first [n]; a first record fills its whole stack.
+        Returns:
+            ``shapes``, each [n, ...], the newest frame last.
+        """
+        packed = self.pack(records)
+        if self._frames == 1:
+            return packed
+        new = packed["image"]
+        channels = new.shape[-1]
+        full = np.concatenate([new] * self._frames, -1)
+        if stack is not None:
+            moved = np.concatenate([stack["image"][..., channels:], new], -1)
+            first = np.asarray(records["is_first"], bool)[:, None, None, None]
+            full = np.where(first, full, moved)
+        return {**packed, "image": full}
+
+    def _channels(self, count: int) -> int:
+        return 1 if self._gray and count == 3 else count
+
+    def _shade(self, images: np.ndarray) -> np.ndarray:
+        if self._channels(images.shape[-1]) == images.shape[-1]:
+            return images
+        return np.rint(images.astype(np.float32) @ _LUMA)[..., None].astype(np.uint8)

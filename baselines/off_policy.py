@@ -1,0 +1,156 @@
+"""The loop for agents that learn from single transitions: D4PG and DQN."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from baselines.agent import Baseline
+from baselines.transitions import Transitions
+from dreamer.collect import Episode
+from dreamer.episodes import EpisodeError, EpisodeFile
+from dreamer.exploration import Exploration
+from dreamer.replay import DamagedEpisodeWarning
+from dreamer.trainer import Trainer
+
+Tensors = dict[str, tf.Tensor]
+_ACTING = 1  # what a random stream is for
+
+
+class OffPolicy(Baseline):
+    """An agent with a memory of transitions.
+
+    Attributes (set by the agent):
+        memory: Where transitions come from.
+        batch_size: Transitions in an update.
+        eval_amount: Of exploration, in evaluations.
+        group: Updates made by one call, from batches drawn together: a small update costs less than
+            calling it. Priorities follow once a group.
+    """
+
+    memory: Transitions
+    batch_size: int
+    group: int
+    eval_amount = 0.0
+
+    def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
+        """One update in graph mode.
+
+        Args:
+            batch: As `Transitions.sample`, without the leading axis.
+            update: int32, its number.
+        Returns:
+            Scalar metrics (`metric_names`), and each transition's error float32 [B], whose size is
+            its priority.
+        """
+        raise NotImplementedError
+
+    metric_names: tuple[str, ...] = ()
+
+    def explore(self, section: Mapping[str, Any]) -> None:
+        """Takes the config's section explore; call before acting."""
+        self._explore = Exploration(self.act_space, **section)
+        self._amount = self._explore.amount(0, 0)
+
+    def progress(self, step: int, update: int) -> None:
+        """Hears where the training is: the noise depends on it."""
+        self._amount = self._explore.amount(step, update)
+
+    def act(self, function: Any, stack: Mapping[str, np.ndarray], mode: str) -> np.ndarray:
+        """Actions [n, A] of a traced ``function(obs, calls, amount)``; no noise outside training.
+
+        Args:
+            function: Ends in `exploring`.
+            stack: What `Observations.push` returned.
+            mode: "train" or "eval".
+        """
+        calls = tf.constant(self.policy_calls, tf.int32)
+        self.policy_calls += 1
+        amount = tf.constant(self._amount if mode == "train" else self.eval_amount, tf.float32)
+        tensors = {k: tf.convert_to_tensor(v) for k, v in stack.items()}
+        return function(tensors, calls, amount).numpy()
+
+    def exploring(self, action: tf.Tensor, calls: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
+        """Actions [n, A] with exploration noise of that amount, keyed by the policy's calls."""
+        base = tf.constant([self.seed, _ACTING], tf.int32)
+        folded = tf.random.experimental.stateless_fold_in(base, calls)
+        return self._explore(action, amount, tf.unstack(tf.random.split(folded, 2)))
+
+    def train_step(self, batch: Any, update: int) -> Mapping[str, np.ndarray]:
+        """Makes the updates of a group of batches, in turn; returns the means of their metrics.
+
+        Args:
+            batch: `Transitions.sample`'s, [count, B, ...].
+            update: Number of the first.
+        """
+        index = batch["index"]
+        tensors = {k: tf.convert_to_tensor(v) for k, v in batch.items() if k != "index"}
+        metrics, errors = self._group_function(tensors, tf.constant(update, tf.int32))
+        self.memory.prioritise(index, errors.numpy())
+        return {name: value.numpy() for name, value in metrics.items()}
+
+    def compile(self) -> None:
+        """Readies train_step; call when all variables are made."""
+        self._group_function = tf.function(self._group, autograph=False, reduce_retracing=True)
+
+    def _group(self, batches: Tensors, first: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
+        """Updates on batches [count, B, ...]; mean metrics, and errors [count, B]."""
+        count = tf.shape(batches["action"])[0]
+        errors = tf.TensorArray(tf.float32, count)
+        sums = {name: tf.zeros([]) for name in self.metric_names}
+
+        def body(i, sums, errors):
+            batch = {k: v[i] for k, v in batches.items()}
+            metrics, error = self.update_once(batch, first + i)
+            added = {name: sums[name] + metrics[name] for name in self.metric_names}
+            return i + 1, added, errors.write(i, error)
+
+        _, sums, errors = tf.while_loop(
+            lambda i, *_: i < count, body, (tf.constant(0), sums, errors), parallel_iterations=1
+        )
+        scale = 1.0 / tf.cast(count, tf.float32)
+        return {name: value * scale for name, value in sums.items()}, errors.stack()
+
+
+class OffPolicyTrainer(Trainer):
+    """Dreamer's loop, with transitions from the agent's memory instead of sequences from files."""
+
+    _agent: OffPolicy  # type: ignore[assignment]
+
+    def __init__(self, **parts: Any):
+        super().__init__(**parts)
+        self._collection.on_episode = self._agent.memory.add
+
+    def resume(self) -> bool:
+        """As Trainer.resume; the memory takes the newest episodes on disk, as many as fit."""
+        resumed = super().resume()
+        for episode in self._newest(self._agent.memory.capacity):
+            self._agent.memory.add(episode)
+        return resumed
+
+    def _newest(self, records: int) -> Generator[Episode, None, None]:
+        chosen: list[Path] = []
+        for path, length in reversed(list(self._replay.files())):
+            if records <= 0:
+                break
+            records -= length
+            chosen.append(path)
+        for path in reversed(chosen):
+            try:
+                yield EpisodeFile(path).read()
+            except EpisodeError as error:
+                warnings.warn(f"episode not used: {error}", DamagedEpisodeWarning, stacklevel=2)
+
+    def _learn(self, count: int) -> Generator[tuple[int, Any, Mapping[str, Any]], None, None]:
+        agent, made = self._agent, 0
+        while made < count:
+            self._interrupt.check()
+            group = min(agent.group, count - made)
+            batch = agent.memory.sample(self.update, group, agent.batch_size)
+            yield group, batch, agent.train_step(batch, self.update)
+            made += group

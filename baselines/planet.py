@@ -1,0 +1,68 @@
+"""PlaNet (Hafner et al., arXiv 1811.04551) with its own settings: a world model and a planner.
+
+World model and planner are Dreamer's (`python -m dreamer.run --configs planet` runs them with
+Dreamer's settings). Here they have PlaNet's: action repeats by task, its optimiser and sizes, and
+images of five bits with uniform noise. Latent overshooting is off, as in its paper's final agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from dreamer.agent import Agent
+from dreamer.config import Config
+from dreamer.envs.spec import Space
+from dreamer.run import AGENT_SECTIONS
+from dreamer.world_model import Tensors, WorldModel
+
+BINS = 32  # five bits
+
+
+class FiveBitModel(WorldModel):
+    """A world model of images whose channels have five bits (arXiv 1811.04551, appendix A).
+
+    Noise uniform over a bin makes their density continuous; it is new in each update. Elsewhere, in
+    acting and predicting, an image is in the middle of its bins (PlaNet draws noise there too).
+    """
+
+    def preprocess(self, obs: Mapping[str, tf.Tensor]) -> Tensors:
+        """uint8 images to the middle of one of 32 bins in [-0.5, 0.5]; the rest to float32."""
+        images = {k: v for k, v in obs.items() if v.dtype == tf.uint8}
+        others = super().preprocess({k: v for k, v in obs.items() if k not in images})
+        return {**others, **{k: quantise(v) + 0.5 / BINS for k, v in images.items()}}
+
+    def loss(self, batch: Mapping[str, tf.Tensor], noise: tf.Tensor):
+        """As WorldModel.loss, on images with noise."""
+        noisy, seed = dict(batch), tf.bitcast(tf.reshape(noise, [-1])[:2], tf.int32)
+        for number, (key, value) in enumerate(sorted(batch.items())):
+            if value.dtype == tf.uint8:
+                # The latent noise is a function of seed and update, and so is a seed made of it.
+                own = tf.random.experimental.stateless_fold_in(seed, number)
+                noisy[key] = quantise(value) + tf.random.stateless_uniform(
+                    value.shape, own, maxval=1.0 / BINS
+                )
+        return super().loss(noisy, noise)
+
+
+def quantise(image: tf.Tensor) -> tf.Tensor:
+    """uint8 [...] -> the lower ends of 32 equal bins of [-0.5, 0.5], float32."""
+    return tf.floor(tf.cast(image, tf.float32) / (256 // BINS)) / BINS - 0.5
+
+
+class PlaNet(Agent):
+    """Dreamer's agent with a planner instead of an actor, and five-bit images."""
+
+    world_model_class = FiveBitModel
+
+
+def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> PlaNet:
+    """The agent that a config describes; what it has no keys for, it has no use for."""
+    unused, tree = Config({}), config.tree()
+    sections = {name: unused.section(name) | tree.get(name, {}) for name in AGENT_SECTIONS}
+    sections["behavior"] |= {"policy": "planner", "value": False}
+    return PlaNet(
+        obs_space, act_space, **sections, precision=config.precision, jit=config.jit,
+        seed=config.seed,
+    )  # fmt: skip

@@ -1,0 +1,41 @@
+"""Trains one of the agents that Dreamer is compared with; everything else is dreamer.run's.
+
+    python -m baselines.run --agent d4pg --task dmc_walker_walk --logdir runs/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from baselines import registry
+from dreamer.cli import parse_args, run_main
+from dreamer.config import Config
+from dreamer.errors import UserError
+from dreamer.run import Result, finish
+from dreamer.run import train as train_with
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the command line, trains, and returns the exit status."""
+    agent, words = registry.take_agent(list(argv))
+    agents = ", ".join(registry.names())
+    if not agent:
+        if {"-h", "--help"} & set(words):
+            print(f"usage: python -m baselines.run --agent NAME [--configs PRESET ...] "
+                  f"[--key value ...]\n\nTrains one of {agents}.\n"
+                  "--agent NAME --help lists the keys and presets of one.")  # fmt: skip
+            return 0
+        raise UserError(f"--agent is missing: expected one of {agents}")
+    program = f"python -m baselines.run --agent {agent}"
+    config = parse_args(words, program, f"Trains the agent {agent} on a task.", agent)
+    return finish(config, train)
+
+
+def train(config: Config) -> Result:
+    """Trains the agent of a config (`load_config(..., agent="d4pg")`); as `dreamer.run.train`."""
+    trainer = getattr(registry.module_of(config.agent), "TRAINER", None)
+    return train_with(config, registry.make_agent, trainer)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,159 @@
+"""The newest records in memory, drawn as n-step transitions, uniformly or by priority.
+
+Beside dreamer.replay, which keeps every episode on disk and draws sequences: agents that make
+thousands of small updates from single transitions need them faster than files give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from baselines.observations import Arrays, Observations
+from baselines.sum_tree import SumTree, importance_weights
+
+EPSILON = 1e-6  # keeps every transition's priority above zero
+
+
+class Transitions:
+    """A ring of records, and n-step transitions from them.
+
+    From a record t that is not its episode's last, m = min(n, records after t):
+
+        return_t = sum over k = 1..m of gamma^(k-1) r_(t+k),   factor_t = gamma^m cont_(t+m)
+
+    so the target of Q(o_t, a_(t+1)) is return_t + factor_t Q(o_(t+m), ...). A terminal has cont 0;
+    at a time limit, which is none, cont is 1 and the value of the last observation counts.
+
+    With a priority exponent alpha > 0, transition i is drawn with P(i) = p_i^alpha / sum p^alpha
+    and has the weight (N P(i))^-beta over its batch's largest (arXiv 1511.05952). New ones have the
+    largest priority so far. Priorities are not saved: after a resume all are equal.
+
+    Args:
+        observations: Packs what agents see.
+        actions: A.
+        capacity: Records held; the oldest leave first.
+        n: Steps of a return.
+        gamma: Discount of a step.
+        alpha: 0 for uniform draws.
+        beta: Exponent of the weights.
+        reward_bound: Rewards are clipped to [-bound, bound]; infinite for as they are.
+        seed: Of the draws.
+    """
+
+    def __init__(
+        self, observations: Observations, actions: int, *, capacity: int, n: int, gamma: float,
+        alpha: float, beta: float, seed: int, reward_bound: float = np.inf,
+    ):  # fmt: skip
+        self._bound = reward_bound
+        self._obs, self.capacity, self._n = observations, capacity, n
+        self._gamma, self._alpha, self._beta, self._seed = gamma, alpha, beta, seed
+        kinds = {"image": np.uint8, "vector": np.float32}
+        shapes = observations.record_shapes
+        # Memory is taken as it is written, not now: np.empty's pages come when touched.
+        self._records: Arrays = {
+            **{k: np.empty((capacity, *s), kinds[k]) for k, s in shapes.items()},
+            "action": np.empty((capacity, actions), np.float32),
+            "reward": np.empty(capacity, np.float32),
+            "cont": np.empty(capacity, np.float32),
+        }
+        self._before = np.zeros(capacity, np.int64)  # records of its episode before each
+        self._after = np.zeros(capacity, np.int64)
+        self._written = 0
+        self._tree = SumTree(capacity) if alpha > 0 else None
+        self._largest = 1.0
+
+    def __len__(self) -> int:
+        return min(self._written, self.capacity)
+
+    def add(self, episode: Mapping[str, np.ndarray]) -> None:
+        """Takes a complete episode [L, ...] of the environment's records; the end, if too long."""
+        packed = {**self._obs.pack(episode), **{k: episode[k] for k in ("action", "cont")}}
+        packed["reward"] = np.clip(episode["reward"], -self._bound, self._bound)
+        length = len(episode["reward"])
+        kept = slice(max(0, length - self.capacity), length)
+        count = kept.stop - kept.start
+        slots = (self._written + np.arange(count)) % self.capacity
+        for key, array in self._records.items():
+            array[slots] = packed[key][kept]
+        self._before[slots] = np.arange(count)
+        self._after[slots] = count - 1 - np.arange(count)
+        self._written += count
+        if self._tree:
+            # An episode's last record begins no transition, and the oldest may lack its past.
+            self._tree.set(slots, np.where(self._after[slots] > 0, self._largest**self._alpha, 0.0))
+            self._tree.set(self._worn_slots(), 0.0)
+
+    def sample(self, first: int, count: int, batch_size: int) -> Arrays:
+        """Draws the batches of updates `first` to `first + count - 1`, all at once.
+
+        Returns:
+            Arrays [count, B, ...]: image and vector (where there are such) and next_image,
+            next_vector; action [count, B, A], return, factor, weight; and index, for `prioritise`.
+        """
+        rng = np.random.default_rng([self._seed, first])
+        total = count * batch_size
+        if self._tree:
+            strata = np.tile(np.arange(batch_size), count)
+            slots = self._tree.draw((strata + rng.random(total)) / batch_size)
+            masses = self._tree.masses(slots).reshape(count, batch_size)
+            weight = importance_weights(masses, self._beta)
+        else:
+            slots = self._uniform(rng, total)
+            weight = np.ones((count, batch_size), np.float32)
+        batch = {**self._gather(slots), "index": slots}
+        shaped = {k: v.reshape(count, batch_size, *v.shape[1:]) for k, v in batch.items()}
+        return {**shaped, "weight": weight}
+
+    def prioritise(self, index: np.ndarray, errors: np.ndarray) -> None:
+        """Sets the priorities |error| of drawn transitions; without priorities, does nothing."""
+        if self._tree is None:
+            return
+        slots, priority = index.reshape(-1), np.abs(errors.reshape(-1)) + EPSILON
+        sound = np.isfinite(priority)  # an update that is not finite changes nothing here either
+        slots, priority = slots[sound], priority[sound]
+        self._largest = max(self._largest, float(priority.max(initial=0.0)))
+        self._tree.set(slots, np.where(self._tree.masses(slots) > 0, priority**self._alpha, 0.0))
+
+    def _worn_slots(self) -> np.ndarray:
+        """The oldest records of a full ring, whose frames before them may be gone."""
+        count = self._obs.frames - 1 if self._written > self.capacity else 0
+        return (self._written + np.arange(count)) % self.capacity
+
+    def _uniform(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Slots of transitions, each equally likely: draws again what is none."""
+        worn = len(self._worn_slots())
+        oldest = self._written - len(self) + worn
+        slots = rng.integers(oldest, self._written, count) % self.capacity
+        while (bad := self._after[slots] == 0).any():
+            again = rng.integers(oldest, self._written, int(bad.sum()))
+            slots[bad] = again % self.capacity
+        return slots
+
+    def _gather(self, slots: np.ndarray) -> Arrays:
+        ahead = np.minimum(self._n, self._after[slots])
+        ends = (slots + ahead) % self.capacity
+        steps = np.arange(1, self._n + 1)
+        rewards = self._records["reward"][(slots[:, None] + steps) % self.capacity]
+        inside = steps <= ahead[:, None]
+        powers = self._gamma ** (steps - 1.0)
+        returns = np.where(inside, rewards, 0.0) @ powers
+        factor = self._gamma**ahead * self._records["cont"][ends]
+        now, later = self._observe(slots), self._observe(ends)
+        return {
+            **now, **{f"next_{k}": v for k, v in later.items()},
+            "action": self._records["action"][(slots + 1) % self.capacity],
+            "return": returns.astype(np.float32), "factor": factor.astype(np.float32),
+        }  # fmt: skip
+
+    def _observe(self, slots: np.ndarray) -> Arrays:
+        found: Arrays = {}
+        if "vector" in self._records:
+            found["vector"] = self._records["vector"][slots]
+        if "image" in self._records:
+            back = np.arange(self._obs.frames)[::-1]
+            back = np.minimum(back, self._before[slots][:, None])  # the first frame stands in
+            frames = self._records["image"][(slots[:, None] - back) % self.capacity]
+            found["image"] = np.concatenate(np.moveaxis(frames, 1, 0), -1)  # [m, 64, 64, k * C]
+        return found

@@ -1,0 +1,129 @@
+"""Whole runs of the agents on a quick task, in the harness that Dreamer has."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from whole_runs import metrics_of, state_of
+
+from baselines import evaluate, registry
+from baselines.run import main, train
+from dreamer import evaluate as dreamer_evaluate
+from dreamer.config import Config, load_config
+from dreamer.errors import UserError
+from dreamer.run import Result
+from dreamer.rundir import run_path
+from dreamer.schedule import UpdateSchedule
+
+HERE = Path(__file__).resolve().parent
+QUICK = {
+    "steps": 120, "eval.every": 50, "eval.episodes": 2, "eval.videos": 0, "log.every": 20,
+    "log.terminal": "plain", "log.tensorboard": False, "checkpoint.every": 40,
+    "envs.time_limit": 0,
+}  # fmt: skip
+TRAINED = {"train.prefill": 30, "train.every": 20, "train.updates": 7}
+SCHEDULE = UpdateSchedule(prefill=30, pretrain=2, every=20, updates=7)
+
+
+def config_for(agent: str, logdir: Path, maker: str = "continuous", **values) -> Config:
+    learns = agent in ("d4pg", "dqn")
+    presets = ["debug"] if learns else []
+    overrides = {**QUICK, **(TRAINED if learns else {}), "logdir": str(logdir), **values}
+    task = f"{HERE}/reach_env.py:{maker}"
+    return load_config(*presets, task=task, overrides=overrides, agent=agent)
+
+
+@pytest.mark.parametrize(
+    ("agent", "maker"),
+    [("random", "continuous"), ("constant", "discrete"), ("d4pg", "continuous"),
+     ("dqn", "discrete")],
+)  # fmt: skip
+def test_a_run_is_counted_resumed_and_evaluated_like_dreamers(
+    agent: str, maker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = config_for(agent, tmp_path, maker)
+    result = train(config)
+    assert isinstance(result, Result) and result.step == 120
+    learns = agent in ("d4pg", "dqn")
+    assert result.path.parent.name == (f"{agent}_debug" if learns else agent)
+    lines = metrics_of(result.path)
+    due = SCHEDULE.due if learns else lambda step: 0
+    assert all(line["updates"] == due(line["step"]) for line in lines)
+    assert result.eval_return == lines[-1]["eval/return"] and "train/return" in lines[-1]
+    assert len(list((result.path / "episodes").iterdir())) == 12
+    again = train(config.replace({"steps": 160}))
+    assert again.step == 160 and again.updates == due(160)
+    assert "going on from step 120" in capsys.readouterr().out
+    assert state_of(again.path)["agent_steps"] == 160
+    words = ["--run", str(again.path), "--episodes", "2", "--task", config.task]
+    assert evaluate.main(words) == 0
+    assert "over 2 episodes" in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"of the agent {agent}.*baselines.evaluate"):
+        dreamer_evaluate.evaluate(again.path, episodes=1, task=config.task)
+
+
+def test_one_agents_run_is_not_another_ones(tmp_path: Path):
+    values = {"method": "mine", "steps": 20}
+    train(config_for("random", tmp_path, **values))
+    with pytest.raises(UserError, match="made by the agent random, not constant"):
+        train(config_for("constant", tmp_path, **values))
+
+
+def test_random_and_constant_act_as_their_names_say():
+    records = {"is_first": np.ones(200, bool)}
+    space = load_space("continuous")
+    random = registry.make_agent(load_config(agent="random"), {}, space)
+    actions = random.policy(records, None)[0]
+    assert actions.shape == (200, 1) and actions.dtype == np.float32
+    assert abs(actions.mean()) < 0.15 and actions.std() > 0.5
+    config = load_config(agent="constant", overrides={"constant.action": 0.25})
+    constant = registry.make_agent(config, {}, space)
+    assert (constant.policy(records, None)[0] == 0.25).all()
+    with pytest.raises(UserError, match="actions of this task are 0 to 2"):
+        registry.make_agent(config, {}, load_space("discrete"))
+
+
+def load_space(maker: str):
+    sys.path.insert(0, str(HERE))
+    import reach_env
+
+    return getattr(reach_env, maker)().act_space
+
+
+def test_keys_belong_to_agents(tmp_path: Path):
+    d4pg = load_config(agent="d4pg", task="dmc_walker_walk")
+    assert d4pg.d4pg.n_step == 5 and d4pg.train.batch_size == 256
+    assert run_path(d4pg).parts[-2] == "d4pg"
+    with pytest.raises(UserError, match="unknown key 'd4pg.n_step'"):
+        load_config(overrides={"d4pg.n_step": 3})
+    with pytest.raises(UserError, match="unknown key 'rssm.stoch'"):
+        load_config(agent="d4pg", overrides={"rssm.stoch": 3})
+    with pytest.raises(UserError, match="unknown agent 'd5pg'; did you mean 'd4pg'"):
+        load_config(agent="d5pg")
+    assert load_config("dmc_proprio", agent="d4pg").d4pg.group == 50
+    assert d4pg.replace({"seed": 1}).agent == "d4pg" and d4pg != load_config(agent="random")
+
+
+@pytest.mark.parametrize("agent", registry.names())
+def test_every_preset_of_an_agent_loads(agent: str):
+    config = load_config(agent=agent, task="dmc_cartpole_balance")
+    assert config.agent == agent
+    root = HERE.parent.parent / "configs/presets" / agent
+    for path in root.glob("*.yaml"):
+        assert load_config(path.stem, agent=agent).presets == (path.stem,)
+
+
+def test_the_command_line_names_what_is_wrong(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(UserError, match="--agent is missing: expected one of .*d4pg"):
+        main(["--task", "dmc_walker_walk"])
+    with pytest.raises(UserError, match="--agent is 'd4gp'; did you mean 'd4pg'"):
+        main(["--agent", "d4gp"])
+    with pytest.raises(UserError, match="--agent is given twice"):
+        main(["--agent", "d4pg", "--agent=dqn"])
+    assert main(["--help"]) == 0 and "d4pg" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--agent=d4pg", "--help"])
+    assert "--d4pg.v_max" in capsys.readouterr().out

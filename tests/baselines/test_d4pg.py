@@ -1,0 +1,145 @@
+"""D4PG's update against NumPy, what it must leave alone, and that it learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from baselines.d4pg import D4PG, make
+from dreamer.config import load_config
+from dreamer.envs.spec import Space
+from dreamer.errors import UserError
+
+VECTOR = {"place": Space((2,), np.dtype(np.float32))}
+IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
+ACTION = Space((1,), np.dtype(np.float32), -1.0, 1.0)
+
+
+def make_agent(obs_space=VECTOR, act_space=ACTION, **overrides: Any) -> D4PG:
+    values = {key.replace("__", "."): value for key, value in overrides.items()}
+    return make(load_config("debug", agent="d4pg", overrides=values), obs_space, act_space)
+
+
+def bandit(obs_space, seed: int = 0) -> dict[str, np.ndarray]:
+    """Episodes of one action: the nearer it is to 0.5, the better."""
+    rng = np.random.default_rng(seed)
+    obs = {k: np.stack([s.sample(rng) for _ in range(2)]) for k, s in obs_space.items()}
+    action = rng.uniform(-1, 1, (2, 1)).astype(np.float32)
+    reward = np.array([0, 1 - 2 * abs(action[1, 0] - 0.5)], np.float32)
+    return {**obs, "action": action, "reward": reward, "cont": np.array([1, 0], np.float32)}
+
+
+def test_the_losses_are_the_formulas():
+    agent = make_agent(d4pg__v_max=5.0, d4pg__target_period=1000)
+    for seed in range(20):
+        agent.memory.add(bandit(VECTOR, seed))
+    batch = {k: v[0] for k, v in agent.memory.sample(0, 1, 6).items()}
+    batch["factor"] = np.full(6, 0.5, np.float32)
+    nets, z = agent._nets, np.linspace(0, 5, 11)
+    feat = batch["vector"]
+    softmax = lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)  # noqa: E731
+    later = batch["next_vector"]
+    probs = softmax(nets.logits(later, nets.act(later)).numpy())  # the target network is a copy
+    target = np.zeros((6, 11))
+    for row, j in np.ndindex(6, 11):
+        b = np.clip(batch["return"][row] + 0.5 * z[j], 0, 5) / 0.5
+        low = min(int(b), 9)
+        target[row, low] += probs[row, j] * (low + 1 - b)
+        target[row, low + 1] += probs[row, j] * (b - low)
+    logits = nets.logits(feat, batch["action"]).numpy()
+    cross = -(target * np.log(softmax(logits))).sum(-1)
+    value = softmax(nets.logits(feat, nets.act(feat)).numpy()) @ z
+    metrics, errors = agent.update_once(
+        {k: tf.constant(v) for k, v in batch.items()}, tf.constant(1)
+    )
+    np.testing.assert_allclose(errors, cross, rtol=1e-4)
+    np.testing.assert_allclose(metrics["critic_loss"], cross.mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["actor_loss"], -value.mean(), rtol=1e-4)
+
+
+def test_each_loss_moves_its_own_part_and_targets_wait():
+    agent = make_agent(IMAGE, d4pg__target_period=2, d4pg__group=1)
+    agent.memory.add(bandit(IMAGE))
+
+    def parts() -> dict[str, np.ndarray]:
+        return {k: v.numpy().copy() for k, v in agent.variables().items() if "adam" not in k}
+
+    before = parts()
+    agent.train_step(agent.memory.sample(1, 1, 4), 1)  # no copy after update 1
+    after = parts()
+    moved = {key for key in before if not np.array_equal(before[key], after[key])}
+    assert moved and all(key.startswith("nets/") for key in moved)
+    for part in ("torso", "actor", "critic"):
+        assert any(f"/{part}/" in key for key in moved), part
+    agent.train_step(agent.memory.sample(2, 1, 4), 2)
+    copied = parts()
+    for key, value in copied.items():
+        if key.startswith("nets/"):
+            np.testing.assert_array_equal(value, copied[key.replace("nets", "target")])
+
+
+def test_groups_are_the_same_updates_as_one_by_one():
+    values = {}
+    for group in (1, 3):
+        agent = make_agent(d4pg__group=group)
+        for seed in range(5):
+            agent.memory.add(bandit(VECTOR, seed))
+        batch = agent.memory.sample(0, 3, 8)
+        for first in range(0, 3, group):
+            agent.train_step({k: v[first : first + group] for k, v in batch.items()}, first)
+        values[group] = agent.state_arrays()
+    for key, value in values[1].items():
+        np.testing.assert_allclose(value, values[3][key], atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_it_finds_the_best_action_of_a_bandit(alpha: float):
+    agent = make_agent(
+        d4pg__alpha=alpha, d4pg__units=32, d4pg__actor_lr=3e-4, d4pg__critic_lr=1e-2,
+        d4pg__v_min=-2.0, d4pg__v_max=1.0, d4pg__atoms=21, d4pg__n_step=1,
+    )  # fmt: skip
+    for seed in range(150):
+        agent.memory.add(bandit(VECTOR, seed))
+    for first in range(0, 600, 100):
+        agent.train_step(agent.memory.sample(first, 100, 32), first)
+    records = {"place": np.zeros((1, 2), np.float32), "is_first": np.array([True])}
+    action, _ = agent.policy(records, None, "eval")
+    assert abs(action[0, 0] - 0.5) < 0.2
+
+
+def test_acting_is_reproducible_and_noisy_in_training_alone():
+    agent, other = make_agent(IMAGE), make_agent(IMAGE)
+    image = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
+    records = {"image": image, "is_first": np.array([True, True])}
+    first, state = agent.policy(records, None, "train")
+    assert state["image"].shape == (2, 64, 64, 9)
+    assert first.shape == (2, 1) and np.abs(first).max() <= 1
+    np.testing.assert_array_equal(first, other.policy(records, None, "train")[0])
+    assert (agent.policy(records, None, "train")[0] != first).any()
+    calm = agent.policy(records, None, "eval")[0]
+    np.testing.assert_array_equal(calm, agent.policy(records, None, "eval")[0])
+
+
+def test_arrays_bring_everything_back():
+    agent, other = make_agent(), make_agent(seed=1)
+    for one in (agent, other):
+        for seed in range(5):
+            one.memory.add(bandit(VECTOR, seed))
+    batch = agent.memory.sample(0, 2, 8)
+    agent.train_step(batch, 0)
+    other.load_arrays(agent.state_arrays())
+    for one in (agent, other):
+        one.train_step(batch, 2)
+    for key, value in agent.state_arrays().items():
+        np.testing.assert_array_equal(value, other.state_arrays()[key], err_msg=key)
+    with pytest.raises(ValueError, match="not this agent's"):
+        other.load_arrays({"x": np.zeros(1)})
+
+
+def test_one_hot_actions_are_refused():
+    flat = Space((3,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+    with pytest.raises(UserError, match="continuous actions.*try dqn"):
+        make_agent(VECTOR, flat)

@@ -1,0 +1,85 @@
+"""DQN's target and loss against the formulas, and that it learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from baselines.dqn import DQN, double_q_target, huber, make
+from dreamer.config import load_config
+from dreamer.envs.spec import Space
+from dreamer.errors import UserError
+
+VECTOR = {"place": Space((2,), np.dtype(np.float32))}
+IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
+ACTION = Space((3,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+
+
+def make_agent(obs_space=VECTOR, act_space=ACTION, **overrides: Any) -> DQN:
+    values = {key.replace("__", "."): value for key, value in overrides.items()}
+    return make(load_config("debug", agent="dqn", overrides=values), obs_space, act_space)
+
+
+def chain(obs_space, seed: int) -> dict[str, np.ndarray]:
+    """Two random actions; the first pays 0.1 for action 0, the second 1 for action 2."""
+    rng = np.random.default_rng(seed)
+    obs = {k: np.stack([s.sample(rng) for _ in range(3)]) for k, s in obs_space.items()}
+    if "place" in obs:
+        obs["place"] = np.array([[0, 0], [1, 0], [0, 1]], np.float32)
+    choice = rng.integers(3, size=3)
+    reward = np.array([0, 0.1 * (choice[1] == 0), choice[2] == 2], np.float32)
+    action = np.eye(3, dtype=np.float32)[choice]
+    return {**obs, "action": action, "reward": reward, "cont": np.array([1, 1, 0], np.float32)}
+
+
+def test_the_online_network_chooses_and_the_target_one_values():
+    rng = np.random.default_rng(0)
+    online, target = rng.normal(size=(2, 20, 4)).astype(np.float32)
+    returns, factor = rng.normal(size=(2, 20)).astype(np.float32)
+    found = double_q_target(returns, factor, tf.constant(online), tf.constant(target))
+    literal = [returns[i] + factor[i] * target[i, online[i].argmax()] for i in range(20)]
+    np.testing.assert_allclose(found, literal, rtol=1e-5)
+
+
+def test_huber_is_quadratic_within_one_and_linear_beyond():
+    np.testing.assert_allclose(huber(tf.constant([0.5, -1.0, 3.0])), [0.125, 0.5, 2.5])
+    x = tf.Variable([0.5, -1.0, 3.0, -9.0])
+    with tf.GradientTape() as tape:
+        y = huber(x)
+    np.testing.assert_allclose(tape.gradient(y, x), [0.5, -1, 1, -1])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_it_learns_the_values_of_a_chain(alpha: float):
+    agent = make_agent(
+        dqn__alpha=alpha, dqn__units=32, dqn__lr=3e-3, dqn__n_step=1, dqn__target_period=20,
+        dqn__gamma=0.9,
+    )  # fmt: skip
+    for seed in range(90):
+        agent.memory.add(chain(VECTOR, seed))
+    for first in range(0, 600, 50):
+        agent.train_step(agent.memory.sample(first, 50, 32), first)
+    values = agent._nets({"vector": np.array([[0, 0], [1, 0]], np.float32)}).numpy()
+    np.testing.assert_allclose(values, [[1.0, 0.9, 0.9], [0, 0, 1]], atol=0.1)
+
+
+def test_images_are_gray_and_stacked_and_epsilon_falls():
+    agent = make_agent(IMAGE)
+    image = np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3), dtype=np.uint8)
+    records = {"image": image, "is_first": np.ones(50, bool)}
+    action, state = agent.policy(records, None, "train")
+    assert state["image"].shape == (50, 64, 64, 4)
+    assert (action.sum(-1) == 1).all() and len(np.unique(action.argmax(-1))) == 3
+    agent.progress(10**9, 0)
+    greedy = [agent.policy(records, None, "train")[0].argmax(-1) for _ in range(2)]
+    assert (greedy[0] == greedy[1]).mean() > 0.6
+    agent.memory.add(chain(IMAGE, 0))
+    assert np.isfinite(agent.train_step(agent.memory.sample(0, 1, 4), 0)["loss"])
+
+
+def test_continuous_actions_are_refused():
+    with pytest.raises(UserError, match="one-hot actions.*try d4pg"):
+        make_agent(VECTOR, Space((1,), np.dtype(np.float32), -1.0, 1.0))

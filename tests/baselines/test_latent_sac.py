@@ -1,0 +1,113 @@
+"""SAC in the latent space: losses against NumPy, what each moves, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_batch
+
+from baselines.latent_sac import LatentSAC, make
+from dreamer.config import load_config
+from dreamer.errors import UserError
+
+
+def make_agent(act_space=CONTINUOUS, **overrides: Any) -> LatentSAC:
+    values = {key.replace("__", "."): value for key, value in overrides.items()}
+    values = {"precision": "float32", "jit": "off", **values}
+    return make(load_config("debug", agent="latent_sac", overrides=values), VECTORS, act_space)
+
+
+@pytest.fixture(scope="module")
+def agent() -> LatentSAC:
+    return make_agent()
+
+
+def test_the_losses_are_the_formulas(agent: LatentSAC):
+    batch = {k: tf.constant(v) for k, v in make_batch().items()}
+    learner, parts = agent._learner, agent.parts
+    feat = tf.random.stateless_normal([3, 6, parts.model.rssm.feat_size], [0, 1])
+    losses, metrics = learner.losses(feat, batch, tf.constant(0))
+    # The same policy's samples again, by the same noise.
+    from dreamer.ops.seeds import Purpose, make_seeds
+
+    seed = make_seeds(0, Purpose.ACTIONS, tf.constant(0))[0]
+    noise = tf.random.stateless_normal([3, 6, 2], seed)
+    dist = parts.actor.dist(tf.reshape(feat, [18, -1]))
+    action, log_prob = dist.from_noise(tf.reshape(noise, [18, 2]))
+    log_prob = log_prob.numpy().reshape(3, 6)
+    critic = lambda f, a: parts.critic(tf.concat([f, a], -1)).numpy()  # noqa: E731
+    value = critic(tf.reshape(feat, [18, -1]), action).min(0).reshape(3, 6)
+    np.testing.assert_allclose(losses["actor"], (log_prob - value).mean(), rtol=1e-4)
+    np.testing.assert_allclose(losses["temperature"], 0.0, atol=1e-6)  # log alpha is 0 at first
+    # Targets from the copies, which are equal at first; alpha is 1.
+    soft = value - log_prob
+    going, targets = ~batch["is_first"].numpy()[:, 1:], np.zeros((3, 5))
+    taken = batch["action"].numpy()[:, 1:]
+    both = critic(tf.reshape(feat[:, :-1], [15, -1]), taken.reshape(15, 2)).reshape(2, 3, 5)
+    q = both.min(0)
+    logs = [
+        d.dist(tf.reshape(feat[:, :-1], [15, -1])).log_prob(taken.reshape(15, 2)).numpy()
+        for d in (parts.actor, parts.replayed)
+    ]
+    ratio = np.minimum(1, np.exp(logs[0] - logs[1])).reshape(3, 5)
+    reward, cont = batch["reward"].numpy(), batch["cont"].numpy()
+    for b in range(3):
+        for t in reversed(range(5)):
+            carried = 0.0
+            if t + 1 < 5 and going[b, t + 1]:
+                carried = 0.95 * ratio[b, t + 1] * (targets[b, t + 1] - q[b, t + 1])
+            bootstrap = 0.99 * cont[b, t + 1] * (soft[b, t + 1] + carried)
+            targets[b, t] = reward[b, t + 1] + bootstrap
+    errors = ((both - targets) ** 2).mean(0)[going]
+    np.testing.assert_allclose(losses["critic"], 0.5 * errors.mean(), rtol=1e-4)
+    np.testing.assert_allclose(
+        losses["replayed"], -logs[1].reshape(3, 5)[going].mean(), rtol=1e-4
+    )
+
+
+def test_an_update_moves_every_part_and_the_targets_a_little(agent: LatentSAC):
+    before = {k: v.numpy().copy() for k, v in agent._variables().items()}
+    metrics = agent.train_step(make_batch(), 0)
+    assert all(np.isfinite(value) for value in metrics.values())
+    after = {k: v.numpy() for k, v in agent._variables().items()}
+    for part in ("model", "actor", "critic", "replayed", "temperature", "target"):
+        own = [k for k in before if k.startswith(f"{part}/") and "/adam/" not in k]
+        assert own and any((before[k] != after[k]).any() for k in own), part
+    for key in before:
+        if key.startswith("target/"):
+            source = key.replace("target/target", "critic/critic")
+            literal = before[key] + 0.005 * (after[source] - before[key])
+            np.testing.assert_allclose(after[key], literal, atol=1e-7)
+
+
+def test_the_model_learns_from_its_own_loss_alone(agent: LatentSAC):
+    """Features reach the behaviour's losses without gradient."""
+    batch = {k: tf.constant(v) for k, v in make_batch().items()}
+    with tf.GradientTape() as tape:
+        noise = tf.zeros([3, 6, agent.world_model.noise_size])
+        _, post, _ = agent.world_model.loss(batch, noise)
+        feat = tf.stop_gradient(agent.world_model.rssm.feat(post))
+        losses, _ = agent._learner.losses(feat, batch, tf.constant(0))
+        total = tf.add_n(list(losses.values()))
+    gradients = tape.gradient(total, agent.world_model.trainable_variables)
+    assert all(gradient is None for gradient in gradients)
+
+
+def test_it_acts_and_comes_back(agent: LatentSAC):
+    other = make_agent(seed=1)
+    other.load_arrays(agent.state_arrays())
+    for key, value in agent.state_arrays().items():
+        np.testing.assert_array_equal(value, other.state_arrays()[key])
+    records = {k: v[:, 0] for k, v in make_batch().items() if k != "action"}
+    action, state = agent.policy(records, None, "train")
+    assert action.shape == (3, 2) and np.abs(action).max() <= 1
+    agent.policy(records, state, "eval")
+    assert "model/joints" in agent.predict(make_batch(), 2)
+
+
+def test_one_hot_actions_are_refused():
+    with pytest.raises(UserError, match="latent_sac takes continuous actions"):
+        make_agent(ONEHOT)

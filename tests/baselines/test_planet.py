@@ -1,0 +1,74 @@
+"""PlaNet's own settings: five-bit images, action repeats by task, and that it plans and learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_agent import CONTINUOUS, IMAGE, make_batch, make_records
+
+from baselines.planet import PlaNet, make, quantise
+from dreamer.config import load_config
+
+
+@pytest.fixture(scope="module")
+def agent() -> PlaNet:
+    overrides = {"precision": "float32", "jit": "off"}
+    return make(load_config("debug", agent="planet", overrides=overrides), IMAGE, CONTINUOUS)
+
+
+def test_images_have_five_bits():
+    values = tf.cast(tf.range(256), tf.uint8)
+    bins = quantise(values).numpy()
+    literal = np.floor(np.arange(256) / 8) / 32 - 0.5
+    np.testing.assert_array_equal(bins, literal.astype(np.float32))
+    assert len(np.unique(bins)) == 32
+
+
+def test_the_noise_is_uniform_over_a_bin_and_a_function_of_the_update(agent: PlaNet):
+    seen: list[np.ndarray] = []
+    model = agent.world_model
+    batch = {k: tf.constant(v) for k, v in make_batch(IMAGE).items()}
+    embed = model.embed
+
+    def look(obs):
+        image = tf.reshape(obs["image"], batch["image"].shape)
+        seen.append((image - quantise(batch["image"])).numpy())
+        return embed(obs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "embed", look)
+        for seed in (1, 1, 2):
+            model.loss(batch, tf.random.stateless_normal([3, 6, model.noise_size], [0, seed]))
+    assert seen[0].min() >= 0 and seen[0].max() <= 1 / 32 + 1e-6
+    np.testing.assert_allclose(seen[0].mean(), 1 / 64, rtol=0.01)
+    np.testing.assert_allclose(seen[0].std(), 1 / 32 / 12**0.5, rtol=0.01)
+    np.testing.assert_array_equal(seen[0], seen[1])
+    assert (seen[0] != seen[2]).mean() > 0.9
+
+
+def test_it_plans_and_its_model_learns(agent: PlaNet):
+    assert agent.actor is None and agent.value is None
+    records = make_records(IMAGE, 2, first=True)
+    action, _ = agent.policy(records, None, "eval")
+    assert action.shape == (2, 2) and np.abs(action).max() <= 1
+    metrics = agent.train_step(make_batch(IMAGE), 0)
+    assert metrics["model_grad_finite"] == 1 and "actor_loss" not in metrics
+    assert agent.predict(make_batch(IMAGE), 2)["model/image"].dtype == np.uint8
+
+
+def test_settings_are_planets():
+    repeats = {"cartpole_swingup": 8, "reacher_easy": 4, "cheetah_run": 4, "finger_spin": 2,
+               "cup_catch": 4, "walker_walk": 2, "hopper_hop": 2}  # fmt: skip
+    for task, repeat in repeats.items():
+        config = load_config(agent="planet", task=f"dmc_{task}")
+        assert config.envs.action_repeat == repeat, task
+    assert load_config(
+        agent="planet", task="dmc_cheetah_run", overrides={"envs.action_repeat": 3}
+    ).envs.action_repeat == 3  # fmt: skip
+    assert (config.optimizer.model_lr, config.optimizer.eps, config.optimizer.clip) == (
+        1e-3, 1e-4, 1000,
+    )  # fmt: skip
+    assert (config.planner.candidates, config.planner.top, config.planner.iterations) == (
+        1000, 100, 10,
+    )  # fmt: skip
