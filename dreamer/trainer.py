@@ -236,8 +236,7 @@ class Trainer:
             self._logger.scalars({"fps/train": timed / (time.monotonic() - start)})
 
     def _learn(self, count: int) -> Generator[tuple[int, Any, Mapping[str, Any]], None, None]:
-        """Makes that many updates; yields how many were made at once, of what, and their metrics.
-        """
+        """Makes updates; yields how many were made at once, of what batch, and their metrics."""
         with closing(self._replay.batches(self.update, count, **self._batch)) as batches:
             for batch in batches:
                 self._interrupt.check()
