@@ -226,10 +226,8 @@ class Trainer:
                 self.update += updates
                 self._logger.scalars({f"model/{key}": value for key, value in metrics.items()})
                 self._guard.check(self.update - updates, batch, metrics)
-                if not start:
-                    start = time.monotonic()
-                    continue
-                timed += updates
+                timed = timed + updates if start else 0  # the first call also traces
+                start = start or time.monotonic()
                 if timed >= _TIMED_UPDATES:
                     self._say_cost((time.monotonic() - start) / timed)
         if timed:
