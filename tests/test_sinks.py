@@ -141,8 +141,7 @@ def test_a_run_in_weights_and_biases_and_mlflow(with_sinks: Path, tmp_path: Path
     environ = {**os.environ, "WANDB_MODE": "offline", "MLFLOW_EXPERIMENT_NAME": "mine",
                "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}  # fmt: skip
     words = ["-m", "dreamer.run", "--configs", "debug", "--logdir", "runs", "--log.sinks",
-             "wandb,mlflow", "--envs.image", "false", "--envs.state", "true", "--log.video_every",
-             "0", "--task", "dmc_cartpole_balance"]  # fmt: skip
+             "wandb,mlflow", "--task", "dmc_cartpole_balance"]  # fmt: skip
     for steps in ("240", "400"):
         done = subprocess.run([with_sinks, *words, "--steps", steps], cwd=tmp_path, env=environ,
                               capture_output=True, text=True, timeout=3600)  # fmt: skip
@@ -151,11 +150,12 @@ def test_a_run_in_weights_and_biases_and_mlflow(with_sinks: Path, tmp_path: Path
     found = subprocess.run([with_sinks, "-c", READ_MLFLOW], cwd=tmp_path, env=environ,
                            capture_output=True, text=True, timeout=600)  # fmt: skip
     assert found.returncode == 0, found.stderr
-    assert found.stdout.split("\n")[0].startswith(
-        "dmc_cartpole_balance/dreamer_debug/0 FINISHED 4 [160, 240, 320, 400]"
+    assert found.stdout.splitlines()[-1] == (
+        "dmc_cartpole_balance/dreamer_debug/0 FINISHED 4 [160, 240, 320, 400] True"
     )
     run = tmp_path / "runs" / "dmc_cartpole_balance" / "dreamer_debug" / "0"
     identity = recall(run, "wandb")
     files = list((run / "wandb").glob(f"offline-run-*-{identity}/run-{identity}.wandb"))
     assert len(files) == 2
     assert all(b"train/return" in path.read_bytes() for path in files)
+    assert list((run / "wandb").glob("*/files/media/videos/eval/policy_*.gif"))
