@@ -21,6 +21,7 @@ from plots.style import MOST_METHODS
 
 MOST_PANELS = 120
 MOST_RUNS = 500
+_BAR_TASKS = 30
 _PIXELS = 125  # to an inch of a figure: its text is then about as large as the page's
 
 
@@ -54,6 +55,10 @@ def _overview(study: Study, details: Sequence[Details], runs: int, made: str) ->
     facts = [f"{runs} run{'s' if runs != 1 else ''} of {len(study.methods)} method(s) on "
              f"{len(study.tasks)} task(s), read {made}.",
              f"Together {hours:,.1f} hours of work by the runs' own clocks."]
+    if len(study.methods) > MOST_METHODS:
+        facts.append(f"Figures draw the first {MOST_METHODS} methods, tables hold all.")
+    if len(study.tasks) > _BAR_TASKS:
+        facts.append(f"Bars are drawn of the first {_BAR_TASKS} tasks.")
     notes = study.all_notes()
     listed = element("ul", *(element("li", note) for note in notes))
     return join([element("p", " ".join(facts)),
@@ -81,14 +86,15 @@ def _curves(study: Study) -> Html:
 
 def _scores(study: Study) -> Html:
     head, *rows = tables.score_cells(study)
+    drawn = study.first_methods(MOST_METHODS).pages(_BAR_TASKS)[0]
     return join([
         element("h2", f"Scores {study.at_words()}, beside published ones at those frames"),
         table(head, rows),
         element("p", "Ours: mean ± standard deviation over seeds (number of seeds). Published "
                 "scores are taken where our longest run of the task ends, if a curve was "
                 "published, and else at the frames named in the head.", class_="small"),
-        element("div", _picture(figures.draw_bars(study.first_methods(MOST_METHODS).pages(30)[0]),
-                                "Bars of the same scores"), class_="wide", tabindex="0"),
+        element("div", _picture(figures.draw_bars(drawn), "Bars of the same scores"),
+                class_="wide", tabindex="0"),
     ])
 
 

@@ -143,6 +143,14 @@ def test_foreign_runs_are_shown_without_what_they_do_not_say(tmp_path: Path, wri
     assert "Skipped 1 damaged line(s)" in reader.text
 
 
+def test_what_is_not_drawn_is_said(tmp_path: Path, write_run):
+    for number in range(13):
+        write_run(f"runs/dmc_walker_walk/m{number}/0", SCORES)
+    reader = reported(tmp_path / "runs")
+    assert "Figures draw the first 12 methods, tables hold all." in reader.text
+    assert all(f"m{number}" in reader.texts for number in range(13))
+
+
 def test_clips_have_a_budget_which_is_said(tmp_path: Path):
     run = make_run(tmp_path / "runs", load_config("small", task="dmc_walker_walk"), SCORES)
     big = b"GIF89a" + bytes(1_000_000)
