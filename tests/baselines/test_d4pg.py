@@ -95,6 +95,7 @@ def test_groups_are_the_same_updates_as_one_by_one():
         np.testing.assert_allclose(value, values[3][key], atol=1e-6, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
 def test_it_finds_the_best_action_of_a_bandit(alpha: float):
     agent = make_agent(

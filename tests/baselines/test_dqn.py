@@ -52,6 +52,7 @@ def test_huber_is_quadratic_within_one_and_linear_beyond():
     np.testing.assert_allclose(tape.gradient(y, x), [0.5, -1, 1, -1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
 def test_it_learns_the_values_of_a_chain(alpha: float):
     agent = make_agent(

@@ -13,6 +13,7 @@ from dreamer.errors import UserError
 TASK = f"{Path(__file__).resolve().parent}/reach_env.py:discrete"
 
 
+@pytest.mark.slow
 def test_agents_are_measured_in_turn_and_refusals_told(capsys: pytest.CaptureFixture[str]):
     results = measure(TASK, ["dqn", "a3c", "d4pg"], ["debug"], rounds=1, shortest=0.0)
     found = results["agents"]
