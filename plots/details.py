@@ -12,13 +12,14 @@ from typing import Any
 
 from dreamer.config import load_config
 from dreamer.errors import UserError
+from dreamer.schema import DREAMER
 from dreamer.yaml_io import read_yaml
 from plots.loading import Run
 
 _TAIL = 1 << 16
 _CLIP = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.gif")
 
-OWN_KEYS = ("task", "seed", "logdir", "method", "agent")
+OWN_KEYS = ("task", "seed", "logdir", "method")
 """Config keys by which runs are told apart, or that say where they lie."""
 
 
@@ -31,13 +32,14 @@ class Details:
         step: frames of the last line of metrics.
         seconds: worked, all resumptions together; None where the metrics do not tell.
         config: its keys by dotted name; empty where there is no config.yaml of ours.
-        presets, commit, versions, host, machine: as config.yaml has them.
+        agent, presets, commit, versions, host, machine: as config.yaml has them.
     """
 
     run: Run
     step: int
     seconds: float | None
     config: dict[str, Any]
+    agent: str
     presets: list[str]
     commit: str
     versions: dict[str, str]
@@ -66,9 +68,9 @@ class Details:
         """The command that makes such a run anew; empty where the config is not known."""
         if not self.config:
             return ""
-        agent = str(self.config.get("agent") or "dreamer")
-        words = ["python", "-m"]
-        words += ["dreamer.run"] if agent == "dreamer" else ["baselines.run", "--agent", agent]
+        words = ["python", "-m", "dreamer.run"]
+        if self.agent != DREAMER:
+            words = ["python", "-m", "baselines.run", "--agent", self.agent]
         words += [f"--task={self.config.get('task', self.run.task)}",
                   f"--seed={self.config.get('seed', 0)}"]
         words += ["--configs", *self.presets] if self.presets else []
@@ -80,7 +82,8 @@ class Details:
     def _overrides(self) -> dict[str, Any]:
         """Keys that the presets do not give; all of them where the presets are not to be had."""
         try:
-            given = load_config(*self.presets, task=str(self.config.get("task"))).flat()
+            task = str(self.config.get("task"))
+            given = load_config(*self.presets, task=task, agent=self.agent).flat()
         except UserError:
             given = {}
         left = {key: value for key, value in self.config.items() if given.get(key) != value}
@@ -99,6 +102,7 @@ def read_details(run: Run) -> Details:
         step=int(last["step"]) if isinstance(last.get("step"), int | float) else int(run.x[-1]),
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
         config=_flat(record.get("config")),
+        agent=str(record.get("agent") or DREAMER),
         presets=[str(preset) for preset in presets] if isinstance(presets, list) else [],
         commit=str(record.get("commit") or ""),
         versions={str(key): str(value) for key, value in _mapping(record.get("versions")).items()},

@@ -66,9 +66,9 @@ def check_same_config(trial: Trial) -> None:
     _, config = RunDir.load(trial.path)
     old, new = config.flat(), trial.config.flat()
     differing = [
-        f"{key} is {old[key]!r}, now {new[key]!r}"
+        f"{key} is {old.get(key)!r}, now {new[key]!r}"
         for key in new
-        if old[key] != new[key] and not MAY_DIFFER.fullmatch(key)
+        if old.get(key) != new[key] and not MAY_DIFFER.fullmatch(key)
     ]
     if differing:
         raise UserError(

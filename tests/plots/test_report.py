@@ -117,6 +117,16 @@ def test_the_command_of_a_run_gives_its_config(tmp_path: Path):
     assert CommandLine("python -m dreamer.run", "").parse(words).config() == config
 
 
+def test_the_command_of_a_compared_agents_run(tmp_path: Path):
+    config = load_config(task="dmc_walker_walk", agent="d4pg", overrides={"seed": 1})
+    make_run(tmp_path / "runs", config, SCORES)
+    (command,) = [line for line in reported(tmp_path / "runs").texts
+                  if line.startswith("python -m")]
+    words = shlex.split(command)[2:]
+    assert words[:3] == ["baselines.run", "--agent", "d4pg"]
+    assert CommandLine("", "", agent="d4pg").parse(words[3:]).config() == config
+
+
 def test_names_stay_text(tmp_path: Path, write_run):
     """A folder, a config and a metric called like markup change nothing but words."""
     folder = write_run(f"runs/dmc_walker_walk/{HOSTILE}/0", SCORES)
