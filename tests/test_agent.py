@@ -45,7 +45,9 @@ def step_with_gradients_of(agent: Agent, keep: str, batch) -> dict[str, np.ndarr
     for name, optimizer in agent._optimizers.items():
         if name != keep:
             original = optimizer.apply
-            optimizer.apply = lambda g, original=original: original([0.0 * x for x in g])
+            optimizer.apply = lambda g, sound, original=original: original(
+                [0.0 * x for x in g], sound
+            )
     agent.train_step(batch, 0)
     return weights(agent)
 
@@ -104,7 +106,7 @@ def test_the_update_gives_each_optimizer_the_gradient_of_its_loss() -> None:
     batch = make_batch()
     received: dict[str, list] = {}
     for name, optimizer in agent._optimizers.items():
-        optimizer.apply = lambda g, name=name: received.update({name: g}) or {}
+        optimizer.apply = lambda g, sound, name=name: received.update({name: g}) or {}
     tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}
     agent._learner.update(tensors, tf.constant(0), False)
 

@@ -25,8 +25,8 @@ def make(distribution: str, actions: int = 3) -> Actor:
 
 def test_published_layers() -> None:
     section = load_config().section("actor")
-    del section["mode_samples"]
-    actor = Actor(6, **{**section, "distribution": "tanh_normal"})
+    own = {k: section[k] for k in ("layers", "units", "mean_scale", "init_std", "min_std")}
+    actor = Actor(6, **own, distribution="tanh_normal")
     actor.build((None, 230))
     kernels = [tuple(v.shape) for v in actor.trainable_variables if len(v.shape) == 2]
     assert kernels == [(230, 400), (400, 400), (400, 400), (400, 400), (400, 12)]
