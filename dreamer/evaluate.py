@@ -271,13 +271,17 @@ def write_json(result: Result, path: str) -> None:
 
 
 def write_film(evaluation: Evaluation, path: str) -> None:
-    """Writes the filmed episodes side by side."""
-    from dreamer.films import RECORDS_PER_SECOND, image_keys
+    """Writes the filmed episodes side by side: of a .gif the first minute, of an .mp4 all."""
+    from dreamer.films import MOST_RECORDS, RECORDS_PER_SECOND, image_keys
     from dreamer.video import tile, write_video
 
     keys = image_keys(evaluation.filmed[0])
     key = "image" if "image" in keys else keys[0]
-    write_video(path, tile([episode[key] for episode in evaluation.filmed]), RECORDS_PER_SECOND)
+    frames = tile([episode[key] for episode in evaluation.filmed])
+    if path.lower().endswith(".gif") and len(frames) > MOST_RECORDS:
+        print(f"the film ends after {MOST_RECORDS} of {len(frames)} records; an .mp4 holds all")
+        frames = frames[:MOST_RECORDS]
+    write_video(path, frames, RECORDS_PER_SECOND)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ CONTEXT, IMAGINED = 5, 45  # records, as in the paper's figure 5
 # Of films of episodes, whatever a step of the task lasts: movements can be followed with the eye.
 RECORDS_PER_SECOND = 25
 # A minute: a game of Atari may have 27,000 records, whose frames as a GIF take gigabytes of memory.
-_MOST_RECORDS = 60 * RECORDS_PER_SECOND
+MOST_RECORDS = 60 * RECORDS_PER_SECOND
 OPEN_LOOP_RECORDS_PER_SECOND = 10  # slow enough to compare truth and model
 
 
@@ -30,7 +30,7 @@ def film_evaluation(logger: Logger, episodes: Sequence[Episode], step: int) -> N
         return
     for key in image_keys(episodes[0]):
         name = "eval/policy" if key == "image" else f"eval/policy_{key}"
-        frames = tile([episode[key][:_MOST_RECORDS] for episode in episodes])
+        frames = tile([episode[key][:MOST_RECORDS] for episode in episodes])
         logger.video(name, frames, step, RECORDS_PER_SECOND)
 
 

@@ -169,7 +169,8 @@ def draw_bars(study: Study) -> Figure:
     columns = 1 if shared else min(4, len(study.tasks))
     rows = math.ceil(len(study.tasks) / groups / columns)
     width = bars_width(groups) if columns == 1 else style.WIDTH
-    figure, panels = style.new_figure(1.5 * rows + 0.9, rows, columns, width)
+    # A single row must be tall enough for the words beside it.
+    figure, panels = style.new_figure(max(1.5 * rows + 0.9, 3.0), rows, columns, width)
     for number, axes in enumerate(panels):
         tasks = study.tasks[number * groups : (number + 1) * groups]
         axes.set_visible(bool(tasks))

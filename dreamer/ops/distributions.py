@@ -120,7 +120,8 @@ class StraightThroughOneHot:
         gumbel = -tf.math.log(-tf.math.log(uniform))
         hard = self._one_hot(self._logits + gumbel)
         probs = tf.nn.softmax(self._logits)
-        return hard + probs - tf.stop_gradient(probs), self.log_prob(hard)
+        # The difference first: it is exactly 0, so that actions are exactly one-hot.
+        return hard + (probs - tf.stop_gradient(probs)), self.log_prob(hard)
 
     def log_prob(self, action: tf.Tensor) -> tf.Tensor:
         """Log probability [...] of one-hot actions [..., A]."""

@@ -164,8 +164,8 @@ def test_onehot_samples_follow_the_probabilities() -> None:
     noise = tf.random.stateless_normal([20000, 4], SEED)
     action, log_prob = StraightThroughOneHot(tf.tile(logits[None], [20000, 1])).from_noise(noise)
     probs = np.exp(logits) / np.exp(logits).sum()
-    assert set(np.unique(action.numpy().round(5))) == {0.0, 1.0}
-    np.testing.assert_allclose(action.numpy().sum(-1), 1.0, rtol=1e-5)
+    assert set(np.unique(action.numpy())) == {0.0, 1.0}  # exactly: files hold what was done
+    assert (action.numpy().sum(-1) == 1.0).all()
     np.testing.assert_allclose(action.numpy().mean(0), probs, atol=0.012)
     chosen = action.numpy().argmax(-1)
     np.testing.assert_allclose(log_prob, np.log(probs)[chosen], rtol=1e-4)
