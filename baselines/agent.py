@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.envs.spec import Space
-from dreamer.ops.shapes import check_shape
+from dreamer.variables import from_arrays, to_arrays
 
 
 class Baseline:
@@ -50,8 +50,7 @@ class Baseline:
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """Everything learnt and counted, by name."""
-        arrays = {name: np.asarray(v) for name, v in self.variables().items()}
-        return arrays | {"policy_calls": np.int64(self.policy_calls)}
+        return to_arrays(self.variables(), self.policy_calls)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts back what state_arrays gave.
@@ -59,12 +58,4 @@ class Baseline:
         Raises:
             ValueError: If names or shapes differ from this agent's; nothing is changed then.
         """
-        variables = self.variables()
-        differing = {*variables, "policy_calls"} ^ set(arrays)
-        if differing:
-            raise ValueError(f"the arrays are not this agent's; differing: {sorted(differing)[:5]}")
-        for name, variable in variables.items():
-            check_shape(name, arrays[name], tuple(variable.shape))
-        for name, variable in variables.items():
-            variable.assign(arrays[name])
-        self.policy_calls = int(arrays["policy_calls"])
+        self.policy_calls = from_arrays(self.variables(), arrays)

@@ -20,6 +20,7 @@ from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
 from dreamer.parts import Section, make_optimizers, make_parts
 from dreamer.precision import choose_jit, choose_precision, dtype_policy
+from dreamer.variables import from_arrays, to_arrays
 from dreamer.world_model import Tensors, WorldModel
 
 _NO_PLANNER: Section = {}
@@ -265,8 +266,7 @@ class Agent:
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """Everything learnt and counted, by name: weights, slots, loss scales, random streams."""
-        arrays = {name: v.numpy() for name, v in self._variables().items()}
-        return arrays | {"policy_calls": np.int64(self.policy_calls)}
+        return to_arrays(self._variables(), self.policy_calls)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts back what state_arrays gave.
@@ -274,15 +274,7 @@ class Agent:
         Raises:
             ValueError: If names or shapes differ from this agent's; nothing is changed then.
         """
-        variables = self._variables()
-        differing = {*variables, "policy_calls"} ^ set(arrays)
-        if differing:
-            raise ValueError(f"the arrays are not this agent's; differing: {sorted(differing)[:5]}")
-        for name, variable in variables.items():
-            check_shape(name, arrays[name], tuple(variable.shape))
-        for name, variable in variables.items():
-            variable.assign(arrays[name])
-        self.policy_calls = int(arrays["policy_calls"])
+        self.policy_calls = from_arrays(self._variables(), arrays)
 
     def _variables(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
