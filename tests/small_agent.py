@@ -17,6 +17,7 @@ VECTORS = {
     "joints": Space((4,), np.dtype(np.float32)),
     "speed": Space((1,), np.dtype(np.float32)),
 }
+BOTH = {**IMAGE, **VECTORS}
 CONTINUOUS = Space((2,), np.dtype(np.float32), -1.0, 1.0)
 ONEHOT = Space((3,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
 
@@ -82,3 +83,20 @@ def make_records(
         **records, **flags, "is_first": np.full(count, first),
         "reward": np.zeros(count, np.float32), "cont": np.ones(count, np.float32),
     }  # fmt: skip
+
+
+def update(agent: Agent, batch: Mapping[str, np.ndarray], number: int = 0) -> dict[str, float]:
+    """One update's metrics."""
+    return {k: float(v) for k, v in agent.train_step(batch, number).items()}
+
+
+def weights(agent: Agent) -> dict[str, np.ndarray]:
+    """Its arrays without the optimizers' own."""
+    return {k: v for k, v in agent.state_arrays().items() if "/adam/" not in k}
+
+
+def parts_that_differ(
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+) -> set[str]:
+    """Names of the parts of which an array changed."""
+    return {k.partition("/")[0] for k in before if not np.array_equal(before[k], after[k])}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
-import json
 import os
 import shutil
 import signal
@@ -14,12 +11,12 @@ import sys
 import tempfile
 import time
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_damage import DAMAGES, empty_folder, flipped_bit, rehash
 
 from dreamer.checkpoint import Checkpoints
 from dreamer.errors import UserError
@@ -44,16 +41,6 @@ def store(tmp_path) -> Checkpoints:
 
 def newest(store: Checkpoints) -> Path:
     return store.directory / "000000002000"
-
-
-def rehash(folder: Path) -> None:
-    """Makes the manifest agree with what the files hold now, as a forger would."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name in manifest["files"]:
-        content = (folder / name).read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        manifest["files"][name] = {"bytes": len(content), "sha256": digest}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_what_is_saved_comes_back_exactly(store):
@@ -99,119 +86,6 @@ def test_one_set_aside_when_its_writer_died_in_the_exchange_still_counts(store):
     store.save(2000, ARRAYS, {"updates": 5})
     assert store.load_latest().state == {"updates": 5}
     assert sorted(os.listdir(store.directory)) == ["000000001000", "000000002000"]
-
-
-def truncated(folder: Path) -> None:
-    content = (folder / "arrays.npz").read_bytes()
-    (folder / "arrays.npz").write_bytes(content[: len(content) // 2])
-
-
-def flipped_bit(folder: Path) -> None:
-    content = bytearray((folder / "arrays.npz").read_bytes())
-    content[len(content) // 3] ^= 1
-    (folder / "arrays.npz").write_bytes(content)
-
-
-def missing_arrays(folder: Path) -> None:
-    (folder / "arrays.npz").unlink()
-
-
-def missing_manifest(folder: Path) -> None:
-    (folder / "manifest.json").unlink()
-
-
-def forged_manifest(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["../../config.yaml"] = manifest["files"].pop("state.json")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def empty_folder(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-
-
-def wrong_json(folder: Path) -> None:
-    (folder / "state.json").write_text("[" * 100_000)
-    rehash(folder)
-
-
-def replaced_by_directory(folder: Path) -> None:
-    (folder / "state.json").unlink()
-    (folder / "state.json").mkdir()
-
-
-def symlink(folder: Path) -> None:
-    (folder / "arrays.npz").rename(folder.parent.parent / "elsewhere.npz")
-    (folder / "arrays.npz").symlink_to(folder.parent.parent / "elsewhere.npz")
-
-
-def another_step(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "step": 1}))
-
-
-def folder_is_a_file(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.write_text("")
-
-
-def a_pipe(folder: Path) -> None:
-    (folder / "state.json").unlink()
-    os.mkfifo(folder / "state.json")
-
-
-def a_deep_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_text('{"a":' * 50_000)
-
-
-def members(folder: Path, **content: bytes) -> None:
-    """A forged arrays.npz whose manifest agrees with it."""
-    with zipfile.ZipFile(folder / "arrays.npz", "w") as archive:
-        for name, data in content.items():
-            archive.writestr(f"{name}.npy", data)
-    rehash(folder)
-
-
-def npy(header: str, data: bytes = b"") -> bytes:
-    text = header.encode() + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
-
-
-def objects(folder: Path) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, np.array([open], dtype=object), allow_pickle=True)
-    members(folder, a=buffer.getvalue())
-
-
-def terabytes(folder: Path) -> None:
-    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000), }"
-    members(folder, a=npy(header, bytes(16)))
-
-
-def negative_shape(folder: Path) -> None:
-    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -2), }"
-    members(folder, a=npy(header, bytes(16)))
-
-
-def compressed_bomb(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "arrays.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.npy", bytes(50_000_000))
-    rehash(folder)
-
-
-def member_of_another_kind(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "arrays.npz", "w") as archive:
-        archive.writestr("../escape.txt", b"")
-    rehash(folder)
-
-
-DAMAGES = [
-    *(truncated, flipped_bit, missing_arrays, missing_manifest, forged_manifest, empty_folder),
-    *(wrong_json, replaced_by_directory, symlink, another_step, folder_is_a_file, a_pipe),
-    *(a_deep_manifest, objects, terabytes, negative_shape, compressed_bomb),
-    member_of_another_kind,
-]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)

@@ -6,12 +6,10 @@ What makes a variant different is tested beside the code that does it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from small_agent import VECTORS, make_agent, make_batch, make_records
 from whole_runs import ROOT, metrics_of, state_of
 
@@ -30,13 +28,7 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _eagerly(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Runs tf.functions eagerly unless a test is slow: tracing takes ten times as long."""
-    tf.config.run_functions_eagerly(request.node.get_closest_marker("slow") is None)
-    yield
-    tf.config.run_functions_eagerly(False)
-
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 # Presets, two at a time where they concern different parts -> metrics that they add to the default
 # agent's ("-": that it lacks).

@@ -144,14 +144,7 @@ def planning_agent(act_space=CONTINUOUS, **overrides):
     return make_agent(VECTORS, act_space, **settings)
 
 
-@pytest.fixture
-def _eagerly():
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
-@pytest.mark.usefixtures("_eagerly")
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
     ("returns", "discount"), [("reward", False), ("reward", True), ("lambda", False)]
 )
@@ -191,7 +184,7 @@ def test_plans_are_judged_by_the_literal_returns(returns: str, discount: bool, m
             assert found[row, k] == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.usefixtures("_eagerly")
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("act_space", [CONTINUOUS, ONEHOT])
 def test_an_agent_that_plans_has_no_actor_and_takes_the_first_action(act_space, monkeypatch):
     agent = planning_agent(act_space)
