@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from dreamer.acting import Acting, by_actor, by_planner
 from dreamer.combinations import check_behavior
+from dreamer.distribution.devices import Devices, OneDevice
 from dreamer.envs.spec import Space
 from dreamer.exploration import Exploration
 from dreamer.learning import Learner
@@ -19,7 +20,7 @@ from dreamer.nets.value import Value
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
 from dreamer.parts import Section, make_optimizers, make_parts
-from dreamer.precision import choose_jit, choose_precision, dtype_policy
+from dreamer.precision import choose_precision, dtype_policy
 from dreamer.variables import from_arrays, to_arrays
 from dreamer.world_model import Tensors, WorldModel
 
@@ -46,6 +47,7 @@ class Agent:
         precision: auto, float32, bfloat16 or float16.
         jit: auto, on or off: compile the update with XLA.
         seed: Of the initial weights and all random streams.
+        devices: Those that learn; left out, one.
 
     Attributes:
         policy_calls: Calls of `policy` so far, which key its noise. Who gives up what he has done
@@ -79,6 +81,7 @@ class Agent:
         precision: str = "auto",
         jit: str = "auto",
         seed: int = 0,
+        devices: Devices | None = None,
     ):
         check_behavior(behavior, planner, disagreement)
         check_gradient(actor["gradient"], act_space.discrete)
@@ -88,34 +91,36 @@ class Agent:
         self._seed, self._until = seed, disagreement["until"]
         self._obs_space, self._act_space = dict(obs_space), act_space
         self._explore = Exploration(act_space, **explore)
-        self.world_model = self.world_model_class(
-            {k: s.shape for k, s in obs_space.items()},
-            act_space.shape[0],
-            encoder=encoder,
-            decoder=decoder,
-            rssm=rssm,
-            reward=reward,
-            discount=discount,
-            contrastive=contrastive,
-            loss=loss,
-            gamma=behavior["gamma"],
-            dtype=dtype,
-            name="world_model",
-        )
-        self.world_model.build()
-        self.parts = make_parts(
-            self.world_model,
-            act_space.shape[0],
-            act_space.discrete,
-            dtype,
-            actor=actor,
-            value=value,
-            behavior=behavior,
-            planner=planner,
-            disagreement=disagreement,
-        )
-        self._optimizers = make_optimizers(self.parts, optimizer, self.precision == "float16")
-        self._make_functions(actor, behavior, planner, choose_jit(jit))
+        self._devices = devices or OneDevice()
+        with self._devices.scope():
+            self.world_model = self.world_model_class(
+                {k: s.shape for k, s in obs_space.items()},
+                act_space.shape[0],
+                encoder=encoder,
+                decoder=decoder,
+                rssm=rssm,
+                reward=reward,
+                discount=discount,
+                contrastive=contrastive,
+                loss=loss,
+                gamma=behavior["gamma"],
+                dtype=dtype,
+                name="world_model",
+            )
+            self.world_model.build()
+            self.parts = make_parts(
+                self.world_model,
+                act_space.shape[0],
+                act_space.discrete,
+                dtype,
+                actor=actor,
+                value=value,
+                behavior=behavior,
+                planner=planner,
+                disagreement=disagreement,
+            )
+            self._optimizers = make_optimizers(self.parts, optimizer, self.precision == "float16")
+        self._make_functions(actor, behavior, planner, self._devices.choose_jit(jit))
 
     def _make_functions(
         self, actor: Section, behavior: Section, planner: Section, jit: bool
@@ -137,7 +142,7 @@ class Agent:
         explorer = self.parts.explorer
         seek = by_actor(self.parts, explorer, actor["mode_samples"]) if explorer else choose
         self.policy_calls = self._step = self._updates = 0
-        self._update = tf.function(self._learner.update, autograph=False, jit_compile=jit or None)
+        self._update = self._devices.compile(self._learner, jit)
         # Whether the explorer acts or learns is a Python value: each gets a graph of its own.
         self._act, self._seek = (
             tf.function(Acting(self.parts, c, self._explore, self._seed).step, autograph=False)
@@ -224,8 +229,8 @@ class Agent:
 
     def _update_inputs(self, batch: Mapping[str, np.ndarray], update: int) -> tuple:
         self._check(batch)
-        tensors = {k: tf.convert_to_tensor(batch[k]) for k in self._batch_keys()}
-        return tensors, tf.constant(update, tf.int32), self.exploring
+        placed = self._devices.place({k: batch[k] for k in self._batch_keys()})
+        return placed, tf.constant(update, tf.int32), self.exploring
 
     def _batch_keys(self) -> list[str]:
         keys = {**self.world_model.inputs, **self.world_model.targets}

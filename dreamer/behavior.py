@@ -10,6 +10,7 @@ import tensorflow as tf
 from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import RSSM, State
 from dreamer.ops.distributions import unit_normal_log_prob
+from dreamer.ops.replicas import average
 from dreamer.ops.returns import lambda_returns, reward_sums, trajectory_weights
 from dreamer.ops.shapes import check_shape, over_leading
 
@@ -181,4 +182,4 @@ def value_losses(
     """
     targets = tf.stop_gradient(returns)
     loss = -tf.reduce_mean(weight * unit_normal_log_prob(targets, values, 0))
-    return loss, tf.sqrt(tf.reduce_mean(tf.math.squared_difference(targets, values)))
+    return loss, tf.sqrt(average(tf.reduce_mean(tf.math.squared_difference(targets, values))))

@@ -30,6 +30,32 @@ def check_behavior(behavior: Section, planner: Section, disagreement: Section) -
         )
 
 
+def check_devices(devices: int, batch_size: int, jit: str) -> None:
+    """Refuses what several devices cannot do with a batch.
+
+    Args:
+        devices: How many share it.
+        batch_size: Its sequences.
+        jit: As the config says it.
+    Raises:
+        UserError: Then.
+    """
+    if devices == 1:
+        return
+    if batch_size % devices:
+        below = batch_size - batch_size % devices
+        choice = f"{below} or {below + devices}" if below else f"{devices}"
+        raise UserError(
+            f"train.batch_size is {batch_size}, which {devices} devices cannot share evenly; "
+            f"choose a multiple, such as {choice}"
+        )
+    if jit == "on":
+        raise UserError(
+            f"jit is on, but {devices} devices share each update, which XLA cannot compile as "
+            "one; set jit to auto or off, or train.devices to 1"
+        )
+
+
 def _check_planner(behavior: Section, planner: Section) -> None:
     if planner["top"] > planner["candidates"]:
         raise UserError(

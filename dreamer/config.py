@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamer.combinations import check_behavior
+from dreamer.combinations import check_behavior, check_devices
 from dreamer.errors import UserError, suggest
 from dreamer.schema import (
     DREAMER,
@@ -85,6 +85,9 @@ class Config:
         tree = _grow(flat)
         if agent == DREAMER:
             check_behavior(tree["behavior"], tree["planner"], tree["disagreement"])
+            train = tree["train"]
+            known = train["devices"] or 1  # 0: how many there are is not known yet
+            check_devices(known, train["batch_size"], tree["jit"])
         object.__setattr__(self, "_flat", flat)
         object.__setattr__(self, "_tree", tree)
         object.__setattr__(self, "presets", tuple(presets))

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from dreamer.nets.rssm import RSSM, State
+from dreamer.ops.replicas import average
 from dreamer.ops.shapes import flatten_leading
 
 
@@ -116,10 +117,10 @@ class Divergence:
             ahead = {k: tf.reshape(v, [*shape, v.shape[-1]]) for k, v in reached.items()}
             valid = valid[:, :-1] * goes_on[:, i + 1 :]  # [B, T - i - 1]
             kl = _kl(rssm, {k: v[:, i + 1 :] for k, v in target.items()}, ahead)
-            share = tf.reduce_sum(valid) / tf.size(goes_on, tf.float32)
+            share = average(tf.reduce_sum(valid)) / tf.size(goes_on, tf.float32)
             terms.append(share * self.free(kl, valid))
             total, pairs = total + tf.reduce_sum(kl * valid), pairs + tf.reduce_sum(valid)
-        return tf.add_n(terms), tf.math.divide_no_nan(total, pairs)
+        return tf.add_n(terms), tf.math.divide_no_nan(average(total), average(pairs))
 
 
 def _kl(rssm: RSSM, post: State, prior: State) -> tf.Tensor:
@@ -131,6 +132,8 @@ def _stop(state: State) -> State:
 
 
 def _mean(values: tf.Tensor, valid: tf.Tensor | None) -> tf.Tensor:
+    """Over the whole batch, where this is a replica's share of it."""
     if valid is None:
-        return tf.reduce_mean(values)
-    return tf.math.divide_no_nan(tf.reduce_sum(values * valid), tf.reduce_sum(valid))
+        return average(tf.reduce_mean(values))
+    valued = average(tf.reduce_sum(values * valid))
+    return tf.math.divide_no_nan(valued, average(tf.reduce_sum(valid)))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from dreamer import behavior
 from dreamer.nets.actor import Actor
 from dreamer.ops.optimizers import Optimizer, apply_together
+from dreamer.ops.replicas import averaged, batch_normal
 from dreamer.ops.returns import replayed_returns
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import flatten_leading, over_leading
@@ -17,6 +18,7 @@ from dreamer.parts import Parts
 from dreamer.world_model import Tensors
 
 Losses = dict[str, tf.Tensor]  # by the part that each trains
+Gradients = dict[str, list[tf.Tensor]]  # likewise, of the scaled losses
 Objective = Callable[[], tuple[Losses, Tensors]]  # with metrics
 
 
@@ -60,9 +62,27 @@ class Learner:
         Returns:
             Scalar metrics.
         """
+        gradients, losses, metrics = self.averaged_gradients(batch, update, exploring)
+        return metrics | self.apply(gradients, losses)
+
+    def apply(self, gradients: Gradients, losses: Losses) -> Tensors:
+        """Steps the parts that have gradients, or none of them; returns metrics of that."""
+        optimizers = {name: self._optimizers[name] for name in gradients}
+        return apply_together(optimizers, gradients, losses)
+
+    def averaged_gradients(
+        self, batch: Tensors, update: tf.Tensor, exploring: bool
+    ) -> tuple[Gradients, Losses, Tensors]:
+        """What `update` steps by, of a batch, or of the whole where this is a replica's share.
+
+        Args:
+            batch, update, exploring: As `update`'s.
+        Returns:
+            Gradients of the scaled losses, losses, and metrics.
+        """
         model = self._parts.model
         seed = make_seeds(self._seed, Purpose.LATENT, update)[0]
-        noise = tf.random.stateless_normal([*batch["reward"].shape, model.noise_size], seed)
+        noise = batch_normal([*batch["reward"].shape, model.noise_size], seed, 0)
         states: list[Tensors] = []
 
         def model_losses() -> tuple[Losses, Tensors]:
@@ -76,8 +96,7 @@ class Learner:
             gradients |= more_gradients
             losses |= more_losses
             metrics |= more_metrics
-        optimizers = {name: self._optimizers[name] for name in gradients}
-        return metrics | apply_together(optimizers, gradients, losses)
+        return averaged((gradients, losses, metrics))
 
     def _objectives(
         self, post: Tensors, batch: Tensors, update: tf.Tensor, exploring: bool
@@ -97,7 +116,7 @@ class Learner:
 
     def _differentiate(
         self, losses_of: Objective
-    ) -> tuple[dict[str, list[tf.Tensor]], Losses, Tensors]:
+    ) -> tuple[Gradients, Losses, Tensors]:
         """Gradients of each part's scaled loss by its own variables, the losses, the metrics."""
         with tf.GradientTape(persistent=True) as tape:
             losses, metrics = losses_of()
@@ -146,8 +165,8 @@ class Learner:
         start = {k: tf.stop_gradient(flatten_leading(v)) for k, v in post.items()}
         n, h = start["deter"].shape[0], self._horizon
         latent, action = (make_seeds(self._seed, purpose, update)[0] for purpose in purposes)
-        latent_noise = tf.random.stateless_normal([h, n, rssm.stoch_size], latent)
-        action_noise = tf.random.stateless_normal([h, n, actor.actions], action)
+        latent_noise = batch_normal([h, n, rssm.stoch_size], latent, 1)
+        action_noise = batch_normal([h, n, actor.actions], action, 1)
         return behavior.imagine(rssm, actor, start, latent_noise, action_noise)
 
     # -------------------------------------------------------- on replayed data

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from dreamer.schema import DREAMER
 
 if TYPE_CHECKING:
     from dreamer.agent import Agent
+    from dreamer.distribution.devices import Devices
     from dreamer.envs.pool import EnvPool
     from dreamer.logger import Logger
     from dreamer.trained_agent import TrainedAgent
@@ -95,6 +98,7 @@ def train(
     from dreamer.trainer import Trainer
 
     sink_names(config.log.sinks)  # refused before anything is made
+    devices = make_devices(config)
     with ExitStack() as stack:
         pool = stack.enter_context(make_pool(config, config.envs.amount, training=True))
         eval_pool = stack.enter_context(make_pool(config, config.eval.amount, training=False))
@@ -106,6 +110,9 @@ def train(
             logger.message(note)
         interrupt = stack.enter_context(Interrupt())
         pool.on_wait = eval_pool.on_wait = interrupt.while_waiting
+        if devices:
+            logger.message(f"every batch is shared by {devices}")
+            maker = partial(make_agent, devices=devices)
         agent = (maker or make_agent)(config, pool.obs_space, pool.act_space)
         describe(logger, agent, pool)
         parts = make_parts(config, rundir, agent, pool, eval_pool, logger, interrupt)
@@ -114,6 +121,22 @@ def train(
             logger.message(f"going on from step {loop.step}, update {loop.update}")
         loop.run()
         return Result(rundir.path, loop.step, loop.update, loop.last_return)
+
+
+def make_devices(config: Config) -> Devices | None:
+    """The devices that share the updates of a run; None where one makes them."""
+    asked = config.section("train").get("devices", 1)  # only Dreamer has the key
+    if asked == 1:
+        return None
+    from dreamer.combinations import check_devices
+    from dreamer.device import prepare_tensorflow
+
+    prepare_tensorflow(config.deterministic)
+    from dreamer.distribution.opening import open_devices
+
+    devices = open_devices(int(asked), os.environ)
+    check_devices(devices.count, config.train.batch_size, config.jit)
+    return devices
 
 
 def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
@@ -162,8 +185,11 @@ def make_logger(config: Config, path: Path) -> Logger:
     )
 
 
-def make_agent(config: Config, obs_space: dict, act_space) -> Agent:
-    """The agent that a config describes, for an environment's spaces."""
+def make_agent(
+    config: Config, obs_space: dict, act_space, devices: Devices | None = None
+) -> Agent:
+    """The agent that a config describes, for an environment's spaces; learns on one device, or
+    those given."""
     from dreamer.agent import Agent
 
     if config.agent != DREAMER:
@@ -179,6 +205,7 @@ def make_agent(config: Config, obs_space: dict, act_space) -> Agent:
         precision=config.precision,
         jit=config.jit,
         seed=config.seed,
+        devices=devices,
     )
 
 

@@ -32,7 +32,8 @@ from dreamer.yaml_io import format_yaml, read_yaml
 # A resumed run may change how long it runs, what it reports and keeps, where it lies, and what
 # it asks of the machine: none of these changes what is learnt, only how exactly it is repeated.
 MAY_DIFFER = re.compile(
-    r"steps|logdir|deterministic|disk_wait|train\.nonfinite_limit|(eval|log|checkpoint)\..*"
+    r"steps|logdir|deterministic|disk_wait|train\.(nonfinite_limit|devices)"
+    r"|(eval|log|checkpoint)\..*"
     r"|envs\.(timeout|restarts|egl_device|python)|replay\.(cache_bytes|prefetch)"
 )
 _LONGEST_NAME = 200  # of a task's folder; file systems take 255 bytes

@@ -19,6 +19,7 @@ from dreamer.nets.reward import Reward
 from dreamer.nets.rssm import State
 from dreamer.nets.rssm_kinds import make_rssm
 from dreamer.ops.contrast import contrastive_loss, pairwise_log_prob
+from dreamer.ops.replicas import gather, replicas
 from dreamer.ops.shapes import flatten_leading, over_leading
 
 Tensors = dict[str, tf.Tensor]
@@ -209,12 +210,13 @@ class WorldModel(keras.layers.Layer):
         """
         assert self.contrastive is not None, "no head was made: representation is not contrastive"
         b, t = feat.shape[:2]
-        mean, std = self.contrastive(flatten_leading(embed))  # [B*T, F]
-        log_prob = pairwise_log_prob(flatten_leading(feat), mean, std)  # [state, observation]
+        rows = flatten_leading(feat), *self.contrastive(flatten_leading(embed))
+        states, mean, std = map(gather, rows)  # [B*T, F], of the whole batch
+        log_prob = pairwise_log_prob(states, mean, std)  # [state, observation]
         if self._window["negatives"] == "features":
             log_prob = tf.transpose(log_prob)
         shifts = self._window["batch_shifts"], self._window["time_shifts"]
-        return contrastive_loss(log_prob, b, t, *shifts)
+        return contrastive_loss(log_prob, b * replicas(), t, *shifts)
 
     def open_loop(
         self, batch: Mapping[str, tf.Tensor], context: int, noise: tf.Tensor

@@ -9,6 +9,7 @@ import numpy as np
 
 from dreamer.agent import Agent
 from dreamer.config import load_config
+from dreamer.distribution.devices import Devices
 from dreamer.envs.spec import Space
 from dreamer.run import make_agent as agent_of
 
@@ -28,6 +29,8 @@ def make_agent(
     *,
     precision: str = "float32",
     seed: int = 0,
+    preset: str = "debug",
+    devices: Devices | None = None,
     **overrides: Any,
 ) -> Agent:
     """An agent of the debug preset's size, without a discount head, which traces fast.
@@ -36,14 +39,16 @@ def make_agent(
         obs_space, act_space: What it observes and does.
         precision: Of the networks.
         seed: Of its weights and noise.
+        preset: On top of debug's values.
+        devices: Those that learn.
         overrides: Config values, `loss__free_nats=0.0` for the key loss.free_nats.
     """
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
     fixed = {"discount.enabled": False, "behavior.horizon": 3, "jit": "off"}
     fixed |= {"contrastive.layers": 1, "contrastive.units": 16}
     fixed |= {"precision": precision, "seed": seed}
-    config = load_config("debug", task="small:agent", overrides={**fixed, **dotted})
-    return agent_of(config, obs_space, act_space)
+    config = load_config("debug", preset, task="small:agent", overrides={**fixed, **dotted})
+    return agent_of(config, obs_space, act_space, devices)
 
 
 def make_batch(

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from dreamer.nets.layers import MLP
+from dreamer.ops.replicas import total
 
 
 class Ensemble(keras.layers.Layer):
@@ -51,7 +52,8 @@ class Ensemble(keras.layers.Layer):
         """
         error = tf.reduce_mean(tf.math.squared_difference(self(inputs), target), 0)  # [N, outputs]
         each = 0.5 * tf.reduce_sum(error, -1)
-        return tf.reduce_sum(weight * each) / tf.maximum(tf.reduce_sum(weight), 1.0)
+        counted = tf.maximum(total(tf.reduce_sum(weight)), 1.0)
+        return total(tf.reduce_sum(weight * each)) / counted
 
     def disagreement(self, inputs: tf.Tensor) -> tf.Tensor:
         """Variance of the members' means, averaged over the outputs: [N, inputs] -> [N]."""

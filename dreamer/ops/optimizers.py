@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from dreamer.ops.replicas import apply_adam
+
 # Dynamic loss scaling for float16: halve on overflow, double after this many good updates.
 INITIAL_SCALE = 2.0**15
 GROWTH_INTERVAL = 1000
@@ -88,7 +90,7 @@ class Optimizer(tf.Module):
             clipped = [b if c is None else c for c, b in zip(clipped, alone, strict=True)]
 
         def step() -> tf.Tensor:
-            self._adam.apply(clipped, self._targets)
+            apply_adam(self._adam, clipped, self._targets)
             return tf.constant(True)
 
         made = tf.logical_and(finite, allowed)
