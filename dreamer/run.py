@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamer.cli import parse_args, run_main
 from dreamer.config import Config
+from dreamer.distributed import follow, make_devices
 from dreamer.errors import UserError
 from dreamer.schema import DREAMER
 
@@ -99,7 +99,11 @@ def train(
 
     sink_names(config.log.sinks)  # refused before anything is made
     devices = make_devices(config)
+    if devices and not devices.leads:
+        return follow(config, devices)
     with ExitStack() as stack:
+        if devices:
+            stack.enter_context(devices)
         pool = stack.enter_context(make_pool(config, config.envs.amount, training=True))
         eval_pool = stack.enter_context(make_pool(config, config.eval.amount, training=False))
         check_batch_length(config, pool)
@@ -112,6 +116,7 @@ def train(
         pool.on_wait = eval_pool.on_wait = interrupt.while_waiting
         if devices:
             logger.message(f"every batch is shared by {devices}")
+            devices.introduce(pool.obs_space, pool.act_space)
             maker = partial(make_agent, devices=devices)
         agent = (maker or make_agent)(config, pool.obs_space, pool.act_space)
         describe(logger, agent, pool)
@@ -121,22 +126,6 @@ def train(
             logger.message(f"going on from step {loop.step}, update {loop.update}")
         loop.run()
         return Result(rundir.path, loop.step, loop.update, loop.last_return)
-
-
-def make_devices(config: Config) -> Devices | None:
-    """The devices that share the updates of a run; None where one makes them."""
-    asked = config.section("train").get("devices", 1)  # only Dreamer has the key
-    if asked == 1:
-        return None
-    from dreamer.combinations import check_devices
-    from dreamer.device import prepare_tensorflow
-
-    prepare_tensorflow(config.deterministic)
-    from dreamer.distribution.opening import open_devices
-
-    devices = open_devices(int(asked), os.environ)
-    check_devices(devices.count, config.train.batch_size, config.jit)
-    return devices
 
 
 def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
@@ -198,7 +187,7 @@ def make_agent(
             "baselines.run to train it and python -m baselines.evaluate to evaluate it"
         )
     sections = {name: config.section(name) for name in AGENT_SECTIONS}
-    return Agent(
+    return getattr(devices, "agent_class", Agent)(
         obs_space,
         act_space,
         **sections,

@@ -9,6 +9,7 @@ again if it fails: it then goes on from its checkpoint. The same command again r
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamer.cli import CommandLine, Option, Parsed, run_main
+from dreamer.distribution.cluster import read_cluster
 from dreamer.errors import UserError
 from dreamer.interrupt import Interrupt, StopRequested
 
@@ -59,7 +61,12 @@ def main(argv: Sequence[str]) -> int:
 
     if parsed.options["gpus"] < 0 and parsed.options["gpus"] != -1:
         raise UserError("--gpus must be -1 (1 where there are any) or at least 0")
+    if read_cluster(os.environ):
+        raise UserError("TF_CONFIG is set, but a sweep's trials run on one host each; unset it")
     trials = plan(parsed)
+    for trial in trials:
+        devices = int(trial.config.section("train").get("devices", 1))  # only Dreamer has it
+        check_gpus(devices, parsed.options["gpus"])
     done: list[Trial] = []
     left: list[Trial] = []
     for trial in trials:
@@ -71,6 +78,16 @@ def main(argv: Sequence[str]) -> int:
         return 0
     print(f"{len(trials)} trials, {len(done)} of them already finished", flush=True)
     return run(parsed, done, left) if left else 0
+
+
+def check_gpus(devices: int, gpus: float) -> None:
+    """Refuses a share of GPUs that does not hold the devices of a trial."""
+    if devices > 1 and gpus != 0 and gpus < devices:  # 0: on processors, as many as they count as
+        given = "1 where there are any" if gpus < 0 else f"{gpus:g}"
+        raise UserError(
+            f"train.devices is {devices}, but --gpus gives each trial {given}; give --gpus "
+            f"{devices}"
+        )
 
 
 def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> None:

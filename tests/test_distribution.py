@@ -99,21 +99,12 @@ def test_a_run_goes_on_with_another_number_of_devices(tmp_path: Path):
     assert list((run / "videos").glob("*.gif"))
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ((2,), "train.devices is 2, but TensorFlow finds 1: CPU:0"),
-        ((0,), "train.devices is 0, which is all there are, but TensorFlow finds 1: CPU:0"),
-    ],
-)
-def test_more_devices_than_there_are(words: tuple, message: str, tmp_path: Path):
+def test_more_devices_than_there_are(tmp_path: Path):
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-    process = start(
-        "dreamer.run", *DEBUG, "--logdir", tmp_path, "--train.devices", *words, env=hidden
-    )
+    process = start("dreamer.run", *DEBUG, "--logdir", tmp_path, "--train.devices", 0, env=hidden)
     status, _, errors = finish(process)
-    last = errors.splitlines()[-1]
-    assert (status, last.startswith(f"error: {message}")) == (2, True), errors
+    message = "train.devices is 0, which is all there are, but TensorFlow finds 1: CPU:0;"
+    assert (status, errors.splitlines()[-1].startswith(f"error: {message}")) == (2, True), errors
     assert not list(tmp_path.iterdir())
 
 

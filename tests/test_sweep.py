@@ -79,6 +79,7 @@ def test_a_dry_run_starts_nothing(tmp_path: Path):
         ("--suite dmc6 --address nowhere", "expected host:port, ray://host:port or auto"),
         ("--suite dmc6 --address 127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"),
         ("--suite dmc6 --gpus -2", "--gpus must be"),
+        ("--suite dmc6 --train.devices 2 --gpus 1", "--gpus gives each trial 1; give --gpus 2"),
         ("--suite dmc6 --sweeds 2", "did you mean 'seeds'?"),
     ],
 )

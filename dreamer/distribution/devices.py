@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from dreamer.envs.spec import Space
 from dreamer.learning import Learner
 from dreamer.precision import choose_jit
 
@@ -64,7 +65,12 @@ class SeveralDevices:
 
     Args:
         strategy: MirroredStrategy or MultiWorkerMirroredStrategy.
+
+    Attributes:
+        leads: Whether this process has the run's directory and environments.
     """
+
+    leads = True
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self.count = strategy.num_replicas_in_sync
@@ -73,6 +79,15 @@ class SeveralDevices:
     def __str__(self) -> str:
         names = [name.rpartition("device:")[2] for name in self._strategy.extended.worker_devices]
         return f"{self.count} devices: {', '.join(names)}"
+
+    def __enter__(self) -> SeveralDevices:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        pass
+
+    def introduce(self, obs_space: Mapping[str, Space], act_space: Space) -> None:
+        """Tells other hosts, of which there are none."""
 
     def scope(self) -> contextlib.AbstractContextManager:
         return self._strategy.scope()

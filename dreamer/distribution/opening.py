@@ -4,15 +4,52 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
+from dreamer.distribution.cluster import Cluster
 from dreamer.distribution.devices import SeveralDevices
+from dreamer.distribution.hosts import Hosts
+from dreamer.distribution.rendezvous import meet
 from dreamer.errors import UserError
 
 CPUS = "DREAMER_CPU_DEVICES"
 """Environment variable: as how many devices the processor counts where there is no GPU, to try
 several devices without having them. They share its cores, so nothing gets faster."""
+
+
+def join_hosts(
+    cluster: Cluster, asked: int, facts: Mapping[str, Any], environment: Mapping[str, str]
+) -> Hosts:
+    """The devices of all hosts of a run, once all are there.
+
+    Args:
+        cluster: The hosts' processes.
+        asked: Devices of each host; 0: all that there are.
+        facts: What must be the same on all of them.
+        environment: May have `CPUS`, by mistake.
+    Raises:
+        UserError: There are not so many devices, or not all processes come, started alike.
+    """
+    if environment.get(CPUS):
+        raise UserError(
+            f"{CPUS} and TF_CONFIG are both set, but on several hosts the processor counts as one "
+            f"device; unset {CPUS}"
+        )
+    gpus = tf.config.list_physical_devices("GPU")
+    most = len(gpus) or 1
+    if asked > most:
+        raise UserError(
+            f"train.devices is {asked}, but this host has {len(gpus)} GPUs for TensorFlow; give at "
+            f"most {most} (it counts each host's)"
+        )
+    count = asked or most
+    if gpus:
+        tf.config.set_visible_devices(gpus[:count], "GPU")
+    facts = {**facts, "devices of each host": count, "with GPUs": bool(gpus)}
+    meet(cluster, facts, print)
+    return Hosts(cluster)
 
 
 def open_devices(asked: int, environment: Mapping[str, str]) -> SeveralDevices:
