@@ -126,7 +126,9 @@ def clipping() -> dict[str, Any]:
         own = model_part(gradients_on(one, half))
         parts.append({k: g / max(1.0, norm(own)) for k, g in own.items()})
     by_halves = {k: (parts[0][k] + parts[1][k]) / 2 for k in clipped}
+    tf.config.run_functions_eagerly(True)  # faster, once, than making a graph
     two.train_step(batch, 3)
+    tf.config.run_functions_eagerly(False)
     # After one step Adam's first moment is a tenth of the gradient that it got.
     names = {v.path.replace("/", "_"): v.path for v in two.world_model.trainable_variables}
     arrays, prefix = two.state_arrays(), "model/adam/model_adam/"
