@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
@@ -179,11 +180,17 @@ def _headline(found: Details) -> str:
     return f"{found.name}: {last} frames{hours}"
 
 
+def _from_here(path: Path) -> str:
+    """A folder below the present one by its way from there: pages are passed on to others."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def _facts(found: Details) -> list[Html]:
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     rows = [("Frames", f"{found.step:,}"), ("Machine", found.hardware()),
             ("Commit", found.commit), ("Versions", versions),
-            ("Directory", str(found.run.path.parent))]
+            ("Directory", _from_here(found.run.path.parent))]
     listed = element("ul", *(element("li", element("b", f"{name}: "), text)
                              for name, text in rows if text))
     command = found.command()

@@ -127,6 +127,18 @@ def test_the_command_of_a_compared_agents_run(tmp_path: Path):
     assert CommandLine("", "", agent="d4pg").parse(words[3:]).config() == config
 
 
+def test_folders_below_the_present_one_do_not_tell_where_it_is(
+    tmp_path: Path, write_run, monkeypatch: pytest.MonkeyPatch
+):
+    write_run("runs/dmc_walker_walk/dreamer/0", SCORES)
+    for here, shown in ((tmp_path, False), (ROOT, True)):
+        monkeypatch.chdir(here)
+        main(["--indir", str(tmp_path / "runs"), "--out", str(tmp_path / "report.html")])
+        text = Reader((tmp_path / "report.html").read_text()).text
+        assert "runs/dmc_walker_walk/dreamer/0" in text
+        assert (str(tmp_path) in text) == shown
+
+
 def test_names_stay_text(tmp_path: Path, write_run):
     """A folder, a config and a metric called like markup change nothing but words."""
     folder = write_run(f"runs/dmc_walker_walk/{HOSTILE}/0", SCORES)
