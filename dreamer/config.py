@@ -244,10 +244,20 @@ def _grow(flat: Mapping[str, Value]) -> dict[str, Any]:
     return tree
 
 
+def check_logdir(text: str) -> None:
+    """Refuses what cannot be a folder; an address would silently become one called `s3:`."""
+    if not text:
+        raise UserError("logdir is empty: give a folder, such as runs/")
+    if "://" in text:
+        raise UserError(
+            f"logdir is {text!r}, an address; expected a folder, such as runs/: mount what is "
+            "elsewhere, and give the folder it is mounted at"
+        )
+
+
 def _check(flat: Mapping[str, Any]) -> None:
     """Refuses values that each may stand alone but not together."""
-    if not flat["logdir"]:
-        raise UserError("logdir is empty: give a folder, such as runs/")
+    check_logdir(flat["logdir"])
     if not flat["envs.image"] and not flat["envs.state"]:
         raise UserError("envs.image and envs.state are both false: the agent would see nothing")
     if flat["eval.videos"] > flat["eval.episodes"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.cli import Parsed
-from dreamer.config import Config, load_config
+from dreamer.config import Config, check_logdir, load_config
 from dreamer.errors import UserError, suggest
 from dreamer.rundir import method_name, run_path
 from dreamer.schema import Value, find_key, load_schema, number
@@ -125,8 +125,10 @@ def _trial(
 ) -> Trial:
     agent = parsed.options["agent"]
     common = {key: value for key, value in parsed.overrides.items() if key != "log.terminal"}
-    logdir = Path(str(common.get("logdir") or load_schema()["logdir"].value)).expanduser()
-    place = {"task": task, "seed": seed, "logdir": str(logdir.absolute())}
+    logdir = str(common.get("logdir", load_schema()["logdir"].value))
+    check_logdir(logdir)  # as given: made absolute, an address looks like a folder
+    folder = Path(logdir).expanduser().absolute()
+    place = {"task": task, "seed": seed, "logdir": str(folder)}
     values: dict[str, Any] = {**common, **point, **place}
     config = load_config(*presets, overrides=values, agent=parsed.agent)
     method = "_".join([method_name(config), *_point_names(point)])
