@@ -180,13 +180,17 @@ def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
     """Returns the key called `name`.
 
     Raises:
-      UserError: there is none; names the nearest, or the members where `name` is a group.
+      UserError: there is none; names the nearest, the members where `name` is a group, or the
+        agents that have it where these keys' own agent does not.
     """
     if name in keys:
         return keys[name]
     members = [key for key in keys if key.startswith(f"{name}.")]
     if members:
         raise UserError(f"{name!r}{where} is a group of keys, give one of {', '.join(members)}")
+    owners = [agent for agent in agent_names() if name in load_schema(agent)]
+    if owners:
+        raise UserError(f"{name!r}{where} is no key of this agent, but of {', '.join(owners)}")
     # A key's last word alone (batch_size) is the likeliest slip: it beats mere likeness.
     tails = [key for key in keys if key.rpartition(".")[2] == name.rpartition(".")[2]]
     near = f"; did you mean {tails[0]!r}?" if tails else suggest(name, keys)
