@@ -130,7 +130,7 @@ def _own_bars(axes: Axes, study: Study, task: str, left: float, bar: float) -> N
         if found is None:
             axes.text(x, 0, "none", rotation=90, ha="center", va="bottom", fontsize=5.5)
             continue
-        axes.bar(x, found.scores.mean(), bar, label=study.label(method),
+        axes.bar(x, found.scores.mean(), bar, label=study.score_label(method),
                  **style.bar_style(index, is_own=True))
         if len(found.scores) > 1:
             axes.errorbar(x, found.scores.mean(), whiskers(found.scores, study.spread),
@@ -156,7 +156,8 @@ def _sweep_line(
     x = [value for value, _ in there]
     y = np.array([scores.mean() for _, scores in there])
     spread = np.hstack([whiskers(scores, study.spread) for _, scores in there])
-    axes.errorbar(x, y, spread, label=base, capsize=1.5, elinewidth=0.8, markersize=3,
+    label = f"{base} ({study.frames_of(values.values())})"
+    axes.errorbar(x, y, spread, label=label, capsize=1.5, elinewidth=0.8, markersize=3,
                   **style.own_style(index))
 
 

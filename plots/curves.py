@@ -160,18 +160,32 @@ def missing(
 
 
 def uneven(
-    scored: dict[tuple[str, str], Final], methods: Sequence[str], width: int
+    scored: dict[tuple[str, str], Final], tasks: Sequence[str], methods: Sequence[str], width: int
 ) -> list[str]:
-    """Says which scores come from runs that ended at different frames."""
+    """Says which scores are of different frames: a method's own, and those of one task.
+
+    Frames that differ by at most `width`, a bin, count as the same.
+    """
     said = []
     for method in methods:
-        frames = [found.frames for (_, name), found in scored.items() if name == method]
+        frames = [scored[task, method].frames for task in tasks if (task, method) in scored]
         if not frames:
             continue
         low, high = np.concatenate(frames).min(), np.concatenate(frames).max()
         if high - low > width:
             said.append(f"{method}: runs end between {short_frames(low)} and "
                         f"{short_frames(high)} frames.")
+    apart = []
+    for task in tasks:
+        ends = {method: scored[task, method].frames.max()
+                for method in methods if (task, method) in scored}
+        if ends and max(ends.values()) - min(ends.values()) > width:
+            first, last = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
+            apart.append(f"{task} ({first} {short_frames(ends[first])}, "
+                         f"{last} {short_frames(ends[last])})")
+    if apart:
+        said.append(f"Methods end at different frames on {_list(apart, 4)}: their scores there "
+                    "are not of the same frames (--at compares at the same).")
     return said
 
 

@@ -111,6 +111,6 @@ def _score_tables(study: Study, outdir: Path) -> list[Path]:
         tables.write_records(outdir / "scores.csv", tables.score_records(study)),
         tables.write_records(outdir / "curves.csv", tables.curve_records(study)),
     ]
-    note = "Ours: mean ± standard deviation over seeds (number of seeds)."
     cells = tables.score_cells(study)
-    return written + tables.write_cells(outdir / "scores", cells, [note, *study.all_notes()])
+    notes = [tables.SCORE_NOTE, *study.all_notes()]
+    return written + tables.write_cells(outdir / "scores", cells, notes)

@@ -178,8 +178,10 @@ def draw_bars(study: Study) -> Figure:
         axes.set_xlim(-0.5, groups - 0.5)
     figure.supylabel(f"{_metric_words(study.metric)} {study.at_words()}", fontsize=8)
     style.legend(figure, panels, 3 if width > 6 else 2)
-    caption = " Dots: single seeds. Hatched: published, with the frames trained on."
-    style.footnotes(figure, [bar_caption(study) + caption, *study.all_notes()])
+    caption = " Dots: single seeds. White, hatched: published. In brackets: frames of the scores"
+    if study.published_methods and study.at is None:
+        caption += ", published ones taken where our longest run ends if a curve reaches it"
+    style.footnotes(figure, [f"{bar_caption(study)}{caption}.", *study.all_notes()])
     return figure
 
 
@@ -195,7 +197,7 @@ def _bars_row(axes: Axes, study: Study, tasks: Sequence[str]) -> None:
                 axes.text(x, 0, "none", rotation=90, ha="center", va="bottom", fontsize=5.5)
                 continue
             scores = study.scored[task, method].scores
-            axes.bar(x, scores.mean(), width, label=study.label(method), **looks)
+            axes.bar(x, scores.mean(), width, label=study.score_label(method), **looks)
             whisker = whiskers(scores, study.spread)
             if len(scores) > 1:
                 axes.errorbar(x, scores.mean(), whisker, color="black", linewidth=0.8, capsize=1.5)

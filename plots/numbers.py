@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def short_frames(frames: float) -> str:
     """Returns ``5M``, ``250k`` or ``0``, to three digits."""
@@ -9,6 +11,15 @@ def short_frames(frames: float) -> str:
         if round(frames / unit, 3) >= 1:
             return f"{frames / unit:.3g}{name}"
     return f"{frames:.3g}"
+
+
+def frames_range(frames: Iterable[float]) -> str:
+    """Returns ``300k`` or ``200k-300k``: the least and the greatest of frames above 0.
+
+    ``""`` where there are none.
+    """
+    known = sorted(value for value in frames if value)
+    return "-".join(dict.fromkeys(map(short_frames, known[:1] + known[-1:])))
 
 
 def short_score(score: float) -> str:

@@ -89,11 +89,10 @@ def _scores(study: Study) -> Html:
     head, *rows = tables.score_cells(study)
     drawn = study.first_methods(MOST_METHODS).pages(_BAR_TASKS)[0]
     return join([
-        element("h2", f"Scores {study.at_words()}, beside published ones at those frames"),
+        element("h2", f"Scores {study.at_words()}, beside published ones"),
         table(head, rows),
-        element("p", "Ours: mean ± standard deviation over seeds (number of seeds). Published "
-                "scores are taken where our longest run of the task ends, if a curve was "
-                "published, and else at the frames named in the head.", class_="small"),
+        element("p", f"{tables.SCORE_NOTE} Published scores are of the frames at which ours are, "
+                "as far as a curve was published, and else of those named.", class_="small"),
         element("div", _picture(figures.draw_bars(drawn), "Bars of the same scores"),
                 class_="wide", tabindex="0"),
     ])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
 from plots.curves import Curve, Final, Runs, curve, finals, missing, uneven
 from plots.names import published_label, suite_of
-from plots.numbers import short_frames
+from plots.numbers import frames_range, short_frames
 from plots.published import Point, Published
 
 DEFAULT_PUBLISHED = {
@@ -49,7 +49,7 @@ class Study:
         """What the reader must know of our runs: what was skipped, what is missing."""
         return [*self.reading_notes,
                 *missing(self.scored, self.tasks, self.methods, self.seeds),
-                *uneven(self.scored, self.methods, self.width)]
+                *uneven(self.scored, self.tasks, self.methods, self.width)]
 
     def all_notes(self) -> list[str]:
         """Returns what to say below a figure that shows published methods too."""
@@ -62,12 +62,33 @@ class Study:
 
     def label(self, method: str) -> str:
         """Returns the method's name with its number of seeds."""
+        return f"{method} ({self._seed_words(method)})"
+
+    def score_label(self, method: str) -> str:
+        """Returns the method's name with its number of seeds and the frames of its scores."""
+        words = [self._seed_words(method), self.frames_of([method])]
+        return f"{method} ({', '.join(word for word in words if word)})"
+
+    def score_name(self, method: str) -> str:
+        """Returns the method's name with the frames of its scores."""
+        frames = self.frames_of([method])
+        return f"{method} ({frames})" if frames else method
+
+    def frames_of(self, methods: Iterable[str]) -> str:
+        """Returns the frames of the methods' scores: ``150k``, ``40k-150k``, ``""`` if none."""
+        keys = [(task, method) for method in methods for task in self.tasks]
+        return frames_range(frames for key in keys if key in self.scored
+                            for frames in self.scored[key].frames)
+
+    def _seed_words(self, method: str) -> str:
         seeds = self.seeds_of(method)
-        return f"{method} ({seeds} seed{'s' if seeds != 1 else ''})"
+        return f"{seeds} seed{'s' if seeds != 1 else ''}"
 
     def at_words(self) -> str:
-        """Returns where scores are taken: ``at the end`` or ``at 1M frames``."""
-        return "at the end" if self.at is None else f"at {short_frames(self.at)} frames"
+        """Returns where scores are taken: ``at the end of each run`` or ``at 1M frames``."""
+        if self.at is None:
+            return "at the end of each run"
+        return f"at {short_frames(self.at)} frames"
 
     def first_methods(self, most: int) -> Study:
         """Returns the study of the first `most` methods alone, which says so if there are more."""
@@ -88,25 +109,41 @@ class Study:
         kept = [method for method in self.methods if method not in methods]
         return dataclasses.replace(self, methods=kept)
 
-    def published_point(self, task: str, method: str) -> Point | None:
-        """Returns the published score to set beside ours.
+    def ends(self, task: str) -> list[float]:
+        """Returns the frames of our scores of the task, ascending: of each method its greatest.
 
-        At `at` frames, or else where our own runs of the task end (the greatest end), as far as the
-        method has a curve there; otherwise its score at the most frames.
+        An end at most a bin before a later one is not told apart from it.
         """
-        ends = [found.frames.max() for (name, _), found in self.scored.items() if name == task]
-        target = self.at if self.at is not None else max(ends, default=None)
-        near = None if target is None else self.published.point(task, method, target)
-        return near or self.published.point(task, method)
+        found = {float(self.scored[task, method].frames.max())
+                 for method in self.methods if (task, method) in self.scored}
+        kept: list[float] = []
+        for end in sorted(found, reverse=True):
+            if not kept or kept[-1] - end > self.width:
+                kept.append(end)
+        return kept[::-1]
+
+    def published_at(self, task: str, method: str) -> list[Point]:
+        """Returns the published scores to set beside ours, each of other frames.
+
+        At `at` frames, or else at each of `ends`, as far as the method has a curve there;
+        otherwise its score at the most frames.
+        """
+        last = self.published.point(task, method)
+        if last is None:
+            return []
+        targets = self.ends(task) if self.at is None else [self.at]
+        points = [self.published.point(task, method, end) or last for end in targets] or [last]
+        return list({point.frames: point for point in points}.values())
+
+    def published_point(self, task: str, method: str) -> Point | None:
+        """Returns the last of `published_at`: that beside the longest of our runs of the task."""
+        return next(reversed(self.published_at(task, method)), None)
 
     def published_name(self, method: str) -> str:
-        """Returns the method's label with the frames its scores belong to."""
+        """Returns the method's label with the frames of its scores (`published_point`)."""
         points = [point for task in self.tasks if (point := self.published_point(task, method))]
-        frames = sorted({point.frames for point in points if point.frames})
-        if not frames:
-            return published_label(method)
-        ends = dict.fromkeys(short_frames(end) for end in (frames[0], frames[-1]))
-        return f"{published_label(method)} ({'-'.join(ends)})"
+        frames = frames_range(point.frames for point in points)
+        return published_label(method) + (f" ({frames})" if frames else "")
 
     def own_points(self, method: str) -> dict[str, np.ndarray]:
         """Returns the method's final scores by task."""

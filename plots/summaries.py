@@ -61,7 +61,7 @@ def summarise(
     unscaled = [task for task in study.tasks if task not in scale]
     if unscaled:
         notes.append(f"Left out, having no scale: {', '.join(unscaled)}.")
-    found = [(name, name, True, study.own_points(name)) for name in study.methods]
+    found = [(name, study.score_name(name), True, study.own_points(name)) for name in study.methods]
     found += [(name, study.published_name(name), False, study.published_points(name))
               for name in study.published_methods]
     tasks = [task for task in study.tasks if task in scale]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +13,26 @@ import numpy as np
 from dreamer.files import atomic_write
 from plots.aggregates import Estimate
 from plots.figures import whiskers
-from plots.names import task_title
-from plots.numbers import short_score
+from plots.names import published_label, task_title
+from plots.numbers import frames_range, short_score
 from plots.study import Study
 from plots.summaries import Entry
 
 Cells = list[list[str]]
 """A table's rows of text; the first is the head."""
 
+SCORE_NOTE = ("Ours: mean ± standard deviation over seeds (number of seeds). The frames of scores "
+              "are in the head, or with each score where a column has several.")
+
 _LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}",
           "^": r"\textasciicircum{}", **{sign: "\\" + sign for sign in "&%$#_{}"}}
 
 
 def score_records(study: Study) -> list[dict[str, object]]:
-    """Returns one record for every task and method that has a score, ours and published."""
+    """Returns one record for every task and method that has a score, ours and published.
+
+    Where our methods end at different frames, a published curve has a record for each of them.
+    """
     records: list[dict[str, object]] = []
     for task in study.tasks:
         for method in study.methods:
@@ -45,8 +52,7 @@ def score_records(study: Study) -> list[dict[str, object]]:
                 "approximate": "",
             })
         for method in study.published_methods:
-            point = study.published_point(task, method)
-            if point is not None:
+            for point in study.published_at(task, method):
                 records.append({
                     "task": task, "method": method, "kind": "published", "mean": point.score,
                     "std": "", "ci_low": "", "ci_high": "", "seeds": point.seeds or "",
@@ -56,35 +62,75 @@ def score_records(study: Study) -> list[dict[str, object]]:
     return records
 
 
+@dataclasses.dataclass(frozen=True)
+class _Score:
+    text: str
+    value: float
+    frames: Sequence[float]
+
+    def at(self) -> str:
+        return frames_range(self.frames)
+
+
+_Column = dict[str, list[_Score]]
+"""By task a method's scores, in ascending order of their frames."""
+
+
 def score_cells(study: Study) -> Cells:
-    """Returns tasks by methods, then the mean over tasks with the number it stands on."""
-    head = ["Task", *study.methods, *(study.published_name(m) for m in study.published_methods)]
-    columns = [study.own_points(method) for method in study.methods]
-    columns += [study.published_points(method) for method in study.published_methods]
-    own = len(study.methods)
-    rows = [
-        [task_title(task), *(_cell(column.get(task), i < own) for i, column in enumerate(columns))]
-        for task in study.tasks
-    ]
-    return [head, *rows, ["Mean over tasks", *(_mean(column, len(rows)) for column in columns)]]
+    """Returns tasks by methods, then the mean over tasks with the number it stands on.
+
+    A column's head says the frames of its scores; where they are not all alike, each score says
+    its own instead. A published curve is read at every end of our methods, and its mean over tasks
+    is that at the latest of them.
+    """
+    columns = [(method, _own_column(study, method)) for method in study.methods]
+    columns += [(published_label(method), _published_column(study, method))
+                for method in study.published_methods]
+    cells = [_column_cells(name, column, study.tasks) for name, column in columns]
+    names = ["Task", *map(task_title, study.tasks), "Mean over tasks"]
+    return [list(row) for row in zip(names, *cells, strict=True)]
 
 
-def _cell(scores: np.ndarray | None, is_own: bool) -> str:
-    if scores is None:
-        return "-"
+def _own_column(study: Study, method: str) -> _Column:
+    found = {task: study.scored[task, method]
+             for task in study.tasks if (task, method) in study.scored}
+    return {task: [_Score(_own_text(final.scores), float(final.scores.mean()), [*final.frames])]
+            for task, final in found.items()}
+
+
+def _published_column(study: Study, method: str) -> _Column:
+    found = {task: study.published_at(task, method) for task in study.tasks}
+    return {task: [_Score(short_score(point.score), point.score, [point.frames])
+                   for point in points] for task, points in found.items() if points}
+
+
+def _column_cells(name: str, column: _Column, tasks: Sequence[str]) -> list[str]:
+    """Returns the head, a cell a task, and the mean over tasks."""
+    found = {score.at() for scores in column.values() for score in scores}
+    if len(found) == 1:
+        (frames,) = found
+        name += f" ({frames})" if frames else ""
+
+    def said(score: _Score) -> str:
+        return f"{score.text} at {score.at()}" if len(found) > 1 and score.at() else score.text
+
+    cells = [", ".join(map(said, column.get(task, []))) or "-" for task in tasks]
+    return [name, *cells, said(_mean(column, len(tasks))) if column else "-"]
+
+
+def _own_text(scores: np.ndarray) -> str:
     text = short_score(float(scores.mean()))
-    if not is_own:
-        return text
     digits = len(text.partition(".")[2])
     spread = f" ± {scores.std():.{digits}f}" if len(scores) > 1 else ""
     return f"{text}{spread} ({len(scores)})"
 
 
-def _mean(column: dict[str, np.ndarray], tasks: int) -> str:
-    if not column:
-        return "-"
-    text = short_score(float(np.mean([scores.mean() for scores in column.values()])))
-    return text if len(column) == tasks else f"{text} ({len(column)} of {tasks} tasks)"
+def _mean(column: _Column, tasks: int) -> _Score:
+    """Returns the mean of the tasks' last scores."""
+    last = [scores[-1] for scores in column.values()]
+    value = float(np.mean([score.value for score in last]))
+    text = short_score(value) + ("" if len(last) == tasks else f" ({len(last)} of {tasks} tasks)")
+    return _Score(text, value, [frames for score in last for frames in score.frames])
 
 
 def curve_records(study: Study) -> list[dict[str, object]]:

@@ -99,6 +99,44 @@ def test_published_scores_stand_at_our_frames():
     assert made.published_name("dreamer") == "Dreamer, paper (5M)"
 
 
+def short_and_long() -> Study:
+    """One method that ended after 100,000 frames, one after 300,000."""
+    runs = [run(WALK, "short", 0, [50]), run(WALK, "long", 0, [50, 60, 70])]
+    return study(runs, tasks=[WALK], methods=("short", "long"),
+                 published=["dreamer_tf2_release", "dreamer"])
+
+
+def test_every_score_says_its_frames_where_methods_end_apart():
+    made = short_and_long()
+    curve = PUBLISHED.curve(WALK, "dreamer_tf2_release").mean
+    head, row, mean = tables.score_cells(made)
+    assert head == ["Task", "short (100k)", "long (300k)", "Dreamer, TF2 release",
+                    "Dreamer, paper (5M)"]
+    assert row[:3] == ["Walker Walk", "50.0 (1)", "70.0 (1)"]
+    assert row[3] == f"{curve[1]:.1f} at 100k, {curve[3]:.1f} at 300k"
+    assert mean[3] == f"{curve[3]:.1f} at 300k"
+    records = [record for record in tables.score_records(made)
+               if record["method"] == "dreamer_tf2_release"]
+    assert [record["frames_most"] for record in records] == [100_000, 300_000]
+    labels = figures.draw_bars(made).axes[0].get_legend_handles_labels()[1]
+    assert labels == ["short (1 seed, 100k)", "long (1 seed, 300k)", "Dreamer, TF2 release (300k)",
+                      "Dreamer, paper (5M)"]
+    assert "(short 100k, long 300k)" in footnote(figures.draw_bars(made))
+    assert [entry.label for entry in summary_of(made).entries][:2] == [
+        "short (100k)", "long (300k)"]
+
+
+def test_scores_of_one_method_at_several_frames():
+    runs = [run(WALK, "mine", 0, [1, 2]), run(HOP, "mine", 0, [1, 2, 4])]
+    head, walk, hop, mean = tables.score_cells(study(runs, published=["dreamer_tf2_release"]))
+    assert [row[1] for row in (head, walk, hop, mean)] == [
+        "mine", "2.000 (1) at 200k", "4.000 (1) at 300k", "3.000 at 200k-300k"]
+    assert walk[2].endswith(" at 200k") and hop[2].endswith(" at 300k")
+    assert mean[2].endswith(" at 200k-300k")
+    same = tables.score_cells(study(runs, published=["dreamer_tf2_release"], at=200_000))
+    assert same[0][1:] == ["mine (200k)", "Dreamer, TF2 release (200k)"]
+
+
 def summary_of(made: Study, **options) -> summaries.Summary:
     bounds, words = scale("auto", made.tasks, PUBLISHED)
     return summaries.summarise(made, bounds, words, resamples=100, **options)
@@ -111,7 +149,8 @@ def test_aggregates_say_their_coverage():
     found = summaries.estimates(summary)
     figure = summaries.draw_aggregates(summary, found)
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert labels == ["mine (1 of 2 tasks)", "other (1 of 2 tasks)", "PlaNet, paper (5M)"]
+    assert labels == ["mine (200k-300k) (1 of 2 tasks)", "other (200k-300k) (1 of 2 tasks)",
+                      "PlaNet, paper (5M)"]
     assert found[0][1]["mean"].value == pytest.approx(0.55)
     assert np.isnan(found[2][1]["mean"].low)
     alone = summary_of(made.without(["other"]), common_tasks=True)
@@ -122,11 +161,12 @@ def test_profiles_and_improvements():
     made = study(two_seeds(), tasks=[WALK], published=["planet", "a3c"])
     summary = summary_of(made)
     figure = summaries.draw_profiles(summary)
-    drawn = line(figure.axes[0], "mine")
+    drawn = line(figure.axes[0], "mine (200k-300k)")
     assert drawn[0].tolist() == [0, 1] and drawn[-1, 1] == 0
     rows, left = summaries.improvements(summary)
     assert [(x, y, tasks) for x, y, tasks, _ in rows] == [
-        ("mine", "PlaNet, paper (5M)", 1), ("mine", "A3C, states (100M)", 1)]
+        ("mine (200k-300k)", "PlaNet, paper (5M)", 1),
+        ("mine (200k-300k)", "A3C, states (100M)", 1)]
     a3c = PUBLISHED.point(WALK, "a3c").score
     assert rows[1][3].value == np.mean([a3c < 200, a3c < 900]) and not left
     assert len(summaries.draw_improvements(summary, rows, left).axes[0].get_yticklabels()) == 2
@@ -176,7 +216,7 @@ def test_variants_figure():
 def test_tables():
     made = study(two_seeds(), published=["dreamer", "d4pg"])
     cells = tables.score_cells(made)
-    assert cells[0] == ["Task", "mine", "Dreamer, paper (5M)", "D4PG, images (100M)"]
+    assert cells[0] == ["Task", "mine (200k-300k)", "Dreamer, paper (5M)", "D4PG, images (100M)"]
     assert cells[1][:2] == ["Walker Walk", "550.0 ± 350.0 (2)"]
     assert cells[2][:2] == ["Hopper Hop", "-"]
     assert cells[3][1] == "550.0 (1 of 2 tasks)"

@@ -102,6 +102,8 @@ def test_a_benchmark(tmp_path: Path):
     assert "behavior.horizon" in text and "mine: no score on 1 of 2 tasks" in text
     assert "eval policy, 200k frames" in text and "100k frames" not in text
     assert "cores" in text
+    assert "Scores at the end of each run, beside published ones" in reader.texts
+    assert "dreamer_small (200k)" in reader.texts
     commands = [line for line in reader.texts if line.startswith("python -m dreamer.run")]
     assert len(commands) == 5
 
@@ -170,7 +172,7 @@ def test_what_is_not_drawn_is_said(tmp_path: Path, write_run):
         write_run(f"runs/dmc_walker_walk/m{number}/0", SCORES)
     reader = reported(tmp_path / "runs")
     assert "Figures draw the first 12 methods, tables hold all." in reader.text
-    assert all(f"m{number}" in reader.texts for number in range(13))
+    assert all(f"m{number} (200k)" in reader.texts for number in range(13))
 
 
 def test_clips_have_a_budget_which_is_said(tmp_path: Path):
