@@ -128,8 +128,6 @@ def test_collecting_beside_updates(tmp_path: Path):
     assert set(found) == {"here", "simulated_20_ms", "simulated_100_ms"}
     for kind in found.values():
         assert kind["gain"] == kind["sequential_seconds"] / kind["overlapped_seconds"] > 0
-    # Two updates of that length cannot take less, whoever collects meanwhile.
-    assert found["simulated_100_ms"]["overlapped_seconds"] >= 0.2
 
 
 def test_the_planner(tmp_path: Path):
