@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from dreamer.config import Config
+from dreamer.config import Config, load_config
+from dreamer.errors import UserError
 from dreamer.schedule import UpdateSchedule
+from dreamer.schema import load_schema
+
+# What the preset for CPUs makes smaller and an update's time depends on most.
+_SIZES = ("train.batch_size", "train.batch_length", "encoder.cnn_depth")
 
 
 def forecast(
     config: Config, schedule: UpdateSchedule, seconds_per_update: float, frames_per_second: float
 ) -> str:
-    """A sentence on the hours ahead; without a GPU it names the preset made for CPUs.
+    """A sentence on the hours ahead; at full size without a GPU it names the preset for CPUs.
 
     Args:
         config: Of the run.
@@ -26,12 +31,27 @@ def forecast(
         f"second; {config.steps:,} steps with {updates:,} updates will take about "
         f"{duration(seconds)} (evaluations aside)"
     )
-    if not tf.config.list_physical_devices("GPU") and not config.presets:
-        text += (
-            "; this is full size and wants a GPU: --configs small is made for pixels on a "
-            "CPU"
-        )
+    if is_full_size(config) and not tf.config.list_physical_devices("GPU"):
+        text += "; this is full size and wants a GPU"
+        text += ": --configs small is made for pixels on a CPU" if _takes_small(config) else ""
     return text
+
+
+def is_full_size(config: Config) -> bool:
+    """Whether it learns from images with batches and convolutions no smaller than its agent's
+    defaults; agents that have no such keys never do."""
+    flat, keys = config.flat(), load_schema(config.agent)
+    larger = [float(flat[key]) >= float(keys[key].value) for key in _SIZES if key in keys]
+    return bool(flat["envs.image"]) and bool(larger) and all(larger)
+
+
+def _takes_small(config: Config) -> bool:
+    # Every agent is offered the general preset, but not all have the keys that it sets.
+    try:
+        load_config("small", task=config.task, agent=config.agent)
+    except UserError:
+        return False
+    return True
 
 
 def duration(seconds: float) -> str:
