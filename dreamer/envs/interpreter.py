@@ -17,7 +17,8 @@ EXPECTED = (
     "environment"
 )
 #: What a worker cannot do without. Pillow is for images of another size.
-PROBE = "import numpy, sys; assert sys.version_info >= (3, 11), sys.version"
+ANSWER = "can run environments"
+PROBE = f"import numpy, sys; assert sys.version_info >= (3, 11), sys.version; print({ANSWER!r})"
 PROBE_TIMEOUT = 120.0  # seconds; a first import from a cold disk is slow
 
 
@@ -34,15 +35,20 @@ def find_python(python: str) -> str:
         raise UserError(f"envs.python is {python}, which is no program; {EXPECTED}")
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     try:
-        subprocess.run(
+        done = subprocess.run(
             [found, "-P", "-c", PROBE], env=variables, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=True,
+            capture_output=True, text=True, errors="replace", timeout=PROBE_TIMEOUT, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         printed = (getattr(error, "stderr", None) or "").strip().splitlines() or [str(error)]
         raise UserError(
             f"envs.python is {python}, which cannot run environments ({printed[-1]}); {EXPECTED}"
         ) from error
+    # The status alone says nothing: /bin/true ends well, too.
+    if done.stdout.splitlines()[-1:] != [ANSWER]:
+        raise UserError(
+            f"envs.python is {python}, which did not do what a Python is told with -c; {EXPECTED}"
+        )
     return os.path.abspath(found)
 
 

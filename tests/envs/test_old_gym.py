@@ -120,6 +120,9 @@ def test_another_interpreter_sees_none_of_our_packages(tmp_path: Path):
 def test_an_interpreter_that_is_none(tmp_path: Path):
     with pytest.raises(UserError, match="envs.python is nowhere/python, which is no program"):
         EnvPool("gym_CartPole-v1", python="nowhere/python", image=False, state=True)
+    for program in ("true", "echo"):  # end well, and do nothing of what a Python is told
+        with pytest.raises(UserError, match=f"envs.python is {program}, which did not do"):
+            EnvPool("gym_CartPole-v1", python=program, image=False, state=True)
     bare = tmp_path / "bare"
     subprocess.run(
         [sys.executable, "-m", "venv", "--without-pip", bare], check=True, timeout=300
