@@ -37,6 +37,7 @@ MAY_DIFFER = re.compile(
     r"|envs\.(timeout|restarts|egl_device|python)|replay\.(cache_bytes|prefetch)"
 )
 _LONGEST_NAME = 200  # of a task's folder; file systems take 255 bytes
+_ELSEWHERE = "choose a --logdir you may write to"
 _RESUMES = 100  # of the newest resumptions config.yaml keeps a record
 _PACKAGES = (
     *("tensorflow", "tensorflow-probability", "keras", "tf_keras", "tensorboard", "numpy"),
@@ -273,12 +274,22 @@ def _origin() -> dict[str, Any]:
     }
 
 
+def check_folder(folder: Path) -> None:
+    """Refuses what cannot be made or written to, as far as that shows without making it.
+
+    Raises:
+        UserError: the folder, or the nearest above it that is there, is none or not writable.
+    """
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not os.path.isdir(nearest):
+        raise UserError(f"cannot make {folder}: {nearest} is no folder; {_ELSEWHERE}")
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        raise UserError(f"cannot write to {nearest}; {_ELSEWHERE}")
+
+
 def _make_folder(folder: Path) -> None:
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make {folder}: {error.strerror or error}; choose a --logdir you may write to"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write to {folder}; choose a --logdir you may write to")
+    except OSError as error:  # a full disk, a name too long
+        raise UserError(f"cannot make {folder}: {error.strerror or error}; {_ELSEWHERE}") from error

@@ -14,7 +14,7 @@ import pytest
 
 from dreamer.config import Config, load_config
 from dreamer.errors import UserError
-from dreamer.rundir import RunDir, commit, method_name, run_path, versions
+from dreamer.rundir import RunDir, check_folder, commit, method_name, run_path, versions
 from dreamer.yaml_io import read_yaml
 
 TASK = "dmc_cartpole_balance"
@@ -209,7 +209,7 @@ def test_a_logdir_one_may_not_write_to_is_said():
         os.chown(folder, 65534, 65534)
         os.seteuid(65534)
     try:
-        with pytest.raises(UserError, match="Permission denied; choose a --logdir"):
+        with pytest.raises(UserError, match=f"cannot write to {folder}; choose a --logdir"):
             RunDir.open(config)
     finally:
         if root:
@@ -221,6 +221,20 @@ def test_a_logdir_that_is_a_file_is_said(tmp_path, config):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make .*file.*; choose a --logdir"):
         RunDir.open(config.replace({"logdir": str(tmp_path / "file")}))
+
+
+def test_a_folder_is_checked_without_making_it(tmp_path):
+    check_folder(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for folder in (tmp_path / "link", tmp_path / "link" / "b"):
+        with pytest.raises(UserError, match=f"cannot make {folder}: .*link is no folder; choose"):
+            check_folder(folder)
+
+
+def test_a_name_too_long_for_a_folder_is_said(tmp_path, config):
+    with pytest.raises(UserError, match="File name too long; choose a --logdir"):
+        RunDir.open(config.replace({"logdir": str(tmp_path / ("x" * 300))}))
 
 
 def test_an_episode_half_written_by_a_killed_process_is_removed(config):
