@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from dreamer.sweeps.progress import read_progress
 pytestmark = pytest.mark.slow
 HOURS = 4 * 3600  # for a whole sweep, on whatever machine this is
 ENVIRON = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token",
+           "RAY_AUTH_TOKEN": secrets.token_hex(32),  # comes before a file in the user's home
            "RAY_agent_register_timeout_ms": "300000",
            "RAY_worker_register_timeout_seconds": "300"}  # fmt: skip
 
