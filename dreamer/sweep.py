@@ -20,6 +20,7 @@ from dreamer.cli import CommandLine, Option, Parsed, run_main
 from dreamer.distribution.cluster import read_cluster
 from dreamer.errors import UserError
 from dreamer.interrupt import Interrupt, StopRequested
+from dreamer.schema import DREAMER
 
 if TYPE_CHECKING:
     from dreamer.sweeps.board import Board
@@ -56,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
     Returns the exit status: 0 if all have finished, 1 if some failed, 128 + N after signal N.
     """
     parsed = LINE.parse(argv)
+    from dreamer.rundir import check_folder
     from dreamer.sweeps.plan import plan
     from dreamer.sweeps.progress import check_same_config, read_progress
 
@@ -64,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
     if read_cluster(os.environ):
         raise UserError("TF_CONFIG is set, but a sweep's trials run on one host each; unset it")
     trials = plan(parsed)
+    check_folder(Path(trials[0].config.logdir))  # of all; on a cluster too it is to be seen here
     for trial in trials:
         devices = int(trial.config.section("train").get("devices", 1))  # only Dreamer has it
         check_gpus(devices, parsed.options["gpus"])
@@ -73,6 +76,8 @@ def main(argv: Sequence[str]) -> int:
         check_same_config(trial)
         finished = read_progress(trial.path).finished(trial.config.steps)
         (done if finished else left).append(trial)
+    for trial in left:  # what is finished may be protected
+        check_folder(trial.path)
     if parsed.options["dry-run"]:
         dry_run(parsed, trials, done)
         return 0
@@ -96,7 +101,8 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
     from dreamer.sweeps.progress import read_progress
 
     path = Path(parsed.options["speed"])
-    speed = read_speed(path) if path.exists() else None
+    dreamer = parsed.agent == DREAMER
+    speed = read_speed(path) if dreamer and path.exists() else None
     hours = 0.0
     for trial in trials:
         step = read_progress(trial.path).step
@@ -105,6 +111,10 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
             hours += speed.hours(trial.config, step)
         print(f"{trial.name}: {state}\n  python -m {shlex.join(trial.words)}")
     print(f"{len(trials)} trials, {len(done)} of them finished")
+    if not dreamer:
+        print(f"machine hours: not known for {parsed.agent}, {COMMAND.partition(' --')[0]} "
+              "measures Dreamer alone")  # fmt: skip
+        return
     if speed is None:
         print(f"machine hours: not known, the speed was not measured here ({path} is missing): "
               f"{COMMAND}")  # fmt: skip

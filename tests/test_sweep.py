@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -70,6 +71,31 @@ def test_a_dry_run_starts_nothing(tmp_path: Path):
     assert "dmc_walker_walk/dreamer/4: new" in done.stdout
     assert "machine hours: not known, the speed was not measured here" in done.stdout
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("agent", ["random", "a3c", "d4pg", "planet"])
+def test_a_dry_run_of_a_compared_agent_knows_no_hours(agent: str, tmp_path: Path):
+    figures = {"update": {"float32": {"seconds": 1}}, "env": {"collect_steps_per_second": 1}}
+    (tmp_path / "speed.json").write_text(json.dumps(figures), encoding="utf-8")
+    done = said("--tasks", *TASKS, "--agent", agent, "--logdir", tmp_path / "runs", "--dry-run",
+                "--speed", tmp_path / "speed.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"dmc_reacher_easy/{agent}/0: new" in done.stdout
+    assert done.stdout.splitlines()[-1] == (
+        f"machine hours: not known for {agent}, python -m dreamer.benchmark measures Dreamer alone"
+    )
+
+
+@pytest.mark.parametrize("words", ["", "--dry-run", "--address 127.0.0.1:9"])
+@pytest.mark.parametrize("place", ["file", "file/below", "runs"])
+def test_a_place_that_is_no_folder_is_refused_before_ray(words: str, place: str, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / TASKS[0]).write_text("")  # where a trial's folder is to be
+    done = said("--tasks", *TASKS, "--logdir", tmp_path / place, *words.split())
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: cannot make") and "is no folder; choose a --logdir" in line
 
 
 @pytest.mark.parametrize(

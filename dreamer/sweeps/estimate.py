@@ -38,7 +38,12 @@ class Speed:
     config: Mapping[str, Any]
 
     def hours(self, config: Config, step: int = 0) -> float:
-        """Hours from `step` to the end of a run, one thing after the other, evaluations aside."""
+        """Hours from `step` to the end of a run, one thing after the other, evaluations aside.
+
+        Args:
+            config: Dreamer's: what compared agents take is not in the file.
+            step: Where the run is.
+        """
         train = config.train
         schedule = UpdateSchedule(train.prefill, train.pretrain, train.every, train.updates)
         updates = schedule.due(config.steps) - schedule.due(step)
