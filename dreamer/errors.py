@@ -50,7 +50,16 @@ _ENV_ADVICE = {
 }
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` for the known word nearest to `word`, or ``""``."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def suggest(word: str, known: Iterable[str], *, most: int = 1, prefix: str = "") -> str:
+    """Returns ``"; did you mean 'x' or 'y'?"`` for the known words nearest to `word`, or ``""``.
+
+    Args:
+        word: what was typed.
+        known: what could have been.
+        most: words to name at most, the nearest first.
+        prefix: what stands before each of them when they are named.
+    """
+    near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
+    named = [repr(prefix + name) for name in near]
+    listed = " or ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))
+    return f"; did you mean {listed}?" if near else ""

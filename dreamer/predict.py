@@ -100,9 +100,10 @@ def predict(
     """
     import numpy as np
 
+    from dreamer.batch_limits import longest_episode
     from dreamer.evaluate import check_trust, load_agent, load_checkpoint
     from dreamer.held_out import collect_fresh, read_saved
-    from dreamer.run import longest_episode, make_pool
+    from dreamer.run import make_pool
     from dreamer.rundir import RunDir
 
     rundir, config = RunDir.load(run)

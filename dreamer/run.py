@@ -91,6 +91,7 @@ def train(
         dreamer.errors.EnvError: An environment failed too often; the run is saved.
         dreamer.interrupt.StopRequested: After SIGINT or SIGTERM, with the run saved.
     """
+    from dreamer.batch_limits import check_batch
     from dreamer.device import prepare_tensorflow
     from dreamer.interrupt import Interrupt
     from dreamer.rundir import RunDir
@@ -106,7 +107,7 @@ def train(
             stack.enter_context(devices)
         pool = stack.enter_context(make_pool(config, config.envs.amount, training=True))
         eval_pool = stack.enter_context(make_pool(config, config.eval.amount, training=False))
-        check_batch_length(config, pool)
+        check_batch(config, pool)
         rundir = stack.enter_context(RunDir.open(config))
         prepare_tensorflow(config.deterministic)
         logger = stack.enter_context(make_logger(config, rundir.path))
@@ -140,24 +141,6 @@ def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
         amount = len(split_tasks(config.task))
     settings: dict[str, Any] = {**config.section("envs"), "amount": amount, "training": training}
     return EnvPool(config.task, **settings)
-
-
-def check_batch_length(config: Config, pool: EnvPool) -> None:
-    """Refuses sequences longer than any episode of the task can be."""
-    # Not every agent learns from sequences.
-    longest, length = longest_episode(config, pool), config.section("train").get("batch_length", 1)
-    if longest and int(length) > longest:
-        raise UserError(
-            f"train.batch_length is {length}, but an episode of {config.task} "
-            f"has at most {longest} records ({pool.action_repeat} steps a record); "
-            f"choose at most {longest}"
-        )
-
-
-def longest_episode(config: Config, pool: EnvPool) -> int:
-    """Records of the task's longest episodes; 0 if it says no limit."""
-    limit = config.envs.time_limit or int(pool.info.get("time_limit", 0))
-    return -(-limit // pool.action_repeat) + 1 if limit else 0
 
 
 def make_logger(config: Config, path: Path) -> Logger:

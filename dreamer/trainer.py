@@ -256,7 +256,9 @@ class Trainer:
     def _report(self, final: bool = False) -> None:
         counters = {
             "agent_steps": self.agent_steps, "updates": self.update, "episodes": len(self._replay),
-            "dropped_episodes": self._collection.dropped, "nonfinite_updates": self._guard.count,
+            "dropped_episodes": self._collection.dropped,
+            "damaged_episodes": len(self._replay.set_aside()),
+            "nonfinite_updates": self._guard.count,
         }  # fmt: skip
         policy = self._interrupt.guard(self._policy("eval"))
         self._reports.report(self.step, policy, counters, final)
@@ -278,8 +280,6 @@ class Trainer:
         }
         self._checkpoints.save(self.step, self._agent.state_arrays(), state)
         self._reports.done = done
-
-    # --------------------------------------------------------------- helpers
 
     def _policy(self, mode: str) -> Policy:
         def policy(records, state):

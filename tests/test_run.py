@@ -196,7 +196,7 @@ def test_stop_kill_damage_and_go_on(debug_runs: DebugRuns, tmp_path: Path):
     steps = [line["step"] for line in lines]
     assert steps == sorted(set(steps)) and steps[-1] >= last
     assert all(line["updates"] == SCHEDULE.due(line["step"]) for line in lines)
-    assert "eval/return" in lines[-1]
+    assert "eval/return" in lines[-1] and lines[-1]["damaged_episodes"] == 1
     times = [line["wall_time"] for line in lines]
     assert times == sorted(times)
 
@@ -232,10 +232,12 @@ def refused(*words: str | Path, **environ: str) -> str:
         ("--configs smal", "unknown preset 'smal'; did you mean 'small'?"),
         ("--train.batch_size many", "train.batch_size"),
         ("--train.batch_size -1", "train.batch_size"),
-        ("--task dmc_walker_wlk --configs dmc_proprio", "did you mean 'dmc_walker_walk'?"),
+        ("--task dmc_walker_wlk --configs dmc_proprio", "did you mean 'dmc_walker_walk'"),
         ("--task dmc_walker_walk --configs dmc_proprio --train.batch_length 502", "at most 501"),
         (f"--task {COUNTING} --envs.time_limit 8 --train.batch_length 6", "at most 5 records"),
         ("--task gym_CartPole-v1 --configs dmc_proprio --train.batch_length 502", "at most 501"),
+        ("--task dmc_walker_walk --configs dmc_proprio --train.batch_size 10000 "
+         "--train.batch_length 500 --replay.prefetch 1000", "1002 such batches in memory"),
         (f"--task {COUNTING}_it", "no function 'make_it'; did you mean 'make'?"),
     ],
 )

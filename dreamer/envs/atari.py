@@ -162,7 +162,7 @@ def _emulator(game: str) -> tuple[Any, str]:
         ) from error
     known = roms.get_all_rom_ids()
     if game not in known:
-        near = suggest(game, known).replace("'", "'atari_", 1)
+        near = suggest(game, known, most=3, prefix="atari_")
         raise UserError(
             f"unknown task 'atari_{game}'{near or '; there are ' + ', '.join(sorted(known))}; "
             "tasks are named atari_<game>, as in atari_space_invaders, after ale-py's games"

@@ -41,7 +41,7 @@ def find_task(name: str) -> tuple[str, str]:
     known = {**{f"{domain}_{task}": (domain, task) for domain, task in _suite().ALL_TASKS},
              **ALIASES}  # fmt: skip
     if name not in known:
-        near = suggest(name, known).replace("'", "'dmc_", 1)
+        near = suggest(name, known, most=3, prefix="dmc_")
         raise UserError(
             f"unknown task 'dmc_{name}'{near}; tasks are named dmc_<domain>_<task>, as in "
             "dmc_walker_walk, after the tasks of dm_control's suite"
@@ -142,6 +142,7 @@ class DMC:
         model.vis.global_.offheight = self._size
         if shadow_size:
             model.vis.quality.shadowsize = shadow_size
+        import mujoco
         from dm_control import _render
         from dm_control.mujoco import Camera
 
@@ -150,7 +151,7 @@ class DMC:
             # One camera for all frames: physics.render() makes one for each, which costs more than
             # a fifth of the time in software and gives the same pixels.
             self._view = Camera(self._env.physics, self._size, self._size, self._camera)
-        except RuntimeError as error:
+        except (RuntimeError, mujoco.FatalError) as error:
             raise UserError(f"OpenGL cannot render here ({error}); {rendering.HELP}") from error
         self.info.update(
             gl=_render.BACKEND, renderer=renderer, camera=str(self._camera),

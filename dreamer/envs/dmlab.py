@@ -71,7 +71,7 @@ def find_level(name: str) -> tuple[str, int]:
     known = {**LEVELS, **{level: (level, seconds) for level, seconds in LEVELS.values()}}
     name = name.removeprefix(FOLDER)
     if name not in known:
-        near = suggest(name, known).replace("'", "'dmlab_", 1)
+        near = suggest(name, known, most=3, prefix="dmlab_")
         raise UserError(
             f"unknown task 'dmlab_{name}'{near}; levels are {', '.join(LEVELS)}, or their own "
             "names, as in dmlab_rooms_watermaze"

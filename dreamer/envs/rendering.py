@@ -41,11 +41,12 @@ def backend_variables(egl_device: int = -1) -> dict[str, str]:
         egl_device: index of the EGL device; -1 leaves the choice to the driver.
 
     Raises:
-        UserError: MUJOCO_GL is unset and no candidate renders, or MUJOCO_GL switches rendering off.
+        UserError: MUJOCO_GL is unset (or empty) and no candidate renders, EGL alone where a device
+            is asked for; or MUJOCO_GL switches rendering off.
     """
     device = {"MUJOCO_EGL_DEVICE_ID": str(egl_device)} if egl_device >= 0 else {}
     chosen = os.environ.get("MUJOCO_GL")
-    if chosen is not None:
+    if chosen:
         if chosen.lower() in OFF:
             raise UserError(
                 f"images were asked for, but MUJOCO_GL={chosen} switches rendering off: "
@@ -58,7 +59,8 @@ def backend_variables(egl_device: int = -1) -> dict[str, str]:
 @functools.cache
 def _first_that_renders(device: tuple[tuple[str, str], ...]) -> str:
     failures = []
-    for backend in CANDIDATES:
+    # OSMesa knows no devices: in place of the one asked for it would be another without a word.
+    for backend in ("egl",) if device else CANDIDATES:
         problem = _probe({**dict(device), "MUJOCO_GL": backend})
         if problem is None:
             return backend

@@ -28,7 +28,7 @@ class Discount(MLP):
 
     def log_prob(self, feat: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         """Bernoulli log likelihood of soft targets gamma * cont: float32 [N], [N] -> [N]."""
-        return -tf.nn.sigmoid_cross_entropy_with_logits(target, self._logits(feat))
+        return tfd.Bernoulli(logits=self._logits(feat), dtype=tf.float32).log_prob(target)
 
     def _logits(self, feat: tf.Tensor) -> tf.Tensor:
         return tf.squeeze(super().call(feat), -1)

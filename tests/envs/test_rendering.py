@@ -41,8 +41,24 @@ def test_osmesa_renders_where_it_is_installed(monkeypatch):
 def test_second_choice_where_the_first_fails(monkeypatch):
     """An EGL device that does not exist makes EGL fail in earnest."""
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    if rendering._probe({"MUJOCO_GL": "osmesa"}) is None:
-        assert rendering.backend_variables(egl_device=77)["MUJOCO_GL"] == "osmesa"
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "77")
+    rendering._first_that_renders.cache_clear()
+    try:
+        if rendering._probe({"MUJOCO_GL": "osmesa"}) is None:
+            assert rendering.backend_variables()["MUJOCO_GL"] == "osmesa"
+    finally:
+        rendering._first_that_renders.cache_clear()
+
+
+def test_the_device_asked_for_or_none(monkeypatch):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    with pytest.raises(UserError, match=r"no OpenGL renders on this machine \(egl: [^;]*\);"):
+        rendering.backend_variables(egl_device=77)
+
+
+def test_an_empty_choice_is_none(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "")
+    assert rendering.backend_variables()["MUJOCO_GL"] in rendering.CANDIDATES
 
 
 def test_no_opengl_at_all_says_what_to_install(monkeypatch):
@@ -57,8 +73,10 @@ def test_no_opengl_at_all_says_what_to_install(monkeypatch):
         rendering._first_that_renders.cache_clear()
 
 
-@pytest.mark.parametrize("backend", ["nosuchgl", "egl"])
+@pytest.mark.parametrize("backend", ["nosuchgl", "egl", "glfw"])
 def test_unusable_choice_is_one_message(monkeypatch, backend):
+    if backend == "glfw" and rendering._probe({"MUJOCO_GL": backend}) is None:
+        pytest.skip("there is a display, and GLFW renders on it")
     monkeypatch.setenv("MUJOCO_GL", backend)
     with pytest.raises(UserError, match="apt-get install"):
         EnvPool("dmc_walker_walk", egl_device=77)
