@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -137,25 +137,24 @@ def missing(
     scored: dict[tuple[str, str], Final],
     tasks: Sequence[str],
     methods: Sequence[str],
-    seeds: int | None = None,
+    expected: Callable[[str], int],
 ) -> list[str]:
-    """Says which tasks and seeds are missing, one sentence a method.
+    """Says which tasks and seeds are missing, by method.
 
-    `seeds` are those expected; None expects of each method its largest number on any task.
+    `expected` tells how many seeds a method should have on every task.
     """
     said = []
     for method in methods:
         counts = {task: len(scored[task, method].scores)
                   for task in tasks if (task, method) in scored}
         absent = [task for task in tasks if task not in counts]
-        expected = seeds or max(counts.values(), default=0)
-        short = [f"{task} ({count} of {expected})"
-                 for task, count in counts.items() if count < expected]
+        seeds = expected(method)
+        short = [f"{task} ({count} of {seeds})" for task, count in counts.items() if count < seeds]
         if absent:
             said.append(f"{method}: no score on {len(absent)} of {len(tasks)} tasks "
-                        f"({_list(absent)}).")
+                        f"({listed(absent)}).")
         if short:
-            said.append(f"{method}: fewer seeds on {_list(short)}.")
+            said.append(f"{method}: fewer seeds on {listed(short)}.")
     return said
 
 
@@ -184,11 +183,12 @@ def uneven(
             apart.append(f"{task} ({first} {short_frames(ends[first])}, "
                          f"{last} {short_frames(ends[last])})")
     if apart:
-        said.append(f"Methods end at different frames on {_list(apart, 4)}: their scores there "
+        said.append(f"Methods end at different frames on {listed(apart, 4)}: their scores there "
                     "are not of the same frames (--at compares at the same).")
     return said
 
 
-def _list(words: Sequence[str], most: int = 6) -> str:
+def listed(words: Sequence[str], most: int = 6) -> str:
+    """Returns the first words, and how many more there are."""
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more

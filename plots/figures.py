@@ -84,7 +84,7 @@ def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> lis
             short.append(f"{method}: no runs")
             continue
         _own_curve(axes, found_own, study.label(method), style.own_style(index))
-        expected = study.seeds or study.seeds_of(method)
+        expected = study.expected(method)
         if found_own.seeds < expected:
             short.append(f"{method}: {found_own.seeds} of {expected} seeds")
     for index, method in enumerate(study.published_methods):

@@ -13,6 +13,8 @@ from dreamer.yaml_io import read_yaml
 from plots.names import task_name
 
 METRICS = "metrics.jsonl"
+_BEGUN = {"config.yaml", "attempts.jsonl"}
+"""Files that a run's folder holds before its metrics."""
 _SEED = re.compile(r"(?:seed[_=-]?)?(\d+)", re.IGNORECASE)
 _FIELDS = re.compile(r"\{(task|method|seed)\}")
 
@@ -27,12 +29,24 @@ class Place:
     seed: str
 
 
-def find_runs(
-    roots: Iterable[Path], layout: str | None = None
-) -> tuple[list[Place], list[Path]]:
-    """Returns the runs below `roots`, and the metrics files whose place tells no task.
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What lies below the folders.
 
-    A run is a folder with a metrics.jsonl. Task, method and seed are read from the folder's
+    `runs` have metrics. `unknown` are metrics files whose place tells no task. `lost` are runs
+    whose folder was made and holds no metrics: they ended before, or have only begun.
+    """
+
+    runs: list[Place]
+    unknown: list[Path]
+    lost: list[Place]
+
+
+def find_runs(roots: Iterable[Path], layout: str | None = None) -> Found:
+    """Returns the runs below `roots`.
+
+    A run is a folder with a metrics.jsonl; a lost one has a config.yaml or attempts.jsonl that
+    belongs to no run below it. Task, method and seed are read from the folder's
     path: by `layout` if given (``{method}/{task}/{seed}``, matched against the path's end), else
     the seed is the last part that is a number, the task the last part that names one, and the
     method what stands between or before them. ``<task>/<method>/<seed>`` (ours) and
@@ -45,22 +59,33 @@ def find_runs(
     """
     pattern = _layout_pattern(layout) if layout else None
     found: list[tuple[Place, str]] = []
+    lost: list[tuple[Place, str]] = []
     unknown: list[Path] = []
     seen: set[Path] = set()
     for root in dict.fromkeys(Path(root).resolve() for root in roots):
-        for folder in _run_folders(root):
+        for folder, has_metrics in _run_folders(root):
             if folder in seen:  # one root lies in another
                 continue
             seen.add(folder)
             place, before = _identify(folder, root, pattern)
-            if place is None:
+            if place is not None:
+                (found if has_metrics else lost).append((place, before))
+            elif has_metrics:
                 unknown.append(folder / METRICS)
-            else:
-                found.append((place, before))
-    return _without_clashes(found), unknown
+    runs, begun = _without_clashes(found, _topmost(lost, unknown + [p.path for p, _ in found]))
+    return Found(runs, unknown, begun)
 
 
-def _run_folders(root: Path) -> Iterator[Path]:
+def _topmost(lost: list[tuple[Place, str]], files: list[Path]) -> list[tuple[Place, str]]:
+    """Returns the lost runs that lie in no other and have none of the metrics files below."""
+    above = {parent for file in files for parent in file.parents}
+    folders = {place.path.parent for place, _ in lost} - above
+    return [(place, before) for place, before in lost
+            if place.path.parent in folders and not folders & set(place.path.parent.parents)]
+
+
+def _run_folders(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Yields the folders of runs, begun ones among them, and whether they hold metrics."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder. --indir takes the folder that holds the runs, "
                         "such as runs/.")
@@ -72,7 +97,9 @@ def _run_folders(root: Path) -> Iterator[Path]:
         subfolders.sort()
         if METRICS in files:
             subfolders.clear()  # below a run lie its episodes, not other runs
-            yield Path(folder)
+            yield Path(folder), True
+        elif _BEGUN & set(files):
+            yield Path(folder), False
 
 
 def _identify(
@@ -132,13 +159,16 @@ def _from_config(folder: Path, inside: tuple[str, ...]) -> Place | None:
     return Place(folder / METRICS, task, str(method), str(seed))
 
 
-def _without_clashes(found: list[tuple[Place, str]]) -> list[Place]:
+def _without_clashes(
+    found: list[tuple[Place, str]], lost: list[tuple[Place, str]]
+) -> tuple[list[Place], list[Place]]:
     """Tells runs of the same name apart by the folders above them (``sweep1/dreamer``)."""
-    places = [place for place, _ in found]
+    places, lost_places = [place for place, _ in found], [place for place, _ in lost]
     if _clash(places):
-        places = [
-            dataclasses.replace(place, method=f"{before}/{place.method}") if before else place
-            for place, before in found
+        places, lost_places = [
+            [dataclasses.replace(place, method=f"{before}/{place.method}") if before else place
+             for place, before in pairs]
+            for pairs in (found, lost)
         ]
     clash = _clash(places)
     if clash:
@@ -147,7 +177,7 @@ def _without_clashes(found: list[tuple[Place, str]]) -> list[Place]:
             f"Two runs are both {first.task}, {first.method}, seed {first.seed}: "
             f"{first.path.parent} and {second.path.parent}. Move one away, or say with --layout "
             "how the folders are named, such as '{method}/{task}/{seed}'.")
-    return places
+    return places, lost_places
 
 
 def _clash(places: list[Place]) -> tuple[Place, Place] | None:

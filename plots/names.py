@@ -77,6 +77,21 @@ def in_order(tasks: Iterable[str]) -> list[str]:
     return sorted(set(tasks), key=lambda task: (rank.get(task, len(rank)), task))
 
 
+def suite_gaps(tasks: Iterable[str]) -> list[str]:
+    """Says which tasks are missing of the suites that `tasks` hold more than half of, but not all.
+
+    Of a suite that is part of another one said (dmc6 of dmc20), nothing.
+    """
+    there, told, said = set(tasks), set[str](), []
+    for name, suite in sorted(SUITES.items(), key=lambda item: -len(item[1])):
+        absent = [task for task in suite if task not in there]
+        if absent and len(absent) < len(suite) / 2 and not set(suite) <= told:
+            told |= set(suite)
+            said.append(f"{len(suite) - len(absent)} of {name}'s {len(suite)} tasks have results; "
+                        f"missing: {', '.join(absent)}.")
+    return said
+
+
 def choose(words: Iterable[str], known: Iterable[str], what: str) -> list[str]:
     """Returns `words` without repeats, each of which must be among `known`.
 

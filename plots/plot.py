@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dreamer.errors import UserError, suggest
-from plots.curves import Runs, group, methods_of, tasks_of
-from plots.finding import METRICS, Place, find_runs
-from plots.loading import load_runs
-from plots.names import SUITES, choose, suite_of, task_name
+from plots.curves import Runs, group, listed, methods_of, tasks_of
+from plots.finding import METRICS, Found, Place, find_runs
+from plots.loading import Counts, load_runs
+from plots.names import SUITES, choose, suite_gaps, suite_of, task_name
 from plots.options import parse
 from plots.published import Published
 from plots.study import Study, build
@@ -74,23 +74,29 @@ def make_study(options: argparse.Namespace, published: Published, console: Conso
     if options.published is not None:
         names = [] if options.published == ["none"] else options.published
         compared = choose(names, published.methods, "published method")
-    places, notes = _places(options, console)
-    known_tasks = {place.task for place in places}
+    found, notes = _find(options, console)
+    known_tasks = {place.task for place in found.runs}
     tasks = _chosen_tasks(options, known_tasks, published)
-    methods = sorted({place.method for place in places})
+    methods = sorted({place.method for place in found.runs + found.lost})
     if options.methods is not None:
         methods = choose(options.methods, methods, "method")
-    wanted = [p for p in places if p.method in methods and (tasks is None or p.task in tasks)]
+    wanted, lost = ([place for place in places if place.method in methods
+                     and (tasks is None or place.task in tasks)]
+                    for places in (found.runs, found.lost))
     if not wanted:
         raise UserError(f"No run of {', '.join(methods[:5])} on the chosen tasks. There are runs "
                         f"on {', '.join(sorted(known_tasks)[:20])}.")
-    runs, said, width = _read(wanted, options, console)
+    runs, counts, width = _read(wanted, options, console)
     if tasks is None:
         tasks = tasks_of(runs)
+        notes += suite_gaps(tasks)
     if options.methods is None:
         methods = methods_of(runs)
+    notes += _lost_note(lost) + counts.messages(options.metric)
+    without = set(counts.without_metric)
+    lost += [place for place in wanted if place.path in without]
     return build(runs, tasks, methods, published, compared, metric=options.metric, width=width,
-                 spread=options.spread, at=options.at, seeds=options.seeds, notes=notes + said)
+                 spread=options.spread, at=options.at, seeds=options.seeds, lost=lost, notes=notes)
 
 
 def make_outdir(folder: Path) -> None:
@@ -106,22 +112,30 @@ def make_outdir(folder: Path) -> None:
                         "--outdir.") from error
 
 
-def _places(options: argparse.Namespace, console: Console) -> tuple[list[Place], list[str]]:
+def _lost_note(lost: list[Place]) -> list[str]:
+    if not lost:
+        return []
+    names = listed([f"{place.task}/{place.method}/{place.seed}" for place in lost])
+    return [f"{len(lost)} run(s) hold no {METRICS} (ended before it, or only begun): {names}."]
+
+
+def _find(options: argparse.Namespace, console: Console) -> tuple[Found, list[str]]:
     with console.status("finding runs"):
-        places, unknown = find_runs(options.indir, options.layout)
-    where = ", ".join(map(str, options.indir))
-    if unknown and not places:
+        found = find_runs(options.indir, options.layout)
+    unknown, where = found.unknown, ", ".join(map(str, options.indir))
+    if unknown and not found.runs:
         raise UserError(f"None of the {len(unknown)} run(s) in {where} tells its task, method and "
                         f"seed, the first of them {unknown[0].parent}. Expected "
                         "<task>/<method>/<seed>/, or say how they are named with --layout, such "
                         "as '{method}/{task}/{seed}'.")
-    if not places:
-        raise UserError(f"No {METRICS} below {where}. Expected run folders such as "
-                        f"dmc_walker_walk/dreamer/0/{METRICS}.")
+    if not found.runs:
+        raise UserError(" ".join([f"No {METRICS} below {where}.", *_lost_note(found.lost),
+                                  "Expected run folders such as "
+                                  f"dmc_walker_walk/dreamer/0/{METRICS}."]))
     if not unknown:
-        return places, []
-    return places, [f"{len(unknown)} run(s) left out, since their folder tells no task, method "
-                    f"and seed, the first of them {unknown[0].parent}; see --layout."]
+        return found, []
+    return found, [f"{len(unknown)} run(s) left out, since their folder tells no task, method "
+                   f"and seed, the first of them {unknown[0].parent}; see --layout."]
 
 
 def _chosen_tasks(
@@ -132,14 +146,14 @@ def _chosen_tasks(
         return list(SUITES[options.suite])
     if options.tasks is None:
         return None
-    listed = {row.task for row in published.rows}
+    compared = {row.task for row in published.rows}
     chosen = []
     for word in options.tasks:
         task = task_name(word) or word
-        if task not in known and task not in listed:
+        if task not in known and task not in compared:
             if "_" in task and not suite_of(task):
                 raise UserError(f"Unknown suite in the task name {word!r}"
-                                f"{suggest(word, known | listed)}. Runs are on: "
+                                f"{suggest(word, known | compared)}. Runs are on: "
                                 f"{', '.join(sorted(known)[:20])}.")
             choose([task], sorted(known), "task")
         chosen.append(task)
@@ -148,7 +162,7 @@ def _chosen_tasks(
 
 def _read(
     places: list[Place], options: argparse.Namespace, console: Console
-) -> tuple[Runs, list[str], int]:
+) -> tuple[Runs, Counts, int]:
     total = sum(place.path.stat().st_size for place in places)
     columns = (TextColumn(f"reading {len(places)} runs"), BarColumn(), DownloadColumn(),
                TimeRemainingColumn())
@@ -157,7 +171,7 @@ def _read(
         runs, counts, width = load_runs(
             places, options.metric, options.bin, lambda count: progress.advance(bar, count))
     console.print(f"read {len(places)} run(s), {total / 1e6:.1f} MB")
-    return group(runs), counts.messages(options.metric), width
+    return group(runs), counts, width
 
 
 if __name__ == "__main__":

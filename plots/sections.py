@@ -88,8 +88,9 @@ def _curves(study: Study) -> Html:
 def _scores(study: Study) -> Html:
     head, *rows = tables.score_cells(study)
     drawn = study.first_methods(MOST_METHODS).pages(_BAR_TASKS)[0]
+    of_each = " of each run" if study.at is None else ""
     return join([
-        element("h2", f"Scores {study.at_words()}, beside published ones"),
+        element("h2", f"Scores {study.at_words()}{of_each}, beside published ones"),
         table(head, rows),
         element("p", f"{tables.SCORE_NOTE} Published scores are of the frames at which ours are, "
                 "as far as a curve was published, and else of those named.", class_="small"),

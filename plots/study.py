@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from plots.curves import Curve, Final, Runs, curve, finals, missing, uneven
+from plots.finding import Place
 from plots.names import published_label, suite_of
 from plots.numbers import frames_range, short_frames
 from plots.published import Point, Published
@@ -25,7 +26,8 @@ class Study:
     `tasks` and `methods` are those to show, in order; `published_methods` those drawn beside
     them. `at` is the number of frames at which scores are compared (None: each run's end).
     `width` is the bin width in frames, `spread` what bands and whiskers show, and `seeds` the
-    number of seeds a method should have (None: its own largest number). `reading_notes` say
+    number of seeds a method should have (None: the largest that it was started with on any task).
+    `lost` are runs without any value of the metric, which count as started. `reading_notes` say
     what was met in the files, `published_notes` what in the published figures.
     """
 
@@ -41,6 +43,7 @@ class Study:
     spread: str
     at: float | None
     seeds: int | None
+    lost: Sequence[Place]
     reading_notes: list[str]
     published_notes: list[str]
 
@@ -48,12 +51,22 @@ class Study:
     def notes(self) -> list[str]:
         """What the reader must know of our runs: what was skipped, what is missing."""
         return [*self.reading_notes,
-                *missing(self.scored, self.tasks, self.methods, self.seeds),
+                *missing(self.scored, self.tasks, self.methods, self.expected),
                 *uneven(self.scored, self.tasks, self.methods, self.width)]
 
     def all_notes(self) -> list[str]:
         """Returns what to say below a figure that shows published methods too."""
         return [*self.notes, *self.published_notes]
+
+    def expected(self, method: str) -> int:
+        """Returns the number of seeds that the method should have on every task."""
+        if self.seeds is not None:
+            return self.seeds
+        started: dict[str, set[str]] = {}
+        for run in [*self.lost, *(run for found in self.runs.values() for run in found)]:
+            if run.method == method:
+                started.setdefault(run.task, set()).add(run.seed)
+        return max(map(len, started.values()), default=0)
 
     def seeds_of(self, method: str) -> int:
         """Returns the largest number of seeds that the method has on any task."""
@@ -85,10 +98,8 @@ class Study:
         return f"{seeds} seed{'s' if seeds != 1 else ''}"
 
     def at_words(self) -> str:
-        """Returns where scores are taken: ``at the end of each run`` or ``at 1M frames``."""
-        if self.at is None:
-            return "at the end of each run"
-        return f"at {short_frames(self.at)} frames"
+        """Returns where scores are taken: ``at the end`` (of each run) or ``at 1M frames``."""
+        return "at the end" if self.at is None else f"at {short_frames(self.at)} frames"
 
     def first_methods(self, most: int) -> Study:
         """Returns the study of the first `most` methods alone, which says so if there are more."""
@@ -168,6 +179,7 @@ def build(
     spread: str = "std",
     at: float | None = None,
     seeds: int | None = None,
+    lost: Sequence[Place] = (),
     notes: Sequence[str] = (),
 ) -> Study:
     """Returns the study of these runs; `published_methods` None takes the suites' usual ones."""
@@ -184,7 +196,7 @@ def build(
              for name in published_methods if name not in there]
     return Study(
         list(tasks), list(methods), runs, curves, scored, published, there, metric, width,
-        spread, at, seeds, list(notes), gaps,
+        spread, at, seeds, lost, list(notes), gaps,
     )
 
 

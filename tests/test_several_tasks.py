@@ -87,7 +87,8 @@ def test_evaluation_of_each_task(run: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_plots_find_the_run(run: Path):
-    (place,), unknown = find_runs([run.parents[2]])
+    found = find_runs([run.parents[2]])
+    (place,), unknown = found.runs, found.unknown
     assert (place.task, place.method, place.seed) == ("+".join(TASKS), "dreamer_debug", "0")
     assert not unknown and task_title(place.task) == "Cartpole Balance + Reacher Easy"
 

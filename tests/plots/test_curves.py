@@ -62,9 +62,9 @@ def test_final_scores():
 def test_what_is_missing_is_said():
     runs = [run([10], [1], str(i), "a") for i in range(3)] + [run([90], [1], "0", "b")]
     scored = finals(group(runs), 10)
-    said = missing(scored, ["a", "b", "c"], ["m"])
+    said = missing(scored, ["a", "b", "c"], ["m"], lambda method: 3)
     assert said == ["m: no score on 1 of 3 tasks (c).", "m: fewer seeds on b (1 of 3)."]
-    assert "a (3 of 5)" in missing(scored, ["a"], ["m"], seeds=5)[0]
+    assert "a (3 of 5)" in missing(scored, ["a"], ["m"], lambda method: 5)[0]
     assert uneven(scored, ["a", "b"], ["m"], 10) == ["m: runs end between 10 and 90 frames."]
     assert uneven(scored, ["a", "b"], ["m"], 100) == [] == uneven(scored, ["b"], ["m"], 10)
 

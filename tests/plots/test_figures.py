@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from plots import ablations, figures, summaries, tables
 from plots.curves import group
+from plots.finding import Place
 from plots.loading import Run
 from plots.normalise import scale
 from plots.published import Published
@@ -68,6 +69,21 @@ def test_missing_seeds_are_said_on_the_panel():
     assert figure.axes[1].texts[0].get_text() == "mine: 1 of 2 seeds"
     expected = figures.draw_curves(study(runs, published=[], seeds=5))
     assert expected.axes[0].texts[0].get_text() == "mine: 2 of 5 seeds"
+
+
+def test_runs_without_values_are_missing_seeds():
+    lost = [Place(Path("nowhere"), HOP, "mine", str(seed)) for seed in (1, 2, 3)]
+    made = study(two_seeds(WALK) + [run(HOP, "mine", 1, [1, 2])], published=[], lost=lost)
+    assert made.expected("mine") == 3  # of seed 1 there is another attempt, which has values
+    assert "mine: fewer seeds on dmc_walker_walk (2 of 3), dmc_hopper_hop (1 of 3)." in made.notes
+    assert figures.draw_curves(made).axes[0].texts[0].get_text() == "mine: 2 of 3 seeds"
+
+
+def test_seeds_that_did_not_reach_the_frames_are_missing():
+    made = study(two_seeds(WALK), tasks=[WALK], published=[], at=3e5)
+    assert made.notes == []  # within a bin
+    late = study(two_seeds(WALK) + [run(WALK, "mine", 2, [1])], tasks=[WALK], published=[], at=3e5)
+    assert late.notes == ["mine: fewer seeds on dmc_walker_walk (2 of 3)."]
 
 
 def test_bars_are_final_scores():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dreamer.errors import UserError
-from plots.finding import find_runs
+from plots.finding import Place, find_runs
 
 
 def make(root: Path, *places: str) -> None:
@@ -17,8 +17,12 @@ def make(root: Path, *places: str) -> None:
 
 
 def found(root: Path, layout: str | None = None) -> set[tuple[str, str, str]]:
-    places, unknown = find_runs([root], layout)
-    assert not unknown
+    runs = find_runs([root], layout)
+    assert not runs.unknown and not runs.lost
+    return names(runs.runs)
+
+
+def names(places: list[Place]) -> set[tuple[str, str, str]]:
     return {(place.task, place.method, place.seed) for place in places}
 
 
@@ -60,9 +64,9 @@ def test_config_tells_where_the_path_does_not(tmp_path):
     (tmp_path / "first/config.yaml").write_text(
         "config:\n  task: dmc_walker_walk\n  seed: 4\n  method: ''\n")
     (tmp_path / "second/config.yaml").write_text("!!python/object:os.system {}\n")
-    places, unknown = find_runs([tmp_path])
-    assert [(p.task, p.method, p.seed) for p in places] == [("dmc_walker_walk", "unnamed", "4")]
-    assert unknown == [tmp_path / "second/metrics.jsonl"]
+    runs = find_runs([tmp_path])
+    assert names(runs.runs) == {("dmc_walker_walk", "unnamed", "4")}
+    assert runs.unknown == [tmp_path / "second/metrics.jsonl"]
 
 
 def test_sweeps_of_the_same_runs_are_told_apart(tmp_path):
@@ -79,8 +83,31 @@ def test_two_runs_of_one_name_are_refused(tmp_path):
 
 def test_a_folder_given_twice_counts_once(tmp_path):
     make(tmp_path, "dmc_walker_walk/dreamer/0")
-    places, _ = find_runs([tmp_path, tmp_path / ".", tmp_path / "dmc_walker_walk"])
-    assert len(places) == 1
+    runs = find_runs([tmp_path, tmp_path / ".", tmp_path / "dmc_walker_walk"])
+    assert len(runs.runs) == 1
+
+
+def test_runs_that_hold_no_metrics_are_found_too(tmp_path):
+    make(tmp_path, "dmc_walker_walk/dreamer/0", "dmc_walker_walk/old/seed3/logs")
+    for place in ("dmc_walker_walk/dreamer/1/attempts.jsonl", "notes/config.yaml",
+                  "dmc_hopper_hop/dreamer/0/config.yaml",
+                  "dmc_hopper_hop/dreamer/0/inner/config.yaml",
+                  "dmc_walker_walk/dreamer/0/checkpoints/config.yaml",
+                  "dmc_walker_walk/old/seed3/config.yaml"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("")
+    runs = find_runs([tmp_path])
+    assert len(runs.runs) == 2 and not runs.unknown
+    assert names(runs.lost) == {("dmc_walker_walk", "dreamer", "1"),
+                                ("dmc_hopper_hop", "dreamer", "0")}
+
+
+def test_lost_runs_are_named_as_the_others_are(tmp_path):
+    make(tmp_path, "a/dmc_walker_walk/dreamer/0", "b/dmc_walker_walk/dreamer/0")
+    lost = tmp_path / "b/dmc_walker_walk/dreamer/1"
+    lost.mkdir()
+    (lost / "attempts.jsonl").write_text("")
+    assert names(find_runs([tmp_path]).lost) == {("dmc_walker_walk", "b/dreamer", "1")}
 
 
 def test_no_such_folder(tmp_path):

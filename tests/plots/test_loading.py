@@ -13,7 +13,7 @@ from plots.loading import auto_bin, last_step, load_runs
 
 
 def load(folder, **options):
-    places, _ = find_runs([folder])
+    places = find_runs([folder]).runs
     return load_runs(places, **options)
 
 
@@ -92,7 +92,7 @@ def test_files_without_a_line(tmp_path, write_run):
 )
 def test_auto_bin(tmp_path, write_run, last, width):
     folder = write_run("dmc_walker_walk/dreamer/0", {0: 1.0, last: 1.0}, tail='{"step": 9e9')
-    places, _ = find_runs([tmp_path])
+    places = find_runs([tmp_path]).runs
     assert last_step(folder / "metrics.jsonl") == last
     assert auto_bin(places) == width
 

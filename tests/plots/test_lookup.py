@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreamer.errors import UserError
-from plots.names import SUITES, in_order, published_label, task_name, task_title
+from plots.names import SUITES, in_order, published_label, suite_gaps, task_name, task_title
 from plots.normalise import normalise, scale
 from plots.published import Published
 
@@ -72,6 +72,15 @@ def test_names():
     assert task_title("dmc_cup_catch") == "Cup Catch"
     assert task_name("walker_walk") == "dmc_walker_walk" and task_name("dreamer") is None
     assert published_label("dreamer_tf2_release") == "Dreamer, TF2 release"
+
+
+def test_what_most_of_a_suite_lacks_is_said():
+    tasks = set(SUITES["dmc20"]) - {"dmc_cup_catch", "dmc_hopper_hop"}
+    assert suite_gaps(tasks) == ["18 of dmc20's 20 tasks have results; missing: dmc_cup_catch, "
+                                 "dmc_hopper_hop."]
+    assert suite_gaps(set(SUITES["dmc6"]) - {"dmc_cup_catch"}) == [
+        "5 of dmc6's 6 tasks have results; missing: dmc_cup_catch."]
+    assert suite_gaps(SUITES["dmc20"]) == suite_gaps(SUITES["dmc6"]) == suite_gaps(["gym_X"]) == []
 
 
 def test_scales(published, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from plots.names import SUITES
 from plots.plot import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,26 @@ def test_a_suite_shows_tasks_without_runs(runs, tmp_path, capsys):
                  "none", "--figures", "tables", "--resamples", "20"]) == 0
     assert "dreamer: no score on 5 of 6 tasks" in capsys.readouterr().err
     assert len((out / "scores.md").read_text().split("\n\n")[0].splitlines()) == 2 + 6 + 1
+
+
+def test_what_is_missing_is_said_without_being_asked(tmp_path, write_run, capsys):
+    for task in SUITES["dmc6"][:5]:
+        write_run(f"runs/{task}/dreamer/0", {1000: 1.0, 2000: 2.0})
+    for name, file in ((1, "attempts.jsonl"), (2, "config.yaml")):
+        died = tmp_path / "runs" / SUITES["dmc6"][0] / "dreamer" / str(name)
+        died.mkdir()
+        (died / file).write_text("")
+    write_run(f"runs/{SUITES['dmc6'][0]}/dreamer/3", {1000: 1.0}, key="train/return")
+    out = tmp_path / "out"
+    assert main(["--indir", str(tmp_path / "runs"), "--outdir", str(out), "--published", "none",
+                 "--figures", "tables", "curves", "--formats", "svg", "--resamples", "20"]) == 0
+    for said in (" ".join(capsys.readouterr().err.split()), (out / "scores.md").read_text()):
+        assert "5 of dmc6's 6 tasks have results; missing: dmc_walker_walk." in said
+        assert ("2 run(s) hold no metrics.jsonl (ended before it, or only begun): "
+                "dmc_cartpole_swingup/dreamer/1, dmc_cartpole_swingup/dreamer/2.") in said
+        assert "dmc_cartpole_swingup (1 of 4)" in said
+        assert "1 run(s) have no value of eval/return" in said
+    assert "dreamer: 1 of 4 seeds" in (out / "curves.svg").read_text()
 
 
 def test_scores_at_frames_that_not_all_reached(runs, tmp_path, capsys):
