@@ -10,15 +10,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dreamer.schema import load_schema
+from dreamer.schema import DREAMER, load_schema
 from plots import style
+from plots.curves import listed
 from plots.figures import bar_caption, bars_width, whiskers
-from plots.names import published_label, task_title
+from plots.names import published_label, suite_of, task_title
 from plots.numbers import short_frames
 from plots.published import Row
 from plots.study import Study
 
 _GRID = re.compile(r"(?P<head>.+)=(?P<value>[-+.\deE]+)")
+
+VARIANTS = {
+    "fig7": ("no_value", "planet"),
+    "fig8": ("contrastive", "reward_only", "reconstruction"),
+    "dynamics": ("stochastic_only", "deterministic_only"),
+}
+"""By figure (fig7 and fig8 are the Dreamer paper's) the presets, and agents, that it compares."""
 
 Sweep = dict[str, dict[float, str]]
 """By base method: the swept value -> the method's full name."""
@@ -62,6 +70,23 @@ def _split(head: str) -> tuple[str, str]:
     return (head[: words[0]], head[words[0] + 1 :]) if words else ("", "")
 
 
+def variants(methods: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Returns the methods whose name holds one of the words, and those they are variants of.
+
+    ``dreamer_no_value_small`` is a variant of ``dreamer_small``, and ``planet_small``, which is an
+    agent of its own, is compared with it.
+    """
+    chosen: set[str] = set()
+    for method in methods:
+        folders, slash, name = method.rpartition("/")
+        for word in words:
+            base, count = re.subn(rf"(?:^|_){word}(?=_|$)", "", name, count=1)
+            if count:
+                agent = DREAMER if name.startswith(word) else ""
+                chosen |= {method, folders + slash + agent + base}
+    return [method for method in methods if method in chosen]
+
+
 def draw_sweep(study: Study, parameter: str, sweep: Sweep, readings: Sequence[Row]) -> Figure:
     """Returns scores over the parameter's values, one panel a task, published readings in grey."""
     readings = [row for row in readings if row.parameter == parameter]
@@ -70,6 +95,7 @@ def draw_sweep(study: Study, parameter: str, sweep: Sweep, readings: Sequence[Ro
              if any((task, method) in study.scored for method in swept)]
     if not tasks:  # nothing of ours: the published figure alone
         tasks = sorted({row.task for row in readings})
+    readings = [row for row in readings if row.task in tasks]
     columns = min(4, len(tasks))
     rows = math.ceil(len(tasks) / columns)
     width = max(3.4, 0.6 + columns * (style.WIDTH - 0.6) / 4)
@@ -91,36 +117,63 @@ def draw_sweep(study: Study, parameter: str, sweep: Sweep, readings: Sequence[Ro
 
 
 def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:
-    """Returns bars of our methods beside the readings of one of the paper's figures, by task."""
+    """Returns bars of our methods beside the readings of one of the paper's figures, by task.
+
+    On the tasks on which one of the methods has a score, in the figure or not; where none has, on
+    the figure's. Control tasks share axes, others have their own.
+    """
     figure_tasks = sorted({row.task for row in readings})
-    tasks = [task for task in figure_tasks if task in study.tasks] or figure_tasks
-    notes = [] if len(tasks) == len(figure_tasks) else [
-        f"Shown: {len(tasks)} of the figure's {len(figure_tasks)} tasks."]
+    tasks = [task for task in study.tasks
+             if any((task, method) in study.scored for method in study.methods)] or figure_tasks
+    readings = [row for row in readings if row.task in tasks]
     names = list(dict.fromkeys(row.method for row in readings))
-    rows = math.ceil(len(tasks) / 4)
-    figure, panels = style.new_figure(1.5 * rows + 0.8, rows, 1, bars_width(min(4, len(tasks)) + 1))
-    total = len(names) + len(study.methods)
-    bar = 0.84 / total
-    scores = {(row.task, row.method): row.score for row in readings}
-    for row, axes in enumerate(panels):
-        part = tasks[row * 4 : row * 4 + 4]
+    shared = all(suite_of(task) == "dmc" for task in tasks)
+    groups, columns = (min(4, len(tasks)), 1) if shared else (1, min(4, len(tasks)))
+    rows = math.ceil(len(tasks) / groups / columns)
+    width = bars_width(groups + 1) if shared else style.WIDTH
+    entries, abreast = len(names) + len(study.methods), 3 if width > 6 else 2
+    height = max(1.5 * rows + 0.8, 3.0) + style.legend_height(entries, abreast)
+    figure, panels = style.new_figure(height, rows, columns, width)
+    bar = 0.84 / entries
+    for number, axes in enumerate(panels):
+        part = tasks[number * groups : (number + 1) * groups]
+        axes.set_visible(bool(part))
         for i, task in enumerate(part):
-            left = i - 0.42 + bar / 2
-            _own_bars(axes, study, task, left, bar)
-            for index, name in enumerate(names):
-                score = scores.get((task, name))
-                if score is not None:
-                    axes.bar(left + (len(study.methods) + index) * bar, score, bar,
-                             label=f"{published_label(name)} (figure)",
-                             **style.bar_style(index, is_own=False))
-        axes.set_xlim(-0.5, min(4, len(tasks)) - 0.5)
+            _own_bars(axes, study, task, i - 0.42 + bar / 2, bar)
+            left = i - 0.42 + bar / 2 + len(study.methods) * bar
+            _reading_bars(axes, {row.method: row.score for row in readings if row.task == task},
+                          names, left, bar)
+        axes.set_xlim(-0.5, groups - 0.5)
         axes.set_xticks(range(len(part)), [task_title(task) for task in part])
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="x", visible=False)
     figure.supylabel(f"Score {study.at_words()}", fontsize=8)
-    style.legend(figure, panels, 3)
-    style.footnotes(figure, [bar_caption(study), *_reading_notes(readings), *notes, *study.notes])
+    style.legend(figure, panels, abreast)
+    style.footnotes(figure, [bar_caption(study), *_reading_notes(readings),
+                             *_task_notes(tasks, figure_tasks), *study.notes])
     return figure
+
+
+def _task_notes(tasks: Sequence[str], figure_tasks: Sequence[str]) -> list[str]:
+    """Says which of the published figure's tasks are shown, and which tasks it has not."""
+    there = [task for task in tasks if task in figure_tasks]
+    absent = [task_title(task) for task in tasks if task not in figure_tasks]
+    notes = []
+    if len(there) < len(figure_tasks):
+        notes.append(f"Shown: {len(there)} of the figure's {len(figure_tasks)} tasks.")
+    if absent and figure_tasks:
+        notes.append(f"Not in the figure: {listed(absent)}.")
+    return notes
+
+
+def _reading_bars(
+    axes: Axes, scores: dict[str, float], names: Sequence[str], left: float, bar: float
+) -> None:
+    for index, name in enumerate(names):
+        if name in scores:
+            axes.bar(left + index * bar, scores[name], bar,
+                     label=f"{published_label(name)} (figure)",
+                     **style.bar_style(index, is_own=False))
 
 
 def _own_bars(axes: Axes, study: Study, task: str, left: float, bar: float) -> None:

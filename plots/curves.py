@@ -183,7 +183,7 @@ def uneven(
             apart.append(f"{task} ({first} {short_frames(ends[first])}, "
                          f"{last} {short_frames(ends[last])})")
     if apart:
-        said.append(f"Methods end at different frames on {listed(apart, 4)}: their scores there "
+        said.append(f"Methods end at different frames on {listed(apart, 2)}: their scores there "
                     "are not of the same frames (--at compares at the same).")
     return said
 

@@ -91,16 +91,20 @@ class Details:
         return {**{key: value for key, value in left.items() if key not in OWN_KEYS}, **method}
 
 
+def seconds_worked(run: Run) -> float | None:
+    """Returns the seconds that a run worked by its last line of metrics; None if it tells none."""
+    return _seconds(_last_line(run.path))
+
+
 def read_details(run: Run) -> Details:
     """Reads what is in a run's directory; what is absent or not ours is left empty."""
     record = _record(run.path.parent / "config.yaml")
     last = _last_line(run.path)
-    seconds = last.get("wall_time")
     presets = record.get("presets")
     return Details(
         run=run,
         step=int(last["step"]) if isinstance(last.get("step"), int | float) else int(run.x[-1]),
-        seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        seconds=_seconds(last),
         config=_flat(record.get("config")),
         agent=str(record.get("agent") or DREAMER),
         presets=[str(preset) for preset in presets] if isinstance(presets, list) else [],
@@ -169,6 +173,11 @@ def _flat(config: object) -> dict[str, Any]:
         flat.update({name: leaf for name, leaf in inner.items()
                      if isinstance(leaf, bool | int | float | str)})
     return flat
+
+
+def _seconds(line: dict[str, Any]) -> float | None:
+    seconds = line.get("wall_time")
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 def _last_line(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -22,8 +22,8 @@ Keep = Callable[[Figure, str], None]
 def draw_all(study: Study, options: argparse.Namespace, readings: list[str]) -> list[Path]:
     """Writes the figures and tables into `options.outdir`; returns their paths.
 
-    `readings` are the paper's ablation figures to redraw. Figures show at most `MOST_METHODS`
-    methods and say so; tables hold all of them.
+    `readings` are the paper's ablation figures to redraw even without runs of their variants.
+    Figures show at most `MOST_METHODS` methods and say so; tables hold all of them.
 
     Raises:
         UserError: an unknown normalisation, or a folder that cannot be written to.
@@ -40,7 +40,7 @@ def draw_all(study: Study, options: argparse.Namespace, readings: list[str]) -> 
         if "bars" in asked:
             keep(figures.draw_bars(page), f"final_scores{suffix}")
     if "ablation" in asked:
-        _ablations(study, shown, readings, keep)
+        _ablations(study, readings, keep)
     if "tables" in asked:
         written += _score_tables(study, options.outdir)
     if {"aggregates", "profile", "improvement", "tables"} & set(asked):
@@ -70,32 +70,39 @@ def _over_tasks(study: Study, options: argparse.Namespace, keep: Keep) -> list[P
     if "profile" in asked:
         keep(summaries.draw_profiles(shown), "performance_profile")
     if {"improvement", "tables"} & set(asked):
-        rows, left = summaries.improvements(shown)
+        most = None if "tables" in asked else summaries.MOST_PAIRS
+        rows, pairs = summaries.improvements(summary, most)
         if rows and "improvement" in asked:
-            keep(summaries.draw_improvements(shown, rows, left), "improvement")
+            keep(summaries.draw_improvements(summary, rows, pairs), "improvement")
         if rows and "tables" in asked:
             written.append(tables.write_records(options.outdir / "improvement.csv",
                                                 tables.improvement_records(rows)))
     return written
 
 
-def _ablations(study: Study, shown: Study, readings: list[str], keep: Keep) -> None:
-    """Draws every parameter swept by the runs, and the paper's figures asked for."""
+def _ablations(study: Study, asked: Sequence[str], keep: Keep) -> None:
+    """Draws every parameter that the runs sweep, the variants among them, and figures asked for."""
     found = ablations.sweeps(study.methods)
     swept = {name for sweep in found.values() for values in sweep.values()
              for name in values.values()}
-    by_figure = {name: study.published.ablation(name) for name in readings}
-    for name, rows in by_figure.items():
-        parameter = next((row.parameter for row in rows if row.parameter), None)
-        if parameter is None:
-            keep(ablations.draw_variants(shown.without(swept), rows), f"ablation_{name}")
-        else:
-            found.setdefault(parameter, {})
+    rest = [method for method in study.methods if method not in swept]
+    by_figure = {name: study.published.ablation(name) for name in asked}
+    for rows in by_figure.values():
+        found |= {row.parameter: {} for row in rows if row.parameter and row.parameter not in found}
     for parameter, sweep in found.items():
-        rows = [row for rows in by_figure.values() for row in rows]
-        for page, suffix in _pages(study):
-            figure = ablations.draw_sweep(page, parameter, sweep, rows)
+        methods = [name for values in sweep.values() for name in values.values()]
+        shown = study.only(methods)
+        for page, suffix in _pages(shown) if methods else [(shown, "")]:
+            figure = ablations.draw_sweep(page, parameter, sweep, study.published.rows)
             keep(figure, f"ablation_{parameter}{suffix}")
+    alone = [name for name, rows in by_figure.items() if not any(row.parameter for row in rows)]
+    for name in dict.fromkeys([*ablations.VARIANTS, *alone]):
+        methods = ablations.variants(rest, ablations.VARIANTS.get(name, ()))
+        if methods or name in alone:
+            shown = study.only(methods or rest).first_methods(MOST_METHODS)
+            for page, suffix in _pages(shown):
+                figure = ablations.draw_variants(page, study.published.ablation(name))
+                keep(figure, f"ablation_{name}{suffix}")
 
 
 def _pages(study: Study) -> list[tuple[Study, str]]:

@@ -34,6 +34,8 @@ def draw_curves(study: Study, end: float | None = None) -> Figure:
     rows = math.ceil(len(tasks) / columns)
     width = style.WIDTH if columns > 2 else 2.4 + 2.4 * columns
     height = 3.2 if len(tasks) == 1 else (1.45 if columns > 3 else 2.1) * rows + 0.8
+    abreast = 4 if columns > 2 else 2
+    height += style.legend_height(len(study.methods) + len(study.published_methods), abreast)
     figure, panels = style.new_figure(height, rows, columns, width)
     if end is None:
         ends = [found.x[-1] for (task, _), found in study.curves.items() if task in tasks]
@@ -49,7 +51,7 @@ def draw_curves(study: Study, end: float | None = None) -> Figure:
         axes.set_visible(False)
     figure.supxlabel("Environment frames, action repeat included", fontsize=8)
     figure.supylabel(_metric_words(study.metric), fontsize=8)
-    style.legend(figure, panels, 4 if columns > 2 else 2)
+    style.legend(figure, panels, abreast)
     style.footnotes(figure, [curve_caption(study), *study.all_notes()])
     return figure
 
@@ -83,7 +85,8 @@ def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> lis
         if found_own is None:
             short.append(f"{method}: no runs")
             continue
-        _own_curve(axes, found_own, study.label(method), style.own_style(index))
+        _own_curve(axes, found_own, study.label(method),
+                   style.curve_style(index, len(found_own.x)))
         expected = study.expected(method)
         if found_own.seeds < expected:
             short.append(f"{method}: {found_own.seeds} of {expected} seeds")
@@ -105,15 +108,13 @@ def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> lis
 
 
 def _own_curve(axes: Axes, found: Curve, label: str, looks: dict[str, Any]) -> None:
-    marker = looks["marker"] if len(found.x) <= 3 else None
     colour = looks["color"]
     axes.fill_between(found.x, found.low, found.high, color=colour, alpha=0.2, linewidth=0)
     complete = found.count == found.seeds
-    axes.plot(found.x, _stretch(found.mean, complete), color=colour, label=label, marker=marker,
-              markersize=3, zorder=3)
+    axes.plot(found.x, _stretch(found.mean, complete), label=label, zorder=3, **looks)
     if not complete.all():
-        axes.plot(found.x, _stretch(found.mean, ~complete), color=colour, linestyle=":",
-                  linewidth=1.2, zorder=3)
+        dotted = {**looks, "linestyle": ":", "linewidth": 1.2}
+        axes.plot(found.x, _stretch(found.mean, ~complete), zorder=3, **dotted)
 
 
 def _published_curve(
@@ -146,7 +147,7 @@ def curve_caption(study: Study) -> str:
     curves = study.curves.values()
     text = f"In bins of {short_frames(study.width)} frames."
     if any(found.seeds > 1 for found in curves):
-        text = (f"Solid: mean over seeds in bins of {short_frames(study.width)} frames; band: "
+        text = (f"Coloured: mean over seeds in bins of {short_frames(study.width)} frames; band: "
                 f"{_SPREADS[study.spread]}.")
     if any((found.count < found.seeds).any() for found in curves):
         text += " Dotted: some seeds have not begun or have ended."
@@ -169,15 +170,18 @@ def draw_bars(study: Study) -> Figure:
     columns = 1 if shared else min(4, len(study.tasks))
     rows = math.ceil(len(study.tasks) / groups / columns)
     width = bars_width(groups) if columns == 1 else style.WIDTH
+    abreast = 3 if width > 6 else 2
     # A single row must be tall enough for the words beside it.
-    figure, panels = style.new_figure(max(1.5 * rows + 0.9, 3.0), rows, columns, width)
+    height = max(1.5 * rows + 0.9, 3.0)
+    height += style.legend_height(len(study.methods) + len(study.published_methods), abreast)
+    figure, panels = style.new_figure(height, rows, columns, width)
     for number, axes in enumerate(panels):
         tasks = study.tasks[number * groups : (number + 1) * groups]
         axes.set_visible(bool(tasks))
         _bars_row(axes, study, tasks)
         axes.set_xlim(-0.5, groups - 0.5)
     figure.supylabel(f"{_metric_words(study.metric)} {study.at_words()}", fontsize=8)
-    style.legend(figure, panels, 3 if width > 6 else 2)
+    style.legend(figure, panels, abreast)
     caption = " Dots: single seeds. White, hatched: published. In brackets: frames of the scores"
     if study.published_methods and study.at is None:
         caption += ", published ones taken where our longest run ends if a curve reaches it"
@@ -221,9 +225,11 @@ def bars_width(groups: int) -> float:
 
 
 def bar_caption(study: Study) -> str:
-    """Returns what bars and whiskers stand for."""
-    if all(len(found.scores) == 1 for found in study.scored.values()):
-        return "One seed each."
+    """Returns what bars and whiskers stand for; ``""`` where there is no score of ours."""
+    seeds = [len(scores) for method in study.methods
+             for scores in study.own_points(method).values()]
+    if max(seeds, default=0) < 2:
+        return "One seed each." if seeds else ""
     return f"Bars: mean over seeds; whiskers: {_SPREADS[study.spread]}."
 
 

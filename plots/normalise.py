@@ -86,7 +86,7 @@ def _from_file(path: Path, tasks: Sequence[str]) -> Scale:
 def _checked(found: Scale, name: str) -> Scale:
     if not found:
         raise UserError(f"None of the tasks has a scale in {name!r}. Choose another "
-                        "--normalise, such as none.")
+                        "--normalize, such as none.")
     for task, (low, high) in found.items():
         if not (np.isfinite([low, high]).all() and high != low):
             raise UserError(f"Cannot normalise {task} by {name!r}: it would map {low} to 0 and "

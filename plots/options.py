@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import NoReturn
 
 from plots.names import SUITES
 from plots.published import DIRECTORY
@@ -13,9 +14,16 @@ FIGURES = ("curves", "bars", "aggregates", "profile", "improvement", "ablation",
 FORMATS = ("png", "pdf", "svg")
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Ends a wrong command line with one line, without the usage, and status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{Path(self.prog).name}: error: {message} (see --help)\n")
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Returns the options; argparse ends a wrong command line with one message and status 2."""
-    parser = argparse.ArgumentParser(
+    """Returns the options; a wrong command line ends with one message and status 2."""
+    parser = OneLineParser(
         prog="plots/plot.py",
         description="Draws learning curves, final scores and aggregates of all runs below "
                     "--indir beside published results, and writes their tables.")
@@ -28,8 +36,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     what.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES),
                       help="default: all")
     what.add_argument("--ablation", nargs="+", metavar="FIG", default=[],
-                      help="figures of the Dreamer paper to redraw beside the runs: fig4, fig7, "
-                           "fig8")
+                      help="figures of the Dreamer paper to redraw even if no run is of their "
+                           "variants: fig4, fig7, fig8")
     how = parser.add_argument_group("how to read and compare")
     add_reading(how)
     _add_comparison(how)

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from dreamer.errors import UserError
 from dreamer.files import atomic_write
-from plots.options import add_choice, add_reading, count
+from plots.options import OneLineParser, add_choice, add_reading, count
 from plots.plot import make_study
 from plots.published import Published
 
@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Returns the options; argparse ends a wrong command line with one message and status 2."""
-    parser = argparse.ArgumentParser(
+    """Returns the options; a wrong command line ends with one message and status 2."""
+    parser = OneLineParser(
         prog="plots/report.py",
         description="Writes one page on all runs below --indir: curves and scores beside "
                     "published ones, clips, configs, hours, and how to make each run again.")

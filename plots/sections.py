@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dreamer.terminal import duration
 from plots import figures, summaries, tables
-from plots.details import OWN_KEYS, Details, clips, has_clips, read_details
+from plots.details import OWN_KEYS, Details, clips, has_clips, read_details, seconds_worked
 from plots.html import Html, element, image, join, page, table
 from plots.loading import Run
 from plots.names import task_title
@@ -38,24 +38,26 @@ def whole_page(study: Study, title: str, made: str, clip_bytes: int, resamples: 
     """
     runs = [run for found in study.runs.values() for run in found]
     details = [read_details(run) for run in runs[:MOST_RUNS]]
+    seconds = [found.seconds for found in details] + [*map(seconds_worked, runs[MOST_RUNS:])]
     return page(
         title,
         element("h1", title),
-        _overview(study, details, len(runs), made),
+        _overview(study, seconds, made),
         _curves(study.first_methods(MOST_METHODS)),
         _scores(study),
         _aggregates(study, resamples),
         _clips(runs, clip_bytes),
-        _differences(details),
+        _differences(details, len(runs)),
         _runs(details, len(runs)),
     )
 
 
-def _overview(study: Study, details: Sequence[Details], runs: int, made: str) -> Html:
-    hours = sum(found.seconds or 0.0 for found in details) / 3600
+def _overview(study: Study, seconds: Sequence[float | None], made: str) -> Html:
+    runs, told = len(seconds), [value for value in seconds if value is not None]
+    silent = f" ({runs - len(told)} of them tell none)" if len(told) < runs else ""
     facts = [f"{runs} run{'s' if runs != 1 else ''} of {len(study.methods)} method(s) on "
              f"{len(study.tasks)} task(s), read {made}.",
-             f"Together {hours:,.1f} hours of work by the runs' own clocks."]
+             f"Together {sum(told) / 3600:,.1f} hours of work by the runs' own clocks{silent}."]
     if len(study.methods) > MOST_METHODS:
         facts.append(f"Figures draw the first {MOST_METHODS} methods, tables hold all.")
     if len(study.tasks) > _BAR_TASKS:
@@ -143,7 +145,7 @@ def _clips(runs: Sequence[Run], budget: int) -> Html:
     return join([element("h2", "Clips"), element("p", said, class_="small"), *parts])
 
 
-def _differences(details: Sequence[Details]) -> Html:
+def _differences(details: Sequence[Details], total: int) -> Html:
     """Config keys on which the methods are not all alike, by method."""
     known = [found for found in details if found.config]
     values: dict[str, dict[str, set[str]]] = {}
@@ -160,8 +162,9 @@ def _differences(details: Sequence[Details]) -> Html:
     ]
     if not known:
         return Html("")
-    said = ("All runs have the same config, but for task and seed." if not rows else
-            "Keys that do not have one value in all runs; where a method has several: a / b.")
+    some = f"of the first {len(details)} runs" if total > len(details) else "runs"
+    said = (f"All {some} have the same config, but for task and seed." if not rows else
+            f"Keys that do not have one value in all {some}; where a method has several: a / b.")
     return join([element("h2", "Config differences"), element("p", said, class_="small"),
                  table(["Key", *methods], rows) if rows else ""])
 

@@ -62,10 +62,11 @@ class Study:
         """Returns the number of seeds that the method should have on every task."""
         if self.seeds is not None:
             return self.seeds
-        started: dict[str, set[str]] = {}
-        for run in [*self.lost, *(run for found in self.runs.values() for run in found)]:
-            if run.method == method:
-                started.setdefault(run.task, set()).add(run.seed)
+        started = {task: {run.seed for run in found}
+                   for (task, name), found in self.runs.items() if name == method}
+        for place in self.lost:
+            if place.method == method:
+                started.setdefault(place.task, set()).add(place.seed)
         return max(map(len, started.values()), default=0)
 
     def seeds_of(self, method: str) -> int:
@@ -115,10 +116,15 @@ class Study:
         starts = range(0, len(self.tasks), tasks)
         return [dataclasses.replace(self, tasks=self.tasks[i : i + tasks]) for i in starts]
 
-    def without(self, methods: Collection[str]) -> Study:
-        """Returns the study of the other methods."""
-        kept = [method for method in self.methods if method not in methods]
-        return dataclasses.replace(self, methods=kept)
+    def only(self, methods: Collection[str]) -> Study:
+        """Returns the study of these methods, on the tasks on which any of them has a score.
+
+        Where none has a score on any task, all tasks stay.
+        """
+        kept = [method for method in self.methods if method in methods]
+        tasks = [task for task in self.tasks
+                 if any((task, method) in self.scored for method in kept)]
+        return dataclasses.replace(self, methods=kept, tasks=tasks or self.tasks)
 
     def ends(self, task: str) -> list[float]:
         """Returns the frames of our scores of the task, ascending: of each method its greatest.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,9 +62,26 @@ def new_figure(height: float, rows: int, columns: int, width: float = WIDTH) -> 
 
 
 def own_style(index: int) -> dict[str, Any]:
-    """Returns colour and marker of the index-th method of ours."""
+    """Returns colour, marker and line of the index-th method of ours.
+
+    Past the colours these begin anew with dashed lines, on which `curve_style` sets markers.
+    """
     markers = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
-    return {"color": _COLOURS[index % len(_COLOURS)], "marker": markers[index % len(markers)]}
+    return {"color": _COLOURS[index % len(_COLOURS)], "marker": markers[index % len(markers)],
+            "linestyle": "-" if index < len(_COLOURS) else (0, (4, 1.2))}
+
+
+def curve_style(index: int, points: int) -> dict[str, Any]:
+    """Returns `own_style` for a curve of that many points.
+
+    Markers only where there is no line to see yet, or few and hollow to tell a colour's second
+    curve from its first.
+    """
+    looks = own_style(index)
+    if index >= len(_COLOURS):
+        return {**looks, "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 0.9,
+                "markevery": max(1, points // 5)}
+    return {**looks, "markersize": 3, "marker": looks["marker"] if points <= 3 else None}
 
 
 def published_style(index: int) -> dict[str, Any]:
@@ -73,9 +91,14 @@ def published_style(index: int) -> dict[str, Any]:
 
 
 def bar_style(index: int, is_own: bool) -> dict[str, Any]:
-    """Returns the filling of a bar: ours in colour, published ones white and hatched."""
+    """Returns the filling of a bar: ours in colour, published ones white and hatched.
+
+    Ours past the colours are coloured and hatched.
+    """
     if is_own:
-        return {"color": _COLOURS[index % len(_COLOURS)], "edgecolor": "black", "linewidth": 0.4}
+        hatch = {} if index < len(_COLOURS) else {"hatch": "xxxxx"}
+        return {"color": _COLOURS[index % len(_COLOURS)], "edgecolor": "black", "linewidth": 0.4,
+                **hatch}
     n = index % len(_HATCHES)
     return {"color": "white", "edgecolor": _GREYS[n], "hatch": _HATCHES[n], "linewidth": 0.4}
 
@@ -106,11 +129,16 @@ def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
                       ncols=min(columns, len(handles)), handlelength=3)
 
 
+def legend_height(entries: int, columns: int) -> float:
+    """Returns the inches that a legend takes beyond the two lines that figures have room for."""
+    return 0.16 * max(0, math.ceil(entries / columns) - 2)
+
+
 def footnotes(figure: Figure, notes: Sequence[str]) -> None:
     """Writes what the reader must know below the figure, at most `MOST_LINES` lines of it."""
-    if notes:
+    if any(notes):
         characters = int(figure.get_figwidth() * 22)
-        text = textwrap.fill(" ".join(notes), characters, max_lines=MOST_LINES,
+        text = textwrap.fill(" ".join(filter(None, notes)), characters, max_lines=MOST_LINES,
                              placeholder=" ... (plot.py prints all notes)")
         figure.text(0.01, -0.01, text, va="top", ha="left", fontsize=6.5, color="0.25")
 

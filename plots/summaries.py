@@ -13,7 +13,7 @@ from plots.normalise import Scale, normalise
 from plots.study import Study
 
 _NAMES = {"median": "Median", "iqm": "Interquartile mean", "mean": "Mean"}
-_MOST_PAIRS = 24
+MOST_PAIRS = 24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,18 +120,19 @@ def draw_aggregates(
 
 def draw_profiles(summary: Summary) -> Figure:
     """Returns the fraction of our runs above each normalised score."""
-    figure, (axes,) = style.new_figure(2.6, 1, 1, width=4.6)
     entries = [entry for entry in summary.entries if entry.is_own]
+    height = 2.6 + style.legend_height(len(entries), 2)
+    figure, (axes,) = style.new_figure(height, 1, 1, width=4.6)
     values = [np.concatenate(list(entry.scores.values())) for entry in entries]
     low = min((float(v.min()) for v in values), default=0.0)
     high = max((float(v.max()) for v in values), default=1.0)
     thresholds = np.linspace(min(low, 0.0), high, 201)
     for index, entry in enumerate(entries):
-        looks = style.own_style(index)
+        looks = style.curve_style(index, len(thresholds))
         exact, below, above = profile(list(entry.scores.values()), thresholds,
                                       min(summary.resamples, 500))
         axes.fill_between(thresholds, below, above, color=looks["color"], alpha=0.2, linewidth=0)
-        axes.plot(thresholds, exact, color=looks["color"], label=entry.label + entry.coverage)
+        axes.plot(thresholds, exact, label=entry.label + entry.coverage, **looks)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel(f"Score threshold ({summary.words})")
     axes.set_ylabel("Fraction of runs above")
@@ -141,30 +142,39 @@ def draw_profiles(summary: Summary) -> Figure:
     return figure
 
 
-def improvements(summary: Summary) -> tuple[list[tuple[str, str, int, Estimate]], list[str]]:
-    """Returns (X, Y, tasks in common, P(X > Y)) for pairs of ours, and of ours and published.
+def improvements(
+    summary: Summary, most: int | None = None
+) -> tuple[list[tuple[str, str, int, Estimate]], int]:
+    """Returns (X, Y, tasks in common, P(X > Y)), and how many pairs have tasks in common.
 
-    At most `_MOST_PAIRS`; the second value says what was left out.
+    First of ours and published methods, then of ours; the first `most` pairs (None: all).
     """
     own = [entry for entry in summary.entries if entry.is_own]
     others = [entry for entry in summary.entries if not entry.is_own]
-    pairs = [(x, y) for i, x in enumerate(own) for y in own[i + 1 :]]
-    pairs += [(x, y) for x in own for y in others]
-    rows = []
-    for x, y in pairs[:_MOST_PAIRS]:
-        tasks = [task for task in x.scores if task in y.scores]
-        if tasks:
-            value = improvement([x.scores[task] for task in tasks],
-                                [y.scores[task] for task in tasks], summary.resamples)
-            rows.append((x.label, y.label, len(tasks), value))
-    left = len(pairs) - _MOST_PAIRS
-    return rows, [f"{left} more pairs are not shown."] if left > 0 else []
+    pairs = [(x, y) for x in own for y in others]
+    pairs += [(x, y) for i, x in enumerate(own) for y in own[i + 1 :]]
+    common = [(x, y, tasks) for x, y in pairs
+              if (tasks := [task for task in x.scores if task in y.scores])]
+    rows = [
+        (x.label, y.label, len(tasks), improvement(
+            [x.scores[task] for task in tasks], [y.scores[task] for task in tasks],
+            summary.resamples))
+        for x, y, tasks in common[:most]
+    ]
+    return rows, len(common)
 
 
 def draw_improvements(
-    summary: Summary, rows: list[tuple[str, str, int, Estimate]], notes: list[str]
+    summary: Summary, rows: list[tuple[str, str, int, Estimate]], pairs: int
 ) -> Figure:
-    """Returns the probability that a run of X beats one of Y, pair by pair."""
+    """Returns the probability that a run of X beats one of Y, for the first `MOST_PAIRS` rows.
+
+    `pairs` are those that there are in all.
+    """
+    rows = rows[:MOST_PAIRS]
+    notes = []
+    if pairs > len(rows):
+        notes = [f"{pairs - len(rows)} more pairs are not drawn; --figures tables writes all."]
     figure, (axes,) = style.new_figure(0.24 * len(rows) + 0.75, 1, 1)
     for row, (_, _, _, value) in enumerate(rows):
         colour = style.own_style(0)["color"]

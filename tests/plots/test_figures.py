@@ -100,6 +100,20 @@ def test_bars_of_tasks_without_a_common_scale_have_their_own_axes():
     assert heights[:2] == [5, PUBLISHED.point("atari_pong", "rainbow").score]
 
 
+def test_twelve_methods_look_different():
+    """By colour in the first six, by line, marker and hatch in the next: legend and all."""
+    methods = [f"m{i:02}" for i in range(12)]
+    made = study([run(WALK, name, 0, [1, 2, 3, 4, 5]) for name in methods], tasks=[WALK],
+                 methods=methods, published=[])
+    handles, _ = figures.draw_curves(made).axes[0].get_legend_handles_labels()
+    assert len({(one.get_color(), one.get_linestyle(), one.get_marker()) for one in handles}) == 12
+    assert len({one.get_color() for one in handles}) == 6
+    profiles, _ = summaries.draw_profiles(summary_of(made)).axes[0].get_legend_handles_labels()
+    assert len({(one.get_color(), one.get_marker()) for one in profiles}) == 12
+    bars = figures.draw_bars(made).axes[0].patches
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == 12
+
+
 def test_whiskers():
     scores = np.array([1.0, 2.0, 6.0])
     assert figures.whiskers(scores, "std").ravel() == pytest.approx([scores.std()] * 2)
@@ -169,7 +183,7 @@ def test_aggregates_say_their_coverage():
                       "PlaNet, paper (5M)"]
     assert found[0][1]["mean"].value == pytest.approx(0.55)
     assert np.isnan(found[2][1]["mean"].low)
-    alone = summary_of(made.without(["other"]), common_tasks=True)
+    alone = summary_of(made.only(["mine"]), common_tasks=True)
     assert [list(entry.scores) for entry in alone.entries] == [[WALK], [WALK]]
 
 
@@ -179,13 +193,27 @@ def test_profiles_and_improvements():
     figure = summaries.draw_profiles(summary)
     drawn = line(figure.axes[0], "mine (200k-300k)")
     assert drawn[0].tolist() == [0, 1] and drawn[-1, 1] == 0
-    rows, left = summaries.improvements(summary)
+    rows, pairs = summaries.improvements(summary)
     assert [(x, y, tasks) for x, y, tasks, _ in rows] == [
         ("mine (200k-300k)", "PlaNet, paper (5M)", 1),
         ("mine (200k-300k)", "A3C, states (100M)", 1)]
     a3c = PUBLISHED.point(WALK, "a3c").score
-    assert rows[1][3].value == np.mean([a3c < 200, a3c < 900]) and not left
-    assert len(summaries.draw_improvements(summary, rows, left).axes[0].get_yticklabels()) == 2
+    assert rows[1][3].value == np.mean([a3c < 200, a3c < 900]) and pairs == 2
+    assert len(summaries.draw_improvements(summary, rows, pairs).axes[0].get_yticklabels()) == 2
+
+
+def test_the_drawing_of_pairs_alone_is_cut():
+    methods = [f"m{i}" for i in range(8)]
+    summary = summary_of(study([run(WALK, name, 0, [1]) for name in methods], tasks=[WALK],
+                               methods=methods, published=["planet"]))
+    rows, pairs = summaries.improvements(summary)
+    assert len(rows) == pairs == 8 + 28
+    assert [y for _, y, *_ in rows[:8]] == ["PlaNet, paper (5M)"] * 8
+    figure = summaries.draw_improvements(summary, rows, pairs)
+    assert len(figure.axes[0].get_yticklabels()) == 24
+    assert "12 more pairs are not drawn" in footnote(figure)
+    first, same = summaries.improvements(summary, 24)
+    assert first == rows[:24] and same == pairs
 
 
 def test_sweeps_are_found_in_the_names():
@@ -227,6 +255,25 @@ def test_variants_figure():
     figure = ablations.draw_variants(made, PUBLISHED.ablation("fig7"))
     assert [bar.get_height() for bar in figure.axes[0].patches] == [550, 310, 170, 0]
     assert "Shown: 1 of the figure's 8 tasks." in footnote(figure)
+    assert figure.axes[0].get_legend_handles_labels()[1][0] == "mine (2 seeds, 200k-300k)"
+
+
+def test_variants_on_tasks_that_the_figure_lacks():
+    figure = ablations.draw_variants(study(two_seeds("gym_X"), tasks=["gym_X"]),
+                                     PUBLISHED.ablation("fig7"))
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [550]
+    assert "Shown: 0 of the figure's 8 tasks. Not in the figure: Gym X." in footnote(figure)
+    assert "Grey" not in footnote(figure)
+
+
+def test_variants_are_found_in_the_names_with_what_they_vary():
+    names = ["dreamer", "dreamer_contrastive", "dreamer_no_value_small", "dreamer_score",
+             "dreamer_small", "late/dreamer", "late/dreamer_no_value", "planet", "planets"]
+    found = {name: ablations.variants(names, words) for name, words in ablations.VARIANTS.items()}
+    assert found == {
+        "fig7": ["dreamer", "dreamer_no_value_small", "dreamer_small", "late/dreamer",
+                 "late/dreamer_no_value", "planet"],
+        "fig8": ["dreamer", "dreamer_contrastive"], "dynamics": []}
 
 
 def test_tables():

@@ -103,7 +103,7 @@ def test_scales(published, tmp_path):
 @pytest.mark.parametrize(
     "name, message",
     [("d4gp", "did you mean 'd4pg'"), ("missing.csv", "Cannot normalise by"),
-     ("simple", "None of the tasks")],
+     ("simple", "None of the tasks .* Choose another --normalize, such as none")],
 )
 def test_scales_that_do_not_exist(published, name, message):
     with pytest.raises(UserError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,34 @@ def test_scores_at_frames_that_not_all_reached(runs, tmp_path, capsys):
     assert "dreamer: no score on 1 of 1 tasks" in capsys.readouterr().err
 
 
+def test_ablations_are_drawn_where_there_are_runs_of_them(tmp_path, write_run, capsys):
+    for method in ("dreamer", "dreamer_small", "dreamer_no_value", "dreamer_contrastive",
+                   "dreamer_stochastic_only", "dreamer_horizon=5", "dreamer_horizon=10"):
+        write_run(f"runs/dmc_hopper_stand/{method}/0", {1000: 1.0, 2000: 2.0})
+    out = tmp_path / "out"
+    words = ["--outdir", str(out), "--figures", "ablation", "--formats", "svg"]
+    assert main(["--indir", str(tmp_path / "runs"), *words]) == 0
+    figures = {path.stem: path.read_text() for path in out.iterdir()}
+    assert set(figures) == {"ablation_horizon", "ablation_fig7", "ablation_fig8",
+                            "ablation_dynamics"}
+    shown = {name: set(re.findall(r"<!-- (dreamer\S*) \(", text))
+             for name, text in figures.items()}
+    assert shown == {"ablation_horizon": {"dreamer"},
+                     "ablation_fig7": {"dreamer", "dreamer_no_value"},
+                     "ablation_fig8": {"dreamer", "dreamer_contrastive"},
+                     "ablation_dynamics": {"dreamer", "dreamer_stochastic_only"}}
+    assert "Reward only (figure)" in figures["ablation_fig8"]
+
+
+def test_ablations_without_runs_of_them_are_drawn_when_asked_for(runs, tmp_path):
+    out = tmp_path / "out"
+    words = ["--outdir", str(out), "--figures", "ablation", "--formats", "svg"]
+    assert main(["--indir", str(runs), *words]) == 0
+    assert not list(out.iterdir())
+    assert main(["--indir", str(runs), *words, "--ablation", "fig4", "fig7"]) == 0
+    assert {path.name for path in out.iterdir()} == {"ablation_horizon.svg", "ablation_fig7.svg"}
+
+
 def test_many_tasks_take_several_pages(tmp_path, write_run):
     for i in range(33):
         write_run(f"runs/gym_Task{i:02}/mine/0", {1: 1.0, 2: 2.0})
@@ -157,4 +186,6 @@ def test_as_a_script_without_tensorflow(runs, tmp_path):
     assert (tmp_path / "out" / "curves.png").is_file()
     wrong = subprocess.run([*command, "--bin", "many"], cwd=tmp_path, env=environment,
                            capture_output=True, text=True)
-    assert wrong.returncode == 2 and "'many' is no number of frames" in wrong.stderr
+    assert wrong.returncode == 2
+    assert wrong.stderr == ("plot.py: error: argument --bin: 'many' is no number of frames, such "
+                            "as 1e6 (see --help)\n")

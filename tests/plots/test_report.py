@@ -175,6 +175,19 @@ def test_what_is_not_drawn_is_said(tmp_path: Path, write_run):
     assert all(f"m{number} (200k)" in reader.texts for number in range(13))
 
 
+def test_totals_are_of_all_runs_and_parts_say_of_how_many(tmp_path: Path, write_run, monkeypatch):
+    monkeypatch.setattr("plots.sections.MOST_RUNS", 2)
+    for seed in range(3):
+        config = load_config("small", task="dmc_walker_walk", overrides={"seed": seed})
+        make_run(tmp_path / "runs", config, SCORES, hours=2.5)
+    write_run("runs/dmc_walker_walk/other/0", SCORES)
+    reader = reported(tmp_path / "runs")
+    assert "4 runs of 2 method(s)" in reader.text
+    assert "Together 7.5 hours of work by the runs' own clocks (1 of them tell none)" in reader.text
+    assert "All of the first 2 runs have the same config" in reader.text
+    assert "2 more runs are not listed." in reader.text
+
+
 def test_clips_have_a_budget_which_is_said(tmp_path: Path):
     run = make_run(tmp_path / "runs", load_config("small", task="dmc_walker_walk"), SCORES)
     big = b"GIF89a" + bytes(1_000_000)
@@ -218,3 +231,8 @@ def test_as_a_script_without_tensorflow(tmp_path: Path, write_run):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and (tmp_path / "report.html").is_file()
+    wrong = subprocess.run([*command[:2], "--indir"], cwd=tmp_path, env=environment,
+                           capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert wrong.stderr == ("report.py: error: argument --indir: expected at least one argument "
+                            "(see --help)\n")
