@@ -1,6 +1,6 @@
 # make train     set up, then train; TASK=, STEPS=, LOGDIR=, CONFIGS= and ARGS="--key value" change what
 # make test      set up, then linters and the short tests
-# make test-all  the long tests too     make faults  the fault injections, as long as they take
+# make test-all  the long tests too (installs Chromium)     make faults  the fault injections, as long as they take
 # make lock      resolve setup.py's requirements anew into the lock files
 
 PYTHON_BIN := .venv/bin/python
@@ -32,6 +32,7 @@ test: lint
 	$(PYTHON_BIN) -m pytest -q
 
 test-all: lint
+	@.ci/browser.sh
 	$(PYTHON_BIN) -m pytest -q -m "not faults"
 
 faults: setup

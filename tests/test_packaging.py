@@ -73,20 +73,48 @@ def test_the_wheel_finds_its_configs_outside_the_checkout(wheel: Path, tmp_path:
 
 def test_set_up_without_python_says_what_to_install(tmp_path: Path):
     """On a machine whose PATH has the usual small tools and no Python."""
-    checkout, tools = tmp_path / "checkout", tmp_path / "bin"
-    shutil.copytree(ROOT / ".ci", checkout / ".ci")
-    tools.mkdir()
-    for name in ("bash", "sh", "dirname", "id", "env"):
-        (tools / name).symlink_to(shutil.which(name) or f"/bin/{name}")
-    done = subprocess.run(
-        [str(tools / "bash"), str(checkout / ".ci/setup.sh")],
-        env={"PATH": str(tools)}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=60,
-    )  # fmt: skip
+    done = on_a_bare_machine("setup.sh", tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("setup: error: Python 3.11 or 3.12 is needed")
     assert done.stderr.count("\n") == 1
-    assert not (checkout / ".venv").exists()
+    assert not (tmp_path / "checkout/.venv").exists()
+
+
+def test_a_browser_that_cannot_be_installed_is_one_line_with_its_command(tmp_path: Path):
+    done = on_a_bare_machine("browser.sh", tmp_path)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == ("setup: error: make test-all opens the report page in Chromium; run: "
+                           "apt-get install -y chromium\n")
+
+
+def test_a_browser_that_is_there_is_left_alone(tmp_path: Path):
+    """`chromium` is any program of that name: it is looked for, not run."""
+    done = on_a_bare_machine("browser.sh", tmp_path, {"chromium": "bash"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_all_tests_see_to_the_browser_first():
+    done = subprocess.run(["make", "--no-print-directory", "-n", "test-all"],
+                          cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert 0 < done.stdout.index(".ci/browser.sh") < done.stdout.index("pytest")
+
+
+def on_a_bare_machine(
+    script: str, folder: Path, programs: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a script of .ci where PATH has the usual small tools, `programs`, and no more."""
+    checkout, tools = folder / "checkout", folder / "bin"
+    shutil.copytree(ROOT / ".ci", checkout / ".ci")
+    tools.mkdir()
+    names = {name: name for name in ("bash", "sh", "dirname", "id", "env")}
+    for name, target in {**names, **(programs or {})}.items():
+        (tools / name).symlink_to(shutil.which(target) or f"/bin/{target}")
+    return subprocess.run(
+        [str(tools / "bash"), str(checkout / ".ci" / script)],
+        env={"PATH": str(tools)}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
 
 
 def test_make_train_fits_the_machine_and_passes_words_on():

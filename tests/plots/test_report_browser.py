@@ -44,7 +44,7 @@ onmessage = event => document.getElementById("found").textContent = event.data;
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of all twenty tasks, and a copy of it that measures itself."""
     if CHROMIUM is None:
-        pytest.skip("no chromium: apt-get install -y chromium")
+        pytest.fail("no chromium: make test-all installs it, or apt-get install -y chromium")
     root = tmp_path_factory.mktemp("report")
     for task in TASK_LISTS["dmc20"]:
         make_run(root / "runs", load_config("small", task=task), SCORES)
