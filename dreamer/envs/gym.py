@@ -44,8 +44,7 @@ def make_gym(env_id: str, *, image: bool, time_limit: int, **settings: Any) -> E
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"gym_{env_id} needs a package that is not installed: {error}") from error
     except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:
-        near = suggest(env_id, gymnasium.registry, most=3)
-        near = near.replace("'", "'gym_", 1)
+        near = suggest(env_id, gymnasium.registry, most=3, prefix="gym_")
         raise UserError(
             f"unknown task 'gym_{env_id}'{near}; Gymnasium says: {error} If a package of its own "
             "registers it, name that too: gym_<package>:<EnvId>"

@@ -16,8 +16,8 @@ EXPECTED = (
     "expected a Python 3.11 or newer with NumPy, such as some_folder/bin/python of a virtual "
     "environment"
 )
-#: What a worker cannot do without. Pillow is for images of another size.
 ANSWER = "can run environments"
+#: What a worker cannot do without. Pillow is for images of another size.
 PROBE = f"import numpy, sys; assert sys.version_info >= (3, 11), sys.version; print({ANSWER!r})"
 PROBE_TIMEOUT = 120.0  # seconds; a first import from a cold disk is slow
 
