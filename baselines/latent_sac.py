@@ -107,14 +107,15 @@ class SACLearner(Learner):
 
     def __init__(
         self, parts: SACParts, optimizers: Mapping[str, Any], target: TwinQ, *, seed: int,
-        gamma: float, lambda_: float, entropy: float, rate: float,
+        gamma: float, lambda_: float, target_entropy: float, rate: float,
     ):  # fmt: skip
         returns = {"gamma": gamma, "lambda_": lambda_}
         super().__init__(
             parts, optimizers, seed=seed, horizon=2, **returns, gradient="dynamics", entropy=0.0
         )
         self._sac, self._target = parts, target
-        self._gamma, self._lambda, self._entropy, self._rate = gamma, lambda_, entropy, rate
+        self._gamma, self._lambda, self._rate = gamma, lambda_, rate
+        self._target_entropy = target_entropy
 
     def update(self, batch: Tensors, update: tf.Tensor, exploring: bool) -> Tensors:
         """Trains every part once, as `Learner.update`; then moves the target critics."""
@@ -152,7 +153,7 @@ class SACLearner(Learner):
         inputs = flatten_leading(tf.concat([feat[:, :-1], taken], -1))
         error = tf.reshape(critic(inputs), [2, *target.shape]) - target
         value = critic.least(feat, action)
-        surprise = tf.stop_gradient(log_prob) + self._entropy
+        surprise = tf.stop_gradient(log_prob) + self._target_entropy
         losses = {
             "critic": 0.5 * tf.reduce_sum(scale * tf.reduce_mean(tf.square(error), 0)),
             "actor": tf.reduce_mean(alpha * log_prob - value),
@@ -234,7 +235,8 @@ class LatentSAC(Agent):
         self._target = target
         self._learner = SACLearner(
             self.parts, self._optimizers, target, seed=self._seed, gamma=sac["gamma"],
-            lambda_=sac["lambda_"], entropy=sac["entropy"] * actions, rate=sac["target_rate"],
+            lambda_=sac["lambda_"], target_entropy=-sac["entropy"] * actions,
+            rate=sac["target_rate"],
         )  # fmt: skip
         self.policy_calls, self._step, self._updates = 0, 0, 0
         self._update = tf.function(self._learner.update, autograph=False, jit_compile=jit or None)

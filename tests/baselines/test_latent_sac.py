@@ -68,6 +68,20 @@ def test_the_losses_are_the_formulas(agent: LatentSAC):
     )
 
 
+def test_the_temperature_holds_the_entropy_at_minus_the_setting(agent: LatentSAC):
+    """Its loss's gradient by log alpha is entropy - target, so what is too random grows cheaper."""
+    batch = {k: tf.constant(v) for k, v in make_batch().items()}
+    feat = tf.random.stateless_normal([3, 6, agent.parts.model.rssm.feat_size], [0, 1])
+    log_alpha = agent.parts.temperature.log
+    with tf.GradientTape() as tape:
+        losses, metrics = agent._learner.losses(feat, batch, tf.constant(0))
+    gradient = tape.gradient(losses["temperature"], log_alpha.value)
+    target = -1.0 * 2  # two actions
+    np.testing.assert_allclose(gradient, metrics["actor_entropy"] - target, rtol=1e-5)
+    # On [-1, 1] no policy has more than log 2 for each action: the target can be reached.
+    assert target < metrics["actor_entropy"] <= 2 * np.log(2)
+
+
 def test_an_update_moves_every_part_and_the_targets_a_little(agent: LatentSAC):
     before = {k: v.numpy().copy() for k, v in agent._variables().items()}
     metrics = agent.train_step(make_batch(), 0)
