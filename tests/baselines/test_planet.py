@@ -58,8 +58,8 @@ def test_it_plans_and_its_model_learns(agent: PlaNet):
 
 
 def test_settings_are_planets():
-    repeats = {"cartpole_swingup": 8, "reacher_easy": 4, "cheetah_run": 4, "finger_spin": 2,
-               "cup_catch": 4, "walker_walk": 2, "hopper_hop": 2}  # fmt: skip
+    repeats = {"cartpole_swingup": 8, "cartpole_balance": 8, "reacher_easy": 4, "cheetah_run": 4,
+               "finger_spin": 2, "cup_catch": 4, "walker_walk": 2, "hopper_hop": 2}  # fmt: skip
     for task, repeat in repeats.items():
         config = load_config(agent="planet", task=f"dmc_{task}")
         assert config.envs.action_repeat == repeat, task
