@@ -7,6 +7,7 @@ replayed sequences, by the soft actor-critic (arXiv 1812.05905) with Retrace(lam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,10 +65,19 @@ class TwinQ(keras.layers.Layer):
 
 
 class Temperature(keras.layers.Layer):
-    """The weight of the policy's entropy, learnt so that it keeps a target."""
+    """The weight of the policy's entropy, learnt so that it keeps a target.
+
+    Args:
+        initial: The weight at the start.
+    """
+
+    def __init__(self, initial: float, **kwargs):
+        super().__init__(**kwargs)
+        self._initial = initial
 
     def build(self, input_shape=None):
-        self.log = self.add_weight(shape=(), initializer="zeros", name="log")
+        start = keras.initializers.Constant(math.log(self._initial))
+        self.log = self.add_weight(shape=(), initializer=start, name="log")
         self.built = True
 
     def value(self) -> tf.Tensor:
@@ -216,7 +226,7 @@ class LatentSAC(Agent):
         replayed = Actor(
             actions, **{**own, "distribution": "tanh_normal"}, dtype=policy, name="replayed"
         )
-        temperature = Temperature(name="temperature")
+        temperature = Temperature(sac["temperature"], name="temperature")
         for part, inputs in ((target, size + actions), (critic, size + actions), (replayed, size)):
             part.build((None, inputs))
         temperature.build()

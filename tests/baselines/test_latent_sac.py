@@ -40,10 +40,12 @@ def test_the_losses_are_the_formulas(agent: LatentSAC):
     log_prob = log_prob.numpy().reshape(3, 6)
     critic = lambda f, a: parts.critic(tf.concat([f, a], -1)).numpy()  # noqa: E731
     value = critic(tf.reshape(feat, [18, -1]), action).min(0).reshape(3, 6)
-    np.testing.assert_allclose(losses["actor"], (log_prob - value).mean(), rtol=1e-4)
-    np.testing.assert_allclose(losses["temperature"], 0.0, atol=1e-6)  # log alpha is 0 at first
-    # Targets from the copies, which are equal at first; alpha is 1.
-    soft = value - log_prob
+    np.testing.assert_allclose(metrics["temperature"], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(losses["actor"], (0.1 * log_prob - value).mean(), rtol=1e-4)
+    excess = -log_prob.mean() + 2.0  # over minus one for each of two actions
+    np.testing.assert_allclose(losses["temperature"], np.log(0.1) * excess, rtol=1e-4)
+    # Targets from the copies, which are equal at first.
+    soft = value - 0.1 * log_prob
     going, targets = ~batch["is_first"].numpy()[:, 1:], np.zeros((3, 5))
     taken = batch["action"].numpy()[:, 1:]
     both = critic(tf.reshape(feat[:, :-1], [15, -1]), taken.reshape(15, 2)).reshape(2, 3, 5)
