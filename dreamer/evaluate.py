@@ -37,6 +37,7 @@ COMMAND_LINE = CommandLine(
         Option("seed", -1, "Seed of the episodes' starts; -1: the run's.", low=-1),
         Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
         Option("task", "", "The run's task, where that is code of your own that you trust."),
+        Option("python", "", "The run's envs.python, where you trust that program."),
     ),
     takes_config=False,
 )
@@ -97,6 +98,7 @@ def main(
         seed=None if options["seed"] < 0 else options["seed"],
         checkpoint=options["checkpoint"] or None,
         task=options["task"],
+        python=options["python"],
         maker=maker,
     )
     print(as_text(result))
@@ -115,6 +117,7 @@ def evaluate(
     seed: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     task: str = "",
+    python: str = "",
     maker: Callable[..., Any] | None = None,
 ) -> Result:
     """Runs episodes with the agent of a run, which may be training meanwhile.
@@ -127,15 +130,17 @@ def evaluate(
         checkpoint: Its folder; None for the newest sound one.
         task: The run's task again, where its environment is code that the run's config names:
             the run may come from a stranger.
+        python: The interpreter for environments; that of the run's config is not used.
         maker: Makes another agent than Dreamer, as `dreamer.run.train` takes it.
     Raises:
         UserError: No run or no sound checkpoint there, or no images to film.
     """
     from dreamer.run import make_pool
     from dreamer.rundir import RunDir
+    from dreamer.trust import trusted
 
     rundir, config = RunDir.load(run)
-    check_trust(config.task, task)
+    config = trusted(config, task, python)
     chosen = load_checkpoint(rundir, checkpoint)
     seed = config.seed if seed is None else seed
     with make_pool(config, config.eval.amount, training=False) as pool:
@@ -145,18 +150,6 @@ def evaluate(
             )
         evaluation = run_episodes(config, pool, chosen, episodes, filmed, seed, maker)
     return Result(rundir.path, chosen.path, config.task, chosen.step, seed, evaluation)
-
-
-def check_trust(task: str, named: str) -> None:
-    """Refuses to import what a run's config names unless the user has named it as well."""
-    from dreamer.envs import suite_of
-
-    if ":" in task and task != named:
-        kind = "module" if suite_of(task) == "gym" else "file or module"
-        raise UserError(
-            f"the run's task {task!r} runs code of its own, from a {kind} that its config.yaml "
-            f"names; if you trust that, say so: --task {task}"
-        )
 
 
 def load_checkpoint(rundir: RunDir, path: str | os.PathLike[str] | None) -> Checkpoint:

@@ -45,6 +45,7 @@ COMMAND_LINE = CommandLine(
         Option("seed", -1, "Seed of fresh episodes' starts; -1: the run's.", low=-1),
         Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
         Option("task", "", "The run's task, where that is code of your own that you trust."),
+        Option("python", "", "The run's envs.python, where you trust that program."),
         Option("output", "", "Folder to write to; empty: predictions/ in the run."),
     ),
     takes_config=False,
@@ -91,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
 
 def predict(
     run: str, *, context: int = 5, horizon: int = 50, episodes: int = 5, source: str = "fresh",
-    seed: int = -1, checkpoint: str = "", task: str = "",
+    seed: int = -1, checkpoint: str = "", task: str = "", python: str = "",
 ) -> Prediction:  # fmt: skip
     """Predicts with the agent of a run, which may be training meanwhile; arguments as --help says.
 
@@ -101,13 +102,14 @@ def predict(
     import numpy as np
 
     from dreamer.batch_limits import longest_episode
-    from dreamer.evaluate import check_trust, load_agent, load_checkpoint
+    from dreamer.evaluate import load_agent, load_checkpoint
     from dreamer.held_out import collect_fresh, read_saved
     from dreamer.run import make_pool
     from dreamer.rundir import RunDir
+    from dreamer.trust import trusted
 
     rundir, config = RunDir.load(run)
-    check_trust(config.task, task)
+    config = trusted(config, task, python)
     chosen = load_checkpoint(rundir, checkpoint or None)
     length, seed = context + horizon, config.seed if seed < 0 else seed
     about: dict[str, Any] = {

@@ -9,6 +9,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from dreamer.config import load_config
 from dreamer.episodes import EpisodeError, EpisodeFile, save_episode
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate
+from dreamer.predict import predict
 from dreamer.replay import Replay
 from dreamer.rundir import RunDir
 
@@ -143,6 +145,29 @@ def test_a_strangers_run_does_not_run_the_code_that_it_names(
             evaluate(run.path, episodes=1)
     assert not mark.exists()
     figure("a run from a stranger: links, .., tags and code that its config names are refused")
+
+
+def test_a_strangers_run_does_not_run_the_python_that_it_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    mark, program = tmp_path / "ran", tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nmkdir {mark}\n")
+    program.chmod(0o755)
+    values = {"envs.image": False, "envs.state": True, "envs.python": str(program)}
+    with RunDir.open(config_for(tmp_path / "runs", "gym_CartPole-v1", **values)) as run:
+        Checkpoints(run.checkpoints).save(1, {"a": np.zeros(3)}, {})
+    for look, refused in (  # both with environments that are running
+        (partial(evaluate, run.path, filmed=1), "learns without images"),
+        (partial(predict, str(run.path), horizon=10**6), "need episodes of"),
+    ):
+        with pytest.raises(UserError, match=refused):
+            look()
+        said = capsys.readouterr().err
+        assert f"'{program}', is not used: add --python {program} if you trust that" in said
+        assert not mark.exists()
+        with pytest.raises(UserError, match=f"envs.python is {program}"):
+            look(python=str(program))
+        mark.rmdir()  # the program has run now
 
 
 def test_nothing_listens():

@@ -1,0 +1,40 @@
+"""What a run from a stranger may have this machine run: nothing that its user has not named."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from dreamer.errors import UserError
+
+if TYPE_CHECKING:
+    from dreamer.config import Config
+
+
+def trusted(config: Config, task: str = "", python: str = "") -> Config:
+    """Returns the config of a loaded run with no program in it but those that the user has named.
+
+    Args:
+        config: What the run's config.yaml says.
+        task: The run's task again, where that is code of someone's own.
+        python: The interpreter for environments, in place of the run's `envs.python`; "" for the
+            one that runs this.
+
+    Raises:
+        UserError: the run's task is code that the user has not named.
+    """
+    from dreamer.envs import suite_of
+
+    if ":" in config.task and config.task != task:
+        kind = "module" if suite_of(config.task) == "gym" else "file or module"
+        raise UserError(
+            f"the run's task {config.task!r} runs code of its own, from a {kind} that its "
+            f"config.yaml names; if you trust that, say so: --task {config.task}"
+        )
+    if config.envs.python not in ("", python):
+        print(
+            f"warning: the run's own Python for environments, {config.envs.python!r}, is not "
+            f"used: add --python {config.envs.python} if you trust that",
+            file=sys.stderr,
+        )
+    return config.replace({"envs.python": python})
