@@ -8,7 +8,7 @@ from typing import Any
 from dreamer import resume
 from dreamer.collect import Collector, Episode, EpisodeSummary, Policy, random_policy
 from dreamer.envs.pool import EnvPool
-from dreamer.episodes import episode_uid
+from dreamer.episodes import EpisodeFile, episode_uid
 from dreamer.logger import Logger
 from dreamer.replay import Replay
 from dreamer.storage import Patience
@@ -29,7 +29,7 @@ class Collection:
         exact: Whether `resume` goes on bit for bit.
 
     Attributes:
-        on_episode: Called with each episode once it is stored; None for nothing.
+        on_episode: Called with each episode once batches may hold it; None for nothing.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Collection:
         self._pool, self._replay, self._logger = pool, replay, logger
         self._patience, self._seed, self._prefix = patience, seed, prefix
         self._exact = exact
-        self._held: list[tuple[Episode, int]] | None = None  # None: stored as they end
+        self._held: list[tuple[Episode, EpisodeFile]] | None = None  # None: taken in as they end
         self.on_episode: Callable[[Episode], None] | None = None
         self._begin(0, 0, 0)
 
@@ -76,14 +76,16 @@ class Collection:
                 self._logger.scalars({f"train/{summary.task}/return": summary.episode_return})
 
     def hold(self) -> None:
-        """Keeps complete episodes from the replay, which another thread is using, until `store`."""
+        """Until `store`, complete episodes are written, but kept from the replay's batches, which
+        another thread is drawing."""
         self._held = []
 
     def store(self) -> None:
-        """Stores the episodes that were held back, and from now on each as it ends."""
-        held, self._held = self._held or [], None
-        for episode, number in held:
-            self._take_in(episode, number)
+        """Hands the episodes that were held to the replay, and from now on each as it ends."""
+        while self._held:
+            self._join(*self._held[0])
+            self._held.pop(0)
+        self._held = None
 
     def random_policy(self) -> Policy:
         """Uniform actions, those of a call being a function of how many calls were before."""
@@ -126,10 +128,11 @@ class Collection:
             steps = state["agent_steps"] + resume.steps_since(state, own)
         else:  # no checkpoint, or one of an older version
             steps = max(state.get("agent_steps", 0), sum(steps for _, steps in own.values()))
-        numbers = {number for number, _ in own.values()}
+        aside = [self._number(uid) for uid in self._replay.set_aside()]
+        numbers = {number for number in aside if number is not None}
+        numbers |= {number for number, _ in own.values()}
         first = max(state.get("next_episode", 0), max(numbers, default=-1) + 1)
-        aside = {self._number(uid) for uid in self._replay.set_aside()} - {None}
-        self._begin(steps, first - len(numbers | aside), first)
+        self._begin(steps, first - len(numbers), first)
 
     def _resume_exactly(
         self, state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]
@@ -156,11 +159,16 @@ class Collection:
         return True
 
     def _take_in(self, episode: Episode, number: int) -> None:
-        if self._held is not None:
-            self._held.append((episode, number))
-            return
+        """On the disk as soon as it is complete, whatever may end the process next."""
         uid = f"{self._prefix}{number:08d}"
-        self._patience.keep_trying(lambda: self._replay.add(episode, uid))
+        file = self._patience.keep_trying(lambda: self._replay.write(episode, uid))
+        if self._held is None:
+            self._join(episode, file)
+        else:
+            self._held.append((episode, file))
+
+    def _join(self, episode: Episode, file: EpisodeFile) -> None:
+        self._replay.take_in(file)
         if self.on_episode:
             self.on_episode(episode)
         length = (len(episode["reward"]) - 1) * self._pool.action_repeat

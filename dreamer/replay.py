@@ -12,7 +12,6 @@ within `cache_bytes`. Opening 10,000 episodes reads their headers alone, in abou
 from __future__ import annotations
 
 import bisect
-import itertools
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
@@ -90,10 +89,6 @@ class Replay:
     def __len__(self) -> int:
         return len(self._files)
 
-    def lengths(self) -> dict[str, int]:
-        """Records of each episode, by its unique id."""
-        return {episode_uid(file.path): file.length for file in self._files}
-
     @property
     def members(self) -> list[str]:
         """Names of the files that batches are drawn from, in the order that sampling knows."""
@@ -115,8 +110,8 @@ class Replay:
     def restrict(self, members: Iterable[str]) -> set[str]:
         """Draws from the files of these names alone, so that a resumed run draws as it did.
 
-        The others stay on disk, hidden until `add` replaces them; unless one of `members` is
-        missing: then nothing changes.
+        The others stay on disk, hidden until `take_in` replaces them; unless one of `members`
+        is missing: then nothing changes.
 
         Returns:
             The names that are missing.
@@ -132,10 +127,17 @@ class Replay:
         return set()
 
     def add(self, episode: Mapping[str, np.ndarray], uid: str) -> Path:
-        """Writes an episode to disk and takes it in.
+        """Writes an episode to disk and takes it in: `write`, whose errors it raises, `take_in`."""
+        with self._lock:
+            file = self.write(episode, uid)
+            self.take_in(file)
+            return file.path
 
-        An earlier episode of the same `uid` is replaced, a hidden one too (see `restrict`): its
-        file keeps the first one's timestamp, so that equal content leaves the folder as it was.
+    def write(self, episode: Mapping[str, np.ndarray], uid: str) -> EpisodeFile:
+        """Writes an episode to disk; no batch is drawn from it before `take_in`.
+
+        The file keeps the timestamp of an earlier one of the same `uid`, so that equal content
+        leaves the folder as it was.
 
         Args:
             episode: Arrays [L, ...]: observations, action, reward, cont and flags.
@@ -151,20 +153,25 @@ class Replay:
         if reason:
             raise ValueError(f"cannot take in the episode {uid}: {reason}")
         with self._lock:
+            before = [*self._hidden.get(uid, ()), *(file.path for file in self._files_of(uid))]
+        stamp = before[-1].name.partition("-")[0] if before else None
+        file = EpisodeFile(save_episode(self.directory, episode, uid, stamp))
+        file.checked = True  # we have just written it
+        return file
+
+    def take_in(self, file: EpisodeFile) -> None:
+        """Takes in what `write` gave, in place of an earlier one of its id, or a hidden one."""
+        with self._lock:
+            uid = episode_uid(file.path)
             files = self._files_of(uid)
-            before = [*self._hidden.get(uid, ()), *(file.path for file in files)]
-            stamp = before[-1].name.partition("-")[0] if before else None
-            path = save_episode(self.directory, episode, uid, stamp)
-            self._hidden.pop(uid, None)
-            for file in files:
-                self._forget(file)
-            for old in before:
-                if old != path:
+            for old in (*self._hidden.pop(uid, ()), *(earlier.path for earlier in files)):
+                if old != file.path:
                     old.unlink(missing_ok=True)
-            file = EpisodeFile(path)
-            file.checked = True  # we have just written it
-            self._insert(file)
-            return path
+            for earlier in files:
+                self._forget(earlier)
+            # Ordered by id, so that sampling does not depend on when an episode was written.
+            bisect.insort(self._files, file, key=_order)
+            self.records += file.length
 
     def sample(self, index: int, batch_size: int, length: int) -> Batch:
         """Draws one batch: a function of (seed, index, the episodes present).
@@ -234,16 +241,9 @@ class Replay:
         return file
 
     def _files_of(self, uid: str) -> list[EpisodeFile]:
-        first = bisect.bisect_left(self._files, (uid, ""), key=_order)
-        same_uid = itertools.takewhile(
-            lambda file: episode_uid(file.path) == uid, self._files[first:]
-        )
-        return list(same_uid)
-
-    def _insert(self, file: EpisodeFile) -> None:
-        # Ordered by id, so that sampling does not depend on when an episode was written.
-        bisect.insort(self._files, file, key=_order)
-        self.records += file.length
+        ends = [(uid, ""), (uid + "\0", "")]  # the latter comes next after all of that id
+        first, last = (bisect.bisect_left(self._files, end, key=_order) for end in ends)
+        return self._files[first:last]
 
     def _forget(self, file: EpisodeFile) -> None:
         self._files.remove(file)

@@ -161,6 +161,48 @@ def test_episodes_set_aside_are_not_counted_as_dropped(pool: EnvPool, tmp_path: 
     assert state["next_episode"] - state["dropped"] == len(paths)
 
 
+def test_the_number_of_an_episode_set_aside_is_not_used_again(pool: EnvPool, tmp_path: Path):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    first.collect(80)
+    paths = sorted((tmp_path / "episodes").glob("*.npz"), key=lambda path: path.name.split("-")[1])
+    highest = int(paths[-1].name.split("-")[1].removeprefix("s0e"))
+    paths[-1].write_bytes(b"")
+    with pytest.warns(UserWarning, match="set aside"):
+        second = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    second.collection.resume({})
+    state = second.state()
+    assert state["next_episode"] == highest + 1
+    assert state["dropped"] == highest + 1 - len(paths) >= 0
+
+
+def test_episodes_held_back_are_on_the_disk_as_soon_as_they_end(pool: EnvPool, tmp_path: Path):
+    run = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    run.collect(40)
+    members, batch = run.replay.members, run.replay.sample(3, 4, 5)
+    run.collection.hold()
+    run.collect(60)
+    stored = set(contents(tmp_path / "episodes"))
+    assert len(stored) > len(members) > 0
+    # Batches are what they were, however the background and the sampler take turns.
+    assert run.replay.members == members
+    for key, value in run.replay.sample(3, 4, 5).items():
+        np.testing.assert_array_equal(value, batch[key])
+    refusals = [OSError("no more"), OSError("no more")]
+
+    def refuse(episode: dict[str, np.ndarray]) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    run.collection.on_episode = refuse
+    for _ in range(2):
+        with pytest.raises(OSError, match="no more"):
+            run.collection.store()
+    run.collection.store()
+    assert {name.split("-", 1)[1] for name in run.replay.members} == stored
+    assert run.replay.records == sum(length for _, length in run.replay.files())
+    assert len(set(run.replay.members)) == len(run.replay.members)
+
+
 def test_two_runs_of_one_seed_share_a_folder(pool: EnvPool, tmp_path: Path):
     shared = tmp_path / "shared"
     runs = [Run(pool, tmp_path / name, shared, f"{name}.s0e") for name in ("one", "two")]

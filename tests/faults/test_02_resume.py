@@ -42,7 +42,9 @@ def signal_before(cls, name, at, number):
     setattr(cls, name, method)
     return lambda: setattr(cls, name, original)
 
-PLACES = {"episode": (Replay, "add"), "policy": (Agent, "policy"), "update": (Agent, "train_step")}
+PLACES = {
+    "episode": (Replay, "write"), "policy": (Agent, "policy"), "update": (Agent, "train_step"),
+}
 for line in sys.argv[1:]:
     logdir, place, at, name = line.split()
     undo = signal_before(*PLACES[place], int(at), getattr(signal, name)) if place in PLACES else id
