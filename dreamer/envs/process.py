@@ -35,7 +35,8 @@ class WorkerProcess:
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [program, "-P", "-m", "dreamer.envs.worker", str(theirs.fileno())],
+                [program, "-P", "-m", "dreamer.envs.worker", str(theirs.fileno()),
+                 str(os.getpid())],
                 env=variables, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is not for the workers

@@ -1,11 +1,13 @@
 """A process that holds one environment and serves it over an inherited socket.
 
-Started by `dreamer.envs.pool` as `python -m dreamer.envs.worker <fd>`. It never imports
-TensorFlow (software OpenGL and TensorFlow crash together) and ends when its pool is gone.
+Started by `dreamer.envs.pool` as `python -m dreamer.envs.worker <fd> <pid>`, the process of the
+pool being `pid`. It never imports TensorFlow (software OpenGL and TensorFlow crash together) and
+ends when its pool is gone.
 """
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import os
 import signal
@@ -23,13 +25,18 @@ from dreamer.envs.several import Padded, spaces_of
 from dreamer.envs.spec import ContractError, Env, check_record
 from dreamer.errors import UserError
 
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
+
 
 def main() -> None:
     """Serves requests until the pool closes the connection."""
     faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool's process to handle
+    # Whoever stops a run may signal all of its processes. What follows, the pool's decides: an
+    # episode under way must not end by it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     sys.modules["tensorflow"] = None  # type: ignore[assignment]  # an import of it now raises
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    _end_with(int(sys.argv[2]))
     sock = socket.socket(fileno=int(sys.argv[1]))
     try:
         _serve(sock)
@@ -41,11 +48,34 @@ def main() -> None:
         os._exit(0)  # OpenGL drivers may crash or hang in exit handlers
 
 
-def _end_with_parent(parent: int) -> None:
-    """Ends this process when its parent dies, even while a simulator hangs."""
-    while os.getppid() == parent:
+def _end_with(pool: int) -> None:
+    """From now on this process ends when that one does, though a simulator hangs or it is halted.
+
+    The kernel's signal makes a halted process go on, so that the thread sees what has happened and
+    ends the environment's own processes as well. SIGKILL would leave those, and would come too
+    early: whenever the thread ends that started this process.
+    """
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):  # Linux has it
+        prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+    threading.Thread(target=_watch, args=(pool, os.getppid()), daemon=True).start()
+
+
+def _watch(pool: int, parent: int) -> None:
+    """`parent` is the pool's process, or a script in between that the user calls their Python;
+    or who has adopted this one, if the pool's is gone already."""
+    while os.getppid() == parent and (parent == pool or _lives(pool)):
         time.sleep(1.0)
     _end(1)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it does, as someone else's
+        pass
+    return True
 
 
 def _end(status: int) -> None:

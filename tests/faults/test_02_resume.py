@@ -24,7 +24,8 @@ from whole_runs import finish, metrics_of, start, wait_until
 from dreamer.replay import Replay
 
 # Each line of the script's arguments is "<logdir> <fault> <at>"; the faults are real: a signal
-# that the process sends itself before its nth episode is stored, policy call or update.
+# that the process sends itself before its nth episode is stored, policy call or update, and unless
+# it is SIGKILL its children too, as systemd and Slurm do.
 SCRIPT = """
 import os, signal, sys
 from fault_runs import config_for
@@ -32,11 +33,14 @@ from dreamer import train
 from dreamer.agent import Agent
 from dreamer.interrupt import StopRequested
 from dreamer.replay import Replay
+from ray_helpers import descendants
 
 def signal_before(cls, name, at, number):
     original, calls = getattr(cls, name), iter(range(10**9))
     def method(*args, **kwargs):
         if next(calls) == at:
+            for pid in descendants(os.getpid()) if number != signal.SIGKILL else ():
+                os.kill(pid, number)
             os.kill(os.getpid(), number)
         return original(*args, **kwargs)
     setattr(cls, name, method)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import warnings
@@ -19,6 +20,7 @@ from faulty_env import KINDS, faulty_step
 from whole_runs import ROOT, finish, metrics_of, start, wait_until
 
 from dreamer.collect import Collector, episode_seed
+from dreamer.envs import wire
 from dreamer.envs.pool import EnvError, EnvPool, EnvRestartWarning
 from dreamer.errors import UserError
 
@@ -150,10 +152,18 @@ def test_a_run_with_crashing_environments_reaches_its_end(
 
 
 EXITS = """
-import os, signal, sys
+import os, signal, sys, threading
 import numpy
 from dreamer.envs.pool import EnvPool
-pool = EnvPool(sys.argv[1], 2, 600.0, image=False, state=True, action_repeat=1)
+
+def make():
+    global pool
+    pool = EnvPool(sys.argv[1], 2, 600.0, image=False, state=True, action_repeat=1)
+
+# Of a thread that has ended, as workers are that train.overlap has replaced.
+maker = threading.Thread(target=make)
+maker.start()
+maker.join()
 pool.reset([0, 0])
 workers = [worker._process.pid for worker in pool._workers]
 children = [int(line) for pid in workers
@@ -168,6 +178,9 @@ elif sys.argv[2] == "fail":
     pool.step(zeros), pool.step(zeros)
 elif sys.argv[2] in ("SIGKILL", "SIGTERM", "SIGINT"):
     os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+elif sys.argv[2] == "halted":
+    for pid in [*workers, os.getpid()]:
+        os.kill(pid, signal.SIGKILL if pid == os.getpid() else signal.SIGSTOP)
 elif sys.argv[2] == "stepping":
     pool.step(zeros), print("hanging", flush=True), pool.step(zeros)
 """
@@ -182,10 +195,11 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "how", ["close", "raise", "fail", "SIGTERM", "SIGINT", "SIGKILL", "stepping"]
+    "how", ["close", "raise", "fail", "SIGTERM", "SIGINT", "SIGKILL", "stepping", "halted"]
 )
 def test_no_process_is_left_after_any_exit(how: str, figure: Callable[[str], None]):
-    """Neither workers nor what their environments have started; also if a step hangs."""
+    """Neither workers nor what their environments have started; also if a step hangs, or a kill
+    finds the workers halted."""
     faults = "always" if how in ("fail", "stepping") else "0"
     kind = "hang" if how == "stepping" else "kill"
     variables = environ(
@@ -203,6 +217,39 @@ def test_no_process_is_left_after_any_exit(how: str, figure: Callable[[str], Non
             os.kill(parent.pid, signal.SIGKILL)
     wait_until(lambda: all(map(is_gone, pids)))
     figure(f"exit by {how}: no process left")
+
+
+HANGING = """
+import time
+
+def make():
+    time.sleep(900)
+"""
+
+
+def test_a_worker_whose_pool_died_before_it_had_started_ends_in_whatever_hangs(tmp_path: Path):
+    (tmp_path / "hanging.py").write_text(HANGING)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "dreamer.envs.worker", str(theirs.fileno()), str(dead.pid)],
+            cwd=ROOT, pass_fds=[theirs.fileno()], start_new_session=True,
+        )  # fmt: skip
+        wire.send(ours, {"kind": "make", "task": f"{tmp_path}/hanging.py:make", "settings": {}})
+        assert worker.wait(300) != 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_leaves_episodes_under_way(number: signal.Signals):
+    """As systemd and Slurm send it: the pool's process alone decides what follows."""
+    with EnvPool(FAULTY, 1, 120.0) as pool:
+        pool.reset([0])
+        os.kill(pool._workers[0]._process.pid, number)
+        for _ in range(2):
+            (record,) = pool.step(np.zeros((1, 2), np.float32))
+        assert decode(record["image"])[:2] == (0, 2)
 
 
 def test_a_pool_that_cannot_be_made_is_the_users_to_mend_at_once():
