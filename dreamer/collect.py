@@ -52,10 +52,9 @@ class EpisodeSummary:
 
 @dataclass(frozen=True)
 class UnderWay:
-    """An episode that has begun and not ended.
+    """An episode, of that number, that has begun and not ended.
 
     Attributes:
-        number: The episode's number.
         actions: float32 [L, A], of its records so far; the first is zero.
         digest: CRC-32 of its newest record.
     """
@@ -79,9 +78,8 @@ def random_policy(act_space: Space, seed: int, first: int = 0) -> Policy:
 
     def policy(records: Records, state: Any) -> tuple[np.ndarray, None]:
         del state  # nothing is remembered from step to step
-        count = len(records["reward"])
         rng = np.random.default_rng([seed, next(calls)])
-        actions = np.stack([act_space.sample(rng) for _ in range(count)])
+        actions = np.stack([act_space.sample(rng) for _ in records["reward"]])
         return actions.astype(np.float32), None
 
     return policy
@@ -136,35 +134,38 @@ class Collector:
         """The episode that each worker is in the middle of, None where it is in none."""
         return [running.summary() if running else None for running in self._running]
 
-    def restore(self, episodes: Sequence[UnderWay | None], state: Any) -> list[int]:
+    def restore(
+        self, episodes: Sequence[UnderWay | None], state: Any, check: Callable[[], None]
+    ) -> list[int]:
         """Brings episodes under way back by the actions that led there, and the policy's state.
+
+        Calls `check` before each step, of all workers at once; it may raise to break it off.
 
         Returns:
             Numbers of the episodes that came out otherwise than they were: their environment is no
             function of its seed and actions, or it failed and they are dropped.
         """
-        different = []
-        for worker, episode in enumerate(episodes):
-            if episode is None:
-                continue
-            running = self._repeat(worker, episode)
-            self.dropped += running is None
-            self._running[worker] = running
-            if running is None or running.summary().digest != episode.digest:
-                different.append(episode.number)
+        begun = {worker: episode for worker, episode in enumerate(episodes) if episode}
+        for worker, episode in begun.items():
+            self._running[worker] = _Running(episode.number, self._pool.tasks[worker], [])
+        for step in range(max((len(episode.actions) for episode in begun.values()), default=0)):
+            check()
+            self._repeat(begun, step)
         self._state = state
-        return different
+        came = [(self._running[worker], episode) for worker, episode in begun.items()]
+        return [e.number for now, e in came if now is None or now.summary().digest != e.digest]
 
-    def _repeat(self, worker: int, episode: UnderWay) -> _Running | None:
-        (record,) = self._pool.try_reset([episode_seed(self._seed, episode.number)], [worker])
-        running = _Running(episode.number, self._pool.tasks[worker], [])
-        for number, action in enumerate(episode.actions):
-            if number:
-                (record,) = self._pool.try_step(action[None], [worker])
-            if isinstance(record, EnvError):
-                return None
-            running.records.append({**record, "action": action})
-        return running
+    def _repeat(self, begun: dict[int, UnderWay], step: int) -> None:
+        """One step of those episodes under way that had come so far."""
+        due = [w for w, e in begun.items() if self._running[w] and step < len(e.actions)]
+        actions = [begun[worker].actions[step] for worker in due]
+        if step:
+            records = self._pool.try_step(np.array(actions), due)
+        else:
+            seeds = [episode_seed(self._seed, begun[worker].number) for worker in due]
+            records = self._pool.try_reset(seeds, due)
+        for worker, action, record in zip(due, actions, records, strict=True):
+            self._append(worker, action, record)
 
     def collect(self, policy: Policy, agent_steps: int) -> list[EpisodeSummary]:
         """Takes at least that many agent steps, a multiple of the number of workers.
@@ -191,7 +192,6 @@ class Collector:
 
         Returns:
             Summaries, in the order of the episodes' numbers.
-
         Raises:
             ValueError: episodes of `collect` are still under way.
         """
@@ -222,9 +222,7 @@ class Collector:
         summaries = []
         while self._complete:
             ended = self._complete[0]
-            episode = {
-                key: np.stack([record[key] for record in ended.records]) for key in ended.records[0]
-            }
+            episode = {k: np.stack([r[k] for r in ended.records]) for k in ended.records[0]}
             self._on_episode(episode, ended.number)
             self._complete.pop(0)
             self.episodes += 1
@@ -240,11 +238,8 @@ class Collector:
         self.next_episode += len(workers)
         no_action = np.zeros(self._pool.act_space.shape, np.float32)
         for worker, number, record in zip(workers, numbers, records, strict=True):
-            if isinstance(record, EnvError):
-                self.dropped += 1
-                continue
-            first = {**record, "action": no_action}
-            self._running[worker] = _Running(number, self._pool.tasks[worker], [first])
+            self._running[worker] = _Running(number, self._pool.tasks[worker], [])
+            self._append(worker, no_action, record)
 
     def _step(self, policy: Policy, workers: Sequence[int]) -> None:
         """One agent step of those workers; the policy sees all."""
@@ -252,17 +247,22 @@ class Collector:
         actions = np.asarray(actions, np.float32)
         records = self._pool.try_step(actions[list(workers)], workers)
         for worker, record in zip(workers, records, strict=True):
-            running = self._running[worker]
-            assert running is not None
-            if isinstance(record, EnvError):
-                self.dropped += 1
-                self._running[worker] = None
-                continue
-            self.agent_steps += 1
-            running.records.append({**record, "action": actions[worker].copy()})
-            if record["is_last"]:
-                self._complete.append(running)
-                self._running[worker] = None
+            if running := self._append(worker, actions[worker].copy(), record):
+                self.agent_steps += 1
+                if running.records[-1]["is_last"]:
+                    self._complete.append(running)
+                    self._running[worker] = None
+
+    def _append(self, worker: int, taken: np.ndarray, record: Record | EnvError) -> _Running | None:
+        """Adds a record to the worker's episode; None where that is dropped instead."""
+        running = self._running[worker]
+        assert running is not None
+        if isinstance(record, EnvError):
+            self.dropped += 1
+            self._running[worker] = None
+            return None
+        running.records.append({**record, "action": taken})
+        return running
 
     def _latest(self) -> Records:
         """The newest record of each worker, stacked; a waiting worker repeats another's."""

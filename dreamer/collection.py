@@ -104,11 +104,12 @@ class Collection:
             "collector": resume.collector_state(self._collector, self._exact),
         }
 
-    def resume(self, state: Mapping[str, Any]) -> bool:
+    def resume(self, state: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> bool:
         """Goes on from what `state` gave, or {} where no checkpoint holds it.
 
         Episodes completed after the checkpoint are kept: their steps count as done. An exact run
-        draws no batch from them, collects them again and thereby writes the same files anew.
+        draws no batch from them, collects them again and thereby writes the same files anew; while
+        it repeats those that were under way, `check` may raise to break that off.
 
         Returns:
             Whether there are any episodes of this run.
@@ -116,7 +117,7 @@ class Collection:
             KeyError, TypeError, ValueError: it is not what `state` gives.
         """
         own = self._own_episodes()
-        if not (self._exact and self._resume_exactly(state, own)):
+        if not (self._exact and self._resume_exactly(state, own, check)):
             self._resume_keeping(state, own)
         return bool(own)
 
@@ -135,8 +136,9 @@ class Collection:
         self._begin(steps, first - len(numbers), first)
 
     def _resume_exactly(
-        self, state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]
-    ) -> bool:
+        self, state: Mapping[str, Any], own: Mapping[str, tuple[int, int]],
+        check: Callable[[], None],
+    ) -> bool:  # fmt: skip
         """Restores what the state lists; False where that cannot be done."""
         members = state.get("members", None if state else [*set(self._replay.members) - set(own)])
         missing = {"the list of episodes"} if members is None else self._replay.restrict(members)
@@ -151,7 +153,7 @@ class Collection:
         )
         if not state:
             return True
-        for number in resume.restore_collector(self._collector, state["collector"]):
+        for number in resume.restore_collector(self._collector, state["collector"], check):
             self._logger.message(
                 f"{_NOT_EXACT}episode {number} came out otherwise, so the environment is no "
                 "function of its seed and actions"

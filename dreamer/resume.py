@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,10 @@ def collector_state(collector: Collector, whole: bool) -> dict[str, Any]:
     return {**state, "exact": exact, "policy": packed}
 
 
-def restore_collector(collector: Collector, state: Mapping[str, Any]) -> list[int]:
-    """Puts back what `collector_state` gave whole; returns as `Collector.restore`.
+def restore_collector(
+    collector: Collector, state: Mapping[str, Any], check: Callable[[], None]
+) -> list[int]:
+    """Puts back what `collector_state` gave whole, as `Collector.restore` does.
 
     Raises:
         KeyError, TypeError, ValueError: it was not given whole, or not by us.
@@ -43,7 +45,8 @@ def restore_collector(collector: Collector, state: Mapping[str, Any]) -> list[in
         for where, how in zip(state["under_way"], state["exact"], strict=True)
     ]
     policy = state["policy"]
-    return collector.restore(episodes, policy and {k: unpack(v) for k, v in policy.items()})
+    policy = policy and {k: unpack(v) for k, v in policy.items()}
+    return collector.restore(episodes, policy, check)
 
 
 def steps_since(state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]) -> int:

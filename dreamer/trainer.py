@@ -120,7 +120,7 @@ class Trainer:
         self._round_end = state.get("round_end", 0)
         self._guard.count = state.get("nonfinite", 0)
         try:
-            own = self._collection.resume(state)
+            own = self._collection.resume(state, self._interrupt.check)
         except (KeyError, TypeError, ValueError) as error:
             raise _foreign(checkpoint, error) from error
         self._logger.resume(checkpoint.step if checkpoint else 0, state.get("wall_time", 0))

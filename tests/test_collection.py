@@ -15,7 +15,7 @@ from counting_env import CountingEnv
 from dreamer.collection import Collection
 from dreamer.config import load_config
 from dreamer.envs.pool import EnvPool
-from dreamer.interrupt import Interrupt
+from dreamer.interrupt import Interrupt, StopRequested
 from dreamer.logger import Logger
 from dreamer.replay import Replay
 from dreamer.resume import pack, unpack
@@ -159,6 +159,30 @@ def test_episodes_set_aside_are_not_counted_as_dropped(pool: EnvPool, tmp_path: 
     second.collection.resume({})
     state = second.state()
     assert state["next_episode"] - state["dropped"] == len(paths)
+
+
+def test_episodes_under_way_are_repeated_together_and_a_stop_is_heeded(
+    pool: EnvPool, tmp_path: Path
+):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    first.collect(61)
+    state = first.state()
+    steps = [e["steps"] for e in state["collector"]["under_way"] if e]
+    assert len(steps) == 2 and min(steps) > 0
+    checks: list[int] = []
+
+    def check() -> None:
+        checks.append(len(checks))
+        if len(checks) == 2:
+            raise StopRequested(15)
+
+    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    with pytest.raises(StopRequested):
+        second.collection.resume(state, check)
+    third = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    third.collection.resume(state, check)
+    assert third.state() == state and not third.messages
+    assert len(checks) == 2 + max(steps) + 1
 
 
 def test_the_number_of_an_episode_set_aside_is_not_used_again(pool: EnvPool, tmp_path: Path):

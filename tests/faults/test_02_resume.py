@@ -24,13 +24,14 @@ from whole_runs import finish, metrics_of, start, wait_until
 from dreamer.replay import Replay
 
 # Each line of the script's arguments is "<logdir> <fault> <at>"; the faults are real: a signal
-# that the process sends itself before its nth episode is stored, policy call or update, and unless
-# it is SIGKILL its children too, as systemd and Slurm do.
+# that the process sends itself before its nth episode is stored, policy call, update or reset of
+# environments, and unless it is SIGKILL its children too, as systemd and Slurm do.
 SCRIPT = """
 import os, signal, sys
 from fault_runs import config_for
 from dreamer import train
 from dreamer.agent import Agent
+from dreamer.envs.pool import EnvPool
 from dreamer.interrupt import StopRequested
 from dreamer.replay import Replay
 from ray_helpers import descendants
@@ -48,6 +49,7 @@ def signal_before(cls, name, at, number):
 
 PLACES = {
     "episode": (Replay, "write"), "policy": (Agent, "policy"), "update": (Agent, "train_step"),
+    "reset": (EnvPool, "try_reset"),
 }
 for line in sys.argv[1:]:
     logdir, place, at, name = line.split()
@@ -103,10 +105,13 @@ def test_killed_and_stopped_anywhere_it_ends_bit_for_bit_as_if_not(
     _, _, state = newest(run_of(harmed))
     assert len(past) > len(state["members"]), "no episode came after the checkpoint"
     second = python(
-        SCRIPT, f"{harmed} policy 3 SIGTERM", f"{harmed} update 4 SIGINT", f"{harmed} none 0 none"
-    )
+        SCRIPT, f"{harmed} policy 3 SIGTERM", f"{harmed} reset 0 SIGTERM",
+        f"{harmed} update 4 SIGINT", f"{harmed} none 0 none",
+    )  # fmt: skip
     assert second.returncode == 0, second.stderr
-    assert second.stdout.count("stopped by SIG") == 2 and "bit for bit" not in second.stdout
+    assert second.stdout.count("stopped by SIG") == 3 and "bit for bit" not in second.stdout
+    # The one in the resumption itself is heeded there, before the run goes on.
+    assert second.stdout.count("going on from step") == 3
     arrays = assert_same_run(run_of(whole), run_of(harmed))
     ours, theirs = batch_after(whole), batch_after(harmed)
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
