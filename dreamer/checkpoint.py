@@ -31,7 +31,13 @@ from typing import Any
 import numpy as np
 
 from dreamer.errors import UserError
-from dreamer.files import atomic_folder, remove, remove_temporaries, temporary_beside
+from dreamer.files import (
+    atomic_folder,
+    discard,
+    make_folder,
+    remove_temporaries,
+    storage_errors,
+)
 
 FORMAT = 1
 ARRAYS, STATE, MANIFEST = "arrays.npz", "state.json", "manifest.json"
@@ -41,7 +47,8 @@ _MANIFEST_LIMIT = 1_000_000  # bytes; ours have about 300
 # What zipfile and NumPy raise on bytes that are not theirs.
 _UNREADABLE = (
     *(zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, OSError),
-    *(OverflowError, TypeError, SyntaxError, tokenize.TokenError, struct.error),
+    *(OverflowError, TypeError, KeyError, IndexError, AttributeError, MemoryError, SyntaxError),
+    *(tokenize.TokenError, struct.error),
 )
 
 
@@ -88,7 +95,7 @@ class Checkpoints:
         Returns the checkpoint's folder.
 
         Raises:
-            DiskFullError, UserError: see `dreamer.files.atomic_write`; the older checkpoints stay.
+            StorageError: see `dreamer.files.atomic_write`; the older checkpoints stay.
             TypeError, ValueError: something that cannot be stored exactly.
         """
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
@@ -96,18 +103,15 @@ class Checkpoints:
             if array.dtype.kind not in _KINDS:
                 raise TypeError(f"array {name!r} has dtype {array.dtype}; expected numbers")
         text = json.dumps(dict(state), allow_nan=False).encode()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        remove_temporaries(self.directory)
         path = self.directory / f"{step:012d}"
         needed = sum(array.nbytes + 256 for array in arrays.values()) + len(text) + 512
-        with atomic_folder(path, needed) as folder:
-            _write_arrays(folder / ARRAYS, arrays)
-            (folder / STATE).write_bytes(text)
-            files = {name: _fingerprint((folder / name).read_bytes()) for name in (ARRAYS, STATE)}
-            manifest = {"format": FORMAT, "step": int(step), "files": files}
-            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        self._damaged.discard(path)
-        self._prune()
+        make_folder(self.directory)
+        with storage_errors(path, needed):
+            remove_temporaries(self.directory)
+            with atomic_folder(path, needed) as folder:
+                _write_files(folder, step, arrays, text)
+            self._damaged.discard(path)
+            self._prune()
         return path
 
     def load_latest(self) -> Checkpoint | None:
@@ -180,11 +184,18 @@ class Checkpoints:
         oldest = sound[self.keep - 1]
         paths = [path for _, path in self._listed()]
         for path in paths[paths.index(oldest) + 1 :]:
-            # Renamed first: a half-removed checkpoint must not look like a damaged one.
-            doomed = temporary_beside(path)
-            os.rename(path, doomed)
-            remove(doomed)
+            discard(path)
             self._damaged.discard(path)
+
+
+def _write_files(
+    folder: Path, step: int, arrays: Mapping[str, np.ndarray], state: bytes
+) -> None:
+    _write_arrays(folder / ARRAYS, arrays)
+    (folder / STATE).write_bytes(state)
+    files = {name: _fingerprint((folder / name).read_bytes()) for name in (ARRAYS, STATE)}
+    manifest = {"format": FORMAT, "step": int(step), "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

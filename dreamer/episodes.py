@@ -34,8 +34,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dreamer.episode_file import EPISODE_KEYS, FLAGS, FLOATS, EpisodeError, EpisodeFile
-from dreamer.errors import UserError
-from dreamer.files import atomic_write
+from dreamer.files import atomic_write, make_folder
 from dreamer.npz import path_text
 
 __all__ = [
@@ -44,7 +43,6 @@ __all__ = [
     "EpisodeError",
     "EpisodeFile",
     "episode_uid",
-    "make_folder",
     "move_aside",
     "moved_aside",
     "save_episode",
@@ -79,7 +77,7 @@ def save_episode(
     Raises:
         ValueError: the episode or the id is malformed.
         DiskFullError: there is no room for it.
-        UserError: the folder cannot be made or written.
+        StorageError: the folder cannot be made or written.
     """
     if not _UID.fullmatch(uid):
         raise ValueError(f"an episode's uid is made of letters, digits, _ . and -, got {uid!r}")
@@ -91,21 +89,6 @@ def save_episode(
     with atomic_write(path, needed) as file:
         _write(file, members)
     return path
-
-
-def make_folder(path: Path) -> None:
-    """Makes a folder and those above it, unless it is there.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make the folder {path_text(path)}: {error.strerror}; check the path and "
-            "its permissions"
-        ) from error
 
 
 def _file_members(episode: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ that a process that only logs need not import it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -22,6 +23,9 @@ class EventFile:
 
     Args:
         folder: the run's directory.
+
+    Raises:
+        OSError: there is no room for it, or the folder cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -29,7 +33,12 @@ class EventFile:
         self.path = Path(folder) / f"events.out.tfevents.{stamp}"
         self._file = open(self.path, "xb")  # noqa: SIM115  closed by close()
         self._records = RecordWriter(self._file)
-        self._add(Event(file_version="brain.Event:2"))
+        try:
+            self._add(Event(file_version="brain.Event:2"))
+        except BaseException:
+            with contextlib.suppress(OSError):  # closing writes what is left
+                self._file.close()
+            raise
 
     def resume(self, step: int) -> None:
         """Tells TensorBoard to forget what earlier files hold of later steps than `step`."""

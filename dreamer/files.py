@@ -20,16 +20,25 @@ from typing import BinaryIO
 from dreamer.errors import UserError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of a device or its file system, whatever the file.
+_FAILING = (
+    errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO,
+)  # fmt: skip
+_BLOCK = 4096  # bytes that a folder takes, about
 
 
-class DiskFullError(UserError):
-    """There was no room for a file. What stood under its name before is untouched.
+class StorageError(UserError):
+    """A file could not be written. What stood under its name before is untouched."""
+
+    status = 74  # EX_IOERR
+
+
+class DiskFullError(StorageError):
+    """There was no room for it.
 
     Attributes:
         passing: whether it may pass when space is freed: no limit on the size of files caused it.
     """
-
-    status = 74  # EX_IOERR
 
     def __init__(self, message: str, passing: bool = True) -> None:
         super().__init__(message)
@@ -46,7 +55,8 @@ def atomic_write(path: str | os.PathLike[str], needed: int | None = None) -> Ite
 
     Raises:
         DiskFullError: no room: disk, quota or the process's limit on file sizes.
-        UserError: the folder is missing or not writable, or `path` is a folder.
+        StorageError: the folder is missing or not writable, the disk has become read-only, or
+            `path` is a folder.
         Whatever the block itself raises; the temporary file is gone then, too.
     """
     path = Path(path)
@@ -63,7 +73,8 @@ def atomic_write(path: str | os.PathLike[str], needed: int | None = None) -> Ite
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that is read-only now it stays
+            temporary.unlink(missing_ok=True)
         raise storage_error(error, path, temporary, needed or written) from error
     finally:
         with contextlib.suppress(OSError):
@@ -89,21 +100,75 @@ def atomic_folder(path: str | os.PathLike[str], needed: int | None = None) -> It
         sync_folder(temporary)
         _exchange(temporary, path)
     except OSError as error:
-        size = sum(entry.stat().st_size for entry in temporary.glob("*"))
+        size = _size(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
         raise storage_error(error, path, temporary, needed or size) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _size(folder: Path) -> int:
+    with contextlib.suppress(OSError):
+        return sum(entry.stat().st_size for entry in folder.iterdir())
+    return 0
+
+
 def _exchange(temporary: Path, path: Path) -> None:
     old = path.with_name(f"{path.name}.old")
     if path.exists():
-        remove(old)
+        discard(old)
         os.rename(path, old)
     os.rename(temporary, path)
     sync_folder(path.parent)
-    remove(old)
+    discard(old)
+
+
+def discard(path: Path) -> None:
+    """Removes what stands under that name, which is gone at once: nothing half-removed has it."""
+    if os.path.lexists(path):
+        doomed = temporary_beside(path)
+        os.rename(path, doomed)
+        remove(doomed)
+
+
+def make_folder(path: Path, advice: str = "check the path and its permissions") -> None:
+    """Makes a folder and those above it, unless they are there, and syncs the new names.
+
+    Raises:
+        DiskFullError: no room for it.
+        StorageError: it cannot be made; `advice` ends the message.
+    """
+    try:
+        for folder in [each for each in (*reversed(path.parents), path) if not each.is_dir()]:
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise storage_error(error, path, path, _BLOCK) from error
+        reason = error.strerror or error
+        raise StorageError(f"cannot make the folder {path}: {reason}; {advice}") from error
+
+
+def open_to_append(path: Path) -> int:
+    """Opens a file at its end and returns the descriptor; makes the file if there is none.
+
+    No link is followed: in a run from a stranger it may lead anywhere.
+
+    Raises:
+        StorageError: it cannot be opened for writing, or is a link.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    with storage_errors(path):
+        try:
+            return os.open(path, flags)
+        except FileNotFoundError:
+            descriptor = os.open(path, flags | os.O_CREAT, 0o644)
+        try:
+            sync_folder(path.parent)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
 
 def remove(path: Path) -> None:
@@ -143,6 +208,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def storage_errors(path: Path, needed: int = 0) -> Iterator[None]:
+    """Raises what goes wrong with `path` in the block as `storage_error` says."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path, path, needed) from error
+
+
 def storage_error(error: OSError, path: Path, temporary: Path, needed: int) -> Exception:
     """The error to raise for `error`, met while `path` was written by way of `temporary`.
 
@@ -150,10 +224,19 @@ def storage_error(error: OSError, path: Path, temporary: Path, needed: int) -> E
     """
     if error.errno in _NO_SPACE:
         return DiskFullError(_no_space(error, path, needed), error.errno != errno.EFBIG)
-    if error.errno == errno.EIO or error.filename in (str(temporary), str(path)):
+    if error.errno in _FAILING or _concerns(error, path, temporary):
         reason = error.strerror or error
-        return UserError(f"cannot write {path}: {reason}; check the folder and its permissions")
+        return StorageError(
+            f"cannot write {path}: {reason}; check the disk, the folder and its permissions"
+        )
     return error
+
+
+def _concerns(error: OSError, path: Path, temporary: Path) -> bool:
+    if not isinstance(error.filename, str):
+        return False
+    place = Path(error.filename)
+    return place in (path, path.parent, temporary) or place.parent == temporary
 
 
 def _no_space(error: OSError, path: Path, needed: int) -> str:
@@ -163,7 +246,8 @@ def _no_space(error: OSError, path: Path, needed: int) -> str:
             f"no room for {path}: it needs at least {needed:,} bytes and files may have {limit:,} "
             "here; raise the limit (ulimit -f) and run the same command again"
         )
-    free = shutil.disk_usage(path.parent).free
+    nearest = next(folder for folder in path.absolute().parents if os.path.isdir(folder))
+    free = shutil.disk_usage(nearest).free
     return (
         f"no room for {path}: it needs at least {needed:,} bytes and {free:,} are free on that "
         "disk or quota; free some space and run the same command again"

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.errors import UserError
+from dreamer.files import DiskFullError, storage_error, temporary_beside
 
 HEARTBEAT = 30.0  # seconds between touches
 SILENCE = 300.0  # seconds untouched after which a holder on another machine counts as dead
+_RECORD = 4096  # bytes that a lock may take
 
 
 class Lock:
@@ -35,19 +37,18 @@ class Lock:
 
     Raises:
         UserError: another live process holds it, or the file cannot be written.
+        DiskFullError: there is no room for it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            self._open()
         except OSError as error:
+            met = storage_error(error, self.path, self.path, _RECORD)
+            if isinstance(met, DiskFullError):
+                raise met from error
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
-        try:
-            self.taken_over = self._acquire()
-        except BaseException:
-            os.close(self._file)
-            raise
         self._released = threading.Event()
         threading.Thread(target=self._beat, name="lock heartbeat", daemon=True).start()
 
@@ -61,9 +62,17 @@ class Lock:
             os.ftruncate(self._file, 0)
         os.close(self._file)
 
+    def _open(self) -> None:
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            self.taken_over = self._acquire()
+        except BaseException:
+            os.close(self._file)
+            raise
+
     def _acquire(self) -> str:
         locked = self._flock()
-        holder = _parse(os.pread(self._file, 4096, 0))
+        holder = _parse(os.pread(self._file, _RECORD, 0))
         if locked is False or (holder and _lives(holder, self._age)):
             raise UserError(
                 f"another run works in {self.path.parent}: {describe(holder)}; wait for its end or "
@@ -107,7 +116,7 @@ def live_holder(path: str | os.PathLike[str]) -> str:
     except OSError:
         return ""
     with open(descriptor, "rb") as file:
-        holder, touched = _parse(file.read(4096)), os.fstat(descriptor).st_mtime
+        holder, touched = _parse(file.read(_RECORD)), os.fstat(descriptor).st_mtime
     return describe(holder) if holder and _lives(holder, lambda: _age(path, touched)) else ""
 
 
@@ -123,9 +132,9 @@ def _lives(holder: dict[str, Any], age: Callable[[], float]) -> bool:
 
 def _age(path: Path, touched: float) -> float:
     """Seconds since a lock was last touched, by the clock of the file server that stamped it."""
-    probe = path.with_name(f".lock-{os.getpid()}.tmp")
+    probe = temporary_beside(path)
     try:
-        probe.touch()
+        probe.touch(exist_ok=False)  # which follows no link
         return probe.stat().st_mtime - touched
     finally:
         probe.unlink(missing_ok=True)

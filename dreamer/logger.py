@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.event_file import EventFile
-from dreamer.files import atomic_write
+from dreamer.files import atomic_write, make_folder
 from dreamer.metrics import MetricsFile
 from dreamer.sinks import Sink
 from dreamer.terminal import make_terminal
@@ -49,10 +49,11 @@ class Logger:
     ) -> None:
         self.path = Path(rundir_path)
         self._metrics = MetricsFile(self.path / "metrics.jsonl")
-        self._sinks: list[Sink] = [EventFile(self.path)] if tensorboard else []
-        self._sinks += sinks
+        self._sinks: list[Sink] = list(sinks)
         title = "/".join(self.path.absolute().parts[1:][-3:])
         self._terminal = make_terminal(terminal, title, total_steps)
+        if tensorboard:
+            self._open_event_file()
         self._total_steps = total_steps
         self._values: dict[str, list[float]] = {}
         self._start = time.monotonic()
@@ -138,7 +139,7 @@ class Logger:
         """
         gif = encode_gif(frames, fps)
         folder = self.path / "videos"
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{int(step)}.gif"
         with atomic_write(path, needed=len(gif)) as file:
             file.write(gif)
@@ -190,6 +191,12 @@ class Logger:
         left = max(0, self._total_steps - step)
         return left * (now - first_time) / (step - first_step)
 
+    def _open_event_file(self) -> None:
+        try:
+            self._sinks.insert(0, EventFile(self.path))
+        except OSError as error:
+            self._give_up("TensorBoard's file", error)
+
     def _to_sinks(self, act: Callable[[Sink], None]) -> None:
         """Sinks are a convenience: when one fails the run goes on without it, and says so."""
         for sink in list(self._sinks):
@@ -197,9 +204,12 @@ class Logger:
                 act(sink)
             except Exception as error:  # of other libraries, which raise what they like
                 name = "TensorBoard's file" if isinstance(sink, EventFile) else type(sink).__name__
-                reason = getattr(error, "strerror", None) or error
-                self.message(f"warning: {name} is given up: {reason}")
+                self._give_up(name, error)
                 self._sinks.remove(sink)
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or error
+        self.message(f"warning: {name} is given up: {reason}")
 
     def _show_warning(self, message: Any, category: Any, *place: Any, **more: Any) -> None:
         self.message(f"warning: {message}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamer.files import atomic_write, storage_error
+from dreamer.files import atomic_write, open_to_append, storage_error
 
 
 class MetricsFile:
@@ -30,13 +31,14 @@ class MetricsFile:
         self.torn = 0
         self.superseded = 0
         self._keep_until(None)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = open_to_append(self.path)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds one line, whole or not at all, and syncs it to the disk.
 
         Raises:
             DiskFullError: no room; the file is as it was before.
+            StorageError: the disk fails, or is read-only now.
             ValueError: a number that JSON does not know (not-a-number, infinity).
         """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
@@ -47,14 +49,15 @@ class MetricsFile:
                 written += os.write(self._file, line[written:])
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, before)
+            with contextlib.suppress(OSError):  # a disk that is read-only now keeps the torn line
+                os.ftruncate(self._file, before)
             raise storage_error(error, self.path, self.path, len(line)) from error
 
     def rewind(self, step: int) -> None:
         """Sets aside the lines of later steps than `step`, which the resumed run writes anew."""
         os.close(self._file)
         self._keep_until(step)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = open_to_append(self.path)
 
     def close(self) -> None:
         os.close(self._file)
@@ -64,7 +67,7 @@ class MetricsFile:
         if not any(not self._keeps(line, step) for line in self._lines()):
             return
         dropped = self.path.with_name(f"{self.path.name}.dropped")
-        with atomic_write(self.path) as kept, open(dropped, "ab") as aside:
+        with atomic_write(self.path) as kept, open(open_to_append(dropped), "ab") as aside:
             for line in self._lines():
                 if self._keeps(line, step):
                     kept.write(line)
@@ -73,6 +76,8 @@ class MetricsFile:
                 whole = step_of(line) is not None
                 self.superseded += whole
                 self.torn += not whole
+            aside.flush()  # before the lines leave the file that they were in
+            os.fsync(aside.fileno())
 
     def _lines(self) -> Iterator[bytes]:
         if self.path.exists():

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from dreamer.errors import UserError
-from dreamer.files import DiskFullError, atomic_write
+from dreamer.files import DiskFullError, atomic_write, make_folder
 
-KEPT = 5  # batches, the first of a run
+KEPT = 5  # batches, the newest
 
 
 class NonFiniteError(UserError):
@@ -68,14 +68,19 @@ class NonFiniteGuard:
             )
 
     def _keep(self, update: int, batch: Mapping[str, np.ndarray]) -> str:
-        """Saves a batch, unless enough are there; returns what to say of it."""
-        if len(list(self._folder.glob("update-*.npz"))) >= KEPT:
-            return ""
+        """Saves a batch in place of the oldest; returns what to say of it."""
         path = self._folder / f"update-{update:08d}.npz"
-        self._folder.mkdir(exist_ok=True)
         try:
+            make_folder(self._folder)
             with atomic_write(path, sum(array.nbytes for array in batch.values())) as file:
                 np.savez(file, allow_pickle=False, **batch)
         except DiskFullError as error:
             return f"; its batch is not kept ({error})"
+        # By time: a run that went on from a checkpoint before them repeats their numbers.
+        others = sorted(
+            (file for file in self._folder.glob("update-*.npz") if file != path),
+            key=lambda file: (file.stat().st_mtime_ns, file.name),
+        )
+        for old in others[: 1 - KEPT]:
+            old.unlink()
         return f"; its batch is in {path}"

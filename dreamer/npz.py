@@ -39,8 +39,8 @@ _ZIP_ERRORS = (
     IndexError, RuntimeError,
 )  # fmt: skip
 _HEADER_ERRORS = (
-    ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError, EOFError,
-    OverflowError, tokenize.TokenError, struct.error,
+    ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, MemoryError,
+    RecursionError, EOFError, OverflowError, tokenize.TokenError, struct.error,
 )  # fmt: skip
 
 
@@ -79,10 +79,12 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[int]:
     """Opens a regular file for reading and yields its descriptor; a pipe cannot block us.
 
     Raises:
-        NpzError: the path is something other than a regular file.
+        NpzError: the path is something other than a regular file, such as a link.
         OSError: it cannot be opened.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if os.path.islink(path):
+        raise NpzError("it is a link, which is not followed")
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise NpzError("it is not a regular file")

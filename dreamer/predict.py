@@ -185,8 +185,7 @@ def write(prediction: Prediction, folder: Path) -> list[Path]:
     Raises:
         UserError: It cannot be made or written.
     """
-    from dreamer.episodes import make_folder
-    from dreamer.files import atomic_write
+    from dreamer.files import atomic_write, make_folder
 
     make_folder(folder)
     step = prediction.about["step"]

@@ -25,12 +25,12 @@ from dreamer.episodes import (
     EpisodeError,
     EpisodeFile,
     episode_uid,
-    make_folder,
     move_aside,
     moved_aside,
     save_episode,
 )
 from dreamer.errors import UserError
+from dreamer.files import make_folder
 from dreamer.layout import layout_of, mismatch, record_bytes
 from dreamer.npz import path_text
 from dreamer.prefetch import Prefetcher
@@ -146,7 +146,7 @@ class Replay:
         Raises:
             ValueError: the episode does not match the environment's spaces, or is malformed.
             DiskFullError: there is no room for it.
-            UserError: the folder cannot be written.
+            StorageError: the folder cannot be written.
         """
         found = {key: (v.shape[1:], v.dtype) for key, v in episode.items()}
         reason = mismatch(self._layout, found)

@@ -23,10 +23,17 @@ import dreamer
 from dreamer.config import Config
 from dreamer.envs.several import split_tasks
 from dreamer.errors import UserError
-from dreamer.files import atomic_write, remove_temporaries
+from dreamer.files import (
+    DiskFullError,
+    StorageError,
+    atomic_write,
+    make_folder,
+    remove_temporaries,
+)
 from dreamer.lock import Lock
 from dreamer.machine import machine
 from dreamer.schema import DREAMER
+from dreamer.trust import refuse_links
 from dreamer.yaml_io import format_yaml, read_yaml
 
 # A resumed run may change how long it runs, what it reports and keeps, where it lies, and what
@@ -83,7 +90,7 @@ class RunDir:
         """
         run = cls(run_path(config), config.replay.directory)
         _make_folder(run.path)
-        run._refuse_links()
+        refuse_links(run.path)
         run._lock = Lock(run.path / "lock")
         try:
             run._enter(config)
@@ -105,7 +112,7 @@ class RunDir:
                 f"{path} is not a run's directory: it has no config.yaml; expected one like "
                 "runs/dmc_walker_walk/dreamer/0"
             )
-        run._refuse_links()
+        refuse_links(run.path)
         _, config = run._read()
         run = cls(run.path, config.replay.directory)
         run.resumed = True
@@ -127,8 +134,9 @@ class RunDir:
         """With the lock held: compares or writes config.yaml, makes the folders, tidies up."""
         if self._lock is not None and self._lock.taken_over:
             self.notes.append(f"took over the lock of a dead run ({self._lock.taken_over})")
-        for folder in (self.path, self.path / "episodes"):  # ours alone, unlike replay.directory
-            remove_temporaries(folder)
+        # Ours alone, unlike replay.directory and predictions/.
+        for name in ("", "episodes", "eval_episodes", "videos", "nonfinite"):
+            remove_temporaries(self.path / name)
         record = self._resume(config) if self.config_file.exists() else self._start(config)
         with atomic_write(self.config_file) as file:
             file.write(format_yaml(record).encode())
@@ -194,17 +202,6 @@ class RunDir:
             return record, Config(flat, [str(preset) for preset in presets], agent)
         except UserError as error:
             raise UserError(f"{self.config_file}: {error}") from None
-
-    def _refuse_links(self) -> None:
-        """A link could make a run from elsewhere write to, or read from, any place of its maker's
-        choice. The run's directory itself may be reached through links."""
-        parts = (self.config_file, self.metrics, self.eval_episodes, self.checkpoints, self.videos)
-        for part in (*parts, self.path / "episodes", self.path / "lock"):
-            if part.is_symlink():
-                raise UserError(
-                    f"{part} is a link, which a run's directory must not hold; put the content "
-                    "itself there, or set replay.directory to keep episodes elsewhere"
-                )
 
 
 def run_path(config: Config) -> Path:
@@ -290,6 +287,8 @@ def check_folder(folder: Path) -> None:
 def _make_folder(folder: Path) -> None:
     check_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # a full disk, a name too long
-        raise UserError(f"cannot make {folder}: {error.strerror or error}; {_ELSEWHERE}") from error
+        make_folder(folder, _ELSEWHERE)
+    except DiskFullError:
+        raise
+    except StorageError as error:  # a name too long: nothing has begun, so the user's to mend
+        raise UserError(str(error)) from error

@@ -1,8 +1,10 @@
-"""What a run from a stranger may have this machine run: nothing that its user has not named."""
+"""What a run from a stranger may do here: run nothing that its user has not named, lead nowhere."""
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamer.errors import UserError
@@ -38,3 +40,19 @@ def trusted(config: Config, task: str = "", python: str = "") -> Config:
             file=sys.stderr,
         )
     return config.replace({"envs.python": python})
+
+
+def refuse_links(run: Path) -> None:
+    """Refuses a run's directory that holds a link: from elsewhere, it could make us write to, or
+    read from, any place of its maker's choice. The directory itself may be reached through links.
+
+    Raises:
+        UserError: it holds one.
+    """
+    with os.scandir(run) as entries:
+        links = sorted(entry.path for entry in entries if entry.is_symlink())
+    if links:
+        raise UserError(
+            f"{links[0]} is a link, which a run's directory must not hold; put the content "
+            "itself there, or set replay.directory to keep episodes elsewhere"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dreamer.checkpoint import Checkpoints
 from dreamer.errors import UserError
 from dreamer.files import (
     DiskFullError,
+    StorageError,
     atomic_folder,
     atomic_write,
+    make_folder,
+    open_to_append,
     remove_temporaries,
     storage_error,
 )
@@ -56,9 +61,10 @@ def test_a_missing_folder_and_a_folder_in_the_way_are_the_users_to_mend(tmp_path
     with missing, atomic_write(tmp_path / "absent" / "file"):
         pass
     (tmp_path / "folder").mkdir()
-    in_the_way = pytest.raises(UserError, match="folder: Is a directory")
-    with in_the_way, atomic_write(tmp_path / "folder"):
+    in_the_way = pytest.raises(StorageError, match="folder: Is a directory")
+    with in_the_way as caught, atomic_write(tmp_path / "folder"):
         pass
+    assert caught.value.status == 74
 
 
 def test_folder_is_exchanged_as_a_whole(tmp_path):
@@ -124,9 +130,50 @@ def test_a_really_full_disk_is_said_with_what_is_free(tmp_path):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+def test_a_disk_that_is_read_only_now_is_said(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "none", str(tmp_path)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("no right to mount a file system here")
+    try:
+        for write in (
+            lambda: atomic_write(tmp_path / "file").__enter__(),
+            lambda: atomic_folder(tmp_path / "folder").__enter__(),
+            lambda: Checkpoints(tmp_path).save(1, {"a": np.zeros(3)}, {}),
+            lambda: make_folder(tmp_path / "a" / "b"),
+            lambda: open_to_append(tmp_path / "file"),
+        ):
+            with pytest.raises(StorageError, match="Read-only file system") as caught:
+                write()
+            assert caught.value.status == 74
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_what_is_half_removed_is_not_taken_for_whole(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path, keep=1)
+    store.save(1, {"a": np.zeros(3)}, {})
+
+    def interrupted(path: Path, **options: bool) -> None:
+        if (path / "manifest.json").exists():
+            (path / "manifest.json").unlink()
+            raise KeyboardInterrupt
+
+    for step in (1, 2):  # one is replaced, one is pruned
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(shutil, "rmtree", interrupted)
+            store.save(step, {"a": np.ones(3)}, {})
+        named = [path for path in tmp_path.iterdir() if not path.name.endswith(".tmp")]
+        assert [path.name for path in named] == [f"{step:012d}"]
+        assert all((path / "manifest.json").exists() for path in named)
+
+
 def test_errors_of_other_kinds_are_not_taken_for_a_full_disk(tmp_path):
     other = OSError(5, "Input/output error")
-    assert isinstance(storage_error(other, tmp_path / "a", tmp_path / "b", 1), UserError)
+    assert type(storage_error(other, tmp_path / "a", tmp_path / "b", 1)) is StorageError
     busy = OSError(16, "busy", "elsewhere")
     assert storage_error(busy, tmp_path / "a", tmp_path / "b", 1) is busy
 

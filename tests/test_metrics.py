@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from dreamer.files import DiskFullError
 from dreamer.metrics import MetricsFile, step_of
 
 
@@ -90,6 +91,16 @@ def test_a_line_without_room_leaves_no_trace_and_later_ones_fit(tmp_path):
     )
     assert f"no room for {path}" in done.stdout
     assert steps(path) == [1, 3]
+
+
+def test_a_disk_that_does_not_even_take_the_line_back_is_said(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    full = os.open("/dev/full", os.O_WRONLY)  # writing there finds no room, cutting is refused
+    os.dup2(full, metrics._file)
+    os.close(full)
+    with pytest.raises(DiskFullError, match="no room for .*metrics.jsonl"):
+        metrics.append({"step": 1})
+    metrics.close()
 
 
 WRITER = """

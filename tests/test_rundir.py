@@ -237,9 +237,11 @@ def test_a_name_too_long_for_a_folder_is_said(tmp_path, config):
         RunDir.open(config.replace({"logdir": str(tmp_path / ("x" * 300))}))
 
 
-def test_an_episode_half_written_by_a_killed_process_is_removed(config):
+@pytest.mark.parametrize("folder", ["episodes", "eval_episodes", "videos", "nonfinite"])
+def test_what_a_killed_process_has_half_written_is_removed(config, folder):
     with RunDir.open(config) as run:
-        left = run.episodes / ".20261120T120000-s0e00000001-9.npz.123.tmp"
+        left = run.path / folder / ".20261120T120000-s0e00000001-9.npz.123.tmp"
+        left.parent.mkdir(exist_ok=True)
         left.write_bytes(b"half")
     RunDir.open(config).close()
-    assert not left.exists()
+    assert not left.exists() and left.parent.exists()

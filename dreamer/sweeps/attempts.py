@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dreamer.files import open_to_append
+
 FILE = "attempts.jsonl"
 LOG = "output.log"
 """Beside it: what the process printed, one attempt after the other."""
@@ -17,7 +19,7 @@ LOG = "output.log"
 def record(path: Path, event: str, **facts: Any) -> None:
     """Appends one line on an attempt: event ("start", "end"), time, host, and `facts`."""
     line = {"event": event, "time": time.time(), "host": socket.gethostname(), **facts}
-    with (path / FILE).open("ab") as file:
+    with open(open_to_append(path / FILE), "ab") as file:
         file.write(json.dumps(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import dreamer
+from dreamer.errors import UserError
+from dreamer.files import open_to_append
 from dreamer.lock import SILENCE, live_holder
 from dreamer.sweeps import attempts, guard
 from dreamer.sweeps.progress import last_words, read_progress
+from dreamer.trust import refuse_links
 
 LOCK_WAIT = SILENCE + 120.0
 """Seconds to wait for an earlier attempt's process: its node may be dead, which only shows by its
@@ -47,11 +50,15 @@ def attempt(
 
     Raises:
         TrialFailedError: another exit status than 0; or another live process has the run.
-        TrialRefusedError: exit status 2.
+        TrialRefusedError: exit status 2, or a link in the run's directory.
         KeyboardInterrupt: the task was cancelled; the run has saved and exited.
     """
     run = Path(path)
     run.mkdir(parents=True, exist_ok=True)
+    try:
+        refuse_links(run)
+    except UserError as refused:
+        raise TrialRefusedError(str(refused)) from refused
     wait_for_others(run / "lock")
     if read_progress(run).finished(steps):
         return "found finished"
@@ -82,7 +89,7 @@ def _execute(
     run: Path, words: Sequence[str], cpus: float, cwd: str, environ: Mapping[str, str]
 ) -> int:
     command = [sys.executable, "-m", guard.__name__, sys.executable, "-m", *words]
-    with (run / attempts.LOG).open("ab") as log:
+    with open(open_to_append(run / attempts.LOG), "ab") as log:
         log.write(f"\n--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(words)}\n".encode())
         log.flush()
         process = subprocess.Popen(

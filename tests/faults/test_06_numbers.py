@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,11 @@ def test_an_agent_that_sees_nonsense_stays_what_it_was(figure: Callable[[str], N
 def test_batches_are_kept_and_too_many_in_a_row_end_it(tmp_path: Path):
     said: list[str] = []
     guard = NonFiniteGuard(tmp_path / "nonfinite", 3, said.append)
+    # Of a higher number but older: the run has gone on from a checkpoint before it.
+    older = tmp_path / "nonfinite" / "update-00000999.npz"
+    older.parent.mkdir()
+    older.write_bytes(b"")
+    os.utime(older, (1e9, 1e9))
     batch = {"reward": np.full((2, 3), 3e38, np.float32)}
     good, bad = {"nonfinite": 0.0, "loss": 1.0}, {"nonfinite": 1.0, "loss": np.inf}
     for update in range(0, 30, 3):
@@ -99,14 +105,16 @@ def test_batches_are_kept_and_too_many_in_a_row_end_it(tmp_path: Path):
         guard.check(update + 2, batch, good)
     assert guard.count == len(said) == 20
     paths = sorted((tmp_path / "nonfinite").iterdir())
-    assert [path.name for path in paths] == [f"update-{n:08d}.npz" for n in (0, 1, 3, 4, 6)]
+    assert [path.name for path in paths] == [f"update-{n:08d}.npz" for n in (22, 24, 25, 27, 28)]
     assert len(paths) == KEPT
     with np.load(paths[0], allow_pickle=False) as kept:
         np.testing.assert_array_equal(kept["reward"], batch["reward"])
-    assert "update 0 was not finite (loss inf)" in said[0] and str(paths[0]) in said[0]
+    assert "update 28 was not finite (loss inf)" in said[-1] and str(paths[-1]) in said[-1]
     with pytest.raises(NonFiniteError, match="3 updates in a row were not finite"):
         for update in range(30, 33):
             guard.check(update, batch, bad)
+    kept = {path.name for path in (tmp_path / "nonfinite").iterdir()}
+    assert kept >= {f"update-{n:08d}.npz" for n in (30, 31, 32)}  # those that ended it
 
 
 def test_a_run_that_only_sees_nonsense_stops_at_its_last_good_checkpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import subprocess
 import threading
@@ -14,12 +15,15 @@ import numpy as np
 import pytest
 from counting_env import CountingEnv
 from episode_samples import make_episode
-from fault_runs import episodes_of, newest, run_of, words_for
+from fault_runs import config_for, episodes_of, newest, run_of, words_for
 from whole_runs import finish, metrics_of, start, wait_until
 
 from dreamer.episodes import EpisodeFile, save_episode
 from dreamer.files import DiskFullError
 from dreamer.interrupt import Interrupt, StopRequested
+from dreamer.logger import Logger
+from dreamer.nonfinite import NonFiniteGuard
+from dreamer.rundir import RunDir
 from dreamer.storage import Patience, room_warning, size_text
 
 
@@ -86,6 +90,39 @@ def test_waiting_ends(small_disk: Callable[[str], Path]):
             lambda: save_episode(disk, make_episode(10), "a")
         )
     assert len(said) == 1 and [path.name for path in disk.iterdir()] == [filler.name]
+
+
+def test_a_start_on_a_full_disk_is_said_in_one_line(
+    small_disk: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+):
+    disk = small_disk("64k,nr_inodes=3")
+    config = config_for(disk / "runs")
+    with pytest.raises(DiskFullError, match="no room for .*/runs/"):  # not even for its folders
+        RunDir.open(config)
+    shutil.rmtree(disk / "runs")
+    small_disk("64k,nr_inodes=100")
+    with RunDir.open(config) as run:
+        path = run.path
+    filler = fill(disk)
+    for _ in range(2):  # and again, while there is still no room
+        with pytest.raises(DiskFullError, match="no room for .*/lock"):
+            RunDir.open(config)
+    with Logger(path, tensorboard=True, terminal="plain", total_steps=1) as logger:
+        assert "TensorBoard's file is given up: No space left" in capsys.readouterr().out
+        with pytest.raises(DiskFullError, match="no room for .*/metrics.jsonl"):
+            logger.write(1)
+    filler.unlink()
+    with RunDir.open(config) as run:
+        assert run.resumed
+
+
+def test_a_batch_that_finds_no_room_for_its_folder_is_not_kept(
+    small_disk: Callable[[str], Path],
+):
+    disk, said = small_disk("64k,nr_inodes=1"), []
+    guard = NonFiniteGuard(disk / "nonfinite", 3, said.append)
+    guard.check(0, {"reward": np.zeros((2, 3), np.float32)}, {"nonfinite": 1.0, "loss": np.inf})
+    assert "its batch is not kept (no room for" in said[0]
 
 
 def full(passing: bool = True) -> None:
@@ -183,3 +220,53 @@ def test_a_run_on_a_full_disk_ends_and_is_resumed(
     after = episodes_of(run_of(disk / "runs"))
     assert all(after[uid] == content for uid, content in before.items())
     figure(f"a run without room ended at checkpoint {step} with {len(before)} episodes intact")
+
+
+@pytest.mark.faults
+def test_a_start_on_a_full_disk_ends_with_its_own_status(
+    small_disk: Callable[[str], Path], figure: Callable[[str], None]
+):
+    disk = small_disk("64m")
+    words = words_for(disk / "runs")
+    status, _, errors = finish(start("dreamer.run", *words_for(disk / "runs", steps=100)))
+    assert status == 0, errors
+    filler = fill(disk)
+    for _ in range(2):
+        status, _, errors = finish(start("dreamer.run", *words))
+        assert status == 74, errors
+        assert errors.splitlines()[-1].startswith("error: no room for "), errors
+        assert "Traceback" not in errors
+    filler.unlink()
+    status, _, errors = finish(start("dreamer.run", *words))
+    assert status == 0, errors
+    figure("started twice on a full disk: exit status 74 and a line; resumed when there was room")
+
+
+@pytest.mark.faults
+def test_a_disk_that_becomes_read_only_ends_the_run_with_its_own_status(
+    tmp_path: Path, figure: Callable[[str], None]
+):
+    words = words_for(tmp_path / "runs", steps=1500)
+    process = start("dreamer.run", *words)
+    wait_until(lambda: len(list(tmp_path.glob("runs/*/*/*/checkpoints/0*"))) >= 1, process)
+    place = str(run_of(tmp_path / "runs") / "checkpoints")
+    # A file system with open files cannot be made read-only: another is put over a part of it.
+    command = ["mount", "-t", "tmpfs", "-o", "ro", "none", place]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        process.kill()
+        finish(process)
+        pytest.skip("no right to mount a file system here")
+    try:
+        status, _, errors = finish(process)
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+    assert status == 74, errors
+    line = errors.splitlines()[-1]
+    assert line.startswith(f"error: cannot write {place}/") and "Read-only file system" in line
+    assert "Traceback" not in errors
+    before = episodes_of(run_of(tmp_path / "runs"))
+    status, output, errors = finish(start("dreamer.run", *words))
+    assert status == 0 and "going on from step" in output, errors
+    after = episodes_of(run_of(tmp_path / "runs"))
+    assert all(after[uid] == content for uid, content in before.items())
+    figure("a disk made read-only ended the run with exit status 74; resumed when it was writable")

@@ -24,9 +24,13 @@ from dreamer.config import load_config
 from dreamer.episodes import EpisodeError, EpisodeFile, save_episode
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate
+from dreamer.files import open_to_append
+from dreamer.metrics import MetricsFile
 from dreamer.predict import predict
 from dreamer.replay import Replay
 from dreamer.rundir import RunDir
+from dreamer.sweeps import attempts
+from dreamer.sweeps.worker import TrialRefusedError, attempt
 
 ROOT = test_source.ROOT
 # Listens on the address that the user gives in TF_CONFIG, and only if there is one.
@@ -109,7 +113,12 @@ def test_a_config_with_tags_or_paths_is_refused_without_effect(tmp_path: Path, t
 
 
 @pytest.mark.parametrize(
-    "part", ["episodes", "checkpoints", "metrics.jsonl", "config.yaml", "lock"]
+    "part",
+    [
+        *("config.yaml", "lock", "metrics.jsonl", "metrics.jsonl.dropped", "sinks.json", "wandb"),
+        *("episodes", "eval_episodes", "checkpoints", "videos", "nonfinite", "predictions"),
+        *("attempts.jsonl", "output.log", "events.out.tfevents.1", "a name of its maker's choice"),
+    ],
 )
 def test_links_out_of_a_run_are_refused_without_effect(tmp_path: Path, part: str):
     config = config_for(tmp_path)
@@ -131,6 +140,37 @@ def test_links_out_of_a_run_are_refused_without_effect(tmp_path: Path, part: str
     with pytest.raises(UserError, match="is a link"):
         RunDir.load(path)
     assert before == {p: p.read_bytes() for p in outside.rglob("*") if p.is_file()}
+
+
+def test_what_is_appended_to_follows_no_link(tmp_path: Path):
+    theirs = tmp_path / "theirs"
+    theirs.write_text('{"step": 1}\n')
+    run = tmp_path / "run"
+    for name in ("metrics.jsonl.dropped", "metrics.jsonl", attempts.FILE, attempts.LOG):
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir()
+        (run / "metrics.jsonl").write_text("torn")  # what is torn goes to the file beside it
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(theirs)
+        with pytest.raises(UserError, match="Too many levels of symbolic links"):
+            MetricsFile(run / "metrics.jsonl")
+            attempts.record(run, "start")
+            open_to_append(run / name)
+        with pytest.raises(TrialRefusedError, match=f"{name} is a link"):
+            attempt(str(run), ["no.such.module"], 1, 1.0, str(tmp_path), {})
+        assert theirs.read_text() == '{"step": 1}\n'
+
+
+def test_an_episode_that_is_a_link_reaches_no_batch(tmp_path: Path):
+    kept = save_episode(tmp_path / "theirs", make_episode(20), "a")
+    (tmp_path / "episodes").mkdir()
+    (tmp_path / "episodes" / kept.name).symlink_to(kept)
+    with pytest.warns(UserWarning, match="set aside: .*it is a link"):
+        replay = Replay(
+            tmp_path / "episodes", cache_bytes=0, seed=0, obs_space=CountingEnv.obs_space,
+            act_space=CountingEnv.act_space,
+        )  # fmt: skip
+    assert len(replay) == 0 and replay.damaged == 1 and kept.is_file()
 
 
 def test_a_strangers_run_does_not_run_the_code_that_it_names(
