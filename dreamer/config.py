@@ -176,7 +176,8 @@ def load_config(
     # A suite's preset is made for Dreamer: another agent takes what it says nothing of itself.
     wanted = keys.keys() - own_keys(agent)
     of_suite = {key: value for key, value in _load_preset(suite).items() if key in wanted}
-    return Config({**of_suite, **task_values(agent, final), **chosen, **typed}, named, agent)
+    of_task = task_values(agent, final, {**chosen, **typed})
+    return Config({**of_suite, **of_task, **chosen, **typed}, named, agent)
 
 
 def preset_names(agent: str = DREAMER) -> list[str]:

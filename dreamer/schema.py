@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -136,12 +137,28 @@ def own_keys(agent: str) -> frozenset[str]:
     return frozenset(_entries(tree))
 
 
-def task_values(agent: str, task: str) -> dict[str, Value]:
-    """Returns what an agent's file says of a single task, by dotted name."""
+def task_values(agent: str, task: str, settled: Iterable[str] = ()) -> dict[str, Value]:
+    """Returns what an agent's file says of a task, or of each of ``a,b,c``, by dotted name.
+
+    Its ``tasks`` are patterns of names (``dmc_walker_*``), of which one fits at most.
+
+    Raises:
+      UserError: it says different things of the tasks, and the key is not `settled` otherwise.
+    """
     if agent == DREAMER:
         return {}
     tasks = read_yaml(find_configs() / "agents" / f"{agent}.yaml").get("tasks", {})
-    return dict(tasks.get(task, {}))
+    of_each: dict[str, dict[str, Value]] = {}
+    for name in (name.strip() for name in task.split(",")):
+        fitting = (values for pattern, values in tasks.items() if fnmatchcase(name, pattern))
+        values = next(fitting, {})
+        of_each[name] = {key: value for key, value in values.items() if key not in settled}
+    for key in sorted({key for values in of_each.values() for key in values}):
+        found = {name: values.get(key, "the suite's") for name, values in of_each.items()}
+        if len(set(found.values())) > 1:
+            listed = ", ".join(f"{name} {value}" for name, value in found.items())
+            raise UserError(f"{agent} has another {key} for each task ({listed}): give --{key}")
+    return next(iter(of_each.values()))
 
 
 def _agent_file(agent: str) -> dict[str, Any]:

@@ -107,6 +107,15 @@ def test_keys_belong_to_agents(tmp_path: Path):
     assert d4pg.replace({"seed": 1}).agent == "d4pg" and d4pg != load_config(agent="random")
 
 
+@pytest.mark.parametrize("agent", ["d4pg", "dqn", "planet"])
+def test_exploration_is_the_agents_own_on_every_suite(agent: str):
+    """A suite's preset changes none of its keys: half a schedule of each would be neither's."""
+    tasks = ("atari_pong", "dmlab_collect", "gym_CartPole-v1")
+    own = load_config(agent=agent, task="dmc_walker_walk").section("explore")
+    for task in tasks:
+        assert load_config(agent=agent, task=task).section("explore") == own, task
+
+
 @pytest.mark.parametrize("agent", registry.names())
 def test_every_preset_of_an_agent_loads(agent: str):
     config = load_config(agent=agent, task="dmc_cartpole_balance")

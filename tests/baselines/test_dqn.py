@@ -12,6 +12,7 @@ from baselines.dqn import DQN, double_q_target, huber, make
 from dreamer.config import load_config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
+from dreamer.exploration import Exploration
 
 VECTOR = {"place": Space((2,), np.dtype(np.float32))}
 IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
@@ -79,6 +80,14 @@ def test_images_are_gray_and_stacked_and_epsilon_falls():
     assert (greedy[0] == greedy[1]).mean() > 0.6
     agent.memory.add(chain(IMAGE, 0))
     assert np.isfinite(agent.train_step(agent.memory.sample(0, 1, 4), 0)["loss"])
+
+
+def test_on_atari_epsilon_has_fallen_after_four_million_frames():
+    config = load_config(agent="dqn", task="atari_pong")
+    explore = Exploration(ACTION, **config.section("explore"))
+    # One update every 16 frames: an amount that counts those would hardly have moved.
+    amounts = [explore.amount(frames, frames // 16) for frames in (0, 2_000_000, 4_000_000)]
+    np.testing.assert_allclose(amounts, [1.0, 0.55, 0.1])
 
 
 def test_continuous_actions_are_refused():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import CONTINUOUS, IMAGE, make_batch, make_records
+from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_batch, make_records
 
 from baselines.planet import PlaNet, make, quantise
 from dreamer.config import load_config
+from dreamer.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +60,35 @@ def test_it_plans_and_its_model_learns(agent: PlaNet):
 
 def test_settings_are_planets():
     repeats = {"cartpole_swingup": 8, "cartpole_balance": 8, "reacher_easy": 4, "cheetah_run": 4,
-               "finger_spin": 2, "cup_catch": 4, "walker_walk": 2, "hopper_hop": 2}  # fmt: skip
+               "finger_spin": 2, "cup_catch": 4, "walker_walk": 2, "hopper_hop": 2,
+               "ball_in_cup_catch": 4, "cartpole_three_poles": 8,
+               "cartpole_swingup,dmc_cartpole_two_poles": 8}  # fmt: skip
     for task, repeat in repeats.items():
         config = load_config(agent="planet", task=f"dmc_{task}")
         assert config.envs.action_repeat == repeat, task
     assert load_config(
         agent="planet", task="dmc_cheetah_run", overrides={"envs.action_repeat": 3}
     ).envs.action_repeat == 3  # fmt: skip
+    assert load_config(agent="planet", task="atari_pong").envs.action_repeat == 4
     assert (config.optimizer.model_lr, config.optimizer.eps, config.optimizer.clip) == (
         1e-3, 1e-4, 1000,
     )  # fmt: skip
     assert (config.planner.candidates, config.planner.top, config.planner.iterations) == (
         1000, 100, 10,
     )  # fmt: skip
+
+
+def test_several_tasks_that_need_different_repeats_are_told_apart():
+    for others in ("dmc_walker_walk", "dmc_hopper_hop"):  # PlaNet's own, and the suite's
+        tasks = f"dmc_cartpole_balance, {others}"
+        with pytest.raises(UserError, match=r"another envs.action_repeat .*give --envs.action_rep"):
+            load_config(agent="planet", task=tasks)
+        config = load_config(agent="planet", task=tasks, overrides={"envs.action_repeat": 4})
+        assert config.envs.action_repeat == 4
+
+
+def test_it_explores_one_hot_actions():
+    overrides = {"precision": "float32", "jit": "off"}
+    one = make(load_config("debug", agent="planet", overrides=overrides), VECTORS, ONEHOT)
+    action, _ = one.policy(make_records(VECTORS, 4, first=True), None, "train")
+    assert (action.sum(-1) == 1).all() and set(np.unique(action)) == {0.0, 1.0}
