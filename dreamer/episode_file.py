@@ -6,6 +6,7 @@ import errno
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -24,6 +25,9 @@ FLAGS = ("is_first", "is_last", "is_terminal")
 FLOATS = ("action", "reward", "cont")
 EPISODE_KEYS = (*FLOATS, *FLAGS)
 """What every episode holds in memory besides its observations."""
+
+Dtypes = Mapping[str, np.dtype]
+_ITS_OWN: Dtypes = MappingProxyType({})
 
 # Any other error, such as too many open files, says nothing about the file.
 _FAULTS_OF_THE_FILE = (
@@ -79,21 +83,30 @@ class EpisodeFile:
         """Whether those keys can be read slice by slice; otherwise each read unpacks it all."""
         return all(member.sliceable for member in self._needed(keys))
 
-    def allocate(self, length: int, keys: Collection[str]) -> dict[str, np.ndarray]:
+    def allocate(
+        self, length: int, keys: Collection[str], dtypes: Dtypes = _ITS_OWN
+    ) -> dict[str, np.ndarray]:
         """Returns uninitialised arrays [length, ...] of the dtypes that `read` gives."""
-        return {key: np.empty((length, *self._shape(key)), self._dtype(key)) for key in keys}
+        wanted = {key: dtypes.get(key, self._dtype(key)) for key in keys}
+        return {key: np.empty((length, *self._shape(key)), wanted[key]) for key in keys}
 
     def read(
-        self, start: int = 0, stop: int | None = None, keys: Collection[str] | None = None
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        keys: Collection[str] | None = None,
+        dtypes: Dtypes = _ITS_OWN,
     ) -> dict[str, np.ndarray]:
         """Returns records start..stop-1 as arrays [stop - start, ...].
+
+        Values are cast to `dtypes`; keys that it lacks have those that `record` gives.
 
         Raises:
             EpisodeError: the data are damaged.
             ValueError: the episode has no such records.
         """
         stop = self.length if stop is None else stop
-        out = self.allocate(max(stop - start, 0), self.keys if keys is None else keys)
+        out = self.allocate(max(stop - start, 0), self.keys if keys is None else keys, dtypes)
         self.read_into(out, start, stop)
         return out
 
@@ -112,8 +125,10 @@ class EpisodeFile:
             for key, target in out.items():
                 self._read_key(fd, key, start, stop, target)
 
-    def check(self, keys: Collection[str]) -> None:
+    def check(self, keys: Collection[str], dtypes: Dtypes = _ITS_OWN) -> None:
         """Reads all data of those keys once: checksums, finite numbers, sensible flags.
+
+        Numbers must be finite as `dtypes`, too: 1e300 is not as float32.
 
         Raises:
             EpisodeError: the data are damaged or cannot come from an episode.
@@ -123,7 +138,7 @@ class EpisodeFile:
                 if member.sliceable:  # reading any other verifies it anyway
                     verify_checksum(fd, member)
         floats = [key for key in keys if np.issubdtype(self._dtype(key), np.floating)]
-        self.check_values(self.read(0, self.length, {*floats, *EPISODE_KEYS}))
+        self.check_values(self.read(0, self.length, {*floats, *EPISODE_KEYS}, dtypes))
         self.checked = True
 
     def check_values(self, episode: Mapping[str, np.ndarray]) -> None:

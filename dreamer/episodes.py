@@ -108,10 +108,12 @@ def _file_members(episode: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"{key} of an episode has shape {array.shape}, expected {length} records"
             )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{key} of an episode is not finite")
         dtype = np.float32 if key in FLOATS else np.bool_ if key in FLAGS else array.dtype
-        members[{"cont": "discount"}.get(key, key)] = np.ascontiguousarray(array, dtype)
+        with np.errstate(over="ignore"):
+            member = np.ascontiguousarray(array, dtype)
+        if member.dtype.kind == "f" and not np.isfinite(member).all():
+            raise ValueError(f"{key} of an episode is not finite")
+        members[{"cont": "discount"}.get(key, key)] = member
     if not members["is_first"][0]:
         raise ValueError("is_first of an episode is false in its first record")
     return members

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from dreamer.cli import CommandLine, Option, run_main
 from dreamer.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from dreamer.checkpoint import Checkpoint
     from dreamer.config import Config
     from dreamer.envs.pool import EnvPool
@@ -135,79 +137,84 @@ def evaluate(
     Raises:
         UserError: No run or no sound checkpoint there, or no images to film.
     """
+    from dreamer.evaluation import Evaluator
     from dreamer.run import make_pool
     from dreamer.rundir import RunDir
     from dreamer.trust import trusted
 
     rundir, config = RunDir.load(run)
     config = trusted(config, task, python)
-    chosen = load_checkpoint(rundir, checkpoint)
+    check_checkpoint(rundir, checkpoint)
     seed = config.seed if seed is None else seed
     with make_pool(config, config.eval.amount, training=False) as pool:
         if filmed and not image_keys_of(pool):
             raise UserError(
                 f"{run} learns without images, so there is nothing to film; leave --video out"
             )
-        evaluation = run_episodes(config, pool, chosen, episodes, filmed, seed, maker)
+        agent, chosen = load_agent(rundir, config, pool, checkpoint, maker)
+        evaluator = Evaluator(pool, seed=seed, episodes=episodes, filmed=filmed)
+        evaluation = evaluator.run(lambda records, state: agent.policy(records, state, "eval"))
     return Result(rundir.path, chosen.path, config.task, chosen.step, seed, evaluation)
 
 
-def load_checkpoint(rundir: RunDir, path: str | os.PathLike[str] | None) -> Checkpoint:
-    """The checkpoint in `path`, or the run's newest sound one; damaged ones are named."""
+def check_checkpoint(rundir: RunDir, path: str | os.PathLike[str] | None) -> None:
+    """Refuses where there is no checkpoint, before anything is run."""
     from dreamer.checkpoint import Checkpoints
 
     if path:
-        return Checkpoints.load(path)
-    with warnings.catch_warnings(record=True) as damaged:
-        warnings.simplefilter("always")
-        checkpoint = Checkpoints(rundir.checkpoints).load_latest()
-    for warning in damaged:
-        print(f"warning: {warning.message}", file=sys.stderr)
-    if checkpoint is None:
+        Checkpoints.step_of(path)
+    elif Checkpoints(rundir.checkpoints).newest() is None:
         raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the prefill")
-    return checkpoint
-
-
-def run_episodes(
-    config: Config,
-    pool: EnvPool,
-    checkpoint: Checkpoint,
-    episodes: int,
-    filmed: int,
-    seed: int,
-    maker: Callable[..., Any] | None,
-) -> Evaluation:
-    """An evaluation by the agent that a checkpoint holds."""
-    from dreamer.evaluation import Evaluator
-
-    agent = load_agent(config, pool, checkpoint, maker)
-    evaluator = Evaluator(pool, seed=seed, episodes=episodes, filmed=filmed)
-    return evaluator.run(lambda records, state: agent.policy(records, state, "eval"))
 
 
 def load_agent(
+    rundir: RunDir,
     config: Config,
     pool: EnvPool,
-    checkpoint: Checkpoint,
+    path: str | os.PathLike[str] | None,
     maker: Callable[..., Any] | None = None,
-) -> Any:
-    """The agent that a checkpoint holds; `maker` as `evaluate` takes it.
+) -> tuple[Any, Checkpoint]:
+    """The agent that a run has trained, and the checkpoint that it is from.
+
+    Args:
+        rundir, config: The run.
+        pool: Its environments.
+        path: The checkpoint's folder; None for the newest sound one: damaged ones are named.
+        maker: As `evaluate` takes it.
 
     Raises:
-        UserError: It is that of another config.
+        UserError: There is none, or it is that of another config.
     """
     from dreamer.device import prepare_tensorflow
     from dreamer.run import make_agent
 
     prepare_tensorflow(config.deterministic)
     agent = (maker or make_agent)(config, pool.obs_space, pool.act_space)
+    checkpoint = _load_checkpoint(rundir, path, agent.state_arrays())
     try:
         agent.load_arrays(checkpoint.arrays)
     except (KeyError, ValueError) as error:
         raise UserError(
             f"checkpoint {checkpoint.path} does not fit this run's agent ({error})"
         ) from error
-    return agent
+    return agent, checkpoint
+
+
+def _load_checkpoint(
+    rundir: RunDir, path: str | os.PathLike[str] | None, like: Mapping[str, np.ndarray]
+) -> Checkpoint:
+    from dreamer.checkpoint import Checkpoints
+
+    if path:
+        return Checkpoints.load(path, like)
+    with warnings.catch_warnings(record=True) as damaged:
+        warnings.simplefilter("always")
+        checkpoint = Checkpoints(rundir.checkpoints).load_latest(like)
+    for warning in damaged:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    if checkpoint is None:
+        raise UserError(f"{rundir.path} has no checkpoint any more")
+    return checkpoint
 
 
 def check_outputs(video: str, report: str) -> None:

@@ -102,7 +102,7 @@ def predict(
     import numpy as np
 
     from dreamer.batch_limits import longest_episode
-    from dreamer.evaluate import load_agent, load_checkpoint
+    from dreamer.evaluate import check_checkpoint, load_agent
     from dreamer.held_out import collect_fresh, read_saved
     from dreamer.run import make_pool
     from dreamer.rundir import RunDir
@@ -110,12 +110,8 @@ def predict(
 
     rundir, config = RunDir.load(run)
     config = trusted(config, task, python)
-    chosen = load_checkpoint(rundir, checkpoint or None)
+    check_checkpoint(rundir, checkpoint or None)
     length, seed = context + horizon, config.seed if seed < 0 else seed
-    about: dict[str, Any] = {
-        "run": str(rundir.path), "checkpoint": str(chosen.path), "task": config.task,
-        "step": chosen.step, "source": source, "seed": seed,
-    }  # fmt: skip
     with make_pool(config, config.eval.amount, training=False) as pool:
         longest = longest_episode(config, pool)
         if longest and length > longest:
@@ -125,11 +121,14 @@ def predict(
             )
         if source == "saved":
             found = read_saved(rundir.eval_episodes, pool, episodes, length)
-        agent = load_agent(config, pool, chosen)
+        agent, chosen = load_agent(rundir, config, pool, checkpoint or None)
         if source == "fresh":
             policy = partial(agent.policy, mode="eval")
             found = collect_fresh(pool, policy, seed, episodes, length)
-    about["episodes"] = len(found)
+    about = {
+        "run": str(rundir.path), "checkpoint": str(chosen.path), "task": config.task,
+        "step": chosen.step, "source": source, "seed": seed, "episodes": len(found),
+    }  # fmt: skip
     result = agent.predict({k: np.stack([e[k] for e in found]) for k in found[0]}, context)
     errors = _errors(result, context, config.reward.transform)
     return Prediction(about, context, horizon, result, errors)

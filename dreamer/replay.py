@@ -79,6 +79,7 @@ class Replay:
         self.damaged = 0
         self._seed = seed
         self._layout = layout_of(obs_space, act_space)
+        self._dtypes = {key: dtype for key, (_, dtype) in self._layout.items()}
         self._files: list[EpisodeFile] = []
         self._hidden: dict[str, list[Path]] = {}
         self._cache = ByteCache(int(cache_bytes))
@@ -156,7 +157,8 @@ class Replay:
             before = [*self._hidden.get(uid, ()), *(file.path for file in self._files_of(uid))]
         stamp = before[-1].name.partition("-")[0] if before else None
         file = EpisodeFile(save_episode(self.directory, episode, uid, stamp))
-        file.checked = True  # we have just written it
+        # We have just written it, finite; as another dtype it may not be.
+        file.checked = all(file.record(key)[1] == dtype for key, dtype in self._dtypes.items())
         return file
 
     def take_in(self, file: EpisodeFile) -> None:
@@ -258,10 +260,8 @@ class Replay:
         warnings.warn(f"episode set aside: {error}; {outcome}", DamagedEpisodeWarning, stacklevel=2)
 
     def _draw(self, index: int, batch_size: int, length: int) -> Batch:
-        batch = {
-            key: np.empty((batch_size, length, *shape), dtype)
-            for key, (shape, dtype) in self._layout.items()
-        }
+        shapes = self._layout.items()
+        batch = {key: np.empty((batch_size, length, *shape), of) for key, (shape, of) in shapes}
         for piece in self._plan(index, batch_size, length):
             into = piece.row, slice(piece.at, piece.at + piece.stop - piece.start)
             self._read(piece, {key: array[into] for key, array in batch.items()})
@@ -280,12 +280,12 @@ class Replay:
         file = piece.file
         if file.sliceable(self._layout):
             if not file.checked:
-                file.check(self._layout)
+                file.check(self._layout, self._dtypes)
             file.read_into(out, piece.start, piece.stop)
             return
         episode = self._cache.get(file.path)
         if episode is None:
-            episode = file.read(keys=self._layout)
+            episode = file.read(keys=self._layout, dtypes=self._dtypes)
             file.check_values(episode)
             self._cache.put(file.path, episode)
         for key, target in out.items():

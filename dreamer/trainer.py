@@ -113,7 +113,7 @@ class Trainer:
         updates that are then due are made up for. An exact run draws no batch from them, collects
         them again and thereby writes the same files anew.
         """
-        checkpoint = self._checkpoints.load_latest()
+        checkpoint = self._checkpoints.load_latest(self._agent.state_arrays())
         state = self._load(checkpoint) if checkpoint else {}
         self.update = state.get("update", 0)
         self._reports.evaluator.next_episode = state.get("eval_episode", 0)

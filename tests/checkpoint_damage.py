@@ -116,6 +116,29 @@ def negative_shape(folder: Path) -> None:
     members(folder, a=npy(header, bytes(16)))
 
 
+def no_dtype(folder: Path) -> None:
+    members(folder, a=npy("{'descr': (), 'fortran_order': False, 'shape': (4,), }", bytes(16)))
+
+
+def dtype_of_one_word(folder: Path) -> None:
+    header = "{'descr': ('f4',), 'fortran_order': False, 'shape': (4,), }"
+    members(folder, a=npy(header, bytes(16)))
+
+
+def dtype_of_a_nameless_field(folder: Path) -> None:
+    header = "{'descr': [('a',())], 'fortran_order': False, 'shape': (4,), }"
+    members(folder, a=npy(header, bytes(16)))
+
+
+def sparse(folder: Path) -> None:
+    """Files of terabytes, which take no room on the disk; the manifest agrees with them."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in manifest["files"]:
+        os.truncate(folder / name, 1 << 41)
+        manifest["files"][name]["bytes"] = 1 << 41
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def compressed_bomb(folder: Path) -> None:
     with zipfile.ZipFile(folder / "arrays.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", bytes(50_000_000))
@@ -132,5 +155,5 @@ DAMAGES = [
     *(truncated, flipped_bit, missing_arrays, missing_manifest, forged_manifest, empty_folder),
     *(wrong_json, replaced_by_directory, symlink, another_step, folder_is_a_file, a_pipe),
     *(a_deep_manifest, objects, terabytes, negative_shape, compressed_bomb),
-    member_of_another_kind,
+    *(member_of_another_kind, no_dtype, dtype_of_one_word, dtype_of_a_nameless_field, sparse),
 ]

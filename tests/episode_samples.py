@@ -47,7 +47,7 @@ def assert_same(got: Arrays, expected: Arrays) -> None:
 
 def open_and_check(path: Path) -> EpisodeFile:
     file = EpisodeFile(path)
-    file.check(file.keys)
+    file.check(file.keys, {"position": np.dtype(np.float32)})
     return file
 
 
@@ -126,6 +126,33 @@ def _as_npy(path: Path) -> None:
     path.write_bytes(stream.getvalue())
 
 
+def _as_link(path: Path) -> None:
+    path.rename(path.with_suffix(".elsewhere"))
+    path.symlink_to(path.with_suffix(".elsewhere"))
+
+
+def _compressed_beyond_float32(path: Path) -> None:
+    arrays = changed(position=np.full((20, 4), 1e300))(file_arrays(make_episode(20)))
+    np.savez_compressed(path, **arrays)
+
+
+def descr(text: str) -> Callable[[Path], None]:
+    """A header that gives that text as the dtype of the rewards."""
+
+    def forge(path: Path) -> None:
+        stream = io.BytesIO()
+        np.save(stream, np.zeros(20, np.float32))
+        raw = stream.getvalue()
+        header = raw[:128].replace(b"'<f4'", text.encode()).rstrip()[:127].ljust(127) + b"\n"
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in {**members, "reward.npy": header + raw[128:]}.items():
+                archive.writestr(name, content)
+
+    return forge
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (_edit(lambda raw: raw[: len(raw) // 2]), "no readable .npz"),
     "cut by one byte": (_edit(lambda raw: raw[:-1]), "no readable .npz"),
@@ -144,9 +171,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no records": (_replace(lambda arrays: {k: v[:0] for k, v in arrays.items()}), "no records"),
     "not a number": (_replace(changed(reward=np.full(20, np.nan))), "not finite"),
     "beyond float32": (_replace(changed(reward=np.full(20, 1e300))), "not finite"),
+    "observation beyond float32": (
+        _replace(changed(position=np.full((20, 4), -1e300))), "position holds numbers that are not",
+    ),
+    "compressed beyond float32": (_compressed_beyond_float32, "position holds numbers that are"),
     "discount of 2": (_replace(changed(discount=np.full(20, 2.0))), "outside of 0 to 1"),
     "not first": (_replace(changed(is_first=np.zeros(20, bool))), "is_first is false"),
     "object array": (_replace(changed(reward=np.array([{}] * 20))), "damaged|not plain numbers"),
+    "no dtype": (descr("()"), "damaged"),
+    "a dtype of one word": (descr("('f4',)"), "damaged"),
+    "a dtype of a nameless field": (descr("[('a',())]"), "damaged"),
     "forged header": (forged, "claims the shape"),
     "forged size": (forged_size, "claims to unpack|does not fit|reaches beyond"),
     "renamed .npy": (_as_npy, "no readable .npz"),
@@ -154,6 +188,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (_edit(lambda raw: b"step,reward\n1,2\n"), "no readable .npz"),
     "directory": (_as_folder, "no regular file|not a regular file"),
     "pipe": (_as_pipe, "not a regular file"),
+    "link": (_as_link, "it is a link"),
     "gone": (Path.unlink, "cannot be read"),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 from checkpoint_damage import DAMAGES, empty_folder, flipped_bit, rehash
 
+from dreamer import checkpoint_files
 from dreamer.checkpoint import Checkpoints
 from dreamer.errors import UserError
 
@@ -97,6 +100,41 @@ def test_for_a_damaged_one_the_one_before_is_used_and_both_are_named(store, dama
     (warning,) = caught
     assert str(newest(store)) in str(warning.message)
     assert str(store.directory / "000000001000") in str(warning.message)
+
+
+def test_files_of_far_more_than_the_agent_needs_are_not_read(store):
+    for name in ("arrays.npz", "state.json"):
+        store.save(2000, ARRAYS, STATE)
+        manifest = json.loads((newest(store) / "manifest.json").read_text())
+        os.truncate(newest(store) / name, 1 << 32)  # which a reader would take into memory
+        manifest["files"][name]["bytes"] = 1 << 32
+        (newest(store) / "manifest.json").write_text(json.dumps(manifest))
+        tracemalloc.start()
+        with pytest.warns(UserWarning, match=f"{name} has 4,294,967,296 bytes, far more than"):
+            assert store.load_latest(ARRAYS).step == 1000
+        with pytest.raises(UserError, match="far more than this agent needs"):
+            store.load(newest(store), ARRAYS)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+        tracemalloc.stop()
+    assert store.load(store.directory / "000000001000", ARRAYS).state == STATE
+
+
+def test_while_another_process_saves_the_newest_is_found(store, monkeypatch):
+    """All that were there are gone when they are read; or one was replaced in between."""
+    original = checkpoint_files._content
+    saving = iter([3000, 4000, 5000, 5000])
+
+    def content(path: Path, limit: int) -> bytes:
+        if path.name == "arrays.npz" and (step := next(saving, None)):
+            Checkpoints(store.directory, keep=2).save(step, ARRAYS, {"step": step})
+            Checkpoints(store.directory, keep=2).save(step + 500, ARRAYS, {"step": step + 500})
+        return original(path, limit)
+
+    monkeypatch.setattr(checkpoint_files, "_content", content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = store.load_latest()
+    assert loaded.step == 5500 and loaded.state == {"step": 5500}
 
 
 @contextlib.contextmanager

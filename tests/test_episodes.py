@@ -62,6 +62,7 @@ def test_bytes_depend_on_the_episode_alone(tmp_path: Path) -> None:
         (changed(reward=np.zeros(4)), "reward of an episode has shape"),
         (changed(image=np.full(5, None)), "not plain numbers"),
         (changed(reward=np.full(5, np.nan)), "not finite"),
+        (changed(reward=np.full(5, 1e300)), "not finite"),
         (changed(discount=np.ones(5)), "called discount"),
         (changed(is_first=np.zeros(5)), "is_first of an episode is false"),
         (lambda episode: {key: value[:0] for key, value in episode.items()}, "expected 1 records"),
