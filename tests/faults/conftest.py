@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from promises import verdict
 
 PROMISES = {
     1: "Kill -9 anywhere",
@@ -62,15 +63,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     rows = []
     for number in sorted(_outcomes):
         outcomes = _outcomes[number]
-        kept = "BROKEN" if "failed" in outcomes else "kept" if "passed" in outcomes else "skipped"
         rows.append({
-            "number": number, "promise": PROMISES[number], "outcome": kept,
+            "number": number, "promise": PROMISES[number], "outcome": verdict(outcomes),
             "tests": len(outcomes), "figures": _figures[number],
         })  # fmt: skip
     terminalreporter.section("promises")
     for row in rows:
         terminalreporter.line(
-            f"{row['number']:2}  {row['promise']:32} {row['outcome']:7} {row['tests']:3} tests"
+            f"{row['number']:2}  {row['promise']:32} {row['outcome']:16} {row['tests']:3} tests"
         )
         for text in row["figures"]:
             terminalreporter.line(f"      {text}")

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 import signal
-import warnings
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import whole_runs
-from fault_runs import episodes_of, newest, python, run_of, words_for
+from fault_runs import TESTS, python, run_of, words_for
 from test_05_environments import is_gone
 from whole_runs import metrics_of, wait_until
+from witness import Witness
 
-from dreamer.episodes import EpisodeFile
 from dreamer.schedule import UpdateSchedule
 
+COUNTING = f"{TESTS}/faults/noted_env.py:counting"
+CARTPOLE = f"{TESTS}/faults/noted_env.py:cartpole"
+
 # Runs the main job and kills it for good: at the nth file that is written in a folder, half of it
-# on the disk; or some time after the nth episode; or some time after the start.
+# on the disk; or some time after the nth episode, or after the start; or before the nth update,
+# some time after it was due.
 KILLER = """
 import os, signal, sys, threading, time
 place, at, delay, words = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
@@ -44,6 +48,16 @@ def fsync(descriptor):
 if place == "start":
     threading.Thread(target=later).start()
 os.fsync = fsync
+if place == "update":
+    from dreamer.agent import Agent
+    train_step = Agent.train_step
+
+    def counted(self, *args):
+        if next(count) == at:
+            later()
+        return train_step(self, *args)
+
+    Agent.train_step = counted
 from dreamer.cli import run_main
 from dreamer.run import main
 sys.argv[1:] = words
@@ -65,54 +79,38 @@ def moments(kills: int, forced: int, seed: int) -> list[tuple[str, int, float]]:
     return [found[int(k)] for k in rng.permutation(kills)]
 
 
-class Witness:
-    """Looks at a run after each kill, and remembers what it must still hold after the next."""
-
-    def __init__(self, logdir: Path) -> None:
-        self.logdir = logdir
-        self.episodes: dict[str, bytes] = {}
-        self.checkpoint = 0
-
-    def look(self) -> None:
-        if not list(self.logdir.glob("*/*/*/config.yaml")):
-            return
-        run = run_of(self.logdir)
-        episodes = episodes_of(run)
-        for uid, content in self.episodes.items():
-            assert episodes[uid] == content, f"{uid} is not what it was"
-        for path in (run / "episodes").glob("*.npz"):
-            file = EpisodeFile(path)
-            file.check(file.keys)
-        self.episodes = episodes
-        if any((run / "checkpoints").glob("0*")):
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                step, _, _ = newest(run)
-            assert step >= self.checkpoint
-            self.checkpoint = step
+def run_killed(
+    words: list[str], logdir: Path, place: str, at: int = 0, delay: float = 0.0
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Runs the killer; also returns what its environments noted."""
+    (logdir / "notes").mkdir(exist_ok=True)
+    notes = logdir / "notes" / str(len(list((logdir / "notes").iterdir())))
+    notes.touch()
+    done = python(KILLER, place, str(at), str(delay), *words, DREAMER_TEST_NOTES=str(notes))
+    return done, notes
 
 
 def kill_again_and_again(
     words: list[str], logdir: Path, places: list[tuple[str, int, float]]
 ) -> Witness:
-    witness = Witness(logdir)
+    witness = Witness(logdir / "runs")
     for place, at, delay in places:
-        done = python(KILLER, place, str(at), str(delay), *words, "--steps", "100000")
+        done, notes = run_killed([*words, "--steps", "100000"], logdir, place, at, delay)
         assert done.returncode == -signal.SIGKILL, done.stderr
         match = re.search(r"going on from step (\d+)", done.stdout)
         assert match is None or int(match[1]) >= witness.checkpoint
         assert "damaged" not in done.stdout and "set aside: " not in done.stdout
         assert "Traceback" not in done.stderr
-        witness.look()
+        witness.look(notes)
     return witness
 
 
 def finish_the_run(words: list[str], witness: Witness, schedule: UpdateSchedule) -> int:
     """Runs on to a target, and returns how many steps that is."""
     target = witness.checkpoint + 400
-    done = python(KILLER, "nowhere", "0", "0", *words, "--steps", str(target))
+    done, notes = run_killed([*words, "--steps", str(target)], witness.logdir.parent, "nowhere")
     assert done.returncode == 0, done.stderr
-    witness.look()
+    witness.look(notes)
     run = run_of(witness.logdir)
     lines = metrics_of(run)
     steps = [line["step"] for line in lines]
@@ -134,6 +132,11 @@ def children_left(logdir: Path) -> list[int]:
     return found
 
 
+def without_steps(words: list[str]) -> list[str]:
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return [word for pair in pairs if pair[0] != "--steps" for word in pair]
+
+
 @pytest.mark.parametrize(
     ("kills", "forced", "debug"),
     [(10, 4, False), pytest.param(50, 10, True, marks=pytest.mark.faults)],
@@ -144,17 +147,31 @@ def test_nothing_is_lost_by_kills(
 ):  # fmt: skip
     monkeypatch.setenv("DREAMER_TEST_RUN", str(tmp_path))
     schedule = UpdateSchedule(prefill=50, pretrain=3, every=30, updates=7)
-    words = words_for(tmp_path, **{"checkpoint.every": 30})
+    words = without_steps(words_for(tmp_path / "runs", COUNTING, **{"checkpoint.every": 30}))
     if debug:
         schedule = UpdateSchedule(prefill=160, pretrain=2, every=80, updates=2)
-        words = [*whole_runs.DEBUG[:-1], "false", "--logdir", str(tmp_path)]
-        words += ["--checkpoint.every", "80"]
-    words = [word for pair in zip(words[::2], words[1::2], strict=True) if pair[0] != "--steps"
-             for word in pair]  # fmt: skip
+        words = ["--task", CARTPOLE, *whole_runs.DEBUG[2:-1], "false"]
+        words += ["--logdir", str(tmp_path / "runs"), "--checkpoint.every", "80"]
     witness = kill_again_and_again(words, tmp_path, moments(kills, forced, seed=kills))
     end = finish_the_run(words, witness, schedule)
     wait_until(lambda: not [pid for pid in children_left(tmp_path) if not is_gone(pid)])
     figure(
         f"{kills} kills, {forced} of them within a write: {len(witness.episodes)} episodes, none "
         f"lost or damaged; ended at step {end}"
+    )
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.faults)])
+def test_nothing_is_lost_by_kills_while_collecting_beside_updates(
+    tmp_path: Path, figure: Callable[[str], None], kills: int
+):
+    """The first falls into the last update beside the second round, whose episodes have ended."""
+    rng = np.random.default_rng(kills)
+    places = [("update", 9 + int(n) * int(rng.integers(20)), 1.0) for n in np.arange(kills) > 0]
+    words = words_for(tmp_path / "runs", COUNTING, **{"train.overlap": True})
+    witness = kill_again_and_again(without_steps(words), tmp_path, places)
+    assert witness.ended
+    figure(
+        f"{kills} kills while a round is collected beside updates: {len(witness.ended)} episodes "
+        "had ended, none lost"
     )

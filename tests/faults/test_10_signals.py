@@ -64,7 +64,8 @@ def test_a_second_signal_ends_at_once_and_loses_nothing(
 @pytest.mark.faults
 @pytest.mark.parametrize("when", ["tracing", "pretraining"])
 def test_at_full_size(tmp_path: Path, figure: Callable[[str], None], when: str):
-    """The published networks and batches on walker_walk; minutes and 8 GB on a CPU."""
+    """The published networks and batches on walker_walk; minutes and 8 GB on a CPU. Half a minute
+    from the signal to the end is a promise, so here a time is asserted."""
     process = start(
         "dreamer.run", "--task", "dmc_walker_walk", "--logdir", tmp_path, "--log.terminal", "plain",
         stderr=None, env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -81,6 +82,7 @@ def test_at_full_size(tmp_path: Path, figure: Callable[[str], None], when: str):
     status, _, _ = finish(process)
     seconds = time.monotonic() - start_time
     assert status == 128 + signal.SIGTERM
+    assert seconds < 30
     step, arrays, state = newest(run_of(tmp_path))
     size = sum(array.nbytes for array in arrays.values())
     figure(
