@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dreamer
 from dreamer.errors import UserError
-from dreamer.files import open_to_append
+from dreamer.files import StorageError, make_folder, open_to_append
 from dreamer.lock import SILENCE, live_holder
 from dreamer.sweeps import attempts, guard
 from dreamer.sweeps.progress import last_words, read_progress
@@ -49,14 +49,17 @@ def attempt(
         "finished", or "found finished" if there was nothing left to do.
 
     Raises:
-        TrialFailedError: another exit status than 0; or another live process has the run.
+        TrialFailedError: another exit status than 0; another live process has the run; or its
+            directory cannot be made.
         TrialRefusedError: exit status 2, or a link in the run's directory.
         KeyboardInterrupt: the task was cancelled; the run has saved and exited.
     """
     run = Path(path)
-    run.mkdir(parents=True, exist_ok=True)
     try:
+        make_folder(run)
         refuse_links(run)
+    except StorageError as error:
+        raise TrialFailedError(str(error)) from error
     except UserError as refused:
         raise TrialRefusedError(str(refused)) from refused
     wait_for_others(run / "lock")
@@ -66,8 +69,8 @@ def attempt(
     if status == 0:
         return "finished"
     said = last_words(run / attempts.LOG) or "it printed nothing"
-    error = TrialRefusedError if status == USAGE else TrialFailedError
-    raise error(f"exit status {status}: {said}")
+    kind = TrialRefusedError if status == USAGE else TrialFailedError
+    raise kind(f"exit status {status}: {said}")
 
 
 def wait_for_others(
