@@ -151,7 +151,7 @@ def task_values(agent: str, task: str, settled: Iterable[str] = ()) -> dict[str,
     of_each: dict[str, dict[str, Value]] = {}
     for name in (name.strip() for name in task.split(",")):
         fitting = (values for pattern, values in tasks.items() if fnmatchcase(name, pattern))
-        values = next(fitting, {})
+        values: dict[str, Value] = next(fitting, {})
         of_each[name] = {key: value for key, value in values.items() if key not in settled}
     for key in sorted({key for values in of_each.values() for key in values}):
         found = {name: values.get(key, "the suite's") for name, values in of_each.items()}
