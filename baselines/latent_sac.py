@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from baselines.retrace import retrace
 from baselines.targets import follow
-from dreamer.acting import Acting, by_actor
+from dreamer.acting import Acting, Choose
 from dreamer.agent import Agent
 from dreamer.config import Config
 from dreamer.envs.spec import Space
@@ -25,6 +25,7 @@ from dreamer.errors import UserError
 from dreamer.learning import Learner
 from dreamer.nets.actor import Actor
 from dreamer.nets.layers import MLP
+from dreamer.nets.rssm import State
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import flatten_leading, over_leading
 from dreamer.parts import Parts, make_optimizers
@@ -32,6 +33,7 @@ from dreamer.world_model import Tensors
 
 # What Dreamer's agent is told where this one has no key: it imagines nothing.
 _BEHAVIOR = {"policy": "actor", "value": False, "horizon": 2}
+_OF_DREAMERS_ACTOR = {"mode_samples": 1, "gradient": "dynamics", "entropy": 0.0}
 
 
 class TwinQ(keras.layers.Layer):
@@ -194,6 +196,21 @@ class SACLearner(Learner):
         return tf.stop_gradient(target), weight, mu
 
 
+def by_mean(parts: Parts) -> Choose:
+    """Samples of the actor while training, else the tanh of its normal's mean, as in SAC.
+
+    Dreamer takes the density's mode, which for a wide policy is at the ends of the range; SAC's is
+    kept wide.
+    """
+
+    def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:
+        shape = [latent["deter"].shape[0], parts.actor.actions]
+        noise = tf.random.stateless_normal(shape, seed) if training else tf.zeros(shape)
+        return parts.actor.dist(parts.model.rssm.feat(latent)).from_noise(noise)[0]
+
+    return choose
+
+
 class LatentSAC(Agent):
     """Acts as Dreamer does, by an actor on filtered features; learns as SACLearner says.
 
@@ -222,7 +239,7 @@ class LatentSAC(Agent):
         target, critic = (
             TwinQ(**sections["value"], dtype=policy, name=name) for name in ("target", "critic")
         )
-        own = {k: v for k, v in actor.items() if k not in ("mode_samples", "gradient", "entropy")}
+        own = {k: v for k, v in actor.items() if k not in _OF_DREAMERS_ACTOR}
         replayed = Actor(
             actions, **{**own, "distribution": "tanh_normal"}, dtype=policy, name="replayed"
         )
@@ -250,8 +267,7 @@ class LatentSAC(Agent):
         )  # fmt: skip
         self.policy_calls, self._step, self._updates = 0, 0, 0
         self._update = tf.function(self._learner.update, autograph=False, jit_compile=jit or None)
-        choose = by_actor(self.parts, self.parts.actor, actor["mode_samples"])
-        acting = Acting(self.parts, choose, self._explore, self._seed)
+        acting = Acting(self.parts, by_mean(self.parts), self._explore, self._seed)
         self._act = self._seek = tf.function(acting.step, autograph=False)
 
     def _variables(self) -> dict[str, Any]:
@@ -265,7 +281,7 @@ def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> La
     sac = config.section("sac")
     return LatentSAC(
         obs_space, act_space, sac=sac, **sections,
-        actor={**config.section("actor"), "gradient": "dynamics", "entropy": 0.0},
+        actor={**config.section("actor"), **_OF_DREAMERS_ACTOR},
         behavior={**_BEHAVIOR, "gamma": sac["gamma"], "lambda_": sac["lambda_"]},
         precision=config.precision, jit=config.jit, seed=config.seed,
     )  # fmt: skip

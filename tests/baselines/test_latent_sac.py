@@ -124,6 +124,16 @@ def test_it_acts_and_comes_back(agent: LatentSAC):
     assert "model/joints" in agent.predict(make_batch(), 2)
 
 
+def test_it_is_evaluated_at_its_mean_and_learns_from_samples(agent: LatentSAC):
+    records = {k: v[:, 0] for k, v in make_batch().items() if k != "action"}
+    calm, state = agent.policy(records, None, "eval")
+    latent = {k: tf.constant(v) for k, v in state.items() if k != "action"}
+    dist = agent.parts.actor.dist(agent.parts.model.rssm.feat(latent))
+    np.testing.assert_allclose(calm, np.tanh(dist._mean), atol=1e-5)
+    wild, _ = agent.policy(records, None, "train")
+    assert (np.abs(wild - calm) > 1e-3).all()
+
+
 def test_one_hot_actions_are_refused():
     with pytest.raises(UserError, match="latent_sac takes continuous actions"):
         make_agent(ONEHOT)
