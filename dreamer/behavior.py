@@ -18,13 +18,18 @@ Head = Callable[[tf.Tensor], tf.Tensor]  # features [N, F] -> [N]
 
 
 class Imagination(NamedTuple):
-    """Imagined trajectories."""
+    """Imagined trajectories.
 
-    start: tf.Tensor  # [N, F], f_0
+    `goes_on` is 0 where the start is known to be terminal, else 1: what is imagined from there does
+    not count. None where all go on.
+    """
+
+    start: tf.Tensor  # [N, F], f_0 as the heads know it (RSSM.explaining)
     feat: tf.Tensor  # [N, H, F], f_1..f_H
     action: tf.Tensor  # [N, H, A], a_0..a_(H-1): action i led to feature i + 1
     log_prob: tf.Tensor  # [N, H], of the actions
     entropy: tf.Tensor  # [N, H], of the policy at f_0..f_(H-1)
+    goes_on: tf.Tensor | None = None  # float32 [N]
 
 
 class BehaviorLosses(NamedTuple):
@@ -97,6 +102,11 @@ def behavior_losses(
     policy's value. So it is with a horizon of one step, whichever the gradient: V_1 = v_1 has no
     target, but V_0 = r_0 + pcont_0 v_1 has, as in the paper, whose sums begin at the start.
 
+    What is imagined from a terminal start does not count (`Imagination.goes_on`): all weights are 0
+    there, or where the start is one of the states pcont_0 is, so that V_0 = r_0. The TF2 release
+    leaves out the last state of each sequence instead, which is all that it can be where sequences
+    end with their episodes.
+
     Without a value network (the paper's figure 4) the actor maximises the reward sum R_1 = sum
     weight_i r_i over i = 1..H; the score is then - mean weight_i log pi(a_(i-1)) stop(R_i). The
     paper writes that sum without discount; ours has pcont, as everywhere.
@@ -113,14 +123,17 @@ def behavior_losses(
     Raises:
         ValueError: If rewards are given, but that of the start is needed too.
     """
-    feat = trajectory.feat
-    if value is not None and (gradient == "score" or feat.shape[1] == 1):
+    feat, goes_on = trajectory.feat, trajectory.goes_on
+    from_start = value is not None and (gradient == "score" or feat.shape[1] == 1)
+    if from_start:
         feat = tf.concat([trajectory.start[:, None], feat], 1)  # [N, L, F], L = H + 1
     rewards = over_leading(reward, feat) if callable(reward) else reward
     check_shape("reward", rewards, feat.shape[:2])
     values = None if value is None else over_leading(value, feat)  # [N, L]
     pcont = over_leading(discount, feat) if discount else gamma * tf.ones_like(rewards)
-    targets = _targets(rewards, values, pcont, lambda_)
+    if from_start and goes_on is not None:
+        pcont = tf.concat([goes_on[:, None] * pcont[:, :1], pcont[:, 1:]], 1)
+    targets = _targets(rewards, values, pcont, lambda_, None if from_start else goes_on)
     actor_loss = -_objective(trajectory, targets, gradient, entropy)
     metrics = {
         "actor_loss": actor_loss,
@@ -145,9 +158,15 @@ class _Targets(NamedTuple):
 
 
 def _targets(
-    rewards: tf.Tensor, values: tf.Tensor | None, pcont: tf.Tensor, lambda_: float
+    rewards: tf.Tensor,
+    values: tf.Tensor | None,
+    pcont: tf.Tensor,
+    lambda_: float,
+    first_weight: tf.Tensor | None,
 ) -> _Targets:
     weight = trajectory_weights(pcont)
+    if first_weight is not None:
+        weight = first_weight[:, None] * weight
     if values is None:
         return _Targets(reward_sums(rewards, pcont), None, weight)
     returns = lambda_returns(rewards, values, pcont, lambda_)
@@ -163,7 +182,7 @@ def _objective(
         advantage = returns if baseline is None else returns - baseline
         each = weight * trajectory.log_prob * tf.stop_gradient(advantage)
     else:
-        each = returns[:, 0] if baseline is None else weight * returns
+        each = (weight * returns)[:, 0] if baseline is None else weight * returns
     objective = tf.reduce_mean(each)
     if entropy:
         # Of the policy at as many states as have weights, which are the last ones but f_H.

@@ -73,8 +73,6 @@ def update_layers(
     rssm = sizes_of_kind(rssm)
     feat = rssm["stoch"] + rssm["deter"]
     heads = {"reward": reward} | ({"discount": discount} if discount["enabled"] else {})
-    # With a discount head the last state of a sequence starts no imagination: it may be terminal.
-    starts = batch_size * (batch_length - bool(discount["enabled"]))
     outputs = actions if discrete else 2 * actions
     layers = list(model_layers(
         seen, shown, actions, batch_size, batch_length, encoder=encoder, decoder=decoder,
@@ -85,7 +83,7 @@ def update_layers(
         if "value" in judges:
             layers += replayed_value_layers(feat, value, batch_size, batch_length)
         return layers
-    sizes = (feat, rssm, actions, outputs, starts)
+    sizes = (feat, rssm, actions, outputs, batch_size * batch_length)
     layers += imagined_layers(*sizes, behavior=behavior, actor=actor, heads=judges)
     if disagreement["until"]:
         transitions = batch_size * (batch_length - 1)

@@ -106,12 +106,12 @@ class Learner:
         post = {k: tf.stop_gradient(v) for k, v in post.items()}
         todo: list[Objective] = []
         if parts.actor is not None:
-            todo.append(lambda: _named(self.behavior_losses(post, update), ""))
+            todo.append(lambda: _named(self.behavior_losses(post, batch, update), ""))
         elif parts.value is not None:
             todo.append(lambda: self.replayed_value_loss(post, batch))
         if exploring:
             todo.append(lambda: self.ensemble_loss(post, batch))
-            todo.append(lambda: _named(self.explorer_losses(post, update), "explorer_"))
+            todo.append(lambda: _named(self.explorer_losses(post, batch, update), "explorer_"))
         return todo
 
     def _differentiate(
@@ -130,24 +130,28 @@ class Learner:
 
     # --------------------------------------------------------- in imagination
 
-    def behavior_losses(self, post: Tensors, update: tf.Tensor) -> behavior.BehaviorLosses:
+    def behavior_losses(
+        self, post: Tensors, batch: Tensors, update: tf.Tensor
+    ) -> behavior.BehaviorLosses:
         """The task's actor and value losses, imagined from posterior states [B, T, ...]."""
         model, actor = self._parts.model, self._parts.actor
         assert actor is not None
         purposes = (Purpose.IMAGINED, Purpose.ACTIONS)
-        trajectory = self._imagine(actor, post, update, purposes)
+        trajectory = self._imagine(actor, post, batch, update, purposes)
         settings = self._returns | self._actor_loss
         return behavior.behavior_losses(
             trajectory, model.reward, self._parts.value, model.discount, **settings
         )
 
-    def explorer_losses(self, post: Tensors, update: tf.Tensor) -> behavior.BehaviorLosses:
+    def explorer_losses(
+        self, post: Tensors, batch: Tensors, update: tf.Tensor
+    ) -> behavior.BehaviorLosses:
         """The same of the explorer, whose reward on arriving at f_i is the ensemble's disagreement
         about what follows f_(i-1) and a_(i-1)."""
         parts = self._parts
         assert parts.explorer is not None and parts.ensemble is not None
         purposes = (Purpose.EXPLORED, Purpose.EXPLORED_ACTIONS)
-        trajectory = self._imagine(parts.explorer, post, update, purposes)
+        trajectory = self._imagine(parts.explorer, post, batch, update, purposes)
         before = tf.concat([trajectory.start[:, None], trajectory.feat[:, :-1]], 1)
         inputs = tf.concat([before, trajectory.action], -1)  # [N, H, F+A]
         reward = over_leading(parts.ensemble.disagreement, inputs)
@@ -156,18 +160,25 @@ class Learner:
         )
 
     def _imagine(
-        self, actor: Actor, post: Tensors, update: tf.Tensor, purposes: tuple[Purpose, Purpose]
+        self,
+        actor: Actor,
+        post: Tensors,
+        batch: Tensors,
+        update: tf.Tensor,
+        purposes: tuple[Purpose, Purpose],
     ) -> behavior.Imagination:
-        rssm, discount = self._parts.model.rssm, self._parts.model.discount
-        if discount:
-            # The last state of a sequence may be terminal: nothing follows it.
-            post = {k: v[:, :-1] for k, v in post.items()}
+        rssm = self._parts.model.rssm
         start = {k: tf.stop_gradient(flatten_leading(v)) for k, v in post.items()}
         n, h = start["deter"].shape[0], self._horizon
         latent, action = (make_seeds(self._seed, purpose, update)[0] for purpose in purposes)
         latent_noise = batch_normal([h, n, rssm.stoch_size], latent, 1)
         action_noise = batch_normal([h, n, actor.actions], action, 1)
-        return behavior.imagine(rssm, actor, start, latent_noise, action_noise)
+        trajectory = behavior.imagine(rssm, actor, start, latent_noise, action_noise)
+        known = rssm.explaining_feat(post, batch["action"], batch["is_first"])
+        goes_on = tf.reshape(batch["cont"], [-1]) if self._parts.model.discount else None
+        return trajectory._replace(
+            start=tf.stop_gradient(flatten_leading(known)), goes_on=goes_on
+        )
 
     # -------------------------------------------------------- on replayed data
 
@@ -189,7 +200,8 @@ class Learner:
         planner did, along the replayed sequences."""
         model, value = self._parts.model, self._parts.value
         assert value is not None
-        values = over_leading(value, tf.stop_gradient(model.rssm.feat(post)))  # [B, T]
+        feat = model.rssm.explaining_feat(post, batch["action"], batch["is_first"])
+        values = over_leading(value, tf.stop_gradient(feat))  # [B, T]
         pcont = self._returns["gamma"] * batch["cont"]
         reward = model.reward.target(batch["reward"])
         returns, weight = replayed_returns(

@@ -47,7 +47,7 @@ def losses_on_one_tape(agent: Agent, batch):
     noise = tf.random.stateless_normal([*batch["reward"].shape, 4], [1, 2])
     with tf.GradientTape(persistent=True) as tape:
         model_loss, post, _ = agent.world_model.loss(tensors, noise)
-        losses = agent._learner.behavior_losses(post, tf.constant(0))
+        losses = agent._learner.behavior_losses(post, tensors, tf.constant(0))
     return tape, {"model": model_loss, "actor": losses.actor, "value": losses.value}
 
 
@@ -93,7 +93,7 @@ def test_the_update_gives_each_optimizer_the_gradient_of_its_loss() -> None:
     tensors = {k: tf.constant(batch[k]) for k in probe._batch_keys()}
     with tf.GradientTape(persistent=True) as tape:
         loss, post, _ = probe.world_model.loss(tensors, noise)
-        behavior = probe._learner.behavior_losses(post, tf.constant(0))
+        behavior = probe._learner.behavior_losses(post, tensors, tf.constant(0))
     losses = {"model": loss, "actor": behavior.actor, "value": behavior.value}
     for name, part in probe.parts.named().items():
         expected = tape.gradient(losses[name], [v.value for v in part.trainable_variables])
@@ -101,16 +101,59 @@ def test_the_update_gives_each_optimizer_the_gradient_of_its_loss() -> None:
             np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
+VARIANTS = ({}, {"behavior__horizon": 1}, {"behavior__value": False})
+
+
+@pytest.mark.parametrize("values", VARIANTS, ids=["usual", "one step", "no value"])
 @pytest.mark.parametrize("enabled", [False, True])
-def test_with_a_discount_head_the_last_state_is_no_start(enabled: bool) -> None:
-    """It may be terminal: nothing follows it."""
-    agent = make_agent(discount__enabled=enabled)
+def test_with_a_discount_head_nothing_is_imagined_from_terminal_records(
+    values: dict, enabled: bool
+) -> None:
+    """Which may lie amid a sequence, where short episodes follow each other; without such a head
+    the end of an episode is none of the agent's concern."""
+    agent = make_agent(discount__enabled=enabled, **values)
+    batch = {k: tf.constant(v) for k, v in make_batch().items()}
+    assert float(batch["cont"][1, 2]) == 0.0 and not batch["is_last"][0, 5]
     sizes = {"mean": 4, "std": 4, "stoch": 4, "deter": 16}
     states = {k: tf.random.stateless_normal([3, 6, s], [0, 1]) for k, s in sizes.items()}
-    moved = {k: tf.concat([v[:, :-1], v[:, -1:] + 1.0], 1) for k, v in states.items()}
-    some = agent._learner.behavior_losses(states, tf.constant(0))
-    other = agent._learner.behavior_losses(moved, tf.constant(0))
-    assert (float(some.actor) == float(other.actor)) == enabled
+
+    def moved_by(row: int, time: int) -> bool:
+        """Whether the actor's gradient depends on the state there."""
+        there = np.zeros((3, 6, 1), np.float32)
+        there[row, time] = 1.0
+        some, other = (actor_gradient(agent, s, batch) for s in (
+            states, {k: v + there for k, v in states.items()}
+        ))  # fmt: skip
+        return any(np.abs(x - y).max() > 1e-7 for x, y in zip(some, other, strict=True))
+
+    assert moved_by(1, 1) and moved_by(0, 5)
+    assert moved_by(1, 2) != enabled
+
+
+def actor_gradient(agent: Agent, states: dict, batch: dict) -> list[np.ndarray]:
+    with tf.GradientTape() as tape:
+        losses = agent._learner.behavior_losses(states, batch, tf.constant(0))
+    variables = agent.actor.trainable_variables
+    return [tf.convert_to_tensor(g).numpy() for g in tape.gradient(losses.actor, variables)]
+
+
+def test_deterministic_dynamics_judge_the_start_by_what_their_heads_learnt_from() -> None:
+    """The reward at f_0 has the error that the reward head is told of, record by record."""
+    agent = make_agent(rssm__kind="deterministic_only", behavior__horizon=1)
+    batch = make_batch()
+    tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}
+    noise = tf.zeros([3, 6, 0])
+    _, post, metrics = agent.world_model.loss(tensors, noise)
+    trajectory = agent._learner._imagine(
+        agent.actor, post, tensors, tf.constant(0), (Purpose.IMAGINED, Purpose.ACTIONS)
+    )
+    error = agent.world_model.reward(trajectory.start).numpy() - batch["reward"].reshape(-1)
+    told = (0.5 * error**2 + 0.5 * np.log(2 * np.pi)).mean()
+    assert told == pytest.approx(float(metrics["reward_loss"]), rel=1e-5)
+    judged = agent._learner.behavior_losses(post, tensors, tf.constant(0)).metrics
+    whole = tf.concat([trajectory.start[:, None], trajectory.feat], 1)
+    rewards = agent.world_model.reward(tf.reshape(whole, [-1, 16]))
+    assert float(judged["imagined_reward"]) == pytest.approx(np.mean(rewards), rel=1e-5)
 
 
 def test_an_update_that_is_not_finite_is_refused_and_told() -> None:

@@ -97,6 +97,34 @@ def test_after_an_expected_end_nothing_counts() -> None:
     np.testing.assert_allclose(some.value, same.value, rtol=1e-6)
 
 
+@pytest.mark.parametrize("horizon", [1, HORIZON])
+@pytest.mark.parametrize("gradient", ["dynamics", "score"])
+@pytest.mark.parametrize("value", [None, VALUE])
+def test_from_a_terminal_start_nothing_is_imagined(
+    horizon: int, gradient: str, value: Head | None
+) -> None:
+    """The second of five trajectories counts for nothing; where starts are judged, V_0 = r_0."""
+    start, *later = trajectory()[:5]
+    imagined = Imagination(start, *(x[:, :horizon] for x in later))
+    settings = {"gamma": GAMMA, "lambda_": LAMBDA, "gradient": gradient}
+
+    def losses_of(some: Imagination) -> np.ndarray:
+        losses = behavior_losses(some, REWARD, value, DISCOUNT, **settings)
+        return np.array([losses.actor, losses.value if value else 0.0])
+
+    rows = [Imagination(*(x[i : i + 1] for x in imagined[:5])) for i in range(N)]
+    expected = sum(losses_of(row) for i, row in enumerate(rows) if i != 1)
+    if value and (gradient == "score" or horizon == 1):
+        reward = float(REWARD(imagined.start)[1])
+        error = reward - float(VALUE(imagined.start)[1])
+        chosen = error * float(imagined.log_prob[1, 0]) if gradient == "score" else reward
+        loss = 0.5 * error**2 + 0.5 * math.log(2 * math.pi)
+        expected = expected + np.array([-chosen, loss]) / horizon
+    goes_on = tf.constant([1.0, 0.0, 1.0, 1.0, 1.0])
+    found = losses_of(imagined._replace(goes_on=goes_on))
+    np.testing.assert_allclose(found, expected / N, rtol=1e-4)
+
+
 # ------------------------------------------------------------------ gradients
 
 

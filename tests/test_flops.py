@@ -152,14 +152,14 @@ def test_vectors_have_dense_layers_and_the_discount_head_counts():
     config = load_config(
         "debug", task="gym_CartPole-v1", overrides={"encoder.mlp_layers": 2, "encoder.keys": "a"}
     )
-    rows, starts = 4 * 8, 4 * 7  # the last state of a sequence starts nothing
+    rows = 4 * 8
     parts = flops_by_part(layers_of(config, {"a": (5,), "b": (3,)}, 2, True))
     assert parts["encoder"] == 2 * rows * (2 * 5 * 16 + 3 * 16 * 16)
     assert parts["decoder"] == 2 * 3 * rows * (20 * 16 + 16 * 8)
     assert parts["discount"] == 2 * 3 * rows * (20 * 16 + 16)
     head = 20 * 16 + 16
-    assert parts["imagined discount"] == 2 * head * starts * (5 + 4)
-    assert parts["actor"] == 2 * starts * 5 * (2 * 20 * 16 + 3 * 16 * 2)
+    assert parts["imagined discount"] == 2 * head * rows * (5 + 4)
+    assert parts["actor"] == 2 * rows * 5 * (2 * 20 * 16 + 3 * 16 * 2)
 
 
 def test_without_hidden_layers_vectors_are_embedded_as_they_are():

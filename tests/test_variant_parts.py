@@ -108,7 +108,7 @@ def test_the_ensemble_learns_the_next_latent_mean_within_episodes():
 
 def test_the_explorers_reward_is_the_disagreement_about_each_step(monkeypatch):
     agent, batch = agent_with({"disagreement.until": 10, **ENSEMBLE}), make_batch()
-    post, _ = posterior(agent, batch)
+    post, tensors = posterior(agent, batch)
     from dreamer import behavior
 
     seen = []
@@ -119,7 +119,7 @@ def test_the_explorers_reward_is_the_disagreement_about_each_step(monkeypatch):
 
     original = behavior.behavior_losses
     monkeypatch.setattr(behavior, "behavior_losses", spy)
-    losses = agent._learner.explorer_losses(post, tf.constant(0))
+    losses = agent._learner.explorer_losses(post, tensors, tf.constant(0))
     ((trajectory, reward),) = seen
     for row in range(0, reward.shape[0], 5):
         before = trajectory.start[row]
@@ -172,18 +172,24 @@ def test_replayed_returns_are_the_literal_ones(lambda_: float):
         np.testing.assert_array_equal(counts[row], expected[1])
 
 
-def test_the_planners_value_learns_those_returns():
-    agent = agent_with({**PLANNER, "planner.returns": "lambda"})
+@pytest.mark.parametrize("kind", ["full", "deterministic_only"])
+def test_the_planners_value_learns_those_returns(kind: str):
+    """Of rewards as they are learnt, in states as heads learn from them."""
+    values = {"planner.returns": "lambda", "rssm.kind": kind, "reward.transform": "tanh"}
+    agent = agent_with({**PLANNER, **values})
     batch = make_batch()
     post, tensors = posterior(agent, batch)
     losses, _ = agent._learner.replayed_value_loss(post, tensors)
-    feat = agent.world_model.rssm.feat(post)
+    model, noise = agent.world_model, tf.zeros([3, 6, 4])[..., : agent.world_model.noise_size]
+    _, prior = model.observe(tensors, model.preprocess({k: tensors[k] for k in VECTORS}), noise)
+    feat = model.rssm.feat(prior if kind == "deterministic_only" else post)
     total = []
     for row in range(batch["reward"].shape[0]):
         values = np.float64(agent.value(feat[row]))
         returns, counts = literal_replayed(
-            batch["reward"][row], values, 0.99 * batch["cont"][row], batch["is_first"][row], 0.95
-        )
+            np.tanh(batch["reward"][row]), values, 0.99 * batch["cont"][row],
+            batch["is_first"][row], 0.95,
+        )  # fmt: skip
         total.append(counts * (0.5 * (returns - values[:-1]) ** 2 + 0.5 * np.log(2 * np.pi)))
     assert float(losses["value"]) == pytest.approx(np.mean(total), rel=1e-4)
 

@@ -154,6 +154,18 @@ class RSSM(Float32Layer):
         del prior
         return post
 
+    def explaining_feat(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
+        """Features of the state that `explaining` chooses, from what was filtered.
+
+        Args:
+            post: Posterior states of whole sequences, entries [B, T, ...].
+            action, is_first: As `observe` had them.
+        Returns:
+            float32 [B, T, F]: what heads that judge filtered states have learnt from.
+        """
+        del action, is_first
+        return self.feat(post)
+
     def dist(self, state: State):
         """The latent Normal of a state, events [S]."""
         return diagonal_normal(state["mean"], state["std"])

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from dreamer.nets.rssm import GRU, RSSM, Linear, State, dot
-from dreamer.ops.shapes import over_leading
+from dreamer.ops.shapes import flatten_leading, over_leading
 
 
 class StochasticSSM(RSSM):
@@ -76,6 +76,14 @@ class DeterministicSSM(RSSM):
         """The prior, which has not seen the records; see the class."""
         del post
         return prior
+
+    def explaining_feat(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
+        """Of the prior, one step from the posterior before each record."""
+        keep = 1.0 - tf.cast(is_first, tf.float32)[..., None]  # [B, T, 1]
+        before = {k: tf.pad(v[:, :-1], [[0, 0], [1, 0], [0, 0]]) * keep for k, v in post.items()}
+        flat = {k: flatten_leading(v) for k, v in before.items()}
+        prior = self.imagine_step(flat, flatten_leading(action * keep), flat["stoch"])
+        return tf.reshape(self.feat(prior), [*action.shape[:2], self.feat_size])
 
     def _make_layers(self) -> None:
         policy, hidden = self.dtype_policy, self._hidden

@@ -179,6 +179,18 @@ def test_the_deterministic_prior_has_not_seen_what_it_explains() -> None:
     assert not np.allclose(before[:, 5], after[:, 5])
 
 
+@pytest.mark.parametrize("kind", ["full", *KINDS])
+def test_what_explains_is_found_again_from_the_posteriors(kind: str) -> None:
+    rssm = make(kind)
+    data = sequences(rssm)
+    post, prior = rssm.observe(**data)
+    found = rssm.explaining_feat(post, data["action"], data["is_first"])
+    expected = rssm.feat(rssm.explaining(post, prior))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    other = post if kind == "deterministic_only" else prior
+    assert not np.allclose(expected, rssm.feat(other))
+
+
 @pytest.mark.parametrize("kind", ["full", "stochastic_only"])
 def test_with_a_latent_the_posterior_explains(kind: str) -> None:
     post, prior = {"stoch": tf.zeros([1])}, {"stoch": tf.ones([1])}
