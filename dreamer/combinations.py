@@ -30,6 +30,26 @@ def check_behavior(behavior: Section, planner: Section, disagreement: Section) -
         )
 
 
+def check_phases(until: int, steps: int) -> None:
+    """Refuses a run that ends before it collects for its task.
+
+    Not asked of a saved run's own values: one that was stopped in its first phase, or made before
+    this was refused, can be read, and goes on with more steps.
+
+    Args:
+        until: disagreement.until.
+        steps: Of the whole run.
+    Raises:
+        UserError: Then.
+    """
+    if until >= steps:
+        raise UserError(
+            f"disagreement.until ({until}) must be below steps ({steps}): nothing would be "
+            f"collected for the task; set --disagreement.until, such as to {steps // 5} (a fifth, "
+            "as in the preset explore_then_task), or more --steps"
+        )
+
+
 def check_devices(devices: int, batch_size: int, jit: str) -> None:
     """Refuses what several devices cannot do with a batch.
 

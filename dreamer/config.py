@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamer.combinations import check_behavior, check_devices
+from dreamer.combinations import check_behavior, check_devices, check_phases
 from dreamer.errors import UserError, suggest
 from dreamer.schema import (
     DREAMER,
@@ -177,7 +177,10 @@ def load_config(
     wanted = keys.keys() - own_keys(agent)
     of_suite = {key: value for key, value in _load_preset(suite).items() if key in wanted}
     of_task = task_values(agent, final, {**chosen, **typed})
-    return Config({**of_suite, **of_task, **chosen, **typed}, named, agent)
+    config = Config({**of_suite, **of_task, **chosen, **typed}, named, agent)
+    if agent == DREAMER:
+        check_phases(config.disagreement.until, config.steps)
+    return config
 
 
 def preset_names(agent: str = DREAMER) -> list[str]:

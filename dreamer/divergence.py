@@ -18,7 +18,7 @@ class Divergence:
     """KL between posteriors and priors of one step ahead, and of more (arXiv 1811.04551, eq. 7).
 
         kl_loss           = kl_scale / D * free(KL_1)
-        overshooting_loss = overshooting_scale / D * sum_(d=2..D) free(KL_d)
+        overshooting_loss = overshooting_scale kl_scale / D * sum_(d=2..D) free(KL_d)
 
     KL_d is KL(q(s_t | o_<=t) || p(s_t | s_(t-1))), s_(t-1) being reached from the posterior sample
     s_(t-d) by d - 1 samples of the prior. With D = 1 the first line is Dreamer's KL term. The
@@ -33,7 +33,8 @@ class Divergence:
             alpha KL(stop(post) || prior) + (1 - alpha) KL(post || stop(prior)) (DreamerV2, arXiv
             2010.02193, algorithm 2); 0 for the ordinary gradient, the whole of it to both sides.
         overshooting: D, the largest distance; 1 for no overshooting.
-        overshooting_scale: Weight of each distance above 1 (beta_>1, equal for all as there).
+        overshooting_scale: Weight of each distance above 1 relative to the first one's, beta_>1 /
+            beta_1; 1 for one beta, as in PlaNet's experiments.
     """
 
     kl_scale: float
@@ -73,7 +74,8 @@ class Divergence:
         }
         if self.overshooting > 1:
             terms, further = self._overshoot(rssm, post, prior, batch, noise)
-            losses["overshooting_loss"] = self.overshooting_scale / self.overshooting * terms
+            scale = self.overshooting_scale * self.kl_scale / self.overshooting
+            losses["overshooting_loss"] = scale * terms
             metrics["overshooting_kl"] = further
         return losses, metrics
 

@@ -131,7 +131,7 @@ def test_overshooting_is_the_literal_sum(kind: str, per_step: bool) -> None:
         for kl in kls
     ]  # fmt: skip
     np.testing.assert_allclose(metrics["kl_loss"], 0.4 / 4 * clipped[0], rtol=1e-4)
-    expected = 0.7 / 4 * sum(clipped[1:])
+    expected = 0.7 * 0.4 / 4 * sum(clipped[1:])
     np.testing.assert_allclose(metrics["overshooting_loss"], expected, rtol=1e-4)
     further = np.concatenate(kls[1:]).mean()
     np.testing.assert_allclose(metrics["overshooting_kl"], further, rtol=1e-4)

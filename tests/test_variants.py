@@ -40,7 +40,7 @@ LOSSES = {  # by which a variant's metrics are told
 }
 VALUES: dict[str, Any] = {
     "precision": "float32", "envs.image": False, "envs.state": True, "envs.time_limit": 0,
-    "encoder.keys": "(?!image).*", "decoder.keys": "(?!image).*", "steps": 50, "jit": "off",
+    "encoder.keys": "(?!image).*", "decoder.keys": "(?!image).*", "steps": 90, "jit": "off",
     "train.prefill": 30, "train.pretrain": 1, "train.every": 20, "train.updates": 1,
     "train.batch_size": 2, "train.batch_length": 4, "behavior.horizon": 3, "eval.every": 50,
     "eval.videos": 0, "log.every": 20, "log.terminal": "plain", "log.tensorboard": False,
@@ -59,10 +59,10 @@ def test_trains_stops_and_goes_on(name: str, tmp_path: Path):
     limit = {"envs.time_limit": 25} if task == CARTPOLE else {}
     values = {**VALUES, **limit, **own, "logdir": str(tmp_path)}
     config = load_config("debug", *presets, task=task, overrides=values)
-    first = train(config)
+    first = train(config.replace({"steps": 50}))
     saved = Checkpoints(first.path / "checkpoints").load_latest()
     assert saved is not None
-    second = train(config.replace({"steps": 90}))
+    second = train(config)
     assert second.path == first.path and second.step >= 90 > first.step >= 50
     schedule = UpdateSchedule(prefill=30, pretrain=1, every=20, updates=1)
     assert second.updates == schedule.due(second.step) == state_of(second.path)["update"]
