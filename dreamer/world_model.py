@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -93,6 +93,7 @@ class WorldModel(keras.layers.Layer):
         encoder, decoder, discount, loss = map(dict, (encoder, decoder, discount, loss))
         self.inputs = matching_keys("encoder", encoder.pop("keys"), shapes)
         self.targets = matching_keys("decoder", decoder.pop("keys"), shapes)
+        _check_names(self.targets)
         self._gamma, self._representation = gamma, loss.pop("representation")
         self._divergence = Divergence(**loss)
         _check_kind(rssm["kind"], self._divergence)
@@ -270,6 +271,16 @@ class WorldModel(keras.layers.Layer):
             likelihood = tf.reduce_mean(self.discount.log_prob(feat, cont))
             losses["discount_loss"] = -self._discount_scale * likelihood
         return losses
+
+
+def _check_names(targets: Iterable[str]) -> None:
+    """Refuses observations whose loss would go by the name of another one."""
+    for key in targets:
+        if key in ("kl", "overshooting", "contrastive", "reward", "discount", "model"):
+            raise UserError(
+                f"an observation is named {key!r}, and so is a loss of the model: rename it, or "
+                "leave it out with decoder.keys"
+            )
 
 
 def _check_kind(kind: str, divergence: Divergence) -> None:

@@ -264,6 +264,14 @@ def test_what_is_no_vector_and_no_image_is_refused(shape: tuple[int, ...]) -> No
         make_agent(space, CONTINUOUS)
 
 
+@pytest.mark.parametrize("name", ["kl", "contrastive", "overshooting", "model"])
+def test_an_observation_that_would_lose_its_loss_is_refused(name: str) -> None:
+    spaces = {**VECTORS, name: VECTORS["speed"]}
+    with pytest.raises(UserError, match=f"named '{name}', and so is a loss .* with decoder.keys"):
+        make_model(spaces)
+    assert name in make_model(spaces, decoder__keys="speed").inputs
+
+
 def test_encoder_and_decoder_choose_apart() -> None:
     model = make_model(encoder__keys="joints", decoder__keys="speed")
     assert set(model.inputs) == {"joints"} and set(model.targets) == {"speed"}
