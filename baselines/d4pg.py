@@ -146,8 +146,10 @@ class D4PG(OffPolicy):
         stack = self._observations.push(state, records)
         return self.act(self._act, stack, mode), stack
 
-    def _policy_step(self, obs: Tensors, calls: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
-        return self.exploring(self._nets.act(self._nets.torso(obs)), calls, amount)
+    def _policy_step(
+        self, obs: Tensors, calls: tf.Tensor, amount: tf.Tensor, training: bool
+    ) -> tf.Tensor:
+        return self.exploring(self._nets.act(self._nets.torso(obs)), calls, amount, training)
 
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
         """One update of critic, actor and, every target_period, the target networks."""

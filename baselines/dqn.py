@@ -102,8 +102,8 @@ class DQN(OffPolicy):
             raise UserError("dqn takes one-hot actions, but this task's are continuous; try d4pg")
         keras.utils.set_random_seed(seed)
         self.batch_size, self.group = batch_size, dqn["group"]
-        self.explore(explore)
-        self.eval_amount, self._period = dqn["eval_epsilon"], dqn["target_period"]
+        self.explore(explore, dqn["eval_epsilon"])
+        self._period = dqn["target_period"]
         self._observations = Observations(obs_space, dqn["frames"], dqn["gray"])
         size = act_space.shape[0]
         self.memory = Transitions(
@@ -127,13 +127,16 @@ class DQN(OffPolicy):
         self.compile()
 
     def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
-        """Chooses one-hot actions float32 [n, A], epsilon-greedily."""
+        """Chooses one-hot actions float32 [n, A]; in evaluations greedy but for eval_epsilon."""
         stack = self._observations.push(state, records)
         return self.act(self._act, stack, mode), stack
 
-    def _policy_step(self, obs: Tensors, calls: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
+    def _policy_step(
+        self, obs: Tensors, calls: tf.Tensor, amount: tf.Tensor, training: bool
+    ) -> tf.Tensor:
         values = self._nets(obs)
-        return self.exploring(tf.one_hot(tf.argmax(values, -1), values.shape[-1]), calls, amount)
+        greedy = tf.one_hot(tf.argmax(values, -1), values.shape[-1])
+        return self.exploring(greedy, calls, amount, training)
 
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
         """One update, and every target_period a copy to the target network."""

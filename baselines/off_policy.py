@@ -28,7 +28,6 @@ class OffPolicy(Baseline):
     Attributes (set by the agent):
         memory: Where transitions come from.
         batch_size: Transitions in an update.
-        eval_amount: Of exploration, in evaluations.
         group: Updates made by one call, from batches drawn together: a small update costs less than
             calling it. Priorities follow once a group.
     """
@@ -36,7 +35,6 @@ class OffPolicy(Baseline):
     memory: Transitions
     batch_size: int
     group: int
-    eval_amount = 0.0
 
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
         """One update in graph mode.
@@ -52,34 +50,46 @@ class OffPolicy(Baseline):
 
     metric_names: tuple[str, ...] = ()
 
-    def explore(self, section: Mapping[str, Any]) -> None:
-        """Takes the config's section explore; call before acting."""
+    def explore(self, section: Mapping[str, Any], eval_epsilon: float = 0.0) -> None:
+        """Takes the config's section explore, of training alone; call before acting.
+
+        Args:
+            section: It.
+            eval_epsilon: Probability of a random action in evaluations.
+        """
         self._explore = Exploration(self.act_space, **section)
         self._amount = self._explore.amount(0, 0)
+        kind = "epsilon" if eval_epsilon else "none"
+        self._eval_explore = Exploration(self.act_space, kind=kind, amount=eval_epsilon)
 
     def progress(self, step: int, update: int) -> None:
         """Hears where the training is: the noise depends on it."""
         self._amount = self._explore.amount(step, update)
 
     def act(self, function: Any, stack: Mapping[str, np.ndarray], mode: str) -> np.ndarray:
-        """Actions [n, A] of a traced ``function(obs, calls, amount)``; no noise outside training.
+        """Actions [n, A] of a traced ``function(obs, calls, amount, training)``.
 
         Args:
-            function: Ends in `exploring`.
+            function: Ends in `exploring`; training is a Python bool, so it is traced for each.
             stack: What `Observations.push` returned.
             mode: "train" or "eval".
         """
         calls = tf.constant(self.policy_calls, tf.int32)
         self.policy_calls += 1
-        amount = tf.constant(self._amount if mode == "train" else self.eval_amount, tf.float32)
+        training = mode == "train"
+        amount = self._amount if training else self._eval_explore.amount(0, 0)
         tensors = {k: tf.convert_to_tensor(v) for k, v in stack.items()}
-        return function(tensors, calls, amount).numpy()
+        return function(tensors, calls, tf.constant(amount, tf.float32), training).numpy()
 
-    def exploring(self, action: tf.Tensor, calls: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
-        """Actions [n, A] with exploration noise of that amount, keyed by the policy's calls."""
+    def exploring(
+        self, action: tf.Tensor, calls: tf.Tensor, amount: tf.Tensor, training: bool
+    ) -> tf.Tensor:
+        """Actions [n, A] with noise of that amount, keyed by the policy's calls; outside training
+        of the evaluations' kind, whatever explore.kind is."""
         base = tf.constant([self.seed, _ACTING], tf.int32)
         folded = tf.random.experimental.stateless_fold_in(base, calls)
-        return self._explore(action, amount, tf.unstack(tf.random.split(folded, 2)))
+        explore = self._explore if training else self._eval_explore
+        return explore(action, amount, tf.unstack(tf.random.split(folded, 2)))
 
     def train_step(self, batch: Any, update: int) -> Mapping[str, np.ndarray]:
         """Makes the updates of a group of batches, in turn; returns the means of their metrics.

@@ -33,17 +33,22 @@ class FiveBitModel(WorldModel):
         others = super().preprocess({k: v for k, v in obs.items() if k not in images})
         return {**others, **{k: quantise(v) + 0.5 / BINS for k, v in images.items()}}
 
+    @property
+    def noise_size(self) -> int:
+        """As WorldModel's, but never 0, as without a latent: the images' noise follows from it."""
+        return max(super().noise_size, 1)
+
     def loss(self, batch: Mapping[str, tf.Tensor], noise: tf.Tensor):
         """As WorldModel.loss, on images with noise."""
         noisy, seed = dict(batch), tf.bitcast(tf.reshape(noise, [-1])[:2], tf.int32)
         for number, (key, value) in enumerate(sorted(batch.items())):
             if value.dtype == tf.uint8:
-                # The latent noise is a function of seed and update, and so is a seed made of it.
+                # An update's noise is a function of seed and update; so is a seed made of it.
                 own = tf.random.experimental.stateless_fold_in(seed, number)
                 noisy[key] = quantise(value) + tf.random.stateless_uniform(
                     value.shape, own, maxval=1.0 / BINS
                 )
-        return super().loss(noisy, noise)
+        return super().loss(noisy, noise[..., : super().noise_size])
 
 
 def quantise(image: tf.Tensor) -> tf.Tensor:

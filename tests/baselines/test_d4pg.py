@@ -124,6 +124,14 @@ def test_acting_is_reproducible_and_noisy_in_training_alone():
     np.testing.assert_array_equal(calm, agent.policy(records, None, "eval")[0])
 
 
+def test_evaluations_ask_the_actor_though_training_acts_at_random():
+    agent = make_agent(explore__kind="random")
+    records = {"place": np.ones((3, 2), np.float32), "is_first": np.ones(3, bool)}
+    actor = agent._nets.act(tf.ones([3, 2]))
+    np.testing.assert_allclose(agent.policy(records, None, "eval")[0], actor, atol=1e-6)
+    assert len(np.unique(agent.policy(records, None, "train")[0])) == 3
+
+
 def test_arrays_bring_everything_back():
     agent, other = make_agent(), make_agent(seed=1)
     for one in (agent, other):

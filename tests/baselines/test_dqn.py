@@ -82,6 +82,16 @@ def test_images_are_gray_and_stacked_and_epsilon_falls():
     assert np.isfinite(agent.train_step(agent.memory.sample(0, 1, 4), 0)["loss"])
 
 
+@pytest.mark.parametrize(("kind", "epsilon"), [("random", 0.0), ("none", 0.3)])
+def test_evaluations_are_greedy_but_for_their_own_epsilon(kind: str, epsilon: float):
+    agent = make_agent(explore__kind=kind, dqn__eval_epsilon=epsilon)
+    records = {"place": np.ones((2000, 2), np.float32), "is_first": np.ones(2000, bool)}
+    best = agent._nets({"vector": tf.ones([1, 2])}).numpy().argmax()
+    action, _ = agent.policy(records, None, "eval")
+    # A random action may be the best one too: a third of them is.
+    assert abs((action.argmax(-1) != best).mean() - epsilon * 2 / 3) < 0.04
+
+
 def test_on_atari_epsilon_has_fallen_after_four_million_frames():
     config = load_config(agent="dqn", task="atari_pong")
     explore = Exploration(ACTION, **config.section("explore"))

@@ -92,3 +92,10 @@ def test_it_explores_one_hot_actions():
     one = make(load_config("debug", agent="planet", overrides=overrides), VECTORS, ONEHOT)
     action, _ = one.policy(make_records(VECTORS, 4, first=True), None, "train")
     assert (action.sum(-1) == 1).all() and set(np.unique(action)) == {0.0, 1.0}
+
+
+def test_it_learns_without_a_latent_whose_noise_its_images_would_follow(eagerly: None):
+    overrides = {"precision": "float32", "jit": "off", "rssm.kind": "deterministic_only"}
+    one = make(load_config("debug", agent="planet", overrides=overrides), IMAGE, CONTINUOUS)
+    losses = [one.train_step(make_batch(IMAGE), update)["image_loss"] for update in (0, 1)]
+    assert np.isfinite(losses).all() and losses[0] != losses[1]
