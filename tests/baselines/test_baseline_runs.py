@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from whole_runs import metrics_of, state_of
 
 from baselines import evaluate, registry
+from baselines.off_policy import OffPolicyTrainer
 from baselines.run import main, train
 from dreamer import evaluate as dreamer_evaluate
 from dreamer.config import Config, load_config
@@ -36,6 +38,17 @@ def config_for(agent: str, logdir: Path, maker: str = "continuous", **values) ->
     return load_config(*presets, task=task, overrides=overrides, agent=agent)
 
 
+def look_first(held: list[int]) -> Callable[[OffPolicyTrainer], None]:
+    """A trainer's `run` that first takes note of the memory's size."""
+    run = OffPolicyTrainer.run
+
+    def looking(trainer: OffPolicyTrainer) -> None:
+        held.append(len(trainer._agent.memory))
+        run(trainer)
+
+    return looking
+
+
 @pytest.mark.parametrize(
     ("agent", "maker"),
     [("random", "continuous"), ("constant", "discrete"), ("d4pg", "continuous"),
@@ -54,7 +67,11 @@ def test_a_run_is_counted_resumed_and_evaluated_like_dreamers(
     assert all(line["updates"] == due(line["step"]) for line in lines)
     assert result.eval_return == lines[-1]["eval/return"] and "train/return" in lines[-1]
     assert len(list((result.path / "episodes").iterdir())) == 12
-    again = train(config.replace({"steps": 160}))
+    held: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OffPolicyTrainer, "run", look_first(held))
+        again = train(config.replace({"steps": 160}))
+    assert held == [12 * 11] * learns  # episodes of ten steps came back into the memory
     assert again.step == 160 and again.updates == due(160)
     assert "going on from step 120" in capsys.readouterr().out
     assert state_of(again.path)["agent_steps"] == 160

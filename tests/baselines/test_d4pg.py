@@ -32,17 +32,26 @@ def bandit(obs_space, seed: int = 0) -> dict[str, np.ndarray]:
     return {**obs, "action": action, "reward": reward, "cont": np.array([1, 0], np.float32)}
 
 
+def set_apart(target: Any) -> None:
+    """Gives a target network other weights than those it was copied from."""
+    rng = np.random.default_rng(7)
+    for variable in target.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape) / np.sqrt(max(variable.shape)))
+
+
 def test_the_losses_are_the_formulas():
     agent = make_agent(d4pg__v_max=5.0, d4pg__target_period=1000)
+    set_apart(agent._target)
     for seed in range(20):
         agent.memory.add(bandit(VECTOR, seed))
     batch = {k: v[0] for k, v in agent.memory.sample(0, 1, 6).items()}
     batch["factor"] = np.full(6, 0.5, np.float32)
-    nets, z = agent._nets, np.linspace(0, 5, 11)
+    batch["weight"] = np.linspace(0.1, 1, 6, dtype=np.float32)
+    nets, copy, z = agent._nets, agent._target, np.linspace(0, 5, 11)
     feat = batch["vector"]
     softmax = lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)  # noqa: E731
     later = batch["next_vector"]
-    probs = softmax(nets.logits(later, nets.act(later)).numpy())  # the target network is a copy
+    probs = softmax(copy.logits(later, copy.act(later)).numpy())
     target = np.zeros((6, 11))
     for row, j in np.ndindex(6, 11):
         b = np.clip(batch["return"][row] + 0.5 * z[j], 0, 5) / 0.5
@@ -56,7 +65,7 @@ def test_the_losses_are_the_formulas():
         {k: tf.constant(v) for k, v in batch.items()}, tf.constant(1)
     )
     np.testing.assert_allclose(errors, cross, rtol=1e-4)
-    np.testing.assert_allclose(metrics["critic_loss"], cross.mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["critic_loss"], (batch["weight"] * cross).mean(), rtol=1e-4)
     np.testing.assert_allclose(metrics["actor_loss"], -value.mean(), rtol=1e-4)
 
 
@@ -79,6 +88,14 @@ def test_each_loss_moves_its_own_part_and_targets_wait():
     for key, value in copied.items():
         if key.startswith("nets/"):
             np.testing.assert_array_equal(value, copied[key.replace("nets", "target")])
+
+
+def test_returns_are_of_the_steps_asked_for():
+    for steps, expected in ((1, 1.0), (3, 3.0)):
+        agent = make_agent(d4pg__n_step=steps, d4pg__gamma=1.0)
+        episode = {k: np.repeat(v[-1:], 9, 0) for k, v in bandit(VECTOR).items()}
+        agent.memory.add({**episode, "reward": np.ones(9, np.float32)})
+        assert agent.memory.sample(0, 1, 50)["return"].max() == expected
 
 
 def test_groups_are_the_same_updates_as_one_by_one():

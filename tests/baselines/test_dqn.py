@@ -53,6 +53,58 @@ def test_huber_is_quadratic_within_one_and_linear_beyond():
     np.testing.assert_allclose(tape.gradient(y, x), [0.5, -1, 1, -1])
 
 
+def test_the_loss_is_the_formula():
+    agent = make_agent(dqn__target_period=1000)
+    rng = np.random.default_rng(7)
+    for variable in agent._target.trainable_variables:  # no longer what it was copied from
+        variable.assign(rng.normal(size=variable.shape) / np.sqrt(max(variable.shape)))
+    batch = {
+        "vector": rng.normal(size=(12, 2)), "next_vector": rng.normal(size=(12, 2)),
+        "action": np.eye(3)[rng.integers(3, size=12)], "return": 2 * rng.normal(size=12),
+        "factor": rng.random(12), "weight": rng.random(12),
+    }  # fmt: skip
+    batch = {key: value.astype(np.float32) for key, value in batch.items()}
+    online, later, copy = (
+        nets({"vector": batch[key]}).numpy()
+        for nets, key in ((agent._nets, "vector"), (agent._nets, "next_vector"),
+                          (agent._target, "next_vector"))
+    )  # fmt: skip
+    assert (later.argmax(-1) != copy.argmax(-1)).any()
+    errors, losses = np.zeros(12), np.zeros(12)
+    for i in range(12):
+        target = batch["return"][i] + batch["factor"][i] * copy[i, later[i].argmax()]
+        errors[i] = target - online[i] @ batch["action"][i]
+        size = abs(errors[i])
+        losses[i] = batch["weight"][i] * (size**2 / 2 if size < 1 else size - 0.5)
+    metrics, found = agent.update_once(
+        {k: tf.constant(v) for k, v in batch.items()}, tf.constant(1)
+    )
+    np.testing.assert_allclose(found, errors, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], losses.mean(), rtol=1e-4)
+
+
+def test_the_target_network_waits_for_its_period():
+    agent = make_agent(dqn__target_period=2, dqn__clip_rewards=False)
+    for seed in range(3):
+        agent.memory.add(chain(VECTOR, seed))
+
+    def equal() -> list[bool]:
+        pairs = zip(agent._nets.variables, agent._target.variables, strict=True)
+        return [np.array_equal(source, target) for source, target in pairs]
+
+    agent.train_step(agent.memory.sample(1, 1, 8), 1)  # no copy after update 1
+    assert not all(equal())
+    agent.train_step(agent.memory.sample(2, 1, 8), 2)
+    assert all(equal())
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(True, {1.0}), (False, {9.0})])
+def test_rewards_are_clipped_where_that_is_asked_for(clip: bool, expected: set[float]):
+    agent = make_agent(dqn__clip_rewards=clip, dqn__n_step=1)
+    agent.memory.add({**chain(VECTOR, 0), "reward": np.full(3, 9, np.float32)})
+    assert set(agent.memory.sample(0, 1, 8)["return"][0]) == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
 def test_it_learns_the_values_of_a_chain(alpha: float):
