@@ -30,11 +30,13 @@ class OffPolicy(Baseline):
         batch_size: Transitions in an update.
         group: Updates made by one call, from batches drawn together: a small update costs less than
             calling it. Priorities follow once a group.
+        nonfinite: Which updates of the last group were not finite, float32 [count].
     """
 
     memory: Transitions
     batch_size: int
     group: int
+    nonfinite: np.ndarray
 
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
         """One update in graph mode.
@@ -102,29 +104,29 @@ class OffPolicy(Baseline):
         tensors = {k: tf.convert_to_tensor(v) for k, v in batch.items() if k != "index"}
         metrics, errors = self._group_function(tensors, tf.constant(update, tf.int32))
         self.memory.prioritise(index, errors.numpy())
-        return {name: value.numpy() for name, value in metrics.items()}
+        found = dict(zip(self.metric_names, metrics.numpy().T, strict=True))
+        self.nonfinite = found["nonfinite"]
+        return {name: values.mean() for name, values in found.items()}
 
     def compile(self) -> None:
         """Readies train_step; call when all variables are made."""
         self._group_function = tf.function(self._group, autograph=False, reduce_retracing=True)
 
-    def _group(self, batches: Tensors, first: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
-        """Updates on batches [count, B, ...]; mean metrics, and errors [count, B]."""
+    def _group(self, batches: Tensors, first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Updates on batches [count, B, ...]; their metrics [count, M], and errors [count, B]."""
         count = tf.shape(batches["action"])[0]
-        errors = tf.TensorArray(tf.float32, count)
-        sums = {name: tf.zeros([]) for name in self.metric_names}
+        rows, errors = (tf.TensorArray(tf.float32, count) for _ in range(2))
 
-        def body(i, sums, errors):
+        def body(i, rows, errors):
             batch = {k: v[i] for k, v in batches.items()}
             metrics, error = self.update_once(batch, first + i)
-            added = {name: sums[name] + metrics[name] for name in self.metric_names}
-            return i + 1, added, errors.write(i, error)
+            row = tf.stack([metrics[name] for name in self.metric_names])
+            return i + 1, rows.write(i, row), errors.write(i, error)
 
-        _, sums, errors = tf.while_loop(
-            lambda i, *_: i < count, body, (tf.constant(0), sums, errors), parallel_iterations=1
+        _, rows, errors = tf.while_loop(
+            lambda i, *_: i < count, body, (tf.constant(0), rows, errors), parallel_iterations=1
         )
-        scale = 1.0 / tf.cast(count, tf.float32)
-        return {name: value * scale for name, value in sums.items()}, errors.stack()
+        return rows.stack(), errors.stack()
 
 
 class OffPolicyTrainer(Trainer):
@@ -155,6 +157,14 @@ class OffPolicyTrainer(Trainer):
                 yield EpisodeFile(path).read()
             except EpisodeError as error:
                 warnings.warn(f"episode not used: {error}", DamagedEpisodeWarning, stacklevel=2)
+
+    def _watch(
+        self, first: int, batch: Mapping[str, np.ndarray], metrics: Mapping[str, float]
+    ) -> None:
+        """Each update of a group by itself: the limit is of updates, not of groups."""
+        for i, flag in enumerate(self._agent.nonfinite):
+            own = {key: value[i] for key, value in batch.items()}
+            super()._watch(first + i, own, {**metrics, "nonfinite": flag})
 
     def _learn(self, count: int) -> Generator[tuple[int, Any, Mapping[str, Any]], None, None]:
         agent, made = self._agent, 0

@@ -43,8 +43,7 @@ class Trainer:
         guard: Watches for updates that are not finite.
         seed: The run's.
         prefix: Of its episodes' ids.
-        exact: Whether to go on from a checkpoint bit for bit, collecting again what came after it,
-            rather than keep that.
+        exact: Whether to go on from a checkpoint bit for bit, collecting anew what came after it.
         schedule: Ratio of updates to steps.
         batch: batch_size, batch_length and prefetch of the replay's batches.
         steps: Where to end.
@@ -225,13 +224,17 @@ class Trainer:
                 metrics = {key: float(value) for key, value in made_of.items()}
                 self.update += updates
                 self._logger.scalars({f"model/{key}": value for key, value in metrics.items()})
-                self._guard.check(self.update - updates, batch, metrics)
+                self._watch(self.update - updates, batch, metrics)
                 timed = timed + updates if start else 0  # the first call also traces
                 start = start or time.monotonic()
                 if timed >= _TIMED_UPDATES:
                     self._say_cost((time.monotonic() - start) / timed)
         if timed:
             self._logger.scalars({"fps/train": timed / (time.monotonic() - start)})
+
+    def _watch(self, first: int, batch: Any, metrics: Mapping[str, float]) -> None:
+        """Hears of the updates that one call made, from the number `first` on."""
+        self._guard.check(first, batch, metrics)
 
     def _learn(self, count: int) -> Generator[tuple[int, Any, Mapping[str, Any]], None, None]:
         """Makes updates; yields how many were made at once, of what batch, and their metrics."""
@@ -253,31 +256,28 @@ class Trainer:
             self._logger.message(self._forecast(seconds_per_update, self._frames_per_second))
             self._forecast = None
 
-    def _report(self, final: bool = False) -> None:
-        counters = {
+    def _counters(self) -> dict[str, float]:
+        return {
             "agent_steps": self.agent_steps, "updates": self.update, "episodes": len(self._replay),
             "dropped_episodes": self._collection.dropped,
             "damaged_episodes": len(self._replay.set_aside()),
             "nonfinite_updates": self._guard.count,
         }  # fmt: skip
+
+    def _report(self, final: bool = False) -> None:
         policy = self._interrupt.guard(self._policy("eval"))
-        self._reports.report(self.step, policy, counters, final)
+        self._reports.report(self.step, policy, self._counters(), final)
         if self._reports.due("save", self.step) and not final:
             self._patience.keep_trying(self._save)
 
     def _save(self) -> None:
         done = {**self._reports.done, "save": self.step}
         state = {
-            **self._collection.state(),
-            "agent_steps": self.agent_steps,
-            "update": self.update,
-            "eval_episode": self._reports.evaluator.next_episode,
-            "wall_time": self._logger.wall_time,
-            "nonfinite": self._guard.count,
-            "round_end": self._round_end,
-            "done": done,
-            "last_return": self.last_return,
-        }
+            **self._collection.state(), "agent_steps": self.agent_steps, "update": self.update,
+            "eval_episode": self._reports.evaluator.next_episode, "done": done,
+            "wall_time": self._logger.wall_time, "nonfinite": self._guard.count,
+            "round_end": self._round_end, "last_return": self.last_return,
+        }  # fmt: skip
         self._checkpoints.save(self.step, self._agent.state_arrays(), state)
         self._reports.done = done
 

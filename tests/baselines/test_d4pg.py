@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 from baselines.d4pg import D4PG, make
+from baselines.off_policy import OffPolicyTrainer
 from dreamer.config import load_config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
+from dreamer.nonfinite import NonFiniteError, NonFiniteGuard
 
 VECTOR = {"place": Space((2,), np.dtype(np.float32))}
 IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
@@ -110,6 +113,24 @@ def test_groups_are_the_same_updates_as_one_by_one():
         values[group] = agent.state_arrays()
     for key, value in values[1].items():
         np.testing.assert_allclose(value, values[3][key], atol=1e-6, err_msg=key)
+
+
+def test_updates_of_a_group_that_are_not_finite_are_counted_one_by_one(tmp_path: Path):
+    agent = make_agent()
+    agent.memory.add(bandit(VECTOR))
+    trainer = OffPolicyTrainer.__new__(OffPolicyTrainer)
+    trainer._agent, trainer._guard = agent, NonFiniteGuard(tmp_path, 2, lambda text: None)
+    batch = agent.memory.sample(0, 3, 4)
+    batch["weight"][1, 0] = np.inf
+    metrics = agent.train_step(batch, 5)
+    np.testing.assert_array_equal(agent.nonfinite, [0, 1, 0])
+    trainer._watch(5, batch, metrics)
+    assert trainer._guard.count == 1  # neither three, nor none
+    with np.load(tmp_path / "update-00000006.npz") as kept:
+        np.testing.assert_array_equal(kept["weight"], batch["weight"][1])
+    batch["weight"][:] = np.inf
+    with pytest.raises(NonFiniteError, match="2 updates in a row"):
+        trainer._watch(8, batch, agent.train_step(batch, 8))
 
 
 @pytest.mark.slow
