@@ -1,6 +1,6 @@
 """A3C (Mnih et al., arXiv 1602.01783): actors that learn side by side, without a replay.
 
-Each actor-learner is a process (baselines.a3c_process) that takes n steps with the newest shared
+Each actor-learner is a process (baselines.a3c_worker) that takes n steps with the newest shared
 parameters, computes a gradient, and applies it to them with shared RMSProp statistics, without any
 lock. The synchronous form (A2C) is one learner that steps all environments together. From states or
 pixels, with continuous or one-hot actions.
@@ -101,7 +101,7 @@ class PolicyValue(keras.layers.Layer):
 class A3C(Baseline):
     """The networks, the loss, and the parameters that all processes share.
 
-    loss = mean over a rollout's steps of
+    loss = mean over a rollout's steps (the paper: a sum) of
         - log pi(a_t|o_t) stop(R_t - v_t) - entropy_scale H(pi(o_t)) + value_scale (R_t - v_t)^2 / 2
 
     with R_t of baselines.n_step. Shared RMSProp: g2 <- decay g2 + (1 - decay) g^2, and
@@ -122,12 +122,13 @@ class A3C(Baseline):
         super().__init__(obs_space, act_space, seed)
         keras.utils.set_random_seed(seed)
         self.settings = dict(a3c)
-        self.observations = Observations(obs_space, a3c["frames"], gray=False)
+        self.observations = Observations(obs_space, a3c["frames"], a3c["gray"])
         sizes = {k: a3c[k] for k in ("units", "layers", "cnn_depth", "init_std")}
         self.nets = PolicyValue(self.observations.shapes, act_space, **sizes, name="nets")
         self.nets.build()
         self._sizes = [int(np.prod(v.shape)) for v in self.nets.trainable_variables]
-        counts = ("steps", "updates", "episodes")  # one of each a learner, so that none is lost
+        # One of each a learner, so that none is lost.
+        counts = ("steps", "updates", "episodes", "dropped")
         self.shared = SharedArrays({
             "params": ("<f4", [sum(self._sizes)]), "squares": ("<f4", [sum(self._sizes)]),
             "limit": ("<i8", [1]), **{name: ("<i8", [learners]) for name in counts},
@@ -174,14 +175,18 @@ class A3C(Baseline):
         Args:
             rollout: image and vector [T+1, N, ...], action [T, N, A], reward, cont, is_last
                 [T+1, N]; no step follows a last record.
+        Returns:
+            Metrics; nonfinite is 1 where loss or gradient was not, and nothing changed.
         """
         tensors = {k: tf.convert_to_tensor(v) for k, v in rollout.items()}
-        gradient, metrics = self._gradient(tensors)
-        apply_rmsprop(
-            self.shared["params"], self.shared["squares"], gradient.numpy(),
-            **{k: self.settings[k] for k in ("lr", "decay", "eps")},
-        )  # fmt: skip
-        return {name: float(value) for name, value in metrics.items()}
+        gradient, found = self._gradient(tensors)
+        metrics = {name: float(value) for name, value in found.items()}
+        if not metrics["nonfinite"]:
+            apply_rmsprop(
+                self.shared["params"], self.shared["squares"], gradient.numpy(),
+                **{k: self.settings[k] for k in ("lr", "decay", "eps")},
+            )  # fmt: skip
+        return metrics
 
     def loss(self, rollout: Tensors) -> tuple[tf.Tensor, Tensors]:
         """The loss [] of a rollout, and metrics."""
@@ -219,10 +224,8 @@ class A3C(Baseline):
         gradients = tape.gradient(loss, self.nets.trainable_variables)
         clipped, norm = tf.clip_by_global_norm(gradients, self.settings["clip"])
         flat = tf.concat([tf.reshape(g, [-1]) for g in clipped], 0)
-        # A gradient that is not finite is no step; its norm tells.
-        flat = tf.where(tf.math.is_finite(norm), flat, tf.zeros_like(flat))
-        lost = 1.0 - tf.cast(tf.math.is_finite(norm), tf.float32)
-        return flat, {**metrics, "grad_norm": norm, "nonfinite": lost}
+        sound = tf.math.is_finite(loss) & tf.math.is_finite(norm)
+        return flat, {**metrics, "grad_norm": norm, "nonfinite": tf.cast(~sound, tf.float32)}
 
     def _assign_flat(self, flat: tf.Tensor) -> None:
         variables = self.nets.trainable_variables
@@ -233,7 +236,7 @@ class A3C(Baseline):
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """Parameters, RMSProp's statistics and all counts."""
-        names = ("params", "squares", "steps", "updates", "episodes")
+        names = ("params", "squares", "steps", "updates", "episodes", "dropped")
         arrays = {name: self.shared[name].copy() for name in names}
         return arrays | {"policy_calls": np.int64(self.policy_calls)}
 
@@ -243,14 +246,14 @@ class A3C(Baseline):
         Raises:
             ValueError: If names or shapes differ from this agent's; nothing is changed then.
         """
-        names = set(self.state_arrays())
-        if names != set(arrays):
+        names, later = set(self.state_arrays()), {"dropped"}  # which older checkpoints lack
+        if names - later != set(arrays) - later:
             raise ValueError(f"the arrays are not a3c's: {sorted(arrays)[:5]}")
         # Counts are of a run's learners; who only evaluates may have another number of them.
         for name in ("params", "squares"):
             if arrays[name].shape != self.shared[name].shape:
                 raise ValueError(f"{name} has the shape {arrays[name].shape}, not this agent's")
-        for name in names - {"policy_calls"}:
+        for name in set(arrays) - {"policy_calls"}:
             size = min(len(self.shared[name]), len(arrays[name]))
             self.shared[name][:size] = arrays[name][:size]
         self.policy_calls = int(arrays["policy_calls"])

@@ -11,6 +11,7 @@ from baselines.observations import Arrays
 from dreamer.collect import episode_seed
 from dreamer.envs.pool import EnvPool
 from dreamer.envs.spec import Record
+from dreamer.errors import EnvError
 
 if TYPE_CHECKING:
     from baselines.a3c import A3C
@@ -21,6 +22,9 @@ class ActorLearner:
 
     Environments go on across rollouts. One whose record is its episode's last waits for a step, in
     which it begins a new one: that record ends what is learnt from the episode.
+
+    One that fails costs its episode: what led to its last record is learnt from, as at a time
+    limit, and the next record begins a new one. `EnvError` comes only once the pool has given up.
 
     Args:
         agent: Networks and shared parameters.
@@ -34,27 +38,30 @@ class ActorLearner:
     ):
         self._agent, self._pool, self._number = agent, pool, number
         self._on_episode = on_episode
-        self._records: list[Record] = []
+        self._records: list[Record] = [{} for _ in range(pool.amount)]
         self._stack: Arrays | None = None
         self._returns = np.zeros(pool.amount)
         self._lengths = np.zeros(pool.amount, np.int64)
 
-    def round(self) -> dict[str, float]:
-        """One rollout and one update; returns metrics. The shared counts grow with it."""
+    def round(self) -> tuple[dict[str, float], Arrays]:
+        """One rollout and one update; returns metrics, and what it learnt from. The shared counts
+        grow with it."""
         agent = self._agent
         agent.refresh()
-        metrics = agent.learn(self._rollout(agent.settings["n_step"]))
+        rollout = self._rollout(agent.settings["n_step"])
+        metrics = agent.learn(rollout)
         agent.shared["updates"][self._number] += 1
-        return metrics
+        return metrics, rollout
 
     def _rollout(self, steps: int) -> Arrays:
-        if not self._records:
-            self._records = self._reset(range(self._pool.amount))
+        if self._stack is None:
+            self._reset(list(range(self._pool.amount)))
             self._stack = self._push()
         stream, actions = [self._snapshot()], []
         for _ in range(steps):
             actions.append(self._agent.choose(self._stack, True, 1 + self._number))
-            self._step(np.clip(actions[-1], -1.0, 1.0))
+            lost = self._step(np.clip(actions[-1], -1.0, 1.0))
+            stream[-1]["is_last"][lost] = True
             self._stack = self._push()
             stream.append(self._snapshot())
         rollout = {key: np.stack([part[key] for part in stream]) for key in stream[0]}
@@ -63,6 +70,8 @@ class ActorLearner:
     def _snapshot(self) -> Arrays:
         """What is learnt from of the newest records: [N, ...] each."""
         flags = {k: np.stack([r[k] for r in self._records]) for k in ("reward", "cont", "is_last")}
+        if self._agent.settings["clip_rewards"]:
+            flags["reward"] = np.clip(flags["reward"], -1.0, 1.0)
         return {**self._stack, **flags}
 
     def _push(self) -> Arrays:
@@ -70,17 +79,23 @@ class ActorLearner:
         records = {key: np.stack([record[key] for record in self._records]) for key in keys}
         return self._agent.observations.push(self._stack, records)
 
-    def _step(self, actions: np.ndarray) -> None:
+    def _step(self, actions: np.ndarray) -> list[int]:
+        """A step, or a new episode, of each; returns the environments that failed in a step."""
         going = [i for i, record in enumerate(self._records) if not record["is_last"]]
         waiting = [i for i, record in enumerate(self._records) if record["is_last"]]
+        lost = []
         if going:
-            for i, record in zip(going, self._pool.step(actions[going], going), strict=True):
+            for i, record in zip(going, self._pool.try_step(actions[going], going), strict=True):
+                if isinstance(record, EnvError):
+                    lost.append(i)
+                    self._returns[i], self._lengths[i] = 0.0, 0
+                    continue
                 self._records[i] = record
                 self._count(i, record)
-            self._agent.shared["steps"][self._number] += len(going)
-        if waiting:
-            for i, record in zip(waiting, self._reset(waiting), strict=True):
-                self._records[i] = record
+            self._agent.shared["steps"][self._number] += len(going) - len(lost)
+            self._agent.shared["dropped"][self._number] += len(lost)
+        self._reset(waiting + lost)
+        return lost
 
     def _count(self, i: int, record: Record) -> None:
         self._returns[i] += float(record["reward"])
@@ -89,11 +104,19 @@ class ActorLearner:
             self._on_episode(float(self._returns[i]), int(self._lengths[i]))
             self._returns[i], self._lengths[i] = 0.0, 0
 
-    def _reset(self, indices) -> list[Record]:
+    def _reset(self, indices: list[int]) -> None:
+        """Begins an episode in each of these environments, and another where that fails."""
+        while indices:
+            seeds = [self._next_seed() for _ in indices]
+            outcomes = dict(zip(indices, self._pool.try_reset(seeds, indices), strict=True))
+            indices = [i for i, record in outcomes.items() if isinstance(record, EnvError)]
+            self._agent.shared["dropped"][self._number] += len(indices)
+            for i, record in outcomes.items():
+                if not isinstance(record, EnvError):
+                    self._records[i] = record
+
+    def _next_seed(self) -> int:
         started = self._agent.shared["episodes"]
-        seeds = []
-        for _ in indices:
-            number = int(started[self._number]) * len(started) + self._number
-            seeds.append(episode_seed(self._agent.seed, number))
-            started[self._number] += 1
-        return self._pool.reset(seeds, list(indices))
+        number = int(started[self._number]) * len(started) + self._number
+        started[self._number] += 1
+        return episode_seed(self._agent.seed, number)

@@ -1,11 +1,11 @@
 """The processes of A3C's actor-learners: started, told to go on, and heard.
 
-Started as `python -m baselines.a3c_process <socket> <memory>`. A process has TensorFlow, and its
-environments are processes again (EnvPool): software OpenGL and TensorFlow crash in one.
+What runs in them is baselines.a3c_worker.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,15 +22,38 @@ import numpy as np
 
 from dreamer.config import Config
 from dreamer.envs import wire
-from dreamer.errors import UserError
+from dreamer.envs.pool import EnvRestartWarning
+from dreamer.errors import EnvError, UserError
+from dreamer.interrupt import StopRequested
+
+OnEpisode = Callable[[float, int], None]
+OnUpdate = Callable[[int, Mapping[str, np.ndarray], Mapping[str, float]], None]
 
 LOG_TAIL = 4000  # bytes of a process's output that an error shows
 CLOSE_TIMEOUT = 10.0  # seconds to end by itself
 _ONE_THREAD = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
-class LearnerError(RuntimeError):
-    """An actor-learner failed or its process died; the message holds what it said."""
+class LearnerError(EnvError):
+    """An actor-learner's process failed, which ends a run as an environment's does: it is saved.
+
+    Args:
+        number: Of the learner.
+        message: How it failed.
+        traceback: Its own, or the end of what it printed.
+    """
+
+    def __init__(self, number: int, message: str, traceback: str = ""):
+        super().__init__(number, "died", f"actor-learner {number} {message}", traceback)
+        self.args = (f"{self.message}\n{traceback.rstrip()}",)
+
+    @property
+    def advice(self) -> str:
+        """What to check."""
+        return (
+            "check its last words above and the memory of the machine (the kernel's log names what "
+            "it killed); the run is saved, the same command goes on with it"
+        )
 
 
 class Learners:
@@ -59,7 +82,7 @@ class Learners:
             raise
 
     def run(
-        self, check: Callable[[], None], on_episode: Callable[[float, int], None],
+        self, check: Callable[[], None], on_episode: OnEpisode, on_update: OnUpdate,
         stop: Callable[[], None],
     ) -> list[dict[str, float]]:  # fmt: skip
         """Lets all go on until they have reached the shared limit of steps.
@@ -67,31 +90,50 @@ class Learners:
         Args:
             check: Called once a second at least; may raise to end this early.
             on_episode: Takes return and length of each complete episode.
-            stop: Lowers the shared limit, so that they pause; called when `check` raises.
+            on_update: Takes number, rollout and metrics of each update that was not finite, and of
+                its learner's next that was; may raise likewise.
+            stop: Lowers the shared limit, so that they pause; called when this is to end early.
         Returns:
             Each one's mean metrics, empty for one that made no update.
+        Raises:
+            EnvError: An environment failed too often, or a learner; the others have paused.
         """
         for process in self._processes:
             process.send({"go": True})
         found: dict[int, dict[str, float]] = {}
-        raised: BaseException | None = None
+        raised: Exception | None = None
         while len(found) < len(self._processes):
-            waiting = [p for i, p in enumerate(self._processes) if i not in found]
-            for process in select.select(waiting, [], [], 1.0)[0]:
-                message = process.receive()
-                if "metrics" in message:
-                    found[process.number] = message["metrics"]
-                else:
-                    on_episode(message["return"], message["length"])
             try:
+                self._hear(found, on_episode, on_update)
                 if raised is None:
                     check()
-            except BaseException as error:
+            except (EnvError, UserError, StopRequested) as error:
                 stop()
-                raised = error  # once all have paused: a checkpoint is then of one moment
+                raised = raised or error  # once all have paused: a checkpoint is of one moment
         if raised is not None:
             raise raised
         return [found[number] for number in sorted(found)]
+
+    def _hear(
+        self, found: dict[int, dict[str, float]], on_episode: OnEpisode, on_update: OnUpdate
+    ) -> None:
+        """Takes a message of each process that says something within a second."""
+        waiting = [process for process in self._processes if process.number not in found]
+        for process in select.select(waiting, [], [], 1.0)[0]:
+            try:
+                message, arrays = process.receive()
+            except (EnvError, UserError):
+                found[process.number] = {}  # it has ended
+                raise
+            if "done" in message:
+                found[process.number] = message["done"]
+            elif "update" in message:
+                on_update(message["update"], arrays, message["metrics"])
+            elif "warning" in message:
+                text = f"actor-learner {process.number}: {message['warning']}"
+                warnings.warn(text, EnvRestartWarning, stacklevel=3)
+            else:
+                on_episode(message["return"], message["length"])
 
     def close(self) -> None:
         """Ends the processes; may be called twice."""
@@ -114,7 +156,7 @@ class _Process:
         variables = dict.fromkeys(_ONE_THREAD, "1")
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "baselines.a3c_process", str(theirs.fileno()),
+                [sys.executable, "-P", "-m", "baselines.a3c_worker", str(theirs.fileno()),
                  str(descriptor), str(number)],
                 env={**os.environ, **variables, "PYTHONPATH": paths}, stdin=subprocess.DEVNULL,
                 stdout=self._log, stderr=self._log, pass_fds=[theirs.fileno(), descriptor],
@@ -125,28 +167,32 @@ class _Process:
         return self._socket.fileno()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        try:
+        with contextlib.suppress(wire.DisconnectedError):  # which shows when it is heard
             wire.send(self._socket, message)
-        except wire.DisconnectedError:
-            raise self._death() from None
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         try:
-            message, _ = wire.receive(self._socket)
+            message, arrays = wire.receive(self._socket)
         except wire.DisconnectedError:
             raise self._death() from None
-        if "error" in message:
-            kind = UserError if message["user"] else LearnerError
-            raise kind(message["error"])
-        return message
+        match message.get("error"):
+            case {"user": text}:
+                raise UserError(text)
+            case {"environment": [index, what, text, trace]}:
+                raise EnvError(index, what, text, trace)
+            case {"traceback": trace}:
+                raise LearnerError(self.number, "failed", trace)
+        return message, arrays
 
     def _death(self) -> LearnerError:
         code = self._process.wait()
-        how = f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        how = f"ended with status {code}" if code >= 0 else (
+            f"was killed by {signal.Signals(-code).name}"
+        )  # fmt: skip
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - LOG_TAIL))
         tail = self._log.read().decode(errors="replace").strip()
-        return LearnerError(f"actor-learner {self.number} died ({how})\n{tail}")
+        return LearnerError(self.number, how, tail)
 
     def disconnect(self) -> None:
         self._socket.close()
@@ -158,64 +204,3 @@ class _Process:
             self._process.kill()
             self._process.wait()
         self._log.close()
-
-
-# ------------------------------------------------------------ in the process
-
-
-def main() -> None:
-    """Collects and learns whenever told to, until the other end closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    try:
-        _serve(sock, int(sys.argv[2]), int(sys.argv[3]))
-    except (wire.DisconnectedError, KeyboardInterrupt):
-        pass
-    except Exception as error:
-        user = isinstance(error, UserError)
-        text = str(error) if user else "".join(traceback.format_exception(error))
-        wire.send(sock, {"error": text, "user": user})
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-
-
-def _serve(sock: socket.socket, descriptor: int, number: int) -> None:
-    start, _ = wire.receive(sock)
-    config = Config(start["values"], agent=start["agent"])
-    from dreamer.run import make_pool
-
-    with make_pool(config, config.a3c.envs, training=True) as pool:
-        from dreamer.device import prepare_tensorflow
-
-        prepare_tensorflow(config.deterministic)
-        from baselines.a3c import A3C
-        from baselines.a3c_learner import ActorLearner
-
-        agent = A3C(
-            pool.obs_space, pool.act_space, a3c=config.section("a3c"), seed=config.seed,
-            learners=start["learners"], descriptor=descriptor,
-        )  # fmt: skip
-        agent.policy_calls = start["calls"]
-
-        def tell(episode_return: float, length: int) -> None:
-            wire.send(sock, {"return": episode_return, "length": length})
-
-        learner = ActorLearner(agent, pool, number, tell)
-        wire.send(sock, {"ready": True})
-        parent = os.getppid()
-        while True:
-            wire.receive(sock)
-            metrics: list[dict[str, float]] = []
-            shared = agent.shared
-            while shared["steps"].sum() < shared["limit"][0]:
-                if os.getppid() != parent:
-                    return
-                metrics.append(learner.round())
-            means = {k: float(np.mean([m[k] for m in metrics])) for k in (metrics or [{}])[0]}
-            finite = {k: v for k, v in means.items() if np.isfinite(v)}
-            wire.send(sock, {"metrics": finite})
-
-
-if __name__ == "__main__":
-    main()

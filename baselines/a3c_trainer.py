@@ -50,8 +50,9 @@ class A3CTrainer(Trainer):
             return
         self._pool.close()  # it has told the spaces; each learner has environments of its own
         shared = agent.shared
-        # No number of the streams that actions are drawn from comes twice in a run.
-        calls = int(shared["steps"].sum())
+        # No number of the streams that actions are drawn from comes twice in a run: with each, a
+        # learner takes a step or begins an episode.
+        calls = int(shared["steps"].sum() + shared["episodes"].sum())
         self._learners = Learners(config, shared.descriptor, config.envs.amount, calls)
 
     def _warn_of_room(self) -> None:
@@ -81,16 +82,23 @@ class A3CTrainer(Trainer):
         def stop() -> None:
             self._agent.shared["limit"][0] = 0
 
-        for metrics in self._learners.run(self._interrupt.check, self._count_episode, stop):
+        for metrics in self._learners.run(
+            self._interrupt.check, self._count_episode, self._watch, stop
+        ):
             self._log_metrics(metrics)
 
     def _run_single(self, limit: int) -> None:
         while self.agent_steps < limit:
             self._interrupt.check()
-            self._log_metrics(self._single.round())
+            metrics, rollout = self._single.round()
+            self._log_metrics(metrics)
+            self._watch(int(self._agent.shared["updates"].sum()) - 1, rollout, metrics)
 
     def _log_metrics(self, metrics: dict[str, float]) -> None:
         self._logger.scalars({f"model/{k}": v for k, v in metrics.items()})
+
+    def _counters(self) -> dict[str, float]:
+        return {**super()._counters(), "dropped_episodes": int(self._agent.shared["dropped"].sum())}
 
     def _count_episode(self, episode_return: float, length: int) -> None:
         self._episodes += 1

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 
 from dreamer.envs.spec import Record, Space, make_record
@@ -62,3 +67,66 @@ def continuous() -> Reach:
 
 def discrete() -> Reach:
     return Reach(discrete=True, terminal=True)
+
+
+class Echo:
+    """Shows the action that led to each record, and pays ten times its first element.
+
+    Observation: moved float32 [2] and step float32 [1], zeros at the start. The third episode of
+    each process does at its fourth step what `harm` does, if anything.
+    """
+
+    obs_space = {
+        "moved": Space((2,), np.dtype(np.float32), -1.0, 1.0),
+        "step": Space((1,), np.dtype(np.float32), 0.0, float(LENGTH)),
+    }
+    act_space = Space((2,), np.dtype(np.float32), -1.0, 1.0)
+    action_repeat = 1
+    info: dict[str, str] = {}
+
+    def __init__(self, harm: Callable[[], None] | None = None, scale: float = 10.0) -> None:
+        self._harm, self._scale = harm, scale
+        self._episodes = self._step = 0
+
+    def reset(self, seed: int | None = None) -> Record:
+        self._episodes, self._step = self._episodes + 1, 0
+        return make_record(self._obs(np.zeros(2, np.float32)), is_first=True)
+
+    def step(self, action: np.ndarray) -> Record:
+        self._step += 1
+        if self._harm and self._episodes == 3 and self._step == 4:
+            self._harm()
+        reward = self._scale * float(action[0])
+        return make_record(self._obs(action), reward, is_last=self._step == LENGTH)
+
+    def close(self) -> None:
+        return
+
+    def _obs(self, action: np.ndarray) -> dict[str, np.ndarray]:
+        return {"moved": action.copy(), "step": np.array([self._step], np.float32)}
+
+
+def fail() -> None:
+    raise RuntimeError("the third episode's fourth step")
+
+
+def echo() -> Echo:
+    return Echo()
+
+
+def failing() -> Echo:
+    return Echo(fail)
+
+
+def kill_learner() -> None:
+    parent = os.getppid()
+    if b"a3c_worker" in Path(f"/proc/{parent}/cmdline").read_bytes():
+        os.kill(parent, signal.SIGKILL)
+
+
+def killing() -> Echo:
+    return Echo(kill_learner)
+
+
+def huge() -> Echo:
+    return Echo(scale=3e38)

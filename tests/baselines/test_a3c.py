@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from whole_runs import metrics_of, state_of, wait_until
 
 from baselines.a3c import A3C, apply_rmsprop, make
 from baselines.a3c_learner import ActorLearner
+from baselines.a3c_process import LearnerError
 from baselines.n_step import n_step_returns
 from baselines.run import train
 from baselines.shared_memory import SharedArrays
 from dreamer.config import Config, load_config
-from dreamer.envs.pool import EnvPool
+from dreamer.envs.pool import EnvPool, EnvRestartWarning
 from dreamer.envs.spec import Space
+from dreamer.errors import EnvError
 from dreamer.interrupt import Interrupt, StopRequested
+from dreamer.nonfinite import NonFiniteError
 
 HERE = Path(__file__).resolve().parent
 VECTOR = {"place": Space((2,), np.dtype(np.float32))}
@@ -91,6 +95,30 @@ def test_the_loss_is_the_formula(act_space: Space):
     np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-4)
 
 
+def test_gradients_reach_each_part_from_its_own_term_alone():
+    """Advantages are constants to the policy's term, and returns to the value's."""
+    agent = make_agent(ONEHOT, a3c__clip=1e9)
+    r = random_rollout(ONEHOT)
+    flat = {"vector": tf.constant(r["vector"].reshape(-1, 2))}
+    value = agent.nets(flat)[1].numpy().reshape(7, 4)
+    returns = slow_returns(r, value, 0.99).astype(np.float32)
+    mask = (~r["is_last"][:-1]).reshape(-1) / (~r["is_last"][:-1]).sum()
+    with tf.GradientTape() as tape:
+        outputs, now = agent.nets(flat)
+        logs = tf.nn.log_softmax(outputs[:24])
+        chosen = tf.reduce_sum(logs * r["action"].reshape(24, 3), -1)
+        entropy = -tf.reduce_sum(tf.exp(logs) * logs, -1)
+        policy = -chosen * (returns - value[:-1]).reshape(-1) - 0.001 * entropy
+        error = tf.square(returns.reshape(-1) - now[:24])
+        literal = tf.reduce_sum(mask.astype(np.float32) * (policy + 0.25 * error))
+    expected = tape.gradient(literal, agent.nets.trainable_variables)
+    with tf.GradientTape() as tape:
+        loss, _ = agent.loss({k: tf.constant(v) for k, v in r.items()})
+    found = tape.gradient(loss, agent.nets.trainable_variables)
+    for variable, one, other in zip(agent.nets.trainable_variables, found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6, err_msg=variable.path)
+
+
 def test_rmsprop_is_the_papers():
     params, squares = np.array([1.0, -2.0]), np.array([0.5, 0.0])
     literal_p, literal_s = params.copy(), squares.copy()
@@ -114,12 +142,13 @@ def test_shared_arrays_are_seen_by_whoever_has_the_descriptor():
 
 def test_a_gradient_that_is_not_finite_changes_nothing():
     agent = make_agent()
-    before = agent.shared["params"].copy()
+    agent.learn(random_rollout(CONTINUOUS))
+    before = {name: agent.shared[name].copy() for name in ("params", "squares")}
     r = random_rollout(CONTINUOUS)
     r["reward"][:] = np.inf
-    metrics = agent.learn(r)
-    assert not np.isfinite(metrics["grad_norm"])
-    np.testing.assert_array_equal(agent.shared["params"], before)
+    assert agent.learn(r)["nonfinite"] == 1
+    for name, values in before.items():
+        np.testing.assert_array_equal(agent.shared[name], values)
 
 
 def test_arrays_bring_everything_back():
@@ -137,6 +166,8 @@ def test_arrays_bring_everything_back():
     np.testing.assert_array_equal(one, two)
     with pytest.raises(ValueError, match="not a3c's"):
         other.load_arrays({})
+    older = {k: v for k, v in agent.state_arrays().items() if k != "dropped"}
+    other.load_arrays(older)  # of before failures of environments were counted
 
 
 @pytest.mark.parametrize("maker", ["continuous", "discrete"])
@@ -148,7 +179,7 @@ def test_a_learner_counts_what_it_does_and_moves_the_shared_parameters(maker: st
         agent = make(config, pool.obs_space, pool.act_space)
         before = agent.shared["params"].copy()
         learner = ActorLearner(agent, pool, 0, lambda r, length: episodes.append(r))
-        metrics = [learner.round() for _ in range(11)]
+        metrics = [learner.round()[0] for _ in range(11)]
     # Of the 110 turns of each environment ten episodes take ten steps each, and one to begin anew.
     assert agent.shared["steps"].tolist() == [4 * 100]
     assert agent.shared["updates"].tolist() == [11] and agent.shared["episodes"].tolist() == [44]
@@ -157,13 +188,74 @@ def test_a_learner_counts_what_it_does_and_moves_the_shared_parameters(maker: st
     assert all(np.isfinite(value) for m in metrics for value in m.values())
 
 
+@pytest.mark.parametrize(("maker", "clip"), [("echo", False), ("failing", True)])
+def test_every_row_of_a_rollout_follows_from_the_one_before(maker: str, clip: bool):
+    """By what the environment says of the action; across ends, failures and rollouts."""
+    returns: list[float] = []
+    with EnvPool(f"{HERE}/reach_env.py:{maker}", amount=2, action_repeat=1, restarts=9) as pool:
+        values = {"a3c.n_step": 23, "a3c.synchronous": True, "a3c.clip_rewards": clip}
+        config = load_config("debug", agent="a3c", overrides=values)
+        agent = make(config, pool.obs_space, pool.act_space)
+        learner = ActorLearner(agent, pool, 0, lambda r, length: returns.append(r))
+        with warnings.catch_warnings(record=True) as failures:
+            warnings.simplefilter("always", EnvRestartWarning)
+            rollouts = [learner.round()[1] for _ in range(3)]
+    lost = 0
+    for r, before in zip(rollouts, [None, *rollouts], strict=False):
+        shown, step = r["vector"][..., :2], r["vector"][..., 2]  # action, then step
+        if before is not None:
+            np.testing.assert_array_equal(r["vector"][0], before["vector"][-1])
+        for t, i in np.ndindex(23, 2):
+            if r["is_last"][t, i]:
+                lost += step[t, i] < 10
+                assert step[t + 1, i] == 0 and not shown[t + 1, i].any()
+                continue
+            taken = np.clip(r["action"][t, i], -1, 1)
+            np.testing.assert_array_equal(shown[t + 1, i], taken)
+            reward = np.clip(10 * taken[0], -1, 1) if clip else 10 * taken[0]
+            np.testing.assert_allclose(r["reward"][t + 1, i], reward, rtol=1e-6)
+            assert step[t + 1, i] == step[t, i] + 1 and r["cont"][t, i] == 1
+    assert max(returns) > 10  # what is told of an episode is not clipped
+    assert lost == agent.shared["dropped"][0] == sum(
+        issubclass(w.category, EnvRestartWarning) for w in failures
+    ) == (4 if maker == "failing" else 0)  # fmt: skip
+    # What actions are drawn from is counted on from these when a run is resumed.
+    assert agent.policy_calls <= agent.shared["steps"][0] + agent.shared["episodes"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("maker", ["continuous", "discrete"])
+def test_it_learns_to_bring_a_point_to_the_middle(maker: str):
+    returns: list[float] = []
+    with EnvPool(f"{HERE}/reach_env.py:{maker}", amount=8, action_repeat=1) as pool:
+        values = {
+            "a3c.n_step": 10, "a3c.synchronous": True, "a3c.units": 32, "a3c.lr": 3e-3,
+            "a3c.gamma": 0.9,
+        }  # fmt: skip
+        config = load_config("debug", agent="a3c", overrides=values)
+        agent = make(config, pool.obs_space, pool.act_space)
+        learner = ActorLearner(agent, pool, 0, lambda r, length: returns.append(r))
+        for _ in range(300):
+            learner.round()
+    assert np.mean(returns[:80]) < 6 and np.mean(returns[-80:]) > 7.5
+
+
+def test_on_atari_it_learns_from_what_the_paper_does():
+    config = load_config(agent="a3c", task="atari_pong")
+    assert config.a3c.clip_rewards and config.a3c.gray
+    image = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
+    assert make(config, image, ONEHOT).observations.shapes == {"image": (64, 64, 4)}
+    config = load_config(agent="a3c", task="dmc_walker_walk")
+    assert not config.a3c.clip_rewards and not config.a3c.gray
+
+
 def config_for(logdir: Path, **values: Any) -> Config:
     quick = {
         "steps": 300, "train.every": 60, "eval.every": 150, "eval.episodes": 2, "eval.videos": 0,
         "log.every": 60, "log.terminal": "plain", "log.tensorboard": False,
         "checkpoint.every": 60, "envs.time_limit": 0, "logdir": str(logdir),
     }  # fmt: skip
-    task = f"{HERE}/reach_env.py:continuous"
+    task = f"{HERE}/reach_env.py:{values.pop('maker', 'continuous')}"
     return load_config("debug", task=task, overrides={**quick, **values}, agent="a3c")
 
 
@@ -202,3 +294,41 @@ def test_processes_share_what_they_learn_and_stop_and_go_on(tmp_path: Path):
     assert steps <= result.step <= steps + 10  # each learner ends its rollout of five
     assert result.updates > saved["update"]
     assert metrics_of(run)[: len(lines)] == lines
+
+
+@pytest.mark.parametrize(
+    ("maker", "learners", "error", "text"),
+    [("failing", 2, EnvError, "third episode's fourth step"),
+     ("killing", 1, LearnerError, "actor-learner 0 was killed by SIGKILL")],
+)  # fmt: skip
+def test_a_failure_beyond_mending_leaves_a_saved_run(
+    maker: str, learners: int, error: type[EnvError], text: str, tmp_path: Path
+):
+    values = {"envs.restarts": 0, "envs.amount": learners, "eval.every": 100_000}
+    config = config_for(tmp_path, maker=maker, steps=100_000, **values)
+    with pytest.raises(error, match=text) as caught:
+        train(config)
+    assert type(caught.value) is error and caught.value.status == 70
+    (run,) = (path.parent for path in tmp_path.rglob("metrics.jsonl"))
+    saved = state_of(run)
+    newest = max((run / "checkpoints").iterdir())
+    with np.load(newest / "arrays.npz") as arrays:
+        # The one that failed took two episodes and three steps; the other has paused.
+        assert saved["agent_steps"] == arrays["steps"].sum() >= 20
+        assert saved["update"] == arrays["updates"].sum() > 0
+
+
+@pytest.mark.parametrize(
+    "synchronous", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["one", "processes"]
+)
+def test_updates_that_are_not_finite_are_counted_and_end_the_run(
+    synchronous: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    values = {"a3c.synchronous": synchronous, "train.nonfinite_limit": 2}
+    with pytest.raises(NonFiniteError, match="updates in a row were not finite"):
+        train(config_for(tmp_path, maker="huge", **values))
+    (run,) = (path.parent for path in tmp_path.rglob("metrics.jsonl"))
+    kept = sorted((run / "nonfinite").iterdir())
+    with np.load(kept[0]) as rollout:
+        assert rollout["reward"].shape[0] == 6 and np.abs(rollout["reward"]).max() > 1e38
+    assert "was not finite" in capsys.readouterr().out

@@ -1,0 +1,116 @@
+"""The process of one of A3C's actor-learners: collects and learns whenever it is told to.
+
+Started by baselines.a3c_process as `python -m baselines.a3c_worker <socket> <memory> <number>`. It
+has TensorFlow, and its environments are processes again (EnvPool): software OpenGL and TensorFlow
+crash in one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import traceback
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dreamer.config import Config
+from dreamer.envs import wire
+from dreamer.envs.pool import EnvRestartWarning
+from dreamer.errors import EnvError, UserError
+
+if TYPE_CHECKING:
+    from baselines.a3c_learner import ActorLearner
+    from baselines.shared_memory import SharedArrays
+
+
+def main() -> None:
+    """Collects and learns whenever told to, until the other end closes the connection."""
+    # Whoever stops a run may signal all of its processes; what follows, the run's decides.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        _serve(sock, int(sys.argv[2]), int(sys.argv[3]))
+    except (wire.DisconnectedError, KeyboardInterrupt):
+        pass
+    except Exception as error:
+        wire.send(sock, {"error": _describe(error)})
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _describe(error: Exception) -> dict[str, Any]:
+    """What `_Process.receive` makes an error of."""
+    if isinstance(error, UserError):
+        return {"user": str(error)}
+    if isinstance(error, EnvError):
+        return {"environment": [error.index, error.what, error.message, error.traceback]}
+    return {"traceback": "".join(traceback.format_exception(error))}
+
+
+def _tell_failures(sock: socket.socket) -> None:
+    """Sends the pool's warnings to the run: nobody sees what this process prints."""
+    show = warnings.showwarning
+
+    def tell(message, category, *place, **more) -> None:
+        if issubclass(category, EnvRestartWarning):
+            wire.send(sock, {"warning": str(message)})
+        else:
+            show(message, category, *place, **more)
+
+    warnings.showwarning = tell
+
+
+def _serve(sock: socket.socket, descriptor: int, number: int) -> None:
+    start, _ = wire.receive(sock)
+    config = Config(start["values"], agent=start["agent"])
+    from dreamer.run import make_pool
+
+    with make_pool(config, config.a3c.envs, training=True) as pool:
+        from dreamer.device import prepare_tensorflow
+
+        prepare_tensorflow(config.deterministic)
+        from baselines.a3c import A3C
+        from baselines.a3c_learner import ActorLearner
+
+        agent = A3C(
+            pool.obs_space, pool.act_space, a3c=config.section("a3c"), seed=config.seed,
+            learners=start["learners"], descriptor=descriptor,
+        )  # fmt: skip
+        agent.policy_calls = start["calls"]
+
+        def tell(episode_return: float, length: int) -> None:
+            wire.send(sock, {"return": episode_return, "length": length})
+
+        learner = ActorLearner(agent, pool, number, tell)
+        _tell_failures(sock)
+        wire.send(sock, {"ready": True})
+        _work(sock, learner, agent.shared)
+
+
+def _work(sock: socket.socket, learner: ActorLearner, shared: SharedArrays) -> None:
+    """Makes rounds whenever told to go on, until the shared limit; ends with the run's process."""
+    parent, lost = os.getppid(), False
+    while True:
+        wire.receive(sock)
+        metrics: list[dict[str, float]] = []
+        while shared["steps"].sum() < shared["limit"][0]:
+            if os.getppid() != parent:
+                return
+            found, rollout = learner.round()
+            if found["nonfinite"] or lost:  # those in a row are counted, so the next one matters
+                number = int(shared["updates"].sum()) - 1
+                wire.send(sock, {"update": number, "metrics": found}, rollout)
+            lost = bool(found["nonfinite"])
+            metrics.append(found)
+        means = {k: float(np.mean([m[k] for m in metrics])) for k in (metrics or [{}])[0]}
+        wire.send(sock, {"done": {k: v for k, v in means.items() if np.isfinite(v)}})
+
+
+if __name__ == "__main__":
+    main()
