@@ -235,9 +235,9 @@ def test_it_learns_to_bring_a_point_to_the_middle(maker: str):
         config = load_config("debug", agent="a3c", overrides=values)
         agent = make(config, pool.obs_space, pool.act_space)
         learner = ActorLearner(agent, pool, 0, lambda r, length: returns.append(r))
-        for _ in range(300):
+        for _ in range(200):
             learner.round()
-    assert np.mean(returns[:80]) < 6 and np.mean(returns[-80:]) > 7.5
+    assert np.mean(returns[-300:]) > 7  # 4.2 to 5.4 with a learning rate of 0
 
 
 def test_on_atari_it_learns_from_what_the_paper_does():

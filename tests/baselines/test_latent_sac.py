@@ -28,6 +28,9 @@ def agent() -> LatentSAC:
 def test_the_losses_are_the_formulas(agent: LatentSAC):
     batch = {k: tf.constant(v) for k, v in make_batch().items()}
     learner, parts = agent._learner, agent.parts
+    rng = np.random.default_rng(7)
+    for variable in learner._target.trainable_variables:  # no longer what it was copied from
+        variable.assign(rng.normal(size=variable.shape) / np.sqrt(max(variable.shape)))
     feat = tf.random.stateless_normal([3, 6, parts.model.rssm.feat_size], [0, 1])
     losses, metrics = learner.losses(feat, batch, tf.constant(0))
     # The same policy's samples again, by the same noise.
@@ -38,18 +41,23 @@ def test_the_losses_are_the_formulas(agent: LatentSAC):
     dist = parts.actor.dist(tf.reshape(feat, [18, -1]))
     action, log_prob = dist.from_noise(tf.reshape(noise, [18, 2]))
     log_prob = log_prob.numpy().reshape(3, 6)
-    critic = lambda f, a: parts.critic(tf.concat([f, a], -1)).numpy()  # noqa: E731
-    value = critic(tf.reshape(feat, [18, -1]), action).min(0).reshape(3, 6)
+
+    def values_of(critics, f, a) -> np.ndarray:
+        return critics(tf.concat([f, a], -1)).numpy()
+
+    value = values_of(parts.critic, tf.reshape(feat, [18, -1]), action).min(0).reshape(3, 6)
     np.testing.assert_allclose(metrics["temperature"], 0.1, rtol=1e-6)
     np.testing.assert_allclose(losses["actor"], (0.1 * log_prob - value).mean(), rtol=1e-4)
     excess = -log_prob.mean() + 2.0  # over minus one for each of two actions
     np.testing.assert_allclose(losses["temperature"], np.log(0.1) * excess, rtol=1e-4)
-    # Targets from the copies, which are equal at first.
-    soft = value - 0.1 * log_prob
+    # Targets from the copies.
+    soft = values_of(learner._target, tf.reshape(feat, [18, -1]), action).min(0).reshape(3, 6)
+    soft = soft - 0.1 * log_prob
     going, targets = ~batch["is_first"].numpy()[:, 1:], np.zeros((3, 5))
     taken = batch["action"].numpy()[:, 1:]
-    both = critic(tf.reshape(feat[:, :-1], [15, -1]), taken.reshape(15, 2)).reshape(2, 3, 5)
-    q = both.min(0)
+    flat = tf.reshape(feat[:, :-1], [15, -1]), taken.reshape(15, 2)
+    both = values_of(parts.critic, *flat).reshape(2, 3, 5)
+    q = values_of(learner._target, *flat).min(0).reshape(3, 5)
     logs = [
         d.dist(tf.reshape(feat[:, :-1], [15, -1])).log_prob(taken.reshape(15, 2)).numpy()
         for d in (parts.actor, parts.replayed)
