@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from dreamer.envs.gym_spaces import ActionCodec, ObservationCodec, resize
+from dreamer.envs.gym_spaces import ActionCodec, ObservationCodec, has_image, resize
 from dreamer.envs.spec import Env, Record, Space, make_record
 from dreamer.envs.wrappers import NormalizeActions
 from dreamer.errors import UserError, suggest
@@ -28,7 +29,8 @@ def make_gym(env_id: str, *, image: bool, time_limit: int, **settings: Any) -> E
     completes by importing the package; ids of the packages in `PACKAGES` need not name theirs.
 
     Raises:
-        UserError: Gymnasium or what the environment needs is not installed, or no such id.
+        UserError: Gymnasium or what the environment needs is not installed, no such id, or an
+            image is wanted of an environment that has none and takes no render_mode.
     """
     try:
         import gymnasium
@@ -40,18 +42,45 @@ def make_gym(env_id: str, *, image: bool, time_limit: int, **settings: Any) -> E
         options["render_mode"] = "rgb_array"
     _import_package(env_id)
     try:
-        env = gymnasium.make(env_id, disable_env_checker=True, **options)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise UserError(f"gym_{env_id} needs a package that is not installed: {error}") from error
-    except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:
-        near = suggest(env_id, gymnasium.registry, most=3, prefix="gym_")
+        env = _make(gymnasium.make, env_id, options)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UserError(_why_not(env_id, error, gymnasium)) from error
+    return adapt_gym(env, image=image, time_limit=time_limit, **settings)
+
+
+def _make(make: Callable[..., Any], env_id: str, options: dict[str, Any]) -> Any:
+    """The environment, made without render_mode where it takes none and shows images anyway."""
+    try:
+        return make(env_id, disable_env_checker=True, **options)
+    except TypeError as error:
+        if "render_mode" not in options or "render_mode" not in str(error):
+            raise
+        rest = {key: value for key, value in options.items() if key != "render_mode"}
+        env = make(env_id, disable_env_checker=True, **rest)
+        if has_image(env.observation_space):
+            return env
         raise UserError(
+            f"gym_{env_id} renders no image (it takes no render_mode), and its observation has "
+            "none: set envs.image to false and envs.state to true"
+        ) from error
+
+
+def _why_not(env_id: str, error: Exception, gymnasium: Any) -> str:
+    """What to say of an environment that `gymnasium.make` did not make."""
+    known = env_id.rpartition(":")[2] in gymnasium.registry
+    # Where a package that should register it cannot be imported, this is a ModuleNotFoundError too.
+    missing = isinstance(error, ImportError) and (
+        known or not isinstance(error, ModuleNotFoundError)
+    )
+    if missing or isinstance(error, gymnasium.error.DependencyNotInstalled):
+        return f"gym_{env_id} needs a package that is not installed: {error}"
+    if isinstance(error, (gymnasium.error.UnregisteredEnv, ImportError)):
+        near = suggest(env_id, gymnasium.registry, most=3, prefix="gym_")
+        return (
             f"unknown task 'gym_{env_id}'{near}; Gymnasium says: {error} If a package of its own "
             "registers it, name that too: gym_<package>:<EnvId>"
-        ) from error
-    except gymnasium.error.Error as error:
-        raise UserError(f"gym_{env_id} cannot be made: {error}") from error
-    return adapt_gym(env, image=image, time_limit=time_limit, **settings)
+        )
+    return f"gym_{env_id} cannot be made: {error}"
 
 
 def _import_package(env_id: str) -> None:

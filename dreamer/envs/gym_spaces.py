@@ -28,10 +28,12 @@ def kind_of(space: Any) -> str:
 class ObservationCodec:
     """Turns observations of a Box, Discrete or Dict space into our dictionaries of arrays.
 
-    Images (uint8 [height, width, channels] of 1 or 3 channels, or [height, width], both at least
-    16) become uint8 [image_size, image_size, 3]; other boxes flat float32 vectors; Discrete values
-    one-hot vectors. A single observation is named "image" or "observation"; nested names are joined
-    by a slash; a vector named "image" is called "image_vector". Texts are left out.
+    Images (uint8 [height, width, channels] or [channels, height, width] of 1 or 3 channels, or
+    [height, width], both at least 16) become uint8 [image_size, image_size, 3]; other boxes flat
+    float32 vectors, as they are but for bytes (uint8 [n], 0 to 255), which are scaled to [-0.5,
+    0.5]; Discrete values one-hot vectors. A single observation is named "image" or "observation";
+    nested names are joined by a slash; a vector named "image" is called "image_vector". Texts are
+    left out.
 
     Attributes:
         spaces: one Space per key.
@@ -39,7 +41,8 @@ class ObservationCodec:
         left_out: names of the texts.
 
     Raises:
-        UserError: a space of another kind, or an observation with a name that records use.
+        UserError: a space of another kind, an image of another form where there should be a
+            vector, or an observation with a name that records use.
     """
 
     def __init__(self, space: Any, image: bool, state: bool, image_size: int):
@@ -54,6 +57,8 @@ class ObservationCodec:
         }
         for key in self._parts.keys() & (SCALARS.keys() | {"action", "discount"}):
             raise UserError(f"an observation is named {key!r}, a record's own key: rename it")
+        for key, part in self._parts.items():
+            _refuse_odd_image(key, part)
         self.spaces = {self._key(key): self._space(part) for key, part in self._parts.items()}
         self.has_image = any(_is_image(part) for part in self._parts.values())
 
@@ -68,6 +73,8 @@ class ObservationCodec:
             return Space((int(part.n),), np.dtype(np.float32), 0.0, 1.0, discrete=True)
         if _is_image(part):
             return Space((self._size, self._size, 3), np.dtype(np.uint8), 0, 255)
+        if _is_bytes(part):
+            return Space(part.shape, np.dtype(np.float32), -0.5, 0.5)
         low = np.asarray(part.low, np.float64).reshape(-1)
         high = np.asarray(part.high, np.float64).reshape(-1)
         return Space(low.shape, np.dtype(np.float32), low, high)
@@ -87,7 +94,10 @@ class ObservationCodec:
         value = np.asarray(value)
         if value.shape != tuple(part.shape):
             raise ValueError(f"observation {key}: expected shape {part.shape}, got {value.shape}")
-        return resize(value, self._size) if _is_image(part) else _vector(value)
+        if _is_image(part):
+            return resize(value.transpose(1, 2, 0) if _channels_first(part) else value, self._size)
+        vector = value.astype(np.float32).reshape(-1)
+        return vector / 255.0 - 0.5 if _is_bytes(part) else vector
 
 
 class ActionCodec:
@@ -133,17 +143,44 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return np.array(small)
 
 
-def _vector(value: np.ndarray) -> np.ndarray:
-    return value.astype(np.float32).reshape(-1)
+def has_image(space: Any) -> bool:
+    """Whether an image is among the observations of `space`."""
+    return any(_is_image(part) for _, part in _flatten(space, ""))
 
 
 def _is_image(space: Any) -> bool:
     if kind_of(space) != "Box" or space.dtype != np.uint8:
         return False
     shape = space.shape
-    if len(shape) != 2 and not (len(shape) == 3 and shape[2] in (1, 3)):
+    if len(shape) == 3 and shape[2] not in (1, 3):
+        return _channels_first(space)
+    return len(shape) in (2, 3) and min(shape[:2]) >= LEAST_IMAGE
+
+
+def _channels_first(space: Any) -> bool:
+    shape = space.shape
+    return len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= LEAST_IMAGE
+
+
+def _is_bytes(space: Any) -> bool:
+    """Whether values are raw bytes, such as a memory's, in which a unit is next to nothing."""
+    if kind_of(space) != "Box" or space.dtype != np.uint8 or len(space.shape) != 1:
         return False
-    return min(shape[:2]) >= LEAST_IMAGE
+    return bool(np.all(space.low == 0) and np.all(space.high == 255))
+
+
+def _refuse_odd_image(key: str, space: Any) -> None:
+    """Refuses what looks like images and is of no form that is taken: as a vector it would be huge,
+    and in units of its own."""
+    if kind_of(space) != "Box" or len(space.shape) != 3 or _is_image(space):
+        return
+    least, *sides = sorted(space.shape)
+    if sides[0] >= LEAST_IMAGE and (space.dtype == np.uint8 or least <= 4):
+        raise UserError(
+            f"observation {key!r} looks like images, {np.dtype(space.dtype)} {list(space.shape)}; "
+            "expected uint8 [height, width, channels] or [channels, height, width] of 1 or 3 "
+            "channels: wrap the environment, or set envs.state to false to leave it out"
+        )
 
 
 def _is_text(space: Any) -> bool:

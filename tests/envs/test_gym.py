@@ -124,12 +124,45 @@ def test_grids_of_symbols_are_vectors_and_texts_are_left_out():
 
 def test_images_are_known_by_their_size():
     for shape, image in [((16, 16, 3), True), ((16, 20), True), ((15, 64, 3), False),
-                         ((64, 64, 4), False), ((3, 64, 64), False)]:  # fmt: skip
+                         ((3, 64, 64), True), ((1, 16, 20), True), ((3, 64, 3), False)
+                         ]:  # fmt: skip
         inner = Drift()
         inner.observation_space = Box(0, 255, shape, np.uint8)
         env = adapt_gym(inner, image=True, state=True)
         expected = {"image"} if image else {"image", "observation"}
         assert set(env.obs_space) == expected, shape
+
+
+def test_channels_may_come_first():
+    inner = Drift()
+    inner.observation_space = Box(0, 255, (3, 32, 48), np.uint8)
+    env = adapt_gym(inner, image=True, state=True)
+    shown = np.random.default_rng(0).integers(0, 256, (3, 32, 48), np.uint8)
+    inner.reset = lambda **_: (shown, {})
+    expected = resize(np.moveaxis(shown, 0, -1), 64)
+    np.testing.assert_array_equal(env.reset(0)["image"], expected)
+
+
+@pytest.mark.parametrize("shape, dtype", [
+    ((84, 84, 4), np.uint8), ((4, 84, 84), np.uint8), ((64, 64, 64), np.uint8),
+    ((64, 64, 3), np.float32), ((1, 64, 64), np.float64),
+])  # fmt: skip
+def test_images_of_another_form_are_no_vectors(shape, dtype):
+    inner = Drift()
+    inner.observation_space = Box(0, 1, shape, dtype)
+    with pytest.raises(UserError, match=r"'observation' looks like images, .*; expected uint8 \[h"):
+        adapt_gym(inner, image=True, state=True)
+    assert list(adapt_gym(inner, image=True, state=False).obs_space) == ["image"]  # rendered
+
+
+def test_bytes_are_scaled_and_other_small_numbers_are_not():
+    inner = Drift()
+    for space, expected in [(Box(0, 255, (3,), np.uint8), [-0.5, 0.5, -0.3]),
+                            (Box(0, 1, (3,), np.uint8), [0, 255, 51])]:  # fmt: skip
+        inner.observation_space = space
+        inner.reset = lambda **_: (np.uint8([0, 255, 51]), {})
+        env = adapt_gym(inner, image=False, state=True)
+        np.testing.assert_allclose(env.reset(0)["observation"], expected, atol=1e-6)
 
 
 def test_a_missing_package_of_known_ids_is_named(monkeypatch):
@@ -170,7 +203,31 @@ def test_environment_that_cannot_render():
         env.reset(0)
 
 
+class Plain(Mixed):
+    """Takes no render_mode."""
+
+
+class Bare(Drift):
+    def __init__(self):
+        super().__init__(render_mode=None)
+
+
+def test_what_takes_no_render_mode_shows_its_own_images_or_says_what_to_set():
+    gymnasium.register("Plain-v0", entry_point=Plain)
+    gymnasium.register("Bare-v0", entry_point=Bare)
+    env = make_env("gym_Plain-v0", image=True, state=True, time_limit=3)
+    assert env.reset(0)["camera"].shape == (64, 64, 3)
+    with pytest.raises(UserError, match="Bare-v0 renders no image .* set envs.image to false and"):
+        make_env("gym_Bare-v0", image=True, state=True)
+    assert list(make_env("gym_Bare-v0", image=False, state=True).obs_space) == ["observation"]
+
+
 def test_missing_package_is_named():
     gymnasium.register("NeedsMissing-v0", entry_point="a_package_nobody_has:Env")
-    with pytest.raises(UserError, match="a_package_nobody_has"):
-        make_env("gym_NeedsMissing-v0")
+    for name, words in [
+        ("NeedsMissing-v0", "needs a package that is not installed: .*'a_package_nobody_has'"),
+        ("Ant-v2", "needs a package that is not installed: .* moved to the gymnasium-robotics"),
+        ("nobody_has_it:Ant-v0", "unknown task .* Gymnasium says: No module named 'nobody_has_it'"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            make_env(f"gym_{name}")
