@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent, make_batch, make_records
 
+from dreamer import behavior
 from dreamer.errors import UserError
 from dreamer.ops.returns import replayed_returns
 from dreamer.ops.seeds import Purpose, make_seeds
@@ -107,10 +108,9 @@ def test_the_ensemble_learns_the_next_latent_mean_within_episodes():
 
 
 def test_the_explorers_reward_is_the_disagreement_about_each_step(monkeypatch):
-    agent, batch = agent_with({"disagreement.until": 10, **ENSEMBLE}), make_batch()
+    values = {"disagreement.until": 10, "discount.enabled": True, **ENSEMBLE}
+    agent, batch = agent_with(values), make_batch()
     post, tensors = posterior(agent, batch)
-    from dreamer import behavior
-
     seen = []
 
     def spy(trajectory, reward, *arguments, **settings):
@@ -128,7 +128,30 @@ def test_the_explorers_reward_is_the_disagreement_about_each_step(monkeypatch):
             expected = float(agent.parts.ensemble.disagreement(inputs)[0])
             assert float(reward[row, i]) == pytest.approx(expected, rel=1e-3)
             before = trajectory.feat[row, i]
-    assert np.isfinite(float(losses.actor)) and np.isfinite(float(losses.value))
+    returns = {"gamma": 0.99, "lambda_": 0.95}
+    heads = (agent.parts.explorer_value, agent.world_model.discount)
+    expected = original(trajectory, reward, *heads, **returns)
+    other = original(trajectory, reward, heads[0], None, **returns)
+    for ours, same, without in zip(losses[:2], expected[:2], other[:2], strict=True):
+        assert float(ours) == pytest.approx(float(same), rel=1e-5)
+        assert abs(float(ours) - float(without)) > 1e-3 * abs(float(ours))
+
+
+def test_the_explorer_imagines_with_noise_of_its_own(monkeypatch):
+    agent, batch = agent_with({"disagreement.until": 10, **ENSEMBLE}), make_batch()
+    post, tensors = posterior(agent, batch)
+    drawn, imagine = [], behavior.imagine
+
+    def spy(rssm, actor, start, latent_noise, action_noise):
+        drawn.extend([latent_noise.numpy(), action_noise.numpy()])
+        return imagine(rssm, actor, start, latent_noise, action_noise)
+
+    monkeypatch.setattr(behavior, "imagine", spy)
+    agent._learner.behavior_losses(post, tensors, tf.constant(0))
+    agent._learner.explorer_losses(post, tensors, tf.constant(0))
+    latent, action, explorers_latent, explorers_action = drawn
+    assert latent.shape == explorers_latent.shape and action.shape == explorers_action.shape
+    assert (latent != explorers_latent).all() and (action != explorers_action).all()
 
 
 # ----------------------------------------------- values along replayed sequences

@@ -153,6 +153,23 @@ def test_a_lost_life_ends_a_training_episode_and_the_game_goes_on():
     np.testing.assert_array_equal(parts.reset(3)["image"], start["image"])
 
 
+def test_the_limit_is_the_games_and_not_a_lifes():
+    def env(limit):
+        return make_env("atari_breakout", action_repeat=1, time_limit=limit, training=True)
+
+    free = env(0)
+    free.reset(3)
+    actions = actions_of(free, 2000)
+    first, left = play(free, actions)
+    assert first[-1]["is_terminal"]
+    limited = env(len(first) + 12)
+    limited.reset(3)
+    play(limited, actions)
+    limited.reset(3)
+    second, _ = play(limited, left)
+    assert len(second) == 12 and second[-1]["is_last"] and not second[-1]["is_terminal"]
+
+
 def test_an_episode_left_in_the_middle_starts_a_new_game():
     env = make_env("atari_breakout", action_repeat=4, training=True)
     start = env.reset(3)["image"]
