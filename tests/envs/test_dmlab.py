@@ -18,8 +18,8 @@ from dreamer.config import load_config
 from dreamer.envs import make_env
 from dreamer.envs.conformance import check_env
 from dreamer.envs.dmlab import ACTIONS, LEVELS, find_level
-from dreamer.envs.pool import EnvPool
-from dreamer.errors import UserError
+from dreamer.envs.pool import EnvPool, EnvRestartWarning
+from dreamer.errors import EnvError, UserError
 
 FORWARD = np.eye(9, dtype=np.float32)[0]
 
@@ -135,6 +135,21 @@ def test_workers_have_a_simulator_each(lab):
         pool.reset([2], [1])
         np.testing.assert_array_equal(pool.step(FORWARD[None], [1])[0]["image"], before)
         assert pool.info["renderer"] == "software"
+
+
+def test_a_simulator_that_fails_is_replaced(lab, tmp_path, monkeypatch):
+    switch = tmp_path / "fail"
+    monkeypatch.setenv("DMLAB_STANDIN_FAILURE", str(switch))
+    with EnvPool("dmlab_find_small", 1, restarts=1, timeout=300, action_repeat=4) as pool:
+        (start,) = pool.try_reset([1])
+        switch.touch()
+        with pytest.warns(EnvRestartWarning, match="Failed to advance"):
+            (failed,) = pool.try_step(FORWARD[None])
+        assert isinstance(failed, EnvError) and failed.what == "raised"
+        assert "Failed to advance environment" in failed.message
+        (again,) = pool.try_reset([1])
+        np.testing.assert_array_equal(again["image"], start["image"])
+        assert not pool.try_step(FORWARD[None])[0]["is_last"]
 
 
 def test_mistakes(lab):

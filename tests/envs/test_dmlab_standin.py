@@ -32,6 +32,7 @@ BUILDING = [
     (lambda m: built(m, height=0), RuntimeError, "positive multiple of 4. Actual 0"),
     (lambda m: built(m, width="64 "), RuntimeError, "Invalid int setting"),
     (lambda m: built(m, width=""), RuntimeError, "Invalid int setting"),
+    (lambda m: built(m, fps="abc"), RuntimeError, "Failed to apply setting 'fps = abc'"),
     (lambda m: built(m, mixerSeed=2**32), RuntimeError, "mixerSeed"),
     (lambda m: built(m, use_pbos=True), RuntimeError, "'true' or 'false'"),
     (lambda m: built(m, vmMode="fast"), RuntimeError, "vmMode"),
@@ -111,6 +112,21 @@ def test_which_call_is_legal_when(lab):
             call()
     with pytest.raises(RuntimeError):
         env.step(action())
+
+
+def test_which_call_is_legal_after_a_step_that_failed(lab, tmp_path, monkeypatch):
+    switch = tmp_path / "fail"
+    monkeypatch.setenv("DMLAB_STANDIN_FAILURE", str(switch))
+    env = started(lab)
+    env.step(action(), num_steps=3)
+    switch.touch()
+    with pytest.raises(ValueError, match='^Failed to advance environment ".*"$'):
+        env.step(action())
+    assert not env.is_running() and env.num_steps() == 3 and env.observation_spec()
+    for call in (lambda: env.step(action()), env.observations, env.events):
+        with pytest.raises(RuntimeError, match="wrong status"):
+            call()
+    assert env.reset(seed=1) is True and env.step(action()) == 0.0 and env.close() is True
 
 
 def test_specs_hold_for_what_is_observed(lab):

@@ -17,7 +17,7 @@ import threading
 import numpy as np
 
 from .settings import Settings, check_observations, find_level
-from .world import World
+from .world import EngineError, World
 
 READABLE, WRITABLE, READ_WRITABLE, LISTABLE = 1, 2, 3, 4
 _ARGUMENTS = ("level", "observations", "config", "renderer", "level_cache", "temp_folder")
@@ -158,7 +158,11 @@ class Lab:
                 raise UndefinedError(f"{entry['name']} is {value}, out of its bounds")
         if frames <= 0:
             raise UndefinedError(f"num_steps is {frames}, must be above 0")
-        reward, running = self._world.advance(action.tolist(), frames)
+        try:
+            reward, running = self._world.advance(action.tolist(), frames)
+        except EngineError as error:
+            self._state = "failed"
+            raise ValueError(f'Failed to advance environment "{error}"') from None
         self._steps += frames
         self._state = "running" if running else "ended"
         return float(reward)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -97,7 +98,10 @@ class Settings:
                 return f"'{key}' must be a positive multiple of 4. Actual {number}"
             setattr(self, key, number)
         elif key == "fps":
-            self.fps = int(float(value)) if int(float(value)) > 0 else self.fps
+            number = _float(value)
+            if number is None:
+                return f"Invalid float setting 'fps' = '{value}'"
+            self.fps = int(number) if int(number) > 0 else self.fps
         elif key == "mixerSeed":
             number = _integer(value)
             if number is None or not 0 <= number < 2**32:
@@ -130,6 +134,15 @@ def _integer(text):
     digits = text.strip().lstrip("+-")
     base = 16 if digits[:2].lower() == "0x" else 8 if digits.startswith("0") else 10
     return int(digits, base) * (-1 if text.strip().startswith("-") else 1)
+
+
+def _float(text):
+    """A finite number, or None."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def find_level(level, settings):

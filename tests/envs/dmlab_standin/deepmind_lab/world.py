@@ -7,6 +7,7 @@ time, so that holding an action for n frames is the same as giving it n times.
 from __future__ import annotations
 
 import math
+import os
 import sys
 
 import numpy as np
@@ -15,8 +16,16 @@ TURN = math.radians(0.1056)  # of a look unit in a frame
 PAUSE = 12  # frames between the last pickup and the end, 0.2 s
 
 
+class EngineError(Exception):
+    """The engine cannot advance."""
+
+
 class World:
-    """A level's episodes; `observations` gives functions, so that only what is asked is drawn."""
+    """A level's episodes; `observations` gives functions, so that only what is asked is drawn.
+
+    The engine fails once, at the next step, when the file that the environment variable
+    DMLAB_STANDIN_FAILURE names is there, which it removes.
+    """
 
     def __init__(self, level, settings):
         self.level, self._settings = level, settings
@@ -37,7 +46,15 @@ class World:
         return round(self.seconds * self._settings.fps)
 
     def advance(self, action, frames):
-        """(sum of the scores, whether the episode goes on)."""
+        """(sum of the scores, whether the episode goes on).
+
+        Raises:
+            EngineError: the switch is set.
+        """
+        switch = os.environ.get("DMLAB_STANDIN_FAILURE", "")
+        if os.path.exists(switch):
+            os.remove(switch)
+            raise EngineError("the engine was told to fail")
         score = 0
         for _ in range(frames):
             score += self._tick(action)
