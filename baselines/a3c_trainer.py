@@ -18,6 +18,7 @@ class A3CTrainer(Trainer):
 
     def __init__(self, **parts: Any):
         super().__init__(**parts)
+        self._exact = parts["exact"]
         self._learners: Learners | None = None
         self._single: ActorLearner | None = None
         self._episodes = 0
@@ -31,6 +32,11 @@ class A3CTrainer(Trainer):
         """Goes on from the newest sound checkpoint; steps after it are taken anew."""
         resumed = super().resume()
         self.update = int(self._agent.shared["updates"].sum())
+        if resumed and self._exact:
+            self._logger.message(
+                "warning: not bit for bit what it would have been: a3c begins new episodes where "
+                "others were under way"
+            )
         return resumed
 
     def run(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from baselines import registry
 from dreamer.cli import CommandLine, Option, run_main
-from dreamer.config import Config, load_config, preset_names
+from dreamer.config import Config, load_config
 from dreamer.errors import UserError
 from dreamer.schema import DREAMER
 
@@ -25,7 +25,7 @@ LINE = CommandLine(
     (
         Option("task", "dmc_walker_walk", "The task, whose spaces count."),
         Option("agents", "", "Which agents; default: all that learn.", many=True),
-        Option("configs", "", "Presets; an agent that lacks one goes without it.", many=True),
+        Option("configs", "", "Presets; an agent goes without those that do not fit.", many=True),
         Option("rounds", 5, "Rounds to measure, after one to warm up.", low=1),
         Option("json", "", "File to write the figures to."),
     ),
@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     if path and not os.path.isdir(os.path.dirname(os.path.abspath(path))):
         raise UserError(f"--json cannot write {path}: expected a file in a folder that exists")
     chosen = options["agents"] or known
+    _check_presets(options["configs"], chosen)
     results = measure(options["task"], chosen, options["configs"], options["rounds"])
     print_results(results)
     if path:
@@ -61,11 +62,12 @@ def measure(
     Args:
         task: Whose spaces.
         agents: Names.
-        presets: Of those each agent has.
+        presets: Of which each agent takes those that fit it.
         rounds, shortest: As `in_turn` takes them.
     Returns:
-        ``task``, ``load`` (average before), and by agent ``seconds`` of an update and ``records``
-        that it learns from; or ``refused``, why the agent is not for this task.
+        ``task``, ``load`` (average before), and by agent ``seconds`` of an update, ``records`` that
+        it learns from and ``without``, the presets that do not fit it; or ``refused``, why the
+        agent is not for this task.
     """
     from dreamer.benchmarks.helper import Helper
     from dreamer.benchmarks.rounds import in_turn
@@ -75,7 +77,7 @@ def measure(
     with ExitStack() as stack:
         helpers = {}
         for agent in agents:
-            config = _config(task, agent, presets)
+            config = load_config(*_fitting(presets, agent), task=task, agent=agent)
             try:
                 helper = Helper(SERVICE, agent=agent, values=config.flat(), **_spaces(config))
             except UserError as error:
@@ -88,12 +90,31 @@ def measure(
 
         seconds = in_turn({a: updating(h) for a, h in helpers.items()}, rounds, shortest)
         for agent, helper in helpers.items():
-            found[agent] = {"seconds": seconds[agent], "records": helper.ask("records")}
+            without = sorted({*presets} - {*_fitting(presets, agent)})
+            found[agent] = {"seconds": seconds[agent], "without": without}
+            found[agent]["records"] = helper.ask("records")
     return {"task": task, "load": load, "agents": found}
 
 
-def _config(task: str, agent: str, presets: Sequence[str]) -> Config:
-    return load_config(*[p for p in presets if p in preset_names(agent)], task=task, agent=agent)
+def _refusal(preset: str, agent: str) -> str:
+    """Why an agent cannot take a preset, or a file of one; empty where it can."""
+    try:
+        load_config(preset, agent=agent)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _fitting(presets: Sequence[str], agent: str) -> list[str]:
+    return [preset for preset in presets if not _refusal(preset, agent)]
+
+
+def _check_presets(presets: Sequence[str], agents: Sequence[str]) -> None:
+    """Refuses what is no preset of any of the agents."""
+    for preset in presets:
+        refusals = [_refusal(preset, agent) for agent in agents]
+        if all(refusals):
+            raise UserError(f"--configs {preset} fits none of {', '.join(agents)}: {refusals[0]}")
 
 
 def _spaces(config: Config) -> dict[str, Any]:
@@ -114,8 +135,9 @@ def print_results(results: Mapping[str, Any]) -> None:
             print(f"{agent:<12} {found['refused']}")
         else:
             rate = found["records"] / found["seconds"]
+            lacks = f"; without {', '.join(found['without'])}" if found["without"] else ""
             print(f"{agent:<12} {1000 * found['seconds']:10.2f} ms an update of "
-                  f"{found['records']} records, {rate:.0f} records a second")  # fmt: skip
+                  f"{found['records']} records, {rate:.0f} records a second{lacks}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class UpdateService:
             self._records = self._agent.batch_size
         elif agent == "a3c":
             self._group, self._work = 1, self._rolling(config, spaces)
-            self._records = config.a3c.n_step * config.a3c.envs
+            self._records = config.a3c.n_step * environments(config)
         else:
             size = config.train.batch_size, config.train.batch_length
             batch = random_batch(*spaces, *size, seed=0)
@@ -75,11 +75,11 @@ class UpdateService:
         return agent.group, work
 
     def _rolling(self, config: Config, spaces) -> Callable[[int], Mapping[str, Any]]:
-        n = config.a3c.n_step
-        batch = random_batch(*spaces, n + 1, config.a3c.envs, seed=0)
+        n, envs = config.a3c.n_step, environments(config)
+        batch = random_batch(*spaces, n + 1, envs, seed=0)
         agent = self._agent
         shapes = agent.observations.shapes
-        rollout = {k: np.zeros((n + 1, config.a3c.envs, *s), np.float32 if k == "vector"
+        rollout = {k: np.zeros((n + 1, envs, *s), np.float32 if k == "vector"
                                else np.uint8) for k, s in shapes.items()}  # fmt: skip
         rollout |= {k: batch[k] for k in ("reward", "cont", "is_last")}
         rollout["action"] = batch["action"][:n]
@@ -90,3 +90,8 @@ class UpdateService:
             return agent.learn(rollout)
 
         return work
+
+
+def environments(config: Config) -> int:
+    """Environments of one of A3C's learners."""
+    return config.envs.amount if config.a3c.synchronous else config.a3c.envs

@@ -6,6 +6,7 @@ what is learnt from it. From states or pixels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,12 +20,17 @@ from baselines.observations import Observations
 from baselines.off_policy import OffPolicy, OffPolicyTrainer, Tensors
 from baselines.targets import copy_every
 from baselines.transitions import Transitions
+from dreamer.collect import Episode
 from dreamer.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.ops.optimizers import Optimizer, apply_together
 
 TRAINER = OffPolicyTrainer
+
+
+class ValueRangeWarning(UserWarning):
+    """Returns lie beyond the critic's atoms, which cannot tell them apart there."""
 
 
 class Nets(keras.layers.Layer):
@@ -114,6 +120,8 @@ class D4PG(OffPolicy):
             self._observations, size, seed=seed, n=d4pg["n_step"], beta=d4pg["beta"],
             alpha=d4pg["alpha"], **{k: d4pg[k] for k in ("capacity", "gamma")},
         )  # fmt: skip
+        self._gamma, self._range = d4pg["gamma"], (d4pg["v_min"], d4pg["v_max"])
+        self._warned = False
         self._z = atoms(d4pg["v_min"], d4pg["v_max"], d4pg["atoms"])
         sizes = {k: d4pg[k] for k in ("units", "layers", "cnn_depth")}
         shapes = self._observations.shapes
@@ -127,6 +135,22 @@ class D4PG(OffPolicy):
         self._build_optimizers(d4pg)
         self._act = tf.function(self._policy_step, autograph=False)
         self.compile()
+
+    def remember(self, episode: Episode) -> None:
+        """As OffPolicy.remember; warns once where an episode's returns leave the atoms' range."""
+        super().remember(episode)
+        low = high = following = 0.0
+        for reward in episode["reward"][:0:-1].tolist():
+            following = reward + self._gamma * following
+            low, high = min(low, following), max(high, following)
+        if not self._warned and (low < self._range[0] or high > self._range[1]):
+            self._warned = True
+            warnings.warn(
+                f"an episode's returns go from {low:.4g} to {high:.4g}, beyond d4pg.v_min "
+                f"({self._range[0]:g}) or d4pg.v_max ({self._range[1]:g}), where the critic cannot "
+                "tell them apart: give the task's own range in a new run",
+                ValueRangeWarning, stacklevel=2,
+            )  # fmt: skip
 
     def _build_optimizers(self, d4pg: Mapping[str, Any]) -> None:
         nets = self._nets

@@ -52,6 +52,10 @@ class OffPolicy(Baseline):
 
     metric_names: tuple[str, ...] = ()
 
+    def remember(self, episode: Episode) -> None:
+        """Takes a complete episode into the memory."""
+        self.memory.add(episode)
+
     def explore(self, section: Mapping[str, Any], eval_epsilon: float = 0.0) -> None:
         """Takes the config's section explore, of training alone; call before acting.
 
@@ -136,19 +140,25 @@ class OffPolicyTrainer(Trainer):
 
     def __init__(self, **parts: Any):
         super().__init__(**parts)
-        self._collection.on_episode = self._agent.memory.add
+        self._exact = parts["exact"]
+        self._collection.on_episode = self._agent.remember
 
     def resume(self) -> bool:
         """As Trainer.resume; the memory takes the newest episodes on disk, as many as fit."""
         resumed = super().resume()
         for episode in self._newest(self._agent.memory.capacity):
-            self._agent.memory.add(episode)
+            self._agent.remember(episode)
+        if resumed and self._exact and self._pool.amount > 1:
+            self._logger.message(
+                "warning: not bit for bit what it would have been, unless all episodes are equally "
+                "long: they come back in the order in which they began, not in that of their ends"
+            )
         return resumed
 
     def _newest(self, records: int) -> Generator[Episode, None, None]:
         chosen: list[Path] = []
         for path, length in reversed(list(self._replay.files())):
-            if records <= 0:
+            if records < 0:  # one more where they fit exactly: the ring had been full then, too
                 break
             records -= length
             chosen.append(path)

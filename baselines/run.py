@@ -33,8 +33,29 @@ def main(argv: Sequence[str]) -> int:
 
 def train(config: Config) -> Result:
     """Trains the agent of a config (`load_config(..., agent="d4pg")`); as `dreamer.run.train`."""
+    check_deterministic(config)
     trainer = getattr(registry.module_of(config.agent), "TRAINER", None)
     return train_with(config, registry.make_agent, trainer)
+
+
+def check_deterministic(config: Config) -> None:
+    """Refuses a deterministic run that could not be repeated, or resumed, bit for bit.
+
+    Raises:
+        UserError: Then.
+    """
+    section = config.tree().get(config.agent, {}) if config.deterministic else {}
+    if section.get("alpha"):
+        raise UserError(
+            f"deterministic is true, but {config.agent}.alpha is {section['alpha']}, and as "
+            "priorities are not saved, a resumed run would draw other batches; set "
+            f"{config.agent}.alpha to 0, or deterministic to false"
+        )
+    if section.get("synchronous") is False:
+        raise UserError(
+            "deterministic is true, but no seed fixes the order in which a3c's learners change the "
+            "parameters they share; set a3c.synchronous to true, or deterministic to false"
+        )
 
 
 if __name__ == "__main__":

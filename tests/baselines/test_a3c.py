@@ -332,3 +332,15 @@ def test_updates_that_are_not_finite_are_counted_and_end_the_run(
     with np.load(kept[0]) as rollout:
         assert rollout["reward"].shape[0] == 6 and np.abs(rollout["reward"]).max() > 1e38
     assert "was not finite" in capsys.readouterr().out
+
+
+def test_one_learner_goes_on_and_says_that_it_is_not_bit_for_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    values = {"a3c.synchronous": True, "deterministic": True, "eval.every": 100_000}
+    config = config_for(tmp_path, steps=60, **values)
+    first = train(config)
+    assert "not bit for bit" not in capsys.readouterr().out
+    result = train(config.replace({"steps": 80}))
+    assert result.step >= 80 and result.updates > first.updates
+    assert "not bit for bit what it would have been: a3c begins new" in capsys.readouterr().out

@@ -124,6 +124,19 @@ def test_keys_belong_to_agents(tmp_path: Path):
     assert d4pg.replace({"seed": 1}).agent == "d4pg" and d4pg != load_config(agent="random")
 
 
+@pytest.mark.parametrize(
+    ("agent", "values"),
+    [("d4pg", {"d4pg.alpha": 0.6}), ("dqn", {"dqn.alpha": 0.6}), ("a3c", {})],
+)
+def test_what_cannot_be_repeated_is_refused_as_deterministic(
+    agent: str, values: dict[str, float], tmp_path: Path
+):
+    config = config_for(agent, tmp_path, deterministic=True, **values)
+    with pytest.raises(UserError, match="deterministic is true, but .* to false$"):
+        train(config)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("agent", ["d4pg", "dqn", "planet"])
 def test_exploration_is_the_agents_own_on_every_suite(agent: str):
     """A suite's preset changes none of its keys: half a schedule of each would be neither's."""

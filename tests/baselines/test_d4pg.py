@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines.d4pg import D4PG, make
+from baselines.d4pg import D4PG, ValueRangeWarning, make
 from baselines.off_policy import OffPolicyTrainer
 from dreamer.config import load_config
 from dreamer.envs.spec import Space
@@ -99,6 +100,22 @@ def test_returns_are_of_the_steps_asked_for():
         episode = {k: np.repeat(v[-1:], 9, 0) for k, v in bandit(VECTOR).items()}
         agent.memory.add({**episode, "reward": np.ones(9, np.float32)})
         assert agent.memory.sample(0, 1, 50)["return"].max() == expected
+
+
+def test_returns_beyond_the_atoms_are_told_once():
+    agent = make_agent(d4pg__v_max=5.0, d4pg__gamma=0.5)
+    episode = {k: np.repeat(v[-1:], 9, 0) for k, v in bandit(VECTOR).items()}
+    reward = np.array([9, *[2.5] * 8], np.float32)  # returns just below 5; the first is no one's
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ValueRangeWarning)
+        agent.remember({**episode, "reward": reward})
+    with pytest.warns(ValueRangeWarning, match="go from 0 to 5.977, beyond"):
+        agent.remember({**episode, "reward": np.full(9, 3, np.float32)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ValueRangeWarning)
+        agent.remember({**episode, "reward": -reward})
+    with pytest.warns(ValueRangeWarning, match="go from -19.31 to 0, beyond d4pg.v_min"):
+        make_agent().remember({**episode, "reward": -reward})
 
 
 def test_groups_are_the_same_updates_as_one_by_one():
