@@ -22,8 +22,9 @@ LINE = CommandLine(
     "python -m dreamer.benchmark",
     "Measures how fast this machine updates, steps environments and samples, and the memory taken.",
     (
-        Option("parts", "", "What to measure; default: all but overlap. Shares of an update need "
-               "update.", many=True, choices=("update", "env", "replay", "memory", "overlap")),
+        Option("parts", "", "What to measure; default: all but overlap and agents (an update of "
+               "each, by python -m baselines.benchmark). Shares of an update need update.",
+               many=True, choices=("update", "env", "replay", "memory", "overlap", "agents")),
         Option("precisions", "", "Number formats of the updates; default: float32 and what suits "
                "the device.", many=True, choices=("float32", "bfloat16", "float16")),
         Option("updates", 5, "Rounds of updates to measure, after four to warm up.", low=1),
@@ -38,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
     parsed = LINE.parse(argv)
     path = _writable(parsed.options["json"])
     config = _config(parsed)
+    if "agents" in parsed.options["parts"]:
+        _check_agents(parsed)
     from dreamer.benchmarks.bench import PARTS, QUICK, Bench, Scale
     from dreamer.benchmarks.report import print_report
 
@@ -60,6 +63,17 @@ def _config(parsed: Parsed) -> Config:
     if "," in config.task:
         raise UserError(f"--task is {config.task!r}; the benchmark measures one task at a time")
     return config
+
+
+def _check_agents(parsed: Parsed) -> None:
+    from dreamer.benchmarks.agents import check_agents
+
+    check_agents()
+    if keys := sorted(set(parsed.overrides) - {"task", "logdir"}):
+        raise UserError(
+            f"--parts agents measures agents as their presets are, but --{keys[0]} is given; "
+            "measure agents and other parts apart"
+        )
 
 
 def _writable(name: str) -> Path | None:

@@ -130,6 +130,26 @@ def test_collecting_beside_updates(tmp_path: Path):
         assert kind["gain"] == kind["sequential_seconds"] / kind["overlapped_seconds"] > 0
 
 
+@pytest.mark.slow
+def test_each_agent_has_its_row(tmp_path: Path):
+    path = tmp_path / "speed.json"
+    done = run_benchmark(
+        "--quick", "--task", CARTPOLE, "--parts", "agents", "--precisions", "float32",
+        "--json", str(path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(path.read_text(encoding="utf-8"))["agents"]
+    assert set(found) == {"dreamer", "planet", "d4pg", "a3c", "latent_sac", "dqn"}
+    for agent in ("dreamer", "planet", "a3c", "dqn"):
+        assert found[agent]["seconds"] > 0 and f"agents: {agent}, seconds" in done.stdout
+    assert "continuous" in found["d4pg"]["refused"] and "d4pg: " in done.stdout
+
+
+def test_agents_are_measured_as_their_presets_are():
+    done = run_benchmark("--parts", "agents", "--encoder.cnn_depth", "8")
+    assert done.returncode == 2 and "--encoder.cnn_depth is given" in done.stderr
+
+
 def test_the_planner(tmp_path: Path):
     """On one-hot actions and vectors: what an update leaves out, and what an action costs."""
     path = tmp_path / "speed.json"

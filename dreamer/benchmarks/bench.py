@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dreamer.benchmarks.agents import measure_agents
 from dreamer.benchmarks.environment import (
     measure_collecting,
     measure_overlap,
@@ -28,7 +29,7 @@ from dreamer.flops import Layer, flops_by_part, policy_layers, update_layers
 from dreamer.run import make_pool
 
 PARTS = ("update", "env", "replay", "memory")
-MORE_PARTS = ("overlap",)  # measured if asked for
+MORE_PARTS = ("overlap", "agents")  # measured if asked for
 DEFAULT_RECORDS = 501  # of an episode, for tasks that tell no time limit
 _ACTING = ("encoder", "rssm", "reward", "discount", "value", "actor", "behavior", "planner")
 _LEARNING = ("decoder", "disagreement", "loss", "contrastive")
@@ -91,8 +92,8 @@ class Bench:
             parts: Among PARTS and MORE_PARTS.
         Returns:
             The figures, nested: ``update.<precision>``, ``env``, ``replay``, ``memory``,
-            ``overlap``; the ``flops`` by part; ``task``, ``config`` (flat), ``machine``; and
-            ``verdicts``.
+            ``overlap``, ``agents``; the ``flops`` by part; ``task``, ``config`` (flat),
+            ``machine``; and ``verdicts``.
         Raises:
             UserError: no such task, no OpenGL, no room for episodes.
         """
@@ -109,6 +110,10 @@ class Bench:
             measured["env"] = self._measure_environment()
         if "overlap" in parts:
             measured["overlap"] = self._measure_overlap()
+        if "agents" in parts:
+            _say("updating each agent in turn")
+            presets = self._config.presets
+            measured["agents"] = measure_agents(self._config.task, presets, self._scale.rounds)
         results |= {part: found for part, found in measured.items() if found}
         if "update" in parts:
             results["flops"] = flops_by_part(self._layers)

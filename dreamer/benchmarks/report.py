@@ -96,7 +96,7 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str]]:
     """Dotted key, label and value as text, of every figure that is a number."""
     for precision, found in results.get("update", {}).items():
         yield from _update_rows(precision, found)
-    for part in ("env", "replay", "memory", "overlap"):
+    for part in ("env", "replay", "memory", "overlap", "agents"):
         for key, value in flatten({part: results.get(part, {})}).items():
             if not isinstance(value, str):
                 label = key.partition(".")[2].replace(".", ", ").replace("_", " ")
@@ -139,6 +139,9 @@ def _notes(results: Results, small: bool) -> Iterator[str]:
     xla = "with" if machine["xla"] else "without"
     yield f"{results['task']}; {machine['processor']}, {cores} cores; {machine['device']}"
     yield f"TensorFlow {machine['tensorflow']}, {xla} XLA; precision auto is {machine['suits']}"
+    for agent, found in results.get("agents", {}).items():
+        if "refused" in found:
+            yield f"{agent}: {found['refused']}"
     if "gl" in env:
         yield f"OpenGL by {env['gl']}: {env['renderer']}"
     yield f"load average {before:.1f} before, {after:.1f} after"
