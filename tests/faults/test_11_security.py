@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,9 @@ import pytest
 import test_source
 from counting_env import CountingEnv
 from episode_samples import make_episode
-from fault_runs import config_for
+from fault_runs import config_for, environ, words_for
+from ray_helpers import LOOPBACK, descendants, listening
+from whole_runs import start, wait_until
 
 from dreamer.checkpoint import Checkpoints
 from dreamer.config import load_config
@@ -221,6 +224,22 @@ def test_nothing_listens():
             text = ast.unparse(node)
             local = "127.0.0.1" in text or "localhost" in text or "serve_forever" in text
             assert name not in SERVING or local, f"{path}, line {node.lineno}: {text[:80]}"
+
+
+def test_a_live_run_and_its_environments_listen_on_nothing(
+    tmp_path: Path, figure: Callable[[str], None]
+):
+    with socket.create_server(("127.0.0.1", 0)):
+        assert listening([os.getpid()]) <= LOOPBACK and listening([os.getpid()])
+    with start("dreamer.run", *words_for(tmp_path, steps=100_000), env=environ()) as process:
+        try:
+            wait_until(lambda: bool(list(tmp_path.glob("*/*/*/checkpoints/0*"))), process)
+            pids = [process.pid, *descendants(process.pid)]
+            found = listening(pids)
+        finally:
+            process.kill()
+    assert len(pids) >= 4 and not found
+    figure(f"a live run, {len(pids)} processes: no socket listens")
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-gpu.lock"])
