@@ -80,12 +80,13 @@ class OffPolicy(Baseline):
             stack: What `Observations.push` returned.
             mode: "train" or "eval".
         """
-        calls = tf.constant(self.policy_calls, tf.int32)
+        # Of NumPy's numbers: TensorFlow keeps a tensor for ever of each Python number it is given.
+        calls = tf.constant(np.int32(self.policy_calls))
         self.policy_calls += 1
         training = mode == "train"
         amount = self._amount if training else self._eval_explore.amount(0, 0)
         tensors = {k: tf.convert_to_tensor(v) for k, v in stack.items()}
-        return function(tensors, calls, tf.constant(amount, tf.float32), training).numpy()
+        return function(tensors, calls, tf.constant(np.float32(amount)), training).numpy()
 
     def exploring(
         self, action: tf.Tensor, calls: tf.Tensor, amount: tf.Tensor, training: bool
@@ -106,7 +107,7 @@ class OffPolicy(Baseline):
         """
         index = batch["index"]
         tensors = {k: tf.convert_to_tensor(v) for k, v in batch.items() if k != "index"}
-        metrics, errors = self._group_function(tensors, tf.constant(update, tf.int32))
+        metrics, errors = self._group_function(tensors, tf.constant(np.int32(update)))
         self.memory.prioritise(index, errors.numpy())
         found = dict(zip(self.metric_names, metrics.numpy().T, strict=True))
         self.nonfinite = found["nonfinite"]

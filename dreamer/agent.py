@@ -198,9 +198,10 @@ class Agent:
             state = {"action": tf.zeros([n, self._act_space.shape[0]]), **initial}
         keys = [*self.world_model.inputs, "is_first"]
         tensors = {k: tf.convert_to_tensor(records[k]) for k in keys}
-        calls = tf.constant(self.policy_calls, tf.int32)
+        # Of NumPy's numbers: TensorFlow keeps a tensor for ever of each Python number it is given.
+        calls = tf.constant(np.int32(self.policy_calls))
         self.policy_calls += 1
-        amount = tf.constant(self._explore.amount(self._step, self._updates), tf.float32)
+        amount = tf.constant(np.float32(self._explore.amount(self._step, self._updates)))
         training = mode == "train"
         act = self._seek if training and self.exploring else self._act
         action, state = act(tensors, state, calls, amount, training)
@@ -230,7 +231,7 @@ class Agent:
     def _update_inputs(self, batch: Mapping[str, np.ndarray], update: int) -> tuple:
         self._check(batch)
         placed = self._devices.place({k: batch[k] for k in self._batch_keys()})
-        return placed, tf.constant(update, tf.int32), self.exploring
+        return placed, tf.constant(np.int32(update)), self.exploring
 
     def _batch_keys(self) -> list[str]:
         keys = {**self.world_model.inputs, **self.world_model.targets}
