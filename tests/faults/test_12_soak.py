@@ -77,7 +77,7 @@ class Soak:
         lines = metrics_of(run)
         target = (lines[-1]["step"] if lines else 0) + more
         with self._started(str(target)) as (process, notes):
-            status = process.wait(500)
+            status = process.wait(1800)
         assert status == 0, notes.with_suffix(".txt").read_text()
         self.witness.look(notes, checkpoints=not self._harmed_checkpoints)
         return run
