@@ -106,28 +106,30 @@ def objects(folder: Path) -> None:
     members(folder, a=buffer.getvalue())
 
 
-def terabytes(folder: Path) -> None:
-    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000), }"
+def forged(folder: Path, descr: str, shape: str = "(4,)") -> None:
+    """A sound archive of an array whose header says that, with 16 bytes of data."""
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
     members(folder, a=npy(header, bytes(16)))
+
+
+def terabytes(folder: Path) -> None:
+    forged(folder, "'<f4'", "(1000000, 1000000)")
 
 
 def negative_shape(folder: Path) -> None:
-    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -2), }"
-    members(folder, a=npy(header, bytes(16)))
+    forged(folder, "'<f4'", "(-2, -2)")
 
 
 def no_dtype(folder: Path) -> None:
-    members(folder, a=npy("{'descr': (), 'fortran_order': False, 'shape': (4,), }", bytes(16)))
+    forged(folder, "()")
 
 
 def dtype_of_one_word(folder: Path) -> None:
-    header = "{'descr': ('f4',), 'fortran_order': False, 'shape': (4,), }"
-    members(folder, a=npy(header, bytes(16)))
+    forged(folder, "('f4',)")
 
 
 def dtype_of_a_nameless_field(folder: Path) -> None:
-    header = "{'descr': [('a',())], 'fortran_order': False, 'shape': (4,), }"
-    members(folder, a=npy(header, bytes(16)))
+    forged(folder, "[('a',())]")
 
 
 def sparse(folder: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -113,32 +115,28 @@ def test_no_room_is_said_with_path_and_size_and_leaves_the_old_file(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_really_full_disk_is_said_with_what_is_free(tmp_path):
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip("no right to mount a small file system here")
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A file system of its own at `folder`, where there is the right to mount one."""
+    words = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    if subprocess.run(words, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no right to mount a file system here")
     try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_really_full_disk_is_said_with_what_is_free(tmp_path):
+    with mounted(tmp_path, "size=64k"):
         full = pytest.raises(DiskFullError, match="at least 200,000 bytes and 65,536 are free")
         with full, atomic_write(tmp_path / "file", needed=200_000) as file:
             file.write(bytes(200_000))
         assert names(tmp_path) == []
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_a_disk_that_is_read_only_now_is_said(tmp_path):
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "ro", "none", str(tmp_path)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip("no right to mount a file system here")
-    try:
+    with mounted(tmp_path, "ro"):
         for write in (
             lambda: atomic_write(tmp_path / "file").__enter__(),
             lambda: atomic_folder(tmp_path / "folder").__enter__(),
@@ -149,8 +147,6 @@ def test_a_disk_that_is_read_only_now_is_said(tmp_path):
             with pytest.raises(StorageError, match="Read-only file system") as caught:
                 write()
             assert caught.value.status == 74
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_what_is_half_removed_is_not_taken_for_whole(tmp_path, monkeypatch):

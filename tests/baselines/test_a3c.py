@@ -1,8 +1,7 @@
-"""A3C: returns, loss and optimizer against NumPy; learning; processes that share parameters."""
+"""A3C: returns, loss and optimizer against NumPy; what a learner does; learning."""
 
 from __future__ import annotations
 
-import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from whole_runs import metrics_of, state_of, wait_until
 
 from baselines.a3c import A3C, apply_rmsprop, make
 from baselines.a3c_learner import ActorLearner
-from baselines.a3c_process import LearnerError
 from baselines.n_step import n_step_returns
-from baselines.run import train
 from baselines.shared_memory import SharedArrays
-from dreamer.config import Config, load_config
+from dreamer.config import load_config
 from dreamer.envs.pool import EnvPool, EnvRestartWarning
 from dreamer.envs.spec import Space
-from dreamer.errors import EnvError
-from dreamer.interrupt import Interrupt, StopRequested
-from dreamer.nonfinite import NonFiniteError
 
 HERE = Path(__file__).resolve().parent
 VECTOR = {"place": Space((2,), np.dtype(np.float32))}
@@ -247,100 +240,3 @@ def test_on_atari_it_learns_from_what_the_paper_does():
     assert make(config, image, ONEHOT).observations.shapes == {"image": (64, 64, 4)}
     config = load_config(agent="a3c", task="dmc_walker_walk")
     assert not config.a3c.clip_rewards and not config.a3c.gray
-
-
-def config_for(logdir: Path, **values: Any) -> Config:
-    quick = {
-        "steps": 300, "train.every": 60, "eval.every": 150, "eval.episodes": 2, "eval.videos": 0,
-        "log.every": 60, "log.terminal": "plain", "log.tensorboard": False,
-        "checkpoint.every": 60, "envs.time_limit": 0, "logdir": str(logdir),
-    }  # fmt: skip
-    task = f"{HERE}/reach_env.py:{values.pop('maker', 'continuous')}"
-    return load_config("debug", task=task, overrides={**quick, **values}, agent="a3c")
-
-
-def test_processes_share_what_they_learn_and_stop_and_go_on(tmp_path: Path):
-    config = config_for(tmp_path, steps=100_000)
-    run = tmp_path / "stopped"
-    interrupt: list[Interrupt] = []
-    enter = Interrupt.__enter__
-
-    def remember(self: Interrupt) -> Interrupt:
-        interrupt.append(self)
-        return enter(self)
-
-    def stop() -> None:
-        wait_until(lambda: any(len(metrics_of(p.parent)) > 3 for p in
-                               tmp_path.rglob("metrics.jsonl")))  # fmt: skip
-        interrupt[0]._number = 15
-
-    thread = threading.Thread(target=stop, daemon=True)
-    thread.start()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopRequested):
-        patch.setattr(Interrupt, "__enter__", remember)
-        train(config)
-    thread.join()
-    (run,) = (path.parent for path in tmp_path.rglob("metrics.jsonl"))
-    assert run.parent.name == "a3c_debug"
-    lines, saved = metrics_of(run), state_of(run)
-    assert "train/return" in lines[-1] and np.isfinite(lines[-1]["model/value_loss"])
-    newest = max((run / "checkpoints").iterdir())
-    with np.load(newest / "arrays.npz") as arrays:
-        assert (arrays["updates"] > 0).all()  # both learnt
-        assert arrays["steps"].sum() == saved["agent_steps"]
-        assert arrays["updates"].sum() == saved["update"]
-    steps = saved["agent_steps"] + 100
-    result = train(config.replace({"steps": steps}))
-    assert steps <= result.step <= steps + 10  # each learner ends its rollout of five
-    assert result.updates > saved["update"]
-    assert metrics_of(run)[: len(lines)] == lines
-
-
-@pytest.mark.parametrize(
-    ("maker", "learners", "error", "text"),
-    [("failing", 2, EnvError, "third episode's fourth step"),
-     ("killing", 1, LearnerError, "actor-learner 0 was killed by SIGKILL")],
-)  # fmt: skip
-def test_a_failure_beyond_mending_leaves_a_saved_run(
-    maker: str, learners: int, error: type[EnvError], text: str, tmp_path: Path
-):
-    values = {"envs.restarts": 0, "envs.amount": learners, "eval.every": 100_000}
-    config = config_for(tmp_path, maker=maker, steps=100_000, **values)
-    with pytest.raises(error, match=text) as caught:
-        train(config)
-    assert type(caught.value) is error and caught.value.status == 70
-    (run,) = (path.parent for path in tmp_path.rglob("metrics.jsonl"))
-    saved = state_of(run)
-    newest = max((run / "checkpoints").iterdir())
-    with np.load(newest / "arrays.npz") as arrays:
-        # The one that failed took two episodes and three steps; the other has paused.
-        assert saved["agent_steps"] == arrays["steps"].sum() >= 20
-        assert saved["update"] == arrays["updates"].sum() > 0
-
-
-@pytest.mark.parametrize(
-    "synchronous", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["one", "processes"]
-)
-def test_updates_that_are_not_finite_are_counted_and_end_the_run(
-    synchronous: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    values = {"a3c.synchronous": synchronous, "train.nonfinite_limit": 2}
-    with pytest.raises(NonFiniteError, match="updates in a row were not finite"):
-        train(config_for(tmp_path, maker="huge", **values))
-    (run,) = (path.parent for path in tmp_path.rglob("metrics.jsonl"))
-    kept = sorted((run / "nonfinite").iterdir())
-    with np.load(kept[0]) as rollout:
-        assert rollout["reward"].shape[0] == 6 and np.abs(rollout["reward"]).max() > 1e38
-    assert "was not finite" in capsys.readouterr().out
-
-
-def test_one_learner_goes_on_and_says_that_it_is_not_bit_for_bit(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    values = {"a3c.synchronous": True, "deterministic": True, "eval.every": 100_000}
-    config = config_for(tmp_path, steps=60, **values)
-    first = train(config)
-    assert "not bit for bit" not in capsys.readouterr().out
-    result = train(config.replace({"steps": 80}))
-    assert result.step >= 80 and result.updates > first.updates
-    assert "not bit for bit what it would have been: a3c begins new" in capsys.readouterr().out
