@@ -141,7 +141,7 @@ def test_each_agent_has_its_row(tmp_path: Path):
     found = json.loads(path.read_text(encoding="utf-8"))["agents"]
     assert set(found) == {"dreamer", "planet", "d4pg", "a3c", "latent_sac", "dqn"}
     for agent in ("dreamer", "planet", "a3c", "dqn"):
-        assert found[agent]["seconds"] > 0 and f"agents: {agent}, seconds" in done.stdout
+        assert found[agent]["seconds"] > 0 and f"{agent}: an update of" in done.stdout
     assert "continuous" in found["d4pg"]["refused"] and "d4pg: " in done.stdout
 
 

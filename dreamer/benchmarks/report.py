@@ -96,11 +96,16 @@ def _rows(results: Results) -> Iterator[tuple[str, str, str]]:
     """Dotted key, label and value as text, of every figure that is a number."""
     for precision, found in results.get("update", {}).items():
         yield from _update_rows(precision, found)
-    for part in ("env", "replay", "memory", "overlap", "agents"):
+    for part in ("env", "replay", "memory", "overlap"):
         for key, value in flatten({part: results.get(part, {})}).items():
             if not isinstance(value, str):
                 label = key.partition(".")[2].replace(".", ", ").replace("_", " ")
                 yield key, f"{part}: {label}", _text(key, value)
+    for agent, found in results.get("agents", {}).items():
+        if "seconds" in found:
+            key = f"agents.{agent}.seconds"
+            label = f"{agent}: an update of {found['records']} records"
+            yield key, label, _text(key, found["seconds"])
 
 
 def _update_rows(precision: str, found: Results) -> Iterator[tuple[str, str, str]]:
@@ -142,6 +147,8 @@ def _notes(results: Results, small: bool) -> Iterator[str]:
     for agent, found in results.get("agents", {}).items():
         if "refused" in found:
             yield f"{agent}: {found['refused']}"
+        elif found["without"]:
+            yield f"{agent}: without {', '.join(found['without'])}, which it does not have"
     if "gl" in env:
         yield f"OpenGL by {env['gl']}: {env['renderer']}"
     yield f"load average {before:.1f} before, {after:.1f} after"
