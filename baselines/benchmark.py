@@ -13,7 +13,7 @@ from typing import Any
 
 from baselines import registry
 from dreamer.cli import CommandLine, Option, run_main
-from dreamer.config import Config, load_config
+from dreamer.config import Config, load_config, preset_refusal
 from dreamer.errors import UserError
 from dreamer.schema import DREAMER
 
@@ -96,23 +96,14 @@ def measure(
     return {"task": task, "load": load, "agents": found}
 
 
-def _refusal(preset: str, agent: str) -> str:
-    """Why an agent cannot take a preset, or a file of one; empty where it can."""
-    try:
-        load_config(preset, agent=agent)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
 def _fitting(presets: Sequence[str], agent: str) -> list[str]:
-    return [preset for preset in presets if not _refusal(preset, agent)]
+    return [preset for preset in presets if not preset_refusal(preset, agent)]
 
 
 def _check_presets(presets: Sequence[str], agents: Sequence[str]) -> None:
     """Refuses what is no preset of any of the agents."""
     for preset in presets:
-        refusals = [_refusal(preset, agent) for agent in agents]
+        refusals = [preset_refusal(preset, agent) for agent in agents]
         if all(refusals):
             raise UserError(f"--configs {preset} fits none of {', '.join(agents)}: {refusals[0]}")
 

@@ -188,6 +188,15 @@ def preset_names(agent: str = DREAMER) -> list[str]:
     return sorted(preset_files(agent))
 
 
+def preset_refusal(preset: str, agent: str) -> str:
+    """Why an agent cannot take a preset, or a file of one; empty where it can."""
+    try:
+        load_config(preset, agent=agent)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def _suite_preset(task: str) -> str:
     """Returns the preset that follows from a task's name; one's own tasks get the gym suite's."""
     # Here, because it brings NumPy, which --help and most mistakes need not wait for.

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from dreamer.schema import Key, Value, load_schema, number, preset_files
+from dreamer.config import preset_refusal
+from dreamer.schema import DREAMER, Key, Value, load_schema, number, preset_files
 
 if TYPE_CHECKING:
     from dreamer.cli import CommandLine
@@ -57,9 +58,12 @@ def _example(value: Value) -> str:
 
 
 def _presets(agent: str) -> dict[str, str]:
-    """Returns every preset with its description: the comment that its file begins with."""
+    """Returns the presets whose keys an agent has, all where it is Dreamer, each with its
+    description: the comment that its file begins with."""
     presets = {}
     for name, path in sorted(preset_files(agent).items()):
+        if agent != DREAMER and preset_refusal(name, agent):
+            continue
         with path.open(encoding="utf-8") as file:
             presets[name] = file.readline().lstrip("# ").strip()
     return presets
