@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -43,5 +42,5 @@ def test_it_shows_every_run_of_a_tree(tmp_path: Path):
             time.sleep(0.2)
         assert all("eval/return" in tags[run] for run in RUNS)
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait(60)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -54,6 +56,7 @@ def attempt(
         TrialRefusedError: exit status 2, or a link in the run's directory.
         KeyboardInterrupt: the task was cancelled; the run has saved and exited.
     """
+    _hear_cancellation()
     run = Path(path)
     try:
         make_folder(run)
@@ -71,6 +74,14 @@ def attempt(
     said = last_words(run / attempts.LOG) or "it printed nothing"
     kind = TrialRefusedError if status == USAGE else TrialFailedError
     raise kind(f"exit status {status}: {said}")
+
+
+def _hear_cancellation() -> None:
+    """Ray cancels a task by SIGINT's handler. Of what a script started in the background, as a Ray
+    or a sweep may be, there is none: bash has SIGINT ignored there, and that is inherited.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for_others(

@@ -89,8 +89,10 @@ def test_what_is_finished_is_not_run_again(program: Path):
     assert attempts(path) == []
 
 
+# SIGINT as bash leaves it for what a script starts in the background, Ray for one.
 ATTEMPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 from dreamer.sweeps.worker import attempt
 attempt(sys.argv[1] + "/run", ("program", "wait"), 100, 1, sys.argv[1], {})
 """
