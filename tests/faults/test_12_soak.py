@@ -106,7 +106,8 @@ class Soak:
 
     def _let_collect(self, process: subprocess.Popen[str], amount: int) -> None:
         before = len(self._episodes())
-        wait_until(lambda: len(self._episodes()) >= before + amount, process)
+        for more in range(1, amount + 1):  # each within wait_until's minutes, all may take longer
+            wait_until(lambda more=more: len(self._episodes()) >= before + more, process)
 
     def _harm_worker(self, process: subprocess.Popen[str], fault: str) -> None:
         """Kills or halts one of the processes that it has started."""
