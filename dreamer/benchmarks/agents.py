@@ -36,7 +36,8 @@ def measure_agents(task: str, presets: Sequence[str], rounds: int) -> dict[str, 
         presets: Of those each agent has.
         rounds: To measure.
     Returns:
-        By agent ``seconds`` of an update and ``records`` that it learns from; or ``refused``.
+        By agent ``seconds`` of an update, ``records`` that it learns from and ``without``, the
+        presets that do not fit it; or ``refused``.
     Raises:
         UserError: the program could not measure them; it has said why.
     """
