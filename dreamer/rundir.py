@@ -137,7 +137,7 @@ class RunDir:
         # Ours alone, unlike replay.directory and predictions/.
         for name in ("", "episodes", "eval_episodes", "videos", "nonfinite"):
             remove_temporaries(self.path / name)
-        record = self._resume(config) if self.config_file.exists() else self._start(config)
+        record = self._resume(config) if self.config_file.exists() else self._claim(config)
         with atomic_write(self.config_file) as file:
             file.write(format_yaml(record).encode())
         if self._shares and re.fullmatch(r"[0-9a-f]{8}", str(record.get("id"))):
@@ -145,33 +145,34 @@ class RunDir:
         for folder in (self.episodes, self.checkpoints, self.videos):
             _make_folder(folder)
 
-    def _start(self, config: Config) -> dict[str, Any]:
+    def _claim(self, config: Config) -> dict[str, Any]:
         for foreign in (self.metrics, self.checkpoints):
             if foreign.exists():
                 raise UserError(
                     f"{self.path} holds {foreign.name} but no config.yaml, so what made it is "
                     "unknown; move it away or choose another --logdir"
                 )
-        return {
-            "config": config.tree(),
-            "agent": config.agent,
-            "presets": list(config.presets),
-            "seed": config.seed,
-            **_origin(),
-            "id": uuid.uuid4().hex[:8],
-            "resumed": [],
-        }
+        return _start(config)
+
+    def _is_bare(self) -> bool:
+        """Whether nothing has been collected, logged or saved in it yet."""
+        folders = (self.path / "episodes", self.eval_episodes, self.checkpoints)
+        kept = any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+        return not kept and not (self.metrics.exists() and self.metrics.stat().st_size)
 
     def _resume(self, config: Config) -> dict[str, Any]:
         record, before = self._read()
+        old, new = before.flat(), config.flat()
+        differing = [key for key in new if key not in old or old[key] != new[key]]
+        refused = [key for key in differing if not MAY_DIFFER.fullmatch(key)]
+        if (refused or before.agent != config.agent) and self._is_bare():
+            self.notes.append("a run that had collected nothing yet begins anew, as configured now")
+            return _start(config)
         if before.agent != config.agent:
             raise UserError(
                 f"{self.path} was made by the agent {before.agent}, not {config.agent}; choose "
                 "another --method or --logdir"
             )
-        old, new = before.flat(), config.flat()
-        differing = [key for key in new if old[key] != new[key]]
-        refused = [key for key in differing if not MAY_DIFFER.fullmatch(key)]
         if refused:
             listed = ", ".join(f"{key} is {old[key]!r}, now {new[key]!r}" for key in refused)
             raise UserError(
@@ -259,6 +260,19 @@ def _git(folder: Path, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _start(config: Config) -> dict[str, Any]:
+    """What config.yaml says of a run that begins."""
+    return {
+        "config": config.tree(),
+        "agent": config.agent,
+        "presets": list(config.presets),
+        "seed": config.seed,
+        **_origin(),
+        "id": uuid.uuid4().hex[:8],
+        "resumed": [],
+    }
 
 
 def _origin() -> dict[str, Any]:

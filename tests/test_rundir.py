@@ -97,8 +97,14 @@ def test_the_same_command_resumes_and_what_may_differ_is_noted(config):
     assert loaded.path == run.path
 
 
-def test_another_config_is_refused_with_each_key_and_both_values(config):
-    RunDir.open(config).close()
+LEFT_BY_A_RUN = ("metrics.jsonl", "episodes/3-0.npz", "eval_episodes/a", "checkpoints/20/file")
+
+
+@pytest.mark.parametrize("left", LEFT_BY_A_RUN)
+def test_another_config_is_refused_with_each_key_and_both_values(config, left):
+    with RunDir.open(config) as run:
+        (run.path / left).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / left).write_text("{}")
     before = read_yaml(run_path(config) / "config.yaml")
     other = config.replace({"train.batch_size": 7, "behavior.horizon": 5, "steps": 90_000})
     with pytest.raises(UserError) as caught:
@@ -109,6 +115,20 @@ def test_another_config_is_refused_with_each_key_and_both_values(config):
     assert "steps" not in message.replace("runs", "")
     assert read_yaml(run_path(config) / "config.yaml") == before
     RunDir.open(config).close()
+
+
+def test_a_run_that_collected_nothing_begins_anew_as_configured(config):
+    """A mistake that shows only once the run has begun is corrected by the same command."""
+    with RunDir.open(config) as run:
+        run.metrics.touch()
+        first = read_yaml(run.config_file)
+    other = config.replace({"train.batch_size": 7})
+    with RunDir.open(other) as run:
+        assert not run.resumed
+        assert run.notes == ["a run that had collected nothing yet begins anew, as configured now"]
+        record = read_yaml(run.config_file)
+    assert record["config"] == other.tree() and record["resumed"] == []
+    assert record["id"] != first["id"]
 
 
 def test_two_live_runs_are_refused_and_a_refused_one_leaves_the_lock_alone(config):
