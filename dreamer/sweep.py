@@ -168,6 +168,8 @@ def _watch(cluster: Cluster, board: Board, interrupt: Interrupt) -> int:
         deadline = time.monotonic() + STOP
         while cluster.pending and time.monotonic() < deadline:
             _take_in(cluster, board)
+        for trial in cluster.pending:
+            board.ended(trial, "stopped", f"not within {STOP:.0f} s, so Ray ends it")
         return stop.status
 
 
