@@ -138,6 +138,7 @@ def _parse_arrays(content: bytes) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            _check_sizes(archive.infolist(), len(content))
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 if name in arrays or name == info.filename:
@@ -148,11 +149,23 @@ def _parse_arrays(content: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _check_sizes(infos: list[zipfile.ZipInfo], there: int) -> None:
+    """Refuses members that would take more memory than the `there` bytes of their archive.
+
+    A stored member cannot swell on reading; but one may lie within another, and then all of
+    them together can.
+    """
+    for info in infos:
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise DamagedError(f"{ARRAYS}: {info.filename} is compressed, which ours never are")
+    size = sum(info.file_size for info in infos)
+    if size > there:
+        raise DamagedError(f"{ARRAYS}: its members claim {size:,} bytes of its {there:,}")
+
+
 def _parse_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    # Stored members cannot swell on reading, and the shape in a header is held against the
-    # bytes that are really there before any memory is asked for.
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise DamagedError(f"{ARRAYS}: {info.filename} is compressed, which ours never are")
+    # The shape in a header is held against the bytes that are really there before any memory is
+    # asked for.
     raw = archive.read(info)
     member = io.BytesIO(raw)
     version = np.lib.format.read_magic(member)

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import shutil
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +149,26 @@ def compressed_bomb(folder: Path) -> None:
     rehash(folder)
 
 
+def nested_members(folder: Path) -> None:
+    """Each member's data hold the next one, header and all: many times the file once read."""
+    blob, entries = bytes(100_000), []
+    for number in range(50):
+        shape = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({len(blob)},), }}"
+        name, data = f"{number}.npy".encode(), npy(shape, blob)
+        numbers = 20, 0, 0, 0, 0, zlib.crc32(data), len(data), len(data), len(name), 0
+        local = struct.pack("<4s5H3L2H", b"PK\3\4", *numbers) + name
+        entries.append((name, numbers, len(local) + len(data)))
+        blob = local + data
+    directory = b"".join(  # of each member all that follows is its own
+        struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, *numbers, 0, 0, 0, 0, len(blob) - reach) + name
+        for name, numbers, reach in entries
+    )
+    counts = 0, 0, len(entries), len(entries), len(directory), len(blob), 0
+    end = struct.pack("<4s4H2LH", b"PK\5\6", *counts)
+    (folder / "arrays.npz").write_bytes(blob + directory + end)
+    rehash(folder)
+
+
 def member_of_another_kind(folder: Path) -> None:
     with zipfile.ZipFile(folder / "arrays.npz", "w") as archive:
         archive.writestr("../escape.txt", b"")
@@ -156,6 +178,6 @@ def member_of_another_kind(folder: Path) -> None:
 DAMAGES = [
     *(truncated, flipped_bit, missing_arrays, missing_manifest, forged_manifest, empty_folder),
     *(wrong_json, replaced_by_directory, symlink, another_step, folder_is_a_file, a_pipe),
-    *(a_deep_manifest, objects, terabytes, negative_shape, compressed_bomb),
+    *(a_deep_manifest, objects, terabytes, negative_shape, compressed_bomb, nested_members),
     *(member_of_another_kind, no_dtype, dtype_of_one_word, dtype_of_a_nameless_field, sparse),
 ]
