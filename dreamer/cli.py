@@ -16,6 +16,7 @@ from dreamer.config import Config, load_config
 from dreamer.errors import EnvError, UserError, suggest
 from dreamer.help import format_help
 from dreamer.schema import DREAMER, Key, find_key, load_schema
+from dreamer.streams import settle, warn
 
 
 @dataclass(frozen=True)
@@ -131,20 +132,21 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Runs ``main(argv)`` and exits with its status.
 
     A user's mistake is one line and its error's status; a failed environment shows its worker's
-    traceback before that line.
+    traceback before that line. A status other than 0 stands even where nothing can be written.
     """
     try:
         status = main(sys.argv[1:])
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        warn(f"error: {' '.join(str(error).split())}")
         status = error.status
     except EnvError as error:
-        print(f"{error}\nerror: {error.message}; {error.advice}", file=sys.stderr)
+        warn(f"{error}\nerror: {error.message}; {error.advice}")
         status = error.status
     except BrokenPipeError:
-        # The reader (head, a closed pager) has seen enough; Python's own exit would flush again.
-        sys.stderr.close()
+        settle()  # The reader (head, a closed pager) has seen enough.
         status = 0
+    if status:
+        settle()  # A success stays one only if all it printed could be written.
     sys.exit(status)
 
 

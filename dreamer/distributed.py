@@ -14,6 +14,7 @@ from dreamer.distribution.cluster import VARIABLE, read_cluster
 from dreamer.errors import UserError
 from dreamer.rundir import run_path
 from dreamer.schema import DREAMER
+from dreamer.streams import say
 
 if TYPE_CHECKING:
     from dreamer.distribution.devices import SeveralDevices
@@ -85,6 +86,6 @@ def follow(config: Config, devices: SeveralDevices) -> Result:
     with devices:
         agent = make_agent(config, *devices.spaces(), devices=devices)
         assert isinstance(agent, HostsAgent)
-        print(f"every batch is shared by {devices}; precision {agent.precision}", flush=True)
+        say(f"every batch is shared by {devices}; precision {agent.precision}")
         step, updates = devices.follow(agent)
     return Result(run_path(config), step, updates, None)

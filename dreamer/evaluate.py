@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamer.cli import CommandLine, Option, run_main
 from dreamer.errors import UserError
+from dreamer.streams import warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -211,7 +211,7 @@ def _load_checkpoint(
         warnings.simplefilter("always")
         checkpoint = Checkpoints(rundir.checkpoints).load_latest(like)
     for warning in damaged:
-        print(f"warning: {warning.message}", file=sys.stderr)
+        warn(f"warning: {warning.message}")
     if checkpoint is None:
         raise UserError(f"{rundir.path} has no checkpoint any more")
     return checkpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from dreamer.collect import Episode, Policy, episode_seed
 from dreamer.episodes import EPISODE_KEYS, EpisodeError, EpisodeFile
 from dreamer.errors import UserError
 from dreamer.evaluation import EVAL_SEED_OFFSET
+from dreamer.streams import warn
 
 if TYPE_CHECKING:
     from dreamer.envs.pool import EnvPool
@@ -93,7 +93,7 @@ def read_saved(folder: Path, pool: EnvPool, count: int, length: int) -> list[Epi
             if file.length >= length:
                 found.append(_read(file, pool, length))
         except EpisodeError as error:
-            print(f"warning: {error}", file=sys.stderr)
+            warn(f"warning: {error}")
         if len(found) == count:
             break
     if not found:

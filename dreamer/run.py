@@ -18,6 +18,7 @@ from dreamer.config import Config
 from dreamer.distributed import follow, make_devices
 from dreamer.errors import UserError
 from dreamer.schema import DREAMER
+from dreamer.streams import say
 
 if TYPE_CHECKING:
     from dreamer.agent import Agent
@@ -57,18 +58,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def finish(config: Config, train: Callable[[Config], Result]) -> int:
-    """Trains, says how it ended, and returns the exit status."""
+    """Trains, says how it ended if that can be said, and returns the exit status."""
     from dreamer.interrupt import StopRequested
 
     try:
         result = train(config)
     except StopRequested as stop:
-        print(f"{stop}; the run is saved, the same command goes on with it")
+        say(f"{stop}; the run is saved, the same command goes on with it")
         return stop.status
     except KeyboardInterrupt:
-        print("interrupted at once; the same command goes on from the last checkpoint, if any")
+        say("interrupted at once; the same command goes on from the last checkpoint, if any")
         return 128 + signal.SIGINT
-    print(f"done: {result.step} steps, {result.updates} updates, in {result.path}")
+    say(f"done: {result.step} steps, {result.updates} updates, in {result.path}")
     return 0
 
 

@@ -6,13 +6,11 @@ shown as a return, whatever is called ``<any>_loss`` as a loss.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import sys
 import time
 from collections.abc import Mapping
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,6 +18,8 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from dreamer.streams import LastingStream, standard_output
 
 # Control characters could move the cursor or hide text; a message may quote a file's name.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -51,60 +51,11 @@ def make_terminal(kind: str, title: str, total_steps: int) -> Terminal:
     """
     if kind not in ("auto", "live", "plain"):
         raise ValueError(f"terminal: expected auto, live or plain, got {kind!r}")
-    stream = LastingStream(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115  None: closed (>&-)
+    stream = standard_output()
     able = stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
     if kind == "live" or (kind == "auto" and able):
         return LiveTerminal(stream, title, total_steps)
     return PlainTerminal(stream, total_steps)
-
-
-class LastingStream:
-    """A text stream that swallows what is written once its reader has gone away.
-
-    Training must not end because the terminal, or the program it was piped into, did. What the
-    stream's encoding cannot say is written as escapes.
-    """
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self._gone = False
-
-    def write(self, text: str) -> int:
-        if not self._gone:
-            try:
-                self._stream.write(_encodable(text, self.encoding))
-            except (OSError, ValueError):
-                self._leave()
-        return len(text)
-
-    def flush(self) -> None:
-        if not self._gone:
-            try:
-                self._stream.flush()
-            except (OSError, ValueError):
-                self._leave()
-
-    def isatty(self) -> bool:
-        try:
-            return self._stream.isatty()
-        except ValueError:
-            return False
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
-
-    @property
-    def encoding(self) -> str:
-        return getattr(self._stream, "encoding", None) or "utf-8"
-
-    def _leave(self) -> None:
-        # What sits in the stream's buffer would fail again when the interpreter flushes it on
-        # exit, and turn the exit status into 120; so the buffer gets somewhere to go.
-        self._gone = True
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
 
 
 class PlainTerminal:
@@ -203,10 +154,6 @@ def duration(seconds: float | None) -> str:
 def clean(text: str) -> str:
     """The text without control characters but for line ends and tabs."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def _encodable(text: str, encoding: str) -> str:
-    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _line(values: Mapping[str, str]) -> Text:

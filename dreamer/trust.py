@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamer.errors import UserError
+from dreamer.streams import warn
 
 if TYPE_CHECKING:
     from dreamer.config import Config
@@ -34,10 +34,9 @@ def trusted(config: Config, task: str = "", python: str = "") -> Config:
             f"config.yaml names; if you trust that, say so: --task {config.task}"
         )
     if config.envs.python not in ("", python):
-        print(
+        warn(
             f"warning: the run's own Python for environments, {config.envs.python!r}, is not "
-            f"used: add --python {config.envs.python} if you trust that",
-            file=sys.stderr,
+            f"used: add --python {config.envs.python} if you trust that"
         )
     return config.replace({"envs.python": python})
 

@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-from dreamer.terminal import LastingStream, PlainTerminal, clean, duration, make_terminal
+from dreamer.streams import LastingStream
+from dreamer.terminal import PlainTerminal, clean, duration, make_terminal
 
 RECORD = {
     "step": 12_000,

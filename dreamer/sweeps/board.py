@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -15,10 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dreamer.streams import standard_output
 from dreamer.sweeps.attempts import attempts
 from dreamer.sweeps.plan import Trial
 from dreamer.sweeps.progress import Progress, read_progress
-from dreamer.terminal import LastingStream, clean, duration
+from dreamer.terminal import clean, duration
 
 # Trials that are looked at beyond those known to run: Ray starts them in about this order.
 _LOOK_AHEAD = 10
@@ -63,7 +63,7 @@ class Board:
         self._clock = clock
         self._looked = self._said = clock()
         self._marks: deque[tuple[float, int]] = deque([(self._looked, self._left())], maxlen=900)
-        self._stream = LastingStream(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115
+        self._stream = standard_output()
         able = self._stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
         self._console = Console(file=self._stream, force_terminal=True)  # type: ignore[arg-type]
         self._live: Live | None = None
