@@ -102,7 +102,7 @@ def make_env(
 
         return DMLab(task.removeprefix("dmlab_"), egl_device=egl_device, **common)
     if suite == "gym":
-        from dreamer.envs.gym import make_gym
+        from dreamer.envs.gym_registry import make_gym
 
         return make_gym(task.removeprefix("gym_"), **common)
     from dreamer.envs.custom import make_custom

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 from collections.abc import Callable
@@ -10,90 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.gym_spaces import ActionCodec, ObservationCodec, has_image, resize
+from dreamer.envs.gym_spaces import ActionCodec, ObservationCodec, resize
 from dreamer.envs.spec import Env, Record, Space, make_record
 from dreamer.envs.wrappers import NormalizeActions
-from dreamer.errors import UserError, suggest
-
-#: Packages that register environments only when imported: start of an id -> (module, pip's name).
-PACKAGES = {
-    "MiniGrid-": ("minigrid", "minigrid"),
-    "BabyAI-": ("minigrid", "minigrid"),
-    "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
-    "ALE/": ("ale_py", "ale-py"),
-}
-
-
-def make_gym(env_id: str, *, image: bool, time_limit: int, **settings: Any) -> Env:
-    """Returns `gym_<env_id>` from Gymnasium's registry, which an id such as "package:Name-v0"
-    completes by importing the package; ids of the packages in `PACKAGES` need not name theirs.
-
-    Raises:
-        UserError: Gymnasium or what the environment needs is not installed, no such id, or an
-            image is wanted of an environment that has none and takes no render_mode.
-    """
-    try:
-        import gymnasium
-    except ImportError as error:
-        raise UserError("gymnasium is not installed: pip install gymnasium") from error
-    # Its own limit would end episodes before ours; -1 takes it away.
-    options: dict[str, Any] = {"max_episode_steps": -1} if time_limit else {}
-    if image:
-        options["render_mode"] = "rgb_array"
-    _import_package(env_id)
-    try:
-        env = _make(gymnasium.make, env_id, options)
-    except (gymnasium.error.Error, ImportError) as error:
-        raise UserError(_why_not(env_id, error, gymnasium)) from error
-    return adapt_gym(env, image=image, time_limit=time_limit, **settings)
-
-
-def _make(make: Callable[..., Any], env_id: str, options: dict[str, Any]) -> Any:
-    """The environment, made without render_mode where it takes none and shows images anyway."""
-    try:
-        return make(env_id, disable_env_checker=True, **options)
-    except TypeError as error:
-        if "render_mode" not in options or "render_mode" not in str(error):
-            raise
-        rest = {key: value for key, value in options.items() if key != "render_mode"}
-        env = make(env_id, disable_env_checker=True, **rest)
-        if has_image(env.observation_space):
-            return env
-        raise UserError(
-            f"gym_{env_id} renders no image (it takes no render_mode), and its observation has "
-            "none: set envs.image to false and envs.state to true"
-        ) from error
-
-
-def _why_not(env_id: str, error: Exception, gymnasium: Any) -> str:
-    """What to say of an environment that `gymnasium.make` did not make."""
-    known = env_id.rpartition(":")[2] in gymnasium.registry
-    # Where a package that should register it cannot be imported, this is a ModuleNotFoundError too.
-    missing = isinstance(error, ImportError) and (
-        known or not isinstance(error, ModuleNotFoundError)
-    )
-    if missing or isinstance(error, gymnasium.error.DependencyNotInstalled):
-        return f"gym_{env_id} needs a package that is not installed: {error}"
-    if isinstance(error, (gymnasium.error.UnregisteredEnv, ImportError)):
-        near = suggest(env_id, gymnasium.registry, most=3, prefix="gym_")
-        return (
-            f"unknown task 'gym_{env_id}'{near}; Gymnasium says: {error} If a package of its own "
-            "registers it, name that too: gym_<package>:<EnvId>"
-        )
-    return f"gym_{env_id} cannot be made: {error}"
-
-
-def _import_package(env_id: str) -> None:
-    """Imports the package of `PACKAGES` that registers `env_id`, if it is one of theirs."""
-    for start, (module, package) in PACKAGES.items():
-        if not env_id.startswith(start):
-            continue
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"gym_{env_id} needs a package that is not installed: pip install {package}"
-            ) from error
+from dreamer.errors import UserError
 
 
 def adapt_gym(
@@ -108,8 +27,8 @@ def adapt_gym(
     """Returns a Gymnasium or old gym environment as one of ours: actions in [-1, 1] or one-hot.
 
     Args:
-        env: has `observation_space` (Box, Discrete, or a Dict of them), `action_space` (Box or
-            Discrete), `reset()` and `step()`.
+        env: has `observation_space` (Box, Discrete, or a Dict of them; other kinds only where
+            `state` is false), `action_space` (Box or Discrete), `reset()` and `step()`.
         action_repeat: frames an action is held; an image is rendered for the last one only.
         time_limit: frames of an episode, besides the environment's own limit; 0 for none.
         image: observe the observation's images, or where it has none, render one.
@@ -191,12 +110,15 @@ class GymEnv:
         return encoded
 
     def _render(self) -> np.ndarray:
-        if getattr(self._env, "render_mode", None) == "rgb_array":
-            frame = self._env.render()
-        elif "mode" in inspect.signature(self._env.render).parameters:
-            frame = self._env.render(mode="rgb_array")  # old gym
-        else:
-            frame = self._env.render()
+        try:
+            frame = self._draw()
+        except Exception as error:
+            if not _needs_package(error):
+                raise
+            raise UserError(
+                f"the environment cannot be drawn, a package is not installed: {error}; install "
+                "it, or set envs.image to false and envs.state to true"
+            ) from error
         if isinstance(frame, list):  # render_mode "rgb_array_list"
             frame = frame[-1] if frame else None
         valid = isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3
@@ -208,8 +130,36 @@ class GymEnv:
             )
         return frame
 
+    def _draw(self) -> Any:
+        if getattr(self._env, "render_mode", None) != "rgb_array" and draws_by_mode(self._env):
+            # Old gym. A wrapper that takes no mode could not pass it on.
+            outer = _parameter(self._env.render, "mode")
+            return (self._env if outer else self._env.unwrapped).render(mode="rgb_array")
+        return self._env.render()
+
     def close(self) -> None:
         self._env.close()
+
+
+def _needs_package(error: Exception) -> bool:
+    """By name, since old gym's DependencyNotInstalled is not Gymnasium's."""
+    return isinstance(error, ImportError) or any(
+        cls.__name__ == "DependencyNotInstalled" for cls in type(error).__mro__
+    )
+
+
+def draws_by_mode(env: Any) -> bool:
+    """Whether the picture wanted is named to `render`, as in gym before 0.26."""
+    inner = getattr(env, "unwrapped", env)  # wrappers pass on what they do not name
+    return "mode" in inspect.signature(inner.render).parameters
+
+
+def _parameter(function: Callable[..., Any], name: str) -> bool:
+    """Whether `function` takes `name`, if only among keywords that it does not name."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(
+        one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()
+    )
 
 
 def _brief(value: Any) -> str:
@@ -227,7 +177,9 @@ def _seeding(env: Any) -> str:
     inner = getattr(env, "unwrapped", env)
     if "seed" in inspect.signature(inner.reset).parameters:
         return "reset"
-    return "seed" if callable(getattr(inner, "seed", None)) else "none"
+    if callable(getattr(inner, "seed", None)):
+        return "seed"
+    return "reset" if _parameter(inner.reset, "seed") else "none"
 
 
 def _unpack(result: tuple[Any, ...]) -> tuple[Any, Any, bool, bool]:

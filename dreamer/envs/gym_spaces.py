@@ -33,23 +33,23 @@ class ObservationCodec:
     float32 vectors, as they are but for bytes (uint8 [n], 0 to 255), which are scaled to [-0.5,
     0.5]; Discrete values one-hot vectors. A single observation is named "image" or "observation";
     nested names are joined by a slash; a vector named "image" is called "image_vector". Texts are
-    left out.
+    left out, and so are other kinds of spaces where no vectors are wanted.
 
     Attributes:
         spaces: one Space per key.
         has_image: whether one of them is an image.
-        left_out: names of the texts.
+        left_out: names of what is left out.
 
     Raises:
-        UserError: a space of another kind, an image of another form where there should be a
-            vector, or an observation with a name that records use.
+        UserError: vectors are wanted of a space of another kind, an image of another form where
+            there should be a vector, or an observation with a name that records use.
     """
 
     def __init__(self, space: Any, image: bool, state: bool, image_size: int):
         self._size = image_size
         self._single = "" if kind_of(space) == "Dict" else _name(space)
         parts = _flatten(space, self._single)
-        self.left_out = [key for key, part in parts if _is_text(part)]
+        self.left_out = [key for key, part in parts if _has_no_place(part, state)]
         self._parts = {
             key: part
             for key, part in parts
@@ -112,12 +112,12 @@ class ActionCodec:
         self._start = int(space.start) if kind == "Discrete" and hasattr(space, "start") else 0
         if kind == "Discrete":
             self.space = Space((int(space.n),), np.dtype(np.float32), 0.0, 1.0, discrete=True)
-        elif kind == "Box" and np.issubdtype(space.dtype, np.floating):
+        elif kind == "Box":
             self.space = Space(space.shape, space.dtype, space.low, space.high)
         else:
             raise UserError(
-                f"actions of the space {space} are not supported: expected a Box of floats or a "
-                "Discrete space"
+                f"actions of the space {space} are not supported: expected a Box or a Discrete "
+                "space"
             )
 
     def decode(self, action: np.ndarray) -> Any:
@@ -189,6 +189,18 @@ def _is_text(space: Any) -> bool:
     return dtype is not None and np.dtype(dtype).kind == "U"
 
 
+def _has_no_place(space: Any, state: bool) -> bool:
+    """Whether values are none of ours: texts, or a space we do not know that nobody asked for."""
+    if kind_of(space) in ("Box", "Discrete") and not _is_text(space):
+        return False
+    if state and not _is_text(space):
+        raise UserError(
+            f"observations of the space {space} are not supported: expected Box, Discrete or a "
+            "Dict of them, or envs.state false, which leaves them out"
+        )
+    return True
+
+
 def _name(space: Any) -> str:
     return IMAGE if _is_image(space) else VECTOR
 
@@ -201,11 +213,6 @@ def _flatten(space: Any, prefix: str) -> list[tuple[str, Any]]:
             for key, part in space.spaces.items()
             for item in _flatten(part, f"{prefix}/{key}" if prefix else str(key))
         ]
-    if kind not in ("Box", "Discrete") and not _is_text(space):
-        raise UserError(
-            f"observations of the space {space} are not supported: expected Box, Discrete or a "
-            "Dict of them"
-        )
     return [(prefix, space)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dreamer.envs.spec import Env, Record, Space
+from dreamer.errors import UserError
 
 #: From here on a bound means that there is none (MuJoCo writes 1e10 for an unlimited control).
 UNBOUNDED = 1e10
@@ -30,10 +31,39 @@ class Wrapper:
         self.env.close()
 
 
+class Shown(Wrapper):
+    """Shows the observations that are images, the others, or both.
+
+    Raises:
+        UserError: none is left.
+    """
+
+    def __init__(self, env: Env, image: bool, state: bool):
+        super().__init__(env)
+        kept = {k: s for k, s in env.obs_space.items() if (image if s.is_image else state)}
+        if not kept:
+            raise UserError(
+                f"no observation is left: envs.image is {str(image).lower()} and envs.state is "
+                f"{str(state).lower()}, but the environment has {', '.join(env.obs_space)}"
+            )
+        self._hidden = env.obs_space.keys() - kept.keys()
+        self.obs_space = kept
+
+    def reset(self, seed: int | None = None) -> Record:
+        return self._show(self.env.reset(seed))
+
+    def step(self, action: np.ndarray) -> Record:
+        return self._show(self.env.step(action))
+
+    def _show(self, record: Record) -> Record:
+        return {key: value for key, value in record.items() if key not in self._hidden}
+
+
 class NormalizeActions(Wrapper):
     """Maps actions [A] in [-1, 1] linearly to the bounds of the environment inside.
 
-    An element without two finite bounds is passed on as it is. Actions outside [-1, 1] are clipped.
+    An element with one finite bound has a range of 2 from there on, one with none is passed on as
+    it is; integers are rounded to. Actions outside [-1, 1] are clipped.
     """
 
     def __init__(self, env: Env):
@@ -41,16 +71,17 @@ class NormalizeActions(Wrapper):
         shape = env.act_space.shape
         low = np.broadcast_to(np.asarray(env.act_space.low, np.float64), shape)
         high = np.broadcast_to(np.asarray(env.act_space.high, np.float64), shape)
-        bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED)
-        self._low = np.where(bounded, low, -1.0)
-        self._high = np.where(bounded, high, 1.0)
+        below, above = np.abs(low) < UNBOUNDED, np.abs(high) < UNBOUNDED
+        self._low = np.where(below, low, np.where(above, high - 2.0, -1.0))
+        self._high = np.where(above, high, np.where(below, low + 2.0, 1.0))
         self.act_space = Space((int(np.prod(shape)),), np.dtype(np.float32), -1.0, 1.0)
 
     def step(self, action: np.ndarray) -> Record:
         self.act_space.check(action, "action")
         unit = (np.clip(action, -1.0, 1.0).astype(np.float64).reshape(self._low.shape) + 1.0) / 2.0
         native = self._low + unit * (self._high - self._low)
-        return self.env.step(native.astype(self.env.act_space.dtype))
+        dtype = self.env.act_space.dtype
+        return self.env.step((np.rint(native) if dtype.kind in "iu" else native).astype(dtype))
 
 
 class ActionRepeat(Wrapper):

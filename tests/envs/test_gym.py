@@ -184,8 +184,11 @@ def test_unsupported_spaces_are_named():
         adapt_gym(inner)
     inner = Drift()
     inner.observation_space = MultiDiscrete([2, 2])
-    with pytest.raises(UserError, match="observations of the space MultiDiscrete"):
-        adapt_gym(inner)
+    with pytest.raises(UserError, match="observations of the space MultiDiscrete.*or envs.state f"):
+        adapt_gym(inner, state=True)
+    env = adapt_gym(inner, image=True, state=False)  # the picture is enough
+    assert list(env.obs_space) == ["image"] and env.info["left_out"] == "observation"
+    env.reset(0)
     inner.observation_space = gymnasium.spaces.Dict({"reward": Box(0, 1)})
     with pytest.raises(UserError, match="named 'reward'"):
         adapt_gym(inner, image=False, state=True)
@@ -201,6 +204,78 @@ def test_environment_that_cannot_render():
     env.env._env.render = lambda: None
     with pytest.raises(UserError, match="renders none .render.. returned NoneType"):
         env.reset(0)
+
+
+def test_integer_actions():
+    inner = Drift()
+    inner.action_space = Box(np.array([0, -3]), np.array([4, 3]), dtype=np.int64)
+    env = adapt_gym(inner, image=False, state=True)
+    env.reset(0)
+    for action, expected in [([-1, 1], [0, 3]), ([0.3, 0.6], [3, 2]), ([1, -0.1], [4, 0])]:
+        env.step(np.float32(action))
+        np.testing.assert_array_equal(inner.actions[-1], expected)
+        assert inner.actions[-1].dtype == np.int64
+
+
+def test_seeds_reach_a_reset_that_names_no_arguments():
+    class Passing(Drift):
+        def reset(self, **kwargs):
+            return super().reset(**kwargs)
+
+    env = adapt_gym(Passing(), image=False, state=True)
+    first, other, again = (env.reset(seed)["observation"] for seed in (0, 1, 0))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+class Passing:
+    """As old gym's wrappers: what is inside, and a render that names no arguments."""
+
+    def __init__(self, env):
+        self.env = self.unwrapped = env
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+    def render(self, *args, **kwargs):
+        return self.env.render(*args, **kwargs)
+
+
+class Closed(Passing):
+    def render(self):
+        return self.env.render()
+
+
+@pytest.mark.parametrize("wrapper", [Passing, Closed])
+def test_old_environments_draw_within_wrappers(wrapper):
+    assert adapt_gym(wrapper(Old()), image=True).reset(0)["image"].shape == (64, 64, 3)
+
+
+def test_a_package_missing_for_drawing_is_the_users_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    env = make_env("gym_CartPole-v1", image=True, state=True, action_repeat=1)
+    with pytest.raises(UserError, match="cannot be drawn, .*pygame is not installed.*envs.image"):
+        env.reset(0)
+
+
+class FourValues(Drift):
+    """Registered, and of Gymnasium's class, but its steps return four values."""
+
+    def step(self, action):
+        obs, reward, terminated, _, info = super().step(action)
+        return obs, reward, terminated, info
+
+
+def test_registered_environments_whose_steps_return_four_values():
+    gymnasium.register("Four-v0", entry_point=FourValues, max_episode_steps=4)
+    gymnasium.register("Old-v0", entry_point=Old)
+    settings = {"image": False, "state": True, "action_repeat": 1}
+    for limit, expected in [(0, 4), (3, 3), (6, 6)]:
+        env = make_env("gym_Four-v0", time_limit=limit, **settings)
+        assert env.info["time_limit"] == str(expected)
+        steps, record = last_record(env)
+        assert steps == expected and not record["is_terminal"]
+    with pytest.raises(UserError, match=r"Old-v0 is no gymnasium.Env.* module:function"):
+        make_env("gym_Old-v0", **settings)
 
 
 class Plain(Mixed):
