@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -22,7 +22,7 @@ __all__ = ["EnvError", "EnvPool", "EnvRestartWarning"]
 
 #: Starting takes longer than a step: imports from a cold disk, several workers at once.
 START_TIMEOUT = 180.0
-#: Seconds before a failed worker is started anew: doubled with every failure in a row.
+#: Seconds before a failed worker is started anew: doubled with every failure of it in a row.
 BACK_OFF, LONGEST_BACK_OFF = 0.1, 5.0
 #: One thread a worker for arithmetic, where the user has not said otherwise: workers are the
 #: parallelism.
@@ -47,8 +47,8 @@ class EnvPool:
             Several, `a,b,c`, are fitted to the spaces they share (`dreamer.envs.several`).
         amount: of workers, a multiple of the number of tasks.
         timeout: seconds a worker may take for one reply.
-        restarts: failures without a completed episode between them that `try_reset` and `try_step`
-            bear; the next one closes the pool and is raised. Those of one call count as one.
+        restarts: failures of one worker, without an episode completed by it between them, that
+            `try_reset` and `try_step` bear; the next one closes the pool and is raised.
         python: the interpreter that runs the workers, "" for this process's own. Another one needs
             NumPy (and Pillow, for images) besides what the environment needs, and not TensorFlow.
         tell_task: observe which of several tasks it is.
@@ -77,7 +77,9 @@ class EnvPool:
         self.timeout = timeout
         self.failures = 0
         self.on_wait: Callable[[float], None] | None = None
-        self._restarts, self._in_a_row = restarts, 0
+        # Each worker's failures since it last completed an episode: of several tasks one may be
+        # broken while the others go on.
+        self._restarts, self._in_a_row = restarts, [0] * amount
         self._failed: set[int] = set()
         self.tasks = assign(split_tasks(task), amount)
         # What makes each worker's environment, one request after the other.
@@ -130,13 +132,13 @@ class EnvPool:
         Raises:
             EnvError: a worker failed once more than `restarts` allows; the pool is closed.
         """
-        return self._bear(self._reset(seeds, indices))
+        return self._bear(self._reset(seeds, indices), indices)
 
     def try_step(
         self, actions: np.ndarray, indices: Sequence[int] | None = None
     ) -> list[Record | EnvError]:
         """Like `step`, with an error for each worker that failed. Raises as `try_reset`."""
-        return self._bear(self._step(actions, indices))
+        return self._bear(self._step(actions, indices), indices)
 
     def _reset(
         self, seeds: Sequence[int | None], indices: Sequence[int] | None
@@ -201,7 +203,7 @@ class EnvPool:
     def _replace(self, index: int) -> None:
         """Starts the worker of that index anew."""
         self._workers[index].close(0.0)
-        time.sleep(min(BACK_OFF * 2 ** max(self._in_a_row - 1, 0), LONGEST_BACK_OFF))
+        time.sleep(min(BACK_OFF * 2 ** max(self._in_a_row[index] - 1, 0), LONGEST_BACK_OFF))
         self._workers[index] = self._start(index)
         for request in self._makes[index]:
             self._workers[index].send(request)
@@ -216,27 +218,35 @@ class EnvPool:
             raise next(outcome for outcome in outcomes if isinstance(outcome, EnvError))
         return records
 
-    def _bear(self, outcomes: list[Record | EnvError]) -> list[Record | EnvError]:
-        """Counts failures; raises where there are too many in a row."""
+    def _bear(
+        self, outcomes: list[Record | EnvError], indices: Sequence[int] | None
+    ) -> list[Record | EnvError]:
+        """Counts failures; raises where a worker has too many in a row."""
         errors = [outcome for outcome in outcomes if isinstance(outcome, EnvError)]
         self.failures += len(errors)
-        if errors:
-            self._in_a_row += 1
-        if self._in_a_row > self._restarts:
-            self.close()
-            error = errors[0]
-            message = f"{error.message} ({self._in_a_row} failures without an episode completed)"
-            raise EnvError(error.index, error.what, message, error.traceback)
+        chosen = range(self.amount) if indices is None else indices
+        for index, outcome in zip(chosen, outcomes, strict=True):
+            if isinstance(outcome, EnvError):
+                self._in_a_row[index] += 1
+            elif outcome["is_last"]:
+                self._in_a_row[index] = 0
+        for error in errors:
+            if self._in_a_row[error.index] > self._restarts:
+                self._give_up(error)
         for error in errors:
             warnings.warn(
                 f"environment {error.index} {error.what}: {error.message.splitlines()[0]}; its "
                 f"episode is dropped and it is started again (failure {self.failures}, "
-                f"{self._in_a_row} in a row)",
+                f"{self._in_a_row[error.index]} in a row)",
                 EnvRestartWarning, stacklevel=3,
             )  # fmt: skip
-        if any(o["is_last"] for o in outcomes if not isinstance(o, EnvError)):
-            self._in_a_row = 0
         return outcomes
+
+    def _give_up(self, error: EnvError) -> NoReturn:
+        self.close()
+        count = self._in_a_row[error.index]
+        message = f"{error.message} ({count} failures without an episode completed)"
+        raise EnvError(error.index, error.what, message, error.traceback)
 
     def close(self) -> None:
         """Ends the workers; may be called twice."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from counting_env import decode, episode_length
-from fault_runs import FAULTY, environ, episodes_of, newest, run_of, words_for
+from fault_runs import COUNTING, FAULTY, environ, episodes_of, newest, run_of, words_for
 from faulty_env import KINDS, faulty_step
 from whole_runs import ROOT, finish, metrics_of, start, wait_until
 
@@ -94,6 +94,22 @@ def test_one_that_always_fails_is_given_up_after_so_many_restarts(
         assert len(caught.value.advice) > 20
         with pytest.raises(RuntimeError, match="closed"):
             pool.reset([0])
+
+
+def test_one_that_always_fails_is_given_up_though_others_complete_episodes(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """As one broken task among several: whatever the others collect is none of its episodes."""
+    monkeypatch.setenv("DREAMER_TEST_FAULTS", "always")
+    monkeypatch.setenv("DREAMER_TEST_KINDS", "nan")
+    numbers: list[int] = []
+    with EnvPool(f"{COUNTING},{FAULTY}", 2, 120.0, 1) as pool:
+        collector = Collector(pool, lambda episode, number: numbers.append(number), 0)
+        given_up = pytest.raises(EnvError, match="2 failures without an episode completed")
+        with pytest.warns(EnvRestartWarning, match="failure 1, 1 in a row"), given_up as caught:
+            collector.collect(constant, 40)
+    assert caught.value.index == 1 and collector.dropped == 1
+    assert numbers == [0]  # three steps, the failures being of the second and the fourth
 
 
 def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
