@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_agent import (
+    ONEHOT,
+    VECTORS,
     make_agent,
     make_batch,
     parts_that_differ,
@@ -77,6 +79,37 @@ def test_where_each_loss_reaches() -> None:
     assert not touched(tape, losses["value"], model.discount)
     assert touched(tape, losses["actor"], model.reward)
     assert touched(tape, losses["actor"], model.discount)
+
+
+def test_the_actors_loss_is_the_one_that_the_config_names() -> None:
+    """By the score function nothing reaches what judges or is judged; and entropy counts."""
+    batch = make_batch(VECTORS, ONEHOT)
+    plain, varied = (
+        make_agent(VECTORS, ONEHOT, actor__gradient="score", actor__entropy=entropy)
+        for entropy in (0.0, 0.5)
+    )
+    tape, losses = losses_on_one_tape(varied, batch)
+    assert touched(tape, losses["actor"], varied.actor)
+    for part in (varied.world_model.rssm, varied.world_model.reward, varied.value):
+        assert not touched(tape, losses["actor"], part)
+    bonus = losses_on_one_tape(plain, batch)[1]["actor"] - losses["actor"]
+    assert 0.25 * np.log(3) < float(bonus) <= 0.5 * np.log(3)  # its policy is near uniform yet
+
+
+def test_the_explorers_loss_reaches_the_ensemble() -> None:
+    """Which is differentiated through: its disagreement is a reward like the reward head's."""
+    small = {"members": 2, "units": 8, "layers": 1, "until": 10}
+    agent = make_agent(**{f"disagreement__{key}": value for key, value in small.items()})
+    batch = make_batch()
+    tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}
+    _, post, _ = agent.world_model.loss(tensors, tf.zeros([*batch["reward"].shape, 4]))
+    with tf.GradientTape(persistent=True) as tape:
+        loss = agent._learner.explorer_losses(post, tensors, tf.constant(0)).actor
+    parts = agent.parts
+    for part in (parts.explorer, parts.ensemble, parts.explorer_value, agent.world_model.rssm):
+        assert touched(tape, loss, part)
+    assert not touched(tape, loss, parts.actor) and not touched(tape, loss, agent.value)
+    assert not touched(tape, loss, agent.world_model.reward)
 
 
 def test_the_update_gives_each_optimizer_the_gradient_of_its_loss() -> None:
