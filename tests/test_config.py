@@ -14,56 +14,10 @@ from dreamer.errors import UserError
 from dreamer.schema import load_schema, number
 from dreamer.yaml_io import format_yaml, parse_yaml, read_yaml
 
-# DESIGN's table of the published numbers: what the defaults are, whoever edits them.
-PUBLISHED = {
-    "steps": 5_000_000,
-    "envs.action_repeat": 2,
-    "train.batch_size": 50,
-    "train.batch_length": 50,
-    "train.prefill": 5000,
-    "train.pretrain": 100,
-    "train.every": 1000,
-    "train.updates": 100,
-    "encoder.cnn_depth": 32,
-    "decoder.cnn_depth": 32,
-    "rssm.stoch": 30,
-    "rssm.deter": 200,
-    "rssm.hidden": 200,
-    "rssm.min_std": 0.1,
-    "reward.layers": 2,
-    "value.layers": 3,
-    "actor.layers": 4,
-    "reward.units": 400,
-    "value.units": 400,
-    "actor.units": 400,
-    "discount.enabled": False,
-    "actor.mean_scale": 5.0,
-    "actor.init_std": 5.0,
-    "actor.min_std": 1e-4,
-    "loss.kl_scale": 1.0,
-    "loss.free_nats": 3.0,
-    "behavior.horizon": 15,
-    "behavior.gamma": 0.99,
-    "behavior.lambda_": 0.95,
-    "optimizer.model_lr": 6e-4,
-    "optimizer.actor_lr": 8e-5,
-    "optimizer.value_lr": 8e-5,
-    "optimizer.eps": 1e-7,
-    "optimizer.clip": 100.0,
-    "explore.amount": 0.3,
-    "eval.every": 10_000,
-    "eval.episodes": 10,
-}
-
 
 def write(path: Path, text: str) -> str:
     path.write_text(text, encoding="utf-8")
     return str(path)
-
-
-def test_the_main_job_has_the_published_numbers():
-    flat = load_config(task="dmc_walker_walk").flat()
-    assert {name: flat[name] for name in PUBLISHED} == PUBLISHED
 
 
 def test_every_key_says_what_it_means_and_where_it_comes_from():
