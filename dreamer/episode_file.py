@@ -28,6 +28,7 @@ EPISODE_KEYS = (*FLOATS, *FLAGS)
 
 Dtypes = Mapping[str, np.dtype]
 _ITS_OWN: Dtypes = MappingProxyType({})
+_PIECE = 1 << 22  # bytes, about, of what `check` looks at at once
 
 # Any other error, such as too many open files, says nothing about the file.
 _FAULTS_OF_THE_FILE = (
@@ -102,12 +103,13 @@ class EpisodeFile:
         Values are cast to `dtypes`; keys that it lacks have those that `record` gives.
 
         Raises:
-            EpisodeError: the data are damaged.
+            EpisodeError: the data are damaged, or do not fit into memory.
             ValueError: the episode has no such records.
         """
         stop = self.length if stop is None else stop
-        out = self.allocate(max(stop - start, 0), self.keys if keys is None else keys, dtypes)
-        self.read_into(out, start, stop)
+        with self._within_memory():
+            out = self.allocate(max(stop - start, 0), self.keys if keys is None else keys, dtypes)
+            self.read_into(out, start, stop)
         return out
 
     def read_into(self, out: Mapping[str, np.ndarray], start: int, stop: int) -> None:
@@ -131,28 +133,35 @@ class EpisodeFile:
         Numbers must be finite as `dtypes`, too: 1e300 is not as float32.
 
         Raises:
-            EpisodeError: the data are damaged or cannot come from an episode.
+            EpisodeError: the data are damaged, cannot come from an episode, or must be unpacked
+                and do not fit into memory.
         """
         with self._open() as fd:
             for member in self._needed(keys):
                 if member.sliceable:  # reading any other verifies it anyway
                     verify_checksum(fd, member)
         floats = [key for key in keys if np.issubdtype(self._dtype(key), np.floating)]
-        self.check_values(self.read(0, self.length, {*floats, *EPISODE_KEYS}, dtypes))
+        wanted = {*floats, *EPISODE_KEYS}
+        records = self._records_of_a_piece(wanted)
+        for start in range(0, self.length, records):
+            stop = min(start + records, self.length)
+            self.check_values(self.read(start, stop, wanted, dtypes), start)
         self.checked = True
 
-    def check_values(self, episode: Mapping[str, np.ndarray]) -> None:
-        """Checks the values of the whole episode, as `read` gave them.
+    def check_values(self, episode: Mapping[str, np.ndarray], start: int = 0) -> None:
+        """Checks the values of the episode from record `start` on, as `read` gave them.
 
         Raises:
             EpisodeError: numbers are not finite, `cont` is no factor, or record 0 is not first.
         """
         for key, array in episode.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
+            with self._within_memory():
+                finite = array.dtype.kind != "f" or np.isfinite(array).all()
+            if not finite:
                 raise EpisodeError(self.path, f"{key} holds numbers that are not finite")
         if not ((episode["cont"] >= 0) & (episode["cont"] <= 1)).all():
             raise EpisodeError(self.path, "discount holds numbers outside of 0 to 1")
-        if not episode["is_first"][0]:
+        if start == 0 and not episode["is_first"][0]:
             raise EpisodeError(self.path, "is_first is false in its first record")
 
     @contextmanager
@@ -167,6 +176,22 @@ class EpisodeFile:
             if error.errno not in _FAULTS_OF_THE_FILE:
                 raise
             raise EpisodeError(self.path, f"it cannot be read ({error.strerror})") from error
+
+    @contextmanager
+    def _within_memory(self) -> Iterator[None]:
+        """For reading and judging whole episodes: of one that is too large the file is at fault."""
+        try:
+            yield
+        except MemoryError as error:
+            raise EpisodeError(self.path, "it does not fit into memory") from error
+
+    def _records_of_a_piece(self, keys: Collection[str]) -> int:
+        """Records whose values of those keys are checked at once; all where each read unpacks it
+        all."""
+        if not self.sliceable(keys):
+            return self.length
+        record = sum(member.nbytes for member in self._needed(keys)) // self.length
+        return max(1, _PIECE // max(1, record))
 
     def _check_headers(self) -> None:
         members = self._members

@@ -4,7 +4,7 @@ Training samples short slices out of long episodes, so a slice of a member that 
 uncompressed costs one positioned read of just its bytes; nothing is mapped or held. Every number
 that a file states (offsets, sizes, shapes) is compared with the size of the file before anything
 is allocated, object arrays are refused, and each member's checksum can be verified. Compressed
-members are unpacked as a whole, within a stated bound.
+members are unpacked as a whole, so the size of an archive with such members is bounded.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
-MAX_UNPACKED = 2 << 30
-"""Bytes that one compressed member may unpack to (the longest Atari episode takes 0.3 GiB)."""
+MAX_UNPACKED = 1 << 30
+"""Bytes of all members of an archive in which some must be read whole, compressed or in another
+order of axes; the longest Atari episode, 27,000 records of 64x64x3, has 0.31 GiB."""
 
 _MAX_RATIO = 1032  # deflate cannot shrink further, so a larger claim is forged
 _MAX_HEADER = 4096  # bytes of a .npy header; NumPy writes 128 for every array of numbers
 _MAX_EXTRA = 256  # bytes of a local header's extra field; NumPy writes 20
+_MAX_DIRECTORY = 1 << 20  # bytes; an array takes about 60
 _CHUNK = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
 
@@ -74,6 +76,15 @@ class Member:
         return self.size - self.header
 
 
+class _File(io.FileIO):
+    """A file whose reader asks for no more at once than a directory of ours could take."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MAX_DIRECTORY:
+            raise zipfile.BadZipFile(f"its directory claims {size:,} bytes")
+        return super().read(size)
+
+
 @contextmanager
 def open_regular(path: str | os.PathLike[str]) -> Iterator[int]:
     """Opens a regular file for reading and yields its descriptor; a pipe cannot block us.
@@ -107,7 +118,7 @@ def read_members(fd: int) -> dict[str, Member]:
     if size == 0:
         raise NpzError("it is empty")
     try:
-        with open(fd, "rb", closefd=False) as file, zipfile.ZipFile(file) as archive:
+        with _File(fd, closefd=False) as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except _ZIP_ERRORS as error:
         raise NpzError(f"it is no readable .npz archive ({error})") from error
@@ -117,6 +128,9 @@ def read_members(fd: int) -> dict[str, Member]:
         if member.name in members:
             raise NpzError(f"it holds {member.name!r} twice")
         members[member.name] = member
+    whole = sum(member.size for member in members.values())
+    if whole > MAX_UNPACKED and not all(member.sliceable for member in members.values()):
+        raise NpzError(f"it unpacks to {whole:,} bytes, at most {MAX_UNPACKED:,} are unpacked")
     return members
 
 
@@ -226,7 +240,7 @@ def _check_sizes(
         raise NpzError(f"{name!r} reaches beyond the end of the file")
     if not deflated and info.file_size != info.compress_size:
         raise NpzError(f"{name!r} states two different sizes")
-    if deflated and info.file_size > min(MAX_UNPACKED, info.compress_size * _MAX_RATIO + 1024):
+    if deflated and info.file_size > info.compress_size * _MAX_RATIO + 1024:
         raise NpzError(f"{name!r} claims to unpack to {info.file_size} bytes")
 
 
@@ -280,10 +294,10 @@ def _inflate(fd: int, member: Member, out: np.ndarray) -> None:
             data = stream.unconsumed_tail
             if not data:
                 data = os.pread(fd, min(_CHUNK, member.packed - read), member.offset + read)
-                if not data:
-                    break
                 read += len(data)
-            piece = stream.decompress(data, len(out) - done)
+            piece = stream.decompress(data, min(_CHUNK, len(out) - done))
+            if not data and not piece:
+                break
             out[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
             done += len(piece)
     except zlib.error as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +94,47 @@ def forged_size(path: Path) -> None:
     entry = raw.rindex(b"PK\x01\x02")
     raw[entry + 24 : entry + 28] = struct.pack("<I", (3 << 30) + len(header.getvalue()))
     path.write_bytes(raw)
+
+
+def zeros(path: Path, length: int) -> None:
+    """An episode of zeros, compressed to a thousandth; sound but for its checksums."""
+    shapes = {"image": ("|u1", (8, 8, 3)), "position": ("<f4", (4,)), "action": ("<f4", (2,))}
+    scalars = {"discount": ("<f4", ()), "reward": ("<f4", ())}
+    directory = b""
+    with open(path, "wb") as file:
+        for key, (descr, shape) in {**shapes, **scalars}.items():
+            head, where, name = io.BytesIO(), file.tell(), f"{key}.npy".encode()
+            shape = (length, *shape)
+            np.lib.format.write_array_header_1_0(
+                head, {"descr": descr, "fortran_order": False, "shape": shape}
+            )
+            data = math.prod(shape) * np.dtype(descr).itemsize
+            packed = _deflated(head.getvalue(), data)
+            sizes = len(packed), len(head.getvalue()) + data, len(name), 0
+            numbers = 20, 0, zipfile.ZIP_DEFLATED, 0, 0, 0, *sizes
+            file.write(struct.pack("<4s5H3L2H", b"PK\3\4", *numbers) + name + packed)
+            directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, *numbers, 0, 0, 0, 0, where)
+            directory += name
+        counts = 0, 0, 5, 5, len(directory), file.tell(), 0
+        file.write(directory + struct.pack("<4s4H2LH", b"PK\5\6", *counts))
+
+
+def _deflated(head: bytes, count: int) -> bytes:
+    """`head` and `count` zeros, of which one piece is compressed and then repeated."""
+    piece = bytes(1 << 20)
+    stream = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    begin = stream.compress(head) + stream.flush(zlib.Z_FULL_FLUSH)
+    middle = stream.compress(piece) + stream.flush(zlib.Z_FULL_FLUSH)
+    end = stream.compress(bytes(count % len(piece))) + stream.flush()
+    return begin + middle * (count // len(piece)) + end
+
+
+def huge_directory(path: Path) -> None:
+    """A sparse file of 256 MiB that claims to be a directory of members from end to end."""
+    size = 1 << 28
+    os.truncate(path, size)
+    with open(path, "ab") as file:
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, 0, 0))
 
 
 def _edit(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
@@ -183,6 +226,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a dtype of a nameless field": (descr("[('a',())]"), "damaged"),
     "forged header": (forged, "claims the shape"),
     "forged size": (forged_size, "claims to unpack|does not fit|reaches beyond"),
+    "unpacks to more than is read": (lambda path: zeros(path, 5_000_000), "it unpacks to 1,1"),
+    "huge directory": (huge_directory, "no readable .npz.*268,435,456"),
     "renamed .npy": (_as_npy, "no readable .npz"),
     "empty": (_edit(lambda raw: b""), "empty"),
     "text": (_edit(lambda raw: b"step,reward\n1,2\n"), "no readable .npz"),

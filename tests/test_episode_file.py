@@ -16,7 +16,9 @@ from episode_samples import (
     file_arrays,
     make_episode,
     mutate,
+    npz_bytes,
     open_and_check,
+    zeros,
 )
 
 from dreamer.episodes import EpisodeError, EpisodeFile, save_episode
@@ -84,6 +86,47 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(EpisodeError, match="Permission denied"):
         EpisodeFile(path)
+
+
+def test_a_large_file_is_checked_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    arrays = {**file_arrays(make_episode(2000)), "position": np.zeros((2000, 2000), np.float32)}
+    path.write_bytes(npz_bytes(arrays))
+    tracemalloc.start()
+    try:
+        open_and_check(path)
+        assert tracemalloc.get_traced_memory()[1] < 9 << 20  # the file has 16 million bytes
+    finally:
+        tracemalloc.stop()
+    arrays["position"][-1, -1] = np.nan
+    path.write_bytes(npz_bytes(arrays))
+    with pytest.raises(EpisodeError, match="position holds numbers that are not finite"):
+        open_and_check(path)
+
+
+SCARCE = """
+import resource, sys, warnings
+from pathlib import Path
+from dreamer.episodes import EpisodeError, EpisodeFile
+file = EpisodeFile(Path(sys.argv[1]))
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (100 << 20),) * 2)
+for read in (file.read, lambda: file.check(file.keys)):
+    try:
+        read()
+    except EpisodeError as error:
+        print(error)
+"""
+
+
+def test_a_file_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    zeros(path, 4_000_000)
+    assert path.stat().st_size < 1_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", SCARCE, path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [f"{path}: it does not fit into memory"] * 2
 
 
 def test_lack_of_descriptors_is_not_the_files_fault(tmp_path: Path) -> None:
