@@ -163,8 +163,9 @@ def load_config(
     """
     overrides = dict(overrides or {})
     chosen: dict[str, Value] = {}
+    loaded: set[str] = set()
     for preset in presets:
-        chosen.update(_load_preset(preset, agent))
+        chosen.update(_load_preset(preset, agent, loaded=loaded))
     if task is not None:
         overrides = {"task": task, **overrides}
     keys = load_schema(agent)
@@ -206,13 +207,20 @@ def _suite_preset(task: str) -> str:
 
 
 def _load_preset(
-    name: str, agent: str = DREAMER, trail: tuple[str, ...] = ()
+    name: str,
+    agent: str = DREAMER,
+    trail: tuple[str, ...] = (),
+    loaded: set[str] | None = None,
 ) -> dict[str, Value]:
-    """Reads a preset by dotted names, what it inherits included."""
+    """Reads a preset by dotted names, what it inherits included, but for the files `loaded`, which
+    gets its own added: what two presets inherit must not undo the first of them."""
+    loaded = set() if loaded is None else loaded
     path = _preset_path(name, Path(trail[-1]).parent if trail else Path(), agent)
     if str(path) in trail:
         chain = " -> ".join(Path(step).stem for step in (*trail, str(path)))
         raise UserError(f"presets inherit each other in a circle: {chain}")
+    if trail and str(path) in loaded:
+        return {}
     where = f" in preset {name!r}"
     content = read_yaml(path)
     parents = content.pop("inherit", [])
@@ -220,7 +228,8 @@ def _load_preset(
         raise UserError(f"'inherit'{where} must be a list of preset names")
     values: dict[str, Value] = {}
     for parent in parents:
-        values.update(_load_preset(parent, agent, (*trail, str(path))))
+        values.update(_load_preset(parent, agent, (*trail, str(path)), loaded))
+    loaded.add(str(path))
     keys = load_schema(agent)
     for key, value in flatten(content, keys, where).items():
         values[key] = find_key(str(key), keys, where).coerce(value, where)

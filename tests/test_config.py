@@ -78,6 +78,14 @@ def test_inherited_presets_come_first_and_are_found_beside_the_file(tmp_path: Pa
     assert config.presets == ("mine",)
 
 
+def test_what_two_presets_inherit_undoes_neither():
+    """`tiny` and `planet_small` both inherit `small`."""
+    config = load_config("tiny", "planet_small")
+    assert config.flat() == load_config("planet_small", "tiny").flat()
+    assert config.encoder.cnn_depth == 8 and config.train.batch_length == 20
+    assert config.behavior.policy == "planner" and config.planner.candidates == 100
+
+
 def test_presets_that_inherit_each_other_are_refused(tmp_path: Path):
     write(tmp_path / "a.yaml", "inherit: [./b.yaml]\n")
     write(tmp_path / "b.yaml", "inherit: [./a.yaml]\n")
