@@ -54,10 +54,15 @@ class MetricsFile:
             raise storage_error(error, self.path, self.path, len(line)) from error
 
     def rewind(self, step: int) -> None:
-        """Sets aside the lines of later steps than `step`, which the resumed run writes anew."""
-        os.close(self._file)
+        """Sets aside the lines of later steps than `step`, which the resumed run writes anew.
+
+        Raises:
+            DiskFullError: no room; the file is as it was before, and open.
+            StorageError: the disk fails, or is read-only now.
+        """
         self._keep_until(step)
-        self._file = open_to_append(self.path)
+        before, self._file = self._file, open_to_append(self.path)
+        os.close(before)
 
     def close(self) -> None:
         os.close(self._file)

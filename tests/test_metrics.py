@@ -93,6 +93,33 @@ def test_a_line_without_room_leaves_no_trace_and_later_ones_fit(tmp_path):
     assert steps(path) == [1, 3]
 
 
+FULL_AT_REWINDING = """
+import resource, sys
+from dreamer.files import DiskFullError
+from dreamer.metrics import MetricsFile
+metrics = MetricsFile(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (40, 10000))
+try:
+    metrics.rewind(2000)
+except DiskFullError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+metrics.append({"step": 5000})
+metrics.close()
+"""
+
+
+def test_without_room_to_rewind_the_file_stays_as_it_was_and_open(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {step}, "a": 1.0}}\n' for step in range(1000, 5000, 1000)))
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_AT_REWINDING, str(path)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"no room for {path}" in done.stdout
+    assert steps(path) == [1000, 2000, 3000, 4000, 5000]
+
+
 def test_a_disk_that_does_not_even_take_the_line_back_is_said(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
     full = os.open("/dev/full", os.O_WRONLY)  # writing there finds no room, cutting is refused
