@@ -19,7 +19,7 @@ SEED = 7
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[EnvPool]:
-    with EnvPool(TASK, 3, 60.0) as pool:
+    with EnvPool(TASK, 3, 60.0, state=True) as pool:
         yield pool
 
 

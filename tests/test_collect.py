@@ -20,7 +20,7 @@ Arrays = dict[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def pools() -> Iterator[dict[int, EnvPool]]:
-    with EnvPool(TASK, 1, 60.0) as one, EnvPool(TASK, 3, 60.0) as three:
+    with EnvPool(TASK, 1, 60.0, state=True) as one, EnvPool(TASK, 3, 60.0, state=True) as three:
         yield {1: one, 3: three}
 
 

@@ -27,7 +27,7 @@ TASK = f"{Path(counting_env.__file__)}:make"
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[EnvPool]:
-    with EnvPool(TASK, 2, 120.0) as made:
+    with EnvPool(TASK, 2, 120.0, state=True) as made:
         yield made
 
 

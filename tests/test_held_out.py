@@ -19,7 +19,7 @@ COUNTING = f"{Path(__file__).with_name('envs') / 'probe_envs.py'}:counting"  # 5
 
 @pytest.fixture(scope="module")
 def pool():
-    with EnvPool(COUNTING, 2, image=False, state=True, action_repeat=1) as pool:
+    with EnvPool(COUNTING, 2, state=True, action_repeat=1) as pool:
         yield pool
 
 

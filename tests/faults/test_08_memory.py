@@ -69,7 +69,7 @@ state = None
 def policy(records, state):
     return agent.policy(records, state, "eval")
 
-with EnvPool(task, 2, 120.0) as pool:
+with EnvPool(task, 2, 120.0, state=True) as pool:
     reset = pool.reset([0, 1])
     records = {key: np.stack([record[key] for record in reset]) for key in reset[0]}
 
@@ -82,7 +82,7 @@ with EnvPool(task, 2, 120.0) as pool:
     collector = Collector(pool, lambda episode, number: None, 0)
     idle = lambda records, state: (np.zeros((2, 1), np.float32), None)
     growth("episodes", lambda count: collector.collect(idle, LENGTH * count), episodes)
-with EnvPool(task, 1, 120.0) as pool:
+with EnvPool(task, 1, 120.0, state=True) as pool:
     evaluator = Evaluator(pool, seed=0, episodes=2, filmed=1)
     def evaluate(count):
         for _ in range(count):
