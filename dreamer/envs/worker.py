@@ -103,7 +103,7 @@ def _serve(sock: socket.socket) -> None:
                 wire.send(sock, _describe(env))
                 continue
             record = _advance(env, request, arrays)
-        except Exception as error:
+        except BaseException as error:  # SystemExit, too: whoever runs this must hear of it
             wire.send(sock, _failure(error))
         else:
             wire.send(sock, {"kind": "record"}, record)
@@ -133,7 +133,7 @@ def _advance(env: Any, request: dict[str, Any], arrays: dict[str, np.ndarray]) -
     return record
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def _failure(error: BaseException) -> dict[str, Any]:
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "tensorflow":
         source = traceback.extract_tb(error.__traceback__)[-1]
         error = UserError(
@@ -144,10 +144,12 @@ def _failure(error: Exception) -> dict[str, Any]:
     kind = "contract" if isinstance(error, ContractError) else "raised"
     if isinstance(error, UserError):
         kind = "user"
+    # Of SystemExit the text is a bare number, if that.
+    message = str(error) if isinstance(error, Exception) else repr(error)
     return {
         "kind": "error",
         "what": kind,
-        "message": str(error) or type(error).__name__,
+        "message": message or type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }
 

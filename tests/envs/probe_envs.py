@@ -86,6 +86,8 @@ class Misbehaving(Counting):
             return record
         if fault == "raise":
             raise ZeroDivisionError("physics went wrong")
+        if fault == "quit":
+            sys.exit(0)
         if fault == "exit":
             print("the last words", file=sys.stderr)
             os._exit(3)

@@ -20,7 +20,8 @@ PLAIN = {"image": False, "state": True, "action_repeat": 1}  # needs no OpenGL
 
 
 def open_pool(function: str, amount: int = 1, timeout: float = 60.0, **settings) -> EnvPool:
-    return EnvPool(f"{FILE}:{function}", amount, timeout, **{**PLAIN, **settings})
+    both = {**PLAIN, "image": True}  # what is hidden is not checked
+    return EnvPool(f"{FILE}:{function}", amount, timeout, **{**both, **settings})
 
 
 def test_workers_conform():
@@ -57,6 +58,7 @@ def test_worker_has_no_tensorflow_and_one_thread():
 
 @pytest.mark.parametrize("fault, what, message", [
     ("raise", "raised", "ZeroDivisionError: physics went wrong"),
+    ("quit", "raised", r"raised: SystemExit\(0\)\nTraceback(?s:.)*probe_envs.py"),
     ("exit", "died", "exit status 3\nthe last words"),
     ("kill", "died", "killed by SIGKILL"),
     ("hang", "timed out", "no reply within 2 s"),
