@@ -23,7 +23,8 @@ class EnvError(RuntimeError):
 
     Attributes:
         index: of the worker.
-        what: "raised", "contract" (wrong shape, dtype, keys, or not finite), "died", "timed out".
+        what: "raised", "contract" (wrong shape, dtype, keys, or not finite), "died", "timed out",
+            "did not start".
         traceback: the worker's own, or the end of what it printed.
     """
 
@@ -46,6 +47,8 @@ _ENV_ADVICE = {
     "observations and rewards (dreamer.envs.conformance.check_env tests one)",
     "died": "check its last words above, the memory of the machine (the kernel's log names what it "
     "killed) and the simulator's libraries",
+    "did not start": "check the limits of open files and processes (ulimit -n, ulimit -u), the "
+    "machine's memory and the room in the folder of temporary files",
     "timed out": "check whether its steps hang, or give them longer with --envs.timeout",
 }
 

@@ -93,7 +93,8 @@ class EnvPool:
         variables["PYTHONPATH"] = os.pathsep.join(paths)
         self._start = lambda index: WorkerProcess(index, program, variables)
         try:
-            self._workers = [self._start(index) for index in range(amount)]
+            for index in range(amount):  # one by one: close() ends those before a failure
+                self._workers.append(self._start(index))
             replies = self._make(0)
             if "," in task:
                 for requests, share in zip(

@@ -27,12 +27,28 @@ class WorkerProcess:
 
     It leads a process group, so that what the environment itself starts (a game's own process,
     say) ends with it.
+
+    Raises:
+        EnvError: there is no room for another process, open file or temporary file.
     """
 
     def __init__(self, index: int, program: str, variables: dict[str, str]):
         self._index = index
+        self._closed = False
+        with contextlib.ExitStack() as opened:
+            try:
+                self._start(program, variables, opened)
+            except OSError as error:
+                raise EnvError(index, "did not start", str(error)) from error
+            opened.pop_all()  # close() closes them
+
+    def _start(
+        self, program: str, variables: dict[str, str], opened: contextlib.ExitStack
+    ) -> None:
         self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # closed in close()
+        opened.enter_context(self._log)
         self._socket, theirs = socket.socketpair()
+        opened.enter_context(self._socket)
         with theirs:
             self._process = subprocess.Popen(
                 [program, "-P", "-m", "dreamer.envs.worker", str(theirs.fileno()),
@@ -91,11 +107,13 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Ends the process and all it has started, at once; `close` is still needed."""
+        if self._closed:
+            return  # its number may be another's by now
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self, timeout: float) -> None:
-        """Waits that long for the end, then forces it."""
+        """Waits that long for the end, then forces it; may be called twice."""
         self._socket.close()
         try:
             self._process.wait(timeout)
@@ -103,4 +121,5 @@ class WorkerProcess:
             self.kill()
             self._process.wait()
         self.kill()  # what it may have left of its group
+        self._closed = True
         self._log.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -121,6 +122,29 @@ def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
         with pytest.warns(EnvRestartWarning, match="timed out: no reply within 10 s"):
             (outcome,) = pool.try_step(np.zeros((1, 2), np.float32))
         assert not isinstance(record, EnvError) and isinstance(outcome, EnvError)
+        (record,) = pool.try_reset([3])
+        assert not isinstance(record, EnvError) and decode(record["image"])[:2] == (3, 0)
+
+
+def test_a_replacement_for_which_there_is_no_room_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DREAMER_TEST_FAULTS", "always")
+    monkeypatch.setenv("DREAMER_TEST_KINDS", "raise")
+    with EnvPool(FAULTY, 1, 120.0, 3, state=True) as pool:
+        (record,) = pool.try_reset([0])
+        assert not isinstance(record, EnvError)
+        with pytest.warns(EnvRestartWarning, match="physics went wrong"):
+            for _ in range(2):
+                pool.try_step(np.zeros((1, 2), np.float32))
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        opened = len(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        try:
+            with pytest.warns(EnvRestartWarning, match="did not start.*Too many open files"):
+                outcomes = pool.try_reset([1]) + pool.try_reset([2])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert all(isinstance(outcome, EnvError) for outcome in outcomes) and pool.failures == 3
+        assert len(os.listdir("/proc/self/fd")) <= opened
         (record,) = pool.try_reset([3])
         assert not isinstance(record, EnvError) and decode(record["image"])[:2] == (3, 0)
 
