@@ -21,6 +21,7 @@ from whole_runs import (
     start,
 )
 
+from dreamer.agent import Agent
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate
 from dreamer.predict import main, predict
@@ -70,9 +71,23 @@ def test_images_from_the_command_line(debug_runs: DebugRuns, tmp_path: Path):
     assert {path: contents(path) for path in before} == before  # nothing else is written
 
 
-def test_what_is_predicted_is_held_out_and_seen_first(debug_runs: DebugRuns):
+def test_what_is_predicted_is_held_out_and_seen_first(
+    debug_runs: DebugRuns, monkeypatch: pytest.MonkeyPatch
+):
     path = str(debug_runs.path)
+    asked = []
+
+    def noted(agent: Agent, batch: dict, *context: int) -> dict:
+        asked.append((agent, batch))
+        return original(agent, batch, *context)
+
+    original = Agent.predict
+    monkeypatch.setattr(Agent, "predict", noted)
     prediction = predict(path, context=4, horizon=6, episodes=2)
+    ((agent, batch),) = asked
+    for context in (4, 5):  # the model saw as many records as were asked for
+        again = original(agent, batch, context)["model/image"]
+        assert np.array_equal(again, prediction.result["model/image"]) == (context == 4)
     evaluated = evaluate(path, episodes=2, filmed=2).evaluation.filmed
     for b, episode in enumerate(evaluated):  # the same starts as an evaluation's, not training's
         np.testing.assert_array_equal(prediction.result["truth/image"][b, 0], episode["image"][0])
