@@ -98,7 +98,8 @@ class Divergence:
         """Sum over the distances 2..D of their free(KL_d), and the mean KL over all of their pairs.
 
         As in PlaNet the posterior that is the target has no gradient, so that predictions are
-        trained towards it and not it towards them; the sample that a prediction starts from has.
+        trained towards it and not it towards them. The posterior sample that a prediction starts
+        from has: through it these terms train posterior and encoder, to be predicted from.
         A state has a prediction from d before it where that start is in its sequence and episode,
         the state of zeros before a sequence included, as at distance 1. Like equation 7's sum over
         t, a distance's term counts by the number of its pairs: its mean by their share of B*T.

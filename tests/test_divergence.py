@@ -157,6 +157,19 @@ def test_predictions_are_trained_towards_posteriors_and_not_the_other_way_around
     assert np.any(by_prior_mean) and np.any(by_prior_std)
 
 
+def test_posterior_and_encoder_are_trained_by_what_is_predicted_from_them() -> None:
+    """In the whole model: through the samples that predictions start from, alone."""
+    model = model_of(overshooting=3, free_nats=0.0)
+    batch = {k: tf.constant(v) for k, v in make_batch().items()}
+    with tf.GradientTape(persistent=True) as tape:
+        _, _, metrics = model.loss(batch, normals([3, 6, model.noise_size]))
+    rssm, loss = model.rssm, metrics["overshooting_loss"]
+    for part in (model.encoder, rssm._post_hidden, rssm._post_stats, rssm._prior_stats):
+        found = tape.gradient(loss, [v.value for v in part.trainable_variables])
+        assert all(np.any(gradient) for gradient in found)
+    assert not any(tape.gradient(loss, [v.value for v in model.reward.trainable_variables]))
+
+
 def test_one_step_is_dreamers_term_alone(states) -> None:
     model, post, prior = states
     losses, metrics = divergence().losses(model.rssm, post, prior, {}, None)
