@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dreamer.errors import EnvError
+from dreamer.under_way import Running, UnderWay
 
 if TYPE_CHECKING:
     from dreamer.envs.pool import EnvPool
@@ -48,20 +48,6 @@ class EpisodeSummary:
     steps: int
     terminal: bool
     task: str
-
-
-@dataclass(frozen=True)
-class UnderWay:
-    """An episode, of that number, that has begun and not ended.
-
-    Attributes:
-        actions: float32 [L, A], of its records so far; the first is zero.
-        digest: CRC-32 of its newest record.
-    """
-
-    number: int
-    actions: np.ndarray
-    digest: int
 
 
 def episode_seed(seed: int, number: int) -> int:
@@ -122,8 +108,9 @@ class Collector:
         self._on_episode = on_episode
         self._seed = seed
         self._state: Any = None
-        self._running: list[_Running | None] = [None] * pool.amount
-        self._complete: list[_Running] = []
+        self._running: list[Running | None] = [None] * pool.amount
+        self._games: list[list[UnderWay]] = [[] for _ in range(pool.amount)]
+        self._complete: list[Running] = []
 
     @property
     def state(self) -> Any:
@@ -134,9 +121,14 @@ class Collector:
         """The episode that each worker is in the middle of, None where it is in none."""
         return [running.summary() if running else None for running in self._running]
 
+    def games(self) -> list[list[UnderWay]]:
+        """The whole episodes that each worker's next one goes on from (`Env.goes_on`)."""
+        return [list(game) for game in self._games]
+
     def restore(
-        self, episodes: Sequence[UnderWay | None], state: Any, check: Callable[[], None]
-    ) -> list[int]:
+        self, episodes: Sequence[UnderWay | None], games: Sequence[Sequence[UnderWay]], state: Any,
+        check: Callable[[], None],
+    ) -> list[int]:  # fmt: skip
         """Brings episodes under way back by the actions that led there, and the policy's state.
 
         Calls `check` before each step, of all workers at once; it may raise to break it off.
@@ -145,13 +137,24 @@ class Collector:
             Numbers of the episodes that came out otherwise than they were: their environment is no
             function of its seed and actions, or it failed and they are dropped.
         """
+        differing = []
+        for turn in range(max(map(len, games), default=0)):
+            whole = {worker: game[turn] for worker, game in enumerate(games) if turn < len(game)}
+            differing += self._bring_back(whole, check)
+            for worker, episode in whole.items():
+                self._games[worker].append(episode)
+                self._running[worker] = None
         begun = {worker: episode for worker, episode in enumerate(episodes) if episode}
+        differing += self._bring_back(begun, check)
+        self._state = state
+        return differing
+
+    def _bring_back(self, begun: dict[int, UnderWay], check: Callable[[], None]) -> list[int]:
         for worker, episode in begun.items():
-            self._running[worker] = _Running(episode.number, self._pool.tasks[worker], [])
+            self._running[worker] = Running(episode.number, self._pool.tasks[worker], [])
         for step in range(max((len(episode.actions) for episode in begun.values()), default=0)):
             check()
             self._repeat(begun, step)
-        self._state = state
         came = [(self._running[worker], episode) for worker, episode in begun.items()]
         return [e.number for now, e in came if now is None or now.summary().digest != e.digest]
 
@@ -238,7 +241,7 @@ class Collector:
         self.next_episode += len(workers)
         no_action = np.zeros(self._pool.act_space.shape, np.float32)
         for worker, number, record in zip(workers, numbers, records, strict=True):
-            self._running[worker] = _Running(number, self._pool.tasks[worker], [])
+            self._running[worker] = Running(number, self._pool.tasks[worker], [])
             self._append(worker, no_action, record)
 
     def _step(self, policy: Policy, workers: Sequence[int]) -> None:
@@ -250,16 +253,24 @@ class Collector:
             if running := self._append(worker, actions[worker].copy(), record):
                 self.agent_steps += 1
                 if running.records[-1]["is_last"]:
-                    self._complete.append(running)
-                    self._running[worker] = None
+                    self._end(worker, running)
 
-    def _append(self, worker: int, taken: np.ndarray, record: Record | EnvError) -> _Running | None:
+    def _end(self, worker: int, running: Running) -> None:
+        self._complete.append(running)
+        self._running[worker] = None
+        if self._pool.goes_on[worker]:
+            self._games[worker].append(running.summary())
+        else:
+            self._games[worker].clear()
+
+    def _append(self, worker: int, taken: np.ndarray, record: Record | EnvError) -> Running | None:
         """Adds a record to the worker's episode; None where that is dropped instead."""
         running = self._running[worker]
         assert running is not None
         if isinstance(record, EnvError):
             self.dropped += 1
             self._running[worker] = None
+            self._games[worker].clear()
             return None
         running.records.append({**record, "action": taken})
         return running
@@ -272,23 +283,7 @@ class Collector:
         return {key: np.stack([row[key] for row in rows]) for key in stand_in if key != "action"}
 
 
-@dataclass
-class _Running:
-    """An episode under way: its number, its task and its records so far, each with its action."""
-
-    number: int
-    task: str
-    records: list[Record]
-
-    def summary(self) -> UnderWay:
-        digest = 0
-        for key, value in sorted(self.records[-1].items()):
-            digest = zlib.crc32(key.encode() + np.asarray(value).tobytes(), digest)
-        actions = np.stack([record["action"] for record in self.records])
-        return UnderWay(self.number, actions, digest)
-
-
-def _summary(ended: _Running, episode: Episode, action_repeat: int) -> EpisodeSummary:
+def _summary(ended: Running, episode: Episode, action_repeat: int) -> EpisodeSummary:
     length = len(episode["reward"]) - 1
     return EpisodeSummary(
         number=ended.number,

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.collect import Collector, UnderWay
+from dreamer.collect import Collector
+from dreamer.under_way import UnderWay
 
 _KINDS = "biuf"  # NumPy's kinds of numbers that are stored here
 
@@ -29,7 +30,9 @@ def collector_state(collector: Collector, whole: bool) -> dict[str, Any]:
     exact = [e and {"actions": pack(e.actions), "digest": e.digest} for e in episodes]
     policy = collector.state
     packed = None if policy is None else {k: pack(np.asarray(v)) for k, v in policy.items()}
-    return {**state, "exact": exact, "policy": packed}
+    games = [[{"number": e.number, "actions": pack(e.actions), "digest": e.digest} for e in game]
+             for game in collector.games()]  # fmt: skip
+    return {**state, "exact": exact, "games": games, "policy": packed}
 
 
 def restore_collector(
@@ -44,9 +47,13 @@ def restore_collector(
         where and UnderWay(int(where["number"]), unpack(how["actions"]), int(how["digest"]))
         for where, how in zip(state["under_way"], state["exact"], strict=True)
     ]
+    games = [
+        [UnderWay(int(e["number"]), unpack(e["actions"]), int(e["digest"])) for e in game]
+        for game in state["games"]
+    ]
     policy = state["policy"]
     policy = policy and {k: unpack(v) for k, v in policy.items()}
-    return collector.restore(episodes, policy, check)
+    return collector.restore(episodes, games, policy, check)
 
 
 def steps_since(state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]) -> int:

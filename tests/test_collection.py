@@ -10,7 +10,6 @@ from typing import Any
 import counting_env
 import numpy as np
 import pytest
-from counting_env import CountingEnv
 
 from dreamer.collection import Collection
 from dreamer.config import load_config
@@ -43,8 +42,7 @@ class Run:
         logger.close()  # nothing is written here, and warnings are pytest's again
         logger.message = self.messages.append  # type: ignore[method-assign]
         self.replay = Replay(
-            episodes, cache_bytes=0, seed=0, obs_space=CountingEnv.obs_space,
-            act_space=CountingEnv.act_space,
+            episodes, cache_bytes=0, seed=0, obs_space=pool.obs_space, act_space=pool.act_space,
         )  # fmt: skip
         self.collection = Collection(
             pool, self.replay, logger, Patience(0, Interrupt(), self.messages.append),
@@ -147,6 +145,30 @@ def test_an_environment_that_is_no_function_of_its_seed_is_told(pool: EnvPool, t
     second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
     second.collection.resume(state)
     assert f"episode {number} came out otherwise" in second.messages[0]
+
+
+def test_the_game_goes_on_where_a_lost_life_left_it(tmp_path: Path):
+    """Episodes are lives: the worker of an exact run that is resumed plays the lives before again,
+    also where the checkpoint lies between two lives."""
+    task, settings = "atari_riverraid", {"training": True, "image": False, "state": True}
+    with EnvPool(task, 1, 120.0, **settings) as pool:
+        first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+        while not pool.goes_on[0]:
+            first.collect(1)
+        state = first.state()
+        first.collect(600)
+        end, stored = first.state(), contents(tmp_path / "episodes")
+    assert state["collector"]["under_way"] == [None] and len(state["collector"]["games"][0]) == 1
+    for path in (tmp_path / "episodes").glob("*.npz"):
+        if path.name not in state["members"]:
+            path.unlink()
+    with EnvPool(task, 1, 120.0, **settings) as pool:
+        second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+        second.collection.resume(state)
+        assert second.state() == state and not second.messages
+        second.collect(600)
+        assert second.state() == end and contents(tmp_path / "episodes") == stored
+        assert len(stored) > len(state["members"])
 
 
 def test_episodes_set_aside_are_not_counted_as_dropped(pool: EnvPool, tmp_path: Path):

@@ -78,7 +78,7 @@ class Atari:
         self._screens = np.zeros((2, *self._ale.getScreenDims(), 3), np.uint8)
         self._stream = np.random.default_rng()
         self._frames = self._lives = 0
-        self._over, self._goes_on = True, False
+        self._over, self.goes_on = True, False
         self.action_repeat = action_repeat
         self.act_space = Space((len(self._actions),), np.dtype(np.float32), 0, 1, discrete=True)
         self.obs_space: dict[str, Space] = {}
@@ -91,9 +91,9 @@ class Atari:
         self.info = {"time_limit": str(self._limit), "actions": names}
 
     def reset(self, seed: int | None = None) -> Record:
-        if not self._goes_on:
+        if not self.goes_on:
             self._start_game(self._stream if seed is None else np.random.default_rng(seed))
-        self._over = self._goes_on = False
+        self._over = self.goes_on = False
         return make_record(self._observe(), is_first=True)
 
     def _start_game(self, rng: np.random.Generator) -> None:
@@ -131,7 +131,7 @@ class Atari:
         if self._ale.game_over(with_truncation=False):
             return True
         lost = self._training and 0 < self._lives < before
-        self._goes_on = lost and self._frames < self._limit
+        self.goes_on = lost and self._frames < self._limit
         return lost
 
     def _grab(self) -> None:

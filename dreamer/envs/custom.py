@@ -11,25 +11,22 @@ from typing import Any
 
 from dreamer.envs.gym import adapt_gym
 from dreamer.envs.spec import Env
-from dreamer.envs.wrappers import ActionRepeat, NormalizeActions, Shown, TimeLimit
+from dreamer.envs.wrappers import ActionRepeat, NormalizeActions, TimeLimit
 from dreamer.errors import UserError, suggest
 
 
-def make_custom(
-    task: str, *, action_repeat: int, time_limit: int, image: bool, state: bool, **settings: Any
-) -> Env:
+def make_custom(task: str, *, action_repeat: int, time_limit: int, **settings: Any) -> Env:
     """Returns the environment that `module:function` or `path/to/file.py:function` returns.
 
-    The function takes no arguments. What it returns is one of our `Env`, or a Gymnasium or old gym
-    environment, which `adapt_gym` takes.
+    The function takes no arguments. What it returns is a Gymnasium or old gym environment, which
+    `adapt_gym` takes with the settings, or one of our `Env`, which shows what it shows.
 
     Raises:
         UserError: no such file, module or function, or it returned something else.
     """
     env = _find(task)()
     if hasattr(env, "observation_space") and hasattr(env, "action_space"):
-        return adapt_gym(env, action_repeat=action_repeat, time_limit=time_limit, image=image,
-                         state=state, **settings)  # fmt: skip
+        return adapt_gym(env, action_repeat=action_repeat, time_limit=time_limit, **settings)
     if not isinstance(env, Env):
         raise UserError(
             f"{task} returned a {type(env).__name__}; expected a Gymnasium environment or an "
@@ -40,7 +37,6 @@ def make_custom(
             f"{task} holds an action for {env.action_repeat} frames itself: set "
             f"envs.action_repeat to {env.action_repeat}, not {action_repeat}"
         )
-    env = Shown(env, image, state)
     if not env.act_space.discrete:
         env = NormalizeActions(env)
     if env.action_repeat < action_repeat:

@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dreamer.envs import rendering, suite_of
+from dreamer.envs import suite_of
 from dreamer.envs.interpreter import find_python, import_paths
 from dreamer.envs.process import CLOSE_TIMEOUT, WorkerProcess
 from dreamer.envs.several import assign, share_requests, shared_info, spaces_of, split_tasks
 from dreamer.envs.spec import Record
+from dreamer.envs.variables import WORKER_VARIABLE, worker_variables
 from dreamer.errors import EnvError, UserError
 
 __all__ = ["EnvError", "EnvPool", "EnvRestartWarning"]
@@ -24,11 +25,6 @@ __all__ = ["EnvError", "EnvPool", "EnvRestartWarning"]
 START_TIMEOUT = 180.0
 #: Seconds before a failed worker is started anew: doubled with every failure of it in a row.
 BACK_OFF, LONGEST_BACK_OFF = 0.1, 5.0
-#: One thread a worker for arithmetic, where the user has not said otherwise: workers are the
-#: parallelism.
-THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-#: Set in workers, so that a file they import cannot start workers in turn.
-WORKER_VARIABLE = "DREAMER_ENV_WORKER"
 
 
 class EnvRestartWarning(UserWarning):
@@ -59,6 +55,7 @@ class EnvPool:
             limits info has the longest, 0 if one has none.
         tasks: of each worker.
         failures: of workers so far.
+        goes_on: of each worker, whether its next episode goes on from its last one (`Env`).
         on_wait: called every second of waiting for a worker, with the seconds so far; what it
             raises closes the pool.
 
@@ -77,6 +74,7 @@ class EnvPool:
         self.timeout = timeout
         self.failures = 0
         self.on_wait: Callable[[float], None] | None = None
+        self.goes_on = [False] * amount
         # Each worker's failures since it last completed an episode: of several tasks one may be
         # broken while the others go on.
         self._restarts, self._in_a_row = restarts, [0] * amount
@@ -87,7 +85,7 @@ class EnvPool:
                        for name in self.tasks]  # fmt: skip
         self._workers: list[WorkerProcess] = []
         program = find_python(python)
-        variables = _variables(suite_of(task), settings, amount)
+        variables = worker_variables(suite_of(task), settings, amount)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
         paths = import_paths(self._folder.name if self._folder else None)
         variables["PYTHONPATH"] = os.pathsep.join(paths)
@@ -199,7 +197,9 @@ class EnvPool:
         self._workers[index].send(request, arrays)
 
     def _answer(self, index: int) -> Record:
-        return self._workers[index].receive(self.timeout, self.on_wait)[1]
+        header, record = self._workers[index].receive(self.timeout, self.on_wait)
+        self.goes_on[index] = header["goes_on"]
+        return record
 
     def _replace(self, index: int) -> None:
         """Starts the worker of that index anew."""
@@ -275,30 +275,3 @@ def _check_may_start(amount: int) -> None:
             "an environment's file starts environments itself when imported: keep the "
             "environment in a file of its own, or what runs under `if __name__ == \"__main__\":`"
         )
-
-
-def _variables(suite: str, settings: dict[str, Any], amount: int) -> dict[str, str]:
-    """Returns the environment variables that workers start with."""
-    drawing = {"LP_NUM_THREADS": str(_drawing_threads(amount))}
-    variables = {**THREADS, **drawing, **os.environ, WORKER_VARIABLE: "1"}
-    variables.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which many environments draw with
-    # Those two draw by themselves.
-    if suite in ("atari", "dmlab") or not settings.get("image", True):
-        variables.setdefault("MUJOCO_GL", "off")
-        return variables
-    try:
-        variables.update(rendering.backend_variables(settings.get("egl_device", -1)))
-    except UserError:
-        if suite == "dmc":
-            raise  # other environments may well draw without OpenGL
-    return variables
-
-
-def _drawing_threads(amount: int) -> int:
-    """Returns a worker's threads for Mesa's software OpenGL, 0 meaning none besides the caller's.
-
-    Workers share the processors. With 2 idle ones a single worker of walker_walk makes 131 frames
-    a second with 2 threads, and 110 with none.
-    """
-    share = len(os.sched_getaffinity(0)) // amount
-    return min(share, 4) if share > 1 else 0

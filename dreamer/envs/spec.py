@@ -120,6 +120,8 @@ class Env(Protocol):
         act_space: float32 [A] in [-1, 1], or one-hot float32 [A] (`discrete`).
         action_repeat: environment frames one step takes.
         info: facts worth logging, such as the renderer's name.
+        goes_on: optional; whether the next episode goes on from this one's end whatever its seed,
+            as a game of Atari does after a lost life. Without it, none does.
     """
 
     obs_space: dict[str, Space]

@@ -106,7 +106,8 @@ def _serve(sock: socket.socket) -> None:
         except BaseException as error:  # SystemExit, too: whoever runs this must hear of it
             wire.send(sock, _failure(error))
         else:
-            wire.send(sock, {"kind": "record"}, record)
+            goes_on = bool(getattr(env, "goes_on", False))
+            wire.send(sock, {"kind": "record", "goes_on": goes_on}, record)
 
 
 def _padded(env: Any, request: dict[str, Any]) -> Env:

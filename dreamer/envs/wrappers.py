@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from dreamer.envs.spec import Env, Record, Space
-from dreamer.errors import UserError
 
 #: From here on a bound means that there is none (MuJoCo writes 1e10 for an unlimited control).
 UNBOUNDED = 1e10
@@ -21,6 +20,10 @@ class Wrapper:
         self.action_repeat = env.action_repeat
         self.info = env.info
 
+    @property
+    def goes_on(self) -> bool:
+        return bool(getattr(self.env, "goes_on", False))
+
     def reset(self, seed: int | None = None) -> Record:
         return self.env.reset(seed)
 
@@ -29,34 +32,6 @@ class Wrapper:
 
     def close(self) -> None:
         self.env.close()
-
-
-class Shown(Wrapper):
-    """Shows the observations that are images, the others, or both.
-
-    Raises:
-        UserError: none is left.
-    """
-
-    def __init__(self, env: Env, image: bool, state: bool):
-        super().__init__(env)
-        kept = {k: s for k, s in env.obs_space.items() if (image if s.is_image else state)}
-        if not kept:
-            raise UserError(
-                f"no observation is left: envs.image is {str(image).lower()} and envs.state is "
-                f"{str(state).lower()}, but the environment has {', '.join(env.obs_space)}"
-            )
-        self._hidden = env.obs_space.keys() - kept.keys()
-        self.obs_space = kept
-
-    def reset(self, seed: int | None = None) -> Record:
-        return self._show(self.env.reset(seed))
-
-    def step(self, action: np.ndarray) -> Record:
-        return self._show(self.env.step(action))
-
-    def _show(self, record: Record) -> Record:
-        return {key: value for key, value in record.items() if key not in self._hidden}
 
 
 class NormalizeActions(Wrapper):

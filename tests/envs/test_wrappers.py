@@ -1,13 +1,9 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from probe_envs import Counting
 
-from dreamer.envs import make_env
-from dreamer.envs.spec import ContractError, Space, check_record, make_record
-from dreamer.envs.wrappers import ActionRepeat, NormalizeActions, Shown, TimeLimit
-from dreamer.errors import UserError
+from dreamer.envs.spec import ContractError, Space, make_record
+from dreamer.envs.wrappers import ActionRepeat, NormalizeActions, TimeLimit
 
 
 class Native:
@@ -45,18 +41,6 @@ def test_a_range_with_one_end_begins_there():
     for value in (-1, 0, 1):
         env.step(np.full(3, value, np.float32))
     np.testing.assert_allclose(inner.actions, [[0, 1, -1], [1, 2, 0], [2, 3, 1]])
-
-
-def test_what_is_shown():
-    for image, state, expected in [(True, False, {"image"}), (False, True, {"echo", "length"})]:
-        env = Shown(Counting(), image, state)
-        assert set(env.obs_space) == expected
-        for record in (env.reset(0), env.step(np.zeros(2, np.float32))):
-            check_record(record, env.obs_space)
-    task = f"{Path(__file__).with_name('probe_envs.py')}:Counting"
-    assert list(make_env(task, image=True, state=False).obs_space) == ["image"]
-    with pytest.raises(UserError, match="no observation is left: envs.image is false"):
-        Shown(Counting(), False, False)
 
 
 @pytest.mark.parametrize("action", [
