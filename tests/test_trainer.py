@@ -15,9 +15,11 @@ from counting_env import LONGEST
 from whole_runs import ROOT, contents, metrics_of, state_of, wait_until
 
 from dreamer import load_config, train
+from dreamer.agent import Agent
 from dreamer.checkpoint import Checkpoints
 from dreamer.config import Config
 from dreamer.errors import UserError
+from dreamer.exploration import Exploration
 from dreamer.interrupt import StopRequested
 from dreamer.run import Result
 from dreamer.schedule import UpdateSchedule
@@ -95,8 +97,30 @@ def test_a_finished_run_has_nothing_left_to_do(trained: Result):
     assert metrics_of(trained.path) == before
 
 
-def test_a_stop_between_updates_and_more_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    config = config_for(tmp_path, steps=100_000)
+@pytest.fixture
+def explored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
+    """Updates made when actions were chosen, and how much they explored; filled as they are."""
+    found, made = [], []
+
+    def train_step(agent: Agent, *arguments: Any) -> Any:
+        made.append(agent)
+        return train_step_itself(agent, *arguments)
+
+    def amount(exploration: Exploration, *progress: int) -> float:
+        found.append((len(made), amount_itself(exploration, *progress)))
+        return found[-1][1]
+
+    train_step_itself, amount_itself = Agent.train_step, Exploration.amount
+    monkeypatch.setattr(Agent, "train_step", train_step)
+    monkeypatch.setattr(Exploration, "amount", amount)
+    return found
+
+
+def test_a_stop_between_updates_and_more_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], explored: list[tuple[int, float]]
+):
+    fading = {"explore.amount": 0.5, "explore.over": 10_000, "explore.unit": "updates"}
+    config = config_for(tmp_path, steps=100_000, **fading)
     run = tmp_path.joinpath(*_place(config))
     thread = signal_when(lambda: len(metrics_of(run)) >= 2, signal.SIGINT)
     with pytest.raises(StopRequested) as stop:
@@ -106,6 +130,7 @@ def test_a_stop_between_updates_and_more_steps(tmp_path: Path, capsys: pytest.Ca
     saved = state_of(run)
     seen = metrics_of(run)
     stored = contents(run / "episodes")
+    before = len(explored)
     steps = 2 * saved["agent_steps"] + 100
     result = train(config.replace({"steps": steps}))
     assert f"going on from step {2 * saved['agent_steps']}" in capsys.readouterr().out
@@ -118,6 +143,9 @@ def test_a_stop_between_updates_and_more_steps(tmp_path: Path, capsys: pytest.Ca
     assert all(now[name] == content for name, content in stored.items())
     numbers = [int(name.split("-")[1].removeprefix("s0e")) for name in sorted(now)]
     assert len(set(numbers)) == len(numbers)
+    # Exploration fades by the updates made, those before the stop included.
+    assert 0 < before < len(explored) and explored[before][0] >= saved["update"] > 0
+    assert all(amount == pytest.approx(0.5 - made * 0.5e-4) for made, amount in explored)
 
 
 def test_a_stop_within_an_evaluation_repeats_it(tmp_path: Path):
