@@ -14,16 +14,19 @@ from whole_runs import ROOT, metrics_of, state_of
 
 from dreamer import load_config, train
 from dreamer.checkpoint import Checkpoints
+from dreamer.episodes import EpisodeFile
 from dreamer.schedule import UpdateSchedule
 
 SEARCH = {"planner.candidates": 8, "planner.top": 3, "planner.iterations": 2, "planner.horizon": 3}
 ENSEMBLE = {"disagreement.members": 3, "disagreement.units": 8, "disagreement.layers": 1}
 COUNTING = f"{ROOT}/tests/counting_env.py:make"
 CARTPOLE = "gym_CartPole-v1"
+MIXED = f"{ROOT}/tests/envs/gym_envs.py:mixed"  # two images, a nested vector, an index
+EVERYTHING = {"envs.image": True, "encoder.keys": ".*", "decoder.keys": ".*"}
 VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "no_value": (COUNTING, ["no_value"], {}),
     "one_step": (COUNTING, [], {"behavior.horizon": 1}),
-    "score": (CARTPOLE, ["score"], {"actor.entropy": 0.01}),
+    "score": (MIXED, ["score"], {"actor.entropy": 0.01, **EVERYTHING}),
     "planet": (COUNTING, ["planet"], SEARCH),
     "planet_lambda": (
         CARTPOLE, ["planet"], {**SEARCH, "behavior.value": True, "planner.returns": "lambda"},
@@ -56,7 +59,7 @@ SLOW = ("one_step", "planet_lambda")
 )
 def test_trains_stops_and_goes_on(name: str, tmp_path: Path):
     task, presets, own = VARIANTS[name]
-    limit = {"envs.time_limit": 25} if task == CARTPOLE else {}
+    limit = {"envs.time_limit": 25} if task in (CARTPOLE, MIXED) else {}
     values = {**VALUES, **limit, **own, "logdir": str(tmp_path)}
     config = load_config("debug", *presets, task=task, overrides=values)
     first = train(config.replace({"steps": 50}))
@@ -74,6 +77,11 @@ def test_trains_stops_and_goes_on(name: str, tmp_path: Path):
     for line in lines:
         assert {f"model/{key}" for key in present | {"model_loss"}} <= set(line)
         assert not {f"model/{key}" for key in absent} & set(line)
+    if task == MIXED:
+        losses = {f"model/{key}_loss" for key in ("camera", "depth", "arm/joints", "room")}
+        assert losses <= set(lines[-1])
+        episode = EpisodeFile(next((first.path / "episodes").glob("*.npz"))).read()
+        assert episode["arm/joints"].shape == (26, 4) and episode["depth"].dtype == np.uint8
     if name == "explore":
         told = {line["step"]: "model/explorer_actor_loss" in line for line in lines}
         assert told == {step: step < 60 for step in told} and set(told.values()) == {True, False}
