@@ -143,6 +143,8 @@ class Lab:
     def step(self, action, num_steps=1):
         _expect_array(action)
         frames = operator.index(num_steps)
+        if not -(2**31) <= frames < 2**31:
+            raise OverflowError("num_steps does not fit into a C int")
         if self._state != "running":
             raise RuntimeError("Environment in wrong status to advance.")
         self._check_thread()
