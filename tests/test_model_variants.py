@@ -17,9 +17,11 @@ from dreamer import load_config, train
 from dreamer.checkpoint import Checkpoints
 from dreamer.errors import UserError
 
-TASK = f"{ROOT}/tests/counting_env.py:make"
+VECTOR_TASK = f"{ROOT}/tests/counting_env.py:make"
+IMAGE_TASK = f"{ROOT}/tests/curtain_env.py:make"
+VECTOR = {"encoder.keys": "vector", "decoder.keys": "vector"}
 TINY = {
-    "steps": 64, "precision": "float32", "encoder.keys": "vector", "decoder.keys": "vector",
+    "steps": 64, "precision": "float32",
     "train.prefill": 40, "train.pretrain": 1, "train.every": 20, "train.updates": 1,
     "contrastive.layers": 1, "contrastive.units": 16, "train.batch_length": 5,
     "behavior.horizon": 2, "eval.every": 1000, "eval.episodes": 1,
@@ -31,17 +33,24 @@ TINY = {
 pytestmark = pytest.mark.usefixtures("eagerly")
 
 # Presets, two at a time where they concern different parts -> metrics that they add to the default
-# agent's ("-": that it lacks).
+# agent's ("-": that it lacks). What a decoder of images watches is learnt from images.
 VARIANTS = {
-    ("contrastive", "stochastic_only"): {"model/contrastive_loss", "model/kl_loss"},
-    ("deterministic_only", "reward_only"): {"-model/kl_loss", "-model/kl"},
-    ("kl_balance", "overshooting"): {"model/overshooting_loss", "model/overshooting_kl"},
-}
+    ("contrastive", "stochastic_only"): {
+        "model/contrastive_loss", "model/kl_loss", "model/image_loss",
+    },
+    ("deterministic_only", "reward_only"): {"-model/kl_loss", "-model/kl", "model/vector_loss"},
+    ("kl_balance", "overshooting"): {
+        "model/overshooting_loss", "model/overshooting_kl", "model/vector_loss",
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("presets", VARIANTS, ids="+".join)
 def test_it_trains(presets: tuple[str, ...], tmp_path: Path) -> None:
-    config = load_config("debug", *presets, task=TASK, overrides={**TINY, "logdir": str(tmp_path)})
+    images = "model/image_loss" in VARIANTS[presets]
+    task, keys = (IMAGE_TASK, {}) if images else (VECTOR_TASK, VECTOR)
+    overrides = {**TINY, **keys, "logdir": str(tmp_path)}
+    config = load_config("debug", *presets, task=task, overrides=overrides)
     result = train(config)
     assert (result.step, result.updates) == (64, 2)
     assert result.path.parent.name == "_".join(["dreamer", *sorted(("debug", *presets))])
@@ -50,13 +59,15 @@ def test_it_trains(presets: tuple[str, ...], tmp_path: Path) -> None:
     learnt = {k: v for line in lines for k, v in line.items() if k.startswith("model/")}
     assert all(math.isfinite(v) for line in lines for v in line.values() if isinstance(v, float))
     assert {k: v for k, v in learnt.items() if k.endswith("_finite") and v != 1.0} == {}
-    usual = {"model/model_loss", "model/vector_loss", "model/reward_loss"}
+    usual = {"model/model_loss", "model/reward_loss"}
     for metric in VARIANTS[presets] | usual:
         assert (metric.removeprefix("-") in learnt) != metric.startswith("-"), metric
     assert math.isfinite(result.eval_return)
     assert state_of(result.path)["update"] == 2
     checkpoint = Checkpoints(result.path / "checkpoints").load_latest()
     assert checkpoint is not None and len(checkpoint.arrays) > 50
+    biases = [v for k, v in checkpoint.arrays.items() if "/decoder/" in k and k.endswith("/bias")]
+    assert len(biases) > 1 and all(np.any(v) for v in biases)  # zeros before: diagnostics learn
     again = train(config)  # builds the agent, loads the checkpoint, and finds nothing left to do
     assert again == result
     assert metrics_of(result.path) == lines
