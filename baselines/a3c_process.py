@@ -157,7 +157,7 @@ class _Process:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "baselines.a3c_worker", str(theirs.fileno()),
-                 str(descriptor), str(number)],
+                 str(descriptor), str(number), str(os.getpid())],
                 env={**os.environ, **variables, "PYTHONPATH": paths}, stdin=subprocess.DEVNULL,
                 stdout=self._log, stderr=self._log, pass_fds=[theirs.fileno(), descriptor],
                 start_new_session=True,  # Ctrl-C in the terminal is for the main process to handle

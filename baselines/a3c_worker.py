@@ -1,13 +1,12 @@
 """The process of one of A3C's actor-learners: collects and learns whenever it is told to.
 
-Started by baselines.a3c_process as `python -m baselines.a3c_worker <socket> <memory> <number>`. It
-has TensorFlow, and its environments are processes again (EnvPool): software OpenGL and TensorFlow
-crash in one.
+Started by baselines.a3c_process as `python -m baselines.a3c_worker <socket> <memory> <number>
+<pid>`, the run's process being `pid`. It has TensorFlow, and its environments are processes again
+(EnvPool): software OpenGL and TensorFlow crash in one.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
@@ -21,6 +20,7 @@ from dreamer.config import Config
 from dreamer.envs import wire
 from dreamer.envs.pool import EnvRestartWarning
 from dreamer.errors import EnvError, UserError
+from dreamer.lifetime import end_with
 
 if TYPE_CHECKING:
     from baselines.a3c_learner import ActorLearner
@@ -32,6 +32,7 @@ def main() -> None:
     # Whoever stops a run may signal all of its processes; what follows, the run's decides.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    end_with(int(sys.argv[4]))
     sock = socket.socket(fileno=int(sys.argv[1]))
     try:
         _serve(sock, int(sys.argv[2]), int(sys.argv[3]))
@@ -94,14 +95,12 @@ def _serve(sock: socket.socket, descriptor: int, number: int) -> None:
 
 
 def _work(sock: socket.socket, learner: ActorLearner, shared: SharedArrays) -> None:
-    """Makes rounds whenever told to go on, until the shared limit; ends with the run's process."""
-    parent, lost = os.getppid(), False
+    """Makes rounds whenever told to go on, until the shared limit."""
+    lost = False
     while True:
         wire.receive(sock)
         metrics: list[dict[str, float]] = []
         while shared["steps"].sum() < shared["limit"][0]:
-            if os.getppid() != parent:
-                return
             found, rollout = learner.round()
             if found["nonfinite"] or lost:  # those in a row are counted, so the next one matters
                 number = int(shared["updates"].sum()) - 1

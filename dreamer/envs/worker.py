@@ -7,14 +7,11 @@ ends when its pool is gone.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import os
 import signal
 import socket
 import sys
-import threading
-import time
 import traceback
 from typing import Any
 
@@ -24,8 +21,7 @@ from dreamer.envs import make_env, wire
 from dreamer.envs.several import Padded, spaces_of
 from dreamer.envs.spec import ContractError, Env, check_record
 from dreamer.errors import UserError
-
-_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
+from dreamer.lifetime import end, end_with
 
 
 def main() -> None:
@@ -36,53 +32,16 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.modules["tensorflow"] = None  # type: ignore[assignment]  # an import of it now raises
-    _end_with(int(sys.argv[2]))
+    end_with(int(sys.argv[2]))
     sock = socket.socket(fileno=int(sys.argv[1]))
     try:
         _serve(sock)
     except (wire.DisconnectedError, KeyboardInterrupt):
-        _end(0)
+        end(0)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)  # OpenGL drivers may crash or hang in exit handlers
-
-
-def _end_with(pool: int) -> None:
-    """From now on this process ends when that one does, though a simulator hangs or it is halted.
-
-    The kernel's signal makes a halted process go on, so that the thread sees what has happened and
-    ends the environment's own processes as well. SIGKILL would leave those, and would come too
-    early: whenever the thread ends that started this process.
-    """
-    if prctl := getattr(ctypes.CDLL(None), "prctl", None):  # Linux has it
-        prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
-    threading.Thread(target=_watch, args=(pool, os.getppid()), daemon=True).start()
-
-
-def _watch(pool: int, parent: int) -> None:
-    """`parent` is the pool's process, or a script in between that the user calls their Python;
-    or who has adopted this one, if the pool's is gone already."""
-    while os.getppid() == parent and (parent == pool or _lives(pool)):
-        time.sleep(1.0)
-    _end(1)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it does, as someone else's
-        pass
-    return True
-
-
-def _end(status: int) -> None:
-    """Ends this process and, as leader of its group, whatever the environment has started."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(status)
 
 
 def _serve(sock: socket.socket) -> None:

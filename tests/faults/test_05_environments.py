@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -279,6 +281,48 @@ def test_a_worker_whose_pool_died_before_it_had_started_ends_in_whatever_hangs(t
         )  # fmt: skip
         wire.send(ours, {"kind": "make", "task": f"{tmp_path}/hanging.py:make", "settings": {}})
         assert worker.wait(300) != 0
+
+
+LEARNERS = """
+import sys
+from baselines.a3c_process import Learners
+from baselines.shared_memory import SharedArrays
+from dreamer.config import load_config
+quick = {"a3c.envs": 1, "envs.image": False, "envs.state": True}
+config = load_config("debug", task=f"{sys.argv[1]}:make", agent="a3c", overrides=quick)
+Learners(config, SharedArrays({"unused": ("<f4", [1])}).descriptor, 2, 0)
+"""
+
+
+@pytest.mark.slow
+def test_actor_learners_end_with_their_run_hanging_or_halted(
+    tmp_path: Path, figure: Callable[[str], None]
+):
+    """With what their environments run in."""
+    noted = "import os\nopen(__file__ + f'.{os.getpid()}.{os.getppid()}', 'x').close()\n"
+    (tmp_path / "hanging.py").write_text(noted + HANGING)
+    run = subprocess.Popen(
+        [sys.executable, "-c", LEARNERS, str(tmp_path / "hanging.py")], cwd=ROOT, env=environ()
+    )
+    pids: list[int] = []
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("hanging.py.*"))) == 2, run)
+        names = [path.name.split(".") for path in tmp_path.glob("hanging.py.*")]
+        pids = [int(pid) for name in names for pid in name[2:]]
+        assert len(set(pids)) == 4 and not any(map(is_gone, pids))
+        os.kill(pids[1], signal.SIGSTOP)
+        run.kill()
+        run.wait()
+        deadline = time.monotonic() + 30
+        while not all(map(is_gone, pids)):
+            assert time.monotonic() < deadline, "some live on"
+            time.sleep(0.05)
+    finally:
+        run.kill()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    figure("a run of A3C killed, one actor-learner hanging, one halted: no process left")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
