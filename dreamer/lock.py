@@ -168,7 +168,10 @@ def _this_process() -> dict[str, Any]:
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks from boot to the start of process `pid`; None if there is none (or no /proc).
+    """Clock ticks from boot to the start of process `pid`; None if none runs (or no /proc).
+
+    One that has ended runs no more, though nobody has asked for its exit status yet (a zombie): in
+    a container whose first process does not, that is for ever.
 
     Together with the pid it names a process for good: pids are used again, these pairs are not.
     """
@@ -176,7 +179,7 @@ def _start_time(pid: int) -> int | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return int(fields[19])
+    return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
 def _boot() -> str:

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from dreamer.errors import UserError
-from dreamer.lock import SILENCE, Lock
+from dreamer.lock import SILENCE, Lock, live_holder
 
 HOLD = """
 import sys, time
@@ -41,9 +42,13 @@ def test_a_live_holder_is_named_and_keeps_it(tmp_path, holder):
             Lock(tmp_path / "lock")
 
 
-def test_a_killed_holders_lock_is_taken_over(tmp_path, holder):
+@pytest.mark.parametrize("until", [os.WEXITED, os.WEXITED | os.WNOWAIT], ids=["gone", "zombie"])
+def test_a_killed_holders_lock_is_taken_over(tmp_path, holder, until):
+    """Also where nobody asks for its exit status."""
     os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
+    os.waitid(os.P_PID, holder.pid, until)
+    assert Path(f"/proc/{holder.pid}").exists() == bool(until & os.WNOWAIT)
+    assert live_holder(tmp_path / "lock") == ""
     lock = Lock(tmp_path / "lock")
     assert f"process {holder.pid}" in lock.taken_over
     lock.release()
