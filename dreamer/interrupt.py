@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from dreamer.collect import Policy, Records
@@ -28,9 +28,13 @@ class Interrupt:
 
     It restores the handlers that were there before, so that a second signal acts as usual. Signals
     reach the main thread alone; in any other thread the block does nothing.
+
+    Args:
+        watch: Called by every check; what it raises stops the run there, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[], None] = lambda: None) -> None:
+        self._watch = watch
         self._number: int | None = None
         self._at_once = False
         self._before: dict[int, object] = {}
@@ -51,7 +55,8 @@ class Interrupt:
         return self._number is not None
 
     def check(self) -> None:
-        """Raises StopRequested if a signal has come."""
+        """Raises StopRequested if a signal has come, or what `watch` does."""
+        self._watch()
         if self._number is not None:
             raise StopRequested(self._number)
 

@@ -4,7 +4,8 @@ The lock is the file ``lock`` with the holder's pid, host and start time. Two th
 the holder still lives. On one machine the kernel does: the holder keeps the file locked (flock),
 and that ends with the process, however it dies. Between machines that share a disk nothing is
 certain, so the holder touches the file every half minute, and one untouched for five minutes is
-taken for dead. Ages are read off the file server's own clock.
+taken for dead. Ages are read off the file server's own clock. A holder that was only paused for so
+long notices, at its next touch, that the record is not its own any more.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Lock:
 
     Attributes:
         taken_over: who held the lock before and died without releasing it, or "".
+        lost: who has taken it over from this process in turn, or "".
 
     Raises:
         UserError: another live process holds it, or the file cannot be written.
@@ -42,6 +44,7 @@ class Lock:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.lost = ""
         try:
             self._open()
         except OSError as error:
@@ -59,7 +62,8 @@ class Lock:
         self._released.set()
         # On a full disk or a vanished folder the closing below still frees the lock here.
         with contextlib.suppress(OSError):
-            os.ftruncate(self._file, 0)
+            if not self._taker():
+                os.ftruncate(self._file, 0)
         os.close(self._file)
 
     def _open(self) -> None:
@@ -78,9 +82,9 @@ class Lock:
                 f"another run works in {self.path.parent}: {describe(holder)}; wait for its end or "
                 "stop it, or choose another --seed, --method or --logdir"
             )
-        record = json.dumps(_this_process()).encode()
+        self._record = json.dumps(_this_process()).encode()
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, record, 0)
+        os.pwrite(self._file, self._record, 0)
         os.fsync(self._file)
         return describe(holder) if holder else ""
 
@@ -100,9 +104,23 @@ class Lock:
         return _age(self.path, os.fstat(self._file).st_mtime)
 
     def _beat(self) -> None:
-        while not self._released.wait(HEARTBEAT):
+        while not self.lost and not self._released.wait(HEARTBEAT):
             with contextlib.suppress(OSError):
-                os.utime(self.path)
+                self.lost = self._taker()
+                if not self.lost:
+                    os.utime(self.path)
+
+    def _taker(self) -> str:
+        """Who has put something else in the place of this process's record, in words; "": nobody.
+
+        Raises:
+            OSError: that cannot be told now.
+        """
+        content = os.pread(self._file, _RECORD, 0)
+        if content == self._record:
+            return ""
+        holder = _parse(content)
+        return describe(holder) if holder else "a run that has ended since"
 
 
 def live_holder(path: str | os.PathLike[str]) -> str:

@@ -30,7 +30,7 @@ from dreamer.files import (
     make_folder,
     remove_temporaries,
 )
-from dreamer.lock import Lock
+from dreamer.lock import SILENCE, Lock
 from dreamer.machine import machine
 from dreamer.schema import DREAMER
 from dreamer.trust import refuse_links
@@ -117,6 +117,16 @@ class RunDir:
         run = cls(run.path, config.replay.directory)
         run.resumed = True
         return run, config
+
+    def check(self) -> None:
+        """Raises UserError where another run has taken the directory over, this one having been
+        paused for so long that it counted as dead."""
+        if self._lock is not None and self._lock.lost:
+            raise UserError(
+                f"{self.path} was taken over by another run ({self._lock.lost}) while this one was "
+                f"paused for more than {SILENCE:.0f} s; this one ends without saving: see to the "
+                "other, or start one with a --logdir of its own"
+            )
 
     def close(self) -> None:
         """Releases the lock. The directory can be opened again then."""

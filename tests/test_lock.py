@@ -96,6 +96,25 @@ def test_a_holder_elsewhere_lives_while_it_touches_the_file(tmp_path):
     lock.release()
 
 
+@pytest.mark.parametrize("then", [{"host": "elsewhere", "pid": 7}, None], ids=["runs", "ended"])
+def test_a_holder_that_was_paused_for_too_long_notices(tmp_path, monkeypatch, then):
+    """And leaves the lock to who has taken it over, from another machine."""
+    monkeypatch.setattr("dreamer.lock.HEARTBEAT", 0.01)
+    path = tmp_path / "lock"
+    lock = Lock(path)
+    theirs = json.dumps(then) if then else ""
+    path.write_text(theirs)
+    deadline = time.monotonic() + 30
+    while not lock.lost:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert ("process 7 on elsewhere" if then else "a run that has ended") in lock.lost
+    touched = path.stat().st_mtime_ns
+    time.sleep(0.05)
+    lock.release()
+    assert (path.read_text(), path.stat().st_mtime_ns) == (theirs, touched)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "1"}', "\x00" * 100, "[" * 4000])
 def test_a_record_cut_short_or_foreign_counts_as_none(tmp_path, content):
     (tmp_path / "lock").write_text(content)
