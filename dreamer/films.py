@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,22 +24,32 @@ def image_keys(arrays: Episode) -> list[str]:
     return [k for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim >= 4]
 
 
-def film_evaluation(logger: Logger, episodes: Sequence[Episode], step: int) -> None:
-    """Writes films of episodes, side by side: all of them, or their first minute."""
+def film_evaluation(
+    logger: Logger, episodes: Sequence[Episode], step: int, check: Callable[[], None]
+) -> None:
+    """Writes films of episodes, side by side: all of them, or their first minute.
+
+    Each takes seconds, or more of many episodes: `check` may raise before any of them.
+    """
     if not episodes:
         return
     for key in image_keys(episodes[0]):
+        check()
         name = "eval/policy" if key == "image" else f"eval/policy_{key}"
         frames = tile([episode[key][:MOST_RECORDS] for episode in episodes])
         logger.video(name, frames, step, RECORDS_PER_SECOND)
 
 
-def film_open_loop(logger: Logger, agent: Any, episodes: Sequence[Episode], step: int) -> None:
+def film_open_loop(
+    logger: Logger, agent: Any, episodes: Sequence[Episode], step: int, check: Callable[[], None]
+) -> None:
     """Writes open-loop predictions on held-out episodes: truth, model and error, and their errors.
 
     The model sees CONTEXT records and imagines up to IMAGINED more from the actions alone. An
-    agent without a model, which predicts nothing, is filmed in no such way.
+    agent without a model, which predicts nothing, is filmed in no such way. `check` may raise
+    before it predicts and before any film.
     """
+    check()
     batch = held_out_batch(episodes, CONTEXT + IMAGINED)
     if not batch:
         return
@@ -49,6 +59,7 @@ def film_open_loop(logger: Logger, agent: Any, episodes: Sequence[Episode], step
     error = result["model/reward"] - result["truth/reward"]
     logger.scalars({"open_loop/reward_error": float(np.abs(error[:, CONTEXT:]).mean())})
     for key in image_keys({k: v for k, v in result.items() if k.startswith("model/")}):
+        check()
         name = key.removeprefix("model/")
         truth, model = result[f"truth/{name}"], result[key]
         difference = model.astype(np.int16) - truth

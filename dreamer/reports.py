@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamer.collect import Policy
-from dreamer.evaluation import Evaluator
+from dreamer.evaluation import Evaluation, Evaluator
 from dreamer.files import DiskFullError
 from dreamer.films import film_evaluation, film_open_loop
+from dreamer.interrupt import Interrupt, StopRequested
 from dreamer.logger import Logger
 from dreamer.schedule import is_due
 from dreamer.storage import Patience
@@ -40,6 +41,7 @@ class Reports:
         logger: Takes metrics and films.
         intervals: How often.
         patience: Waits where the disk is full.
+        interrupt: Between films, each of which takes seconds, a stop leaves out the rest.
 
     Attributes:
         done: The step at which each was last done, by the name of its interval.
@@ -53,11 +55,13 @@ class Reports:
         logger: Logger,
         intervals: Intervals,
         patience: Patience,
+        interrupt: Interrupt,
     ) -> None:
         self.evaluator, self.logger = evaluator, logger
         self.done: dict[str, int | None] = dict.fromkeys(vars(intervals))
         self.last_return: float | None = None
         self._agent, self._intervals, self._patience = agent, intervals, patience
+        self._interrupt = interrupt
 
     def due(self, what: str, step: int) -> bool:
         """Whether something is to be done at this step."""
@@ -95,15 +99,24 @@ class Reports:
         self.last_return = evaluation.scalars()["eval/return"]
         self.logger.scalars(evaluation.scalars())
         self.logger.scalars({"eval/seconds": time.monotonic() - start})
+        self._film(evaluation, step)
+        self.done["evaluate"] = step
+
+    def _film(self, evaluation: Evaluation, step: int) -> None:
+        due = self.due("film", step)
+        check = self._interrupt.check
         try:
-            film_evaluation(self.logger, evaluation.filmed, step)
-            if self.due("film", step):
-                film_open_loop(self.logger, self._agent, evaluation.kept, step)
+            film_evaluation(self.logger, evaluation.filmed, step, check)
+            if due:
+                film_open_loop(self.logger, self._agent, evaluation.kept, step, check)
         except DiskFullError as error:  # a film is no reason to stop
             self.logger.message(f"warning: {error} -- the run goes on without this film")
-        if self.due("film", step):
+        except StopRequested:
+            # The evaluation is whole and counts; the loop stops at its next step or update.
+            self.logger.message("the stop leaves out the other films of this evaluation")
+            return
+        if due:
             self.done["film"] = step
-        self.done["evaluate"] = step
 
     def _write(self, step: int, counters: Mapping[str, float]) -> None:
         self._patience.keep_trying(lambda: self.logger.write(step, **counters))

@@ -220,7 +220,7 @@ def make_parts(
         "agent": agent,
         "pool": pool,
         "replay": replay,
-        "reports": Reports(agent, evaluator, logger, intervals, patience),
+        "reports": Reports(agent, evaluator, logger, intervals, patience, interrupt),
         "checkpoints": Checkpoints(rundir.checkpoints, config.checkpoint.keep),
         "interrupt": interrupt,
         "patience": patience,

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
-from whole_runs import DebugRuns
+from whole_runs import DebugRuns, metrics_of
 
+from dreamer.collect import EpisodeSummary
+from dreamer.evaluation import Evaluation
 from dreamer.films import CONTEXT, IMAGINED, film_evaluation, held_out_batch, image_keys
+from dreamer.interrupt import Interrupt, StopRequested
 from dreamer.logger import Logger
+from dreamer.reports import Intervals, Reports
+from dreamer.storage import Patience
 
 
 def frames_of(path: Path) -> tuple[np.ndarray, list[int]]:
@@ -85,6 +95,37 @@ def test_image_keys_are_those_of_pictures():
 def test_long_evaluations_are_filmed_for_a_minute(tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 255, (1600, 8, 8, 3)).astype(np.uint8)
     with Logger(tmp_path, tensorboard=False, terminal="plain", total_steps=10) as logger:
-        film_evaluation(logger, [{"image": images}, {"image": images[:30]}], 7)
+        film_evaluation(logger, [{"image": images}, {"image": images[:30]}], 7, lambda: None)
     with Image.open(tmp_path / "videos" / "eval_policy-7.gif") as gif:
         assert gif.n_frames == 60 * 25
+
+
+class StoppedAfterAFilm(Logger):
+    """Gets SIGTERM once the first film is written."""
+
+    def video(self, *arguments: Any) -> Path:
+        path = super().video(*arguments)
+        if len(list(path.parent.iterdir())) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return path
+
+
+def test_a_stop_leaves_out_films_and_keeps_the_evaluation(tmp_path: Path):
+    pictures = {**episode(60, 1), "other": np.zeros((60, 8, 8, 3), np.uint8)}
+    summary = EpisodeSummary(0, 7.0, 59, 59, False, "")
+    evaluation = Evaluation([summary], [pictures], [pictures])
+    evaluator: Any = SimpleNamespace(run=lambda policy: evaluation)
+    agent: Any = SimpleNamespace(policy_calls=0)  # one that cannot be asked for predictions
+    intervals = Intervals(1, 1, 1, 1)
+    policy: Any = None
+    with Interrupt() as interrupt, StoppedAfterAFilm(
+        tmp_path, tensorboard=False, terminal="plain", total_steps=10
+    ) as logger:
+        patience = Patience(0, interrupt, logger.message)
+        reports = Reports(agent, evaluator, logger, intervals, patience, interrupt)
+        reports.report(4, policy, {"updates": 0})
+        with pytest.raises(StopRequested):
+            interrupt.check()
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["eval_policy-4.gif"]
+    assert [line["eval/return"] for line in metrics_of(tmp_path)] == [7.0]
+    assert reports.done == {"log": 4, "evaluate": 4, "film": None, "save": None}
