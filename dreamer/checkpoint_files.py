@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import stat
 import struct
 import tokenize
 import zipfile
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dreamer.files import open_to_read
 
 FORMAT = 1
 ARRAYS, STATE, MANIFEST = "arrays.npz", "state.json", "manifest.json"
@@ -110,13 +111,10 @@ def _verified(path: Path, expected: Any, most: int) -> bytes:
 def _content(path: Path, limit: int) -> bytes:
     """The bytes of an ordinary file of at most `limit` of them: no link, pipe or device."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise DamagedError(f"{path.name} is not an ordinary file")
-            if status.st_size > limit:
-                raise DamagedError(f"{path.name} has {status.st_size:,} bytes, expected {limit:,}")
+        with open(open_to_read(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise DamagedError(f"{path.name} has {size:,} bytes, expected {limit:,}")
             return file.read()
     except MemoryError:
         raise DamagedError(f"{path.name} does not fit into memory") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from dreamer.files import IrregularFileError, open_to_read
 from dreamer.npz import (
     Member,
     NpzError,
-    open_regular,
     path_text,
     read_array,
     read_members,
@@ -168,10 +169,15 @@ class EpisodeFile:
     def _open(self) -> Iterator[int]:
         """Opens the file; what goes wrong with it becomes an `EpisodeError`."""
         try:
-            with open_regular(self.path) as fd:
+            fd = open_to_read(self.path)
+            try:
                 yield fd
+            finally:
+                os.close(fd)
         except NpzError as error:
             raise EpisodeError(self.path, str(error)) from error
+        except IrregularFileError as error:
+            raise EpisodeError(self.path, str(error.strerror)) from error
         except OSError as error:
             if error.errno not in _FAULTS_OF_THE_FILE:
                 raise

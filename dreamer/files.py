@@ -12,6 +12,7 @@ import errno
 import os
 import resource
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,10 @@ class DiskFullError(StorageError):
     def __init__(self, message: str, passing: bool = True) -> None:
         super().__init__(message)
         self.passing = passing
+
+
+class IrregularFileError(OSError):
+    """A link, a pipe or the like stands where a file belongs."""
 
 
 @contextlib.contextmanager
@@ -149,26 +154,59 @@ def make_folder(path: Path, advice: str = "check the path and its permissions") 
         raise StorageError(f"cannot make the folder {path}: {reason}; {advice}") from error
 
 
+def open_to_read(path: str | os.PathLike[str]) -> int:
+    """Opens a file of a run's directory and returns the descriptor.
+
+    In a run from a stranger a link may lead anywhere, and a pipe or a device may have no end: none
+    of them is read or waited for. The directory itself may be reached through links.
+
+    Raises:
+        IrregularFileError: it is no regular file.
+        OSError: it cannot be opened.
+    """
+    return _open_regular(path, os.O_RDONLY)
+
+
 def open_to_append(path: Path) -> int:
     """Opens a file at its end and returns the descriptor; makes the file if there is none.
 
-    No link is followed: in a run from a stranger it may lead anywhere.
+    As `open_to_read`, it takes regular files only.
 
     Raises:
-        StorageError: it cannot be opened for writing, or is a link.
+        StorageError: it cannot be opened for writing, or is no regular file.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_APPEND
     with storage_errors(path):
         try:
-            return os.open(path, flags)
+            return _open_regular(path, flags)
         except FileNotFoundError:
-            descriptor = os.open(path, flags | os.O_CREAT, 0o644)
+            descriptor = _open_regular(path, flags | os.O_CREAT)
         try:
             sync_folder(path.parent)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
+
+
+def _open_regular(path: str | os.PathLike[str], flags: int) -> int:
+    if os.path.islink(path):
+        raise IrregularFileError(errno.ELOOP, "it is a link, which is not followed", str(path))
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe blocks on opening else
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # that of pipes without a reader, and of sockets
+            raise
+        raise _irregular(path) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _irregular(path)
+    return descriptor
+
+
+def _irregular(path: str | os.PathLike[str]) -> IrregularFileError:
+    return IrregularFileError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def remove(path: Path) -> None:

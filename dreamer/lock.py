@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.errors import UserError
-from dreamer.files import DiskFullError, storage_error, temporary_beside
+from dreamer.files import DiskFullError, open_to_read, storage_error, temporary_beside
 
 HEARTBEAT = 30.0  # seconds between touches
 SILENCE = 300.0  # seconds untouched after which a holder on another machine counts as dead
@@ -130,7 +130,7 @@ def live_holder(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = open_to_read(path)
     except OSError:
         return ""
     with open(descriptor, "rb") as file:

@@ -9,7 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamer.files import atomic_write, open_to_append, storage_error
+from dreamer.files import (
+    atomic_write,
+    open_to_append,
+    open_to_read,
+    storage_error,
+    storage_errors,
+)
 
 
 class MetricsFile:
@@ -85,8 +91,12 @@ class MetricsFile:
             os.fsync(aside.fileno())
 
     def _lines(self) -> Iterator[bytes]:
-        if self.path.exists():
-            with open(self.path, "rb") as file:
+        with storage_errors(self.path):
+            try:
+                descriptor = open_to_read(self.path)
+            except FileNotFoundError:
+                return
+            with open(descriptor, "rb") as file:
                 yield from file
 
     @staticmethod

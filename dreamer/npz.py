@@ -13,13 +13,10 @@ import functools
 import io
 import math
 import os
-import stat
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,25 +80,6 @@ class _File(io.FileIO):
         if size is not None and size > _MAX_DIRECTORY:
             raise zipfile.BadZipFile(f"its directory claims {size:,} bytes")
         return super().read(size)
-
-
-@contextmanager
-def open_regular(path: str | os.PathLike[str]) -> Iterator[int]:
-    """Opens a regular file for reading and yields its descriptor; a pipe cannot block us.
-
-    Raises:
-        NpzError: the path is something other than a regular file, such as a link.
-        OSError: it cannot be opened.
-    """
-    if os.path.islink(path):
-        raise NpzError("it is a link, which is not followed")
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise NpzError("it is not a regular file")
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def read_members(fd: int) -> dict[str, Member]:

@@ -33,7 +33,7 @@ from dreamer.files import (
 from dreamer.lock import SILENCE, Lock
 from dreamer.machine import machine
 from dreamer.schema import DREAMER
-from dreamer.trust import refuse_links
+from dreamer.trust import refuse_irregular
 from dreamer.yaml_io import format_yaml, read_yaml
 
 # A resumed run may change how long it runs, what it reports and keeps, where it lies, and what
@@ -90,7 +90,7 @@ class RunDir:
         """
         run = cls(run_path(config), config.replay.directory)
         _make_folder(run.path)
-        refuse_links(run.path)
+        refuse_irregular(run.path)
         run._lock = Lock(run.path / "lock")
         try:
             run._enter(config)
@@ -112,7 +112,7 @@ class RunDir:
                 f"{path} is not a run's directory: it has no config.yaml; expected one like "
                 "runs/dmc_walker_walk/dreamer/0"
             )
-        refuse_links(run.path)
+        refuse_irregular(run.path)
         _, config = run._read()
         run = cls(run.path, config.replay.directory)
         run.resumed = True
@@ -200,7 +200,7 @@ class RunDir:
         return {**record, "config": config.tree(), "resumed": [*earlier, again]}
 
     def _read(self) -> tuple[dict[str, Any], Config]:
-        record = read_yaml(self.config_file)
+        record = read_yaml(self.config_file, of_run=True)
         values, presets = record.get("config"), record.get("presets", [])
         agent = str(record.get("agent", DREAMER))  # runs of earlier versions are Dreamer's
         if not isinstance(values, dict) or not isinstance(presets, list):

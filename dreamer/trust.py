@@ -41,17 +41,24 @@ def trusted(config: Config, task: str = "", python: str = "") -> Config:
     return config.replace({"envs.python": python})
 
 
-def refuse_links(run: Path) -> None:
-    """Refuses a run's directory that holds a link: from elsewhere, it could make us write to, or
-    read from, any place of its maker's choice. The directory itself may be reached through links.
+def refuse_irregular(run: Path) -> None:
+    """Refuses a run's directory that holds anything but files and folders.
+
+    From elsewhere, a link could make us write to, or read from, any place of its maker's choice,
+    and a pipe make us wait for ever. The directory itself may be reached through links.
 
     Raises:
-        UserError: it holds one.
+        UserError: it holds a link, a pipe or the like.
     """
-    with os.scandir(run) as entries:
-        links = sorted(entry.path for entry in entries if entry.is_symlink())
-    if links:
-        raise UserError(
-            f"{links[0]} is a link, which a run's directory must not hold; put the content "
-            "itself there, or set replay.directory to keep episodes elsewhere"
-        )
+    for entry in sorted(os.scandir(run), key=lambda entry: entry.path):
+        if entry.is_symlink():
+            raise UserError(
+                f"{entry.path} is a link, which a run's directory must not hold; put the content "
+                "itself there, or set replay.directory to keep episodes elsewhere"
+            )
+        gone = not os.path.lexists(entry.path)  # of a run at work, since we looked
+        if not (entry.is_file() or entry.is_dir() or gone):
+            raise UserError(
+                f"{entry.path} is neither a file nor a folder, and a run's directory must hold "
+                "nothing else; move it away"
+            )

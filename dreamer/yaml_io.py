@@ -15,13 +15,19 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from dreamer.errors import UserError
+from dreamer.files import open_to_read
 
 MAX_BYTES = 1_000_000
 _PLAIN = "; plain 'key: value' lines are expected"
 
 
-def read_yaml(path: Path | str) -> dict[str, Any]:
+def read_yaml(path: Path | str, of_run: bool = False) -> dict[str, Any]:
     """Reads a YAML file that holds one mapping.
+
+    Args:
+      path: The file.
+      of_run: Whether it lies in a run's directory, which may be a stranger's: it must be a regular
+        file then, while what the user names may be a link or a pipe.
 
     Raises:
       UserError: the file is absent, unreadable, larger than `MAX_BYTES`, not UTF-8, not YAML,
@@ -29,7 +35,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open(open_to_read(path) if of_run else path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None

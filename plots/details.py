@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import shlex
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 
 from dreamer.config import load_config
 from dreamer.errors import UserError
+from dreamer.files import open_to_read
 from dreamer.schema import DREAMER
 from dreamer.yaml_io import read_yaml
-from plots.loading import Run
+from plots.loading import Run, open_metrics
 
 _TAIL = 1 << 16
 _CLIP = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.gif")
@@ -146,8 +146,7 @@ def has_clips(run: Run) -> bool:
 def _gif(path: Path, limit: int) -> bytes:
     """An ordinary GIF file of at most that many bytes; empty for anything else."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
+        with open(open_to_read(path), "rb") as file:
             content = file.read(limit + 1)
     except OSError:
         return b""
@@ -156,7 +155,7 @@ def _gif(path: Path, limit: int) -> bytes:
 
 def _record(path: Path) -> dict[str, Any]:
     try:
-        return {} if path.is_symlink() else read_yaml(path)
+        return read_yaml(path, of_run=True)
     except UserError:
         return {}
 
@@ -181,7 +180,7 @@ def _seconds(line: dict[str, Any]) -> float | None:
 
 
 def _last_line(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
+    with open_metrics(path) as file:
         file.seek(max(0, file.seek(0, 2) - _TAIL))
         lines = file.read(_TAIL).splitlines()
     for line in reversed(lines):

@@ -147,7 +147,7 @@ def _from_parts(folder: Path, depth: int) -> tuple[Place, str] | None:
 
 def _from_config(folder: Path, inside: tuple[str, ...]) -> Place | None:
     try:
-        record = read_yaml(folder / "config.yaml")
+        record = read_yaml(folder / "config.yaml", of_run=True)
     except UserError:
         return None  # the caller reports the run as one that tells no task
     config = record.get("config", record)

@@ -7,16 +7,18 @@ logged within half a bin width of k * width frames, as the published curves do.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeGuard
+from typing import BinaryIO, TypeGuard
 
 import numpy as np
 
 from dreamer.errors import UserError, suggest
+from dreamer.files import open_to_read
 from plots.finding import Place
 
 ALIASES = {
@@ -72,9 +74,23 @@ class Counts:
         return said
 
 
+@contextlib.contextmanager
+def open_metrics(path: Path) -> Iterator[BinaryIO]:
+    """Opens a run's metrics.jsonl, which must be a regular file.
+
+    Raises:
+        UserError: it cannot be opened or read.
+    """
+    try:
+        with open(open_to_read(path), "rb") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+
+
 def last_step(path: Path) -> float:
     """Returns the largest step among a file's last lines (0 if none), without reading the rest."""
-    with path.open("rb") as file:
+    with open_metrics(path) as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - _TAIL))
         lines = file.read().split(b"\n")
@@ -114,10 +130,7 @@ def load_runs(
     counts, names, runs = Counts(), set[str](), []
     for place in places:
         counts.files += 1
-        try:
-            bins = _read(place.path, metric, width, counts, names, on_bytes)
-        except OSError as error:
-            raise UserError(f"Cannot read {place.path}: {error.strerror}.") from error
+        bins = _read(place.path, metric, width, counts, names, on_bytes)
         if not bins:
             counts.without_metric.append(place.path)
             continue
@@ -182,7 +195,7 @@ def _read(
 def _lines(path: Path, counts: Counts, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
     """Yields the lines that are not empty, each at most 16 MiB, and reports the bytes read."""
     unreported = 0
-    with path.open("rb") as file:
+    with open_metrics(path) as file:
         while line := file.readline(_LONGEST_LINE):
             unreported += len(line)
             if unreported > 1 << 20:

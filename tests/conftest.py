@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,20 @@ def eagerly(request: pytest.FixtureRequest) -> Iterator[None]:
     tf.config.run_functions_eagerly(request.node.get_closest_marker("slow") is None)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Fails a test that waits for ever, as at a pipe."""
+
+    def give_up(*_: object) -> None:
+        pytest.fail("it has waited for 20 seconds")  # no OSError, which might be caught
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

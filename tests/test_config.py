@@ -231,6 +231,13 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path):
         read_yaml(tmp_path)
 
 
+def test_a_preset_of_the_users_own_may_be_a_link(tmp_path: Path):
+    (tmp_path / "link.yaml").symlink_to(write(tmp_path / "mine.yaml", "seed: 7"))
+    assert load_config(str(tmp_path / "link.yaml")).seed == 7
+    with pytest.raises(UserError, match="it is a link, which is not followed"):
+        read_yaml(tmp_path / "link.yaml", of_run=True)
+
+
 def test_repeated_aliases_do_not_blow_up(tmp_path: Path):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]

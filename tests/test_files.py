@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,11 +19,13 @@ from dreamer.checkpoint import Checkpoints
 from dreamer.errors import UserError
 from dreamer.files import (
     DiskFullError,
+    IrregularFileError,
     StorageError,
     atomic_folder,
     atomic_write,
     make_folder,
     open_to_append,
+    open_to_read,
     remove_temporaries,
     storage_error,
 )
@@ -147,6 +150,30 @@ def test_a_disk_that_is_read_only_now_is_said(tmp_path):
             with pytest.raises(StorageError, match="Read-only file system") as caught:
                 write()
             assert caught.value.status == 74
+
+
+def test_nothing_but_regular_files_is_opened(tmp_path, impatient):
+    (tmp_path / "file").write_text("content")
+    for name, target in (("link", tmp_path / "file"), ("chain", "link"), ("nowhere", "absent")):
+        (tmp_path / name).symlink_to(target)
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "read pipe")
+    reader = os.open(tmp_path / "read pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+    before = names(tmp_path)
+    for name in ("link", "chain", "nowhere", "pipe", "read pipe", "socket", "/dev/zero"):
+        reason = "not a regular file|it is a link, which is not followed"
+        with pytest.raises(IrregularFileError, match=reason):
+            open_to_read(tmp_path / name)
+        with pytest.raises(StorageError, match=f"cannot write {tmp_path / name}: .*({reason})"):
+            open_to_append(tmp_path / name)
+    os.close(reader)
+    assert names(tmp_path) == before and (tmp_path / "file").read_text() == "content"
+    with open(open_to_read(tmp_path / "file"), "rb") as file:
+        assert file.read() == b"content"
+    (tmp_path / "folder").symlink_to(tmp_path)  # which a user may have set
+    os.close(open_to_read(tmp_path / "folder" / "file"))
 
 
 def test_what_is_half_removed_is_not_taken_for_whole(tmp_path, monkeypatch):

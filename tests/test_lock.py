@@ -121,6 +121,11 @@ def test_a_record_cut_short_or_foreign_counts_as_none(tmp_path, content):
     Lock(tmp_path / "lock").release()
 
 
+def test_nobody_holds_a_pipe(tmp_path, impatient):
+    os.mkfifo(tmp_path / "lock")
+    assert live_holder(tmp_path / "lock") == ""
+
+
 def test_a_link_is_not_followed(tmp_path):
     (tmp_path / "precious").write_text("content")
     (tmp_path / "lock").symlink_to(tmp_path / "precious")

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from dreamer.files import DiskFullError
+from dreamer.files import DiskFullError, StorageError
 from dreamer.metrics import MetricsFile, step_of
 
 
@@ -92,6 +92,22 @@ def test_a_line_without_room_leaves_no_trace_and_later_ones_fit(tmp_path):
     )
     assert f"no room for {path}" in done.stdout
     assert steps(path) == [1, 3]
+
+
+def test_a_pipe_or_a_link_is_neither_read_nor_written(tmp_path, impatient):
+    path = tmp_path / "metrics.jsonl"
+    (tmp_path / "elsewhere").write_text("torn")
+    for put in (os.mkfifo, lambda path: path.symlink_to(tmp_path / "elsewhere")):
+        put(path)
+        with pytest.raises(StorageError, match="it is (not a regular file|a link)"):
+            MetricsFile(path)
+        path.rename(tmp_path / "metrics.jsonl.dropped")  # and where torn lines go
+        path.write_text("torn")
+        with pytest.raises(StorageError, match="dropped: it is (not a regular file|a link)"):
+            MetricsFile(path)
+        path.unlink()
+        (tmp_path / "metrics.jsonl.dropped").unlink()
+    assert (tmp_path / "elsewhere").read_text() == "torn"
 
 
 FULL_AT_REWINDING = """

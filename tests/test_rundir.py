@@ -220,6 +220,18 @@ def test_links_in_a_run_are_refused(tmp_path, config, part):
         RunDir.open(config)
 
 
+@pytest.mark.parametrize("part", ["config.yaml", "metrics.jsonl", "lock", "checkpoints", "other"])
+def test_pipes_in_a_run_are_refused(tmp_path, config, part, impatient):
+    with RunDir.open(config) as run:
+        pass
+    if (run.path / part).exists():
+        (run.path / part).rename(tmp_path / "elsewhere")
+    os.mkfifo(run.path / part)
+    for look in (lambda: RunDir.open(config), lambda: RunDir.load(run.path)):
+        with pytest.raises(UserError, match=f"{part} is neither a file nor|no config.yaml"):
+            look()
+
+
 def test_a_logdir_one_may_not_write_to_is_said():
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o555)

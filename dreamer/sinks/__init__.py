@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dreamer.errors import UserError, suggest
-from dreamer.files import atomic_write
+from dreamer.files import atomic_write, open_to_read
 
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
 """Sinks by name, which is also what they import, and what to install for them."""
@@ -88,7 +88,8 @@ def make_sinks(text: str, path: Path, config: Mapping[str, Any]) -> list[Sink]:
 def recall(path: Path, name: str) -> str:
     """Returns the id that a sink has given this run before; "" if none."""
     try:
-        found = json.loads((path / _IDS).read_bytes())[name]
+        with open(open_to_read(path / _IDS), "rb") as file:
+            found = json.load(file)[name]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return found if isinstance(found, str) else ""

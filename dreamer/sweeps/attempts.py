@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dreamer.files import open_to_append
+from dreamer.files import open_to_append, open_to_read
 
 FILE = "attempts.jsonl"
 LOG = "output.log"
@@ -29,7 +29,8 @@ def attempts(path: Path, since: float = 0.0) -> list[dict[str, Any]]:
     """Returns the whole lines of a run's attempts.jsonl from time `since` on; torn ones are left
     out."""
     try:
-        lines = (path / FILE).read_bytes().splitlines()
+        with open(open_to_read(path / FILE), "rb") as file:
+            lines = file.read().splitlines()
     except OSError:
         return []
     found = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.errors import UserError
+from dreamer.files import open_to_read
 from dreamer.metrics import step_of
 from dreamer.rundir import MAY_DIFFER, RunDir
 from dreamer.sweeps.plan import Trial
@@ -86,7 +87,7 @@ def last_words(path: Path, lines: int = 1) -> str:
 def _last_lines(path: Path) -> list[bytes]:
     """The lines at a file's end, the first of them perhaps cut; none if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open(open_to_read(path), "rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL))
             return file.read(_TAIL).splitlines(keepends=True)
     except OSError:

@@ -18,7 +18,7 @@ from dreamer.files import StorageError, make_folder, open_to_append
 from dreamer.lock import SILENCE, live_holder
 from dreamer.sweeps import attempts, guard
 from dreamer.sweeps.progress import last_words, read_progress
-from dreamer.trust import refuse_links
+from dreamer.trust import refuse_irregular
 
 LOCK_WAIT = SILENCE + 120.0
 """Seconds to wait for an earlier attempt's process: its node may be dead, which only shows by its
@@ -53,14 +53,14 @@ def attempt(
     Raises:
         TrialFailedError: another exit status than 0; another live process has the run; or its
             directory cannot be made.
-        TrialRefusedError: exit status 2, or a link in the run's directory.
+        TrialRefusedError: exit status 2, or a link or a pipe in the run's directory.
         KeyboardInterrupt: the task was cancelled; the run has saved and exited.
     """
     _hear_cancellation()
     run = Path(path)
     try:
         make_folder(run)
-        refuse_links(run)
+        refuse_irregular(run)
     except StorageError as error:
         raise TrialFailedError(str(error)) from error
     except UserError as refused:

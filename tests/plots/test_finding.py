@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,16 @@ def test_lost_runs_are_named_as_the_others_are(tmp_path):
 def test_no_such_folder(tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
         find_runs([tmp_path / "none"])
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_config_that_is_no_file_tells_no_task(tmp_path, impatient, kind):
+    make(tmp_path / "runs", "first")
+    config = tmp_path / "runs" / "first" / "config.yaml"
+    (tmp_path / "private").write_text("task: dmc_walker_walk\n")
+    if kind == "pipe":
+        os.mkfifo(config)
+    else:
+        config.symlink_to(tmp_path / "private")
+    found = find_runs([tmp_path / "runs"])
+    assert not found.runs and len(found.unknown) == 1

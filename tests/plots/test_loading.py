@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 
 import pytest
@@ -118,3 +119,24 @@ def test_memory_does_not_grow_with_the_files(tmp_path, write_run):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 300_000
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize("bin_width", [None, 100])
+def test_metrics_that_are_no_file_are_refused(tmp_path, write_run, impatient, kind, bin_width):
+    folder = write_run("runs/dmc_walker_walk/dreamer/0", {100: 1.0})
+    path = folder / "metrics.jsonl"
+    path.rename(tmp_path / "private")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / "private")
+    with pytest.raises(UserError, match=f"Cannot read {path}: it is (a link|not a regular file)"):
+        load(tmp_path / "runs", bin_width=bin_width)
+
+
+def test_the_folder_of_runs_may_be_a_link(tmp_path, write_run):
+    write_run("runs/dmc_walker_walk/dreamer/0", {100: 1.0})
+    (tmp_path / "results").symlink_to(tmp_path / "runs")
+    (run,), _, _ = load(tmp_path / "results")
+    assert run.y.tolist() == [1.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -158,6 +159,18 @@ def test_names_stay_text(tmp_path: Path, write_run):
     assert loads_nothing(reader)
     assert reader.text.count(HOSTILE) >= 12
     assert reader.images("gif") == [b"GIF89a and more"]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_config_that_is_no_file_is_not_shown(tmp_path: Path, write_run, impatient, kind):
+    folder = write_run("runs/dmc_walker_walk/dreamer/0", SCORES)
+    (tmp_path / "private").write_text("host: secret\n")
+    if kind == "pipe":
+        os.mkfifo(folder / "config.yaml")
+    else:
+        (folder / "config.yaml").symlink_to(tmp_path / "private")
+    reader = reported(tmp_path / "runs")
+    assert "how it was made is not known" in reader.text and "secret" not in reader.text
 
 
 def test_foreign_runs_are_shown_without_what_they_do_not_say(tmp_path: Path, write_run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,15 @@ def test_last_words(tmp_path: Path):
     (tmp_path / "log").write_bytes(b"first\nerror: \xff wrong\n\n  \n")
     assert last_words(tmp_path / "log") == "error: \N{REPLACEMENT CHARACTER} wrong"
     assert last_words(tmp_path / "none") == ""
+
+
+def test_pipes_and_links_are_not_read(tmp_path: Path, impatient: None):
+    names = "metrics.jsonl", "attempts.jsonl", "output.log"
+    (tmp_path / "elsewhere").write_text('{"step": 20, "time": 1.0}\n')
+    for put in (os.mkfifo, lambda path: path.symlink_to(tmp_path / "elsewhere")):
+        for name in names:
+            put(tmp_path / name)
+        assert read_progress(tmp_path) == Progress()
+        assert attempts(tmp_path) == [] and last_words(tmp_path / "output.log") == ""
+        for name in names:
+            (tmp_path / name).unlink()
