@@ -140,6 +140,13 @@ class Collection:
         check: Callable[[], None],
     ) -> bool:  # fmt: skip
         """Restores what the state lists; False where that cannot be done."""
+        if "collector" in state and not resume.is_whole(state["collector"]):
+            self._logger.message(
+                f"{_NOT_EXACT}the checkpoint has not what was done in the episodes under way (its "
+                "run was not deterministic, or of an older version); the run goes on with every "
+                "episode there is"
+            )
+            return False
         members = state.get("members", None if state else [*set(self._replay.members) - set(own)])
         missing = {"the list of episodes"} if members is None else self._replay.restrict(members)
         if missing:

@@ -35,6 +35,11 @@ def collector_state(collector: Collector, whole: bool) -> dict[str, Any]:
     return {**state, "exact": exact, "games": games, "policy": packed}
 
 
+def is_whole(state: Mapping[str, Any]) -> bool:
+    """Whether `collector_state` gave that state whole."""
+    return all(key in state for key in ("exact", "games", "policy"))
+
+
 def restore_collector(
     collector: Collector, state: Mapping[str, Any], check: Callable[[], None]
 ) -> list[int]:

@@ -134,6 +134,28 @@ def test_an_exact_run_that_misses_an_episode_says_so_and_keeps_the_rest(
     assert stored.items() <= contents(tmp_path / "episodes").items()
 
 
+def test_a_fast_runs_checkpoint_is_gone_on_with_by_an_exact_run(pool: EnvPool, tmp_path: Path):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    first.collect(60)
+    state = first.state()
+    first.collect(60)
+    stored = contents(tmp_path / "episodes")
+    fast = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    fast.collection.resume(state)
+    exact = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    assert exact.collection.resume(state)
+    (message,) = exact.messages
+    assert "not bit for bit" in message and "its run was not deterministic" in message
+    assert exact.collection.agent_steps == fast.collection.agent_steps
+    assert exact.replay.members == fast.replay.members
+    exact.collect(60)
+    assert stored.items() <= contents(tmp_path / "episodes").items()
+    # What it saves is as exact as any.
+    again = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    again.collection.resume(exact.state())
+    assert again.state() == exact.state() and not again.messages
+
+
 def test_an_environment_that_is_no_function_of_its_seed_is_told(pool: EnvPool, tmp_path: Path):
     first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
     first.collect(61)
