@@ -234,6 +234,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "directory": (_as_folder, "no regular file|not a regular file"),
     "pipe": (_as_pipe, "not a regular file"),
     "link": (_as_link, "it is a link"),
+    "unreadable": (lambda path: path.chmod(0), "Permission denied"),  # to an `ordinary_user`
     "gone": (Path.unlink, "cannot be read"),
 }  # fmt: skip
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import tracemalloc
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoint_damage import DAMAGES, empty_folder, flipped_bit, rehash
+from ordinary_user import ordinary_user
 
 from dreamer import checkpoint_files
 from dreamer.checkpoint import Checkpoints
@@ -135,22 +132,6 @@ def test_while_another_process_saves_the_newest_is_found(store, monkeypatch):
         warnings.simplefilter("error")
         loaded = store.load_latest()
     assert loaded.step == 5500 and loaded.state == {"step": 5500}
-
-
-@contextlib.contextmanager
-def ordinary_user() -> Iterator[Path]:
-    """A folder, and for the time being no rights beyond those of a user who owns it."""
-    folder = Path(tempfile.mkdtemp())
-    root = os.geteuid() == 0
-    if root:
-        os.chown(folder, 65534, 65534)
-        os.seteuid(65534)
-    try:
-        yield folder
-    finally:
-        if root:
-            os.seteuid(0)
-        shutil.rmtree(folder)
 
 
 def test_an_unreadable_one_is_passed_over():

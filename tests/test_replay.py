@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from episode_samples import DAMAGES, assert_same, file_arrays, make_episode
+from ordinary_user import ordinary_user
 from scipy import stats
 
 from dreamer.envs.spec import Space
@@ -45,7 +47,9 @@ def fill(replay: Replay, lengths: list[int], first: int = 0) -> None:
 
 
 def content(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    paths = [path for path in directory.rglob("*") if path.is_file()]
+    readable = [path for path in paths if os.access(path, os.R_OK, effective_ids=True)]
+    return {path.name: path.read_bytes() if path in readable else b"" for path in paths}
 
 
 def test_batch_has_the_promised_keys_shapes_and_dtypes(tmp_path: Path) -> None:
@@ -162,20 +166,21 @@ def test_empty_replay_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in DAMAGES if kind != "gone"])
-def test_damaged_files_are_set_aside_and_reach_no_batch(tmp_path: Path, kind: str) -> None:
-    fill(make_replay(tmp_path), [20, 20])
-    bad = save_episode(tmp_path, marked_episode(20, 99), "0-000099")
-    DAMAGES[kind][0](bad)
-    before = content(tmp_path)
-    with pytest.warns(DamagedEpisodeWarning, match=bad.name) as caught:
-        replay = make_replay(tmp_path)
-        batches = [replay.sample(index, 4, 10) for index in range(20)]
-    assert len(caught) == 1
-    assert {int(n) for batch in batches for n in batch["position"][:, :, 0].flat} == {0, 1}
-    assert (len(replay), replay.records, replay.damaged) == (2, 40, 1)
-    assert (tmp_path / "damaged" / bad.name).exists()
-    assert content(tmp_path) == before
-    assert_same(make_replay(tmp_path).sample(19, 4, 10), batches[19])
+def test_damaged_files_are_set_aside_and_reach_no_batch(kind: str) -> None:
+    with ordinary_user() as folder:
+        fill(make_replay(folder), [20, 20])
+        bad = save_episode(folder, marked_episode(20, 99), "0-000099")
+        DAMAGES[kind][0](bad)
+        before = content(folder)
+        with pytest.warns(DamagedEpisodeWarning, match=bad.name) as caught:
+            replay = make_replay(folder)
+            batches = [replay.sample(index, 4, 10) for index in range(20)]
+        assert len(caught) == 1
+        assert {int(n) for batch in batches for n in batch["position"][:, :, 0].flat} == {0, 1}
+        assert (len(replay), replay.records, replay.damaged) == (2, 40, 1)
+        assert (folder / "damaged" / bad.name).exists()
+        assert content(folder) == before
+        assert_same(make_replay(folder).sample(19, 4, 10), batches[19])
 
 
 def test_file_that_vanishes_is_counted_and_training_goes_on(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from episode_samples import DAMAGES, assert_same, make_episode, mutate, open_and_check
+from ordinary_user import ordinary_user
 
 from dreamer.envs.spec import Space
 from dreamer.episodes import EpisodeError, save_episode
@@ -26,21 +27,22 @@ def make_replay(folder: Path) -> Replay:
     return Replay(folder, cache_bytes=0, seed=0, obs_space=SPACES, act_space=action)
 
 
-def test_every_kind_of_damage_in_one_folder(tmp_path: Path, figure: Callable[[str], None]):
+def test_every_kind_of_damage_in_one_folder(figure: Callable[[str], None]):
     kinds = {kind: damage for kind, (damage, _) in DAMAGES.items() if kind != "gone"}
-    good = save_episode(tmp_path, make_episode(20), "sound")
     bad = []
-    for number, damage in enumerate(kinds.values()):
-        bad.append(save_episode(tmp_path, make_episode(20, seed=number + 1), f"bad{number}"))
-        damage(bad[-1])
-    with warnings.catch_warnings(record=True) as caught:
+    with ordinary_user() as folder, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        replay = make_replay(tmp_path)
+        good = save_episode(folder, make_episode(20), "sound")
+        for number, damage in enumerate(kinds.values()):
+            bad.append(save_episode(folder, make_episode(20, seed=number + 1), f"bad{number}"))
+            damage(bad[-1])
+        replay = make_replay(folder)
         batches = [replay.sample(index, 8, 10) for index in range(40)]
+        assert not any(path.exists() for path in bad)
     said = [str(w.message) for w in caught if issubclass(w.category, DamagedEpisodeWarning)]
     assert replay.damaged == len(said) == len(kinds) and replay.members == [good.name]
     for path in bad:
-        assert sum(str(path) in text for text in said) == 1 and not path.exists()
+        assert sum(str(path) in text for text in said) == 1
     known = {tuple(row) for row in make_episode(20)["position"]}
     assert all(tuple(row) in known for b in batches for row in b["position"].reshape(-1, 4))
     figure(f"{len(kinds)} kinds of damage: named, set aside and counted; none in a batch")
