@@ -31,9 +31,11 @@ Dtypes = Mapping[str, np.dtype]
 _ITS_OWN: Dtypes = MappingProxyType({})
 _PIECE = 1 << 22  # bytes, about, of what `check` looks at at once
 
-# Any other error, such as too many open files, says nothing about the file.
+# Any other error, such as too many open files, says nothing about the file. The last three are
+# what ext4, XFS and btrfs say where their own checksums do not match.
 _FAULTS_OF_THE_FILE = (
     errno.EACCES, errno.EIO, errno.ELOOP, errno.ENOENT, errno.ENXIO, errno.EPERM, errno.ESTALE,
+    errno.EBADMSG, errno.ENODATA, errno.EUCLEAN,
 )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -21,7 +23,7 @@ from episode_samples import (
 )
 from ordinary_user import ordinary_user
 
-from dreamer.episodes import EpisodeError, save_episode
+from dreamer.episodes import EpisodeError, EpisodeFile, save_episode
 
 
 @pytest.mark.parametrize("discount", [True, False])
@@ -120,6 +122,21 @@ def test_a_file_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None
         [sys.executable, "-c", SCARCE, path], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == [f"{path}: it does not fit into memory"] * 2
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADMSG, errno.ENODATA, errno.EUCLEAN])
+def test_what_a_damaged_disk_says_is_the_files_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    file = EpisodeFile(save_episode(tmp_path, make_episode(4), "a"))
+
+    def preadv(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "preadv", preadv)  # no such disk can be had here
+    for read in (file.read, lambda: file.check(file.keys)):
+        with pytest.raises(EpisodeError, match=f"it cannot be read .{os.strerror(number)}"):
+            read()
 
 
 def test_lack_of_descriptors_is_not_the_files_fault(tmp_path: Path) -> None:
