@@ -161,13 +161,13 @@ class Trainer:
                     self._make_updates()
             self._make_updates()
             self._report(final=True)
+            self._patience.keep_trying(self._save)  # in here: a stop may cut its waiting short
         except (StopRequested, EnvError):
             self._save()
             raise
         except NonFiniteError as error:
             last = self._checkpoints.newest() or "none was written yet"
             raise NonFiniteError(f"{error}; the last good checkpoint stays: {last}") from None
-        self._patience.keep_trying(self._save)
 
     def _warn_of_room(self) -> None:
         records = max(0, self._steps - self.step) / self._pool.action_repeat

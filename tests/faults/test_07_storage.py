@@ -23,6 +23,8 @@ from dreamer.files import DiskFullError
 from dreamer.interrupt import Interrupt, StopRequested
 from dreamer.logger import Logger
 from dreamer.nonfinite import NonFiniteGuard
+from dreamer.run import finish as finish_run
+from dreamer.run import train
 from dreamer.rundir import RunDir
 from dreamer.storage import Patience, room_warning, size_text
 
@@ -136,6 +138,34 @@ def test_a_signal_ends_the_waiting():
             patience.keep_trying(full)
         with pytest.raises(DiskFullError):  # and once it has come, nothing waits
             patience.keep_trying(full)
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_last_checkpoint_waits_for_room_is_no_saved_run(
+    small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    """It says that there is no room, not that the run is saved."""
+    quick = {"steps": 20, "train.prefill": 20, "train.pretrain": 0, "disk_wait": 600}
+    config = config_for(small_disk("64m") / "runs", **quick)
+    with RunDir.open(config) as run:
+        place = str(run.checkpoints)
+    command = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", place]
+    subprocess.run(command, capture_output=True, check=True)
+    say = Logger.message
+
+    def message(self: Logger, text: str) -> None:
+        say(self, text)
+        if "the run waits up to" in text:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Logger, "message", message)
+    try:
+        with pytest.raises(DiskFullError, match=f"no room for {place}/"):
+            finish_run(config, train)
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+    assert "the run is saved" not in capsys.readouterr().out
 
 
 def test_a_limit_on_the_size_of_files_is_not_waited_for():
