@@ -15,8 +15,10 @@ from dreamer.distribution.devices import Devices, OneDevice
 from dreamer.envs.spec import Space
 from dreamer.exploration import Exploration
 from dreamer.learning import Learner
+from dreamer.leavable import run_leavably
 from dreamer.nets.actor import Actor, check_gradient
 from dreamer.nets.value import Value
+from dreamer.ops.images import as_shown
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
 from dreamer.parts import Section, make_optimizers, make_parts
@@ -120,7 +122,9 @@ class Agent:
                 disagreement=disagreement,
             )
             self._optimizers = make_optimizers(self.parts, optimizer, self.precision == "float16")
-        self._make_functions(actor, behavior, planner, self._devices.choose_jit(jit))
+        self._compiled = self._devices.choose_jit(jit)
+        self._kept: dict[str, np.ndarray] | None = None
+        self._make_functions(actor, behavior, planner, self._compiled)
 
     def _make_functions(
         self, actor: Section, behavior: Section, planner: Section, jit: bool
@@ -226,7 +230,13 @@ class Agent:
 
     def trace(self, batch: Mapping[str, np.ndarray]) -> None:
         """Builds what `train_step` runs, and updates nothing; long, and may be broken off."""
-        self._update.get_concrete_function(*self._update_inputs(batch, 0))
+        inputs = self._update_inputs(batch, 0)
+        self._update.get_concrete_function(*inputs)
+        if self._compiled:  # which XLA does within the first update: that one is taken back
+            self._kept = {k: v.copy() for k, v in self.state_arrays().items()}
+            run_leavably(lambda: self._update(*inputs))
+            self.load_arrays(self._kept)
+            self._kept = None
 
     def _update_inputs(self, batch: Mapping[str, np.ndarray], update: int) -> tuple:
         self._check(batch)
@@ -264,15 +274,14 @@ class Agent:
         seed = make_seeds(self._seed, Purpose.OPEN_LOOP, tf.constant(0))[0]
         noise = tf.random.stateless_normal(shape, seed)
         truth, model = self.world_model.open_loop(tensors, context, noise)
-        named = {f"truth/{k}": v for k, v in truth.items()}
-        named |= {f"model/{k}": v for k, v in model.items()}
-        return {k: _as_shown(v) for k, v in named.items()}
+        shown = {f"truth/{k}": as_shown(v) for k, v in truth.items()}
+        return shown | {f"model/{k}": as_shown(v) for k, v in model.items()}
 
     # ----------------------------------------------------------- checkpoints
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """Everything learnt and counted, by name: weights, slots, loss scales, random streams."""
-        return to_arrays(self._variables(), self.policy_calls)
+        return self._kept or to_arrays(self._variables(), self.policy_calls)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts back what state_arrays gave.
@@ -289,9 +298,3 @@ class Agent:
             named |= {f"{name}/adam/{k}": v for k, v in self._optimizers[name].state.items()}
             found |= named
         return found
-
-
-def _as_shown(tensor: tf.Tensor) -> np.ndarray:
-    if tensor.shape.rank == 5:
-        return np.round(np.clip(tensor.numpy() + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)
-    return tensor.numpy()

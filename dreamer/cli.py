@@ -7,6 +7,7 @@ Imports nothing heavy, so that ``--help`` and mistakes are answered at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 from dreamer.config import Config, load_config
 from dreamer.errors import EnvError, UserError, suggest
 from dreamer.help import format_help
+from dreamer.leavable import left_behind
 from dreamer.schema import DREAMER, Key, find_key, load_schema
 from dreamer.streams import settle, warn
 
@@ -147,6 +149,8 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         status = 0
     if status:
         settle()  # A success stays one only if all it printed could be written.
+    if left_behind():
+        os._exit(status or 0)
     sys.exit(status)
 
 

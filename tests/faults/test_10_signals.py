@@ -39,6 +39,21 @@ run_main(main)
 """
 
 
+# Sends itself SIGTERM while XLA compiles, which it does for 20 s of processor time.
+COMPILING = """
+import os, signal, sys, threading
+from dreamer import agent, leavable
+from dreamer.cli import run_main
+from dreamer.run import main
+
+def run(act):
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    leavable.run_leavably(act)
+agent.run_leavably = run
+run_main(main)
+"""
+
+
 def test_a_second_signal_ends_at_once_and_loses_nothing(
     tmp_path: Path, figure: Callable[[str], None]
 ):
@@ -59,6 +74,20 @@ def test_a_second_signal_ends_at_once_and_loses_nothing(
         f"a second SIGTERM in the middle of a checkpoint ends it at once: {len(paths)} episodes "
         f"and the checkpoint before (step {step}) sound"
     )
+
+
+@pytest.mark.faults
+def test_while_xla_compiles(tmp_path: Path, figure: Callable[[str], None]):
+    words = words_for(tmp_path, jit="on")
+    done = python(COMPILING.replace("run_main(main)", f"sys.argv[1:] = {words!r}\nrun_main(main)"))
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "the run is saved" in done.stdout and "Traceback" not in done.stderr
+    _, arrays, state = newest(run_of(tmp_path))
+    assert state["update"] == 0
+    assert not any(array.any() for name, array in arrays.items() if name.endswith("_momentum"))
+    status, output, errors = finish(start("dreamer.run", *words))
+    assert status == 0 and "going on from step" in output, errors
+    figure("SIGTERM while XLA compiles: status 143, saved as it was before the first update")
 
 
 @pytest.mark.faults
