@@ -230,9 +230,14 @@ def _load_preset(
     for parent in parents:
         values.update(_load_preset(parent, agent, (*trail, str(path)), loaded))
     loaded.add(str(path))
-    keys = load_schema(agent)
+    taken = load_schema(agent)
+    # Of a preset of Dreamer's, one of another agent's own inherits what that agent has.
+    heir = Path(trail[-1]).parent.name if trail else ""
+    keys = load_schema() if heir == agent and path.parent.name != agent else taken
     for key, value in flatten(content, keys, where).items():
-        values[key] = find_key(str(key), keys, where).coerce(value, where)
+        typed = find_key(str(key), keys, where).coerce(value, where)
+        if key in taken:
+            values[key] = typed
     return values
 
 

@@ -86,6 +86,15 @@ def test_what_two_presets_inherit_undoes_neither():
     assert config.behavior.policy == "planner" and config.planner.candidates == 100
 
 
+def test_an_agents_preset_inherits_of_dreamers_what_the_agent_has():
+    """Dreamer's `small` has a planner and an ensemble, SAC in the latent space neither."""
+    config = load_config("small", agent="latent_sac")
+    assert config.encoder.cnn_depth == 16 and config.optimizer.value_lr == 1e-3
+    assert "planner.candidates" not in config.flat()
+    with pytest.raises(UserError, match="no key of this agent"):
+        load_config("planet_small", agent="latent_sac")
+
+
 def test_presets_that_inherit_each_other_are_refused(tmp_path: Path):
     write(tmp_path / "a.yaml", "inherit: [./b.yaml]\n")
     write(tmp_path / "b.yaml", "inherit: [./a.yaml]\n")
