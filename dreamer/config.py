@@ -14,17 +14,16 @@ from typing import Any
 
 from dreamer.combinations import check_behavior, check_devices, check_phases
 from dreamer.errors import UserError, suggest
+from dreamer.presets import is_path, load_preset
 from dreamer.schema import (
     DREAMER,
     Value,
     find_key,
-    flatten,
     load_schema,
     own_keys,
     preset_files,
     task_values,
 )
-from dreamer.yaml_io import read_yaml
 
 
 class Section:
@@ -165,18 +164,18 @@ def load_config(
     chosen: dict[str, Value] = {}
     loaded: set[str] = set()
     for preset in presets:
-        chosen.update(_load_preset(preset, agent, loaded=loaded))
+        chosen.update(load_preset(preset, agent, loaded=loaded))
     if task is not None:
         overrides = {"task": task, **overrides}
     keys = load_schema(agent)
     typed = {name: find_key(name, keys).coerce(value) for name, value in overrides.items()}
     final = str({"task": keys["task"].value, **chosen, **typed}["task"])
     suite = _suite_preset(final)
-    names = [Path(preset).stem if _is_path(preset) else preset for preset in presets]
+    names = [Path(preset).stem if is_path(preset) else preset for preset in presets]
     named = [name for name in dict.fromkeys(names) if name != suite]
     # A suite's preset is made for Dreamer: another agent takes what it says nothing of itself.
     wanted = keys.keys() - own_keys(agent)
-    of_suite = {key: value for key, value in _load_preset(suite).items() if key in wanted}
+    of_suite = {key: value for key, value in load_preset(suite).items() if key in wanted}
     of_task = task_values(agent, final, {**chosen, **typed})
     config = Config({**of_suite, **of_task, **chosen, **typed}, named, agent)
     if agent == DREAMER:
@@ -204,59 +203,6 @@ def _suite_preset(task: str) -> str:
     from dreamer.envs import suite_of
 
     return {"custom": "gym"}.get(suite := suite_of(task), suite)
-
-
-def _load_preset(
-    name: str,
-    agent: str = DREAMER,
-    trail: tuple[str, ...] = (),
-    loaded: set[str] | None = None,
-) -> dict[str, Value]:
-    """Reads a preset by dotted names, what it inherits included, but for the files `loaded`, which
-    gets its own added: what two presets inherit must not undo the first of them."""
-    loaded = set() if loaded is None else loaded
-    path = _preset_path(name, Path(trail[-1]).parent if trail else Path(), agent)
-    if str(path) in trail:
-        chain = " -> ".join(Path(step).stem for step in (*trail, str(path)))
-        raise UserError(f"presets inherit each other in a circle: {chain}")
-    if trail and str(path) in loaded:
-        return {}
-    where = f" in preset {name!r}"
-    content = read_yaml(path)
-    parents = content.pop("inherit", [])
-    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
-        raise UserError(f"'inherit'{where} must be a list of preset names")
-    values: dict[str, Value] = {}
-    for parent in parents:
-        values.update(_load_preset(parent, agent, (*trail, str(path)), loaded))
-    loaded.add(str(path))
-    taken = load_schema(agent)
-    # Of a preset of Dreamer's, one of another agent's own inherits what that agent has.
-    heir = Path(trail[-1]).parent.name if trail else ""
-    keys = load_schema() if heir == agent and path.parent.name != agent else taken
-    for key, value in flatten(content, keys, where).items():
-        typed = find_key(str(key), keys, where).coerce(value, where)
-        if key in taken:
-            values[key] = typed
-    return values
-
-
-def _preset_path(name: str, folder: Path, agent: str) -> Path:
-    """Finds a preset's file; a path inside a preset counts from that preset's folder."""
-    if _is_path(name):
-        path = (folder / Path(name).expanduser()).resolve()
-        if not path.is_file():
-            raise UserError(f"no preset file {name!r} ({path})")
-        return path
-    files = preset_files(agent)
-    if name not in files:
-        near = suggest(name, files) or f"; there are {', '.join(sorted(files))}"
-        raise UserError(f"unknown preset {name!r}{near}")
-    return files[name]
-
-
-def _is_path(name: str) -> bool:
-    return "/" in name or name.endswith((".yaml", ".yml"))
 
 
 def _grow(flat: Mapping[str, Value]) -> dict[str, Any]:

@@ -8,18 +8,12 @@ events.* and lock. The same command again resumes the run in it.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
-import platform
 import re
-import socket
-import subprocess
-import time
 import uuid
 from pathlib import Path
 from typing import Any
 
-import dreamer
 from dreamer.config import Config
 from dreamer.envs.several import split_tasks
 from dreamer.errors import UserError
@@ -31,7 +25,7 @@ from dreamer.files import (
     remove_temporaries,
 )
 from dreamer.lock import SILENCE, Lock
-from dreamer.machine import machine
+from dreamer.origin import origin
 from dreamer.schema import DREAMER
 from dreamer.trust import refuse_irregular
 from dreamer.yaml_io import format_yaml, read_yaml
@@ -46,10 +40,6 @@ MAY_DIFFER = re.compile(
 _LONGEST_NAME = 200  # of a task's folder; file systems take 255 bytes
 _ELSEWHERE = "choose a --logdir you may write to"
 _RESUMES = 100  # of the newest resumptions config.yaml keeps a record
-_PACKAGES = (
-    *("tensorflow", "tensorflow-probability", "keras", "tf_keras", "tensorboard", "numpy"),
-    *("dm_control", "mujoco", "gymnasium", "ale-py"),
-)
 
 
 class RunDir:
@@ -190,7 +180,7 @@ class RunDir:
                 "resume it, or another --method, --seed or --logdir for a new run"
             )
         self.resumed = True
-        again = _origin()
+        again = origin()
         first = record.get("versions")
         if isinstance(first, dict):
             again["versions"] = {k: v for k, v in again["versions"].items() if first.get(k) != v}
@@ -242,36 +232,6 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", name)
 
 
-def versions() -> dict[str, str]:
-    """What runs: Python, this package and those it stands on; nothing is imported for it."""
-    found = {"python": platform.python_version(), "dreamer": dreamer.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def commit() -> str:
-    """The checkout's git commit, with ``-modified`` if files differ from it; "" outside one."""
-    source = Path(dreamer.__file__).resolve().parent
-    head = _git(source, "rev-parse", "HEAD")
-    # An installed copy may lie inside some other project's checkout: that commit is not ours.
-    if not head or not _git(source, "ls-files", "__init__.py"):
-        return ""
-    return head + ("-modified" if _git(source, "status", "--porcelain", "-uno") else "")
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
 def _start(config: Config) -> dict[str, Any]:
     """What config.yaml says of a run that begins."""
     return {
@@ -279,19 +239,9 @@ def _start(config: Config) -> dict[str, Any]:
         "agent": config.agent,
         "presets": list(config.presets),
         "seed": config.seed,
-        **_origin(),
+        **origin(),
         "id": uuid.uuid4().hex[:8],
         "resumed": [],
-    }
-
-
-def _origin() -> dict[str, Any]:
-    return {
-        "time": time.strftime("%Y-%m-%d %H:%M:%S%z"),
-        "host": socket.gethostname(),
-        "machine": machine(),
-        "commit": commit(),
-        "versions": versions(),
     }
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from dreamer.config import Config, load_config
 from dreamer.errors import UserError
-from dreamer.rundir import RunDir, check_folder, commit, method_name, run_path, versions
+from dreamer.origin import commit, versions
+from dreamer.rundir import RunDir, check_folder, method_name, run_path
 from dreamer.yaml_io import read_yaml
 
 TASK = "dmc_cartpole_balance"
