@@ -53,11 +53,13 @@ def environ(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **variables}
 
 
-def python(code: str, *words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs code in a process of its own."""
+def python(
+    code: str, *words: str | Path, timeout: float = 550, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own, which may take `timeout` seconds."""
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)], cwd=ROOT, env=environ(**variables),
-        capture_output=True, text=True, timeout=550, check=False,
+        capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
 
 

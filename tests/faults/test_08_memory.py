@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from episode_samples import file_arrays, make_episode
 from fault_runs import TESTS, python
 
+from dreamer.envs.spec import Space
+from dreamer.replay import Replay
+
+IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8))}
 CURTAIN = f"{TESTS}/curtain_env.py:make"
 
 # Two thirds of everything warm up; what the third adds is the answer.
@@ -59,8 +66,10 @@ class Watched(Reports):
 
 import dreamer.reports
 dreamer.reports.Reports = Watched
-train(config_for(logdir, task, steps=steps, **{"encoder.keys": "image", "decoder.keys": "image"}))
-(first, before), (last, after) = marks[2 * len(marks) // 3], marks[-1]
+every = {"log.every": steps // 30, "eval.every": steps // 30, "train.updates": 1}
+images = {"encoder.keys": "image", "decoder.keys": "image"}
+train(config_for(logdir, task, steps=steps, **every, **images))
+(first, before), (last, after) = marks[2 * len(marks) // 3 - 1], marks[-1]
 note("episodes of training", after - before, last - first)
 tracemalloc.stop()
 (agent,) = agents
@@ -97,18 +106,21 @@ print(json.dumps({"growth": found, "traces": traces}))
 # Bytes that may be held for each, besides SLACK for all: of an episode of training what the replay
 # knows of its file. Whatever were kept of each would be more: an episode is 130 kB of images, and
 # the least that a call of the policy could leave, a number, 32 bytes.
-MAY_HOLD = {"policy calls": 5, "episodes": 100, "evaluations": 100, "episodes of training": 30_000}
+MAY_HOLD = {"policy calls": 5, "episodes": 100, "evaluations": 100, "episodes of training": 5000}
 SLACK = 35_000
+# Calls, episodes, evaluations, steps of training: of the long form the last third alone is 5,000,
+# 1,000 and 200 of them, and 1,100 episodes of training.
+SHORT, LONG = (3000, 30, 6, 300), (15_000, 3000, 600, 33_000)
 
 
 @pytest.mark.parametrize(
     "amounts",
-    [(3000, 30, 6, 300), pytest.param((15_000, 1500, 300, 20_000), marks=pytest.mark.faults)],
+    [SHORT, pytest.param(LONG, marks=pytest.mark.faults)],
 )
 def test_memory_is_flat_and_tracing_bounded(
     tmp_path: Path, figure: Callable[[str], None], amounts: tuple[int, ...]
 ):
-    done = python(SCRIPT, *map(str, amounts), CURTAIN, tmp_path)
+    done = python(SCRIPT, *map(str, amounts), CURTAIN, tmp_path, timeout=3600)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     # Training and evaluation, each once, and the first call, which has no state yet.
@@ -125,3 +137,33 @@ def test_memory_is_flat_and_tracing_bounded(
         f"{amounts[3]} steps of training: the last third holds {held} more, and the process has "
         f"grown by {size / 1e6:.1f} MB at most; traces: {found['traces']}"
     )
+
+
+def test_the_replays_limit_holds(tmp_path: Path, figure: Callable[[str], None]):
+    """Of older, compressed files, which are unpacked whole: the others are read piece by piece."""
+    for number in range(40):
+        episode = make_episode(50, number, size=64)
+        episode["image"][:] = number  # quickly packed
+        np.savez_compressed(tmp_path / episode_name(number), **file_arrays(episode))
+    limit, whole = 5_000_000, 40 * 50 * 64 * 64 * 3
+    replay = Replay(
+        tmp_path, cache_bytes=limit, seed=0, obs_space=IMAGE,
+        act_space=Space((2,), np.dtype(np.float32), -1.0, 1.0),
+    )  # fmt: skip
+    held = []
+    tracemalloc.start()
+    try:
+        for index in range(50):
+            replay.sample(index, 4, 10)
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert 0.8 * limit < max(held) < 1.1 * limit < 0.3 * whole
+    figure(
+        f"of {whole / 1e6:.0f} MB of compressed episodes the replay holds up to "
+        f"{max(held) / 1e6:.1f} MB, its limit being {limit / 1e6:.0f}"
+    )
+
+
+def episode_name(number: int) -> str:
+    return f"20200101T000000-{number:032x}-50.npz"
