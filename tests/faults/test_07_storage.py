@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import resource
 import shutil
 import signal
@@ -16,10 +18,12 @@ import pytest
 from counting_env import CountingEnv
 from episode_samples import make_episode
 from fault_runs import config_for, episodes_of, newest, run_of, words_for
+from ordinary_user import ordinary_user
 from whole_runs import finish, metrics_of, start, wait_until
 
+from dreamer.checkpoint import Checkpoints
 from dreamer.episodes import EpisodeFile, save_episode
-from dreamer.files import DiskFullError
+from dreamer.files import DiskFullError, StorageError
 from dreamer.interrupt import Interrupt, StopRequested
 from dreamer.logger import Logger
 from dreamer.nonfinite import NonFiniteGuard
@@ -77,6 +81,33 @@ def test_what_found_no_room_is_tried_again_until_there_is(
     assert f"no room for {path}" in warning and "are free on that disk" in warning
     assert "waits up to 600 s" in warning and "there is room again" in again
     figure("an episode for which there was no room was stored once there was")
+
+
+def test_a_folder_that_may_no_longer_be_written_to(figure: Callable[[str], None]):
+    arrays, said = {"w": np.arange(3.0)}, []
+    first, second = make_episode(10), make_episode(9)
+    codecs.lookup("cp437")  # which zipfile needs, while Python's library may be read
+    with ordinary_user() as folder:
+        store = Checkpoints(folder)
+        store.save(1, arrays, {})
+        path = save_episode(folder, first, "a", "20260102T030405")
+        names = sorted(os.listdir(folder))
+        patience = Patience(600, Interrupt(), said.append)
+        folder.chmod(0o555)
+        for write in (
+            lambda: store.save(2, arrays, {}),
+            lambda: save_episode(folder, second, "b", "20260102T030405"),
+        ):
+            with pytest.raises(StorageError, match=f"cannot write {folder}.* denied") as caught:
+                patience.keep_trying(write)
+            assert caught.value.status == 74 and not said  # no waiting mends it
+        assert sorted(os.listdir(folder)) == names
+        folder.chmod(0o755)
+        loaded = store.load_latest()
+        assert loaded is not None and loaded.step == 1
+        EpisodeFile(path).check(EpisodeFile(path).keys)
+        store.save(2, arrays, {})
+    figure("a folder whose permission was taken away: path and reason, all there was intact")
 
 
 def test_waiting_ends(small_disk: Callable[[str], Path]):
