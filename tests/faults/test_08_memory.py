@@ -109,7 +109,8 @@ print(json.dumps({"growth": found, "traces": traces}))
 MAY_HOLD = {"policy calls": 5, "episodes": 100, "evaluations": 100, "episodes of training": 5000}
 SLACK = 35_000
 # Calls, episodes, evaluations, steps of training: of the long form the last third alone is 5,000,
-# 1,000 and 200 of them, and 1,100 episodes of training.
+# 1,000 and 200 of them, and 1,100 episodes of training. At the short form's marks (200 and 300
+# steps) no episode is under way, the records of which would be held, too.
 SHORT, LONG = (3000, 30, 6, 300), (15_000, 3000, 600, 33_000)
 
 
