@@ -205,14 +205,19 @@ def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
     members = [key for key in keys if key.startswith(f"{name}.")]
     if members:
         raise UserError(f"{name!r}{where} is a group of keys, give one of {', '.join(members)}")
-    owners = [agent for agent in agent_names() if name in load_schema(agent)]
+    owners = [agent for agent in agent_names() if _has(load_schema(agent), name)]
     if owners:
-        raise UserError(f"{name!r}{where} is no key of this agent, but of {', '.join(owners)}")
+        raise UserError(f"{name!r}{where} is nothing of this agent, but of {', '.join(owners)}")
     # A key's last word alone (batch_size) is the likeliest slip: it beats mere likeness.
     tails = [key for key in keys if key.rpartition(".")[2] == name.rpartition(".")[2]]
     near = f"; did you mean {tails[0]!r}?" if tails else suggest(name, keys)
     hint = near or "; --help lists all keys"
     raise UserError(f"unknown key {_show(name)}{where}{hint}")
+
+
+def _has(keys: Iterable[str], name: str) -> bool:
+    """Whether there is a key, or a group of keys, of that name."""
+    return any(key == name or key.startswith(f"{name}.") for key in keys)
 
 
 def flatten(tree: Mapping[str, Any], keys: Iterable[str], where: str = "") -> dict[str, Any]:
