@@ -27,11 +27,10 @@ def collector_state(collector: Collector, whole: bool) -> dict[str, Any]:
     state: dict[str, Any] = {"under_way": lengths}
     if not whole:
         return state
-    exact = [e and {"actions": pack(e.actions), "digest": e.digest} for e in episodes]
+    exact = [e and _how(e) for e in episodes]
     policy = collector.state
     packed = None if policy is None else {k: pack(np.asarray(v)) for k, v in policy.items()}
-    games = [[{"number": e.number, "actions": pack(e.actions), "digest": e.digest} for e in game]
-             for game in collector.games()]  # fmt: skip
+    games = [[{"number": e.number, **_how(e)} for e in game] for game in collector.games()]
     return {**state, "exact": exact, "games": games, "policy": packed}
 
 
@@ -49,13 +48,10 @@ def restore_collector(
         KeyError, TypeError, ValueError: it was not given whole, or not by us.
     """
     episodes = [
-        where and UnderWay(int(where["number"]), unpack(how["actions"]), int(how["digest"]))
+        where and _under_way(where["number"], how)
         for where, how in zip(state["under_way"], state["exact"], strict=True)
     ]
-    games = [
-        [UnderWay(int(e["number"]), unpack(e["actions"]), int(e["digest"])) for e in game]
-        for game in state["games"]
-    ]
+    games = [[_under_way(e["number"], e) for e in game] for game in state["games"]]
     policy = state["policy"]
     policy = policy and {k: unpack(v) for k, v in policy.items()}
     return collector.restore(episodes, games, policy, check)
@@ -72,6 +68,14 @@ def steps_since(state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]) ->
     begun = {e["number"]: e["steps"] for e in state["collector"]["under_way"] if e}
     later = [at for name, at in own.items() if name not in members]
     return sum(steps - begun.get(number, 0) for number, steps in later)
+
+
+def _how(episode: UnderWay) -> dict[str, Any]:
+    return {"actions": pack(episode.actions), "digest": episode.digest}
+
+
+def _under_way(number: Any, how: Mapping[str, Any]) -> UnderWay:
+    return UnderWay(int(number), unpack(how["actions"]), int(how["digest"]))
 
 
 def pack(array: np.ndarray) -> dict[str, Any]:
