@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     number = _number(request.path)
     assert number in PROMISES
     return _figures[number].append
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system of a size such as 64k, or makes the one there as large."""
+    path = tmp_path / "disk"
+
+    def mount(size: str) -> Path:
+        again = "remount," if path.is_dir() else ""
+        path.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"{again}size={size}", "none", str(path)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("no right to mount a small file system here")
+        return path
+
+    yield mount
+    subprocess.run(["umount", "--lazy", str(path)], capture_output=True, check=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -85,3 +85,15 @@ def assert_same_arrays(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray
 
 def without(state: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in state.items() if key not in set(keys)}
+
+
+def fill(disk: Path) -> Path:
+    """Leaves no room on a disk; removing the file makes it again."""
+    filler = disk / "filler"
+    with open(filler, "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            return filler
+    raise AssertionError("it never was full")
