@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import whole_runs
-from fault_runs import TESTS, python, run_of, words_for
-from test_05_environments import is_gone
+from fault_runs import TESTS, is_gone, python, run_of, words_for
 from whole_runs import metrics_of, wait_until
 from witness import Witness
 

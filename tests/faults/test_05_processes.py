@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from counting_env import decode
-from fault_runs import FAULTY, environ
+from fault_runs import FAULTY, environ, is_gone
 from whole_runs import ROOT, wait_until
 
 from dreamer.envs import wire
@@ -54,14 +54,6 @@ elif sys.argv[2] == "halted":
 elif sys.argv[2] == "stepping":
     pool.step(zeros), print("hanging", flush=True), pool.step(zeros)
 """
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state == "Z"
 
 
 @pytest.mark.parametrize(
