@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dreamer import precision
+from dreamer.nets.value import Value
 
 
 @pytest.mark.parametrize("asked", ["float32", "bfloat16", "float16"])
@@ -38,3 +39,21 @@ def test_auto_with_a_gpu_follows_its_capability(monkeypatch, capability, expecte
 
 def test_compiling_can_be_chosen() -> None:
     assert precision.choose_jit("on") and not precision.choose_jit("off")
+
+
+@pytest.mark.parametrize("asked", ["bfloat16", "float16"])
+def test_large_values_are_told_apart_in_every_precision(asked: str) -> None:
+    """Returns of 150 differ by less than 1, the distance of bfloat16's numbers there."""
+    feat = tf.random.stateless_normal([64, 30], [0, 1])
+    found = {}
+    for name in ("float32", asked):
+        head = Value(layers=2, units=32, dtype=precision.dtype_policy(name))
+        head.build((None, 30))
+        for i, variable in enumerate(head.trainable_variables):
+            size = 0.1 * tf.random.stateless_normal(variable.shape, [i, 2])
+            variable.assign(size if variable.shape != (1,) else [150.0])
+        found[name] = head(feat).numpy()
+    assert found[asked].dtype == "float32"
+    spread = found["float32"].std()
+    assert spread < 0.5
+    assert abs(found[asked] - found["float32"]).max() < 0.05 * spread

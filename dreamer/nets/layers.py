@@ -35,7 +35,10 @@ def add_bias(x: tf.Tensor, bias: tf.Variable) -> tf.Tensor:
 
 
 class MLP(keras.layers.Layer):
-    """Dense layers with ELU, then a linear output in float32.
+    """Dense layers with ELU, then a linear output computed in float32.
+
+    In every precision: bfloat16 has no numbers between 128 and 129, so that a value network whose
+    last product it rounds could tell no two states of such a return apart, nor be taught to.
 
     Args:
         layers: Number of hidden layers.
@@ -51,7 +54,7 @@ class MLP(keras.layers.Layer):
             Dense(units, activation="elu", dtype=self.dtype_policy, name=f"dense{i}")
             for i in range(layers)
         ]
-        self._out = Dense(outputs, dtype=self.dtype_policy, name="out")
+        self._out = Dense(outputs, dtype="float32", name="out")
         self._units = units
 
     def build(self, input_shape):
@@ -66,7 +69,7 @@ class MLP(keras.layers.Layer):
         x = inputs
         for layer in self._hidden:
             x = layer(x)
-        return tf.cast(self._out(x), tf.float32)
+        return self._out(tf.cast(x, tf.float32))
 
 
 class UnitNormalHead(MLP):
