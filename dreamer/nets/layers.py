@@ -69,7 +69,7 @@ class MLP(keras.layers.Layer):
         x = inputs
         for layer in self._hidden:
             x = layer(x)
-        return self._out(tf.cast(x, tf.float32))
+        return self._out(x)
 
 
 class UnitNormalHead(MLP):
