@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamer.cli import parse_args, run_main
+from dreamer.combinations import check_devices
 from dreamer.config import Config
-from dreamer.distributed import follow, make_devices
 from dreamer.errors import UserError
 from dreamer.schema import DREAMER
 from dreamer.streams import say
 
 if TYPE_CHECKING:
     from dreamer.agent import Agent
-    from dreamer.distribution.devices import Devices
+    from dreamer.distribution.devices import Devices, SeveralDevices
     from dreamer.envs.pool import EnvPool
     from dreamer.logger import Logger
     from dreamer.trained_agent import TrainedAgent
@@ -101,11 +102,7 @@ def train(
 
     sink_names(config.log.sinks)  # refused before anything is made
     devices = make_devices(config)
-    if devices and not devices.leads:
-        return follow(config, devices)
     with ExitStack() as stack:
-        if devices:
-            stack.enter_context(devices)
         pool = stack.enter_context(make_pool(config, config.envs.amount, training=True))
         eval_pool = stack.enter_context(make_pool(config, config.eval.amount, training=False))
         check_batch(config, pool)
@@ -118,7 +115,6 @@ def train(
         pool.on_wait = eval_pool.on_wait = interrupt.while_waiting
         if devices:
             logger.message(f"every batch is shared by {devices}")
-            devices.introduce(pool.obs_space, pool.act_space)
             maker = partial(make_agent, devices=devices)
         agent = (maker or make_agent)(config, pool.obs_space, pool.act_space)
         describe(logger, agent, pool)
@@ -142,6 +138,26 @@ def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
         amount = len(split_tasks(config.task))
     settings: dict[str, Any] = {**config.section("envs"), "amount": amount, "training": training}
     return EnvPool(config.task, **settings)
+
+
+def make_devices(config: Config) -> SeveralDevices | None:
+    """Returns the devices that share each update, or None where one device makes it.
+
+    Raises:
+        UserError: The machine does not have these devices, or they cannot share the batch.
+    """
+    asked = config.section("train").get("devices", 1)  # only Dreamer has the key
+    if asked == 1:
+        return None
+    check_devices(asked or 1, config.train.batch_size, config.jit)
+    from dreamer.device import prepare_tensorflow
+
+    prepare_tensorflow(config.deterministic)  # before anything imports it
+    from dreamer.distribution.devices import open_devices
+
+    devices = open_devices(asked, os.environ)
+    check_devices(devices.count, config.train.batch_size, config.jit)
+    return devices
 
 
 def make_logger(config: Config, path: Path) -> Logger:
@@ -171,7 +187,7 @@ def make_agent(
             "baselines.run to train it and python -m baselines.evaluate to evaluate it"
         )
     sections = {name: config.section(name) for name in AGENT_SECTIONS}
-    return getattr(devices, "agent_class", Agent)(
+    return Agent(
         obs_space,
         act_space,
         **sections,

@@ -9,7 +9,6 @@ again if it fails: it then goes on from its checkpoint. The same command again r
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamer.cli import CommandLine, Option, Parsed, run_main
-from dreamer.distribution.cluster import read_cluster
 from dreamer.errors import UserError
 from dreamer.interrupt import Interrupt, StopRequested
 from dreamer.schema import DREAMER
@@ -63,8 +61,6 @@ def main(argv: Sequence[str]) -> int:
 
     if parsed.options["gpus"] < 0 and parsed.options["gpus"] != -1:
         raise UserError("--gpus must be -1 (1 where there are any) or at least 0")
-    if read_cluster(os.environ):
-        raise UserError("TF_CONFIG is set, but a sweep's trials run on one host each; unset it")
     trials = plan(parsed)
     check_folder(Path(trials[0].config.logdir))  # of all; on a cluster too it is to be seen here
     for trial in trials:

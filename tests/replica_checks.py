@@ -17,8 +17,7 @@ import tensorflow as tf
 from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_agent, make_batch
 
 from dreamer.agent import Agent
-from dreamer.distribution.devices import SeveralDevices
-from dreamer.distribution.opening import open_devices
+from dreamer.distribution.devices import SeveralDevices, open_devices
 from dreamer.ops.replicas import batch_normal
 from dreamer.ops.seeds import Purpose, make_seeds
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from dreamer.envs.spec import Space
+from dreamer.errors import UserError
 from dreamer.learning import Learner
 from dreamer.precision import choose_jit
+
+CPUS = "DREAMER_CPU_DEVICES"
+"""Environment variable: the number of devices that the processor counts as where there is no GPU.
+It makes several devices testable without GPUs. They share the cores, so nothing gets faster."""
 
 Batch = Mapping[str, np.ndarray]
 
@@ -64,13 +69,8 @@ class SeveralDevices:
     need of the whole batch.
 
     Args:
-        strategy: MirroredStrategy or MultiWorkerMirroredStrategy.
-
-    Attributes:
-        leads: Whether this process has the run's directory and environments.
+        strategy: Of the devices of this machine.
     """
-
-    leads = True
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self.count = strategy.num_replicas_in_sync
@@ -79,15 +79,6 @@ class SeveralDevices:
     def __str__(self) -> str:
         names = [name.rpartition("device:")[2] for name in self._strategy.extended.worker_devices]
         return f"{self.count} devices: {', '.join(names)}"
-
-    def __enter__(self) -> SeveralDevices:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        pass
-
-    def introduce(self, obs_space: Mapping[str, Space], act_space: Space) -> None:
-        """Tells other hosts, of which there are none."""
 
     def scope(self) -> contextlib.AbstractContextManager:
         return self._strategy.scope()
@@ -136,3 +127,58 @@ class SeveralDevices:
     def _first(self, value: Any) -> tf.Tensor:
         """What all replicas have alike, once."""
         return self._strategy.experimental_local_results(value)[0]
+
+
+def open_devices(asked: int, environment: Mapping[str, str]) -> SeveralDevices:
+    """Opens the devices of this machine that share each batch.
+
+    Args:
+        asked: Number of devices; 0 takes all of them.
+        environment: Environment variables, of which `CPUS` is read.
+    Raises:
+        UserError: The machine has fewer devices than asked for, or only one.
+    """
+    found = _find(environment)
+    if asked > len(found) or len(found) == 1:
+        wanted = f"{asked}" if asked else "0, which is all there are"
+        raise UserError(
+            f"train.devices is {wanted}, but TensorFlow finds {len(found)}: {', '.join(found)}; "
+            f"give 1, or see why nvidia-smi or CUDA_VISIBLE_DEVICES show no more GPUs (to try it "
+            f"without GPUs: {CPUS}=2 in the environment)"
+        )
+    return SeveralDevices(_mirrored(tuple(found[: asked or None])))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One for each set of devices: two in one process would confuse their messages."""
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def _find(environment: Mapping[str, str]) -> list[str]:
+    """Names of the devices: GPUs if there are any."""
+    text = environment.get(CPUS, "")
+    if text:
+        _divide_processor(text)
+    logical = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return [f"{device.device_type}:{i}" for i, device in enumerate(logical)]
+
+
+def _divide_processor(text: str) -> None:
+    if not (text.isdecimal() and 0 < int(text) <= 64):
+        raise UserError(f"{CPUS} is {text!r}; expected a number from 1 to 64")
+    if tf.config.list_physical_devices("GPU"):
+        raise UserError(
+            f"{CPUS} is set, which is for trying things without GPUs, but there are some: unset "
+            "it, or hide them with CUDA_VISIBLE_DEVICES=-1"
+        )
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    parts = [tf.config.LogicalDeviceConfiguration()] * int(text)
+    try:
+        tf.config.set_logical_device_configuration(cpu, parts)
+    except RuntimeError:  # TensorFlow is in use already, as after an earlier training
+        if len(tf.config.list_logical_devices("CPU")) != int(text):
+            raise UserError(
+                f"{CPUS} is {text}, but TensorFlow is in use already with another number: begin "
+                "a new process"
+            ) from None
