@@ -18,6 +18,7 @@ from dreamer.benchmarks.environment import (
     measure_overlap,
     measure_stepping,
 )
+from dreamer.benchmarks.flops import LayerTable, flops_by_part
 from dreamer.benchmarks.helper import Helper
 from dreamer.benchmarks.replay import Sampling, scratch
 from dreamer.benchmarks.report import judge
@@ -25,14 +26,11 @@ from dreamer.benchmarks.rounds import in_turn
 from dreamer.benchmarks.update import measure_updates
 from dreamer.config import Config
 from dreamer.envs.spec import Space
-from dreamer.flops import Layer, flops_by_part, policy_layers, update_layers
 from dreamer.run import make_pool
 
 PARTS = ("update", "env", "replay", "memory")
 MORE_PARTS = ("overlap", "agents")  # measured if asked for
 DEFAULT_RECORDS = 501  # of an episode, for tasks that tell no time limit
-_ACTING = ("encoder", "rssm", "reward", "discount", "value", "actor", "behavior", "planner")
-_LEARNING = ("decoder", "disagreement", "loss", "contrastive")
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Bench:
             measured["agents"] = measure_agents(self._config.task, presets, self._scale.rounds)
         results |= {part: found for part, found in measured.items() if found}
         if "update" in parts:
-            results["flops"] = flops_by_part(self._layers)
+            results["flops"] = flops_by_part(self._layers.update_layers())
         results["machine"] |= {"load_before": load, "load_after": os.getloadavg()[0]}
         return results | {"verdicts": judge(results)}
 
@@ -149,30 +147,12 @@ class Bench:
         return chosen or list(dict.fromkeys(("float32", self._facts["precision"])))
 
     @cached_property
-    def _layers(self) -> list[Layer]:
+    def _layers(self) -> LayerTable:
         obs_space, act_space = self._spaces
-        config = self._config
-        return update_layers(
-            {key: space.shape for key, space in obs_space.items()},
-            act_space.shape[0],
-            discrete=act_space.discrete,
-            batch_size=config.train.batch_size,
-            batch_length=config.train.batch_length,
-            **{name: config.section(name) for name in (*_ACTING, *_LEARNING)},
+        shapes = {key: space.shape for key, space in obs_space.items()}
+        return LayerTable(
+            self._config, shapes, act_space.shape[0], discrete=act_space.discrete
         )
-
-    @cached_property
-    def _policy_flops(self) -> int:
-        """Of one policy call."""
-        obs_space, act_space = self._spaces
-        layers = policy_layers(
-            {key: space.shape for key, space in obs_space.items()},
-            act_space.shape[0],
-            discrete=act_space.discrete,
-            amount=self._config.envs.amount,
-            **{name: self._config.section(name) for name in _ACTING},
-        )
-        return sum(layer.flops for layer in layers)
 
     def _agent(self, precision: str) -> Helper:
         if precision not in self._agents:
@@ -220,7 +200,7 @@ class Bench:
         updates, memory, sample_seconds = measure_updates(
             {precision: self._agent(precision) for precision in self._precisions},
             self._facts["products"],
-            sum(layer.flops for layer in self._layers),
+            sum(layer.flops for layer in self._layers.update_layers()),
             sampling.sample if sampling else None,
             scale.rounds,
             scale.shortest,
@@ -274,7 +254,7 @@ class Bench:
         _say("collecting with the policy")
         agent = self._agent(self._precisions[-1])
         found |= measure_collecting(agent, scale.env_rounds, scale.shortest)
-        flops = self._policy_flops
+        flops = sum(layer.flops for layer in self._layers.policy_layers())
         rate = flops / found["policy_seconds"]
         return found | {"policy_flops": flops, "policy_flops_per_second": rate}
 

@@ -1,0 +1,268 @@
+"""Operation counts: by hand, by TensorFlow's profiler, and by operators applied to ones."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from dreamer.benchmarks.flops import (
+    Layer,
+    LayerTable,
+    convolution_macs,
+    flops_by_part,
+    transposed_macs,
+)
+from dreamer.config import load_config
+
+IMAGE = {"image": (64, 64, 3)}
+
+
+def table_of(
+    *presets: str, shapes: Any = IMAGE, actions: int = 6, discrete: bool = False,
+    task: str = "dmc_walker_walk", **overrides: Any,
+) -> LayerTable:  # fmt: skip
+    values = {key.replace("__", "."): value for key, value in overrides.items()}
+    config = load_config(*presets, task=task, overrides=values)
+    return LayerTable(config, shapes, actions, discrete=discrete)
+
+
+def update_parts(*presets: str, **settings: Any) -> dict[str, int]:
+    return flops_by_part(table_of(*presets, **settings).update_layers())
+
+
+def policy_parts(*presets: str, **settings: Any) -> dict[str, int]:
+    return flops_by_part(table_of(*presets, **settings).policy_layers())
+
+
+@pytest.fixture(scope="module")
+def full() -> dict[tuple[str, str], Layer]:
+    """The layers of a full-size update on dmc_walker_walk, by part and name."""
+    return {(layer.part, layer.name): layer for layer in table_of().update_layers()}
+
+
+# --------------------------------------------------------------- one operator
+
+
+def profiled_flops(function: Any, *shapes: tuple[int, ...]) -> int:
+    """What TensorFlow's profiler counts in a graph of float32 inputs of these shapes."""
+    graph = tf.Graph()
+    with graph.as_default():
+        function(*[tf.compat.v1.placeholder(tf.float32, shape) for shape in shapes])
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    return tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "channels", "filters"),
+    [(64, 4, 3, 32), (31, 4, 32, 64), (14, 4, 64, 128), (6, 4, 128, 256), (7, 3, 2, 5)],
+)
+def test_convolutions_as_tensorflow_counts_them(side, kernel, channels, filters):
+    def convolve(image, weights):
+        return tf.nn.conv2d(image, weights, 2, "VALID")
+
+    shapes = ((1, side, side, channels), (kernel, kernel, channels, filters))
+    counted = profiled_flops(convolve, *shapes)
+    assert counted == 2 * convolution_macs(side, kernel, 2, channels, filters)
+
+
+def test_matrix_products_as_tensorflow_counts_them(full):
+    layer = full["rssm", "post hidden"]
+    counted = profiled_flops(tf.matmul, (2500, 200 + 1024), (200 + 1024, 200))
+    assert counted == 2 * layer.macs * layer.forward
+
+
+# With inputs and weights of ones, every product adds one to the sum of the outputs.
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "channels", "filters"), [(1, 5, 4, 3), (5, 5, 2, 2), (13, 6, 1, 3)]
+)
+def test_transposed_convolutions_of_ones(side, kernel, channels, filters):
+    result = 2 * side - 2 + kernel
+    ones = tf.nn.conv2d_transpose(
+        tf.ones([1, side, side, channels]), tf.ones([kernel, kernel, filters, channels]),
+        [1, result, result, filters], 2, "VALID",
+    )  # fmt: skip
+    assert int(tf.reduce_sum(ones)) == transposed_macs(side, kernel, channels, filters)
+
+
+def test_convolutions_of_ones():
+    ones = tf.nn.conv2d(tf.ones([1, 31, 31, 3]), tf.ones([4, 4, 3, 8]), 2, "VALID")
+    assert int(tf.reduce_sum(ones)) == convolution_macs(31, 4, 2, 3, 8)
+
+
+# ------------------------------------------------------------ updates by hand
+
+
+def macs(*sizes: int) -> int:
+    """Multiply-adds of dense layers of these widths."""
+    return sum(a * b for a, b in pairwise(sizes))
+
+
+N, LAST, H = 50 * 50, 50 * 49, 15  # rows of a batch; those with a successor; horizon
+IMAGINED, LATER = N * H, N * (H - 1)
+HEAD = macs(230, 400, 400, 1)
+FIRST, REST = macs(230, 400), macs(400, 400, 400, 1)  # of the value network
+GRU = 200 * 600
+STATS = macs(200, 200, 60)  # hidden layer, then mean and std
+MEMBER = macs(236, 400, 400, 30)  # of the ensemble
+FULL = {
+    "encoder": N * 2 * (
+        2 * 31**2 * 4**2 * 3 * 32  # no gradient to the image
+        + 3 * (14**2 * 4**2 * 32 * 64 + 6**2 * 4**2 * 64 * 128 + 2**2 * 4**2 * 128 * 256)
+    ),
+    "rssm": 2 * 3 * N * (GRU + STATS + 1224 * 200 + 200 * 60)
+    + 2 * (30 * 200 + GRU) * (2 * N + LAST) + 2 * 2 * N * 6 * 200,
+    "decoder": N * 6 * (
+        230 * 1024 + 5**2 * 1024 * 128 + 5**2 * 5**2 * 128 * 64
+        + 13**2 * 6**2 * 64 * 32 + 30**2 * 6**2 * 32 * 3
+    ),
+    "reward": N * 6 * HEAD,
+    "actor": IMAGINED * 2 * (2 * 230 * 400 + 3 * macs(400, 400, 400, 400, 12)),
+    "imagined dynamics": 2 * (
+        (6 * 200 + GRU + STATS) * 2 * IMAGINED + (30 * 200 + GRU) * (IMAGINED + LATER)
+    ),
+    "imagined reward": HEAD * 2 * (IMAGINED + LATER),
+    "imagined value": 2 * (FIRST * (IMAGINED + 2 * LATER) + REST * (IMAGINED + 3 * LATER)),
+}  # fmt: skip
+CONTRASTIVE_DECODER = FULL["decoder"] - 2 * N * 230 * 1024  # its features get no gradient
+
+
+def without(*parts: str) -> dict[str, None]:
+    return dict.fromkeys(parts)
+
+
+#: Presets, overrides, and the parts that differ from FULL. None: the part is absent.
+VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, Any], dict[str, int | None]]] = {
+    "full": ((), {}, {}),
+    # Every reward reaches the actor.
+    "no_value": (("no_value",), {}, {
+        "imagined reward": 2 * HEAD * 2 * IMAGINED, **without("imagined value"),
+    }),
+    # Imagination runs forward only. The start is judged too, by the value's own loss as well.
+    "score": (("score",), {"discrete": True}, {
+        "actor": IMAGINED * 2 * (2 * 230 * 400 + 3 * macs(400, 400, 400, 400, 6)),
+        "imagined dynamics": 2 * (macs(36, 200) + 2 * GRU + STATS) * IMAGINED,
+        "imagined reward": 2 * HEAD * N * 16,
+        "imagined value": 2 * N * (FIRST * (16 + 15) + REST * (16 + 15 + 15)),
+    }),
+    # The value alone moves the actor.
+    "one imagined step": ((), {"behavior__horizon": 1}, {
+        "actor": FULL["actor"] // H,
+        "imagined dynamics": 2 * N * ((6 * 200 + GRU + STATS) * 2 + 30 * 200 + GRU),
+        "imagined reward": 2 * HEAD * N * 2,
+        "imagined value": 2 * N * (FIRST * (2 + 1 + 1) + REST * (2 + 2 + 1)),
+    }),
+    "planner": (("planet",), {}, without(
+        "actor", "imagined dynamics", "imagined reward", "imagined value"
+    )),
+    "planner with a value": (
+        ("planet",), {"behavior__value": True, "planner__returns": "lambda"}, {
+            "value": 2 * 50 * (FIRST * (50 + 49) + REST * (50 + 49 + 49)),
+            **without("actor", "imagined dynamics", "imagined reward", "imagined value"),
+        },
+    ),
+    "explorer": ((), {"disagreement__until": 100}, {
+        "ensemble": 2 * 5 * LAST * (3 * MEMBER - 236 * 400),
+        "imagined ensemble": 2 * 5 * MEMBER * (IMAGINED + LATER),
+        "explorer": FULL["actor"],
+        "imagined dynamics": 2 * FULL["imagined dynamics"],
+        "imagined value": 2 * FULL["imagined value"],
+    }),
+    "overshooting": (("overshooting",), {}, {
+        "overshooting": 2 * sum(50 * (50 - d + 1) for d in range(2, 6))
+        * (3 * (30 * 200 + 2 * GRU + STATS) + 2 * 6 * 200),
+    }),
+    "contrastive": (("contrastive",), {}, {
+        "contrastive": 2 * 3 * N * (macs(1024, 400, 400, 400, 460) + 460 * N),
+        "decoder": CONTRASTIVE_DECODER,
+    }),
+    "reward_only": (("reward_only",), {}, {"decoder": CONTRASTIVE_DECODER}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_updates_by_hand(variant: str):
+    presets, overrides, changed = VARIANTS[variant]
+    expected = {name: count for name, count in {**FULL, **changed}.items() if count is not None}
+    assert update_parts(*presets, **overrides) == expected
+
+
+def test_the_full_update_as_published():
+    assert sum(update_parts().values()) == 903_305_720_000
+
+
+def test_stochastic_only_by_hand():
+    parts = update_parts("stochastic_only")
+    inputs = 2 * 30 * 200 * (2 * N + LAST) + 2 * 2 * N * 6 * 200
+    assert parts["rssm"] == 2 * 3 * N * (2 * STATS + 1024 * 200) + inputs
+    assert parts["imagined dynamics"] == 2 * (
+        (6 * 200 + STATS) * 2 * IMAGINED + 30 * 200 * (IMAGINED + LATER)
+    )
+    assert parts["reward"] == FULL["reward"] - 200 * 400 * 6 * N  # 30 features instead of 230
+
+
+def test_deterministic_only_by_hand():
+    parts = update_parts("deterministic_only")
+    prior = 2 * (6 * 200 * 2 * N + GRU * (3 * N + 2 * N + LAST))
+    assert parts["rssm"] == prior + 2 * (1024 * 200 + 2 * GRU) * (N + 2 * LAST)
+    dynamics = (6 * 200 + GRU) * 2 * IMAGINED + GRU * (IMAGINED + LATER)
+    assert parts["imagined dynamics"] == 2 * dynamics
+
+
+def test_what_needs_no_gradient_gets_none(full):
+    for layer in (("encoder", "convolution 1"), ("rssm", "input, action"), ("actor", "dense 1")):
+        assert full[layer].inputs == 0
+    frozen = [x for x in full.values() if x.part in ("imagined dynamics", "imagined reward")]
+    assert frozen and all(x.weights == 0 and x.inputs > 0 for x in frozen)
+
+
+def test_vectors_have_dense_layers_and_the_discount_head_counts():
+    parts = update_parts(
+        "debug", task="gym_CartPole-v1", encoder__mlp_layers=2, encoder__keys="a",
+        shapes={"a": (5,), "b": (3,)}, actions=2, discrete=True,
+    )  # fmt: skip
+    rows, head = 4 * 8, macs(20, 16, 1)
+    assert parts["encoder"] == 2 * rows * (2 * 5 * 16 + 3 * 16 * 16)
+    assert parts["decoder"] == 2 * 3 * rows * macs(20, 16, 8)
+    assert parts["discount"] == 2 * 3 * rows * head
+    assert parts["imagined discount"] == 2 * head * rows * (5 + 4)
+    assert parts["actor"] == 2 * rows * 5 * (2 * 20 * 16 + 3 * 16 * 2)
+
+
+def test_without_hidden_layers_vectors_are_embedded_as_they_are():
+    table = table_of("debug", encoder__mlp_layers=0, envs__state=True, shapes={"a": (5,)})
+    layers = table.update_layers()
+    assert not [x for x in layers if x.part == "encoder"]
+    (post,) = [x for x in layers if x.name == "post hidden"]
+    assert post.macs == (16 + 5) * 16
+
+
+# ------------------------------------------------------------ actions by hand
+
+
+@pytest.mark.parametrize(
+    ("presets", "rssm"),
+    [
+        ((), macs(36, 200) + 2 * GRU + (200 + 1024) * 200 + 200 * 60),
+        (("planet",), macs(36, 200) + 2 * GRU + (200 + 1024) * 200 + 200 * 60),
+        (("stochastic_only",), 36 * 200 + 200 * 200 + 1024 * 200 + 200 * 60),
+        (("deterministic_only",), 6 * 200 + 4 * GRU + 1024 * 200),
+    ],
+)
+def test_filtering_for_an_action(presets: tuple[str, ...], rssm: int):
+    assert policy_parts(*presets)["rssm"] == 2 * rssm
+
+
+def test_an_action_by_hand():
+    planned, acted = policy_parts("planet"), policy_parts()
+    steps = 10 * 1000 * 12
+    assert planned["planned dynamics"] == 2 * steps * (macs(36, 200) + 2 * GRU + STATS)
+    assert planned["planned reward"] == 2 * steps * HEAD
+    assert 130e9 < sum(planned.values()) < 135e9
+    assert acted["actor"] == 2 * macs(230, 400, 400, 400, 400, 12)
+    assert sum(policy_parts(envs__amount=3).values()) == 3 * sum(acted.values())
