@@ -21,7 +21,7 @@ from baselines.n_step import n_step_returns
 from baselines.networks import NormMLP, Torso
 from baselines.observations import Arrays, Observations
 from baselines.shared_memory import SharedArrays
-from dreamer.config import Config
+from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.ops.distributions import diagonal_normal, inverse_softplus
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.observations import Arrays
-from dreamer.collect import episode_seed
-from dreamer.envs.pool import EnvPool
+from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Record
 from dreamer.errors import EnvError
+from dreamer.training.collector import episode_seed
 
 if TYPE_CHECKING:
     from baselines.a3c import A3C

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.config import Config
-from dreamer.envs import wire
-from dreamer.envs.pool import EnvRestartWarning
+from dreamer.config.config import Config
+from dreamer.envs.processes import messages as wire
+from dreamer.envs.processes.pool import EnvRestartWarning
 from dreamer.errors import EnvError, UserError
-from dreamer.interrupt import StopRequested
+from dreamer.training.interrupts import StopRequested
 
 OnEpisode = Callable[[float, int], None]
 OnUpdate = Callable[[int, Mapping[str, np.ndarray], Mapping[str, float]], None]

@@ -7,7 +7,7 @@ from typing import Any
 
 from baselines.a3c_learner import ActorLearner
 from baselines.a3c_process import Learners
-from dreamer.trainer import Trainer
+from dreamer.training.trainer import Trainer
 
 
 class A3CTrainer(Trainer):

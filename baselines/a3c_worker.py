@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dreamer.config import Config
-from dreamer.envs import wire
-from dreamer.envs.pool import EnvRestartWarning
+from dreamer.config.config import Config
+from dreamer.envs.processes import messages as wire
+from dreamer.envs.processes.pool import EnvRestartWarning
 from dreamer.errors import EnvError, UserError
-from dreamer.lifetime import end_with
+from dreamer.system.processes import end_with
 
 if TYPE_CHECKING:
     from baselines.a3c_learner import ActorLearner
@@ -73,7 +73,7 @@ def _serve(sock: socket.socket, descriptor: int, number: int) -> None:
     from dreamer.run import make_pool
 
     with make_pool(config, config.a3c.envs, training=True) as pool:
-        from dreamer.device import prepare_tensorflow
+        from dreamer.system.tensorflow import prepare_tensorflow
 
         prepare_tensorflow(config.deterministic)
         from baselines.a3c import A3C

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from dreamer.agent.agent import from_arrays, to_arrays
 from dreamer.envs.spec import Space
-from dreamer.variables import from_arrays, to_arrays
 
 
 class Baseline:
-    """The part of `dreamer.trained_agent.TrainedAgent` that does not depend on the agent.
+    """The part of `dreamer.training.trainer.TrainedAgent` that does not depend on the agent.
 
     Args:
         obs_space, act_space: Of the environment.
@@ -26,11 +26,11 @@ class Baseline:
         self.policy_calls = 0
 
     def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
-        """Chooses actions, as `dreamer.agent.Agent.policy`."""
+        """Chooses actions, as `dreamer.agent.agent.Agent.policy`."""
         raise NotImplementedError
 
     def train_step(self, batch: Any, update: int) -> Mapping[str, Any]:
-        """Makes an update, as `dreamer.agent.Agent.train_step`."""
+        """Makes an update, as `dreamer.agent.agent.Agent.train_step`."""
         raise NotImplementedError
 
     def trace(self, batch: Any) -> None:

@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from baselines import registry
-from dreamer.cli import CommandLine, Option, run_main
-from dreamer.config import Config, load_config, preset_refusal
+from dreamer.config.command_line import CommandLine, Option, run_main
+from dreamer.config.config import Config, load_config, preset_refusal
+from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
-from dreamer.schema import DREAMER
 
 SERVICE = "baselines.benchmark_service:UpdateService"
 NO_UPDATES = ("random", "constant")
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     results = measure(options["task"], chosen, options["configs"], options["rounds"])
     print_results(results)
     if path:
-        from dreamer.files import atomic_write
+        from dreamer.io.files import atomic_write
 
         with atomic_write(path) as file:
             file.write(json.dumps(results, indent=2, allow_nan=False).encode() + b"\n")

@@ -10,10 +10,10 @@ import numpy as np
 
 from baselines import registry
 from dreamer.benchmarks.synthetic import random_batch, random_episode
-from dreamer.config import Config
-from dreamer.device import prepare_tensorflow
+from dreamer.config.config import Config
+from dreamer.config.schema import DREAMER
 from dreamer.envs.spec import Space
-from dreamer.schema import DREAMER
+from dreamer.system.tensorflow import prepare_tensorflow
 
 _EPISODES, _LENGTH = 20, 200  # in the memory of agents that have one
 

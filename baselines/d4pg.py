@@ -20,11 +20,11 @@ from baselines.observations import Observations
 from baselines.off_policy import OffPolicy, OffPolicyTrainer, Tensors
 from baselines.targets import copy_every
 from baselines.transitions import Transitions
-from dreamer.collect import Episode
-from dreamer.config import Config
+from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.ops.optimizers import Optimizer, apply_together
+from dreamer.training.collector import Episode
 
 TRAINER = OffPolicyTrainer
 

@@ -17,7 +17,7 @@ from baselines.observations import Observations
 from baselines.off_policy import OffPolicy, OffPolicyTrainer, Tensors
 from baselines.targets import copy_every
 from baselines.transitions import Transitions
-from dreamer.config import Config
+from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.ops.optimizers import Optimizer, apply_together

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from baselines.registry import make_agent
 from dreamer import evaluate
-from dreamer.cli import run_main
+from dreamer.config.command_line import run_main
 
 
 def main(argv: Sequence[str]) -> int:

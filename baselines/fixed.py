@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from baselines.agent import Baseline
-from dreamer.config import Config
+from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 

@@ -17,19 +17,19 @@ import tensorflow as tf
 
 from baselines.retrace import retrace
 from baselines.targets import follow
-from dreamer.acting import Acting, Choose
-from dreamer.agent import Agent
-from dreamer.config import Config
+from dreamer.agent.agent import Agent
+from dreamer.agent.learner import Learner
+from dreamer.agent.networks import Parts, make_optimizers
+from dreamer.agent.policy import Acting, Choose
+from dreamer.agent.world_model import Tensors
+from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.learning import Learner
 from dreamer.nets.actor import Actor
 from dreamer.nets.layers import MLP
 from dreamer.nets.rssm import State
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import flatten_leading, over_leading
-from dreamer.parts import Parts, make_optimizers
-from dreamer.world_model import Tensors
 
 # What Dreamer's agent is told where this one has no key: it imagines nothing.
 _BEHAVIOR = {"policy": "actor", "value": False, "horizon": 2}

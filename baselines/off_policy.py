@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from baselines.agent import Baseline
 from baselines.transitions import Transitions
-from dreamer.collect import Episode
-from dreamer.episodes import EpisodeError, EpisodeFile
-from dreamer.exploration import Exploration
-from dreamer.replay import DamagedEpisodeWarning
-from dreamer.trainer import Trainer
+from dreamer.agent.exploration import Exploration
+from dreamer.data.episodes import EpisodeError, EpisodeFile
+from dreamer.data.replay import DamagedEpisodeWarning
+from dreamer.training.collector import Episode
+from dreamer.training.trainer import Trainer
 
 Tensors = dict[str, tf.Tensor]
 _ACTING = 1  # what a random stream is for

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from dreamer.agent import Agent
-from dreamer.config import Config
+from dreamer.agent.agent import Agent
+from dreamer.agent.world_model import Tensors, WorldModel
+from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.run import AGENT_SECTIONS
-from dreamer.world_model import Tensors, WorldModel
 
 BINS = 32  # five bits
 

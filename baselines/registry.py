@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from dreamer.config import Config
+from dreamer.config.config import Config
+from dreamer.config.schema import DREAMER, agent_names
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError, suggest
-from dreamer.schema import DREAMER, agent_names
 
 _HOMES = {"random": "baselines.fixed", "constant": "baselines.fixed"}
 

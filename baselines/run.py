@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from baselines import registry
-from dreamer.cli import parse_args, run_main
-from dreamer.config import Config
+from dreamer.config.command_line import parse_args, run_main
+from dreamer.config.config import Config
 from dreamer.errors import UserError
 from dreamer.run import Result, finish
 from dreamer.run import train as train_with

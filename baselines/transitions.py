@@ -1,6 +1,6 @@
 """The newest records in memory, drawn as n-step transitions, uniformly or by priority.
 
-Beside dreamer.replay, which keeps every episode on disk and draws sequences: agents that make
+Beside dreamer.data.replay, which keeps every episode on disk and draws sequences: agents that make
 thousands of small updates from single transitions need them faster than files give them.
 """
 

@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dreamer.agent import Agent
-    from dreamer.config import Config, load_config
-    from dreamer.envs import make_env
+    from dreamer.agent.agent import Agent
+    from dreamer.config.config import Config, load_config
+    from dreamer.envs.make import make_env
     from dreamer.errors import UserError
     from dreamer.run import train
 
@@ -20,11 +20,11 @@ __version__ = "0.1.0"
 __all__ = ["Agent", "Config", "UserError", "load_config", "make_env", "train"]
 
 _HOMES = {
-    "Agent": "dreamer.agent",
-    "Config": "dreamer.config",
+    "Agent": "dreamer.agent.agent",
+    "Config": "dreamer.config.config",
     "UserError": "dreamer.errors",
-    "load_config": "dreamer.config",
-    "make_env": "dreamer.envs",
+    "load_config": "dreamer.config.config",
+    "make_env": "dreamer.envs.make",
     "train": "dreamer.run",
 }
 

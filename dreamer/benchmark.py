@@ -14,8 +14,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamer.cli import CommandLine, Option, Parsed, run_main
-from dreamer.config import Config, load_config
+from dreamer.config.command_line import CommandLine, Option, Parsed, run_main
+from dreamer.config.config import Config, load_config
 from dreamer.errors import UserError
 
 LINE = CommandLine(
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         results = bench.run(parsed.options["parts"] or PARTS)
     print_report(results, scale.small)
     if path:
-        from dreamer.files import atomic_write
+        from dreamer.io.files import atomic_write
 
         with atomic_write(path) as file:
             file.write(json.dumps(results, indent=2, allow_nan=False).encode() + b"\n")

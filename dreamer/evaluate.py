@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamer.cli import CommandLine, Option, run_main
+from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
-from dreamer.streams import warn
+from dreamer.system.streams import warn
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from dreamer.checkpoint import Checkpoint
-    from dreamer.config import Config
-    from dreamer.envs.pool import EnvPool
-    from dreamer.evaluation import Evaluation
-    from dreamer.rundir import RunDir
+    from dreamer.config.config import Config
+    from dreamer.envs.processes.pool import EnvPool
+    from dreamer.runs.checkpoints import Checkpoint
+    from dreamer.runs.rundir import RunDir
+    from dreamer.training.evaluation import Evaluation
 
 COMMAND_LINE = CommandLine(
     "python -m dreamer.evaluate",
@@ -137,10 +137,10 @@ def evaluate(
     Raises:
         UserError: No run or no sound checkpoint there, or no images to film.
     """
-    from dreamer.evaluation import Evaluator
     from dreamer.run import make_pool
-    from dreamer.rundir import RunDir
-    from dreamer.trust import trusted
+    from dreamer.runs.rundir import RunDir
+    from dreamer.runs.trust import trusted
+    from dreamer.training.evaluation import Evaluator
 
     rundir, config = RunDir.load(run)
     config = trusted(config, task, python)
@@ -159,7 +159,7 @@ def evaluate(
 
 def check_checkpoint(rundir: RunDir, path: str | os.PathLike[str] | None) -> None:
     """Refuses where there is no checkpoint, before anything is run."""
-    from dreamer.checkpoint import Checkpoints
+    from dreamer.runs.checkpoints import Checkpoints
 
     if path:
         Checkpoints.step_of(path)
@@ -185,8 +185,8 @@ def load_agent(
     Raises:
         UserError: There is none, or it is that of another config.
     """
-    from dreamer.device import prepare_tensorflow
     from dreamer.run import make_agent
+    from dreamer.system.tensorflow import prepare_tensorflow
 
     prepare_tensorflow(config.deterministic)
     agent = (maker or make_agent)(config, pool.obs_space, pool.act_space)
@@ -203,7 +203,7 @@ def load_agent(
 def _load_checkpoint(
     rundir: RunDir, path: str | os.PathLike[str] | None, like: Mapping[str, np.ndarray]
 ) -> Checkpoint:
-    from dreamer.checkpoint import Checkpoints
+    from dreamer.runs.checkpoints import Checkpoints
 
     if path:
         return Checkpoints.load(path, like)
@@ -264,7 +264,7 @@ def as_text(result: Result) -> str:
 
 def write_json(result: Result, path: str) -> None:
     """Writes the results; numbers that JSON does not know cannot occur in them."""
-    from dreamer.files import atomic_write
+    from dreamer.io.files import atomic_write
 
     with atomic_write(path) as file:
         file.write(json.dumps(result.as_json(), indent=1, allow_nan=False).encode() + b"\n")
@@ -272,8 +272,8 @@ def write_json(result: Result, path: str) -> None:
 
 def write_film(evaluation: Evaluation, path: str) -> None:
     """Writes the filmed episodes side by side: of a .gif the first minute, of an .mp4 all."""
-    from dreamer.films import MOST_RECORDS, RECORDS_PER_SECOND, image_keys
-    from dreamer.video import tile, write_video
+    from dreamer.logs.video import tile, write_video
+    from dreamer.training.films import MOST_RECORDS, RECORDS_PER_SECOND, image_keys
 
     keys = image_keys(evaluation.filmed[0])
     key = "image" if "image" in keys else keys[0]

@@ -20,13 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamer.cli import CommandLine, Option, run_main
+from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from dreamer.open_loop import StepErrors
+    from dreamer.analysis.open_loop import StepErrors
 
 COMMAND_LINE = CommandLine(
     "python -m dreamer.predict",
@@ -101,12 +101,12 @@ def predict(
     """
     import numpy as np
 
-    from dreamer.batch_limits import longest_episode
+    from dreamer.analysis.held_out import collect_fresh, read_saved
     from dreamer.evaluate import check_checkpoint, load_agent
-    from dreamer.held_out import collect_fresh, read_saved
     from dreamer.run import make_pool
-    from dreamer.rundir import RunDir
-    from dreamer.trust import trusted
+    from dreamer.runs.rundir import RunDir
+    from dreamer.runs.trust import trusted
+    from dreamer.training.batch_limits import longest_episode
 
     rundir, config = RunDir.load(run)
     config = trusted(config, task, python)
@@ -135,7 +135,7 @@ def predict(
 
 
 def _errors(result: dict[str, np.ndarray], context: int, transform: str) -> dict[str, StepErrors]:
-    from dreamer.open_loop import step_errors
+    from dreamer.analysis.open_loop import step_errors
 
     keys = [key.removeprefix("truth/") for key in result if key.startswith("truth/")]
     errors = {k: step_errors(result[f"truth/{k}"], result[f"model/{k}"], context) for k in keys}
@@ -184,7 +184,7 @@ def write(prediction: Prediction, folder: Path) -> list[Path]:
     Raises:
         UserError: It cannot be made or written.
     """
-    from dreamer.files import atomic_write, make_folder
+    from dreamer.io.files import atomic_write, make_folder
 
     make_folder(folder)
     step = prediction.about["step"]
@@ -201,10 +201,10 @@ def _write_pictures(prediction: Prediction, key: str, stem: Path) -> list[Path]:
     """Writes a clip of several sequences and a still of the first; returns their paths."""
     from PIL import Image
 
-    from dreamer.files import atomic_write
-    from dreamer.films import OPEN_LOOP_RECORDS_PER_SECOND
-    from dreamer.open_loop import rows
-    from dreamer.video import open_loop_strip, open_loop_video, write_video
+    from dreamer.analysis.open_loop import rows
+    from dreamer.io.files import atomic_write
+    from dreamer.logs.video import open_loop_strip, open_loop_video, write_video
+    from dreamer.training.films import OPEN_LOOP_RECORDS_PER_SECOND
 
     sequences = (prediction.result[f"{of}/{key}"][:_SEQUENCES] for of in ("truth", "model"))
     pictures = rows(*sequences)

@@ -14,20 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamer.cli import parse_args, run_main
-from dreamer.combinations import check_devices
-from dreamer.config import Config
+from dreamer.config.combinations import check_devices
+from dreamer.config.command_line import parse_args, run_main
+from dreamer.config.config import Config
+from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
-from dreamer.schema import DREAMER
-from dreamer.streams import say
+from dreamer.system.streams import say
 
 if TYPE_CHECKING:
-    from dreamer.agent import Agent
-    from dreamer.distribution.devices import Devices, SeveralDevices
-    from dreamer.envs.pool import EnvPool
-    from dreamer.logger import Logger
-    from dreamer.trained_agent import TrainedAgent
-    from dreamer.trainer import Trainer
+    from dreamer.agent.agent import Agent
+    from dreamer.agent.devices import Devices, SeveralDevices
+    from dreamer.envs.processes.pool import EnvPool
+    from dreamer.logs.logger import Logger
+    from dreamer.training.trained_agent import TrainedAgent
+    from dreamer.training.trainer import Trainer
 
 AGENT_SECTIONS = (
     *("encoder", "decoder", "rssm", "reward", "discount", "value", "actor"),
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
 def finish(config: Config, train: Callable[[Config], Result]) -> int:
     """Trains, says how it ended if that can be said, and returns the exit status."""
-    from dreamer.interrupt import StopRequested
+    from dreamer.training.interrupts import StopRequested
 
     try:
         result = train(config)
@@ -91,14 +91,14 @@ def train(
     Raises:
         UserError: For what the user can mend.
         dreamer.errors.EnvError: An environment failed too often; the run is saved.
-        dreamer.interrupt.StopRequested: After SIGINT or SIGTERM, with the run saved.
+        dreamer.training.interrupts.StopRequested: After SIGINT or SIGTERM, with the run saved.
     """
-    from dreamer.batch_limits import check_batch
-    from dreamer.device import prepare_tensorflow
-    from dreamer.interrupt import Interrupt
-    from dreamer.rundir import RunDir
-    from dreamer.sinks import sink_names
-    from dreamer.trainer import Trainer
+    from dreamer.logs.sinks import sink_names
+    from dreamer.runs.rundir import RunDir
+    from dreamer.system.tensorflow import prepare_tensorflow
+    from dreamer.training.batch_limits import check_batch
+    from dreamer.training.interrupts import Interrupt
+    from dreamer.training.trainer import Trainer
 
     sink_names(config.log.sinks)  # refused before anything is made
     devices = make_devices(config)
@@ -131,8 +131,8 @@ def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
 
     Some tasks are played otherwise for training: Atari's episodes end with a life there.
     """
-    from dreamer.envs.pool import EnvPool
-    from dreamer.envs.several import split_tasks
+    from dreamer.envs.processes.pool import EnvPool
+    from dreamer.tasks import split_tasks
 
     if amount == 1:
         amount = len(split_tasks(config.task))
@@ -146,14 +146,14 @@ def make_devices(config: Config) -> SeveralDevices | None:
     Raises:
         UserError: The machine does not have these devices, or they cannot share the batch.
     """
-    asked = config.section("train").get("devices", 1)  # only Dreamer has the key
+    asked = int(config.section("train").get("devices", 1))  # only Dreamer has the key
     if asked == 1:
         return None
     check_devices(asked or 1, config.train.batch_size, config.jit)
-    from dreamer.device import prepare_tensorflow
+    from dreamer.system.tensorflow import prepare_tensorflow
 
     prepare_tensorflow(config.deterministic)  # before anything imports it
-    from dreamer.distribution.devices import open_devices
+    from dreamer.agent.devices import open_devices
 
     devices = open_devices(asked, os.environ)
     check_devices(devices.count, config.train.batch_size, config.jit)
@@ -162,8 +162,8 @@ def make_devices(config: Config) -> SeveralDevices | None:
 
 def make_logger(config: Config, path: Path) -> Logger:
     """The logger of a run."""
-    from dreamer.logger import Logger
-    from dreamer.sinks import make_sinks
+    from dreamer.logs.logger import Logger
+    from dreamer.logs.sinks import make_sinks
 
     return Logger(
         path,
@@ -179,7 +179,7 @@ def make_agent(
 ) -> Agent:
     """The agent that a config describes, for an environment's spaces; learns on one device, or
     those given."""
-    from dreamer.agent import Agent
+    from dreamer.agent.agent import Agent
 
     if config.agent != DREAMER:
         raise UserError(
@@ -202,14 +202,14 @@ def make_parts(
     config: Config, rundir, agent: TrainedAgent, pool, eval_pool, logger, interrupt
 ) -> dict[str, Any]:
     """Everything that the training loop stands on, as a Trainer's arguments."""
-    from dreamer.checkpoint import Checkpoints
-    from dreamer.evaluation import Evaluator
-    from dreamer.forecast import forecast
-    from dreamer.nonfinite import NonFiniteGuard
-    from dreamer.replay import Replay
-    from dreamer.reports import Intervals, Reports
-    from dreamer.schedule import UpdateSchedule
-    from dreamer.storage import Patience
+    from dreamer.data.replay import Replay
+    from dreamer.io.disk import Patience
+    from dreamer.runs.checkpoints import Checkpoints
+    from dreamer.training.evaluation import Evaluator
+    from dreamer.training.forecast import forecast
+    from dreamer.training.nonfinite import NonFiniteGuard
+    from dreamer.training.reports import Intervals, Reports
+    from dreamer.training.schedule import UpdateSchedule
 
     replay = Replay(
         rundir.episodes,
@@ -260,7 +260,7 @@ def make_parts(
 
 def describe(logger: Logger, agent: Any, pool: EnvPool) -> None:
     """Says what runs on what."""
-    from dreamer.device import describe_device
+    from dreamer.system.tensorflow import describe_device
 
     logger.message(f"{describe_device()}; precision {agent.precision}")
     if pool.info:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamer.cli import CommandLine, Option, Parsed, run_main
+from dreamer.config.command_line import CommandLine, Option, Parsed, run_main
+from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
-from dreamer.interrupt import Interrupt, StopRequested
-from dreamer.schema import DREAMER
+from dreamer.training.interrupts import Interrupt, StopRequested
 
 if TYPE_CHECKING:
     from dreamer.sweeps.board import Board
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     Returns the exit status: 0 if all have finished, 1 if some failed, 128 + N after signal N.
     """
     parsed = LINE.parse(argv)
-    from dreamer.rundir import check_folder
+    from dreamer.runs.rundir import check_folder
     from dreamer.sweeps.plan import plan
     from dreamer.sweeps.progress import check_same_config, read_progress
 

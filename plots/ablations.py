@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dreamer.schema import DREAMER, load_schema
+from dreamer.config.schema import DREAMER, load_schema
 from plots import style
 from plots.curves import listed
 from plots.figures import bar_caption, bars_width, whiskers

@@ -9,11 +9,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from dreamer.config import load_config
+from dreamer.config.config import load_config
+from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
-from dreamer.files import open_to_read
-from dreamer.schema import DREAMER
-from dreamer.yaml_io import read_yaml
+from dreamer.io.files import open_to_read
+from dreamer.io.yaml_files import read_yaml
 from plots.loading import Run, open_metrics
 
 _TAIL = 1 << 16

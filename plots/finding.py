@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dreamer.errors import UserError
-from dreamer.yaml_io import read_yaml
+from dreamer.io.yaml_files import read_yaml
 from plots.names import task_name
 
 METRICS = "metrics.jsonl"

@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeGuard
 import numpy as np
 
 from dreamer.errors import UserError, suggest
-from dreamer.files import open_to_read
+from dreamer.io.files import open_to_read
 from plots.finding import Place
 
 ALIASES = {

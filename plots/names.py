@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dreamer.errors import UserError, suggest
-from dreamer.suites import TASK_LISTS
+from dreamer.tasks import TASK_LISTS
 
 SUITES = TASK_LISTS
 

@@ -16,7 +16,7 @@ if __name__ == "__main__":  # run as a script, from anywhere: make the checkout 
 from rich.console import Console
 
 from dreamer.errors import UserError
-from dreamer.files import atomic_write
+from dreamer.io.files import atomic_write
 from plots.options import OneLineParser, add_choice, add_reading, count
 from plots.plot import make_study
 from plots.published import Published

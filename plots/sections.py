@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dreamer.terminal import duration
+from dreamer.logs.terminal import duration
 from plots import figures, summaries, tables
 from plots.details import OWN_KEYS, Details, clips, has_clips, read_details, seconds_worked
 from plots.html import Html, element, image, join, page, table

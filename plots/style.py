@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dreamer.files import atomic_write
+from dreamer.io.files import atomic_write
 from plots.numbers import short_frames
 
 WIDTH = 7.2  # inches, a page's text width; fonts below are sizes in print

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer.files import atomic_write
+from dreamer.io.files import atomic_write
 from plots.aggregates import Estimate
 from plots.figures import whiskers
 from plots.names import published_label, task_title

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer.episodes import EpisodeFile
+from dreamer.data.episodes import EpisodeFile
 
 Arrays = dict[str, np.ndarray]
 

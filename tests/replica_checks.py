@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_agent, make_batch
 
-from dreamer.agent import Agent
-from dreamer.distribution.devices import SeveralDevices, open_devices
+from dreamer.agent.agent import Agent
+from dreamer.agent.devices import SeveralDevices, open_devices
 from dreamer.ops.replicas import batch_normal
 from dreamer.ops.seeds import Purpose, make_seeds
 

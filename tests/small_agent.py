@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.agent import Agent
-from dreamer.config import load_config
-from dreamer.distribution.devices import Devices
+from dreamer.agent.agent import Agent
+from dreamer.agent.devices import Devices
+from dreamer.config.config import load_config
 from dreamer.envs.spec import Space
 from dreamer.run import make_agent as agent_of
 

@@ -13,7 +13,7 @@ import pytest
 from whole_runs import ROOT, metrics_of
 
 import dreamer
-from dreamer.episodes import EpisodeFile
+from dreamer.data.episodes import EpisodeFile
 
 EXAMPLE = ROOT / "examples" / "own_env.py"
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from whole_runs import finish, metrics_of, start, state_of
 
-from dreamer.collect import episode_seed
+from dreamer.data.episodes import EpisodeFile
 from dreamer.envs.atari import Atari
-from dreamer.episodes import EpisodeFile
-from dreamer.evaluation import EVAL_SEED_OFFSET
+from dreamer.training.collector import episode_seed
+from dreamer.training.evaluation import EVAL_SEED_OFFSET
 
 # River Raid: points and lost lives come soon, whatever is done. 400 agent steps are the limit.
 WORDS = (

@@ -13,7 +13,7 @@ import pytest
 
 from dreamer.benchmarks.environment import measure_stepping
 from dreamer.benchmarks.report import BARS, flatten
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 CARTPOLE = f"{benchmark_services.__file__}:make_cartpole"

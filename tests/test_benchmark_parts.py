@@ -14,10 +14,10 @@ from dreamer.benchmarks.replay import GrowthService, Sampling
 from dreamer.benchmarks.report import judge
 from dreamer.benchmarks.rounds import in_turn
 from dreamer.benchmarks.synthetic import random_batch, random_episode, random_records
-from dreamer.config import load_config
+from dreamer.config.config import load_config
+from dreamer.data.replay import Replay
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.replay import Replay
 
 ECHO = "benchmark_services:Echo"
 OBS = {

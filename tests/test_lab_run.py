@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from whole_runs import metrics_of, state_of
 
-from dreamer.episodes import EpisodeFile
+from dreamer.data.episodes import EpisodeFile
 
 
 def test_counters_losses_and_settings(lab_run: Path):

@@ -17,8 +17,8 @@ USE = """
 import pathlib, sys
 import dreamer
 from dreamer import load_config
-from dreamer.config import preset_names
-from dreamer.schema import find_configs
+from dreamer.config.config import preset_names
+from dreamer.config.schema import find_configs
 site = pathlib.Path(sys.argv[1]).resolve()
 assert pathlib.Path(dreamer.__file__).is_relative_to(site), dreamer.__file__
 assert find_configs().is_relative_to(site), find_configs()

@@ -21,7 +21,7 @@ from whole_runs import (
     start,
 )
 
-from dreamer.agent import Agent
+from dreamer.agent.agent import Agent
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate
 from dreamer.predict import main, predict

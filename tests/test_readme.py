@@ -12,7 +12,7 @@ from whole_runs import finish, metrics_of, start
 
 from baselines import registry
 from dreamer import benchmark, evaluate, predict, sweep
-from dreamer.cli import parse_args
+from dreamer.config.command_line import parse_args
 from dreamer.sweeps.plan import plan
 from plots import options, report
 

@@ -26,8 +26,8 @@ from whole_runs import (
     wait_until,
 )
 
-from dreamer.episodes import EpisodeFile
-from dreamer.schedule import UpdateSchedule
+from dreamer.data.episodes import EpisodeFile
+from dreamer.training.schedule import UpdateSchedule
 
 COUNTING = f"{ROOT}/tests/counting_env.py:make"
 SCHEDULE = UpdateSchedule(prefill=160, pretrain=2, every=80, updates=2)  # the debug preset's
@@ -290,7 +290,7 @@ def test_another_config_is_refused_by_the_keys_that_differ(debug_runs: DebugRuns
 
 def test_help_loads_no_tensorflow():
     code = (
-        "import sys; from dreamer.cli import run_main; import dreamer.run, dreamer.evaluate\n"
+        "import sys; import dreamer.run, dreamer.evaluate\n"
         "for module in (dreamer.run, dreamer.evaluate):\n"
         "    try: module.main(['--help'])\n"
         "    except SystemExit as end: assert end.code == 0\n"

@@ -11,11 +11,11 @@ import pytest
 from whole_runs import DEBUG, finish, metrics_of, start, state_of
 
 from dreamer.benchmark import main as benchmark
-from dreamer.config import load_config
-from dreamer.episodes import EpisodeFile
+from dreamer.config.config import load_config
+from dreamer.data.episodes import EpisodeFile
 from dreamer.errors import UserError
 from dreamer.evaluate import main as evaluate
-from dreamer.rundir import run_path
+from dreamer.runs.rundir import run_path
 from plots.finding import find_runs
 from plots.names import task_title
 

@@ -28,18 +28,15 @@ UNSAFE_METHODS = {
 TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}
 # Environment processes, the command line and the plots must start fast and small.
 LIGHT = (
-    "dreamer", "dreamer.envs", "dreamer.replay", "dreamer.episodes", "dreamer.collect",
-    "dreamer.config", "dreamer.cli", "dreamer.checkpoint", "dreamer.rundir", "dreamer.video",
+    "dreamer", "dreamer.io", "dreamer.config", "dreamer.envs", "dreamer.data", "dreamer.runs",
+    "dreamer.logs.video", "dreamer.training.collector",
 )  # fmt: skip
 # A layer may import what stands before it, never what stands after.
 LAYERS = (
     ("dreamer.ops",),
     ("dreamer.nets",),
-    ("dreamer.world_model", "dreamer.behavior", "dreamer.planner"),
-    ("dreamer.parts",),
-    ("dreamer.learning", "dreamer.acting"),
     ("dreamer.agent",),
-    ("dreamer.trainer",),
+    ("dreamer.training",),
     ("dreamer.run",),
 )
 

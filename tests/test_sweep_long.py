@@ -18,10 +18,10 @@ from ray_helpers import SMALL, descendants
 from whole_runs import ROOT, metrics_of, start, wait_until
 
 from dreamer.errors import UserError
-from dreamer.suites import TASK_LISTS
 from dreamer.sweeps import cluster
 from dreamer.sweeps.attempts import attempts
 from dreamer.sweeps.progress import read_progress
+from dreamer.tasks import TASK_LISTS
 
 pytestmark = pytest.mark.slow
 HOURS = 4 * 3600  # for a whole sweep, on whatever machine this is

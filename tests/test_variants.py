@@ -9,13 +9,13 @@ import curtain_env
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_learning import TINY
+from test_learner import TINY
 from whole_runs import ROOT, metrics_of, state_of
 
 from dreamer import load_config, train
-from dreamer.checkpoint import Checkpoints
-from dreamer.episodes import EpisodeFile
-from dreamer.schedule import UpdateSchedule
+from dreamer.data.episodes import EpisodeFile
+from dreamer.runs.checkpoints import Checkpoints
+from dreamer.training.schedule import UpdateSchedule
 
 SEARCH = {"planner.candidates": 8, "planner.top": 3, "planner.iterations": 2, "planner.horizon": 3}
 ENSEMBLE = {"disagreement.members": 3, "disagreement.units": 8, "disagreement.layers": 1}

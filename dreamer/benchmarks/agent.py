@@ -11,12 +11,12 @@ import numpy as np
 
 from dreamer.benchmarks.helper import resident_bytes
 from dreamer.benchmarks.synthetic import random_batch, random_records
-from dreamer.collect import Collector
-from dreamer.config import Config
-from dreamer.device import describe_device, prepare_tensorflow
+from dreamer.config.config import Config
 from dreamer.envs.spec import Space
-from dreamer.overlap import Background
 from dreamer.run import make_agent, make_pool
+from dreamer.system.tensorflow import describe_device, prepare_tensorflow
+from dreamer.training.collector import Collector
+from dreamer.training.overlap import Background
 
 #: Products [m, k] @ [k, n] that the machine's rate is measured with; the fastest counts.
 CPU_PRODUCTS = ((2048, 2048, 2048), (4096, 4096, 4096), (16384, 1024, 1024))
@@ -55,7 +55,7 @@ class AgentService:
         the matrix products to measure it with."""
         import tensorflow as tf
 
-        from dreamer.precision import choose_jit, choose_precision
+        from dreamer.agent.precision import choose_jit, choose_precision
 
         return {
             "device": describe_device(),

@@ -24,7 +24,7 @@ from dreamer.benchmarks.replay import Sampling, scratch
 from dreamer.benchmarks.report import judge
 from dreamer.benchmarks.rounds import in_turn
 from dreamer.benchmarks.update import measure_updates
-from dreamer.config import Config
+from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.run import make_pool
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from dreamer.benchmarks.helper import Helper
 from dreamer.benchmarks.rounds import Measure, in_turn
-from dreamer.config import Config, load_config
-from dreamer.envs import rendering, suite_of
-from dreamer.envs.pool import EnvPool
+from dreamer.config.config import Config, load_config
+from dreamer.envs import rendering
+from dreamer.envs.processes.pool import EnvPool
+from dreamer.tasks import suite_of
 
 BARE, REFERENCE = "bare", "reference"
 

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from dreamer.envs import wire
+from dreamer.envs.processes import messages as wire
 from dreamer.errors import UserError
 
 LOG_TAIL = 4000  # bytes of a process's output that an error shows

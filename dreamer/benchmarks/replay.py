@@ -14,10 +14,10 @@ import numpy as np
 
 from dreamer.benchmarks.helper import resident_bytes
 from dreamer.benchmarks.synthetic import random_episode
-from dreamer.config import Config
+from dreamer.config.config import Config
+from dreamer.data.replay import Replay
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.replay import Replay
 
 Spaces = tuple[Mapping[str, Space], Space]
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dreamer.files import open_to_append, open_to_read
+from dreamer.io.files import open_to_append, open_to_read
 
 FILE = "attempts.jsonl"
 LOG = "output.log"

@@ -14,11 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dreamer.streams import standard_output
+from dreamer.logs.terminal import clean, duration
 from dreamer.sweeps.attempts import attempts
 from dreamer.sweeps.plan import Trial
 from dreamer.sweeps.progress import Progress, read_progress
-from dreamer.terminal import clean, duration
+from dreamer.system.streams import standard_output
 
 # Trials that are looked at beyond those known to run: Ray starts them in about this order.
 _LOOK_AHEAD = 10

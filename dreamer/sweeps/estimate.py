@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamer.config import Config
+from dreamer.config.config import Config
 from dreamer.errors import UserError
-from dreamer.schedule import UpdateSchedule
+from dreamer.training.schedule import UpdateSchedule
 
 COMMAND = "python -m dreamer.benchmark --json speed.json"
 # What an update's and a frame's time depend on, beside the task.

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamer.cli import Parsed
-from dreamer.config import Config, check_logdir, load_config
+from dreamer.config.command_line import Parsed
+from dreamer.config.config import Config, check_logdir, load_config
+from dreamer.config.schema import Value, find_key, load_schema, number
 from dreamer.errors import UserError, suggest
-from dreamer.rundir import method_name, run_path
-from dreamer.schema import Value, find_key, load_schema, number
-from dreamer.suites import TASK_LISTS
+from dreamer.runs.rundir import method_name, run_path
+from dreamer.tasks import TASK_LISTS
 
 MOST_TRIALS = 100_000
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.errors import UserError
-from dreamer.files import open_to_read
-from dreamer.metrics import step_of
-from dreamer.rundir import MAY_DIFFER, RunDir
+from dreamer.io.files import open_to_read
+from dreamer.logs.metrics import step_of
+from dreamer.runs.rundir import MAY_DIFFER, RunDir
 from dreamer.sweeps.plan import Trial
 
 _TAIL = 1 << 17  # bytes; lines are about a kilobyte, evaluations every 10 lines or so

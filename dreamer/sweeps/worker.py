@@ -14,11 +14,11 @@ from pathlib import Path
 
 import dreamer
 from dreamer.errors import UserError
-from dreamer.files import StorageError, make_folder, open_to_append
-from dreamer.lock import SILENCE, live_holder
+from dreamer.io.files import StorageError, make_folder, open_to_append
+from dreamer.runs.lock import SILENCE, live_holder
+from dreamer.runs.trust import refuse_irregular
 from dreamer.sweeps import attempts, guard
 from dreamer.sweeps.progress import last_words, read_progress
-from dreamer.trust import refuse_irregular
 
 LOCK_WAIT = SILENCE + 120.0
 """Seconds to wait for an earlier attempt's process: its node may be dead, which only shows by its

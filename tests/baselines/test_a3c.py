@@ -14,8 +14,8 @@ from baselines.a3c import A3C, apply_rmsprop, make
 from baselines.a3c_learner import ActorLearner
 from baselines.n_step import n_step_returns
 from baselines.shared_memory import SharedArrays
-from dreamer.config import load_config
-from dreamer.envs.pool import EnvPool, EnvRestartWarning
+from dreamer.config.config import load_config
+from dreamer.envs.processes.pool import EnvPool, EnvRestartWarning
 from dreamer.envs.spec import Space
 
 HERE = Path(__file__).resolve().parent

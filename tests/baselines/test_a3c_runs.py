@@ -12,10 +12,10 @@ from whole_runs import metrics_of, state_of, wait_until
 
 from baselines.a3c_process import LearnerError
 from baselines.run import train
-from dreamer.config import Config, load_config
+from dreamer.config.config import Config, load_config
 from dreamer.errors import EnvError
-from dreamer.interrupt import Interrupt, StopRequested
-from dreamer.nonfinite import NonFiniteError
+from dreamer.training.interrupts import Interrupt, StopRequested
+from dreamer.training.nonfinite import NonFiniteError
 
 HERE = Path(__file__).resolve().parent
 

@@ -14,11 +14,11 @@ from baselines import evaluate, registry
 from baselines.off_policy import OffPolicyTrainer
 from baselines.run import main, train
 from dreamer import evaluate as dreamer_evaluate
-from dreamer.config import Config, load_config
+from dreamer.config.config import Config, load_config
 from dreamer.errors import UserError
 from dreamer.run import Result
-from dreamer.rundir import run_path
-from dreamer.schedule import UpdateSchedule
+from dreamer.runs.rundir import run_path
+from dreamer.training.schedule import UpdateSchedule
 
 HERE = Path(__file__).resolve().parent
 QUICK = {

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from baselines.d4pg import D4PG, ValueRangeWarning, make
 from baselines.off_policy import OffPolicyTrainer
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.nonfinite import NonFiniteError, NonFiniteGuard
+from dreamer.training.nonfinite import NonFiniteError, NonFiniteGuard
 
 VECTOR = {"place": Space((2,), np.dtype(np.float32))}
 IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from baselines.dqn import DQN, double_q_target, huber, make
-from dreamer.config import load_config
+from dreamer.agent.exploration import Exploration
+from dreamer.config.config import load_config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.exploration import Exploration
 
 VECTOR = {"place": Space((2,), np.dtype(np.float32))}
 IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}

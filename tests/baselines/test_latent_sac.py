@@ -10,7 +10,7 @@ import tensorflow as tf
 from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_batch
 
 from baselines.latent_sac import LatentSAC, make
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 from dreamer.errors import UserError
 
 

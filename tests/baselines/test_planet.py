@@ -8,7 +8,7 @@ import tensorflow as tf
 from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_batch, make_records
 
 from baselines.planet import PlaNet, make, quantise
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 from dreamer.errors import UserError
 
 

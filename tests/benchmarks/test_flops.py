@@ -15,7 +15,7 @@ from dreamer.benchmarks.flops import (
     flops_by_part,
     transposed_macs,
 )
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 
 IMAGE = {"image": (64, 64, 3)}
 

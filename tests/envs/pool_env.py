@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.pool import EnvPool
+from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Record
 
 

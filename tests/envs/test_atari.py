@@ -9,10 +9,10 @@ from ale_py import Action, ALEInterface, LoggerMode, roms
 from PIL import Image
 from pool_env import PoolEnv
 
-from dreamer.config import load_config
-from dreamer.envs import make_env
+from dreamer.config.config import load_config
 from dreamer.envs.atari import Atari
 from dreamer.envs.conformance import check_env
+from dreamer.envs.make import make_env
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
@@ -211,7 +211,7 @@ def test_unknown_games_and_a_missing_emulator_are_named(monkeypatch):
 
 
 def test_the_emulator_prints_nothing():
-    code = "from dreamer.envs import make_env\nenv = make_env('atari_pong')\nenv.reset(0)\n"
+    code = "from dreamer.envs.make import make_env\nenv = make_env('atari_pong')\nenv.reset(0)\n"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
     )

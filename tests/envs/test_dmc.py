@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from pool_env import PoolEnv
 
-from dreamer.envs import dmc, make_env
+from dreamer.envs import dmc
 from dreamer.envs.conformance import check_env
-from dreamer.envs.pool import EnvPool
+from dreamer.envs.make import make_env
+from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
 
 PAPER = [

@@ -14,11 +14,11 @@ import pytest
 from lab_standin import built
 from pool_env import PoolEnv
 
-from dreamer.config import load_config
-from dreamer.envs import make_env
+from dreamer.config.config import load_config
 from dreamer.envs.conformance import check_env
 from dreamer.envs.dmlab import ACTIONS, LEVELS, find_level
-from dreamer.envs.pool import EnvPool, EnvRestartWarning
+from dreamer.envs.make import make_env
+from dreamer.envs.processes.pool import EnvPool, EnvRestartWarning
 from dreamer.errors import EnvError, UserError
 
 FORWARD = np.eye(9, dtype=np.float32)[0]

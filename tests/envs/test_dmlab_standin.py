@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from lab_standin import PATH, action, built, started
 
-from dreamer.envs import make_env
+from dreamer.envs.make import make_env
 
 BUILDING = [
     (lambda m: m.Lab(3, []), TypeError, "argument 1 must be str, not int"),

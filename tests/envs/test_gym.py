@@ -8,10 +8,10 @@ from gym_envs import Drift, Mixed, Old
 from gymnasium.spaces import Box, MultiDiscrete
 from pool_env import PoolEnv
 
-from dreamer.envs import make_env
 from dreamer.envs.conformance import check_env
 from dreamer.envs.gym import adapt_gym
 from dreamer.envs.gym_spaces import resize
+from dreamer.envs.make import make_env
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 

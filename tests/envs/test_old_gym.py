@@ -11,7 +11,7 @@ import whole_runs
 from pool_env import PoolEnv
 
 from dreamer.envs.conformance import check_env
-from dreamer.envs.pool import EnvPool
+from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
 
 FILE = Path(__file__).with_name("old_gym.py")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from pool_env import PoolEnv
 
-from dreamer.envs import suite_of
 from dreamer.envs.conformance import check_env
-from dreamer.envs.pool import EnvError, EnvPool
+from dreamer.envs.processes.pool import EnvError, EnvPool
 from dreamer.errors import UserError
+from dreamer.tasks import suite_of
 
 FILE = Path(__file__).with_name("probe_envs.py")
 PLAIN = {"image": False, "state": True, "action_repeat": 1}  # needs no OpenGL
@@ -156,7 +156,7 @@ def run_script(folder: Path, text: str, *, name: str = "main.py") -> subprocess.
 
 
 USE = """
-    from dreamer.envs.pool import EnvPool
+    from dreamer.envs.processes.pool import EnvPool
     with EnvPool("{task}", 1, 60.0, image=False, state=True, action_repeat=1) as pool:
         pool.reset([0])
         print("reward", float(pool.step(pool.act_space.low * __import__("numpy").ones((1, 2)))
@@ -195,7 +195,7 @@ def alive(pid: int) -> bool:
 
 HANGING = """
     import os, time
-    from dreamer.envs.pool import EnvPool
+    from dreamer.envs.processes.pool import EnvPool
     pool = EnvPool("{file}:misbehaving", 2, 600.0, image=False, state=True, action_repeat=1)
     print(*[worker._process.pid for worker in pool._workers], flush=True)
     pool.reset([0, 0])
@@ -231,7 +231,7 @@ def test_workers_end_with_their_parent(tmp_path, then):
 PAUSED = """
     import os, time
     import numpy
-    from dreamer.envs.pool import EnvPool
+    from dreamer.envs.processes.pool import EnvPool
     with EnvPool("{file}:slow", 1, 3.0, image=False, state=True, action_repeat=1) as pool:
         print(pool._workers[0]._process.pid, flush=True)
         pool.reset([0])

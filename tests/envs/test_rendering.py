@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from dreamer.envs import rendering
-from dreamer.envs.pool import EnvPool
+from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
 
 
@@ -85,7 +85,7 @@ def test_unusable_choice_is_one_message(monkeypatch, backend):
 def test_not_beside_tensorflow():
     code = (
         "import sys, types; sys.modules['tensorflow'] = types.ModuleType('tensorflow')\n"
-        "from dreamer.envs import make_env\n"
+        "from dreamer.envs.make import make_env\n"
         "make_env('dmc_walker_walk')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -96,7 +96,7 @@ def test_states_alone_load_no_opengl():
     """Whatever MUJOCO_GL says: this process may hold TensorFlow, or come to."""
     code = (
         "import os, sys; os.environ['MUJOCO_GL'] = 'egl'\n"
-        "from dreamer.envs import make_env\n"
+        "from dreamer.envs.make import make_env\n"
         "make_env('dmc_walker_walk', image=False, state=True).reset(0)\n"
         "assert 'OpenGL' not in sys.modules and os.environ['MUJOCO_GL'] == 'egl'\n"
         "make_env('dmc_walker_walk')"
@@ -107,7 +107,8 @@ def test_states_alone_load_no_opengl():
 
 def test_importing_environments_imports_no_tensorflow():
     code = (
-        "import sys, dreamer.envs.pool, dreamer.envs.worker, dreamer.envs.gym, dreamer.envs.dmc\n"
+        "import sys, dreamer.envs.processes.pool, dreamer.envs.processes.worker\n"
+        "import dreamer.envs.gym, dreamer.envs.dmc\n"
         "assert 'tensorflow' not in sys.modules and 'dm_control' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

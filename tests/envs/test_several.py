@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer.config import load_config
-from dreamer.envs import make_env, suite_of
+from dreamer.config.config import load_config
 from dreamer.envs.conformance import check_env
-from dreamer.envs.pool import EnvError, EnvPool, EnvRestartWarning
-from dreamer.envs.several import (
+from dreamer.envs.make import make_env
+from dreamer.envs.multitask import (
     Padded,
     assign,
     shared_actions,
     shared_observations,
-    split_tasks,
 )
+from dreamer.envs.processes.pool import EnvError, EnvPool, EnvRestartWarning
 from dreamer.envs.spec import Space, make_record
 from dreamer.errors import UserError
+from dreamer.tasks import split_tasks, suite_of
 
 F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
 IMAGE = Space((8, 8, 3), U8, 0, 255)

@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from dreamer.envs import wire
+from dreamer.envs.processes import messages as wire
 
 
 @pytest.fixture

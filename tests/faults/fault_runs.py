@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from whole_runs import ROOT
 
-from dreamer.checkpoint import Checkpoints
-from dreamer.config import Config, load_config
-from dreamer.episodes import episode_uid
+from dreamer.config.config import Config, load_config
+from dreamer.data.episodes import episode_uid
+from dreamer.runs.checkpoints import Checkpoints
 
 TESTS = ROOT / "tests"
 COUNTING = f"{TESTS}/counting_env.py:make"

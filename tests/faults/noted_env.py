@@ -12,7 +12,7 @@ import counting_env
 import faulty_env
 import numpy as np
 
-from dreamer.envs import make_env
+from dreamer.envs.make import make_env
 from dreamer.envs.spec import Env, Record, check_record
 from dreamer.envs.wrappers import Wrapper
 

@@ -15,7 +15,7 @@ from fault_runs import TESTS, is_gone, python, run_of, words_for
 from whole_runs import metrics_of, wait_until
 from witness import Witness
 
-from dreamer.schedule import UpdateSchedule
+from dreamer.training.schedule import UpdateSchedule
 
 COUNTING = f"{TESTS}/faults/noted_env.py:counting"
 CARTPOLE = f"{TESTS}/faults/noted_env.py:cartpole"
@@ -48,7 +48,7 @@ if place == "start":
     threading.Thread(target=later).start()
 os.fsync = fsync
 if place == "update":
-    from dreamer.agent import Agent
+    from dreamer.agent.agent import Agent
     train_step = Agent.train_step
 
     def counted(self, *args):
@@ -57,7 +57,7 @@ if place == "update":
         return train_step(self, *args)
 
     Agent.train_step = counted
-from dreamer.cli import run_main
+from dreamer.config.command_line import run_main
 from dreamer.run import main
 sys.argv[1:] = words
 run_main(main)

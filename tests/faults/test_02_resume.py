@@ -21,7 +21,7 @@ from fault_runs import (
 )
 from whole_runs import finish, metrics_of, start, wait_until
 
-from dreamer.replay import Replay
+from dreamer.data.replay import Replay
 
 # Each line of the script's arguments is "<logdir> <fault> <at>"; the faults are real: a signal
 # that the process sends itself before its nth episode is stored, policy call, update or reset of
@@ -30,10 +30,10 @@ SCRIPT = """
 import os, signal, sys
 from fault_runs import config_for
 from dreamer import train
-from dreamer.agent import Agent
-from dreamer.envs.pool import EnvPool
-from dreamer.interrupt import StopRequested
-from dreamer.replay import Replay
+from dreamer.agent.agent import Agent
+from dreamer.envs.processes.pool import EnvPool
+from dreamer.training.interrupts import StopRequested
+from dreamer.data.replay import Replay
 from ray_helpers import descendants
 
 def signal_before(cls, name, at, number):

@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from test_checkpoint import ARRAYS, DAMAGES, STATE, newest
+from test_checkpoints import ARRAYS, DAMAGES, STATE, newest
 
-from dreamer.checkpoint import Checkpoints
+from dreamer.runs.checkpoints import Checkpoints
 
 
 def test_every_kind_of_damage_at_once_in_turn(tmp_path: Path, figure: Callable[[str], None]):
-    """Killed writers are in tests/test_checkpoint.py and test_01_kill.py."""
+    """Killed writers are in tests/runs/test_checkpoints.py and test_01_kill.py."""
     for number, damage in enumerate(DAMAGES):
         store = Checkpoints(tmp_path / str(number) / "checkpoints", keep=2)
         store.save(1000, ARRAYS, STATE)

@@ -11,9 +11,9 @@ import pytest
 from episode_samples import DAMAGES, assert_same, make_episode, mutate, open_and_check
 from ordinary_user import ordinary_user
 
+from dreamer.data.episodes import EpisodeError, save_episode
+from dreamer.data.replay import DamagedEpisodeWarning, Replay
 from dreamer.envs.spec import Space
-from dreamer.episodes import EpisodeError, save_episode
-from dreamer.replay import DamagedEpisodeWarning, Replay
 
 F32 = np.dtype(np.float32)
 SPACES = {

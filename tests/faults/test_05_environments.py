@@ -16,9 +16,9 @@ from fault_runs import COUNTING, FAULTY, environ, episodes_of, newest, run_of, w
 from faulty_env import KINDS, faulty_step
 from whole_runs import finish, metrics_of, start
 
-from dreamer.collect import Collector, episode_seed
-from dreamer.envs.pool import EnvError, EnvPool, EnvRestartWarning
+from dreamer.envs.processes.pool import EnvError, EnvPool, EnvRestartWarning
 from dreamer.errors import UserError
+from dreamer.training.collector import Collector, episode_seed
 
 Arrays = dict[str, np.ndarray]
 

@@ -18,13 +18,13 @@ from counting_env import decode
 from fault_runs import FAULTY, environ, is_gone
 from whole_runs import ROOT, wait_until
 
-from dreamer.envs import wire
-from dreamer.envs.pool import EnvPool
+from dreamer.envs.processes import messages as wire
+from dreamer.envs.processes.pool import EnvPool
 
 EXITS = """
 import os, signal, sys, threading
 import numpy
-from dreamer.envs.pool import EnvPool
+from dreamer.envs.processes.pool import EnvPool
 
 def make():
     global pool
@@ -96,7 +96,8 @@ def test_a_worker_whose_pool_died_before_it_had_started_ends_in_whatever_hangs(t
     ours, theirs = socket.socketpair()
     with ours, theirs:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "dreamer.envs.worker", str(theirs.fileno()), str(dead.pid)],
+            [sys.executable, "-m", "dreamer.envs.processes.worker",
+             str(theirs.fileno()), str(dead.pid)],
             cwd=ROOT, pass_fds=[theirs.fileno()], start_new_session=True,
         )  # fmt: skip
         wire.send(ours, {"kind": "make", "task": f"{tmp_path}/hanging.py:make", "settings": {}})
@@ -107,7 +108,7 @@ LEARNERS = """
 import sys
 from baselines.a3c_process import Learners
 from baselines.shared_memory import SharedArrays
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 quick = {"a3c.envs": 1, "envs.image": False, "envs.state": True}
 config = load_config("debug", task=f"{sys.argv[1]}:make", agent="a3c", overrides=quick)
 Learners(config, SharedArrays({"unused": ("<f4", [1])}).descriptor, 2, 0)

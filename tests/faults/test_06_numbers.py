@@ -14,9 +14,9 @@ import tensorflow as tf
 from fault_runs import FAULTY, environ, newest, run_of, words_for
 from whole_runs import finish, start
 
-from dreamer.checkpoint import Checkpoints
-from dreamer.nonfinite import KEPT, NonFiniteError, NonFiniteGuard
 from dreamer.ops.optimizers import INITIAL_SCALE, Optimizer, apply_together
+from dreamer.runs.checkpoints import Checkpoints
+from dreamer.training.nonfinite import KEPT, NonFiniteError, NonFiniteGuard
 
 PARTS = ("model", "actor", "value")
 

@@ -16,16 +16,16 @@ from episode_samples import make_episode
 from fault_runs import config_for, fill
 from ordinary_user import ordinary_user
 
-from dreamer.checkpoint import Checkpoints
-from dreamer.episodes import EpisodeFile, save_episode
-from dreamer.files import DiskFullError, StorageError
-from dreamer.interrupt import Interrupt, StopRequested
-from dreamer.logger import Logger
-from dreamer.nonfinite import NonFiniteGuard
+from dreamer.data.episodes import EpisodeFile, save_episode
+from dreamer.io.disk import Patience, room_warning, size_text
+from dreamer.io.files import DiskFullError, StorageError
+from dreamer.logs.logger import Logger
 from dreamer.run import finish as finish_run
 from dreamer.run import train
-from dreamer.rundir import RunDir
-from dreamer.storage import Patience, room_warning, size_text
+from dreamer.runs.checkpoints import Checkpoints
+from dreamer.runs.rundir import RunDir
+from dreamer.training.interrupts import Interrupt, StopRequested
+from dreamer.training.nonfinite import NonFiniteGuard
 
 
 def test_what_found_no_room_is_tried_again_until_there_is(

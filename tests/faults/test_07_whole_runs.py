@@ -14,7 +14,7 @@ from counting_env import CountingEnv
 from fault_runs import episodes_of, fill, newest, run_of, words_for
 from whole_runs import finish, metrics_of, start, wait_until
 
-from dreamer.episodes import EpisodeFile
+from dreamer.data.episodes import EpisodeFile
 
 
 def limited() -> None:

@@ -12,8 +12,8 @@ import pytest
 from episode_samples import file_arrays, make_episode
 from fault_runs import TESTS, python
 
+from dreamer.data.replay import Replay
 from dreamer.envs.spec import Space
-from dreamer.replay import Replay
 
 IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8))}
 CURTAIN = f"{TESTS}/curtain_env.py:make"
@@ -25,10 +25,10 @@ SCRIPT = """
 import gc, json, resource, sys, tracemalloc
 import numpy as np
 from dreamer import train
-from dreamer.collect import Collector
-from dreamer.envs.pool import EnvPool
-from dreamer.evaluation import Evaluator
-from dreamer.reports import Reports
+from dreamer.training.collector import Collector
+from dreamer.envs.processes.pool import EnvPool
+from dreamer.training.evaluation import Evaluator
+from dreamer.training.reports import Reports
 from curtain_env import LENGTH
 from fault_runs import config_for
 
@@ -64,8 +64,8 @@ class Watched(Reports):
             tracemalloc.start()
         marks.append((counters["episodes"], memory()))
 
-import dreamer.reports
-dreamer.reports.Reports = Watched
+import dreamer.training.reports
+dreamer.training.reports.Reports = Watched
 every = {"log.every": steps // 30, "eval.every": steps // 30, "train.updates": 1}
 images = {"encoder.keys": "image", "decoder.keys": "image"}
 train(config_for(logdir, task, steps=steps, **every, **images))

@@ -14,12 +14,12 @@ from fault_runs import config_for, environ, words_for
 from whole_runs import ROOT, finish, start
 
 from dreamer.errors import UserError
-from dreamer.rundir import RunDir
+from dreamer.runs.rundir import RunDir
 
 HOLDER = """
 import sys, time
 from fault_runs import config_for
-from dreamer.rundir import RunDir
+from dreamer.runs.rundir import RunDir
 with RunDir.open(config_for(sys.argv[1])):
     print("held", flush=True)
     time.sleep(900)

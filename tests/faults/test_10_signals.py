@@ -12,14 +12,14 @@ import pytest
 from fault_runs import newest, python, run_of, words_for
 from whole_runs import finish, start, wait_until
 
-from dreamer.episodes import EpisodeFile
+from dreamer.data.episodes import EpisodeFile
 
 # Sends itself SIGTERM and, while the checkpoint that follows is written, another one.
 TWICE = """
 import os, signal, sys
-from dreamer.agent import Agent
-from dreamer.checkpoint import Checkpoints
-from dreamer.cli import run_main
+from dreamer.agent.agent import Agent
+from dreamer.runs.checkpoints import Checkpoints
+from dreamer.config.command_line import run_main
 from dreamer.run import main
 
 calls, train_step = iter(range(10**9)), Agent.train_step
@@ -43,7 +43,7 @@ run_main(main)
 COMPILING = """
 import os, signal, sys, threading
 from dreamer import agent, leavable
-from dreamer.cli import run_main
+from dreamer.config.command_line import run_main
 from dreamer.run import main
 
 def run(act):

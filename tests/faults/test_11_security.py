@@ -22,16 +22,16 @@ from fault_runs import config_for, environ, words_for
 from ray_helpers import LOOPBACK, descendants, listening
 from whole_runs import start, wait_until
 
-from dreamer.checkpoint import Checkpoints
-from dreamer.config import load_config
-from dreamer.episodes import EpisodeError, EpisodeFile, save_episode
+from dreamer.config.config import load_config
+from dreamer.data.episodes import EpisodeError, EpisodeFile, save_episode
+from dreamer.data.replay import Replay
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate
-from dreamer.files import open_to_append
-from dreamer.metrics import MetricsFile
+from dreamer.io.files import open_to_append
+from dreamer.logs.metrics import MetricsFile
 from dreamer.predict import predict
-from dreamer.replay import Replay
-from dreamer.rundir import RunDir
+from dreamer.runs.checkpoints import Checkpoints
+from dreamer.runs.rundir import RunDir
 from dreamer.sweeps import attempts
 from dreamer.sweeps.worker import TrialRefusedError, attempt
 

@@ -17,9 +17,9 @@ from fault_runs import TESTS, environ, newest, run_of, words_for
 from whole_runs import ROOT, metrics_of, start, wait_until
 from witness import Witness
 
-from dreamer.config import load_config
-from dreamer.episodes import EpisodeFile, episode_uid
-from dreamer.schedule import UpdateSchedule
+from dreamer.config.config import load_config
+from dreamer.data.episodes import EpisodeFile, episode_uid
+from dreamer.training.schedule import UpdateSchedule
 
 FAULTY = f"{TESTS}/faults/noted_env.py:faulty"
 CARTPOLE = f"{TESTS}/faults/noted_env.py:long_cartpole"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fault_runs import newest, run_of
 
-from dreamer.collect import episode_seed
-from dreamer.episodes import EpisodeFile, episode_uid, moved_aside
+from dreamer.data.episodes import EpisodeFile, episode_uid, moved_aside
+from dreamer.training.collector import episode_seed
 
 AMPLE = 20_000  # episodes, more than any of these runs begins
 

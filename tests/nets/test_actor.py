@@ -7,7 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 from dreamer.nets.actor import Actor
 from dreamer.ops.distributions import StraightThroughOneHot
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 from dreamer.nets.discount import Discount
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 from dreamer.nets.reward import Reward
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer.cli import CommandLine
-from dreamer.config import Config, load_config
-from dreamer.rundir import RunDir
-from dreamer.video import encode_gif
+from dreamer.config.command_line import CommandLine
+from dreamer.config.config import Config, load_config
+from dreamer.logs.video import encode_gif
+from dreamer.runs.rundir import RunDir
 from plots.html import element, page
 from plots.report import main
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from test_report import SCORES, make_run, reported
 
-from dreamer.config import load_config
-from dreamer.suites import TASK_LISTS
+from dreamer.config.config import load_config
+from dreamer.tasks import TASK_LISTS
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.lock import Lock, live_holder
+from dreamer.runs.lock import Lock, live_holder
 from dreamer.sweeps.attempts import attempts
 from dreamer.sweeps.worker import (
     TrialFailedError,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 from dreamer.sweeps.attempts import record
 from dreamer.sweeps.board import Board
 from dreamer.sweeps.plan import Trial

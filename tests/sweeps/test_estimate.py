@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 from dreamer.errors import UserError
 from dreamer.sweeps.estimate import read_speed
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.cli import CommandLine
+from dreamer.config.command_line import CommandLine
 from dreamer.errors import UserError
 from dreamer.run import __name__ as run_module
-from dreamer.suites import TASK_LISTS
 from dreamer.sweep import LINE
 from dreamer.sweeps.plan import Trial, plan
+from dreamer.tasks import TASK_LISTS
 
 
 def planned(words: str) -> list[Trial]:

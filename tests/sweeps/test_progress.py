@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.config import load_config
+from dreamer.config.config import load_config
 from dreamer.errors import UserError
-from dreamer.rundir import RunDir, run_path
+from dreamer.runs.rundir import RunDir, run_path
 from dreamer.sweeps.attempts import attempts, record
 from dreamer.sweeps.plan import Trial
 from dreamer.sweeps.progress import Progress, check_same_config, last_words, read_progress

@@ -1,0 +1,137 @@
+"""Choosing actions: filter the observation, ask the actor or the planner, explore."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from dreamer.agent.exploration import Exploration
+from dreamer.agent.networks import Parts, Section
+from dreamer.agent.planner import plan
+from dreamer.agent.world_model import Tensors
+from dreamer.envs.spec import Space
+from dreamer.nets.actor import Actor
+from dreamer.nets.rssm import State
+from dreamer.ops.returns import lambda_returns, reward_sums
+from dreamer.ops.seeds import Purpose, make_seeds
+from dreamer.ops.shapes import over_leading
+
+# Latent states [n, ...], a stateless seed, whether it is training -> actions [n, A], without noise.
+Choose = Callable[[State, tf.Tensor, bool], tf.Tensor]
+
+
+class Acting:
+    """Steps the policy.
+
+    Args:
+        parts: The agent's networks.
+        choose: What picks actions; see `by_actor` and `by_planner`.
+        explore: Noise while training.
+        seed: Of the random streams.
+    """
+
+    def __init__(self, parts: Parts, choose: Choose, explore: Exploration, seed: int):
+        self._parts, self._choose, self._explore, self._seed = parts, choose, explore, seed
+
+    def step(
+        self,
+        records: Tensors,
+        state: Tensors,
+        calls: tf.Tensor,
+        amount: tf.Tensor,
+        training: bool,
+    ) -> tuple[tf.Tensor, Tensors]:
+        """One action for each environment.
+
+        Args:
+            records: Observations [n, ...] and is_first [n].
+            state: Latent state and last action, entries [n, ...].
+            calls: int32 [], policy calls before this one; the random numbers follow from it.
+            amount: float32 [], of exploration.
+            training: Whether to sample and explore.
+        Returns:
+            Actions float32 [n, A], and the next state.
+        """
+        model = self._parts.model
+        rssm, n = model.rssm, records["is_first"].shape[0]
+        seeds = make_seeds(self._seed, Purpose.ACTING, calls, 4)
+        obs = model.preprocess({k: records[k] for k in model.inputs})
+        embed = model.embed(obs)
+        noise = tf.random.stateless_normal([n, 1, rssm.stoch_size], seeds[0])
+        post, _ = rssm.observe(
+            embed[:, None], state["action"][:, None], records["is_first"][:, None], noise, state
+        )
+        latent = {k: v[:, 0] for k, v in post.items()}
+        action = self._choose(latent, seeds[1], training)
+        if training:
+            action = self._explore(action, amount, seeds[2:])
+        return action, {"action": action, **latent}
+
+
+def by_actor(parts: Parts, actor: Actor, mode_samples: int) -> Choose:
+    """Samples of an actor while training, else its mode.
+
+    Args:
+        parts: The agent's networks.
+        actor: One of them.
+        mode_samples: Samples, the densest of which counts as the mode.
+    """
+
+    def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:
+        dist = actor.dist(parts.model.rssm.feat(latent))
+        if not training:
+            return dist.mode(mode_samples, seed)
+        normal = tf.random.stateless_normal([latent["deter"].shape[0], actor.actions], seed)
+        return dist.from_noise(normal)[0]
+
+    return choose
+
+
+def by_planner(
+    parts: Parts, act_space: Space, planner: Section, *, gamma: float, lambda_: float
+) -> Choose:
+    """The first action of the best plan, in training as in evaluation (PlaNet, arXiv 1811.04551).
+
+    A plan's return is R_1, the sum of the rewards that the model expects on the way, each weighted
+    by the discount head's say on whether the episode gets there (PlaNet has no such head, and
+    without one the sum is plain); or with ``returns`` "lambda" V_1, which the value network closes.
+
+    Args:
+        parts: The agent's networks.
+        act_space: Of the actions.
+        planner: Section of the config.
+        gamma, lambda_: Of V_1.
+    """
+    model, value = parts.model, parts.value if planner["returns"] == "lambda" else None
+    horizon = planner["horizon"]
+    search: dict[str, Any] = {k: planner[k] for k in ("candidates", "top", "iterations")}
+
+    def returns_of(feat: tf.Tensor) -> tf.Tensor:
+        reward = over_leading(model.reward, feat)  # [N, H]
+        factor = 1.0 if value is None else gamma
+        discount = model.discount
+        pcont = over_leading(discount, feat) if discount else factor * tf.ones_like(reward)
+        if value is None:
+            return reward_sums(reward, pcont)[:, 0]
+        return lambda_returns(reward, over_leading(value, feat), pcont, lambda_)[:, 0]
+
+    def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:
+        del training  # both execute the mean; exploration adds its noise
+
+        def judge(actions: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            n, k, h, a = actions.shape
+            flat = tf.reshape(actions, [n * k, h, a])
+            noise = tf.random.stateless_normal([h, n * k, model.rssm.stoch_size], seed)
+            state = {key: tf.repeat(v, k, 0) for key, v in latent.items()}
+            feats = []
+            for t in range(h):
+                state = model.rssm.imagine_step(state, flat[:, t], noise[t])
+                feats.append(model.rssm.feat(state))
+            return tf.reshape(returns_of(tf.stack(feats, 1)), [n, k])
+
+        shape = (latent["deter"].shape[0], horizon, act_space.shape[0])
+        return plan(judge, shape, seed, discrete=act_space.discrete, **search)[:, 0]
+
+    return choose

@@ -1,1 +1,0 @@
-"""Training one run on several devices, of one host or of several (tf.distribute)."""

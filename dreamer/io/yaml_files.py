@@ -1,0 +1,85 @@
+"""Plain YAML in and out: mappings of scalars and lists, and nothing that YAML could construct.
+
+ruamel.yaml in its safe and pure mode reads YAML 1.2, where ``1e-4`` is a float (PyYAML reads a
+string) and ``on`` a string, knows no Python tags and refuses duplicate keys.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from dreamer.errors import UserError
+from dreamer.io.files import open_to_read
+
+MAX_BYTES = 1_000_000
+_PLAIN = "; plain 'key: value' lines are expected"
+
+
+def read_yaml(path: Path | str, of_run: bool = False) -> dict[str, Any]:
+    """Reads a YAML file that holds one mapping.
+
+    Args:
+      path: The file.
+      of_run: Whether it lies in a run's directory, which may be a stranger's: it must be a regular
+        file then, while what the user names may be a link or a pipe.
+
+    Raises:
+      UserError: the file is absent, unreadable, larger than `MAX_BYTES`, not UTF-8, not YAML,
+        repeats a key, holds a tag (``!!python/...``), or is no mapping with text keys.
+    """
+    path = Path(path)
+    try:
+        with open(open_to_read(path) if of_run else path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{path} is larger than {MAX_BYTES} bytes: this is no config file")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    return parse_yaml(text, name=str(path))
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """Parses YAML `text` that holds one mapping; `name` says in errors where it came from.
+
+    Raises:
+      UserError: as `read_yaml`.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        # ruamel's wording runs over several lines, the first of which says what is wrong.
+        problem = (error.problem or error.context or "not YAML").strip().splitlines()[0]
+        raise UserError(f"{name}{where}: {problem}{_PLAIN}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        problem = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise UserError(f"{name}: {problem}{_PLAIN}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{name}: holds a {type(content).__name__}, expected 'key: value' lines")
+    for key in content:
+        if not isinstance(key, str):
+            raise UserError(f"{name}: the key {key!r} is no text")
+    return content
+
+
+def format_yaml(content: Mapping[str, Any]) -> str:
+    """Returns `content` (nested mappings, lists and scalars) as YAML in the order it has."""
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    text = io.StringIO()
+    writer.dump(content, text)
+    return text.getvalue()

@@ -1,0 +1,220 @@
+"""What a run reports: metrics.jsonl (the truth), TensorBoard, the terminal, and videos."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dreamer.io.files import atomic_write, make_folder
+from dreamer.logs.event_file import EventFile
+from dreamer.logs.metrics import MetricsFile
+from dreamer.logs.sinks import Sink
+from dreamer.logs.terminal import make_terminal
+from dreamer.logs.video import encode_gif
+
+_ETA_WRITES = 20  # the time left is judged by the speed over so many log writes
+
+
+class Logger:
+    """Gathers values under their names and reports their means.
+
+    A value that is not finite is left out of its mean and counted under ``nonfinite/<name>``, so
+    that each line stays JSON and each number means what it says.
+
+    Args:
+        rundir_path: the run's directory; must exist.
+        tensorboard: whether to write TensorBoard's event file as well.
+        terminal: "live", "plain", or "auto" (live if the standard output is a terminal).
+        total_steps: where the run ends, for the time left.
+        sinks: other places for metrics and films; closed with the logger.
+    """
+
+    def __init__(
+        self,
+        rundir_path: str | os.PathLike[str],
+        *,
+        tensorboard: bool,
+        terminal: str,
+        total_steps: int,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
+        self.path = Path(rundir_path)
+        self._metrics = MetricsFile(self.path / "metrics.jsonl")
+        self._sinks: list[Sink] = list(sinks)
+        title = "/".join(self.path.absolute().parts[1:][-3:])
+        self._terminal = make_terminal(terminal, title, total_steps)
+        if tensorboard:
+            self._open_event_file()
+        self._total_steps = total_steps
+        self._values: dict[str, list[float]] = {}
+        self._start = time.monotonic()
+        self._marks: deque[tuple[int, float]] = deque([(0, 0.0)], maxlen=_ETA_WRITES)
+        self._updates: float | None = None
+        self._showwarning = warnings.showwarning
+        warnings.showwarning = self._show_warning
+        if self._metrics.torn:
+            self.message(
+                f"warning: {self._metrics.torn} torn line(s) of {self._metrics.path} set aside"
+            )
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds this run has worked, all its resumptions together; belongs in a checkpoint."""
+        return time.monotonic() - self._start
+
+    def resume(self, step: int, wall_time: float) -> None:
+        """Goes on from a checkpoint, before the first `write`.
+
+        Lines of later steps in metrics.jsonl are moved to metrics.jsonl.dropped by an atomic
+        rewrite, since the run writes them anew; TensorBoard is told to forget them.
+
+        Args:
+            step: of the checkpoint; 0 for a run that starts over.
+            wall_time: what the checkpoint says of `wall_time`.
+        """
+        self._metrics.rewind(step)
+        self._to_sinks(lambda sink: sink.resume(step))
+        self._start = time.monotonic() - wall_time
+        self._marks.clear()
+        self._marks.append((step, wall_time))
+        self._updates = None
+        if step:
+            self._terminal.resume(step, wall_time)
+
+    def scalars(self, mapping: Mapping[str, Any]) -> None:
+        """Adds one value (a number or an array of shape []) to the mean of each name."""
+        for name, value in mapping.items():
+            if name in ("step", "wall_time"):
+                raise ValueError(f"the name {name!r} is the line's own; choose another")
+            self._values.setdefault(name, []).append(float(value))
+
+    def write(self, step: int, **counters: float) -> None:
+        """Reports the means of all values since the last call.
+
+        Adds ``fps/frames`` and, if there is a counter `updates`, ``fps/updates``: rates a second
+        since the last call at another step.
+
+        Args:
+            step: environment frames so far.
+            counters: values reported as they are, e.g. episodes=12, updates=3400.
+
+        Raises:
+            DiskFullError: no room for the line; the values are kept for the next call.
+        """
+        now = self.wall_time
+        finite = {name: _plain(value) for name, value in counters.items() if math.isfinite(value)}
+        lost = {f"nonfinite/{name}": 1 for name in counters if name not in finite}
+        rates = self._rates(int(step), now, finite.get("updates"))
+        numbers = {**finite, **lost, **self._means(), **rates}
+        record = {"step": int(step), "wall_time": round(now, 3), **numbers}
+        self._metrics.append(record)
+        self._values.clear()
+        if self._marks[-1][0] != step:
+            self._marks.append((int(step), now))
+            self._updates = finite.get("updates")
+        self._to_sinks(lambda sink: sink.scalars(numbers, int(step)))
+        self._terminal.write(record, self._eta(int(step), now))
+
+    def video(self, name: str, frames: np.ndarray, step: int, fps: float) -> Path:
+        """Writes videos/<name>-<step>.gif and shows it in TensorBoard.
+
+        Args:
+            name: what it shows, e.g. "eval/policy"; slashes become underscores in the file's name.
+            frames: uint8 [T, H, W, C].
+            fps: frames a second.
+
+        Returns the file's path.
+
+        Raises:
+            DiskFullError: no room for it.
+        """
+        gif = encode_gif(frames, fps)
+        folder = self.path / "videos"
+        make_folder(folder)
+        path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{int(step)}.gif"
+        with atomic_write(path, needed=len(gif)) as file:
+            file.write(gif)
+        self._to_sinks(lambda sink: sink.video(name, gif, int(step)))
+        return path
+
+    def message(self, text: str) -> None:
+        """Shows a line on the terminal, above the live display."""
+        self._terminal.message(text)
+
+    def close(self) -> None:
+        """Closes the files and gives the terminal back. Values not written yet are dropped."""
+        if warnings.showwarning == self._show_warning:
+            warnings.showwarning = self._showwarning
+        self._to_sinks(lambda sink: sink.close())
+        self._sinks = []
+        self._terminal.close()
+        self._metrics.close()
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _means(self) -> dict[str, float]:
+        means: dict[str, float] = {}
+        for name, values in self._values.items():
+            finite = [value for value in values if math.isfinite(value)]
+            if finite:
+                means[name] = math.fsum(finite) / len(finite)
+            if len(finite) < len(values):
+                means[f"nonfinite/{name}"] = len(values) - len(finite)
+        return means
+
+    def _rates(self, step: int, now: float, updates: float | None) -> dict[str, float]:
+        last_step, last_time = self._marks[-1]
+        if step <= last_step or now <= last_time:
+            return {}
+        rates = {"fps/frames": (step - last_step) / (now - last_time)}
+        if updates is not None and self._updates is not None:
+            rates["fps/updates"] = (updates - self._updates) / (now - last_time)
+        return rates
+
+    def _eta(self, step: int, now: float) -> float | None:
+        first_step, first_time = self._marks[0]
+        if step <= first_step:
+            return None
+        left = max(0, self._total_steps - step)
+        return left * (now - first_time) / (step - first_step)
+
+    def _open_event_file(self) -> None:
+        try:
+            self._sinks.insert(0, EventFile(self.path))
+        except OSError as error:
+            self._give_up("TensorBoard's file", error)
+
+    def _to_sinks(self, act: Callable[[Sink], None]) -> None:
+        """Sinks are a convenience: when one fails the run goes on without it, and says so."""
+        for sink in list(self._sinks):
+            try:
+                act(sink)
+            except Exception as error:  # of other libraries, which raise what they like
+                name = "TensorBoard's file" if isinstance(sink, EventFile) else type(sink).__name__
+                self._give_up(name, error)
+                self._sinks.remove(sink)
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or error
+        self.message(f"warning: {name} is given up: {reason}")
+
+    def _show_warning(self, message: Any, category: Any, *place: Any, **more: Any) -> None:
+        self.message(f"warning: {message}")
+
+
+def _plain(value: Any) -> int | float:
+    """A JSON number for any real number, NumPy's included."""
+    return int(value) if isinstance(value, (int, np.integer)) else float(value)

@@ -1,0 +1,117 @@
+"""metrics.jsonl, the truth about a run: one JSON object a line, steps in rising order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dreamer.io.files import (
+    atomic_write,
+    open_to_append,
+    open_to_read,
+    storage_error,
+    storage_errors,
+)
+
+
+class MetricsFile:
+    """Appends whole lines, and takes back those that a resumed run will write anew.
+
+    A line that a killed process left torn is moved to ``<name>.dropped`` before anything is
+    appended; so is what `rewind` takes back. Nothing is deleted.
+
+    Args:
+        path: the file; made with the first line.
+
+    Attributes:
+        torn: lines found torn or otherwise unreadable, and set aside.
+        superseded: whole lines that `rewind` has set aside.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.torn = 0
+        self.superseded = 0
+        self._keep_until(None)
+        self._file = open_to_append(self.path)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds one line, whole or not at all, and syncs it to the disk.
+
+        Raises:
+            DiskFullError: no room; the file is as it was before.
+            StorageError: the disk fails, or is read-only now.
+            ValueError: a number that JSON does not know (not-a-number, infinity).
+        """
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        before = os.fstat(self._file).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+            os.fsync(self._file)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # a disk that is read-only now keeps the torn line
+                os.ftruncate(self._file, before)
+            raise storage_error(error, self.path, self.path, len(line)) from error
+
+    def rewind(self, step: int) -> None:
+        """Sets aside the lines of later steps than `step`, which the resumed run writes anew.
+
+        Raises:
+            DiskFullError: no room; the file is as it was before, and open.
+            StorageError: the disk fails, or is read-only now.
+        """
+        self._keep_until(step)
+        before, self._file = self._file, open_to_append(self.path)
+        os.close(before)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _keep_until(self, step: int | None) -> None:
+        """Keeps readable lines (up to `step`) by an atomic rewrite, if there are any others."""
+        if not any(not self._keeps(line, step) for line in self._lines()):
+            return
+        dropped = self.path.with_name(f"{self.path.name}.dropped")
+        with atomic_write(self.path) as kept, open(open_to_append(dropped), "ab") as aside:
+            for line in self._lines():
+                if self._keeps(line, step):
+                    kept.write(line)
+                    continue
+                aside.write(line.rstrip(b"\n") + b"\n")
+                whole = step_of(line) is not None
+                self.superseded += whole
+                self.torn += not whole
+            aside.flush()  # before the lines leave the file that they were in
+            os.fsync(aside.fileno())
+
+    def _lines(self) -> Iterator[bytes]:
+        with storage_errors(self.path):
+            try:
+                descriptor = open_to_read(self.path)
+            except FileNotFoundError:
+                return
+            with open(descriptor, "rb") as file:
+                yield from file
+
+    @staticmethod
+    def _keeps(line: bytes, step: int | None) -> bool:
+        its_step = step_of(line)
+        return its_step is not None and (step is None or its_step <= step)
+
+
+def step_of(line: bytes) -> int | None:
+    """The step of a whole line of metrics.jsonl; None for a torn or foreign one."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else None

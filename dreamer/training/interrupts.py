@@ -1,0 +1,99 @@
+"""SIGINT, SIGTERM, SIGHUP: finish the step, save, exit; a second one ends the process at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from dreamer.training.collector import Policy, Records
+
+SLOW = 10.0  # seconds after which a signal breaks off the wait for an environment
+
+
+class StopRequested(Exception):  # noqa: N818  (a request, not an error)
+    """Raised between two environment steps or updates after a signal asked the run to stop."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+class Interrupt:
+    """Within its ``with`` block the first SIGINT, SIGTERM or SIGHUP is only noted.
+
+    SIGHUP (a closed terminal) stays ignored where it is, as under nohup.
+
+    It restores the handlers that were there before, so that a second signal acts as usual. Signals
+    reach the main thread alone; in any other thread the block does nothing.
+
+    Args:
+        watch: Called by every check; what it raises stops the run there, too.
+    """
+
+    def __init__(self, watch: Callable[[], None] = lambda: None) -> None:
+        self._watch = watch
+        self._number: int | None = None
+        self._at_once = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._restore()
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._number is not None
+
+    def check(self) -> None:
+        """Raises StopRequested if a signal has come, or what `watch` does."""
+        self._watch()
+        if self._number is not None:
+            raise StopRequested(self._number)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within this block a signal raises StopRequested wherever the code stands.
+
+        For what takes long and may be broken off anywhere.
+        """
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def while_waiting(self, seconds: float) -> None:
+        """Raises StopRequested if a signal has come and this wait has lasted for long."""
+        if seconds >= SLOW:
+            self.check()
+
+    def guard(self, policy: Policy) -> Policy:
+        """The same policy, which checks before it acts."""
+
+        def guarded(records: Records, state: object) -> tuple:
+            self.check()
+            return policy(records, state)
+
+        return guarded
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._number = number
+        self._restore()
+        if self._at_once:
+            self.check()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before = {}

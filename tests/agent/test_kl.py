@@ -1,0 +1,202 @@
+"""The KL terms: balancing by its gradients, overshooting against one path at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_agent import make_agent, make_batch
+
+from dreamer.agent.kl import Divergence
+from dreamer.errors import UserError
+
+SETTINGS = {
+    "kl_scale": 1.0, "free_nats": 0.0, "free_nats_per_step": False, "kl_balance": 0.0,
+    "overshooting": 1, "overshooting_scale": 1.0,
+}  # fmt: skip
+
+
+def divergence(**settings) -> Divergence:
+    return Divergence(**{**SETTINGS, **settings})
+
+
+def model_of(**overrides):
+    return make_agent(**{f"loss__{k}": v for k, v in overrides.items()}).world_model
+
+
+def filtered(model, batch, noise):
+    tensors = {k: tf.constant(v) for k, v in batch.items()}
+    obs = model.preprocess({k: tensors[k] for k in model.inputs})
+    return model.observe(tensors, obs, noise[..., : model.rssm.stoch_size])
+
+
+def normals(shape, seed: int = 0) -> tf.Tensor:
+    return tf.random.stateless_normal(shape, [seed, 7])
+
+
+def kl_of(post: dict, prior: dict, place) -> float:
+    """KL in nats between the Normals of two states, in float64."""
+    m, s = (np.array(post[k], np.float64)[place] for k in ("mean", "std"))
+    n, r = (np.array(prior[k], np.float64)[0] for k in ("mean", "std"))
+    return (np.log(r / s) + (s**2 + (m - n) ** 2) / (2 * r**2) - 0.5).sum()
+
+
+# ----------------------------------------------------------------- balancing
+
+
+def gradients(terms: Divergence, states) -> tuple[float, list[np.ndarray]]:
+    """KL term, and its gradients by the posterior's and the prior's mean and std."""
+    model, post, prior = states
+    sources = [state[k] for state in (post, prior) for k in ("mean", "std")]
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        losses, _ = terms.losses(model.rssm, post, prior, {}, None)
+    return float(losses["kl_loss"]), [g.numpy() for g in tape.gradient(losses["kl_loss"], sources)]
+
+
+@pytest.fixture(scope="module")
+def states():
+    model, batch = model_of(), make_batch()
+    post, prior = filtered(model, batch, normals([3, 6, model.rssm.stoch_size]))
+    return model, post, prior
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("alpha", [0.8, 0.5, 1.0])
+def test_balancing_shares_the_gradient_and_keeps_the_value(states, alpha, per_step) -> None:
+    plain = {"kl_scale": 0.3, "free_nats_per_step": per_step, "free_nats": 1e-3}
+    value, ordinary = gradients(divergence(**plain), states)
+    same, balanced = gradients(divergence(**plain, kl_balance=alpha), states)
+    np.testing.assert_allclose(same, value, rtol=1e-5)
+    for i, (part, whole) in enumerate(zip(balanced, ordinary, strict=True)):
+        share = 1.0 - alpha if i < 2 else alpha
+        np.testing.assert_allclose(part, share * whole, rtol=1e-4, atol=1e-7)
+        assert np.any(whole)
+
+
+def test_balanced_kl_below_the_free_nats_pulls_nothing(states) -> None:
+    _, pulls = gradients(divergence(kl_balance=0.8, free_nats=1e3), states)
+    assert not any(np.any(pull) for pull in pulls)
+
+
+# -------------------------------------------------------------- overshooting
+
+
+def literal_overshooting(model, batch, noise, distance: int) -> list[list[float]]:
+    """KL(posterior at t || prior at t from d steps before), for each d a list, one path at a time.
+
+    Row by row, step by step; a path starts at a posterior, or at zeros before a sequence or an
+    episode, and does not cross the beginning of an episode.
+    """
+    rssm, (size, length) = model.rssm, batch["reward"].shape
+    s = rssm.stoch_size
+    post, _ = filtered(model, batch, noise)
+    further = noise.numpy()[..., s:].reshape(size, length, distance - 1, s)
+    found: list[list[float]] = [[] for _ in range(distance + 1)]
+    for b in range(size):
+        for d in range(1, distance + 1):
+            for t in range(d - 1, length):
+                first = t - d + 1  # of the d times that are predicted
+                if any(batch["is_first"][b, u] for u in range(first + 1, t + 1)):
+                    continue
+                state = rssm.initial(1)
+                if first > 0 and not batch["is_first"][b, first]:
+                    state = {k: v[b : b + 1, first - 1] for k, v in post.items()}
+                for i, u in enumerate(range(first, t + 1)):
+                    eps = further[b, u, i][None] if u < t else np.zeros((1, s), np.float32)
+                    on = 0.0 if batch["is_first"][b, u] else 1.0
+                    action = on * batch["action"][b, u][None]
+                    state = rssm.imagine_step(state, tf.constant(action, tf.float32), eps)
+                found[d].append(kl_of(post, state, (b, t)))
+    return found[1:]
+
+
+@pytest.mark.parametrize("kind", ["full", "stochastic_only"])
+@pytest.mark.parametrize("per_step", [False, True])
+def test_overshooting_is_the_literal_sum(kind: str, per_step: bool) -> None:
+    distance, batch, free = 4, make_batch(), 0.05
+    overrides = {"loss__overshooting": distance, "loss__overshooting_scale": 0.7,
+                 "loss__kl_scale": 0.4, "loss__free_nats": free, "rssm__kind": kind,
+                 "loss__free_nats_per_step": per_step}  # fmt: skip
+    model = make_agent(**overrides).world_model
+    assert model.noise_size == distance * model.rssm.stoch_size
+    noise = normals([3, 6, model.noise_size])
+    _, _, metrics = model.loss({k: tf.constant(v) for k, v in batch.items()}, noise)
+    kls = literal_overshooting(model, batch, noise, distance)
+    # Row 1 begins anew at time 3: of its 6, 5, 4, 3 starts some would cross that.
+    assert [len(kl) for kl in kls] == [18, 14, 10, 6]
+    clipped = [
+        np.maximum(np.array(kl) - free, 0).sum() / 18 if per_step
+        else max(np.mean(kl), free) * len(kl) / 18
+        for kl in kls
+    ]  # fmt: skip
+    np.testing.assert_allclose(metrics["kl_loss"], 0.4 / 4 * clipped[0], rtol=1e-4)
+    expected = 0.7 * 0.4 / 4 * sum(clipped[1:])
+    np.testing.assert_allclose(metrics["overshooting_loss"], expected, rtol=1e-4)
+    further = np.concatenate(kls[1:]).mean()
+    np.testing.assert_allclose(metrics["overshooting_kl"], further, rtol=1e-4)
+    total = sum(float(v) for k, v in metrics.items() if k.endswith("_loss") and k != "model_loss")
+    np.testing.assert_allclose(metrics["model_loss"], total, rtol=1e-5)
+
+
+def overshooting_loss(model, post, prior, batch) -> tf.Tensor:
+    terms = divergence(overshooting=3)
+    noise = normals([3, 6, 2 * model.rssm.stoch_size])
+    return terms.losses(model.rssm, post, prior, batch, noise)[0]["overshooting_loss"]
+
+
+def test_predictions_are_trained_towards_posteriors_and_not_the_other_way_around(states) -> None:
+    model, post, prior = states
+    batch = {k: tf.constant(v) for k, v in make_batch().items()}
+    with tf.GradientTape() as tape:
+        sources = [post["mean"], post["std"], prior["mean"], prior["std"]]
+        tape.watch(sources)
+        loss = overshooting_loss(model, post, prior, batch)
+    by_post_mean, by_post_std, by_prior_mean, by_prior_std = tape.gradient(loss, sources)
+    assert by_post_mean is None and by_post_std is None
+    assert np.any(by_prior_mean) and np.any(by_prior_std)
+
+
+def test_posterior_and_encoder_are_trained_by_what_is_predicted_from_them() -> None:
+    """In the whole model: through the samples that predictions start from, alone."""
+    model = model_of(overshooting=3, free_nats=0.0)
+    batch = {k: tf.constant(v) for k, v in make_batch().items()}
+    with tf.GradientTape(persistent=True) as tape:
+        _, _, metrics = model.loss(batch, normals([3, 6, model.noise_size]))
+    rssm, loss = model.rssm, metrics["overshooting_loss"]
+    for part in (model.encoder, rssm._post_hidden, rssm._post_stats, rssm._prior_stats):
+        found = tape.gradient(loss, [v.value for v in part.trainable_variables])
+        assert all(np.any(gradient) for gradient in found)
+    assert not any(tape.gradient(loss, [v.value for v in model.reward.trainable_variables]))
+
+
+def test_one_step_is_dreamers_term_alone(states) -> None:
+    model, post, prior = states
+    losses, metrics = divergence().losses(model.rssm, post, prior, {}, None)
+    assert set(losses) == {"kl_loss"} and "overshooting_kl" not in metrics
+    assert model.noise_size == model.rssm.stoch_size
+
+
+def test_no_state_is_predicted_from_before_its_sequence(states) -> None:
+    model, post, prior = states
+    batch = {k: tf.constant(v) for k, v in make_batch().items()}
+    with pytest.raises(ValueError, match="overshooting is 7, but sequences have 6"):
+        terms = divergence(overshooting=7)
+        terms.losses(model.rssm, post, prior, batch, normals([3, 6, 6 * 4]))
+
+
+# ------------------------------------------------------------------ no latent
+
+
+def test_without_a_latent_there_is_no_kl() -> None:
+    model = make_agent(rssm__kind="deterministic_only").world_model
+    batch = {k: tf.constant(v) for k, v in make_batch().items()}
+    assert model.noise_size == 0
+    _, _, metrics = model.loss(batch, tf.zeros([3, 6, 0]))
+    assert not [name for name in metrics if "kl" in name or "entropy" in name]
+
+
+@pytest.mark.parametrize(("key", "value"), [("overshooting", 2), ("kl_balance", 0.8)])
+def test_settings_of_a_kl_that_is_not_there_are_refused(key: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"loss.{key} is {value}, but rssm.kind deterministic_only"):
+        make_agent(rssm__kind="deterministic_only", **{f"loss__{key}": value})

@@ -1,0 +1,258 @@
+"""Every variant of behaviour: what it trains and leaves out, its numbers, its checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent, make_batch, make_records
+
+from dreamer.agent import behavior
+from dreamer.errors import UserError
+from dreamer.ops.returns import replayed_returns
+from dreamer.ops.seeds import Purpose, make_seeds
+
+SEARCH = {"planner.candidates": 8, "planner.top": 3, "planner.iterations": 2, "planner.horizon": 3}
+PLANNER = {"behavior.policy": "planner", **SEARCH}
+ENSEMBLE = {"disagreement.members": 3, "disagreement.units": 8, "disagreement.layers": 1}
+pytestmark = pytest.mark.usefixtures("eagerly")
+
+
+def agent_with(values: dict[str, Any], act_space=CONTINUOUS):
+    return make_agent(
+        VECTORS, act_space, **{k.replace(".", "__"): v for k, v in values.items()}
+    )
+
+
+# -------------------------------------------------------- what trains, and what
+
+
+def parts_that_move(values: dict[str, Any], step: int = 0) -> set[str]:
+    agent = agent_with(values)
+    agent.progress(step, 0)
+    before = agent.state_arrays()
+    agent.train_step(make_batch(), 0)
+    after = agent.state_arrays()
+    weights = [k for k in before if "/adam/" not in k]
+    return {k.partition("/")[0] for k in weights if not np.array_equal(before[k], after[k])}
+
+
+def test_each_variant_trains_its_parts_alone():
+    assert parts_that_move({"behavior.value": False}) == {"model", "actor"}
+    assert parts_that_move(PLANNER) == {"model"}
+    assert parts_that_move({**PLANNER, "planner.returns": "lambda"}) == {"model", "value"}
+    explorers = {"ensemble", "explorer", "explorer_value"}
+    exploring = {"disagreement.until": 10, **ENSEMBLE}
+    assert parts_that_move(exploring, 9) == {"model", "actor", "value"} | explorers
+    assert parts_that_move(exploring, 10) == {"model", "actor", "value"}
+
+
+def test_the_task_is_learnt_as_if_there_were_no_explorer():
+    """The same model, actor and value after an update: the explorer changes the data alone."""
+    plain, explorer = agent_with({}), agent_with({"disagreement.until": 10, **ENSEMBLE})
+    for agent in (plain, explorer):
+        agent.train_step(make_batch(), 0)
+    theirs = explorer.state_arrays()
+    for key, value in plain.state_arrays().items():
+        np.testing.assert_array_equal(value, theirs[key], err_msg=key)
+
+
+def test_the_explorer_collects_until_then_and_never_evaluates():
+    sure = {"actor.init_std": 0.01, "explore.kind": "none"}
+    agent = agent_with({"disagreement.until": 10, **sure, **ENSEMBLE})
+    for bias, actor in ((500.0, agent.parts.explorer), (-500.0, agent.parts.actor)):
+        mean = actor.trainable_variables[-1]
+        mean.assign([bias, bias, *mean.numpy()[2:]])
+    records = make_records()
+    for step, mode, sign in ((0, "train", 1), (9, "train", 1), (9, "eval", -1), (10, "train", -1)):
+        agent.progress(step, 0)
+        action, _ = agent.policy(records, None, mode)
+        assert (np.sign(action) == sign).all(), (step, mode)
+
+
+@pytest.mark.parametrize("values", [{"behavior.value": False}, {"behavior.horizon": 1}])
+def test_an_explorer_needs_a_value_network_and_two_steps(values):
+    with pytest.raises(UserError, match="disagreement.until needs"):
+        agent_with({"disagreement.until": 10, **values})
+
+
+# --------------------------------------------------------------- disagreement
+
+
+def posterior(agent, batch, update: int = 0):
+    tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}
+    seed = make_seeds(0, Purpose.LATENT, tf.constant(update))[0]
+    noise = tf.random.stateless_normal([*batch["reward"].shape, 4], seed)
+    return agent.world_model.loss(tensors, noise)[1], tensors
+
+
+def test_the_ensemble_learns_the_next_latent_mean_within_episodes():
+    agent, batch = agent_with({"disagreement.until": 10, **ENSEMBLE}), make_batch()
+    post, tensors = posterior(agent, batch)
+    losses, metrics = agent._learner.ensemble_loss(post, tensors)
+    feat = agent.world_model.rssm.feat(post).numpy()
+    errors, variances = [], []
+    for b in range(batch["reward"].shape[0]):
+        for t in range(batch["reward"].shape[1] - 1):
+            inputs = np.concatenate([feat[b, t], batch["action"][b, t + 1]])[None]
+            means = agent.parts.ensemble(inputs).numpy()[:, 0]
+            variances.append(means.var(0).mean())
+            if not batch["is_first"][b, t + 1]:
+                target = post["mean"].numpy()[b, t + 1]
+                errors.append(0.5 * ((means - target) ** 2).sum(-1).mean())
+    assert len(errors) == len(variances) - 1  # row 1 begins anew in its middle
+    assert float(losses["ensemble"]) == pytest.approx(np.mean(errors), rel=1e-4)
+    assert float(metrics["replayed_disagreement"]) == pytest.approx(np.mean(variances), rel=1e-3)
+
+
+def test_the_explorers_reward_is_the_disagreement_about_each_step(monkeypatch):
+    values = {"disagreement.until": 10, "discount.enabled": True, **ENSEMBLE}
+    agent, batch = agent_with(values), make_batch()
+    post, tensors = posterior(agent, batch)
+    seen = []
+
+    def spy(trajectory, reward, *arguments, **settings):
+        seen.append((trajectory, reward))
+        return original(trajectory, reward, *arguments, **settings)
+
+    original = behavior.behavior_losses
+    monkeypatch.setattr(behavior, "behavior_losses", spy)
+    losses = agent._learner.explorer_losses(post, tensors, tf.constant(0))
+    ((trajectory, reward),) = seen
+    for row in range(0, reward.shape[0], 5):
+        before = trajectory.start[row]
+        for i in range(reward.shape[1]):
+            inputs = tf.concat([before, trajectory.action[row, i]], 0)[None]
+            expected = float(agent.parts.ensemble.disagreement(inputs)[0])
+            assert float(reward[row, i]) == pytest.approx(expected, rel=1e-3)
+            before = trajectory.feat[row, i]
+    returns = {"gamma": 0.99, "lambda_": 0.95}
+    heads = (agent.parts.explorer_value, agent.world_model.discount)
+    expected = original(trajectory, reward, *heads, **returns)
+    other = original(trajectory, reward, heads[0], None, **returns)
+    for ours, same, without in zip(losses[:2], expected[:2], other[:2], strict=True):
+        assert float(ours) == pytest.approx(float(same), rel=1e-5)
+        assert abs(float(ours) - float(without)) > 1e-3 * abs(float(ours))
+
+
+def test_the_explorer_imagines_with_noise_of_its_own(monkeypatch):
+    agent, batch = agent_with({"disagreement.until": 10, **ENSEMBLE}), make_batch()
+    post, tensors = posterior(agent, batch)
+    drawn, imagine = [], behavior.imagine
+
+    def spy(rssm, actor, start, latent_noise, action_noise):
+        drawn.extend([latent_noise.numpy(), action_noise.numpy()])
+        return imagine(rssm, actor, start, latent_noise, action_noise)
+
+    monkeypatch.setattr(behavior, "imagine", spy)
+    agent._learner.behavior_losses(post, tensors, tf.constant(0))
+    agent._learner.explorer_losses(post, tensors, tf.constant(0))
+    latent, action, explorers_latent, explorers_action = drawn
+    assert latent.shape == explorers_latent.shape and action.shape == explorers_action.shape
+    assert (latent != explorers_latent).all() and (action != explorers_action).all()
+
+
+# ----------------------------------------------- values along replayed sequences
+
+
+def literal_replayed(reward, value, pcont, is_first, lambda_):
+    returns, counts = np.zeros(len(reward) - 1), np.zeros(len(reward) - 1)
+    following = value[-1]
+    for t in reversed(range(len(reward) - 1)):
+        if is_first[t + 1] and pcont[t] > 0:  # a time limit: what followed is not known
+            returns[t] = value[t]
+        else:
+            mixed = (1 - lambda_) * value[t + 1] + lambda_ * following
+            returns[t], counts[t] = reward[t] + pcont[t] * mixed, 1.0
+        following = returns[t]
+    return returns, counts
+
+
+def test_replayed_returns_stop_where_episodes_do():
+    """By hand: a time limit after record 1, a true end at record 3, of gamma = lambda = 1/2."""
+    reward, value = np.float32([[1, 2, 3, 4, 5, 6]]), np.float32([[10, 20, 30, 40, 50, 60]])
+    pcont = np.float32([[0.5, 0.5, 0.5, 0.0, 0.5, 0.5]])
+    is_first = np.array([[True, False, True, False, True, False]])
+    returns, counts = replayed_returns(reward, value, pcont, tf.constant(is_first), 0.5)
+    # V_1 = v_1, V_3 = r_3; V_0 = 1 + (20/2 + 20/2)/2, V_2 = 3 + (40/2 + 4/2)/2, V_4 = 5 + 60/2
+    np.testing.assert_array_equal(returns, [[11, 20, 14, 4, 35]])
+    np.testing.assert_array_equal(counts, [[1, 0, 1, 1, 1]])
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
+def test_replayed_returns_are_the_literal_ones(lambda_: float):
+    rng = np.random.default_rng(0)
+    reward, value = rng.normal(size=(2, 5, 9)).astype(np.float32)
+    is_first = rng.random((5, 9)) < 0.3
+    terminal = np.roll(is_first, -1, 1) & (rng.random((5, 9)) < 0.5)
+    pcont = np.where(terminal, 0.0, 0.9).astype(np.float32)
+    returns, counts = replayed_returns(reward, value, pcont, tf.constant(is_first), lambda_)
+    for row in range(5):
+        expected = literal_replayed(reward[row], value[row], pcont[row], is_first[row], lambda_)
+        np.testing.assert_allclose(returns[row], expected[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(counts[row], expected[1])
+
+
+@pytest.mark.parametrize("kind", ["full", "deterministic_only"])
+def test_the_planners_value_learns_those_returns(kind: str):
+    """Of rewards as they are learnt, in states as heads learn from them."""
+    values = {"planner.returns": "lambda", "rssm.kind": kind, "reward.transform": "tanh"}
+    agent = agent_with({**PLANNER, **values})
+    batch = make_batch()
+    post, tensors = posterior(agent, batch)
+    losses, _ = agent._learner.replayed_value_loss(post, tensors)
+    model, noise = agent.world_model, tf.zeros([3, 6, 4])[..., : agent.world_model.noise_size]
+    _, prior = model.observe(tensors, model.preprocess({k: tensors[k] for k in VECTORS}), noise)
+    feat = model.rssm.feat(prior if kind == "deterministic_only" else post)
+    total = []
+    for row in range(batch["reward"].shape[0]):
+        values = np.float64(agent.value(feat[row]))
+        returns, counts = literal_replayed(
+            np.tanh(batch["reward"][row]), values, 0.99 * batch["cont"][row],
+            batch["is_first"][row], 0.95,
+        )  # fmt: skip
+        total.append(counts * (0.5 * (returns - values[:-1]) ** 2 + 0.5 * np.log(2 * np.pi)))
+    assert float(losses["value"]) == pytest.approx(np.mean(total), rel=1e-4)
+
+
+# ------------------------------------------------------------------ checkpoints
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"disagreement.until": 10, **ENSEMBLE}, {**PLANNER, "planner.returns": "lambda"}],
+    ids=["explorer", "planner"],
+)
+def test_saved_and_restored_the_next_update_is_the_same_bit_for_bit(values):
+    agent, restored = agent_with(values), agent_with(values)
+    agent.train_step(make_batch(), 0)
+    restored.load_arrays({k: np.array(v) for k, v in agent.state_arrays().items()})
+    for either in (agent, restored):
+        either.train_step(make_batch(seed=1), 1)
+    theirs = restored.state_arrays()
+    for key, value in agent.state_arrays().items():
+        np.testing.assert_array_equal(value, theirs[key], err_msg=key)
+    actions = [either.policy(make_records(), None)[0] for either in (agent, restored)]
+    np.testing.assert_array_equal(*actions)
+
+
+# -------------------------------------------------------------------- retracing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", [PLANNER, {"disagreement.until": 10, **ENSEMBLE}])
+@pytest.mark.parametrize("act_space", [CONTINUOUS, ONEHOT])
+def test_graphs_are_made_once_for_each_phase(values, act_space):
+    tf.config.run_functions_eagerly(False)
+    agent = agent_with(values, act_space)
+    state = None
+    phases = 1 + ("disagreement.until" in values)
+    for step in range(0, 20, 4):
+        agent.progress(step, step)
+        agent.train_step(make_batch(VECTORS, act_space, seed=step), step)
+        _, state = agent.policy(make_records(seed=step), state)
+    assert agent._update.experimental_get_tracing_count() == phases
+    assert agent._act.experimental_get_tracing_count() == 1
+    assert agent._seek.experimental_get_tracing_count() == phases - 1

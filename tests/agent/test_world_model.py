@@ -1,0 +1,280 @@
+"""The representation loss term by term against NumPy, and which observations it takes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_agent import CONTINUOUS, IMAGE, VECTORS, make_agent, make_batch
+
+from dreamer.agent.world_model import WorldModel, matching_keys
+from dreamer.envs.spec import Space
+from dreamer.errors import UserError
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def make_model(obs_space=VECTORS, **overrides) -> WorldModel:
+    return make_agent(obs_space, **overrides).world_model
+
+
+def noise_for(model: WorldModel, batch, seed: int = 0) -> tf.Tensor:
+    return tf.random.stateless_normal([*batch["reward"].shape, model.rssm.stoch_size], [seed, 1])
+
+
+def tensors(batch):
+    return {k: tf.constant(v) for k, v in batch.items()}
+
+
+def kl_of_normals(post, prior) -> np.ndarray:
+    """KL(post || prior) in nats, [B, T], in float64."""
+    m, s, n, r = (
+        state[k].numpy().astype(np.float64) for state in (post, prior) for k in ("mean", "std")
+    )
+    return (np.log(r / s) + (s**2 + (m - n) ** 2) / (2 * r**2) - 0.5).sum(-1)
+
+
+def filtered(model: WorldModel, batch, noise):
+    obs = model.preprocess({k: batch[k] for k in model.inputs})
+    return model.observe(batch, obs, noise)
+
+
+# ------------------------------------------------------------- KL, free nats
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999, 1.001, 3.0])
+def test_kl_with_free_nats(per_step: bool, share: float) -> None:
+    """On the batch's mean max(mean KL, free); per step, as TF1, mean max(0, KL - free)."""
+    batch = tensors(make_batch())
+    probe = make_model()
+    noise = noise_for(probe, batch)
+    kl = kl_of_normals(*filtered(probe, batch, noise))
+    free = share * kl.mean()
+    model = make_model(loss__free_nats=free, loss__free_nats_per_step=per_step, loss__kl_scale=0.7)
+    _, _, metrics = model.loss(batch, noise)
+    expected = np.maximum(kl - free, 0.0).mean() if per_step else max(kl.mean(), free)
+    np.testing.assert_allclose(metrics["kl_loss"], 0.7 * expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(metrics["kl"], kl.mean(), rtol=1e-4)
+
+
+def kl_gradients(model: WorldModel, batch, noise) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients of the KL term by the kernels behind the prior's and the posterior's statistics."""
+    with tf.GradientTape() as tape:
+        _, _, metrics = model.loss(batch, noise)
+    rssm = model.rssm
+    sources = [rssm._prior_stats.kernel.value, rssm._post_stats.kernel.value]
+    return tuple(np.array(g) for g in tape.gradient(metrics["kl_loss"], sources))
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_below_the_free_nats_nothing_pulls(per_step: bool) -> None:
+    batch = tensors(make_batch())
+    noise = noise_for(make_model(), batch)
+    generous = make_model(loss__free_nats=1000.0, loss__free_nats_per_step=per_step)
+    for gradient in kl_gradients(generous, batch, noise):
+        assert not gradient.any()
+    none = make_model(loss__free_nats=0.0, loss__free_nats_per_step=per_step)
+    for gradient in kl_gradients(none, batch, noise):
+        assert gradient.any()
+
+
+def test_above_the_free_nats_the_whole_kl_pulls_on_both_sides() -> None:
+    """TF2's clip changes no gradient once the mean is above it; neither side is favoured."""
+    batch = tensors(make_batch())
+    model = make_model(loss__free_nats=0.0)
+    noise = noise_for(model, batch)
+    kl = kl_of_normals(*filtered(model, batch, noise)).mean()
+    clipped = make_model(loss__free_nats=0.9 * kl)
+    for some, same in zip(
+        kl_gradients(model, batch, noise), kl_gradients(clipped, batch, noise), strict=True
+    ):
+        np.testing.assert_allclose(some, same, rtol=1e-4, atol=1e-7)
+
+
+def test_per_step_only_the_steps_above_pull() -> None:
+    batch = tensors(make_batch())
+    model = make_model(loss__free_nats=0.0)
+    noise = noise_for(model, batch)
+    kl = kl_of_normals(*filtered(model, batch, noise))
+    free = float(np.median(kl))
+    one = make_model(loss__free_nats=free, loss__free_nats_per_step=True)
+    with tf.GradientTape() as tape:
+        post, prior = filtered(one, batch, noise)
+        tape.watch(prior["mean"])
+        pair = one.rssm.dist(post), one.rssm.dist({"mean": prior["mean"], "std": prior["std"]})
+        loss = one._divergence.free(pair[0].kl_divergence(pair[1]))
+    pulls = np.abs(tape.gradient(loss, prior["mean"])).sum(-1) > 0
+    np.testing.assert_array_equal(pulls, kl > free)
+
+
+# ------------------------------------------------------------------ the rest
+
+
+def test_loss_terms_are_mean_negative_log_likelihoods() -> None:
+    batch = make_batch(VECTORS)
+    model = make_model(discount__enabled=True, behavior__gamma=0.9)
+    noise = noise_for(model, batch)
+    total, post, metrics = model.loss(tensors(batch), noise)
+    feat = tf.reshape(model.rssm.feat(post), [-1, model.rssm.feat_size])
+    means = model.decoder(feat)
+    for key, space in VECTORS.items():
+        squares = ((batch[key].reshape(18, -1) - means[key].numpy()) ** 2).sum(-1)
+        expected = (0.5 * squares + space.shape[0] * HALF_LOG_2PI).mean()
+        np.testing.assert_allclose(metrics[f"{key}_loss"], expected, rtol=1e-5)
+    squares = (batch["reward"].reshape(18) - model.reward(feat).numpy()) ** 2
+    expected = (0.5 * squares + HALF_LOG_2PI).mean()
+    np.testing.assert_allclose(metrics["reward_loss"], expected, rtol=1e-5)
+    p, target = model.discount(feat).numpy(), 0.9 * batch["cont"].reshape(18)
+    bernoulli = target * np.log(p) + (1 - target) * np.log(1 - p)
+    np.testing.assert_allclose(metrics["discount_loss"], -10.0 * bernoulli.mean(), rtol=1e-4)
+    terms = ("joints_loss", "speed_loss", "reward_loss", "discount_loss", "kl_loss")
+    np.testing.assert_allclose(total, sum(float(metrics[t]) for t in terms), rtol=1e-6)
+    np.testing.assert_array_equal(total, metrics["model_loss"])
+
+
+def test_tanh_rewards_are_learnt_and_compared_as_such() -> None:
+    batch = make_batch()
+    batch["reward"] *= 5.0
+    raw = batch["reward"].copy()
+    model = make_model(reward__transform="tanh")
+    noise = noise_for(model, batch)
+    _, post, metrics = model.loss(tensors(batch), noise)
+    means = model.reward(tf.reshape(model.rssm.feat(post), [18, -1])).numpy()
+    expected = (0.5 * (np.tanh(raw).reshape(18) - means) ** 2 + HALF_LOG_2PI).mean()
+    np.testing.assert_allclose(metrics["reward_loss"], expected, rtol=1e-5)
+    truth, _ = model.open_loop(tensors(batch), 3, noise)
+    np.testing.assert_allclose(truth["reward"], np.tanh(raw), rtol=1e-5)
+    np.testing.assert_array_equal(batch["reward"], raw)
+
+
+def test_image_loss_with_its_constants() -> None:
+    """64*64*3 pixels in [-0.5, 0.5] under unit Normals: the constants alone are 11,292 nats."""
+    batch = make_batch(IMAGE, size=2, length=3)
+    model = make_model(IMAGE)
+    _, post, metrics = model.loss(tensors(batch), noise_for(model, batch))
+    feat = tf.reshape(model.rssm.feat(post), [-1, model.rssm.feat_size])
+    truth = batch["image"].reshape(6, 64, 64, 3) / 255.0 - 0.5
+    squares = ((truth - model.decoder(feat)["image"].numpy()) ** 2).reshape(6, -1).sum(-1)
+    expected = (0.5 * squares + 64 * 64 * 3 * HALF_LOG_2PI).mean()
+    np.testing.assert_allclose(metrics["image_loss"], expected, rtol=1e-6)
+
+
+def test_entropies_are_those_of_the_latents() -> None:
+    batch = tensors(make_batch())
+    model = make_model()
+    noise = noise_for(model, batch)
+    post, prior = filtered(model, batch, noise)
+    _, _, metrics = model.loss(batch, noise)
+    for name, state in (("post_entropy", post), ("prior_entropy", prior)):
+        expected = (np.log(state["std"]) + 0.5 + HALF_LOG_2PI).sum(-1).mean()
+        np.testing.assert_allclose(metrics[name], expected, rtol=1e-4)
+
+
+def test_preprocessing() -> None:
+    model = make_model()
+    image = np.uint8([0, 51, 255])
+    state = np.float64([0.0, 51.0, -3.0])
+    result = model.preprocess({"image": tf.constant(image), "state": tf.constant(state)})
+    np.testing.assert_allclose(result["image"], [-0.5, -0.3, 0.5], atol=1e-7)
+    np.testing.assert_array_equal(result["state"], state)
+    assert {v.dtype for v in result.values()} == {tf.float32}
+
+
+def test_every_part_learns_from_the_loss() -> None:
+    space = {**VECTORS, **IMAGE}
+    batch = tensors(make_batch(space, size=2, length=4))
+    model = make_model(space, discount__enabled=True, loss__free_nats=0.0)
+    with tf.GradientTape() as tape:
+        total, _, _ = model.loss(batch, noise_for(model, batch))
+    gradients = tape.gradient(total, model.trainable_variables)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        assert gradient is not None and np.any(gradient), variable.path
+
+
+# ---------------------------------------------------------------- open loop
+
+
+def test_open_loop_filters_its_context_and_then_sees_nothing() -> None:
+    batch, context = make_batch(), 3
+    batch["is_first"][:] = False
+    model = make_model()
+    noise = noise_for(model, batch)
+    truth, expected = model.open_loop(tensors(batch), context, noise)
+    for key in VECTORS:
+        np.testing.assert_array_equal(truth[key], batch[key])
+    np.testing.assert_array_equal(truth["reward"], batch["reward"])
+
+    post, _ = filtered(model, tensors(batch), noise)  # of the whole sequence
+    feat = model.rssm.feat(post)[:, :context]
+    np.testing.assert_allclose(
+        expected["joints"][:, :context],
+        model.decoder(tf.reshape(feat, [-1, feat.shape[-1]]))["joints"].numpy().reshape(3, 3, 4),
+        rtol=1e-4, atol=1e-6,
+    )  # fmt: skip
+    state = {k: v[:, context - 1] for k, v in post.items()}
+    for t in range(context, 6):
+        state = model.rssm.imagine_step(state, batch["action"][:, t], noise[:, t])
+        feat = model.rssm.feat(state)
+        joints = model.decoder(feat)["joints"]
+        np.testing.assert_allclose(expected["joints"][:, t], joints, rtol=1e-4, atol=1e-6)
+        reward = model.reward(feat)
+        np.testing.assert_allclose(expected["reward"][:, t], reward, rtol=1e-4, atol=1e-6)
+
+    for key in (*VECTORS, "reward"):
+        batch[key][:, context:] += 1.0  # neither later observations nor rewards are seen
+    _, same = model.open_loop(tensors(batch), context, noise)
+    for key, value in expected.items():
+        np.testing.assert_array_equal(same[key], value)
+    batch["joints"][:, context - 1] += 1.0
+    _, other = model.open_loop(tensors(batch), context, noise)
+    assert not np.allclose(other["joints"][:, context:], expected["joints"][:, context:])
+
+
+# ------------------------------------------------------------- observations
+
+
+def test_keys_match_whole_names() -> None:
+    shapes = {"image": (64, 64, 3), "image_depth": (64, 64, 1), "joints": (3,)}
+    assert set(matching_keys("encoder", "image", shapes)) == {"image"}
+    assert set(matching_keys("encoder", "image.*", shapes)) == {"image", "image_depth"}
+    assert set(matching_keys("encoder", ".*", shapes)) == set(shapes)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("[", r"encoder.keys '\[' is not a regular expression"),
+        ("lidar", "encoder.keys 'lidar' matches none of image, wide"),
+        ("wide", r"wide has shape \[84, 84, 3\]; choose other observations with encoder.keys"),
+    ],
+)
+def test_bad_keys_are_the_users_to_mend(pattern: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        matching_keys("encoder", pattern, {"image": (64, 64, 3), "wide": (84, 84, 3)})
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (), (64, 64, 3, 2), (3, 64, 64)])
+def test_what_is_no_vector_and_no_image_is_refused(shape: tuple[int, ...]) -> None:
+    space = {"odd": Space(shape, np.dtype(np.float32)), **VECTORS}
+    message = r"encoder takes images \[64, 64, channels\] and vectors \[size\], but odd has shape"
+    with pytest.raises(UserError, match=message):
+        make_agent(space, CONTINUOUS)
+
+
+@pytest.mark.parametrize("name", ["kl", "contrastive", "overshooting", "model"])
+def test_an_observation_that_would_lose_its_loss_is_refused(name: str) -> None:
+    spaces = {**VECTORS, name: VECTORS["speed"]}
+    with pytest.raises(UserError, match=f"named '{name}', and so is a loss .* with decoder.keys"):
+        make_model(spaces)
+    assert name in make_model(spaces, decoder__keys="speed").inputs
+
+
+def test_encoder_and_decoder_choose_apart() -> None:
+    model = make_model(encoder__keys="joints", decoder__keys="speed")
+    assert set(model.inputs) == {"joints"} and set(model.targets) == {"speed"}
+    batch = make_batch()
+    _, _, metrics = model.loss(tensors(batch), noise_for(model, batch))
+    assert "speed_loss" in metrics and "joints_loss" not in metrics

@@ -1,0 +1,266 @@
+"""The config: what is merged in which order, what is refused and with which words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dreamer.config.config import Config, load_config, preset_names
+from dreamer.config.schema import load_schema, number
+from dreamer.errors import UserError
+from dreamer.io.yaml_files import format_yaml, parse_yaml, read_yaml
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_every_key_says_what_it_means_and_where_it_comes_from():
+    for key in load_schema().values():
+        assert key.help.endswith("."), key.name
+        assert key.source, key.name
+        assert key.coerce(key.value) == key.value
+
+
+def test_numbers_and_steps_have_units():
+    dimensionless = re.compile(
+        r"seed|envs\.(camera|egl_device)|.*(std|scale|lr|eps|clip|gamma|lambda_|entropy|explore\.(amount|final))$"
+    )
+    for key in load_schema().values():
+        if isinstance(key.value, (int, float)) and not isinstance(key.value, bool):
+            assert key.unit or dimensionless.fullmatch(key.name), key.name
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_loads(preset: str):
+    config = load_config(preset, task="dmc_cartpole_balance")
+    assert config.task == "dmc_cartpole_balance"
+    assert config.presets == (() if preset == "dmc" else (preset,))
+
+
+def test_attributes_sections_and_flat_names_agree():
+    config = load_config("small")
+    assert config.train.batch_size == config.section("train")["batch_size"]
+    assert config.behavior.lambda_ == config.flat()["behavior.lambda_"]
+    assert config.tree()["value"]["units"] == config.value.units
+    assert Config(config.flat(), config.presets) == config
+    assert list(config.flat()) == list(load_schema())
+
+
+def test_later_beats_earlier(tmp_path: Path):
+    mine = write(tmp_path / "mine.yaml", "train: {batch_size: 7, every: 50}\nsteps: 1e6\n")
+    config = load_config("small", mine, overrides={"train.every": "60"})
+    assert (config.train.batch_size, config.train.every, config.steps) == (7, 60, 1_000_000)
+    assert config.encoder.cnn_depth == load_config("small").encoder.cnn_depth
+    assert config.presets == ("small", "mine")
+
+
+def test_the_suites_preset_follows_from_the_task_and_yields_to_the_chosen(tmp_path: Path):
+    mine = write(tmp_path / "mine.yaml", "task: gym_CartPole-v1\nenvs: {action_repeat: 3}\n")
+    assert load_config(task="gym_CartPole-v1").envs.action_repeat == 1
+    assert load_config(task="my_module:make").envs.action_repeat == 1
+    assert load_config(mine).discount.enabled
+    assert load_config(mine).envs.action_repeat == 3
+    assert load_config(mine, task="dmc_walker_run").discount.enabled is False
+
+
+def test_inherited_presets_come_first_and_are_found_beside_the_file(tmp_path: Path):
+    write(tmp_path / "base.yaml", "inherit: [small]\nsteps: 1000\ntrain: {prefill: 10}\n")
+    mine = write(tmp_path / "mine.yaml", "inherit: [./base.yaml]\nsteps: 2000\n")
+    config = load_config(mine)
+    assert (config.steps, config.train.prefill) == (2000, 10)
+    assert config.train.batch_size == load_config("small").train.batch_size
+    assert config.presets == ("mine",)
+
+
+def test_what_two_presets_inherit_undoes_neither():
+    """`tiny` and `planet_small` both inherit `small`."""
+    config = load_config("tiny", "planet_small")
+    assert config.flat() == load_config("planet_small", "tiny").flat()
+    assert config.encoder.cnn_depth == 8 and config.train.batch_length == 20
+    assert config.behavior.policy == "planner" and config.planner.candidates == 100
+
+
+def test_an_agents_preset_inherits_of_dreamers_what_the_agent_has():
+    """Dreamer's `small` has a planner and an ensemble, SAC in the latent space neither."""
+    config = load_config("small", agent="latent_sac")
+    assert config.encoder.cnn_depth == 16 and config.optimizer.value_lr == 1e-3
+    assert "planner.candidates" not in config.flat()
+    with pytest.raises(UserError, match="'behavior' in preset 'planet' is nothing of this"):
+        load_config("planet_small", agent="latent_sac")
+
+
+def test_presets_that_inherit_each_other_are_refused(tmp_path: Path):
+    write(tmp_path / "a.yaml", "inherit: [./b.yaml]\n")
+    write(tmp_path / "b.yaml", "inherit: [./a.yaml]\n")
+    with pytest.raises(UserError, match="in a circle: a -> b -> a"):
+        load_config(str(tmp_path / "a.yaml"))
+
+
+def test_a_config_cannot_be_changed_only_replaced():
+    config = load_config()
+    for change in (
+        lambda: setattr(config, "seed", 1),
+        lambda: setattr(config.train, "batch_size", 1),
+        lambda: delattr(config, "seed"),
+        lambda: delattr(config.train, "batch_size"),
+    ):
+        with pytest.raises(AttributeError, match="immutable"):
+            change()
+    config.section("train")["batch_size"] = 1
+    config.tree()["train"]["batch_size"] = 1
+    config.flat()["seed"] = 9
+    other = config.replace({"train.batch_size": 3})
+    assert (config.train.batch_size, other.train.batch_size) == (50, 3)
+    assert config != other and config == other.replace({"train.batch_size": 50})
+    assert hash(config) == hash(other.replace({"train.batch_size": 50}))
+
+
+def test_missing_attributes_name_the_nearest():
+    with pytest.raises(AttributeError, match="'train.batchsize'; did you mean 'batch_size'"):
+        load_config().train.batchsize  # noqa: B018
+    with pytest.raises(AttributeError, match="did you mean 'train'"):
+        load_config().trian  # noqa: B018
+    with pytest.raises(KeyError, match="did you mean 'train'"):
+        load_config().section("trian")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "meant"),
+    [
+        ("steps", "1e5", 100_000),
+        ("steps", 2.5e5, 250_000),
+        ("steps", np.int64(3_000_000), 3_000_000),
+        ("envs.camera", "-1", -1),
+        ("optimizer.model_lr", "3e-4", 3e-4),
+        ("optimizer.clip", 7, 7.0),
+        ("behavior.gamma", np.float32(0.5), 0.5),
+        ("deterministic", "true", True),
+        ("deterministic", "False", False),
+        ("jit", "on", "on"),
+        ("replay.directory", "/tmp/x", "/tmp/x"),
+    ],
+)
+def test_values_as_typed_or_in_python(name: str, given: Any, meant: Any):
+    value = load_config(overrides={name: given}).flat()[name]
+    assert value == meant and type(value) is type(meant)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"train.bach_size": 1}, "unknown key 'train.bach_size'; did you mean 'train.batch_size'?"),
+        ({"batch_size": 1}, "did you mean 'train.batch_size'?"),
+        ({"train": 1}, "'train' is a group of keys, give one of train.batch_size"),
+        ({"zzzzzzz": 1}, "unknown key 'zzzzzzz'; --help lists all keys"),
+        ({"steps": "many"}, "steps must be a whole number, not 'many'"),
+        ({"steps": 1.5}, "steps must be a whole number, not 1.5"),
+        ({"steps": True}, "steps must be a whole number, not True"),
+        ({"steps": "nan"}, "steps must be a whole number, not 'nan'"),
+        ({"steps": "1e30"}, "steps must be at most 1e12"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"behavior.gamma": 1.5}, "behavior.gamma must be at most 1, not 1.5"),
+        ({"behavior.gamma": "inf"}, "behavior.gamma must be a number, not 'inf'"),
+        ({"optimizer.actor_lr": 0}, "optimizer.actor_lr must be above 0, not 0.0"),
+        ({"deterministic": 1}, "deterministic must be true or false, not 1"),
+        ({"deterministic": "yes"}, "deterministic must be true or false, not 'yes'"),
+        ({"jit": "onn"}, "jit must be one of auto, on, off, not 'onn'; did you mean 'on'?"),
+        ({"jit": True}, "jit must be text, not True"),
+        ({"encoder.keys": "(("}, "encoder.keys is no regular expression"),
+        ({"method": "a\nb"}, "method must be printable text"),
+        ({"logdir": ""}, "logdir is empty"),
+        ({"task": "dcm_walker_walk"}, "unknown suite in task 'dcm_walker_walk'"),
+        ({"task": "dmc"}, "unknown suite in task 'dmc'"),
+        ({"envs.image": False}, "the agent would see nothing"),
+        ({"eval.videos": 11}, r"eval.videos \(11\) must not exceed eval.episodes \(10\)"),
+        ({"loss.overshooting": 51}, r"loss.overshooting \(51\) must not exceed train.batch_len"),
+        ({"contrastive.init_std": 0.01}, r"contrastive.init_std \(0.01\) must be above"),
+        ({"steps": 4999}, r"train.prefill \(5000\) must not exceed steps \(4999\)"),
+        (
+            {"disagreement.until": 1e6, "steps": 1e6},
+            r"until \(1000000\) must be below steps \(1000000\).* --disagreement.until, .* 200000 ",
+        ),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(overrides: dict[str, Any], words: str):
+    with pytest.raises(UserError, match=words.replace("?", r"\?")) as caught:
+        load_config(overrides=overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: 3", "'train' in preset .* is a group of keys, not 3"),
+        ("train: {batch_size: [1]}", "train.batch_size in preset .* must be a whole number"),
+        ("train: {bach_size: 1}", "unknown key 'train.bach_size' in preset .* did you mean"),
+        ("steps:", "steps in preset .* must be a whole number, not None"),
+        ("steps: 2020-01-01", "steps in preset .* must be a whole number"),
+        ("jit: 1", "jit in preset .* must be text, not 1"),
+        ("inherit: small", "'inherit' in preset .* must be a list of preset names"),
+        ("inherit: [smal]", "unknown preset 'smal'; did you mean 'small'"),
+        ("- a\n- b", "holds a list, expected 'key: value' lines"),
+        ("just words", "holds a str, expected"),
+        ("1: 2", "the key 1 is no text"),
+        ("steps: 1\nsteps: 2", "line 2: found duplicate key"),
+        ("steps: [1", "plain 'key: value' lines are expected"),
+        ("steps: !!python/object/apply:os.getpid []", "could not determine a constructor"),
+        ("steps: !!python/name:os.system", "could not determine a constructor"),
+        ("!!python/object/new:dict {}", "could not determine a constructor"),
+        ("a: &a [1, *a]", "unknown key 'a' in preset"),
+        ("a: " + "[" * 5000, "plain 'key: value' lines are expected"),
+        ("a: *nothing", "undefined alias"),
+        ("a: \x01", "plain 'key: value' lines are expected"),
+    ],
+)
+def test_bad_preset_files_are_refused_in_one_line(tmp_path: Path, text: str, words: str):
+    path = write(tmp_path / "mine.yaml", text)
+    with pytest.raises(UserError, match=words) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path):
+    (tmp_path / "bytes.yaml").write_bytes(b"steps: \xff\xfe")
+    (tmp_path / "large.yaml").write_bytes(b"#" * 1_000_001)
+    for name, words in {
+        "bytes.yaml": "not UTF-8",
+        "large.yaml": "larger than",
+        "absent.yaml": "no preset file",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            load_config(str(tmp_path / name))
+    with pytest.raises(UserError, match="Is a directory"):
+        read_yaml(tmp_path)
+
+
+def test_a_preset_of_the_users_own_may_be_a_link(tmp_path: Path):
+    (tmp_path / "link.yaml").symlink_to(write(tmp_path / "mine.yaml", "seed: 7"))
+    assert load_config(str(tmp_path / "link.yaml")).seed == 7
+    with pytest.raises(UserError, match="it is a link, which is not followed"):
+        read_yaml(tmp_path / "link.yaml", of_run=True)
+
+
+def test_repeated_aliases_do_not_blow_up(tmp_path: Path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
+    with pytest.raises(UserError, match="unknown key 'a0'"):
+        load_config(write(tmp_path / "mine.yaml", "\n".join(lines)))
+
+
+def test_a_config_survives_yaml():
+    config = load_config("debug", overrides={"optimizer.eps": 1e-7, "jit": "off"})
+    tree = parse_yaml(format_yaml(config.tree()), name="text")
+    assert tree == config.tree()
+    assert list(tree) == list(config.tree())
+
+
+def test_short_numbers():
+    shown = [number(v) for v in (5_000_000, 1000, 2.5e5, 6e-4, 1e-7, 0.99, 50, 123_457, 0)]
+    assert shown == ["5e6", "1000", "2.5e5", "6e-4", "1e-7", "0.99", "50", "123457", "0"]

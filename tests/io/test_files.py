@@ -1,0 +1,226 @@
+"""Writing that is complete or absent: under exceptions, kills and full disks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamer.errors import UserError
+from dreamer.io.files import (
+    DiskFullError,
+    IrregularFileError,
+    StorageError,
+    atomic_folder,
+    atomic_write,
+    make_folder,
+    open_to_append,
+    open_to_read,
+    remove_temporaries,
+    storage_error,
+)
+from dreamer.runs.checkpoints import Checkpoints
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_writes_and_replaces(tmp_path):
+    path = tmp_path / "episode.npz"
+    for value in (1, 2):
+        with atomic_write(path) as file:
+            np.savez(file, a=np.full(3, value))
+        with np.load(path, allow_pickle=False) as content:
+            assert content["a"].tolist() == [value] * 3
+    assert names(tmp_path) == ["episode.npz"]
+
+
+def test_an_error_in_the_block_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+        file.write(b"new")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_error_about_another_file_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file"):
+        (tmp_path / "elsewhere").read_bytes()
+    assert names(tmp_path) == []
+
+
+def test_a_missing_folder_and_a_folder_in_the_way_are_the_users_to_mend(tmp_path):
+    missing = pytest.raises(UserError, match=r"absent/file: No such file")
+    with missing, atomic_write(tmp_path / "absent" / "file"):
+        pass
+    (tmp_path / "folder").mkdir()
+    in_the_way = pytest.raises(StorageError, match="folder: Is a directory")
+    with in_the_way as caught, atomic_write(tmp_path / "folder"):
+        pass
+    assert caught.value.status == 74
+
+
+def test_folder_is_exchanged_as_a_whole(tmp_path):
+    path = tmp_path / "folder"
+    for name in ("first", "second"):
+        with atomic_folder(path) as folder:
+            (folder / name).write_text(name)
+    assert names(path) == ["second"]
+    with pytest.raises(ZeroDivisionError), atomic_folder(path) as folder:
+        (folder / "third").write_text("")
+        raise ZeroDivisionError
+    assert names(path) == ["second"]
+    assert names(tmp_path) == ["folder"]
+
+
+FULL = """
+import resource, sys
+from dreamer.io.files import DiskFullError, atomic_folder, atomic_write
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+folder = sys.argv[1]
+for needed in (123456, None):
+    try:
+        with atomic_write(folder + "/file", needed) as file:
+            file.write(bytes(100_000))
+    except DiskFullError as error:
+        print(error)
+try:
+    with atomic_folder(folder + "/checkpoint") as made:
+        (made / "part").write_bytes(bytes(100_000))
+except DiskFullError as error:
+    print(error)
+"""
+
+
+def test_no_room_is_said_with_path_and_size_and_leaves_the_old_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    known, unknown, folder = done.stdout.splitlines()
+    assert f"no room for {tmp_path}/file" in known
+    assert "123,456 bytes" in known and "may have 4,096" in known and "ulimit -f" in known
+    assert "100,000 bytes" in unknown or "4,096 bytes" in unknown
+    assert f"no room for {tmp_path}/checkpoint" in folder
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A file system of its own at `folder`, where there is the right to mount one."""
+    words = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    if subprocess.run(words, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no right to mount a file system here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_really_full_disk_is_said_with_what_is_free(tmp_path):
+    with mounted(tmp_path, "size=64k"):
+        full = pytest.raises(DiskFullError, match="at least 200,000 bytes and 65,536 are free")
+        with full, atomic_write(tmp_path / "file", needed=200_000) as file:
+            file.write(bytes(200_000))
+        assert names(tmp_path) == []
+
+
+def test_a_disk_that_is_read_only_now_is_said(tmp_path):
+    with mounted(tmp_path, "ro"):
+        for write in (
+            lambda: atomic_write(tmp_path / "file").__enter__(),
+            lambda: atomic_folder(tmp_path / "folder").__enter__(),
+            lambda: Checkpoints(tmp_path).save(1, {"a": np.zeros(3)}, {}),
+            lambda: make_folder(tmp_path / "a" / "b"),
+            lambda: open_to_append(tmp_path / "file"),
+        ):
+            with pytest.raises(StorageError, match="Read-only file system") as caught:
+                write()
+            assert caught.value.status == 74
+
+
+def test_nothing_but_regular_files_is_opened(tmp_path, impatient):
+    (tmp_path / "file").write_text("content")
+    for name, target in (("link", tmp_path / "file"), ("chain", "link"), ("nowhere", "absent")):
+        (tmp_path / name).symlink_to(target)
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "read pipe")
+    reader = os.open(tmp_path / "read pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+    before = names(tmp_path)
+    for name in ("link", "chain", "nowhere", "pipe", "read pipe", "socket", "/dev/zero"):
+        reason = "not a regular file|it is a link, which is not followed"
+        with pytest.raises(IrregularFileError, match=reason):
+            open_to_read(tmp_path / name)
+        with pytest.raises(StorageError, match=f"cannot write {tmp_path / name}: .*({reason})"):
+            open_to_append(tmp_path / name)
+    os.close(reader)
+    assert names(tmp_path) == before and (tmp_path / "file").read_text() == "content"
+    with open(open_to_read(tmp_path / "file"), "rb") as file:
+        assert file.read() == b"content"
+    (tmp_path / "folder").symlink_to(tmp_path)  # which a user may have set
+    os.close(open_to_read(tmp_path / "folder" / "file"))
+
+
+def test_what_is_half_removed_is_not_taken_for_whole(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path, keep=1)
+    store.save(1, {"a": np.zeros(3)}, {})
+
+    def interrupted(path: Path, **options: bool) -> None:
+        if (path / "manifest.json").exists():
+            (path / "manifest.json").unlink()
+            raise KeyboardInterrupt
+
+    for step in (1, 2):  # one is replaced, one is pruned
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(shutil, "rmtree", interrupted)
+            store.save(step, {"a": np.ones(3)}, {})
+        named = [path for path in tmp_path.iterdir() if not path.name.endswith(".tmp")]
+        assert [path.name for path in named] == [f"{step:012d}"]
+        assert all((path / "manifest.json").exists() for path in named)
+
+
+def test_errors_of_other_kinds_are_not_taken_for_a_full_disk(tmp_path):
+    other = OSError(5, "Input/output error")
+    assert type(storage_error(other, tmp_path / "a", tmp_path / "b", 1)) is StorageError
+    busy = OSError(16, "busy", "elsewhere")
+    assert storage_error(busy, tmp_path / "a", tmp_path / "b", 1) is busy
+
+
+HALF = """
+import os, sys, time
+from dreamer.io.files import atomic_folder, atomic_write
+with atomic_write(sys.argv[1] + "/file") as file, atomic_folder(sys.argv[1] + "/folder") as folder:
+    file.write(bytes(10_000_000))
+    (folder / "part").write_bytes(bytes(1000))
+    print("half", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_kill_leaves_the_old_content_and_hidden_remains_that_can_be_removed(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    child = subprocess.Popen(
+        [sys.executable, "-c", HALF, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stdout.readline() == "half\n"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert len(names(tmp_path)) == 3
+    assert remove_temporaries(tmp_path) == 2
+    assert names(tmp_path) == ["file"]

@@ -1,0 +1,280 @@
+"""Where runs lie, who may enter, and what is written down about them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy
+import pytest
+
+from dreamer.config.config import Config, load_config
+from dreamer.errors import UserError
+from dreamer.io.yaml_files import read_yaml
+from dreamer.runs.provenance import commit, versions
+from dreamer.runs.rundir import RunDir, check_folder, method_name, run_path
+
+TASK = "dmc_cartpole_balance"
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    return load_config("small", task=TASK, overrides={"logdir": str(tmp_path), "seed": 3})
+
+
+def test_path_names_task_method_and_seed(tmp_path, config):
+    assert run_path(config) == tmp_path / TASK / "dreamer_small" / "3"
+    assert method_name(load_config(task=TASK)) == "dreamer"
+    assert method_name(load_config("small", "debug", task=TASK)) == "dreamer_debug_small"
+    assert method_name(load_config(overrides={"method": "dreamer_horizon=5"})) == (
+        "dreamer_horizon=5"
+    )
+
+
+@pytest.mark.parametrize("method", ["../up", "a/b", ".hidden", "a b"])
+def test_a_method_that_is_no_folders_name_is_refused(config, method):
+    with pytest.raises(UserError, match="names a folder"):
+        run_path(config.replace({"method": method}))
+
+
+def test_an_address_is_no_folder():
+    with pytest.raises(UserError, match="s3://bucket/runs., an address; expected a fol"):
+        load_config(overrides={"logdir": "s3://bucket/runs"})
+
+
+def test_a_tasks_path_stays_one_folder_below_the_logdir(tmp_path, config):
+    path = run_path(config.replace({"task": "../my/env.py:make"}))
+    assert path == tmp_path / "my_env.py_make" / "dreamer_small" / "3"
+
+
+def test_a_new_run_has_its_folders_and_says_what_made_it(tmp_path, config):
+    with RunDir.open(config) as run:
+        assert not run.resumed and run.path == run_path(config)
+        assert run.episodes.is_dir() and run.checkpoints.is_dir() and run.videos.is_dir()
+        assert run.metrics == run.path / "metrics.jsonl" and not run.metrics.exists()
+        record = read_yaml(run.config_file)
+    assert record["config"] == config.tree()
+    assert record["presets"] == ["small"] and record["seed"] == 3
+    assert record["versions"]["numpy"] == numpy.__version__
+    assert record["versions"]["python"].startswith("3.")
+    assert set(record["versions"]) >= {
+        *("tensorflow", "tensorflow-probability", "keras", "dm_control", "mujoco", "gymnasium"),
+        "dreamer",
+    }
+
+
+def test_the_commit_is_the_checkouts(tmp_path):
+    here = Path(__file__).parent
+    head = subprocess.run(
+        ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    assert commit().removesuffix("-modified") == head.stdout.strip()
+    assert versions()["dreamer"]
+
+
+def test_the_same_command_resumes_and_what_may_differ_is_noted(config):
+    RunDir.open(config).close()
+    changed = config.replace(
+        {"steps": 300_000, "eval.episodes": 3, "log.tensorboard": False, "envs.timeout": 9.0}
+    )
+    with RunDir.open(changed) as run:
+        assert run.resumed
+        record = read_yaml(run.config_file)
+    assert record["config"]["steps"] == 300_000
+    (resumed,) = record["resumed"]
+    assert resumed["config"] == {
+        "steps": 300_000,
+        "eval.episodes": 3,
+        "log.tensorboard": False,
+        "envs.timeout": 9.0,
+    }
+    assert resumed["versions"] == {}
+    loaded, its_config = RunDir.load(run.path)
+    assert its_config == changed and its_config.presets == ("small",)
+    assert loaded.path == run.path
+
+
+LEFT_BY_A_RUN = ("metrics.jsonl", "episodes/3-0.npz", "eval_episodes/a", "checkpoints/20/file")
+
+
+@pytest.mark.parametrize("left", LEFT_BY_A_RUN)
+def test_another_config_is_refused_with_each_key_and_both_values(config, left):
+    with RunDir.open(config) as run:
+        (run.path / left).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / left).write_text("{}")
+    before = read_yaml(run_path(config) / "config.yaml")
+    other = config.replace({"train.batch_size": 7, "behavior.horizon": 5, "steps": 90_000})
+    with pytest.raises(UserError) as caught:
+        RunDir.open(other)
+    message = str(caught.value)
+    assert f"train.batch_size is {config.train.batch_size}, now 7" in message
+    assert "behavior.horizon is 15, now 5" in message
+    assert "steps" not in message.replace("runs", "")
+    assert read_yaml(run_path(config) / "config.yaml") == before
+    RunDir.open(config).close()
+
+
+def test_a_run_that_collected_nothing_begins_anew_as_configured(config):
+    """A mistake that shows only once the run has begun is corrected by the same command."""
+    with RunDir.open(config) as run:
+        run.metrics.touch()
+        first = read_yaml(run.config_file)
+    other = config.replace({"train.batch_size": 7})
+    with RunDir.open(other) as run:
+        assert not run.resumed
+        assert run.notes == ["a run that had collected nothing yet begins anew, as configured now"]
+        record = read_yaml(run.config_file)
+    assert record["config"] == other.tree() and record["resumed"] == []
+    assert record["id"] != first["id"]
+
+
+def test_two_live_runs_are_refused_and_a_refused_one_leaves_the_lock_alone(config):
+    with RunDir.open(config):
+        for _ in range(2):
+            with pytest.raises(UserError, match=f"another run works in .*process {os.getpid()}"):
+                RunDir.open(config)
+    RunDir.open(config).close()
+
+
+def test_reading_takes_no_lock(config):
+    with RunDir.open(config) as run:
+        assert RunDir.load(run.path)[1] == config
+
+
+DIE = """
+import os, sys
+from dreamer.config.config import load_config
+from dreamer.runs.rundir import RunDir
+config = load_config("small", task=sys.argv[1], overrides={"logdir": sys.argv[2], "seed": 3})
+run = RunDir.open(config)
+(run.path / ".config.yaml.0badcafe.tmp").write_text("half")
+assert not any(name.split(".")[0] == "tensorflow" for name in sys.modules)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_runs_directory_is_taken_over_and_said(tmp_path, config):
+    done = subprocess.run([sys.executable, "-c", DIE, TASK, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    with RunDir.open(config) as run:
+        assert run.resumed
+        assert "took over the lock of a dead run (process" in run.notes[0]
+        assert not list(run.path.glob(".*.tmp"))
+
+
+def test_the_replays_directory_may_lie_elsewhere(tmp_path, config):
+    elsewhere = tmp_path / "big disk" / "episodes"
+    with RunDir.open(config.replace({"replay.directory": str(elsewhere)})) as run:
+        assert run.episodes == elsewhere and elsewhere.is_dir()
+    assert RunDir.load(run.path)[0].episodes == elsewhere
+
+
+def test_foreign_directories_are_refused(tmp_path, config):
+    path = run_path(config)
+    path.mkdir(parents=True)
+    (path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=r"metrics.jsonl but no config.yaml"):
+        RunDir.open(config)
+    with pytest.raises(UserError, match="not a run's directory"):
+        RunDir.load(path)
+    (path / "config.yaml").write_text("batch: 1\n")
+    with pytest.raises(UserError, match="was not written by a run"):
+        RunDir.load(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "config: !!python/object/apply:os.system ['touch {mark}']\n",
+        "config:\n  task: !!python/name:os.system\n",
+        "config:\n  no_such_key: 1\n",
+        "config:\n  train: {{batch_size: many}}\n",
+        "config: [" + "[" * 1000,
+        "\x00\x01",
+    ],
+)
+def test_a_strangers_config_is_refused_without_effect(tmp_path, config, text):
+    mark = tmp_path / "mark"
+    with RunDir.open(config) as run:
+        pass
+    run.config_file.write_text(text.format(mark=mark))
+    with pytest.raises(UserError, match="config.yaml"):
+        RunDir.load(run.path)
+    with pytest.raises(UserError, match="config.yaml"):
+        RunDir.open(config)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("part", ["config.yaml", "metrics.jsonl", "checkpoints", "episodes"])
+def test_links_in_a_run_are_refused(tmp_path, config, part):
+    with RunDir.open(config) as run:
+        pass
+    target = run.path / part
+    if target.exists():
+        target.rename(tmp_path / "elsewhere")
+    target.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{part} is a link|no config.yaml"):
+        RunDir.open(config)
+
+
+@pytest.mark.parametrize("part", ["config.yaml", "metrics.jsonl", "lock", "checkpoints", "other"])
+def test_pipes_in_a_run_are_refused(tmp_path, config, part, impatient):
+    with RunDir.open(config) as run:
+        pass
+    if (run.path / part).exists():
+        (run.path / part).rename(tmp_path / "elsewhere")
+    os.mkfifo(run.path / part)
+    for look in (lambda: RunDir.open(config), lambda: RunDir.load(run.path)):
+        with pytest.raises(UserError, match=f"{part} is neither a file nor|no config.yaml"):
+            look()
+
+
+def test_a_logdir_one_may_not_write_to_is_said():
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o555)
+    root = os.geteuid() == 0
+    config = load_config(task=TASK, overrides={"logdir": str(folder / "runs")})
+    if root:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    try:
+        with pytest.raises(UserError, match=f"cannot write to {folder}; choose a --logdir"):
+            RunDir.open(config)
+    finally:
+        if root:
+            os.seteuid(0)
+        shutil.rmtree(folder)
+
+
+def test_a_logdir_that_is_a_file_is_said(tmp_path, config):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot make .*file.*; choose a --logdir"):
+        RunDir.open(config.replace({"logdir": str(tmp_path / "file")}))
+
+
+def test_a_folder_is_checked_without_making_it(tmp_path):
+    check_folder(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for folder in (tmp_path / "link", tmp_path / "link" / "b"):
+        with pytest.raises(UserError, match=f"cannot make {folder}: .*link is no folder; choose"):
+            check_folder(folder)
+
+
+def test_a_name_too_long_for_a_folder_is_said(tmp_path, config):
+    with pytest.raises(UserError, match="File name too long; choose a --logdir"):
+        RunDir.open(config.replace({"logdir": str(tmp_path / ("x" * 300))}))
+
+
+@pytest.mark.parametrize("folder", ["episodes", "eval_episodes", "videos", "nonfinite"])
+def test_what_a_killed_process_has_half_written_is_removed(config, folder):
+    with RunDir.open(config) as run:
+        left = run.path / folder / ".20261120T120000-s0e00000001-9.npz.123.tmp"
+        left.parent.mkdir(exist_ok=True)
+        left.write_bytes(b"half")
+    RunDir.open(config).close()
+    assert not left.exists() and left.parent.exists()

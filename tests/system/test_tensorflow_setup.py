@@ -1,0 +1,49 @@
+"""What is said of the device, and how an NVIDIA card is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from dreamer.system.tensorflow import describe_device, has_nvidia
+
+
+def add_card(system: Path, vendor: str, kind: str, slot: str = "0000:01:00.0") -> None:
+    """A PCI device as Linux shows it."""
+    folder = system / "sys/bus/pci/devices" / slot
+    folder.mkdir(parents=True)
+    (folder / "vendor").write_text(f"{vendor}\n")
+    (folder / "class").write_text(f"{kind}\n")
+
+
+def test_an_nvidia_card_is_found_without_its_driver(tmp_path: Path):
+    assert not has_nvidia(tmp_path)
+    add_card(tmp_path, "0x1002", "0x030000", "0000:00:01.0")  # another maker's
+    add_card(tmp_path, "0x10de", "0x040300", "0000:00:02.0")  # its sound, not its picture
+    assert not has_nvidia(tmp_path)
+    add_card(tmp_path, "0x10de", "0x030200", "0000:00:03.0")
+    assert has_nvidia(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["proc/driver/nvidia/gpus/0000:01:00.0", "dev/nvidia0"])
+def test_an_nvidia_card_is_found_by_its_driver(place: str, tmp_path: Path):
+    (tmp_path / place).mkdir(parents=True)
+    assert has_nvidia(tmp_path)
+
+
+def test_a_card_that_tensorflow_cannot_use_is_told_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    if tf.config.list_physical_devices("GPU"):
+        assert describe_device(tmp_path).startswith("GPU: ")
+        return
+    assert describe_device(tmp_path) == "no GPU found, so this runs on the CPU"
+    add_card(tmp_path, "0x10de", "0x030200")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    text = describe_device(tmp_path)
+    assert text.startswith("warning: this machine has an NVIDIA GPU, but TensorFlow cannot use it")
+    assert "tensorflow[and-cuda]" in text and "nvidia-smi" in text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert describe_device(tmp_path).startswith("CUDA_VISIBLE_DEVICES=-1 hides the GPU")

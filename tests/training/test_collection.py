@@ -1,0 +1,278 @@
+"""A run's own episodes, with real workers and files: stored, counted, found again, shared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import counting_env
+import numpy as np
+import pytest
+
+from dreamer.config.config import load_config
+from dreamer.data.replay import Replay
+from dreamer.envs.processes.pool import EnvPool
+from dreamer.io.disk import Patience
+from dreamer.logs.logger import Logger
+from dreamer.runs.rundir import RunDir
+from dreamer.training.interrupts import Interrupt, StopRequested
+from dreamer.training.resumption import Collection
+
+TASK = f"{Path(counting_env.__file__)}:make"
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[EnvPool]:
+    with EnvPool(TASK, 2, 120.0, state=True) as made:
+        yield made
+
+
+class Run:
+    """What collects, on a folder of its own or a shared one."""
+
+    def __init__(
+        self, pool: EnvPool, root: Path, episodes: Path, prefix: str = "s0e", exact: bool = False
+    ):
+        self.messages: list[str] = []
+        root.mkdir(exist_ok=True)
+        logger = Logger(root, tensorboard=False, terminal="plain", total_steps=1)
+        logger.close()  # nothing is written here, and warnings are pytest's again
+        logger.message = self.messages.append  # type: ignore[method-assign]
+        self.replay = Replay(
+            episodes, cache_bytes=0, seed=0, obs_space=pool.obs_space, act_space=pool.act_space,
+        )  # fmt: skip
+        self.collection = Collection(
+            pool, self.replay, logger, Patience(0, Interrupt(), self.messages.append),
+            seed=0, prefix=prefix, exact=exact,
+        )  # fmt: skip
+
+    def collect(self, agent_steps: int) -> None:
+        self.collection.collect(self.collection.random_policy(), agent_steps)
+
+    def state(self) -> dict[str, Any]:
+        """As a checkpoint brings it back."""
+        return json.loads(json.dumps(self.collection.state()))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name.split("-", 1)[1]: path.read_bytes() for path in folder.glob("*.npz")}
+
+
+def test_what_came_after_the_checkpoint_counts_and_is_kept(pool: EnvPool, tmp_path: Path):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    first.collect(60)
+    state = first.state()
+    first.collect(60)
+    stored = contents(tmp_path / "episodes")
+    assert len(stored) > len(state["members"]) > 0
+    under_way = [e["steps"] for e in first.state()["collector"]["under_way"] if e]
+
+    second = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    assert second.collection.resume(state)
+    assert second.collection.agent_steps == 120 - sum(under_way)
+    # Their numbers are not used again, so that two episodes never have one.
+    lost = [e["number"] for e in first.state()["collector"]["under_way"] if e]
+    assert second.collection.dropped == sum(n < second.state()["next_episode"] for n in lost)
+    second.collect(60)
+    after = contents(tmp_path / "episodes")
+    assert stored.items() <= after.items() and len(after) > len(stored)
+    assert {name.split("-", 1)[1] for name in second.replay.members} == set(after)
+
+
+def test_an_exact_run_collects_it_again_in_place(pool: EnvPool, tmp_path: Path):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    first.collect(60)
+    state = first.state()
+    first.collect(60)
+    end, names = first.state(), set(first.replay.members)
+    stored = {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.npz")}
+
+    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    assert second.collection.resume(state)
+    assert second.state() == state and second.replay.members == state["members"]
+    batch = second.replay.sample(3, 4, 5)
+    assert {path.name for path in (tmp_path / "episodes").glob("*.npz")} == names
+    second.collect(60)
+    assert second.state() == end and not second.messages
+    again = {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.npz")}
+    assert again == stored
+    third = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    assert not third.replay.restrict(state["members"])
+    for key, value in third.replay.sample(3, 4, 5).items():
+        np.testing.assert_array_equal(value, batch[key])
+
+
+def test_an_exact_run_without_a_checkpoint_begins_anew(pool: EnvPool, tmp_path: Path):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    first.collect(60)
+    end, stored = first.state(), contents(tmp_path / "episodes")
+    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    assert second.collection.resume({}) and second.collection.agent_steps == 0
+    assert len(second.replay) == 0
+    second.collect(60)
+    assert second.state() == end and contents(tmp_path / "episodes") == stored
+
+
+def test_an_exact_run_that_misses_an_episode_says_so_and_keeps_the_rest(
+    pool: EnvPool, tmp_path: Path
+):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    first.collect(60)
+    state = first.state()
+    first.collect(60)
+    gone = state["members"][0]
+    (tmp_path / "episodes" / gone).unlink()
+    stored = contents(tmp_path / "episodes")
+    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    assert second.collection.resume(state)
+    (message,) = second.messages
+    assert "not bit for bit" in message and gone in message
+    second.collect(60)
+    assert stored.items() <= contents(tmp_path / "episodes").items()
+
+
+def test_a_fast_runs_checkpoint_is_gone_on_with_by_an_exact_run(pool: EnvPool, tmp_path: Path):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    first.collect(60)
+    state = first.state()
+    first.collect(60)
+    stored = contents(tmp_path / "episodes")
+    fast = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    fast.collection.resume(state)
+    exact = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    assert exact.collection.resume(state)
+    (message,) = exact.messages
+    assert "not bit for bit" in message and "its run was not deterministic" in message
+    assert exact.collection.agent_steps == fast.collection.agent_steps
+    assert exact.replay.members == fast.replay.members
+    exact.collect(60)
+    assert stored.items() <= contents(tmp_path / "episodes").items()
+    # What it saves is as exact as any.
+    again = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    again.collection.resume(exact.state())
+    assert again.state() == exact.state() and not again.messages
+
+
+def test_an_environment_that_is_no_function_of_its_seed_is_told(pool: EnvPool, tmp_path: Path):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    first.collect(61)
+    state = first.state()
+    number = next(e["number"] for e in state["collector"]["under_way"] if e)
+    for how in state["collector"]["exact"]:
+        if how:
+            how["digest"] += 1
+    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    second.collection.resume(state)
+    assert f"episode {number} came out otherwise" in second.messages[0]
+
+
+def test_episodes_set_aside_are_not_counted_as_dropped(pool: EnvPool, tmp_path: Path):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    first.collect(80)
+    paths = sorted((tmp_path / "episodes").glob("*.npz"))
+    paths[1].write_bytes(b"")
+    with pytest.warns(UserWarning, match="set aside"):
+        second = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    second.collection.resume({})
+    state = second.state()
+    assert state["next_episode"] - state["dropped"] == len(paths)
+
+
+def test_episodes_under_way_are_repeated_together_and_a_stop_is_heeded(
+    pool: EnvPool, tmp_path: Path
+):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    first.collect(61)
+    state = first.state()
+    steps = [e["steps"] for e in state["collector"]["under_way"] if e]
+    assert len(steps) == 2 and min(steps) > 0
+    checks: list[int] = []
+
+    def check() -> None:
+        checks.append(len(checks))
+        if len(checks) == 2:
+            raise StopRequested(15)
+
+    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    with pytest.raises(StopRequested):
+        second.collection.resume(state, check)
+    third = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    third.collection.resume(state, check)
+    assert third.state() == state and not third.messages
+    assert len(checks) == 2 + max(steps) + 1
+
+
+def test_the_number_of_an_episode_set_aside_is_not_used_again(pool: EnvPool, tmp_path: Path):
+    first = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    first.collect(80)
+    paths = sorted((tmp_path / "episodes").glob("*.npz"), key=lambda path: path.name.split("-")[1])
+    highest = int(paths[-1].name.split("-")[1].removeprefix("s0e"))
+    paths[-1].write_bytes(b"")
+    with pytest.warns(UserWarning, match="set aside"):
+        second = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    second.collection.resume({})
+    state = second.state()
+    assert state["next_episode"] == highest + 1
+    assert state["dropped"] == highest + 1 - len(paths) >= 0
+
+
+def test_episodes_held_back_are_on_the_disk_as_soon_as_they_end(pool: EnvPool, tmp_path: Path):
+    run = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    run.collect(40)
+    members, batch = run.replay.members, run.replay.sample(3, 4, 5)
+    run.collection.hold()
+    run.collect(60)
+    stored = set(contents(tmp_path / "episodes"))
+    assert len(stored) > len(members) > 0
+    # Batches are what they were, however the background and the sampler take turns.
+    assert run.replay.members == members
+    for key, value in run.replay.sample(3, 4, 5).items():
+        np.testing.assert_array_equal(value, batch[key])
+    refusals = [OSError("no more"), OSError("no more")]
+
+    def refuse(episode: dict[str, np.ndarray]) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    run.collection.on_episode = refuse
+    for _ in range(2):
+        with pytest.raises(OSError, match="no more"):
+            run.collection.store()
+    run.collection.store()
+    assert {name.split("-", 1)[1] for name in run.replay.members} == stored
+    assert run.replay.records == sum(length for _, length in run.replay.files())
+    assert len(set(run.replay.members)) == len(run.replay.members)
+
+
+def test_two_runs_of_one_seed_share_a_folder(pool: EnvPool, tmp_path: Path):
+    shared = tmp_path / "shared"
+    runs = [Run(pool, tmp_path / name, shared, f"{name}.s0e") for name in ("one", "two")]
+    for _ in range(2):
+        for run in runs:
+            run.collect(40)
+            for worker in range(2):
+                run.collection._collector._running[worker] = None  # they share the pool as well
+    stored = contents(shared)
+    for name, run in zip(("one", "two"), runs, strict=True):
+        own = [uid for uid in stored if uid.startswith(f"{name}.s0e")]
+        assert len(own) == run.collection._collector.episodes > 2
+        again = Run(pool, tmp_path / name, shared, f"{name}.s0e")
+        assert len(again.replay) == len(stored)
+        again.collection.resume({})
+        assert again.collection.agent_steps == sum(
+            int(uid.removesuffix(".npz").rpartition("-")[2]) - 1 for uid in own
+        )
+
+
+def test_who_shares_a_folder_has_a_name_of_its_own(tmp_path: Path):
+    def opened(logdir: str, **values: Any) -> str:
+        overrides = {"logdir": str(tmp_path / logdir), **values}
+        with RunDir.open(load_config("debug", task=TASK, overrides=overrides)) as run:
+            return run.owner
+
+    shared = {"replay.directory": str(tmp_path / "shared")}
+    one, two = opened("one", **shared), opened("two", **shared)
+    assert one != two and len(one) == 9 and opened("one", **shared) == one
+    assert opened("three") == ""

@@ -1,0 +1,131 @@
+"""Films of a real run, frame by frame; and which records open-loop predictions are made for."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from whole_runs import DebugRuns, metrics_of
+
+from dreamer.io.disk import Patience
+from dreamer.logs.logger import Logger
+from dreamer.training.collector import EpisodeSummary
+from dreamer.training.evaluation import Evaluation
+from dreamer.training.films import CONTEXT, IMAGINED, film_evaluation, held_out_batch, image_keys
+from dreamer.training.interrupts import Interrupt, StopRequested
+from dreamer.training.reports import Intervals, Reports
+
+
+def frames_of(path: Path) -> tuple[np.ndarray, list[int]]:
+    """A GIF's frames, int [T, H, W, 3], and how long each is shown, in milliseconds."""
+    frames, durations = [], []
+    with Image.open(path) as gif:
+        for index in range(gif.n_frames):
+            gif.seek(index)
+            frames.append(np.asarray(gif.convert("RGB"), np.int64))
+            durations.append(gif.info["duration"])
+    return np.stack(frames), durations
+
+
+def shrink(frames: np.ndarray, scale: int) -> np.ndarray:
+    """Takes back an enlargement of each pixel to a square."""
+    small = frames[:, ::scale, ::scale]
+    assert (small.repeat(scale, axis=1).repeat(scale, axis=2) == frames).all()
+    return small
+
+
+def test_evaluation_is_filmed_whole_and_sharp(debug_runs: DebugRuns):
+    frames, durations = frames_of(debug_runs.path / "videos" / "eval_policy-400.gif")
+    assert frames.shape == (41, 256, 256, 3)
+    assert set(durations) == {40}  # 25 records a second
+    small = shrink(frames, 4)
+    assert small.std() > 10
+    assert all((small[t] != small[t + 1]).any() for t in range(40))  # something moves throughout
+
+
+def test_open_loop_predictions_show_truth_model_and_error(debug_runs: DebugRuns):
+    videos = debug_runs.path / "videos"
+    frames, durations = frames_of(videos / "open_loop_image-400.gif")
+    scale = frames.shape[1] // (3 * 68)
+    assert frames.shape == (41, 3 * 68 * scale, 68 * scale, 3) and scale > 1
+    assert set(durations) == {100}
+    rows = shrink(frames, scale).reshape(41, 3, 68, 68, 3)
+    # A green border while the model sees the truth, a dark one while it imagines.
+    borders = rows[:, :, 0, 0].mean(axis=1)
+    assert (borders[:CONTEXT, 1] > borders[:CONTEXT, 0] + 60).all()
+    assert (borders[CONTEXT:] < 70).all()
+    truth, model, error = np.moveaxis(rows[:, :, 2:-2, 2:-2], 1, 0)
+    # The truth is the filmed episode of the same evaluation; films have 256 colours.
+    filmed = shrink(frames_of(videos / "eval_policy-400.gif")[0], 4)
+    assert np.abs(truth - filmed).mean() < 6
+    assert np.abs(error - (model - truth + 255) // 2).mean() < 6
+
+
+def episode(length: int, value: int) -> dict[str, np.ndarray]:
+    return {
+        "image": np.full((length, 8, 8, 3), value, np.uint8),
+        "reward": np.arange(length, dtype=np.float32),
+    }
+
+
+def test_held_out_batches_are_the_first_records_of_what_is_long_enough():
+    batch = held_out_batch([episode(80, 1), episode(60, 2)], CONTEXT + IMAGINED)
+    assert batch["image"].shape == (2, 50, 8, 8, 3)
+    assert (batch["image"][1] == 2).all()
+    assert (batch["reward"] == np.arange(50)).all()
+
+
+def test_short_episodes_shorten_the_batch_or_are_left_out():
+    batch = held_out_batch([episode(80, 1), episode(20, 2), episode(CONTEXT, 3)], 50)
+    assert batch["image"].shape == (2, 20, 8, 8, 3)
+    assert held_out_batch([episode(CONTEXT, 1)], 50) == {}
+    assert held_out_batch([], 50) == {}
+
+
+def test_image_keys_are_those_of_pictures():
+    assert image_keys({**episode(9, 0), "bytes": np.zeros((9, 4), np.uint8)}) == ["image"]
+
+
+def test_long_evaluations_are_filmed_for_a_minute(tmp_path: Path):
+    images = np.random.default_rng(0).integers(0, 255, (1600, 8, 8, 3)).astype(np.uint8)
+    with Logger(tmp_path, tensorboard=False, terminal="plain", total_steps=10) as logger:
+        film_evaluation(logger, [{"image": images}, {"image": images[:30]}], 7, lambda: None)
+    with Image.open(tmp_path / "videos" / "eval_policy-7.gif") as gif:
+        assert gif.n_frames == 60 * 25
+
+
+class StoppedAfterAFilm(Logger):
+    """Gets SIGTERM once the first film is written."""
+
+    def video(self, *arguments: Any) -> Path:
+        path = super().video(*arguments)
+        if len(list(path.parent.iterdir())) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return path
+
+
+def test_a_stop_leaves_out_films_and_keeps_the_evaluation(tmp_path: Path):
+    pictures = {**episode(60, 1), "other": np.zeros((60, 8, 8, 3), np.uint8)}
+    summary = EpisodeSummary(0, 7.0, 59, 59, False, "")
+    evaluation = Evaluation([summary], [pictures], [pictures])
+    evaluator: Any = SimpleNamespace(run=lambda policy: evaluation)
+    agent: Any = SimpleNamespace(policy_calls=0)  # one that cannot be asked for predictions
+    intervals = Intervals(1, 1, 1, 1)
+    policy: Any = None
+    with Interrupt() as interrupt, StoppedAfterAFilm(
+        tmp_path, tensorboard=False, terminal="plain", total_steps=10
+    ) as logger:
+        patience = Patience(0, interrupt, logger.message)
+        reports = Reports(agent, evaluator, logger, intervals, patience, interrupt)
+        reports.report(4, policy, {"updates": 0})
+        with pytest.raises(StopRequested):
+            interrupt.check()
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["eval_policy-4.gif"]
+    assert [line["eval/return"] for line in metrics_of(tmp_path)] == [7.0]
+    assert reports.done == {"log": 4, "evaluate": 4, "film": None, "save": None}

@@ -1,0 +1,59 @@
+"""The exact ratio of updates to steps, and what is due when."""
+
+from __future__ import annotations
+
+import pytest
+
+from dreamer.training.schedule import UpdateSchedule, is_due
+
+PUBLISHED = UpdateSchedule(prefill=5000, pretrain=100, every=1000, updates=100)
+
+
+@pytest.mark.parametrize(
+    ("step", "updates"),
+    [(0, 0), (4999, 0), (5000, 100), (5001, 100), (5010, 101), (6000, 200), (7000, 300),
+     (5_000_000, 100 + 4_995 * 100)],
+)  # fmt: skip
+def test_published_ratio(step: int, updates: int) -> None:
+    assert PUBLISHED.due(step) == updates
+
+
+@pytest.mark.parametrize("stride", [1, 2, 7, 1000, 1500])
+def test_the_ratio_does_not_depend_on_how_the_steps_come(stride: int) -> None:
+    made = 0
+    for step in range(0, 50_000, stride):
+        due = PUBLISHED.due(step)
+        assert due >= made
+        made = due
+    assert made == PUBLISHED.due(step)
+
+
+def test_more_updates_than_steps_and_none_at_all() -> None:
+    assert UpdateSchedule(10, 0, 2, 5).due(14) == 10
+    assert UpdateSchedule(10, 3, 2, 0).due(1000) == 3
+
+
+def steps_told(interval: int, steps, last: int | None = None) -> list[int]:
+    """The steps at which something is done that is asked about at each of `steps`."""
+    told = []
+    for step in steps:
+        if is_due(interval, step, last):
+            told.append(step)
+            last = step
+    return told
+
+
+def test_due_once_a_multiple_and_at_first() -> None:
+    assert steps_told(100, range(0, 501, 30)) == [0, 120, 210, 300, 420]
+
+
+def test_due_once_for_what_was_passed_over() -> None:
+    assert steps_told(100, [50, 99, 730, 799, 800]) == [50, 730, 800]
+
+
+def test_due_goes_on_after_a_resume() -> None:
+    assert steps_told(100, [250, 299, 300, 301], last=250) == [300]
+
+
+def test_interval_zero_is_never() -> None:
+    assert steps_told(0, [0, 1, 100]) == []

@@ -1,0 +1,255 @@
+"""The loop, on a quick environment with vectors for observations: counters, stops, resumption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from counting_env import LONGEST
+from whole_runs import ROOT, contents, metrics_of, state_of, wait_until
+
+from dreamer import load_config, train
+from dreamer.agent.agent import Agent
+from dreamer.agent.exploration import Exploration
+from dreamer.config.config import Config
+from dreamer.errors import UserError
+from dreamer.run import Result
+from dreamer.runs.checkpoints import Checkpoints
+from dreamer.training.interrupts import StopRequested
+from dreamer.training.schedule import UpdateSchedule
+
+# Nothing is a multiple of anything else here, and two environments step together.
+VALUES: dict[str, Any] = {
+    "steps": 200, "precision": "float32", "encoder.keys": "vector", "decoder.keys": "vector",
+    "envs.amount": 2, "train.prefill": 50, "train.pretrain": 3, "train.every": 30,
+    "train.updates": 7, "train.batch_length": 5, "behavior.horizon": 3, "eval.amount": 2,
+    "eval.every": 70, "eval.episodes": 3, "eval.videos": 0, "eval.save_episodes": True,
+    "log.every": 45, "log.terminal": "plain", "log.tensorboard": False, "checkpoint.every": 60,
+}
+SCHEDULE = UpdateSchedule(prefill=50, pretrain=3, every=30, updates=7)
+
+
+def config_for(logdir: Path, **values: Any) -> Config:
+    task = f"{ROOT}/tests/counting_env.py:make"
+    return load_config("debug", task=task, overrides={**VALUES, "logdir": str(logdir), **values})
+
+
+def signal_when(condition: Callable[[], bool], number: int) -> threading.Thread:
+    """Sends this process a signal once the condition holds."""
+
+    def work() -> None:
+        wait_until(condition)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return train(config_for(tmp_path_factory.mktemp("trained")))
+
+
+def collected(run: Path) -> int:
+    """Agent steps of the complete episodes on disk."""
+    return sum(int(path.stem.rpartition("-")[2]) - 1 for path in (run / "episodes").glob("*.npz"))
+
+
+def test_counters_with_two_environments_and_odd_intervals(trained: Result):
+    lines = metrics_of(trained.path)
+    steps = [line["step"] for line in lines]
+    assert steps == sorted(set(steps)) and steps[0] == 52 and steps[-1] == trained.step == 200
+    for line in lines:
+        assert line["step"] == 2 * line["agent_steps"]
+        assert line["updates"] == SCHEDULE.due(line["step"])
+    # Rounds of 30 steps are 15 agent steps, so 16 of two environments: 32 steps.
+    assert steps == [52, 84, 116, 148, 180, 200]
+    assert trained.updates == SCHEDULE.due(200)
+
+
+def test_evaluations_are_due_at_multiples_and_at_the_end(trained: Result):
+    lines = {line["step"]: line for line in metrics_of(trained.path) if "eval/return" in line}
+    assert list(lines) == [52, 84, 148, 200]
+    assert trained.eval_return == lines[200]["eval/return"]
+    # New episodes each time, and all of them saved.
+    names = sorted(p.name.split("-")[1] for p in (trained.path / "eval_episodes").iterdir())
+    assert names == [f"eval{number:08d}" for number in range(3 * len(lines))]
+
+
+def test_episodes_under_way_are_counted_but_not_stored(trained: Result):
+    state = state_of(trained.path)
+    stored = collected(trained.path)
+    assert stored <= state["agent_steps"] <= stored + 2 * (LONGEST - 1)
+    assert metrics_of(trained.path)[-1]["episodes"] == len(contents(trained.path / "episodes"))
+
+
+def test_a_finished_run_has_nothing_left_to_do(trained: Result):
+    before = metrics_of(trained.path)
+    again = train(config_for(trained.path.parents[2]))
+    assert again == trained
+    assert metrics_of(trained.path) == before
+
+
+@pytest.fixture
+def explored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
+    """Updates made when actions were chosen, and how much they explored; filled as they are."""
+    found, made = [], []
+
+    def train_step(agent: Agent, *arguments: Any) -> Any:
+        made.append(agent)
+        return train_step_itself(agent, *arguments)
+
+    def amount(exploration: Exploration, *progress: int) -> float:
+        found.append((len(made), amount_itself(exploration, *progress)))
+        return found[-1][1]
+
+    train_step_itself, amount_itself = Agent.train_step, Exploration.amount
+    monkeypatch.setattr(Agent, "train_step", train_step)
+    monkeypatch.setattr(Exploration, "amount", amount)
+    return found
+
+
+def test_a_stop_between_updates_and_more_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], explored: list[tuple[int, float]]
+):
+    fading = {"explore.amount": 0.5, "explore.over": 10_000, "explore.unit": "updates"}
+    config = config_for(tmp_path, steps=100_000, **fading)
+    run = tmp_path.joinpath(*_place(config))
+    thread = signal_when(lambda: len(metrics_of(run)) >= 2, signal.SIGINT)
+    with pytest.raises(StopRequested) as stop:
+        train(config)
+    thread.join()
+    assert stop.value.status == 130
+    saved = state_of(run)
+    seen = metrics_of(run)
+    stored = contents(run / "episodes")
+    before = len(explored)
+    steps = 2 * saved["agent_steps"] + 100
+    result = train(config.replace({"steps": steps}))
+    assert f"going on from step {2 * saved['agent_steps']}" in capsys.readouterr().out
+    lines = metrics_of(run)
+    assert lines[: len(seen)] == seen
+    assert (result.step, result.updates) == (lines[-1]["step"], SCHEDULE.due(result.step))
+    assert steps <= result.step < steps + 4
+    assert all(line["updates"] == SCHEDULE.due(line["step"]) for line in lines)
+    now = contents(run / "episodes")
+    assert all(now[name] == content for name, content in stored.items())
+    numbers = [int(name.split("-")[1].removeprefix("s0e")) for name in sorted(now)]
+    assert len(set(numbers)) == len(numbers)
+    # Exploration fades by the updates made, those before the stop included.
+    assert 0 < before < len(explored) and explored[before][0] >= saved["update"] > 0
+    assert all(amount == pytest.approx(0.5 - made * 0.5e-4) for made, amount in explored)
+
+
+def test_a_stop_within_an_evaluation_repeats_it(tmp_path: Path):
+    config = config_for(tmp_path, **{"eval.episodes": 400})
+    run = tmp_path.joinpath(*_place(config))
+    folder = run / "eval_episodes"
+    thread = signal_when(lambda: folder.exists() and any(folder.glob("*.npz")), signal.SIGTERM)
+    with pytest.raises(StopRequested):
+        train(config)
+    thread.join()
+    assert state_of(run)["done"]["evaluate"] is None
+    begun = {path.name.split("-")[1] for path in folder.iterdir()}
+    assert 0 < len(begun) < 400
+    train(config.replace({"eval.episodes": 3, "steps": 60}))
+    assert [line["step"] for line in metrics_of(run) if "eval/return" in line][0] == 52
+    names = [path.name.split("-")[1] for path in folder.iterdir()]
+    assert len(names) == len(set(names)) == len(begun | {f"eval{n:08d}" for n in range(6)})
+
+
+def test_a_stop_during_prefill(tmp_path: Path):
+    config = config_for(tmp_path, **{"train.prefill": 100_000, "steps": 100_000})
+    run = tmp_path.joinpath(*_place(config))
+    episodes = run / "episodes"
+    thread = signal_when(lambda: episodes.exists() and any(episodes.iterdir()), signal.SIGTERM)
+    with pytest.raises(StopRequested):
+        train(config)
+    thread.join()
+    saved = state_of(run)
+    assert saved["update"] == 0 and saved["agent_steps"] >= collected(run) > 0
+
+
+@pytest.mark.slow
+def test_a_run_whose_place_another_has_taken_ends_unsaved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As one of a machine that was paused: another one took it for dead."""
+    monkeypatch.setattr("dreamer.runs.lock.HEARTBEAT", 0.1)
+    config = config_for(tmp_path, **{"train.prefill": 100_000, "steps": 100_000})
+    run = tmp_path.joinpath(*_place(config))
+    episodes, theirs = run / "episodes", '{"host": "elsewhere", "pid": 7}'
+
+    def take() -> None:
+        wait_until(lambda: episodes.exists() and any(episodes.iterdir()))
+        (run / "lock").write_text(theirs)
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    with pytest.raises(UserError, match=r"taken over by another run \(process 7 on elsewhere"):
+        train(config)
+    thread.join()
+    assert not any((run / "checkpoints").iterdir()) and (run / "lock").read_text() == theirs
+
+
+def test_episodes_without_a_checkpoint_count(trained: Result, tmp_path: Path):
+    """As after a kill before the first checkpoint: their steps are done, their updates are due."""
+    config = config_for(tmp_path, steps=220)
+    run = tmp_path.joinpath(*_place(config))
+    (run / "episodes").mkdir(parents=True)
+    for name, content in contents(trained.path / "episodes").items():
+        (run / "episodes" / name).write_bytes(content)
+    first = 2 * collected(run)
+    train(config)
+    lines = metrics_of(run)
+    assert lines[0]["step"] == first and lines[0]["updates"] == SCHEDULE.due(first)
+    names = [name.split("-")[1] for name in sorted(contents(run / "episodes"))]
+    assert len(set(names)) == len(names) > len(contents(trained.path / "episodes"))
+
+
+def test_another_agents_checkpoint_is_the_users_to_move(trained: Result, tmp_path: Path):
+    config = config_for(tmp_path)
+    checkpoint = Checkpoints(trained.path / "checkpoints").load_latest()
+    assert checkpoint is not None
+    folder = tmp_path.joinpath(*_place(config)) / "checkpoints"
+    arrays = dict(checkpoint.arrays)
+    name = next(name for name in arrays if "actor" in name)
+    for wrong, state in (
+        ({**arrays, name: arrays[name][:1]}, checkpoint.state),
+        ({k: v for k, v in arrays.items() if k != name}, checkpoint.state),
+        ({k: v for k, v in arrays.items() if k != "policy_calls"}, checkpoint.state),
+        (arrays, {k: v for k, v in checkpoint.state.items() if k != "update"}),
+    ):
+        _started(config, tmp_path)
+        path = Checkpoints(folder).save(60, wrong, state)
+        with pytest.raises(UserError, match="is not one of this run's") as error:
+            train(config)
+        assert str(path) in str(error.value)
+
+
+def _place(config: Config) -> tuple[str, str, str]:
+    task = config.task.replace("/", "_").replace(":", "_").strip("._")
+    return task, "dreamer_debug", "0"
+
+
+def _started(config: Config, logdir: Path) -> None:
+    """Makes the run's directory, as a run that was killed at once would leave it."""
+    from dreamer.runs.rundir import RunDir
+
+    assert config.logdir == str(logdir)
+    with RunDir.open(config):
+        pass
+
+
+def test_the_state_is_plain_json(trained: Result):
+    newest = max((trained.path / "checkpoints").iterdir())
+    state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+    assert state["done"] == {"log": 200, "evaluate": 200, "film": 200, "save": 200}
+    assert state["last_return"] == trained.eval_return
