@@ -6,13 +6,7 @@ What runs in them is baselines.a3c_worker.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,12 +18,12 @@ from dreamer.config.config import Config
 from dreamer.envs.processes import messages as wire
 from dreamer.envs.processes.pool import EnvRestartWarning
 from dreamer.errors import EnvError, UserError
+from dreamer.system.processes import ChildProcess, inherited_variables
 from dreamer.training.interrupts import StopRequested
 
 OnEpisode = Callable[[float, int], None]
 OnUpdate = Callable[[int, Mapping[str, np.ndarray], Mapping[str, float]], None]
 
-LOG_TAIL = 4000  # bytes of a process's output that an error shows
 CLOSE_TIMEOUT = 10.0  # seconds to end by itself
 _ONE_THREAD = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
@@ -146,35 +140,28 @@ class Learners:
 
 
 class _Process:
-    """One process, the socket to it and what it prints."""
+    """One actor-learner's process and the messages to and from it."""
 
     def __init__(self, number: int, descriptor: int):
         self.number = number
-        self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # closed in close()
-        self._socket, theirs = socket.socketpair()
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        variables = dict.fromkeys(_ONE_THREAD, "1")
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "baselines.a3c_worker", str(theirs.fileno()),
-                 str(descriptor), str(number), str(os.getpid())],
-                env={**os.environ, **variables, "PYTHONPATH": paths}, stdin=subprocess.DEVNULL,
-                stdout=self._log, stderr=self._log, pass_fds=[theirs.fileno(), descriptor],
-                start_new_session=True,  # Ctrl-C in the terminal is for the main process to handle
-            )  # fmt: skip
+        self._process = ChildProcess(
+            "baselines.a3c_worker", str(descriptor), str(number), pass_fds=[descriptor],
+            variables=inherited_variables(**dict.fromkeys(_ONE_THREAD, "1")),
+        )  # fmt: skip
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self._process.socket.fileno()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        with contextlib.suppress(wire.DisconnectedError):  # which shows when it is heard
-            wire.send(self._socket, message)
+        with contextlib.suppress(wire.DisconnectedError):  # receive() reports it
+            wire.send(self._process.socket, message)
 
     def receive(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         try:
-            message, arrays = wire.receive(self._socket)
+            message, arrays = wire.receive(self._process.socket)
         except wire.DisconnectedError:
-            raise self._death() from None
+            how = f"died: {self._process.describe_exit()}"
+            raise LearnerError(self.number, how, self._process.last_output()) from None
         match message.get("error"):
             case {"user": text}:
                 raise UserError(text)
@@ -184,23 +171,8 @@ class _Process:
                 raise LearnerError(self.number, "failed", trace)
         return message, arrays
 
-    def _death(self) -> LearnerError:
-        code = self._process.wait()
-        how = f"ended with status {code}" if code >= 0 else (
-            f"was killed by {signal.Signals(-code).name}"
-        )  # fmt: skip
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - LOG_TAIL))
-        tail = self._log.read().decode(errors="replace").strip()
-        return LearnerError(self.number, how, tail)
-
     def disconnect(self) -> None:
-        self._socket.close()
+        self._process.socket.close()
 
     def close(self, timeout: float) -> None:
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
+        self._process.close(timeout)

@@ -1,8 +1,8 @@
-"""The process of one of A3C's actor-learners: collects and learns whenever it is told to.
+"""The process of one of A3C's actor-learners: collects and learns when the run says so.
 
-Started by baselines.a3c_process as `python -m baselines.a3c_worker <socket> <memory> <number>
-<pid>`, the run's process being `pid`. It has TensorFlow, and its environments are processes again
-(EnvPool): software OpenGL and TensorFlow crash in one.
+Started by baselines.a3c_process as `python -m baselines.a3c_worker <socket> <pid> <memory>
+<number>`, the run's process being `pid`. It has TensorFlow, and its environments run in processes
+of their own (EnvPool): software OpenGL and TensorFlow crash in one.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def main() -> None:
     # Whoever stops a run may signal all of its processes; what follows, the run's decides.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    end_with(int(sys.argv[4]))
+    end_with(int(sys.argv[2]))
     sock = socket.socket(fileno=int(sys.argv[1]))
     try:
-        _serve(sock, int(sys.argv[2]), int(sys.argv[3]))
+        _serve(sock, int(sys.argv[3]), int(sys.argv[4]))
     except (wire.DisconnectedError, KeyboardInterrupt):
         pass
     except Exception as error:

@@ -1,41 +1,159 @@
-"""Processes that end when the one they work for does, however it ends and whatever they are at."""
+"""Child processes: start them, end them, and make sure that none outlives its parent."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
+_TAIL_BYTES = 4000  # of a child's output, for error messages
+
+
+class ChildProcess:
+    """A Python module that runs in a process of its own, with a socket to it and a log.
+
+    The module is run as ``python -P -m MODULE FD PID ARGUMENTS...``: FD is its end of the socket
+    and PID is this process, for `end_with`. It leads a process group, so that Ctrl-C in the
+    terminal does not reach it, and `kill` also ends the processes that it has started.
+
+    Attributes:
+        socket: This process's end of the socket.
+        pid: Process id.
+
+    Args:
+        module: Dotted name of the module.
+        arguments: Further arguments.
+        python: The interpreter.
+        variables: All environment variables of the child; None: this process's own, and
+            PYTHONPATH set to this process's import path.
+        pass_fds: Further file descriptors that the child inherits.
+
+    Raises:
+        OSError: No room for another process, open file or temporary file.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        python: str = sys.executable,
+        variables: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        if variables is None:
+            variables = inherited_variables()
+        with contextlib.ExitStack() as opened:
+            self._log = opened.enter_context(tempfile.TemporaryFile("a+b"))
+            self.socket, theirs = socket.socketpair()
+            opened.enter_context(self.socket)
+            fd = theirs.fileno()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [python, "-P", "-m", module, str(fd), str(os.getpid()), *arguments],
+                    env=variables, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+                    pass_fds=[fd, *pass_fds], start_new_session=True,
+                )  # fmt: skip
+            opened.pop_all()  # close() closes them
+        self.pid = self._process.pid
+        self._closed = False
+
+    def poll(self) -> int | None:
+        """Returns the exit status, or None while the process runs."""
+        return self._process.poll()
+
+    def describe_exit(self, timeout: float | None = None) -> str:
+        """Waits for the end and says how it came: "exit status 3" or "killed by SIGKILL".
+
+        Args:
+            timeout: Seconds after which the process is killed; None: no limit.
+        """
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = self._process.wait()
+        if status < 0:
+            return f"killed by {signal.Signals(-status).name}"
+        return f"exit status {status}"
+
+    def last_output(self) -> str:
+        """Returns the end of what the process has printed."""
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - _TAIL_BYTES))
+        return self._log.read().decode(errors="replace").strip()
+
+    def limit_log(self, size: int) -> None:
+        """Empties the log if it has more than `size` bytes."""
+        if os.fstat(self._log.fileno()).st_size > size:
+            self._log.truncate(0)
+
+    def kill(self) -> None:
+        """Kills the process and all that it has started; `close` is still needed."""
+        if self._closed:
+            return  # the kernel may have given the process id to another process
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def close(self, timeout: float) -> None:
+        """Closes the socket, which asks the module to end; may be called twice.
+
+        Args:
+            timeout: Seconds after which the process is killed.
+        """
+        if self._closed:
+            return
+        self.socket.close()
+        self.describe_exit(timeout)
+        self.kill()  # what is left of its process group
+        self._closed = True
+        self._log.close()
+
+
+def inherited_variables(**changed: str) -> dict[str, str]:
+    """Returns this process's environment variables, with its import path as PYTHONPATH.
+
+    Args:
+        **changed: Variables to set in addition.
+    """
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    return {**os.environ, **changed, "PYTHONPATH": path}
 
 
 def end_with(process: int) -> None:
-    """From now on this process ends when that one does, though its code hangs or it is halted.
+    """Makes this process end when another one ends, even if this one hangs or is stopped.
 
-    The kernel's signal makes a halted process go on, so that the thread sees what has happened and
-    ends what this one has started as well. SIGKILL would leave those, and would come too early:
-    whenever the thread ends that started this process.
+    The kernel's signal SIGCONT wakes this process if it is stopped; a thread then sees that its
+    parent has changed and kills the process group. SIGKILL as the kernel's signal would spare the
+    processes that this one has started. It would also come too early, because the kernel sends it
+    when the parent's thread ends that started this process.
 
     Args:
-        process: who started this one, directly or by a script in between that the user calls
-            their Python; it may have ended already.
+        process: The process that started this one, directly or through a script in between. It
+            may have ended already.
     """
-    if prctl := getattr(ctypes.CDLL(None), "prctl", None):  # Linux has it
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):  # only Linux has it
         prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
     threading.Thread(target=_watch, args=(process, os.getppid()), daemon=True).start()
 
 
 def end(status: int) -> None:
-    """Ends this process at once and, as leader of its group, whatever it has started."""
+    """Ends this process at once, with its process group if it leads one."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(status)
 
 
 def _watch(process: int, parent: int) -> None:
-    """`parent` is that process, or a script in between, or who has adopted this one."""
+    """Waits for the end of `process`. `parent` may be a script in between."""
     while os.getppid() == parent and (parent == process or _lives(process)):
         time.sleep(1.0)
     end(1)
@@ -46,6 +164,6 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it does, as someone else's
+    except PermissionError:  # it lives and belongs to another user
         pass
     return True

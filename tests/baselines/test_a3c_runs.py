@@ -70,7 +70,7 @@ def test_processes_share_what_they_learn_and_stop_and_go_on(tmp_path: Path):
 @pytest.mark.parametrize(
     ("maker", "learners", "error", "text"),
     [("failing", 2, EnvError, "third episode's fourth step"),
-     ("killing", 1, LearnerError, "actor-learner 0 was killed by SIGKILL")],
+     ("killing", 1, LearnerError, "actor-learner 0 died: killed by SIGKILL")],
 )  # fmt: skip
 def test_a_failure_beyond_mending_leaves_a_saved_run(
     maker: str, learners: int, error: type[EnvError], text: str, tmp_path: Path

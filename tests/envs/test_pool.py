@@ -88,7 +88,7 @@ def test_output_of_the_simulator_does_no_harm():
             pool.reset([seed])
             for _ in range(5):
                 pool.step(np.zeros((1, 2), np.float32))
-        assert os.fstat(pool._workers[0]._log.fileno()).st_size < 2 << 20
+        assert os.fstat(pool._workers[0]._process._log.fileno()).st_size < 2 << 20
 
 
 @pytest.mark.parametrize("task, message", [
@@ -262,7 +262,7 @@ def test_workers_end_with_the_pool():
     processes = [worker._process for worker in pool._workers]
     pool.close()
     pool.close()
-    assert [process.returncode for process in processes] == [0, 0]
+    assert [process.poll() for process in processes] == [0, 0]
 
 
 def test_waiting_for_a_worker_can_be_broken_off(monkeypatch):
