@@ -1,11 +1,12 @@
 # make train     set up, then train; TASK=, STEPS=, LOGDIR=, CONFIGS= and ARGS="--key value" change what
 # make test      set up, then linters and the short tests
 # make test-all  the long tests too (installs Chromium)     make faults  the fault injections, as long as they take
+# make docs      the documentation site, with an API reference, into build/site/
 # make lock      resolve setup.py's requirements anew into the lock files
 
 PYTHON_BIN := .venv/bin/python
 UV_COMPILE := .venv/bin/uv pip compile setup.py --extra dev --extra mp4 --extra plots --extra atari \
-	--extra gym-envs --extra vizdoom --extra sweep --universal --python-version 3.11 \
+	--extra gym-envs --extra vizdoom --extra sweep --extra docs --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-header --quiet
 
 TASK ?= dmc_walker_walk
@@ -15,7 +16,7 @@ LOGDIR ?= runs/
 CONFIGS ?= $(shell sh .ci/has_gpu.sh || echo small)
 ARGS ?=
 
-.PHONY: setup train test test-all faults lint lock clean
+.PHONY: setup train test test-all faults lint docs lock clean
 
 setup:
 	@.ci/setup.sh
@@ -37,6 +38,10 @@ test-all: lint
 
 faults: setup
 	PROMISES=promises.json $(PYTHON_BIN) -m pytest -q -m "" tests/faults
+
+# Strict: a broken link fails. mkdocs-material's remark on MkDocs 2 is left out.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(PYTHON_BIN) -m mkdocs build --quiet
 
 # The GPU's lock takes the same versions and adds CUDA's libraries.
 lock: setup

@@ -71,6 +71,9 @@ setup(
         "sweep": ["ray>=2.9"],
         "wandb": ["wandb>=0.17"],
         "mlflow": ["mlflow>=2.10"],
+        "docs": [
+            "mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26",
+        ],
         "dev": ["mypy>=1.10", "pytest>=8", "ruff>=0.5", "setuptools>=77", "uv>=0.4"],
     },
 )

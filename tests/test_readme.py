@@ -1,9 +1,12 @@
-"""The README's commands are ones that our programs understand, and its first ones run."""
+"""README and docs/: their commands are understood, their links lead somewhere, the first run."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +19,19 @@ from dreamer.config.command_line import parse_args
 from dreamer.sweeps.plan import plan
 from plots import options, report
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = [
+    *(ROOT / name for name in TOP),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "baselines" / "published" / "README.md",
+]
+# Where the paths that a page names in backticks may start.
+PLACES = [ROOT, ROOT / "dreamer", ROOT / "docs"]
+# Files that a run or a command makes, and names that stand for a user's own.
+MADE = ("runs/", "episodes/", "checkpoints/", "videos/", "predictions/", "nonfinite/", "build/")
+MADE += ("eval_episodes/", "path/to/", "old/", "plots/out/", "./mine.yaml")
 # What makes a training of minutes one of seconds, of networks and batches of the preset's size.
 FEW = {
     "--steps": "1400", "--train.prefill": "1000", "--train.every": "200", "--train.updates": "2",
@@ -25,12 +40,15 @@ FEW = {
 }  # fmt: skip
 
 
-def commands() -> list[list[str]]:
+def commands(page: Path) -> list[list[str]]:
     """The words of each call of one of our programs, without variables set before it."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     found = (shlex.split(line, comments=True) for line in lines)
     return [words[words.index("python") + 1 :] for words in found if "python" in words]
+
+
+COMMANDS = {" ".join(words): words for page in PAGES for words in commands(page)}
 
 
 def _train(words: list[str]) -> object:
@@ -55,21 +73,71 @@ PROGRAMS: dict[str, Callable[[list[str]], object]] = {
 }
 
 
-@pytest.mark.parametrize("words", [pytest.param(w, id=" ".join(w)) for w in commands()])
-def test_every_command_is_understood(words: list[str]):
-    program = " ".join(words[:2]) if words[0] == "-m" else words[0]
-    assert program in PROGRAMS, f"the README calls {program}: say here how it is read"
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_is_understood(line: str):
+    words = COMMANDS[line]
+    program = program_of(words)
+    assert program in PROGRAMS, f"a page calls {program}: say here how it is read"
     PROGRAMS[program](words[len(program.split()) :])
 
 
-def test_every_program_is_in_the_readme():
-    shown = {" ".join(words[:2]) if words[0] == "-m" else words[0] for words in commands()}
-    assert shown == set(PROGRAMS)
+def program_of(words: list[str]) -> str:
+    return " ".join(words[:2]) if words[0] == "-m" else words[0]
+
+
+def test_every_program_is_on_a_page():
+    assert {program_of(words) for words in COMMANDS.values()} == set(PROGRAMS)
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page: Path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{link}: nothing there"
+        assert not anchor or anchor in anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_exists(page: Path):
+    for name in re.findall(r"`([\w./-]+/[\w.-]*)`", page.read_text(encoding="utf-8")):
+        looks_like_a_path = name.endswith(("/", ".py", ".yaml", ".md", ".csv"))
+        if looks_like_a_path and not name.startswith(MADE):
+            assert any((place / name).exists() for place in PLACES), f"{name}: no such file"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_broken_link(tmp_path: Path):
+    """Strict: a link that leads nowhere, an anchor or a module that is gone fails the build."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pages = [page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")]
+    assert len(pages) > 20
+    loads = re.compile(r'<(?:script|img|link)[^>]*"(https?:[^"]*)')
+    loaded = [url for page in pages for url in loads.findall(page)]
+    assert not loaded, "the pages load something from the network"
 
 
 def shortened(logdir: Path, *presets: str) -> list[str]:
     """The README's main command with that logdir, these presets and few steps."""
-    main = next(words[2:] for words in commands() if words[:2] == ["-m", "dreamer.run"])
+    main = next(words[2:] for words in commands(README) if words[:2] == ["-m", "dreamer.run"])
     main[main.index("--logdir") + 1] = str(logdir)
     few = [word for pair in FEW.items() for word in pair]
     return [*main, *(("--configs", *presets) if presets else ()), *few]

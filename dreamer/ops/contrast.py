@@ -13,8 +13,11 @@ def pairwise_log_prob(points: tf.Tensor, mean: tf.Tensor, std: tf.Tensor) -> tf.
     """Log density of every point under every one of some diagonal Normals.
 
     Written out, the squares in the exponent are one matrix product:
-    sum_k (x_k - m_k)^2 / s_k^2 = [x^2, x] [1/s^2, -2 m/s^2]' + sum_k m_k^2 / s_k^2. It cancels
-    where stds are small, and GPUs round the factors of float32 products to 10 bits: hence float64.
+
+        sum_k (x_k - m_k)^2 / s_k^2 = [x^2, x] [1/s^2, -2 m/s^2]' + sum_k m_k^2 / s_k^2
+
+    The sum cancels where stds are small, and GPUs round the factors of float32 products to 10 bits,
+    so it is computed in float64.
     For 2500 points and Normals it is 2 % of a full-size update's operations.
 
     Args:
