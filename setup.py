@@ -57,8 +57,8 @@ setup(
         "gymnasium>=1.0",
         "numpy>=1.26",
         "ruamel.yaml>=0.18",
+        "filelock>=3.16",
         "rich>=13",
-        "imageio>=2.31",
         "pillow>=10",
     ],
     extras_require={
@@ -67,13 +67,16 @@ setup(
         "gym-envs": ["gymnasium[box2d]>=1.0", "minigrid>=3.0"],
         "vizdoom": ["vizdoom>=1.3"],
         "mp4": ["imageio-ffmpeg>=0.5"],
-        "plots": ["matplotlib>=3.8", "scipy>=1.11"],
+        "plots": ["jinja2>=3.1", "matplotlib>=3.8", "scipy>=1.11"],
         "sweep": ["ray>=2.9"],
         "wandb": ["wandb>=0.17"],
         "mlflow": ["mlflow>=2.10"],
         "docs": [
             "mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26",
         ],
-        "dev": ["mypy>=1.10", "pytest>=8", "ruff>=0.5", "setuptools>=77", "uv>=0.4"],
+        "dev": [
+            "mypy>=1.10", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.5", "setuptools>=77",
+            "uv>=0.4",
+        ],
     },
 )
