@@ -273,7 +273,7 @@ def apply_rmsprop(
 def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> A3C:
     """The agent that a config describes."""
     section = config.section("a3c")
-    learners = 1 if section.pop("synchronous") else config.envs.amount
+    learners = 1 if section.pop("synchronous") else config.envs.num_envs
     agent = A3C(obs_space, act_space, a3c=section, seed=config.seed, learners=learners)
     agent.config = config  # for the processes that learn
     return agent

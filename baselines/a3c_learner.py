@@ -38,10 +38,10 @@ class ActorLearner:
     ):
         self._agent, self._pool, self._number = agent, pool, number
         self._on_episode = on_episode
-        self._records: list[Record] = [{} for _ in range(pool.amount)]
+        self._records: list[Record] = [{} for _ in range(pool.num_envs)]
         self._stack: Arrays | None = None
-        self._returns = np.zeros(pool.amount)
-        self._lengths = np.zeros(pool.amount, np.int64)
+        self._returns = np.zeros(pool.num_envs)
+        self._lengths = np.zeros(pool.num_envs, np.int64)
 
     def round(self) -> tuple[dict[str, float], Arrays]:
         """One rollout and one update; returns metrics, and what it learnt from. The shared counts
@@ -55,7 +55,7 @@ class ActorLearner:
 
     def _rollout(self, steps: int) -> Arrays:
         if self._stack is None:
-            self._reset(list(range(self._pool.amount)))
+            self._reset(list(range(self._pool.num_envs)))
             self._stack = self._push()
         stream, actions = [self._snapshot()], []
         for _ in range(steps):

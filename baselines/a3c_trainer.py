@@ -59,7 +59,7 @@ class A3CTrainer(Trainer):
         # No number of the streams that actions are drawn from comes twice in a run: with each, a
         # learner takes a step or begins an episode.
         calls = int(shared["steps"].sum() + shared["episodes"].sum())
-        self._learners = Learners(config, shared.descriptor, config.envs.amount, calls)
+        self._learners = Learners(config, shared.descriptor, config.envs.num_envs, calls)
 
     def _warn_of_room(self) -> None:
         """Nothing: no episodes are stored."""

@@ -94,4 +94,4 @@ class UpdateService:
 
 def environments(config: Config) -> int:
     """Environments of one of A3C's learners."""
-    return config.envs.amount if config.a3c.synchronous else config.a3c.envs
+    return config.envs.num_envs if config.a3c.synchronous else config.a3c.envs

@@ -171,9 +171,9 @@ class D4PG(OffPolicy):
         return self.act(self._act, stack, mode), stack
 
     def _policy_step(
-        self, obs: Tensors, calls: tf.Tensor, amount: tf.Tensor, training: bool
+        self, obs: Tensors, calls: tf.Tensor, noise_scale: tf.Tensor, training: bool
     ) -> tf.Tensor:
-        return self.exploring(self._nets.act(self._nets.torso(obs)), calls, amount, training)
+        return self.exploring(self._nets.act(self._nets.torso(obs)), calls, noise_scale, training)
 
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
         """One update of critic, actor and, every target_period, the target networks."""

@@ -132,11 +132,11 @@ class DQN(OffPolicy):
         return self.act(self._act, stack, mode), stack
 
     def _policy_step(
-        self, obs: Tensors, calls: tf.Tensor, amount: tf.Tensor, training: bool
+        self, obs: Tensors, calls: tf.Tensor, noise_scale: tf.Tensor, training: bool
     ) -> tf.Tensor:
         values = self._nets(obs)
         greedy = tf.one_hot(tf.argmax(values, -1), values.shape[-1])
-        return self.exploring(greedy, calls, amount, training)
+        return self.exploring(greedy, calls, noise_scale, training)
 
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
         """One update, and every target_period a copy to the target network."""

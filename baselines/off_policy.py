@@ -64,16 +64,16 @@ class OffPolicy(Baseline):
             eval_epsilon: Probability of a random action in evaluations.
         """
         self._explore = Exploration(self.act_space, **section)
-        self._amount = self._explore.amount(0, 0)
+        self._noise_scale = self._explore.noise_scale(0, 0)
         kind = "epsilon" if eval_epsilon else "none"
-        self._eval_explore = Exploration(self.act_space, kind=kind, amount=eval_epsilon)
+        self._eval_explore = Exploration(self.act_space, kind=kind, noise_scale=eval_epsilon)
 
     def progress(self, step: int, update: int) -> None:
         """Hears where the training is: the noise depends on it."""
-        self._amount = self._explore.amount(step, update)
+        self._noise_scale = self._explore.noise_scale(step, update)
 
     def act(self, function: Any, stack: Mapping[str, np.ndarray], mode: str) -> np.ndarray:
-        """Actions [n, A] of a traced ``function(obs, calls, amount, training)``.
+        """Actions [n, A] of a traced ``function(obs, calls, noise_scale, training)``.
 
         Args:
             function: Ends in `exploring`; training is a Python bool, so it is traced for each.
@@ -84,19 +84,19 @@ class OffPolicy(Baseline):
         calls = tf.constant(np.int32(self.policy_calls))
         self.policy_calls += 1
         training = mode == "train"
-        amount = self._amount if training else self._eval_explore.amount(0, 0)
+        noise_scale = self._noise_scale if training else self._eval_explore.noise_scale(0, 0)
         tensors = {k: tf.convert_to_tensor(v) for k, v in stack.items()}
-        return function(tensors, calls, tf.constant(np.float32(amount)), training).numpy()
+        return function(tensors, calls, tf.constant(np.float32(noise_scale)), training).numpy()
 
     def exploring(
-        self, action: tf.Tensor, calls: tf.Tensor, amount: tf.Tensor, training: bool
+        self, action: tf.Tensor, calls: tf.Tensor, noise_scale: tf.Tensor, training: bool
     ) -> tf.Tensor:
-        """Actions [n, A] with noise of that amount, keyed by the policy's calls; outside training
+        """Actions [n, A] with noise of this scale, keyed by the policy's calls; outside training
         of the evaluations' kind, whatever explore.kind is."""
         base = tf.constant([self.seed, _ACTING], tf.int32)
         folded = tf.random.experimental.stateless_fold_in(base, calls)
         explore = self._explore if training else self._eval_explore
-        return explore(action, amount, tf.unstack(tf.random.split(folded, 2)))
+        return explore(action, noise_scale, tf.unstack(tf.random.split(folded, 2)))
 
     def train_step(self, batch: Any, update: int) -> Mapping[str, np.ndarray]:
         """Makes the updates of a group of batches, in turn; returns the means of their metrics.
@@ -149,7 +149,7 @@ class OffPolicyTrainer(Trainer):
         resumed = super().resume()
         for episode in self._newest(self._agent.memory.capacity):
             self._agent.remember(episode)
-        if resumed and self._exact and self._pool.amount > 1:
+        if resumed and self._exact and self._pool.num_envs > 1:
             self._logger.message(
                 "warning: not bit for bit what it would have been, unless all episodes are equally "
                 "long: they come back in the order in which they began, not in that of their ends"

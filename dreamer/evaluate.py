@@ -146,7 +146,7 @@ def evaluate(
     config = trusted(config, task, python)
     check_checkpoint(rundir, checkpoint)
     seed = config.seed if seed is None else seed
-    with make_pool(config, config.eval.amount, training=False) as pool:
+    with make_pool(config, config.eval.num_envs, training=False) as pool:
         if filmed and not image_keys_of(pool):
             raise UserError(
                 f"{run} learns without images, so there is nothing to film; leave --video out"

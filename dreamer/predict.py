@@ -112,7 +112,7 @@ def predict(
     config = trusted(config, task, python)
     check_checkpoint(rundir, checkpoint or None)
     length, seed = context + horizon, config.seed if seed < 0 else seed
-    with make_pool(config, config.eval.amount, training=False) as pool:
+    with make_pool(config, config.eval.num_envs, training=False) as pool:
         longest = longest_episode(config, pool)
         if longest and length > longest:
             raise UserError(

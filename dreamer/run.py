@@ -103,8 +103,8 @@ def train(
     sink_names(config.log.sinks)  # refused before anything is made
     devices = make_devices(config)
     with ExitStack() as stack:
-        pool = stack.enter_context(make_pool(config, config.envs.amount, training=True))
-        eval_pool = stack.enter_context(make_pool(config, config.eval.amount, training=False))
+        pool = stack.enter_context(make_pool(config, config.envs.num_envs, training=True))
+        eval_pool = stack.enter_context(make_pool(config, config.eval.num_envs, training=False))
         check_batch(config, pool)
         rundir = stack.enter_context(RunDir.open(config))
         prepare_tensorflow(config.deterministic)
@@ -126,7 +126,7 @@ def train(
         return Result(rundir.path, loop.step, loop.update, loop.last_return)
 
 
-def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
+def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
     """That many environments of the config's task, each in a process of its own; 1: one a task.
 
     Some tasks are played otherwise for training: Atari's episodes end with a life there.
@@ -134,10 +134,10 @@ def make_pool(config: Config, amount: int, *, training: bool) -> EnvPool:
     from dreamer.envs.processes.pool import EnvPool
     from dreamer.tasks import split_tasks
 
-    if amount == 1:
-        amount = len(split_tasks(config.task))
-    settings: dict[str, Any] = {**config.section("envs"), "amount": amount, "training": training}
-    return EnvPool(config.task, **settings)
+    if num_envs == 1:
+        num_envs = len(split_tasks(config.task))
+    settings: dict[str, Any] = {**config.section("envs"), "num_envs": num_envs}
+    return EnvPool(config.task, **settings, training=training)
 
 
 def make_devices(config: Config) -> SeveralDevices | None:

@@ -60,7 +60,7 @@ def test_it_trains_and_goes_on(atari_run: tuple[Path, str, str]):
 def test_the_suites_preset_follows_from_the_name(atari_run: tuple[Path, str, str]):
     config = (atari_run[0] / "config.yaml").read_text(encoding="utf-8")
     for line in ("transform: tanh", "action_repeat: 4", "kl_scale: 0.1", "kind: epsilon",
-                 "over: 200000", "unit: updates", "ale-py: "):  # fmt: skip
+                 "decay_steps: 200000", "unit: updates", "ale-py: "):  # fmt: skip
         assert line in config, line
 
 

@@ -140,7 +140,7 @@ def test_the_planner(tmp_path: Path):
     done = run_benchmark(
         "--configs", "planet", "--quick", "--task", CARTPOLE, "--envs.image", "false",
         "--parts", "update", "env", "--precisions", "float32", "--json", str(path),
-        "--planner.candidates", "20", "--planner.top", "5", "--planner.iterations", "3",
+        "--planner.candidates", "20", "--planner.num_elites", "5", "--planner.iterations", "3",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads(path.read_text(encoding="utf-8"))

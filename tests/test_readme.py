@@ -36,7 +36,7 @@ MADE += ("eval_episodes/", "path/to/", "old/", "plots/out/", "./mine.yaml")
 FEW = {
     "--steps": "1400", "--train.prefill": "1000", "--train.every": "200", "--train.updates": "2",
     "--train.pretrain": "1", "--envs.time_limit": "400", "--eval.episodes": "1",
-    "--eval.amount": "1", "--log.video_every": "0",
+    "--eval.num_envs": "1", "--log.video_every": "0",
 }  # fmt: skip
 
 

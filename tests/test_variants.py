@@ -17,7 +17,9 @@ from dreamer.data.episodes import EpisodeFile
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.training.schedule import UpdateSchedule
 
-SEARCH = {"planner.candidates": 8, "planner.top": 3, "planner.iterations": 2, "planner.horizon": 3}
+SEARCH = {
+    "planner.candidates": 8, "planner.num_elites": 3, "planner.iterations": 2, "planner.horizon": 3,
+}  # fmt: skip
 ENSEMBLE = {"disagreement.members": 3, "disagreement.units": 8, "disagreement.layers": 1}
 COUNTING = f"{ROOT}/tests/counting_env.py:make"
 CARTPOLE = "gym_CartPole-v1"
@@ -90,11 +92,11 @@ def test_trains_stops_and_goes_on(name: str, tmp_path: Path):
     assert "eval/return" in lines[-1]
 
 
-SEARCHED = {"planner.candidates": 100, "planner.top": 10, "planner.iterations": 4}
+SEARCHED = {"planner.candidates": 100, "planner.num_elites": 10, "planner.iterations": 4}
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "no_value": ("make", {"behavior.value": False}),
     "planet": ("make", {"behavior.policy": "planner", "planner.horizon": 4, **SEARCHED}),
-    "score": ("make_discrete", {"actor.gradient": "score", "explore.amount": 0.2}),
+    "score": ("make_discrete", {"actor.gradient": "score", "explore.noise_scale": 0.2}),
     "explore": ("make", {"disagreement.until": 800, "disagreement.units": 32}),
 }
 

@@ -170,7 +170,7 @@ class Agent:
     # ---------------------------------------------------------------- acting
 
     def progress(self, step: int, update: int) -> None:
-        """Tells how far training has come, for what changes with it: explore.over and
+        """Tells how far training has come, for what changes with it: explore.decay_steps and
         disagreement.until. An agent that is told nothing stays at the start.
 
         Args:
@@ -204,10 +204,10 @@ class Agent:
         # Of NumPy's numbers: TensorFlow keeps a tensor for ever of each Python number it is given.
         calls = tf.constant(np.int32(self.policy_calls))
         self.policy_calls += 1
-        amount = tf.constant(np.float32(self._explore.amount(self._step, self._updates)))
+        noise_scale = tf.constant(np.float32(self._explore.noise_scale(self._step, self._updates)))
         training = mode == "train"
         act = self._seek if training and self.exploring else self._act
-        action, state = act(tensors, state, calls, amount, training)
+        action, state = act(tensors, state, calls, noise_scale, training)
         return action.numpy(), state
 
     # -------------------------------------------------------------- learning

@@ -24,19 +24,19 @@ def choose_kind(kind: str, act_space: Space) -> str:
 
 
 class Exploration:
-    """Makes actions explore, by an amount that may change as training goes on.
+    """Makes actions explore, with a noise scale that may change during training.
 
-    gaussian adds Normal(0, amount) and clips to [-1, 1]; epsilon replaces an action by a uniform
-    one with probability `amount`; random replaces every action by a uniform one; none leaves
-    it alone.
+    gaussian adds Normal(0, noise_scale) and clips to [-1, 1]; epsilon replaces an action by a
+    uniform one with probability `noise_scale`; random replaces every action by a uniform one;
+    none leaves it alone.
 
     Args:
         act_space: Of the actions.
         kind: auto, gaussian, epsilon, random or none.
-        amount: Standard deviation, or epsilon, at the start.
-        final: The amount after `over` units.
-        over: How long the change from `amount` to `final` takes; 0 for no change.
-        unit: What `over` counts, "steps" (environment frames) or "updates".
+        noise_scale: Standard deviation, or epsilon, at the start.
+        final: The noise scale after `decay_steps` units.
+        decay_steps: How long the change from `noise_scale` to `final` takes; 0 for no change.
+        unit: What `decay_steps` counts, "steps" (environment frames) or "updates".
     Raises:
         UserError: The kind does not fit the actions, or an epsilon is no probability.
     """
@@ -46,35 +46,38 @@ class Exploration:
         act_space: Space,
         *,
         kind: str,
-        amount: float,
+        noise_scale: float,
         final: float = 0.0,
-        over: int = 0,
+        decay_steps: int = 0,
         unit: str = "steps",
     ):
-        self._kind, self._amount = choose_kind(kind, act_space), amount
-        self._final, self._over, self._unit = final if over else amount, over, unit
+        self._kind, self._noise_scale = choose_kind(kind, act_space), noise_scale
+        self._final = final if decay_steps else noise_scale
+        self._decay_steps, self._unit = decay_steps, unit
         self._discrete = act_space.discrete
-        if self._kind == "epsilon" and max(self._amount, self._final) > 1.0:
+        if self._kind == "epsilon" and max(self._noise_scale, self._final) > 1.0:
             raise UserError(
-                f"explore.amount {amount} and explore.final {final} are probabilities where "
-                "actions explore by epsilon; choose them between 0 and 1"
+                f"explore.noise_scale {noise_scale} and explore.final {final} are probabilities "
+                "where actions explore by epsilon; choose them between 0 and 1"
             )
 
-    def amount(self, step: int, update: int) -> float:
-        """The amount after that many steps and updates, linear in the one that `unit` names.
+    def noise_scale(self, step: int, update: int) -> float:
+        """The noise scale after that many steps and updates, linear in the one that `unit` names.
 
         It depends on nothing else: a resumed run goes on where it was.
         """
         passed = step if self._unit == "steps" else update
-        share = min(passed / self._over, 1.0) if self._over else 1.0
-        return self._amount + share * (self._final - self._amount)
+        share = min(passed / self._decay_steps, 1.0) if self._decay_steps else 1.0
+        return self._noise_scale + share * (self._final - self._noise_scale)
 
-    def __call__(self, action: tf.Tensor, amount: tf.Tensor, seeds: list[tf.Tensor]) -> tf.Tensor:
+    def __call__(
+        self, action: tf.Tensor, noise_scale: tf.Tensor, seeds: list[tf.Tensor]
+    ) -> tf.Tensor:
         """Returns the actions to carry out.
 
         Args:
             action: float32 [n, A].
-            amount: float32 [], of `amount`; a tensor, as a Python number would be traced anew.
+            noise_scale: float32 []; a tensor, because a Python number would be traced anew.
             seeds: Two stateless seeds, int32 [2] each.
         Returns:
             float32 [n, A].
@@ -85,8 +88,8 @@ class Exploration:
             return self._uniform(action.shape, seeds[0])
         if self._kind == "gaussian":
             noise = tf.random.stateless_normal(action.shape, seeds[0])
-            return tf.clip_by_value(action + amount * noise, -1.0, 1.0)
-        explore = tf.random.stateless_uniform([action.shape[0], 1], seeds[1]) < amount
+            return tf.clip_by_value(action + noise_scale * noise, -1.0, 1.0)
+        explore = tf.random.stateless_uniform([action.shape[0], 1], seeds[1]) < noise_scale
         return tf.where(explore, self._uniform(action.shape, seeds[0]), action)
 
     def _uniform(self, shape: tf.TensorShape, seed: tf.Tensor) -> tf.Tensor:

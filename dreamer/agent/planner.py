@@ -22,19 +22,19 @@ def plan(
     *,
     discrete: bool,
     candidates: int,
-    top: int,
+    num_elites: int,
     iterations: int,
 ) -> tf.Tensor:
     """Searches for the action sequences of the highest returns.
 
     Continuous: candidates are Normal(mean, std), clipped to [-1, 1], from Normal(0, 1); mean and
-    std (of the population) become those of the `top` best. One-hot: candidates are categorical,
-    from uniform probabilities, which become the frequencies among the best; what is returned
-    is the most frequent action. (PlaNet plans continuous actions alone; this is the same
+    std (of the population) become those of the `num_elites` best. One-hot: candidates are
+    categorical, from uniform probabilities, which become the frequencies among the best; the most
+    frequent action is returned. (PlaNet plans continuous actions alone; this is the same
     method's form for categories.)
 
-    Candidates whose return is not finite are ignored: fewer than `top` may then count, and where
-    none does the distribution stays as it was.
+    Candidates whose return is not finite are ignored: fewer than `num_elites` may then count, and
+    where none does the distribution stays as it was.
 
     Args:
         judge: The model: actions float32 [N, K, H, A] and a seed, int32 [2], new for each
@@ -43,7 +43,7 @@ def plan(
         seed: int32 [2], stateless seed.
         discrete: Whether actions are one-hot.
         candidates: K.
-        top: How many of them the next distribution is fitted to.
+        num_elites: How many of them the next distribution is fitted to.
         iterations: How often.
     Returns:
         The means (one-hot: the modes) of the last distribution, float32 [N, H, A].
@@ -56,8 +56,8 @@ def plan(
         actions = draw(belief, candidates, drawing)  # [N, K, H, A]
         returns = judge(actions, judging)
         judged = tf.where(tf.math.is_finite(returns), returns, -float("inf"))
-        best, index = tf.math.top_k(judged, top)  # [N, top]
-        elite = tf.gather(actions, index, batch_dims=1)  # [N, top, H, A]
+        best, index = tf.math.top_k(judged, num_elites)  # [N, num_elites]
+        elite = tf.gather(actions, index, batch_dims=1)  # [N, num_elites, H, A]
         share = tf.cast(tf.math.is_finite(best), tf.float32)
         count = tf.reduce_sum(share, 1, keepdims=True)
         share = (share / tf.maximum(count, 1.0))[..., None, None]  # sums to 1, or 0 if none counts

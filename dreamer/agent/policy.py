@@ -40,7 +40,7 @@ class Acting:
         records: Tensors,
         state: Tensors,
         calls: tf.Tensor,
-        amount: tf.Tensor,
+        noise_scale: tf.Tensor,
         training: bool,
     ) -> tuple[tf.Tensor, Tensors]:
         """One action for each environment.
@@ -49,7 +49,7 @@ class Acting:
             records: Observations [n, ...] and is_first [n].
             state: Latent state and last action, entries [n, ...].
             calls: int32 [], policy calls before this one; the random numbers follow from it.
-            amount: float32 [], of exploration.
+            noise_scale: float32 [], of exploration.
             training: Whether to sample and explore.
         Returns:
             Actions float32 [n, A], and the next state.
@@ -66,7 +66,7 @@ class Acting:
         latent = {k: v[:, 0] for k, v in post.items()}
         action = self._choose(latent, seeds[1], training)
         if training:
-            action = self._explore(action, amount, seeds[2:])
+            action = self._explore(action, noise_scale, seeds[2:])
         return action, {"action": action, **latent}
 
 
@@ -106,7 +106,7 @@ def by_planner(
     """
     model, value = parts.model, parts.value if planner["returns"] == "lambda" else None
     horizon = planner["horizon"]
-    search: dict[str, Any] = {k: planner[k] for k in ("candidates", "top", "iterations")}
+    search: dict[str, Any] = {k: planner[k] for k in ("candidates", "num_elites", "iterations")}
 
     def returns_of(feat: tf.Tensor) -> tf.Tensor:
         reward = over_leading(model.reward, feat)  # [N, H]

@@ -34,7 +34,7 @@ def collect_fresh(
     found: list[Episode] = []
     started = longest = 0
     while len(found) < count and started < TRIES * count:
-        amount = min(pool.amount, count - len(found))
+        amount = min(pool.num_envs, count - len(found))
         numbers = range(started, started + amount)
         seeds = [episode_seed(seed + EVAL_SEED_OFFSET, number) for number in numbers]
         started += amount

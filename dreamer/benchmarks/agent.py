@@ -45,7 +45,7 @@ class AgentService:
         spaces = (self._obs_space, self._act_space)
         shape = config.train.batch_size, config.train.batch_length
         self._batch = random_batch(*spaces, *shape, seed=0)
-        self._records = random_records(*spaces, config.envs.amount, seed=0)
+        self._records = random_records(*spaces, config.envs.num_envs, seed=0)
         self._state: Any = None
         self._updates = 0
         self._matrices: dict[tuple[int, ...], list[Any]] = {}
@@ -92,7 +92,7 @@ class AgentService:
         return time.perf_counter() - start
 
     def policy(self, calls: int) -> float:
-        """Chooses actions for `envs.amount` environments; returns the seconds."""
+        """Chooses actions for `envs.num_envs` environments; returns the seconds."""
         start = time.perf_counter()
         for _ in range(calls):
             _, self._state = self._agent.policy(self._records, self._state)
@@ -105,12 +105,12 @@ class AgentService:
             seconds: of each burst; frames: environment frames of one burst, over all environments.
         """
         seconds = []
-        with make_pool(self._config, self._config.envs.amount, training=True) as pool:
+        with make_pool(self._config, self._config.envs.num_envs, training=True) as pool:
             collector = Collector(pool, _forget, self._config.seed)
-            collector.collect(self._agent.policy, pool.amount)  # traces the policy
+            collector.collect(self._agent.policy, pool.num_envs)  # traces the policy
             for _ in range(bursts):
                 before, start = collector.agent_steps, time.perf_counter()
-                collector.collect(self._agent.policy, agent_steps * pool.amount)
+                collector.collect(self._agent.policy, agent_steps * pool.num_envs)
                 seconds.append(time.perf_counter() - start)
             frames = (collector.agent_steps - before) * pool.action_repeat
         return {"seconds": seconds, "frames": frames}
@@ -131,9 +131,9 @@ class AgentService:
             Seconds of each round: ``sequential`` and ``overlapped``.
         """
         seconds: dict[str, list[float]] = {"sequential": [], "overlapped": []}
-        with make_pool(self._config, self._config.envs.amount, training=True) as pool:
+        with make_pool(self._config, self._config.envs.num_envs, training=True) as pool:
             collector = Collector(pool, _forget, self._config.seed)
-            collector.collect(self._agent.policy, pool.amount)  # traces the policy
+            collector.collect(self._agent.policy, pool.num_envs)  # traces the policy
 
             def learn() -> None:
                 if delay is None:
@@ -143,11 +143,11 @@ class AgentService:
 
             for _ in range(bursts):
                 start = time.perf_counter()
-                collector.collect(self._agent.policy, agent_steps * pool.amount)
+                collector.collect(self._agent.policy, agent_steps * pool.num_envs)
                 learn()
                 middle = time.perf_counter()
                 with Background(lambda leaving: collector.collect(
-                    leaving(self._agent.policy), agent_steps * pool.amount
+                    leaving(self._agent.policy), agent_steps * pool.num_envs
                 )):  # fmt: skip
                     learn()
                 seconds["sequential"].append(middle - start)

@@ -89,7 +89,7 @@ def measure_stepping(config: Config, rounds: int, shortest: float) -> dict[str, 
 
 
 def measure_collecting(agent: Helper, rounds: int, shortest: float) -> dict[str, float]:
-    """Environment frames per second of `envs.amount` environments with the policy in the loop.
+    """Environment frames per second of `envs.num_envs` environments with the policy in the loop.
 
     Args:
         agent: An AgentService.
@@ -122,7 +122,7 @@ def measure_overlap(agent: Helper, config: Config, updates: int, rounds: int) ->
         gain, the one over the other.
     """
     frames = updates * config.train.every / max(1, config.train.updates)
-    steps = max(1, round(frames / config.envs.action_repeat / config.envs.amount))
+    steps = max(1, round(frames / config.envs.action_repeat / config.envs.num_envs))
     found = {}
     for name, delay in (("here", None), ("simulated_20_ms", 0.02), ("simulated_100_ms", 0.1)):
         seconds = agent.ask("rounds", agent_steps=steps, updates=updates, delay=delay,
@@ -144,7 +144,7 @@ def _shadow_sizes(config: Config) -> list[int]:
 def _settings(config: Config, sizes: list[int]) -> dict[str, dict[str, Any]]:
     """Kind -> what to make the environment with."""
     own = config.section("envs")
-    del own["amount"], own["timeout"]
+    del own["num_envs"], own["timeout"]
     kinds = {_shadow(size): {**own, "shadow_size": size} for size in sizes}
     if len(sizes) > 1:
         kinds[BARE] = {**own, "image": False, "state": True}

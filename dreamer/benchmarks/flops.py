@@ -153,7 +153,7 @@ class LayerTable:
 
     def policy_layers(self) -> list[Layer]:
         """Returns the layers that choose one action for each of the config's environments."""
-        n = Rows(self._config.envs.amount)
+        n = Rows(self._config.envs.num_envs)
         layers = [*self._encoder(n)]
         layers += self._step("rssm", n, n, n, prior=False)
         layers += self._posterior(n, n)

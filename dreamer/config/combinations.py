@@ -77,10 +77,10 @@ def check_devices(devices: int, batch_size: int, jit: str) -> None:
 
 
 def _check_planner(behavior: Section, planner: Section) -> None:
-    if planner["top"] > planner["candidates"]:
+    if planner["num_elites"] > planner["candidates"]:
         raise UserError(
-            f"planner.top is {planner['top']}, but planner.candidates {planner['candidates']}; "
-            "keep at most as many as there are"
+            f"planner.num_elites is {planner['num_elites']}, but planner.candidates is "
+            f"{planner['candidates']}; keep at most as many as there are"
         )
     if planner["returns"] == "lambda" and planner["horizon"] < 2:
         raise UserError("planner.returns lambda needs a planner.horizon of at least 2")

@@ -19,18 +19,18 @@ from dreamer.errors import UserError
 TASK_KEY = "task"
 
 
-def assign(tasks: Sequence[str], amount: int) -> list[str]:
-    """Returns the task of each of `amount` workers, in turn.
+def assign(tasks: Sequence[str], num_envs: int) -> list[str]:
+    """Returns the task of each of `num_envs` workers, in turn.
 
     Raises:
         UserError: some tasks would have more workers than others, or none.
     """
-    if amount % len(tasks):
+    if num_envs % len(tasks):
         raise UserError(
-            f"{amount} environments for {len(tasks)} tasks: expected envs.amount and eval.amount "
-            f"to be 1 (which means one a task) or a multiple of {len(tasks)}"
+            f"{num_envs} environments for {len(tasks)} tasks: expected envs.num_envs and "
+            f"eval.num_envs to be 1 (which means one a task) or a multiple of {len(tasks)}"
         )
-    return [tasks[worker % len(tasks)] for worker in range(amount)]
+    return [tasks[worker % len(tasks)] for worker in range(num_envs)]
 
 
 def shared_actions(spaces: Mapping[str, Space]) -> Space:
@@ -151,9 +151,9 @@ class Padded(Wrapper):
                     f"envs.tell_task adds an observation {TASK_KEY!r}, but the tasks have one of "
                     "that name: rename it, or leave envs.tell_task false"
                 )
-            number, amount = place
-            self._told = {TASK_KEY: np.eye(amount, dtype=np.float32)[number]}
-            self.obs_space[TASK_KEY] = Space((amount,), np.dtype(np.float32), 0.0, 1.0)
+            number, num_tasks = place
+            self._told = {TASK_KEY: np.eye(num_tasks, dtype=np.float32)[number]}
+            self.obs_space[TASK_KEY] = Space((num_tasks,), np.dtype(np.float32), 0.0, 1.0)
 
     def reset(self, seed: int | None = None) -> Record:
         return self._fill(self.env.reset(seed))

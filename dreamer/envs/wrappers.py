@@ -60,20 +60,20 @@ class NormalizeActions(Wrapper):
 
 
 class ActionRepeat(Wrapper):
-    """Holds each action for `amount` steps of the environment inside.
+    """Holds each action for `action_repeat` steps of the environment inside.
 
     Rewards are summed and an episode's end ends the repeat. Environments of this package that
     render repeat by themselves instead, so as to render once.
     """
 
-    def __init__(self, env: Env, amount: int):
+    def __init__(self, env: Env, action_repeat: int):
         super().__init__(env)
-        self._amount = amount
-        self.action_repeat = env.action_repeat * amount
+        self._action_repeat = action_repeat
+        self.action_repeat = env.action_repeat * action_repeat
 
     def step(self, action: np.ndarray) -> Record:
         reward = 0.0
-        for _ in range(self._amount):
+        for _ in range(self._action_repeat):
             record = self.env.step(action)
             reward += float(record["reward"])
             if record["is_last"]:

@@ -110,8 +110,8 @@ class Collector:
         self._on_episode = on_episode
         self._seed = seed
         self._state: Any = None
-        self._running: list[Running | None] = [None] * pool.amount
-        self._games: list[list[UnderWay]] = [[] for _ in range(pool.amount)]
+        self._running: list[Running | None] = [None] * pool.num_envs
+        self._games: list[list[UnderWay]] = [[] for _ in range(pool.num_envs)]
         self._complete: list[Running] = []
 
     @property
@@ -179,8 +179,8 @@ class Collector:
             The episodes that ended meanwhile, in the order of their ends.
         """
         summaries = self.hand_over()
-        workers = range(self._pool.amount)
-        for _ in range(-(-agent_steps // self._pool.amount)):
+        workers = range(self._pool.num_envs)
+        for _ in range(-(-agent_steps // self._pool.num_envs)):
             while idle := [worker for worker in workers if self._running[worker] is None]:
                 self._start(idle)
             self._step(policy, workers)

@@ -98,7 +98,7 @@ class Collection:
 
     def random_policy(self) -> Policy:
         """Uniform actions, those of a call being a function of how many calls were before."""
-        calls = self.agent_steps // self._pool.amount
+        calls = self.agent_steps // self._pool.num_envs
         return random_policy(self._pool.act_space, self._seed, calls)
 
     def state(self) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_it_trains(presets: tuple[str, ...], tmp_path: Path) -> None:
 
 
 KINDS = ("full", "stochastic_only", "deterministic_only")
-PLANNER = {"behavior__policy": "planner", "planner__candidates": 6, "planner__top": 2,
+PLANNER = {"behavior__policy": "planner", "planner__candidates": 6, "planner__num_elites": 2,
            "planner__iterations": 2, "planner__horizon": 3}  # fmt: skip
 
 

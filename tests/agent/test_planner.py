@@ -12,7 +12,7 @@ from dreamer.agent import policy as acting
 from dreamer.agent.planner import plan
 from dreamer.errors import UserError
 
-SIZES = {"candidates": 300, "top": 30, "iterations": 10}
+SIZES = {"candidates": 300, "num_elites": 30, "iterations": 10}
 SEED = tf.constant([3, 4])
 N, H, A = 2, 4, 3
 
@@ -81,7 +81,7 @@ def test_fewer_finite_candidates_than_survivors_count_alone():
         index = tf.range(actions.shape[1])
         return tf.where(index < 7, tf.ones([N, 1]), np.nan)
 
-    best = plan(judge, (N, H, A), SEED, discrete=False, candidates=50, top=20, iterations=1)
+    best = plan(judge, (N, H, A), SEED, discrete=False, candidates=50, num_elites=20, iterations=1)
     np.testing.assert_allclose(best, seen[0][:, :7].mean(1), rtol=1e-5, atol=1e-6)
 
 
@@ -99,7 +99,7 @@ def test_iterations_are_the_literal_ones():
         seen.append(actions.numpy())
         return quadratic(targets())(actions, seed)
 
-    shape, sizes = (N, H, A), {"candidates": 40, "top": 8, "iterations": 3}
+    shape, sizes = (N, H, A), {"candidates": 40, "num_elites": 8, "iterations": 3}
     best = plan(judge, shape, SEED, discrete=False, **sizes).numpy()
     mean, std = np.zeros(shape), np.ones(shape)
     for i in range(3):
@@ -121,7 +121,7 @@ def test_one_hot_draws_follow_the_frequencies_of_the_best():
         seen.append(actions.numpy())
         return tf.cast(actions[:, :, 0, 0] + 0.5 * actions[:, :, 0, 1] > 0, tf.float32)
 
-    plan(judge, (1, 1, 3), SEED, discrete=True, candidates=9000, top=3000, iterations=2)
+    plan(judge, (1, 1, 3), SEED, discrete=True, candidates=9000, num_elites=3000, iterations=2)
     np.testing.assert_allclose(seen[0].mean((0, 1, 2)), 1 / 3, atol=0.02)
     # Two of three actions were judged alike, the third worse: it is gone, ties are in order.
     np.testing.assert_allclose(seen[1].mean((0, 1, 2)), [0.5, 0.5, 0.0], atol=0.03)
@@ -139,7 +139,7 @@ def test_the_same_within_a_graph():
 
 
 def planning_agent(act_space=CONTINUOUS, **overrides):
-    small = {"planner__candidates": 6, "planner__top": 2, "planner__iterations": 2}
+    small = {"planner__candidates": 6, "planner__num_elites": 2, "planner__iterations": 2}
     settings = {"behavior__policy": "planner", "planner__horizon": 3, **small, **overrides}
     return make_agent(VECTORS, act_space, **settings)
 
@@ -206,7 +206,7 @@ def test_an_agent_that_plans_has_no_actor_and_takes_the_first_action(act_space, 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ({"planner__top": 7}, "planner.top is 7, but planner.candidates 6"),
+        ({"planner__num_elites": 7}, "planner.num_elites is 7, but planner.candidates is 6"),
         ({"planner__returns": "lambda", "behavior__value": False}, "behavior.value is false"),
         ({"planner__returns": "lambda", "planner__horizon": 1}, "at least 2"),
         ({"disagreement__until": 10}, "needs behavior.policy actor"),

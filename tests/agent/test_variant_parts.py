@@ -14,7 +14,9 @@ from dreamer.errors import UserError
 from dreamer.ops.returns import replayed_returns
 from dreamer.ops.seeds import Purpose, make_seeds
 
-SEARCH = {"planner.candidates": 8, "planner.top": 3, "planner.iterations": 2, "planner.horizon": 3}
+SEARCH = {
+    "planner.candidates": 8, "planner.num_elites": 3, "planner.iterations": 2, "planner.horizon": 3,
+}  # fmt: skip
 PLANNER = {"behavior.policy": "planner", **SEARCH}
 ENSEMBLE = {"disagreement.members": 3, "disagreement.units": 8, "disagreement.layers": 1}
 pytestmark = pytest.mark.usefixtures("eagerly")

@@ -166,8 +166,8 @@ def test_arrays_bring_everything_back():
 @pytest.mark.parametrize("maker", ["continuous", "discrete"])
 def test_a_learner_counts_what_it_does_and_moves_the_shared_parameters(maker: str):
     episodes: list[float] = []
-    with EnvPool(f"{HERE}/reach_env.py:{maker}", amount=4, action_repeat=1, state=True) as pool:
-        values = {"a3c.n_step": 10, "a3c.synchronous": True, "envs.amount": 4}
+    with EnvPool(f"{HERE}/reach_env.py:{maker}", num_envs=4, action_repeat=1, state=True) as pool:
+        values = {"a3c.n_step": 10, "a3c.synchronous": True, "envs.num_envs": 4}
         config = load_config("debug", agent="a3c", overrides=values)
         agent = make(config, pool.obs_space, pool.act_space)
         before = agent.shared["params"].copy()
@@ -186,7 +186,7 @@ def test_every_row_of_a_rollout_follows_from_the_one_before(maker: str, clip: bo
     """By what the environment says of the action; across ends, failures and rollouts."""
     returns: list[float] = []
     task, settings = f"{HERE}/reach_env.py:{maker}", {"action_repeat": 1, "state": True}
-    with EnvPool(task, amount=2, restarts=9, **settings) as pool:
+    with EnvPool(task, num_envs=2, restarts=9, **settings) as pool:
         values = {"a3c.n_step": 23, "a3c.synchronous": True, "a3c.clip_rewards": clip}
         config = load_config("debug", agent="a3c", overrides=values)
         agent = make(config, pool.obs_space, pool.act_space)
@@ -221,7 +221,7 @@ def test_every_row_of_a_rollout_follows_from_the_one_before(maker: str, clip: bo
 @pytest.mark.parametrize("maker", ["continuous", "discrete"])
 def test_it_learns_to_bring_a_point_to_the_middle(maker: str):
     returns: list[float] = []
-    with EnvPool(f"{HERE}/reach_env.py:{maker}", amount=8, action_repeat=1, state=True) as pool:
+    with EnvPool(f"{HERE}/reach_env.py:{maker}", num_envs=8, action_repeat=1, state=True) as pool:
         values = {
             "a3c.n_step": 10, "a3c.synchronous": True, "a3c.units": 32, "a3c.lr": 3e-3,
             "a3c.gamma": 0.9,

@@ -75,7 +75,7 @@ def test_processes_share_what_they_learn_and_stop_and_go_on(tmp_path: Path):
 def test_a_failure_beyond_mending_leaves_a_saved_run(
     maker: str, learners: int, error: type[EnvError], text: str, tmp_path: Path
 ):
-    values = {"envs.restarts": 0, "envs.amount": learners, "eval.every": 100_000}
+    values = {"envs.restarts": 0, "envs.num_envs": learners, "eval.every": 100_000}
     config = config_for(tmp_path, maker=maker, steps=100_000, **values)
     with pytest.raises(error, match=text) as caught:
         train(config)

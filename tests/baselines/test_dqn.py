@@ -147,9 +147,9 @@ def test_evaluations_are_greedy_but_for_their_own_epsilon(kind: str, epsilon: fl
 def test_on_atari_epsilon_has_fallen_after_four_million_frames():
     config = load_config(agent="dqn", task="atari_pong")
     explore = Exploration(ACTION, **config.section("explore"))
-    # One update every 16 frames: an amount that counts those would hardly have moved.
-    amounts = [explore.amount(frames, frames // 16) for frames in (0, 2_000_000, 4_000_000)]
-    np.testing.assert_allclose(amounts, [1.0, 0.55, 0.1])
+    # One update every 16 frames: a noise scale that counts those would hardly have moved.
+    scales = [explore.noise_scale(frames, frames // 16) for frames in (0, 2_000_000, 4_000_000)]
+    np.testing.assert_allclose(scales, [1.0, 0.55, 0.1])
 
 
 def test_continuous_actions_are_refused():

@@ -73,7 +73,7 @@ def test_settings_are_planets():
     assert (config.optimizer.model_lr, config.optimizer.eps, config.optimizer.clip) == (
         1e-3, 1e-4, 1000,
     )  # fmt: skip
-    assert (config.planner.candidates, config.planner.top, config.planner.iterations) == (
+    assert (config.planner.candidates, config.planner.num_elites, config.planner.iterations) == (
         1000, 100, 10,
     )  # fmt: skip
 

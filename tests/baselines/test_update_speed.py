@@ -18,9 +18,9 @@ def test_agents_are_measured_in_turn_and_refusals_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("train: {every: 10}\na3c: {synchronous: true}\nenvs: {amount: 3}\n")
+    mine.write_text("train: {every: 10}\na3c: {synchronous: true}\nenvs: {num_envs: 3}\n")
     mine = tmp_path / "mine.yaml"
-    mine.write_text("envs: {amount: 3}\na3c: {synchronous: true}\n")
+    mine.write_text("envs: {num_envs: 3}\na3c: {synchronous: true}\n")
     presets = ["debug", "small", str(mine)]
     results = measure(TASK, ["dqn", "a3c", "d4pg"], presets, rounds=1, shortest=0.0)
     found = results["agents"]

@@ -29,7 +29,7 @@ def test_every_key_says_what_it_means_and_where_it_comes_from():
 
 def test_numbers_and_steps_have_units():
     dimensionless = re.compile(
-        r"seed|envs\.(camera|egl_device)|.*(std|scale|lr|eps|clip|gamma|lambda_|entropy|explore\.(amount|final))$"
+        r"seed|envs\.(camera|egl_device)|.*(std|scale|lr|eps|clip|gamma|lambda_|entropy|explore\.(noise_scale|final))$"
     )
     for key in load_schema().values():
         if isinstance(key.value, (int, float)) and not isinstance(key.value, bool):

@@ -54,7 +54,7 @@ PUBLISHED = {
     "behavior.gamma": 0.99,
     "behavior.lambda_": 0.95,
     "planner.candidates": 1000,
-    "planner.top": 100,
+    "planner.num_elites": 100,
     "planner.iterations": 10,
     "planner.horizon": 12,
     "planner.returns": "reward",
@@ -63,8 +63,8 @@ PUBLISHED = {
     "optimizer.value_lr": 8e-5,
     "optimizer.eps": 1e-7,
     "optimizer.clip": 100.0,
-    "explore.amount": 0.3,
-    "explore.over": 0,
+    "explore.noise_scale": 0.3,
+    "explore.decay_steps": 0,
     "eval.every": 10_000,
     "eval.episodes": 10,
 }
@@ -75,9 +75,9 @@ DISCRETE = {
     "loss.free_nats": 3.0,
     "behavior.horizon": 10,
     "explore.kind": "epsilon",
-    "explore.amount": 0.4,
+    "explore.noise_scale": 0.4,
     "explore.final": 0.1,
-    "explore.over": 200_000,
+    "explore.decay_steps": 200_000,
     "explore.unit": "updates",
 }
 ATARI = {

@@ -196,8 +196,8 @@ def test_the_published_settings_follow_from_the_name():
     assert config.discount.enabled and config.discount.scale == 10
     assert config.reward.transform == "tanh"
     explore = config.explore
-    assert (explore.kind, explore.amount, explore.final) == ("epsilon", 0.4, 0.1)
-    assert (explore.over, explore.unit) == (200_000, "updates")
+    assert (explore.kind, explore.noise_scale, explore.final) == ("epsilon", 0.4, 0.1)
+    assert (explore.decay_steps, explore.unit) == (200_000, "updates")
 
 
 def test_unknown_games_and_a_missing_emulator_are_named(monkeypatch):

@@ -193,8 +193,8 @@ def test_the_preset_follows_from_the_task():
     published = {
         "envs.action_repeat": 4, "reward.transform": "tanh", "discount.enabled": False,
         "loss.kl_scale": 0.1, "loss.free_nats": 3.0, "behavior.horizon": 10,
-        "explore.kind": "epsilon", "explore.amount": 0.4, "explore.final": 0.1,
-        "explore.over": 200_000, "explore.unit": "updates",
+        "explore.kind": "epsilon", "explore.noise_scale": 0.4, "explore.final": 0.1,
+        "explore.decay_steps": 200_000, "explore.unit": "updates",
     }  # fmt: skip
     assert {key: config[key] for key in published} == published
     assert find_level("collect") == find_level("rooms_collect_good_objects_train")

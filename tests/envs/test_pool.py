@@ -19,9 +19,9 @@ FILE = Path(__file__).with_name("probe_envs.py")
 PLAIN = {"image": False, "state": True, "action_repeat": 1}  # needs no OpenGL
 
 
-def open_pool(function: str, amount: int = 1, timeout: float = 60.0, **settings) -> EnvPool:
+def open_pool(function: str, num_envs: int = 1, timeout: float = 60.0, **settings) -> EnvPool:
     both = {**PLAIN, "image": True}  # what is hidden is not checked
-    return EnvPool(f"{FILE}:{function}", amount, timeout, **{**both, **settings})
+    return EnvPool(f"{FILE}:{function}", num_envs, timeout, **{**both, **settings})
 
 
 def test_workers_conform():
@@ -30,7 +30,7 @@ def test_workers_conform():
 
 def test_records_line_up_across_workers_and_resets():
     seeds, rng = [3, 4, 5], np.random.default_rng(0)
-    with open_pool("counting", amount=3) as pool:
+    with open_pool("counting", num_envs=3) as pool:
         for _ in range(2):
             records = pool.reset(seeds)
             lengths = [int(record["length"][0]) for record in records]
@@ -50,7 +50,7 @@ def test_records_line_up_across_workers_and_resets():
 
 
 def test_worker_has_no_tensorflow_and_one_thread():
-    with open_pool("counting", amount=2) as pool:
+    with open_pool("counting", num_envs=2) as pool:
         assert pool.info["tensorflow"] == "False"
         assert pool.info["openmp"] == os.environ.get("OMP_NUM_THREADS", "1")
         assert int(pool.info["pid"]) != os.getpid()
@@ -122,14 +122,14 @@ def test_names_of_no_suite(task):
 
 
 def test_wrong_settings():
-    with pytest.raises(UserError, match="envs.amount is 0"):
-        open_pool("counting", amount=0)
+    with pytest.raises(UserError, match="envs.num_envs is 0"):
+        open_pool("counting", num_envs=0)
     with pytest.raises(UserError, match="envs.action_repeat is -1, expected at least 1"):
         open_pool("counting", action_repeat=-1)
 
 
 def test_wrong_number_of_rows():
-    with open_pool("counting", amount=2) as pool:
+    with open_pool("counting", num_envs=2) as pool:
         with pytest.raises(ValueError, match="expected 2 rows, got 1"):
             pool.reset([0])
         with pytest.raises(ValueError, match="expected 1 rows, got 2"):
@@ -258,7 +258,7 @@ def test_being_paused_is_no_timeout(tmp_path):
 
 
 def test_workers_end_with_the_pool():
-    pool = open_pool("counting", amount=2)
+    pool = open_pool("counting", num_envs=2)
     processes = [worker._process for worker in pool._workers]
     pool.close()
     pool.close()

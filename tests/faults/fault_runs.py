@@ -22,8 +22,8 @@ FAULTY = f"{TESTS}/faults/faulty_env.py:make"
 # Nothing is a multiple of anything else, two environments step together, nothing is drawn.
 VALUES: dict[str, Any] = {
     "steps": 200, "precision": "float32", "encoder.keys": "vector", "decoder.keys": "vector",
-    "envs.amount": 2, "train.prefill": 50, "train.pretrain": 3, "train.every": 30,
-    "train.updates": 7, "train.batch_length": 5, "behavior.horizon": 3, "eval.amount": 1,
+    "envs.num_envs": 2, "train.prefill": 50, "train.pretrain": 3, "train.every": 30,
+    "train.updates": 7, "train.batch_length": 5, "behavior.horizon": 3, "eval.num_envs": 1,
     "eval.every": 70, "eval.episodes": 2, "eval.videos": 0, "log.every": 45,
     "log.video_every": 0, "log.terminal": "plain", "log.tensorboard": False,
     "checkpoint.every": 60,

@@ -184,7 +184,7 @@ def test_a_long_soak(tmp_path: Path, figure: Callable[[str], None]):
     """For SOAK_SECONDS (two hours): dm_control from images, preset small."""
     words = [
         *("--task", CARTPOLE, "--configs", "small", "--logdir", tmp_path / "runs"),
-        *("--envs.amount", "2", "--envs.timeout", "30"),
+        *("--envs.num_envs", "2", "--envs.timeout", "30"),
         *("--train.prefill", "1000", "--eval.every", "4000", "--eval.episodes", "1"),
         *("--checkpoint.every", "1000", "--log.terminal", "plain"),
     ]

@@ -86,16 +86,16 @@ def test_episode_is_what_the_environment_and_policy_made(pools: dict[int, EnvPoo
     assert collector.episodes == 1
 
 
-@pytest.mark.parametrize("amount", [1, 3])
+@pytest.mark.parametrize("num_envs", [1, 3])
 def test_partial_episodes_and_state_survive_between_calls(
-    pools: dict[int, EnvPool], amount: int
+    pools: dict[int, EnvPool], num_envs: int
 ) -> None:
     whole, parts = Keeper(), Keeper()
-    Collector(pools[amount], whole, seed=5).collect(reflex, 90)
-    collector = Collector(pools[amount], parts, seed=5)
+    Collector(pools[num_envs], whole, seed=5).collect(reflex, 90)
+    collector = Collector(pools[num_envs], parts, seed=5)
     for steps in (3, 30, 12, 45):
         collector.collect(reflex, steps)
-    assert collector._state == 90 // amount
+    assert collector._state == 90 // num_envs
     assert whole.episodes.keys() == parts.episodes.keys()
     assert len(whole.episodes) > 5
     for number, episode in whole.episodes.items():
@@ -116,20 +116,20 @@ def test_episode_depends_on_seed_and_number_not_on_the_workers(pools: dict[int, 
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
-@pytest.mark.parametrize("amount", [1, 3])
+@pytest.mark.parametrize("num_envs", [1, 3])
 def test_evaluation_takes_the_first_episodes_started(
-    pools: dict[int, EnvPool], amount: int, count: int
+    pools: dict[int, EnvPool], num_envs: int, count: int
 ) -> None:
     states: list[Any] = []
 
     def policy(records: Arrays, state: Any) -> tuple[np.ndarray, int]:
         states.append(state)
-        assert {len(value) for value in records.values()} == {amount}
+        assert {len(value) for value in records.values()} == {num_envs}
         assert "action" not in records
         return reflex(records, state)
 
     keeper = Keeper()
-    collector = Collector(pools[amount], keeper, seed=5)
+    collector = Collector(pools[num_envs], keeper, seed=5)
     summaries = collector.collect_episodes(policy, count)
     assert [summary.number for summary in summaries] == list(range(count))
     assert [summary.length for summary in summaries] == [length_of(k) for k in range(count)]

@@ -27,8 +27,8 @@ from dreamer.training.schedule import UpdateSchedule
 # Nothing is a multiple of anything else here, and two environments step together.
 VALUES: dict[str, Any] = {
     "steps": 200, "precision": "float32", "encoder.keys": "vector", "decoder.keys": "vector",
-    "envs.amount": 2, "train.prefill": 50, "train.pretrain": 3, "train.every": 30,
-    "train.updates": 7, "train.batch_length": 5, "behavior.horizon": 3, "eval.amount": 2,
+    "envs.num_envs": 2, "train.prefill": 50, "train.pretrain": 3, "train.every": 30,
+    "train.updates": 7, "train.batch_length": 5, "behavior.horizon": 3, "eval.num_envs": 2,
     "eval.every": 70, "eval.episodes": 3, "eval.videos": 0, "eval.save_episodes": True,
     "log.every": 45, "log.terminal": "plain", "log.tensorboard": False, "checkpoint.every": 60,
 }
@@ -106,20 +106,20 @@ def explored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
         made.append(agent)
         return train_step_itself(agent, *arguments)
 
-    def amount(exploration: Exploration, *progress: int) -> float:
-        found.append((len(made), amount_itself(exploration, *progress)))
+    def noise_scale(exploration: Exploration, *progress: int) -> float:
+        found.append((len(made), noise_scale_itself(exploration, *progress)))
         return found[-1][1]
 
-    train_step_itself, amount_itself = Agent.train_step, Exploration.amount
+    train_step_itself, noise_scale_itself = Agent.train_step, Exploration.noise_scale
     monkeypatch.setattr(Agent, "train_step", train_step)
-    monkeypatch.setattr(Exploration, "amount", amount)
+    monkeypatch.setattr(Exploration, "noise_scale", noise_scale)
     return found
 
 
 def test_a_stop_between_updates_and_more_steps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], explored: list[tuple[int, float]]
 ):
-    fading = {"explore.amount": 0.5, "explore.over": 10_000, "explore.unit": "updates"}
+    fading = {"explore.noise_scale": 0.5, "explore.decay_steps": 10_000, "explore.unit": "updates"}
     config = config_for(tmp_path, steps=100_000, **fading)
     run = tmp_path.joinpath(*_place(config))
     thread = signal_when(lambda: len(metrics_of(run)) >= 2, signal.SIGINT)
@@ -145,7 +145,7 @@ def test_a_stop_between_updates_and_more_steps(
     assert len(set(numbers)) == len(numbers)
     # Exploration fades by the updates made, those before the stop included.
     assert 0 < before < len(explored) and explored[before][0] >= saved["update"] > 0
-    assert all(amount == pytest.approx(0.5 - made * 0.5e-4) for made, amount in explored)
+    assert all(noise_scale == pytest.approx(0.5 - made * 0.5e-4) for made, noise_scale in explored)
 
 
 def test_a_stop_within_an_evaluation_repeats_it(tmp_path: Path):

@@ -85,9 +85,9 @@ THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS
 WORKER_VARIABLE = "DREAMER_ENV_WORKER"
 
 
-def worker_variables(suite: str, settings: dict[str, Any], amount: int) -> dict[str, str]:
+def worker_variables(suite: str, settings: dict[str, Any], num_envs: int) -> dict[str, str]:
     """Returns the environment variables that workers start with."""
-    drawing = {"LP_NUM_THREADS": str(_drawing_threads(amount))}
+    drawing = {"LP_NUM_THREADS": str(_drawing_threads(num_envs))}
     variables = {**THREADS, **drawing, **os.environ, WORKER_VARIABLE: "1"}
     variables.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which many environments draw with
     # Those two draw by themselves.
@@ -102,11 +102,11 @@ def worker_variables(suite: str, settings: dict[str, Any], amount: int) -> dict[
     return variables
 
 
-def _drawing_threads(amount: int) -> int:
+def _drawing_threads(num_envs: int) -> int:
     """Returns a worker's threads for Mesa's software OpenGL, 0 meaning none besides the caller's.
 
     Workers share the processors. With 2 idle ones a single worker of walker_walk makes 131 frames
     a second with 2 threads, and 110 with none.
     """
-    share = len(os.sched_getaffinity(0)) // amount
+    share = len(os.sched_getaffinity(0)) // num_envs
     return min(share, 4) if share > 1 else 0

@@ -36,7 +36,7 @@ class EnvRestartWarning(UserWarning):
 
 
 class EnvPool:
-    """`amount` environments of one task, or in turn of several, each in a process of its own.
+    """`num_envs` environments of one task, or in turn of several, each in a process of its own.
 
     `reset` and `step` take an environment's failure for the end: they close the pool and raise.
     `try_reset` and `try_step` hand it out in the place of that worker's record; the worker is
@@ -45,7 +45,7 @@ class EnvPool:
     Args:
         task: as `make_env` takes it; relative paths and modules are found as in this process.
             Several, `a,b,c`, are fitted to the spaces they share (`dreamer.envs.multitask`).
-        amount: of workers, a multiple of the number of tasks.
+        num_envs: of workers, a multiple of the number of tasks.
         timeout: seconds a worker may take for one reply.
         restarts: failures of one worker, without an episode completed by it between them, that
             `try_reset` and `try_step` bear; the next one closes the pool and is raised.
@@ -70,32 +70,32 @@ class EnvPool:
     """
 
     def __init__(
-        self, task: str, amount: int = 1, timeout: float = 60.0, restarts: int = 0,
+        self, task: str, num_envs: int = 1, timeout: float = 60.0, restarts: int = 0,
         python: str = "", tell_task: bool = False, **settings: Any,
     ):  # fmt: skip
-        _check_may_start(amount)
-        self.amount = amount
+        _check_may_start(num_envs)
+        self.num_envs = num_envs
         self.timeout = timeout
         self.failures = 0
         self.on_wait: Callable[[float], None] | None = None
-        self.goes_on = [False] * amount
+        self.goes_on = [False] * num_envs
         # Each worker's failures since it last completed an episode: of several tasks one may be
         # broken while the others go on.
-        self._restarts, self._in_a_row = restarts, [0] * amount
+        self._restarts, self._in_a_row = restarts, [0] * num_envs
         self._failed: set[int] = set()
-        self.tasks = assign(split_tasks(task), amount)
+        self.tasks = assign(split_tasks(task), num_envs)
         # What makes each worker's environment, one request after the other.
         self._makes = [[{"kind": "make", "task": name, "settings": settings}]
                        for name in self.tasks]  # fmt: skip
         self._workers: list[WorkerProcess] = []
         program = find_python(python)
-        variables = worker_variables(suite_of(task), settings, amount)
+        variables = worker_variables(suite_of(task), settings, num_envs)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
         paths = import_paths(self._folder.name if self._folder else None)
         variables["PYTHONPATH"] = os.pathsep.join(paths)
         self._start = lambda index: WorkerProcess(index, program, variables)
         try:
-            for index in range(amount):  # one by one: close() ends those before a failure
+            for index in range(num_envs):  # one by one: close() ends those before a failure
                 self._workers.append(self._start(index))
             replies = self._make(0)
             if "," in task:
@@ -161,7 +161,7 @@ class EnvPool:
     def _select(self, indices: Sequence[int] | None, given: int, name: str) -> list[int]:
         if not self._workers:
             raise RuntimeError("the pool is closed")
-        chosen = list(range(self.amount) if indices is None else indices)
+        chosen = list(range(self.num_envs) if indices is None else indices)
         if given != len(chosen):
             raise ValueError(f"{name}: expected {len(chosen)} rows, got {given}")
         return chosen
@@ -229,7 +229,7 @@ class EnvPool:
         """Counts failures; raises where a worker has too many in a row."""
         errors = [outcome for outcome in outcomes if isinstance(outcome, EnvError)]
         self.failures += len(errors)
-        chosen = range(self.amount) if indices is None else indices
+        chosen = range(self.num_envs) if indices is None else indices
         for index, outcome in zip(chosen, outcomes, strict=True):
             if isinstance(outcome, EnvError):
                 self._in_a_row[index] += 1
@@ -271,9 +271,9 @@ class EnvPool:
         self.close()
 
 
-def _check_may_start(amount: int) -> None:
-    if amount < 1:
-        raise UserError(f"envs.amount is {amount}, expected at least 1")
+def _check_may_start(num_envs: int) -> None:
+    if num_envs < 1:
+        raise UserError(f"envs.num_envs is {num_envs}, expected at least 1")
     if WORKER_VARIABLE in os.environ:
         raise UserError(
             "an environment's file starts environments itself when imported: keep the "
