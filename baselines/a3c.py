@@ -146,9 +146,9 @@ class A3C(Baseline):
         """Takes the shared parameters into this process's networks."""
         self._assign(tf.convert_to_tensor(self.shared["params"].copy()))
 
-    def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
+    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
         """Chooses actions float32 [n, A]: samples, clipped, or in evaluations the mode."""
-        stack = self.observations.push(state, records)
+        stack = self.observations.push(state, timesteps)
         return np.clip(self.choose(stack, mode == "train", 0), -1.0, 1.0), stack
 
     def choose(self, stack: Arrays, sampling: bool, stream: int) -> np.ndarray:
@@ -174,7 +174,7 @@ class A3C(Baseline):
 
         Args:
             rollout: image and vector [T+1, N, ...], action [T, N, A], reward, cont, is_last
-                [T+1, N]; no step follows a last record.
+                [T+1, N]; no step follows a last timestep.
         Returns:
             Metrics; nonfinite is 1 where loss or gradient was not, and nothing changed.
         """

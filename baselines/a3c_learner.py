@@ -9,7 +9,7 @@ import numpy as np
 
 from baselines.observations import Arrays
 from dreamer.envs.processes.pool import EnvPool
-from dreamer.envs.spec import Record
+from dreamer.envs.spec import Timestep
 from dreamer.errors import EnvError
 from dreamer.training.collector import episode_seed
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class ActorLearner:
     """Takes n steps in its environments, then applies their gradient, and so on.
 
-    Environments go on across rollouts. One whose record is its episode's last waits for a step, in
-    which it begins a new one: that record ends what is learnt from the episode.
+    Environments go on across rollouts. One whose timestep is its episode's last waits for a step,
+    in which it begins a new one: that timestep ends what is learnt from the episode.
 
-    One that fails costs its episode: what led to its last record is learnt from, as at a time
-    limit, and the next record begins a new one. `EnvError` comes only once the pool has given up.
+    One that fails costs its episode: what led to its last timestep is learnt from, as at a time
+    limit, and the next timestep begins a new one. `EnvError` comes only once the pool has given up.
 
     Args:
         agent: Networks and shared parameters.
@@ -38,7 +38,7 @@ class ActorLearner:
     ):
         self._agent, self._pool, self._number = agent, pool, number
         self._on_episode = on_episode
-        self._records: list[Record] = [{} for _ in range(pool.num_envs)]
+        self._timesteps: list[Timestep] = [{} for _ in range(pool.num_envs)]
         self._stack: Arrays | None = None
         self._returns = np.zeros(pool.num_envs)
         self._lengths = np.zeros(pool.num_envs, np.int64)
@@ -68,39 +68,40 @@ class ActorLearner:
         return {**rollout, "action": np.stack(actions)}
 
     def _snapshot(self) -> Arrays:
-        """What is learnt from of the newest records: [N, ...] each."""
-        flags = {k: np.stack([r[k] for r in self._records]) for k in ("reward", "cont", "is_last")}
+        """What is learnt from of the newest timesteps: [N, ...] each."""
+        keys = ("reward", "cont", "is_last")
+        flags = {k: np.stack([timestep[k] for timestep in self._timesteps]) for k in keys}
         if self._agent.settings["clip_rewards"]:
             flags["reward"] = np.clip(flags["reward"], -1.0, 1.0)
         return {**self._stack, **flags}
 
     def _push(self) -> Arrays:
-        keys = self._records[0]
-        records = {key: np.stack([record[key] for record in self._records]) for key in keys}
-        return self._agent.observations.push(self._stack, records)
+        keys = self._timesteps[0]
+        timesteps = {key: np.stack([timestep[key] for timestep in self._timesteps]) for key in keys}
+        return self._agent.observations.push(self._stack, timesteps)
 
     def _step(self, actions: np.ndarray) -> list[int]:
         """A step, or a new episode, of each; returns the environments that failed in a step."""
-        going = [i for i, record in enumerate(self._records) if not record["is_last"]]
-        waiting = [i for i, record in enumerate(self._records) if record["is_last"]]
+        going = [i for i, timestep in enumerate(self._timesteps) if not timestep["is_last"]]
+        waiting = [i for i, timestep in enumerate(self._timesteps) if timestep["is_last"]]
         lost = []
         if going:
-            for i, record in zip(going, self._pool.try_step(actions[going], going), strict=True):
-                if isinstance(record, EnvError):
+            for i, timestep in zip(going, self._pool.try_step(actions[going], going), strict=True):
+                if isinstance(timestep, EnvError):
                     lost.append(i)
                     self._returns[i], self._lengths[i] = 0.0, 0
                     continue
-                self._records[i] = record
-                self._count(i, record)
+                self._timesteps[i] = timestep
+                self._count(i, timestep)
             self._agent.shared["steps"][self._number] += len(going) - len(lost)
             self._agent.shared["dropped"][self._number] += len(lost)
         self._reset(waiting + lost)
         return lost
 
-    def _count(self, i: int, record: Record) -> None:
-        self._returns[i] += float(record["reward"])
+    def _count(self, i: int, timestep: Timestep) -> None:
+        self._returns[i] += float(timestep["reward"])
         self._lengths[i] += 1
-        if record["is_last"]:
+        if timestep["is_last"]:
             self._on_episode(float(self._returns[i]), int(self._lengths[i]))
             self._returns[i], self._lengths[i] = 0.0, 0
 
@@ -109,11 +110,11 @@ class ActorLearner:
         while indices:
             seeds = [self._next_seed() for _ in indices]
             outcomes = dict(zip(indices, self._pool.try_reset(seeds, indices), strict=True))
-            indices = [i for i, record in outcomes.items() if isinstance(record, EnvError)]
+            indices = [i for i, timestep in outcomes.items() if isinstance(timestep, EnvError)]
             self._agent.shared["dropped"][self._number] += len(indices)
-            for i, record in outcomes.items():
-                if not isinstance(record, EnvError):
-                    self._records[i] = record
+            for i, timestep in outcomes.items():
+                if not isinstance(timestep, EnvError):
+                    self._timesteps[i] = timestep
 
     def _next_seed(self) -> int:
         started = self._agent.shared["episodes"]

@@ -25,7 +25,7 @@ class Baseline:
         self.obs_space, self.act_space, self.seed = dict(obs_space), act_space, seed
         self.policy_calls = 0
 
-    def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
+    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
         """Chooses actions, as `dreamer.agent.agent.Agent.policy`."""
         raise NotImplementedError
 

@@ -165,9 +165,9 @@ class D4PG(OffPolicy):
             for name, variables in self._groups.items()
         }
 
-    def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
+    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
         """Chooses actions float32 [n, A]; in training with noise."""
-        stack = self._observations.push(state, records)
+        stack = self._observations.push(state, timesteps)
         return self.act(self._act, stack, mode), stack
 
     def _policy_step(

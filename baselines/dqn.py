@@ -126,9 +126,9 @@ class DQN(OffPolicy):
         self._act = tf.function(self._policy_step, autograph=False)
         self.compile()
 
-    def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
+    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
         """Chooses one-hot actions float32 [n, A]; in evaluations greedy but for eval_epsilon."""
-        stack = self._observations.push(state, records)
+        stack = self._observations.push(state, timesteps)
         return self.act(self._act, stack, mode), stack
 
     def _policy_step(

@@ -16,12 +16,12 @@ from dreamer.errors import UserError
 class Random(Baseline):
     """Independent actions, uniform over the space, in training and evaluation alike."""
 
-    def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
+    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
         """Chooses actions float32 [n, A]; the same run, resumed or not, draws the same."""
         del state, mode
         rng = np.random.default_rng([self.seed, self.policy_calls])
         self.policy_calls += 1
-        actions = [self.act_space.sample(rng) for _ in records["is_first"]]
+        actions = [self.act_space.sample(rng) for _ in timesteps["is_first"]]
         return np.stack(actions).astype(np.float32), None
 
 
@@ -48,10 +48,10 @@ class Constant(Baseline):
                 raise UserError(f"constant.action is {value:g}; actions lie in [-1, 1]")
             self._action = np.full(size, value, np.float32)
 
-    def policy(self, records: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
+    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
         """Returns the action for each of n environments, float32 [n, A]."""
         del state, mode
-        return np.tile(self._action, (len(records["is_first"]), 1)), None
+        return np.tile(self._action, (len(timesteps["is_first"]), 1)), None
 
 
 def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Baseline:

@@ -40,11 +40,11 @@ class Observations:
         self._vectors = sorted(k for k, s in obs_space.items() if not s.is_image)
         self._frames, self._gray = frames if self._images else 1, gray
         channels = [self._channels(obs_space[k].shape[-1]) for k in self._images]
-        self.record_shapes: dict[str, tuple[int, ...]] = {}
+        self.timestep_shapes: dict[str, tuple[int, ...]] = {}
         if self._images:
-            self.record_shapes["image"] = (64, 64, sum(channels))
+            self.timestep_shapes["image"] = (64, 64, sum(channels))
         if self._vectors:
-            self.record_shapes["vector"] = (sum(obs_space[k].shape[0] for k in self._vectors),)
+            self.timestep_shapes["vector"] = (sum(obs_space[k].shape[0] for k in self._vectors),)
 
     @property
     def frames(self) -> int:
@@ -54,29 +54,29 @@ class Observations:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of what a network takes: images with frames * C channels, vectors unstacked."""
-        stacked = {k: (*s[:-1], s[-1] * self._frames) for k, s in self.record_shapes.items()}
-        return {**stacked, **{k: s for k, s in self.record_shapes.items() if k == "vector"}}
+        stacked = {k: (*s[:-1], s[-1] * self._frames) for k, s in self.timestep_shapes.items()}
+        return {**stacked, **{k: s for k, s in self.timestep_shapes.items() if k == "vector"}}
 
-    def pack(self, records: Mapping[str, np.ndarray]) -> Arrays:
+    def pack(self, timesteps: Mapping[str, np.ndarray]) -> Arrays:
         """Observations [..., *shape] by name -> image uint8 [..., 64, 64, C], vector [..., V]."""
         packed: Arrays = {}
         if self._images:
-            packed["image"] = np.concatenate([self._shade(records[k]) for k in self._images], -1)
+            packed["image"] = np.concatenate([self._shade(timesteps[k]) for k in self._images], -1)
         if self._vectors:
-            vectors = [np.asarray(records[k], np.float32) for k in self._vectors]
+            vectors = [np.asarray(timesteps[k], np.float32) for k in self._vectors]
             packed["vector"] = np.concatenate(vectors, -1)
         return packed
 
-    def push(self, stack: Arrays | None, records: Mapping[str, np.ndarray]) -> Arrays:
+    def push(self, stack: Arrays | None, timesteps: Mapping[str, np.ndarray]) -> Arrays:
         """The next stack of n environments, for acting.
 
         Args:
             stack: What the call before returned; None at the very start.
-            records: Observations [n, ...] and is_first [n]; a first record fills its whole stack.
+            timesteps: Observations [n, ...] and is_first [n]; a first timestep fills the stack.
         Returns:
             ``shapes``, each [n, ...], the newest frame last.
         """
-        packed = self.pack(records)
+        packed = self.pack(timesteps)
         if self._frames == 1:
             return packed
         new = packed["image"]
@@ -84,7 +84,7 @@ class Observations:
         full = np.concatenate([new] * self._frames, -1)
         if stack is not None:
             moved = np.concatenate([stack["image"][..., channels:], new], -1)
-            first = np.asarray(records["is_first"], bool)[:, None, None, None]
+            first = np.asarray(timesteps["is_first"], bool)[:, None, None, None]
             full = np.where(first, full, moved)
         return {**packed, "image": full}
 

@@ -156,12 +156,12 @@ class OffPolicyTrainer(Trainer):
             )
         return resumed
 
-    def _newest(self, records: int) -> Generator[Episode, None, None]:
+    def _newest(self, timesteps: int) -> Generator[Episode, None, None]:
         chosen: list[Path] = []
         for path, length in reversed(list(self._replay.files())):
-            if records < 0:  # one more where they fit exactly: the ring had been full then, too
+            if timesteps < 0:  # one more where they fit exactly: the ring had been full then, too
                 break
-            records -= length
+            timesteps -= length
             chosen.append(path)
         for path in reversed(chosen):
             try:

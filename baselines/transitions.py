@@ -1,4 +1,4 @@
-"""The newest records in memory, drawn as n-step transitions, uniformly or by priority.
+"""The newest timesteps in memory, drawn as n-step transitions, uniformly or by priority.
 
 Beside dreamer.data.replay, which keeps every episode on disk and draws sequences: agents that make
 thousands of small updates from single transitions need them faster than files give them.
@@ -17,9 +17,9 @@ EPSILON = 1e-6  # keeps every transition's priority above zero
 
 
 class Transitions:
-    """A ring of records, and n-step transitions from them.
+    """A ring of timesteps, and n-step transitions from them.
 
-    From a record t that is not its episode's last, m = min(n, records after t):
+    From a timestep t that is not its episode's last, m = min(n, timesteps after t):
 
         return_t = sum over k = 1..m of gamma^(k-1) r_(t+k),   factor_t = gamma^m cont_(t+m)
 
@@ -33,7 +33,7 @@ class Transitions:
     Args:
         observations: Packs what agents see.
         actions: A.
-        capacity: Records held; the oldest leave first.
+        capacity: Timesteps held; the oldest leave first.
         n: Steps of a return.
         gamma: Discount of a step.
         alpha: 0 for uniform draws.
@@ -50,15 +50,15 @@ class Transitions:
         self._obs, self.capacity, self._n = observations, capacity, n
         self._gamma, self._alpha, self._beta, self._seed = gamma, alpha, beta, seed
         kinds = {"image": np.uint8, "vector": np.float32}
-        shapes = observations.record_shapes
+        shapes = observations.timestep_shapes
         # Memory is taken as it is written, not now: np.empty's pages come when touched.
-        self._records: Arrays = {
+        self._timesteps: Arrays = {
             **{k: np.empty((capacity, *s), kinds[k]) for k, s in shapes.items()},
             "action": np.empty((capacity, actions), np.float32),
             "reward": np.empty(capacity, np.float32),
             "cont": np.empty(capacity, np.float32),
         }
-        self._before = np.zeros(capacity, np.int64)  # records of its episode before each
+        self._before = np.zeros(capacity, np.int64)  # timesteps of its episode before each
         self._after = np.zeros(capacity, np.int64)
         self._written = 0
         self._tree = SumTree(capacity) if alpha > 0 else None
@@ -68,20 +68,20 @@ class Transitions:
         return min(self._written, self.capacity)
 
     def add(self, episode: Mapping[str, np.ndarray]) -> None:
-        """Takes a complete episode [L, ...] of the environment's records; the end, if too long."""
+        """Takes a complete episode [L, ...] of the environment's timesteps; its end, if long."""
         packed = {**self._obs.pack(episode), **{k: episode[k] for k in ("action", "cont")}}
         packed["reward"] = np.clip(episode["reward"], -self._bound, self._bound)
         length = len(episode["reward"])
         kept = slice(max(0, length - self.capacity), length)
         count = kept.stop - kept.start
         slots = (self._written + np.arange(count)) % self.capacity
-        for key, array in self._records.items():
+        for key, array in self._timesteps.items():
             array[slots] = packed[key][kept]
         self._before[slots] = np.arange(count)
         self._after[slots] = count - 1 - np.arange(count)
         self._written += count
         if self._tree:
-            # An episode's last record begins no transition, and the oldest may lack its past.
+            # An episode's last timestep begins no transition, and the oldest may lack its past.
             self._tree.set(slots, np.where(self._after[slots] > 0, self._largest**self._alpha, 0.0))
             self._tree.set(self._worn_slots(), 0.0)
 
@@ -117,7 +117,7 @@ class Transitions:
         self._tree.set(slots, np.where(self._tree.masses(slots) > 0, priority**self._alpha, 0.0))
 
     def _worn_slots(self) -> np.ndarray:
-        """The oldest records of a full ring, whose frames before them may be gone."""
+        """The oldest timesteps of a full ring, whose frames before them may be gone."""
         count = self._obs.frames - 1 if self._written > self.capacity else 0
         return (self._written + np.arange(count)) % self.capacity
 
@@ -135,25 +135,25 @@ class Transitions:
         ahead = np.minimum(self._n, self._after[slots])
         ends = (slots + ahead) % self.capacity
         steps = np.arange(1, self._n + 1)
-        rewards = self._records["reward"][(slots[:, None] + steps) % self.capacity]
+        rewards = self._timesteps["reward"][(slots[:, None] + steps) % self.capacity]
         inside = steps <= ahead[:, None]
         powers = self._gamma ** (steps - 1.0)
         returns = np.where(inside, rewards, 0.0) @ powers
-        factor = self._gamma**ahead * self._records["cont"][ends]
+        factor = self._gamma**ahead * self._timesteps["cont"][ends]
         now, later = self._observe(slots), self._observe(ends)
         return {
             **now, **{f"next_{k}": v for k, v in later.items()},
-            "action": self._records["action"][(slots + 1) % self.capacity],
+            "action": self._timesteps["action"][(slots + 1) % self.capacity],
             "return": returns.astype(np.float32), "factor": factor.astype(np.float32),
         }  # fmt: skip
 
     def _observe(self, slots: np.ndarray) -> Arrays:
         found: Arrays = {}
-        if "vector" in self._records:
-            found["vector"] = self._records["vector"][slots]
-        if "image" in self._records:
+        if "vector" in self._timesteps:
+            found["vector"] = self._timesteps["vector"][slots]
+        if "image" in self._timesteps:
             back = np.arange(self._obs.frames)[::-1]
             back = np.minimum(back, self._before[slots][:, None])  # the first frame stands in
-            frames = self._records["image"][(slots[:, None] - back) % self.capacity]
+            frames = self._timesteps["image"][(slots[:, None] - back) % self.capacity]
             found["image"] = np.concatenate(np.moveaxis(frames, 1, 0), -1)  # [m, 64, 64, k * C]
         return found

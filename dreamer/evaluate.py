@@ -153,7 +153,7 @@ def evaluate(
             )
         agent, chosen = load_agent(rundir, config, pool, checkpoint, maker)
         evaluator = Evaluator(pool, seed=seed, episodes=episodes, filmed=filmed)
-        evaluation = evaluator.run(lambda records, state: agent.policy(records, state, "eval"))
+        evaluation = evaluator.run(lambda timesteps, state: agent.policy(timesteps, state, "eval"))
     return Result(rundir.path, chosen.path, config.task, chosen.step, seed, evaluation)
 
 
@@ -273,15 +273,15 @@ def write_json(result: Result, path: str) -> None:
 def write_film(evaluation: Evaluation, path: str) -> None:
     """Writes the filmed episodes side by side: of a .gif the first minute, of an .mp4 all."""
     from dreamer.logs.video import tile, write_video
-    from dreamer.training.films import MOST_RECORDS, RECORDS_PER_SECOND, image_keys
+    from dreamer.training.films import MOST_TIMESTEPS, TIMESTEPS_PER_SECOND, image_keys
 
     keys = image_keys(evaluation.filmed[0])
     key = "image" if "image" in keys else keys[0]
     frames = tile([episode[key] for episode in evaluation.filmed])
-    if path.lower().endswith(".gif") and len(frames) > MOST_RECORDS:
-        print(f"the film ends after {MOST_RECORDS} of {len(frames)} records; an .mp4 holds all")
-        frames = frames[:MOST_RECORDS]
-    write_video(path, frames, RECORDS_PER_SECOND)
+    if path.lower().endswith(".gif") and len(frames) > MOST_TIMESTEPS:
+        print(f"the film ends after {MOST_TIMESTEPS} of {len(frames)} timesteps; an .mp4 holds all")
+        frames = frames[:MOST_TIMESTEPS]
+    write_video(path, frames, TIMESTEPS_PER_SECOND)
 
 
 if __name__ == "__main__":

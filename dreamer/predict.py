@@ -2,7 +2,7 @@
 
     python -m dreamer.predict --run runs/dmc_walker_walk/dreamer/0 --context 5 --horizon 50
 
-The world model sees the first `context` records of each episode and predicts the next `horizon`
+The world model sees the first `context` timesteps of each episode and predicts the next `horizon`
 from their actions alone (arXiv 1912.01603, figure 5). Written are the errors, and for each decoded
 observation and the reward a clip of truth, model and error, and a still of its first sequence.
 """
@@ -33,8 +33,8 @@ COMMAND_LINE = CommandLine(
     "Predicts far ahead with a trained world model, and measures the error per step ahead.",
     (
         Option("run", "", "The run's directory.", required=True),
-        Option("context", 5, "Records the model sees.", low=1),
-        Option("horizon", 50, "Records it then predicts from the actions alone.", low=1),
+        Option("context", 5, "Timesteps the model sees.", low=1),
+        Option("horizon", 50, "Timesteps it then predicts from the actions alone.", low=1),
         Option("episodes", 5, "How many episodes.", low=1),
         Option(
             "source", "fresh",
@@ -61,7 +61,7 @@ class Prediction:
 
     Attributes:
         about: Facts for the report: run, checkpoint, task, step, source and number of episodes.
-        context, horizon: Records seen and predicted.
+        context, horizon: Timesteps seen and predicted.
         result: truth/<key> and model/<key>, [B, context + horizon, ...].
         errors: By key: the decoded observations, and the reward.
     """
@@ -116,7 +116,7 @@ def predict(
         longest = longest_episode(config, pool)
         if longest and length > longest:
             raise UserError(
-                f"--context {context} and --horizon {horizon} need episodes of {length} records, "
+                f"--context {context} and --horizon {horizon} need episodes of {length} timesteps, "
                 f"but those of {config.task} have at most {longest}: choose smaller ones"
             )
         if source == "saved":
@@ -163,8 +163,8 @@ def as_text(prediction: Prediction) -> str:
     return "\n".join([
         f"{about['task']} after {about['step']:,} steps, checkpoint {about['checkpoint']}",
         f"{about['episodes']} held-out episodes, {whence}; the model sees {prediction.context} "
-        f"records and predicts {prediction.horizon}",
-        f"mean absolute errors: {units}; still: if nothing changed after the last record seen",
+        f"timesteps and predicts {prediction.horizon}",
+        f"mean absolute errors: {units}; still: if nothing changed after the last timestep seen",
         *lines,
     ])  # fmt: skip
 
@@ -204,13 +204,13 @@ def _write_pictures(prediction: Prediction, key: str, stem: Path) -> list[Path]:
     from dreamer.analysis.open_loop import rows
     from dreamer.io.files import atomic_write
     from dreamer.logs.video import open_loop_strip, open_loop_video, write_video
-    from dreamer.training.films import OPEN_LOOP_RECORDS_PER_SECOND
+    from dreamer.training.films import OPEN_LOOP_TIMESTEPS_PER_SECOND
 
     sequences = (prediction.result[f"{of}/{key}"][:_SEQUENCES] for of in ("truth", "model"))
     pictures = rows(*sequences)
     clip, still = Path(f"{stem}.gif"), Path(f"{stem}.png")
     film = open_loop_video(*pictures, prediction.context)
-    write_video(clip, film, OPEN_LOOP_RECORDS_PER_SECOND)
+    write_video(clip, film, OPEN_LOOP_TIMESTEPS_PER_SECOND)
     every = max(1, (prediction.context + prediction.horizon) // _STRIP)
     truth, model, error = (picture[0] for picture in pictures)
     strip = open_loop_strip(truth, model, error, prediction.context, every)

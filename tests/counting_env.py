@@ -1,6 +1,6 @@
 """A Gymnasium-style environment that counts: its pixels encode who, when and after which action.
 
-Each record can thus be checked on its own, wherever it turns up: in an episode file or in a batch.
+Each timestep can thus be checked on its own, wherever it turns up: in an episode file or a batch.
 Episode lengths differ from seed to seed; even seeds end in a terminal, odd ones at a time limit.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dreamer.envs.spec import Record, Space, make_record
+from dreamer.envs.spec import Space, Timestep, make_timestep
 
 ACTIONS = 2
 SHORTEST, LONGEST = 3, 12  # agent steps of an episode
@@ -29,15 +29,15 @@ class CountingEnv:
         self._seed = 0
         self._step = 0
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         self._seed = 0 if seed is None else seed
         self._step = 0
-        return make_record(self._obs(np.zeros(ACTIONS, np.float32)), is_first=True)
+        return make_timestep(self._obs(np.zeros(ACTIONS, np.float32)), is_first=True)
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         self._step += 1
         last = self._step == episode_length(self._seed)
-        return make_record(
+        return make_timestep(
             self._obs(action),
             reward_of(self._seed, self._step, action),
             is_last=last,

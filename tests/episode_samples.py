@@ -211,7 +211,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "complex numbers": (_replace(changed(reward=np.zeros(20, complex))), "not plain numbers"),
     "wrong rank": (_replace(changed(reward=np.zeros((20, 1)))), "reward has the shape"),
     "unequal lengths": (_replace(changed(reward=np.zeros(19))), "lengths differ"),
-    "no records": (_replace(lambda arrays: {k: v[:0] for k, v in arrays.items()}), "no records"),
+    "no timesteps": (_replace(lambda found: {k: v[:0] for k, v in found.items()}), "no timesteps"),
     "not a number": (_replace(changed(reward=np.full(20, np.nan))), "not finite"),
     "beyond float32": (_replace(changed(reward=np.full(20, 1e300))), "not finite"),
     "observation beyond float32": (

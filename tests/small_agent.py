@@ -1,4 +1,4 @@
-"""Tiny agents and batches of random records, for tests of learning."""
+"""Tiny agents and batches of random timesteps, for tests of learning."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def make_batch(
     length: int = 6,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Random records [size, length, ...]; row 1 begins a new episode in the middle."""
+    """Random timesteps [size, length, ...]; row 1 begins a new episode in the middle."""
     rng = np.random.default_rng(seed)
 
     def draw(space: Space) -> np.ndarray:
@@ -77,15 +77,15 @@ def make_batch(
     return batch
 
 
-def make_records(
+def make_timesteps(
     obs_space: Mapping[str, Space] = VECTORS, count: int = 4, seed: int = 0, first: bool = False
 ) -> dict[str, np.ndarray]:
-    """Random records [count, ...] as a policy takes them."""
+    """Random timesteps [count, ...] as a policy takes them."""
     rng = np.random.default_rng(seed)
-    records = {k: np.stack([s.sample(rng) for _ in range(count)]) for k, s in obs_space.items()}
+    timesteps = {k: np.stack([s.sample(rng) for _ in range(count)]) for k, s in obs_space.items()}
     flags = {"is_last": np.zeros(count, bool), "is_terminal": np.zeros(count, bool)}
     return {
-        **records, **flags, "is_first": np.full(count, first),
+        **timesteps, **flags, "is_first": np.full(count, first),
         "reward": np.zeros(count, np.float32), "cont": np.ones(count, np.float32),
     }  # fmt: skip
 

@@ -51,13 +51,13 @@ def test_an_agent_acts_and_learns_from_the_api_alone():
     agent = dreamer.Agent(
         env.obs_space, env.act_space, **{name: config.section(name) for name in sections.split()}
     )
-    record, state, records = env.reset(seed=3), None, []
+    timestep, state, timesteps = env.reset(seed=3), None, []
     for _ in range(6):
-        batched = {key: np.asarray(value)[None] for key, value in record.items()}
+        batched = {key: np.asarray(value)[None] for key, value in timestep.items()}
         actions, state = agent.policy(batched, state)
-        record = {**env.step(actions[0]), "action": actions[0]}
-        records.append(record)
-    batch = {key: np.stack([r[key] for r in records])[None] for key in records[0]}
+        timestep = {**env.step(actions[0]), "action": actions[0]}
+        timesteps.append(timestep)
+    batch = {key: np.stack([r[key] for r in timesteps])[None] for key in timesteps[0]}
     metrics = agent.train_step(batch, 0)
     assert np.isfinite(float(metrics["model_loss"]))
     env.close()

@@ -83,11 +83,11 @@ def replay(episode: dict[str, np.ndarray], seed: int, *, training: bool) -> tupl
     env = Atari("riverraid", time_limit=1600, training=training)
     rewards = [float(env.reset(seed)["reward"])]
     for action in episode["action"][1:]:
-        record = env.step(action)
-        rewards.append(float(record["reward"]))
-        if record["is_last"]:
+        timestep = env.step(action)
+        rewards.append(float(timestep["reward"]))
+        if timestep["is_last"]:
             break
-    return rewards, bool(record["is_last"])
+    return rewards, bool(timestep["is_last"])
 
 
 def test_a_life_is_an_episode_in_training_and_the_game_in_evaluation(

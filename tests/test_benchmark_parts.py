@@ -13,7 +13,7 @@ from dreamer.benchmarks.helper import Helper, HelperError, resident_bytes
 from dreamer.benchmarks.replay import GrowthService, Sampling
 from dreamer.benchmarks.report import judge
 from dreamer.benchmarks.rounds import in_turn
-from dreamer.benchmarks.synthetic import random_batch, random_episode, random_records
+from dreamer.benchmarks.synthetic import random_batch, random_episode, random_timesteps
 from dreamer.config.config import load_config
 from dreamer.data.replay import Replay
 from dreamer.envs.spec import Space
@@ -104,7 +104,7 @@ def test_verdicts():
 # ------------------------------------------------------- replay and its contents
 
 
-def test_random_records_are_what_a_replay_takes(tmp_path: Path):
+def test_random_timesteps_are_what_a_replay_takes(tmp_path: Path):
     replay = Replay(tmp_path, cache_bytes=0, seed=0, obs_space=OBS, act_space=ONEHOT)
     episode = random_episode(OBS, ONEHOT, 9, np.random.default_rng(0))
     replay.add(episode, "one")
@@ -115,9 +115,9 @@ def test_random_records_are_what_a_replay_takes(tmp_path: Path):
     }
     assert np.array_equal(batch["action"].sum(-1), np.ones((2, 4)))
     assert batch["image"].max() > 200
-    records = random_records(OBS, ONEHOT, 5, seed=0)
-    assert set(records) == set(batch) - {"action"}
-    assert records["image"].shape == (5, 64, 64, 3) and not records["is_first"].any()
+    timesteps = random_timesteps(OBS, ONEHOT, 5, seed=0)
+    assert set(timesteps) == set(batch) - {"action"}
+    assert timesteps["image"].shape == (5, 64, 64, 3) and not timesteps["is_first"].any()
 
 
 def test_sampling_draws_batches_and_leaves_nothing_behind(tmp_path: Path, monkeypatch):

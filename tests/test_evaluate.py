@@ -34,7 +34,7 @@ def test_from_the_command_line(debug_runs: DebugRuns, tmp_path: Path):
     for number, value in enumerate(returns):
         assert f"episode {number}: return {value:.1f} in 80 steps, at the time limit" in output
     with Image.open(film) as gif:
-        # Three episodes in a square of four, enlarged fourfold; 40 steps and the first record.
+        # Three episodes in a square of four, enlarged fourfold; 40 steps and the first timestep.
         assert (gif.size, gif.n_frames) == ((512, 512), 41)
         gif.seek(40)
         last = np.asarray(gif.convert("RGB"))

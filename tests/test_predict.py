@@ -85,7 +85,7 @@ def test_what_is_predicted_is_held_out_and_seen_first(
     monkeypatch.setattr(Agent, "predict", noted)
     prediction = predict(path, context=4, horizon=6, episodes=2)
     ((agent, batch),) = asked
-    for context in (4, 5):  # the model saw as many records as were asked for
+    for context in (4, 5):  # the model saw as many timesteps as were asked for
         again = original(agent, batch, context)["model/image"]
         assert np.array_equal(again, prediction.result["model/image"]) == (context == 4)
     evaluated = evaluate(path, episodes=2, filmed=2).evaluation.filmed
@@ -140,7 +140,7 @@ def test_mistakes_get_one_line(debug_runs: DebugRuns, tmp_path: Path):
         (["--run", str(tmp_path / "nowhere")], "is not a run's directory"),
         (["--run", path, "--context", "0"], "at least 1"),
         (["--run", path, "--horizon", "0"], "at least 1"),
-        (["--run", path, "--horizon", "37"], "need episodes of 42 records"),
+        (["--run", path, "--horizon", "37"], "need episodes of 42 timesteps"),
         (["--run", path, "--context", "40"], "at most 41"),
         (["--run", path, "--source", "training"], "must be one of fresh, saved"),
         (["--run", path, "--source", "saved", "--horizon", "9"], "eval_episodes holds no episodes"),
@@ -162,7 +162,7 @@ def test_a_mistake_ends_with_status_2(debug_runs: DebugRuns):
     words = ("--run", debug_runs.path, "--horizon", "500")
     status, output, errors = finish(start("dreamer.predict", *words))
     assert (status, output) == (2, "")
-    assert errors.startswith("error: --context 5 and --horizon 500 need episodes of 505 records")
+    assert errors.startswith("error: --context 5 and --horizon 500 need episodes of 505 timesteps")
     assert len(errors.splitlines()) == 1
 
 

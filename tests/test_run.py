@@ -236,7 +236,7 @@ def refused(*words: str | Path, **environ: str) -> str:
         ("--train.batch_size -1", "train.batch_size"),
         ("--task dmc_walker_wlk --configs dmc_proprio", "did you mean 'dmc_walker_walk'"),
         ("--task dmc_walker_walk --configs dmc_proprio --train.batch_length 502", "at most 501"),
-        (f"--task {COUNTING} --envs.time_limit 8 --train.batch_length 6", "at most 5 records"),
+        (f"--task {COUNTING} --envs.time_limit 8 --train.batch_length 6", "at most 5 timesteps"),
         ("--task gym_CartPole-v1 --configs dmc_proprio --train.batch_length 502", "at most 501"),
         ("--task dmc_walker_walk --configs dmc_proprio --train.batch_size 10000 "
          "--train.batch_length 500 --replay.prefetch 1000", "1002 such batches in memory"),

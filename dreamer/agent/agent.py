@@ -180,12 +180,12 @@ class Agent:
         self._step, self._updates = step, update
 
     def policy(
-        self, records: Mapping[str, np.ndarray], state: Tensors | None, mode: str = "train"
+        self, timesteps: Mapping[str, np.ndarray], state: Tensors | None, mode: str = "train"
     ) -> tuple[np.ndarray, Tensors]:
         """Chooses actions.
 
         Args:
-            records: Observations [n, ...] and is_first [n] of n environments.
+            timesteps: Observations [n, ...] and is_first [n] of n environments.
             state: What the call before returned; None at the very start. Rows with is_first
                 start anew whatever it holds.
             mode: "train" samples and adds exploration noise; "eval" takes the mode. A planner
@@ -195,12 +195,12 @@ class Agent:
         """
         if mode not in ("train", "eval"):
             raise ValueError(f"mode should be 'train' or 'eval', but is {mode!r}")
-        n = len(records["is_first"])
+        n = len(timesteps["is_first"])
         if state is None:
             initial = self.world_model.rssm.initial(n)
             state = {"action": tf.zeros([n, self._act_space.shape[0]]), **initial}
         keys = [*self.world_model.inputs, "is_first"]
-        tensors = {k: tf.convert_to_tensor(records[k]) for k in keys}
+        tensors = {k: tf.convert_to_tensor(timesteps[k]) for k in keys}
         # Of NumPy's numbers: TensorFlow keeps a tensor for ever of each Python number it is given.
         calls = tf.constant(np.int32(self.policy_calls))
         self.policy_calls += 1

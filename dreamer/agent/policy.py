@@ -37,7 +37,7 @@ class Acting:
 
     def step(
         self,
-        records: Tensors,
+        timesteps: Tensors,
         state: Tensors,
         calls: tf.Tensor,
         noise_scale: tf.Tensor,
@@ -46,7 +46,7 @@ class Acting:
         """One action for each environment.
 
         Args:
-            records: Observations [n, ...] and is_first [n].
+            timesteps: Observations [n, ...] and is_first [n].
             state: Latent state and last action, entries [n, ...].
             calls: int32 [], policy calls before this one; the random numbers follow from it.
             noise_scale: float32 [], of exploration.
@@ -55,13 +55,13 @@ class Acting:
             Actions float32 [n, A], and the next state.
         """
         model = self._parts.model
-        rssm, n = model.rssm, records["is_first"].shape[0]
+        rssm, n = model.rssm, timesteps["is_first"].shape[0]
         seeds = make_seeds(self._seed, Purpose.ACTING, calls, 4)
-        obs = model.preprocess({k: records[k] for k in model.inputs})
+        obs = model.preprocess({k: timesteps[k] for k in model.inputs})
         embed = model.embed(obs)
         noise = tf.random.stateless_normal([n, 1, rssm.stoch_size], seeds[0])
         post, _ = rssm.observe(
-            embed[:, None], state["action"][:, None], records["is_first"][:, None], noise, state
+            embed[:, None], state["action"][:, None], timesteps["is_first"][:, None], noise, state
         )
         latent = {k: v[:, 0] for k, v in post.items()}
         action = self._choose(latent, seeds[1], training)

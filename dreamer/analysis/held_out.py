@@ -23,7 +23,7 @@ TRIES = 4  # episodes started at most for each one wanted, where they end too so
 def collect_fresh(
     pool: EnvPool, policy: Policy, seed: int, count: int, length: int
 ) -> list[Episode]:
-    """Runs the first `length` records of `count` new episodes, [length, ...] each.
+    """Runs the first `length` timesteps of `count` new episodes, [length, ...] each.
 
     They start as those of a first evaluation do. Those that end too soon are left out and others
     run in their place, up to TRIES * count in all, so there may be fewer than `count`.
@@ -43,7 +43,7 @@ def collect_fresh(
             found += [episode] if len(episode["reward"]) == length else []
     if not found:
         raise UserError(
-            f"none of {started} episodes had {length} records, the longest {longest}: choose a "
+            f"none of {started} episodes had {length} timesteps, the longest {longest}: choose a "
             "smaller --horizon or --context"
         )
     return found
@@ -52,26 +52,26 @@ def collect_fresh(
 def _beginnings(
     pool: EnvPool, policy: Policy, seeds: list[int], length: int
 ) -> Iterator[Episode]:
-    """One episode a seed, each on a worker of its own, up to its end or `length` records."""
+    """One episode a seed, each on a worker of its own, up to its end or `length` timesteps."""
     nothing = np.zeros(pool.act_space.shape, np.float32)
     first = pool.reset(seeds, range(len(seeds)))
-    episodes = [[{**record, "action": nothing}] for record in first]
+    episodes = [[{**timestep, "action": nothing}] for timestep in first]
     state = None
     for _ in range(length - 1):
-        running = [i for i, records in enumerate(episodes) if not records[-1]["is_last"]]
+        running = [i for i, timesteps in enumerate(episodes) if not timesteps[-1]["is_last"]]
         if not running:
             break
-        latest = [records[-1] for records in episodes]  # of ended ones too: a row for each
+        latest = [timesteps[-1] for timesteps in episodes]  # of ended ones too: a row for each
         stacked = {key: np.stack([row[key] for row in latest]) for key in first[0]}
         actions, state = policy(stacked, state)
-        for i, record in zip(running, pool.step(actions[running], running), strict=True):
-            episodes[i].append({**record, "action": actions[i].copy()})
-    for records in episodes:
-        yield {key: np.stack([record[key] for record in records]) for key in records[0]}
+        for i, timestep in zip(running, pool.step(actions[running], running), strict=True):
+            episodes[i].append({**timestep, "action": actions[i].copy()})
+    for timesteps in episodes:
+        yield {key: np.stack([timestep[key] for timestep in timesteps]) for key in timesteps[0]}
 
 
 def read_saved(folder: Path, pool: EnvPool, count: int, length: int) -> list[Episode]:
-    """Reads the first `length` records of the newest `count` long enough episodes of a folder.
+    """Reads the first `length` timesteps of the newest `count` long enough episodes of a folder.
 
     Files that are damaged are named on stderr and passed over.
 
@@ -98,8 +98,8 @@ def read_saved(folder: Path, pool: EnvPool, count: int, length: int) -> list[Epi
             break
     if not found:
         raise UserError(
-            f"no episode in {folder} has {length} records, the longest {longest}: choose a smaller "
-            "--horizon or --context"
+            f"no episode in {folder} has {length} timesteps, the longest {longest}: choose a "
+            "smaller --horizon or --context"
         )
     return found
 
@@ -107,7 +107,7 @@ def read_saved(folder: Path, pool: EnvPool, count: int, length: int) -> list[Epi
 def _read(file: EpisodeFile, pool: EnvPool, length: int) -> Episode:
     spaces = {**pool.obs_space, "action": pool.act_space}
     for key, space in spaces.items():
-        if key not in file.keys or file.record(key) != (space.shape, space.dtype):
+        if key not in file.keys or file.timestep_spec(key) != (space.shape, space.dtype):
             raise UserError(f"{file.path} is of another environment: its {key} differs")
     keys = [*pool.obs_space, *EPISODE_KEYS]
     file.check(keys)

@@ -1,7 +1,7 @@
 """Open-loop predictions beside the truth: their error by step ahead, and clips of them.
 
 Sequences are [B, T, ...] as `Agent.predict` gives them: images uint8, everything else float32.
- The model saw the first `context` records; record context - 1 + k is k steps ahead.
+ The model saw the first `context` timesteps; timestep context - 1 + k is k steps ahead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StepErrors:
         unit: What they count.
         mean: Over the sequences and the observation's elements.
         std: Standard deviation over the sequences of each one's error.
-        still: Error of the prediction that nothing changes after the last record seen, for
+        still: Error of the prediction that nothing changes after the last timestep seen, for
             comparison.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.benchmarks.helper import resident_bytes
-from dreamer.benchmarks.synthetic import random_batch, random_records
+from dreamer.benchmarks.synthetic import random_batch, random_timesteps
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.run import make_agent, make_pool
@@ -45,7 +45,7 @@ class AgentService:
         spaces = (self._obs_space, self._act_space)
         shape = config.train.batch_size, config.train.batch_length
         self._batch = random_batch(*spaces, *shape, seed=0)
-        self._records = random_records(*spaces, config.envs.num_envs, seed=0)
+        self._timesteps = random_timesteps(*spaces, config.envs.num_envs, seed=0)
         self._state: Any = None
         self._updates = 0
         self._matrices: dict[tuple[int, ...], list[Any]] = {}
@@ -95,7 +95,7 @@ class AgentService:
         """Chooses actions for `envs.num_envs` environments; returns the seconds."""
         start = time.perf_counter()
         for _ in range(calls):
-            _, self._state = self._agent.policy(self._records, self._state)
+            _, self._state = self._agent.policy(self._timesteps, self._state)
         return time.perf_counter() - start
 
     def collect(self, agent_steps: int, bursts: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from dreamer.run import make_pool
 
 PARTS = ("update", "env", "replay", "memory")
 MORE_PARTS = ("overlap", "agents")  # measured if asked for
-DEFAULT_RECORDS = 501  # of an episode, for tasks that tell no time limit
+DEFAULT_TIMESTEPS = 501  # of an episode, for tasks that tell no time limit
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Scale:
         shortest: Seconds that one measurement takes at least.
         sampled: Episodes to sample from.
         added: Episodes that memory must stay flat over.
-        added_records: Records of each.
+        added_timesteps: Timesteps of each.
         calls: Of the policy, over which memory must stay flat.
     """
 
@@ -54,11 +54,13 @@ class Scale:
     shortest: float = 0.5
     sampled: int = 40
     added: int = 1000
-    added_records: int = 101
+    added_timesteps: int = 101
     calls: int = 1000
 
 
-QUICK = Scale(1, True, env_rounds=2, shortest=0.0, sampled=3, added=20, added_records=21, calls=10)
+QUICK = Scale(
+    1, True, env_rounds=2, shortest=0.0, sampled=3, added=20, added_timesteps=21, calls=10
+)
 
 
 class Bench:
@@ -122,11 +124,11 @@ class Bench:
 
     @cached_property
     def _task(self) -> tuple[dict[str, Space], Space, int]:
-        """Spaces of observations and actions, and records of the longest episode."""
+        """Spaces of observations and actions, and timesteps of the longest episode."""
         with make_pool(self._config, 1, training=True) as pool:
             limit = int(pool.info.get("time_limit", 0))
-            records = -(-limit // pool.action_repeat) + 1 if limit else DEFAULT_RECORDS
-            return pool.obs_space, pool.act_space, records
+            timesteps = -(-limit // pool.action_repeat) + 1 if limit else DEFAULT_TIMESTEPS
+            return pool.obs_space, pool.act_space, timesteps
 
     @property
     def _spaces(self) -> tuple[dict[str, Space], Space]:
@@ -217,9 +219,9 @@ class Bench:
             }
 
     def _sampling(self) -> Sampling:
-        records = self._task[2]
-        _say(f"writing {self._scale.sampled} episodes of {records} records to draw batches from")
-        return Sampling(self._config, self._spaces, self._scale.sampled, records)
+        timesteps = self._task[2]
+        _say(f"writing {self._scale.sampled} episodes of {timesteps} timesteps to sample from")
+        return Sampling(self._config, self._spaces, self._scale.sampled, timesteps)
 
     def _measure_growth(self) -> dict[str, Any]:
         """Memory before and after many policy calls and many episodes."""
@@ -233,9 +235,9 @@ class Bench:
         agent.ask("policy", calls=calls)
         after = agent.ask("memory")["resident_bytes"]
         _say(f"adding {scale.added} episodes to a replay")
-        size = {"episodes": scale.added, "length": scale.added_records}
+        size = {"episodes": scale.added, "length": scale.added_timesteps}
         with (
-            scratch(self._spaces, round(1.1 * scale.added), scale.added_records) as folder,
+            scratch(self._spaces, round(1.1 * scale.added), scale.added_timesteps) as folder,
             Helper("dreamer.benchmarks.replay:GrowthService", **self._described()) as helper,
         ):
             grown = helper.ask("grow", directory=str(folder), **size)

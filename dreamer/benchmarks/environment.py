@@ -40,8 +40,8 @@ class Stepping:
         """Takes that many agent steps; returns the seconds."""
         start = perf_counter()
         for _ in range(count):
-            (record,) = self._pool.step(self._pool.act_space.sample(self._rng)[None])
-            if record["is_last"]:
+            (timestep,) = self._pool.step(self._pool.act_space.sample(self._rng)[None])
+            if timestep["is_last"]:
                 self._pool.reset([None])
         return perf_counter() - start
 

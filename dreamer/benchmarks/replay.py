@@ -29,7 +29,7 @@ class Sampling:
         config: Its replay and train sections.
         spaces: obs_space and act_space.
         episodes: How many.
-        length: Records of each.
+        length: Timesteps of each.
 
     Raises:
         UserError: There is no room for the episodes.
@@ -79,7 +79,7 @@ class GrowthService:
         Args:
             directory: An empty folder for them; the caller's, who lives to remove it.
             episodes: How many.
-            length: Records of each.
+            length: Timesteps of each.
 
         Returns:
             growth_bytes: how much more memory lies in RAM after them than before; added_bytes: what
@@ -120,8 +120,8 @@ def scratch(spaces: Spaces, episodes: int, length: int) -> Iterator[Path]:
     Raises:
         UserError: There is none.
     """
-    record = random_episode(*spaces, 1, np.random.default_rng(0))
-    needed = int(1.1 * episodes * length * sum(array.nbytes for array in record.values()))
+    timestep = random_episode(*spaces, 1, np.random.default_rng(0))
+    needed = int(1.1 * episodes * length * sum(array.nbytes for array in timestep.values()))
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < needed:
         raise UserError(

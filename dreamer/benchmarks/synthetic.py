@@ -1,4 +1,4 @@
-"""Records of random numbers, in an environment's shapes: what is measured does not depend on them.
+"""Timesteps of random numbers in an environment's shapes; no measurement depends on the numbers.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def random_batch(
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def random_records(
+def random_timesteps(
     obs_space: Mapping[str, Space], act_space: Space, count: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Records [n, ...] in the middle of episodes, as policies take them."""
+    """Timesteps [n, ...] in the middle of episodes, as policies take them."""
     batch = random_batch(obs_space, act_space, count, 3, seed)
     return {key: value[:, 1] for key, value in batch.items() if key != "action"}
 

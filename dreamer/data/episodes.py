@@ -1,24 +1,24 @@
 """Episode files: one complete episode, one .npz.
 
-Record t of an episode is (observation_t, the action that led to it, the reward received on
+Timestep t of an episode is (observation_t, the action that led to it, the reward received on
 arriving, flags). A file holds, all of one length L:
 
 ======================  ==========================  ==============================================
 member                  dtype and shape             meaning
 ======================  ==========================  ==============================================
 observation keys        any number, [L, ...]        ``image`` uint8 [L, H, W, C] and the like
-``action``              float32 [L, A]              zero in the first record
-``reward``              float32 [L]                 zero in the first record
+``action``              float32 [L, A]              zero in the first timestep
+``reward``              float32 [L]                 zero in the first timestep
 ``discount``            float32 [L]                 called `cont` in memory: 0 at a true terminal
-``is_first``            bool [L]                    true in record 0
-``is_last``             bool [L]                    true in the last record
+``is_first``            bool [L]                    true in timestep 0
+``is_last``             bool [L]                    true in the last timestep
 ``is_terminal``         bool [L]                    true at a true terminal, not at a time limit
 ======================  ==========================  ==============================================
 
 Our own members are stored uncompressed, so that a slice is read without the rest. The files of
 older TF2 implementations load too: compressed, float16 or float64 in place of float32, and with
-missing members, which are derived: `is_first` is true in record 0 alone, `is_last` in the last
-record alone, `is_terminal` where the discount is 0, and `cont` is 1 - `is_terminal`. A file with
+missing members, which are derived: `is_first` is true in timestep 0 alone, `is_last` in the last
+timestep alone, `is_terminal` where the discount is 0, and `cont` is 1 - `is_terminal`. A file with
 neither `discount` nor `is_terminal` cannot tell a terminal from a time limit and is refused.
 """
 
@@ -117,7 +117,7 @@ def _file_members(episode: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             raise ValueError(f"{key} of an episode holds {array.dtype}, not plain numbers")
         if array.shape[:1] != (length,):
             raise ValueError(
-                f"{key} of an episode has shape {array.shape}, expected {length} records"
+                f"{key} of an episode has shape {array.shape}, expected {length} timesteps"
             )
         dtype = np.float32 if key in FLOATS else np.bool_ if key in FLAGS else array.dtype
         with np.errstate(over="ignore"):
@@ -126,7 +126,7 @@ def _file_members(episode: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             raise ValueError(f"{key} of an episode is not finite")
         members[{"cont": "discount"}.get(key, key)] = member
     if not members["is_first"][0]:
-        raise ValueError("is_first of an episode is false in its first record")
+        raise ValueError("is_first of an episode is false in its first timestep")
     return members
 
 
@@ -198,7 +198,7 @@ class EpisodeFile:
 
     Attributes:
         path: The file.
-        length: Number of records, L.
+        length: Number of timesteps, L.
         checked: Whether `check` has passed.
 
     Raises:
@@ -221,8 +221,8 @@ class EpisodeFile:
         others = {*EPISODE_KEYS, "discount"}
         return (*(key for key in self._members if key not in others), *EPISODE_KEYS)
 
-    def record(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
-        """Returns the shape and dtype of one record of `key`, as `read` gives it."""
+    def timestep_spec(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Returns the shape and dtype of one timestep of `key`, as `read` gives it."""
         return self._shape(key), self._dtype(key)
 
     def sliceable(self, keys: Collection[str]) -> bool:
@@ -243,13 +243,13 @@ class EpisodeFile:
         keys: Collection[str] | None = None,
         dtypes: Dtypes = _ITS_OWN,
     ) -> dict[str, np.ndarray]:
-        """Returns records start..stop-1 as arrays [stop - start, ...].
+        """Returns timesteps start..stop-1 as arrays [stop - start, ...].
 
-        Values are cast to `dtypes`; keys that it lacks have those that `record` gives.
+        Values are cast to `dtypes`; keys that it lacks have those that `timestep_spec` gives.
 
         Raises:
             EpisodeError: the data are damaged, or do not fit into memory.
-            ValueError: the episode has no such records.
+            ValueError: the episode has no such timesteps.
         """
         stop = self.length if stop is None else stop
         with self._within_memory():
@@ -258,16 +258,16 @@ class EpisodeFile:
         return out
 
     def read_into(self, out: Mapping[str, np.ndarray], start: int, stop: int) -> None:
-        """Reads records start..stop-1 of the keys of `out` into its arrays [stop - start, ...].
+        """Reads timesteps start..stop-1 of the keys of `out` into its arrays [stop - start, ...].
 
         Values are cast to the arrays' dtypes. Arrays must be C-contiguous.
 
         Raises:
             EpisodeError: the data are damaged.
-            ValueError: the episode has no such records.
+            ValueError: the episode has no such timesteps.
         """
         if not 0 <= start <= stop <= self.length:
-            raise ValueError(f"records {start} to {stop} of an episode of {self.length}")
+            raise ValueError(f"timesteps {start} to {stop} of an episode of {self.length}")
         with self._open() as fd, np.errstate(over="ignore"):
             for key, target in out.items():
                 self._read_key(fd, key, start, stop, target)
@@ -287,17 +287,17 @@ class EpisodeFile:
                     verify_checksum(fd, member)
         floats = [key for key in keys if np.issubdtype(self._dtype(key), np.floating)]
         wanted = {*floats, *EPISODE_KEYS}
-        records = self._records_of_a_piece(wanted)
-        for start in range(0, self.length, records):
-            stop = min(start + records, self.length)
+        timesteps = self._timesteps_of_a_piece(wanted)
+        for start in range(0, self.length, timesteps):
+            stop = min(start + timesteps, self.length)
             self.check_values(self.read(start, stop, wanted, dtypes), start)
         self.checked = True
 
     def check_values(self, episode: Mapping[str, np.ndarray], start: int = 0) -> None:
-        """Checks the values of the episode from record `start` on, as `read` gave them.
+        """Checks the values of the episode from timestep `start` on, as `read` gave them.
 
         Raises:
-            EpisodeError: numbers are not finite, `cont` is no factor, or record 0 is not first.
+            EpisodeError: numbers are not finite, `cont` is no factor, or timestep 0 is not first.
         """
         for key, array in episode.items():
             with self._within_memory():
@@ -307,7 +307,7 @@ class EpisodeFile:
         if not ((episode["cont"] >= 0) & (episode["cont"] <= 1)).all():
             raise EpisodeError(self.path, "discount holds numbers outside of 0 to 1")
         if start == 0 and not episode["is_first"][0]:
-            raise EpisodeError(self.path, "is_first is false in its first record")
+            raise EpisodeError(self.path, "is_first is false in its first timestep")
 
     @contextmanager
     def _open(self) -> Iterator[int]:
@@ -335,13 +335,13 @@ class EpisodeFile:
         except MemoryError as error:
             raise EpisodeError(self.path, "it does not fit into memory") from error
 
-    def _records_of_a_piece(self, keys: Collection[str]) -> int:
-        """Records whose values of those keys are checked at once; all where each read unpacks it
+    def _timesteps_of_a_piece(self, keys: Collection[str]) -> int:
+        """Timesteps whose values of those keys are checked at once; all where each read unpacks it
         all."""
         if not self.sliceable(keys):
             return self.length
-        record = sum(member.nbytes for member in self._needed(keys)) // self.length
-        return max(1, _PIECE // max(1, record))
+        timestep = sum(member.nbytes for member in self._needed(keys)) // self.length
+        return max(1, _PIECE // max(1, timestep))
 
     def _check_headers(self) -> None:
         members = self._members
@@ -359,7 +359,7 @@ class EpisodeFile:
             text = ", ".join(f"{name} {shape}" for name, shape in lengths.items())
             raise EpisodeError(self.path, f"its lengths differ: {text}")
         if lengths["action"] == (0,):
-            raise EpisodeError(self.path, "it has no records")
+            raise EpisodeError(self.path, "it has no timesteps")
 
     def _needed(self, keys: Collection[str]) -> list[Member]:
         """The members that those keys are read or derived from."""

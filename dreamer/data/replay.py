@@ -1,6 +1,6 @@
 """Replay: the episodes of a folder, sampled as batches [B, T].
 
-What lies where was chosen by measurement (2-core CPU, 50 x 50 records of 64x64x3 out of 220
+What lies where was chosen by measurement (2-core CPU, 50 x 50 timesteps of 64x64x3 out of 220
 episodes of 501): a slice of our own uncompressed files is read straight into the batch, one read a
 member, in 8 ms a batch. From arrays held in memory it takes 4.5 and from mapped files 5.5 ms, but
 those hold memory without bound or die when a file is cut short, and all are far below an update.
@@ -66,7 +66,7 @@ class Replay:
         act_space: Shape [A] of the action.
 
     Attributes:
-        records: Number of records in all episodes.
+        timesteps: Number of timesteps in all episodes.
         damaged: Number of files set aside.
 
     Raises:
@@ -78,7 +78,7 @@ class Replay:
         obs_space: Mapping[str, Space], act_space: Space,
     ) -> None:  # fmt: skip
         self.directory = Path(directory)
-        self.records = 0
+        self.timesteps = 0
         self.damaged = 0
         self._seed = seed
         self._layout = layout_of(obs_space, act_space)
@@ -99,12 +99,12 @@ class Replay:
         return [file.path.name for file in self._files]
 
     @property
-    def record_bytes(self) -> int:
-        """Bytes that one record takes on disk."""
-        return record_bytes(self._layout)
+    def timestep_bytes(self) -> int:
+        """Bytes that one timestep takes on disk."""
+        return timestep_bytes(self._layout)
 
     def files(self) -> list[tuple[Path, int]]:
-        """Path and records of every file that batches are drawn from."""
+        """Path and timesteps of every file that batches are drawn from."""
         return [(file.path, file.length) for file in self._files]
 
     def set_aside(self) -> list[str]:
@@ -161,7 +161,8 @@ class Replay:
         stamp = before[-1].name.partition("-")[0] if before else None
         file = EpisodeFile(save_episode(self.directory, episode, uid, stamp))
         # We have just written it, finite; as another dtype it may not be.
-        file.checked = all(file.record(key)[1] == dtype for key, dtype in self._dtypes.items())
+        same = (file.timestep_spec(key)[1] == dtype for key, dtype in self._dtypes.items())
+        file.checked = all(same)
         return file
 
     def take_in(self, file: EpisodeFile) -> None:
@@ -176,7 +177,7 @@ class Replay:
                 self._forget(earlier)
             # Ordered by id, so that sampling does not depend on when an episode was written.
             bisect.insort(self._files, file, key=_order)
-            self.records += file.length
+            self.timesteps += file.length
 
     def sample(self, index: int, batch_size: int, length: int) -> Batch:
         """Draws one batch: a function of (seed, index, the episodes present).
@@ -235,12 +236,12 @@ class Replay:
             except EpisodeError as error:
                 self._set_aside(error)
         self._files.sort(key=_order)
-        self.records = sum(file.length for file in self._files)
+        self.timesteps = sum(file.length for file in self._files)
 
     def _open(self, path: Path) -> EpisodeFile:
         """Opens an episode and compares it with the environment's spaces."""
         file = EpisodeFile(path)
-        reason = mismatch(self._layout, {key: file.record(key) for key in file.keys})
+        reason = mismatch(self._layout, {key: file.timestep_spec(key) for key in file.keys})
         if reason:
             raise EpisodeError(path, reason)
         return file
@@ -252,7 +253,7 @@ class Replay:
 
     def _forget(self, file: EpisodeFile) -> None:
         self._files.remove(file)
-        self.records -= file.length
+        self.timesteps -= file.length
         self._cache.drop(file.path)
 
     def _set_aside(self, error: EpisodeError) -> None:
@@ -317,7 +318,7 @@ def layout_of(obs_space: Mapping[str, Space], act_space: Space) -> Layout:
 
 
 def mismatch(layout: Layout, found: Layout) -> str:
-    """Returns how an episode's records differ from the layout, or ""; floats may vary in size."""
+    """Returns how an episode's timesteps differ from the layout, or ""; floats may vary in size."""
     for key, (shape, dtype) in layout.items():
         if key not in found:
             return f"it lacks the environment's {key}"
@@ -327,14 +328,14 @@ def mismatch(layout: Layout, found: Layout) -> str:
     return ""
 
 
-def record_bytes(layout: Layout) -> int:
-    """Bytes of one record."""
+def timestep_bytes(layout: Layout) -> int:
+    """Bytes of one timestep."""
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Records start..stop-1 of an episode, which go to row `row` of a batch from `at` on."""
+    """Timesteps start..stop-1 of an episode, which go to row `row` of a batch from `at` on."""
 
     row: int
     at: int

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.envs.gym_spaces import resize
-from dreamer.envs.spec import Env, Record, Space, make_record
+from dreamer.envs.spec import Env, Space, Timestep, make_timestep
 from dreamer.errors import UserError, suggest
 
 #: Probability, each frame, that the emulator carries out the frame before's action again.
@@ -90,11 +90,11 @@ class Atari:
         names = " ".join(action.name.lower() for action in self._actions)
         self.info = {"time_limit": str(self._limit), "actions": names}
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         if not self.goes_on:
             self._start_game(self._stream if seed is None else np.random.default_rng(seed))
         self._over = self.goes_on = False
-        return make_record(self._observe(), is_first=True)
+        return make_timestep(self._observe(), is_first=True)
 
     def _start_game(self, rng: np.random.Generator) -> None:
         """Loads the game anew, since ALE takes a seed only then, and lets some frames pass."""
@@ -109,9 +109,9 @@ class Atari:
             self._grab()
         self._frames, self._lives = 0, self._ale.lives()
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         if self._over:
-            raise RuntimeError("step() after the episode's last record: call reset() first")
+            raise RuntimeError("step() after the episode's last timestep: call reset() first")
         self.act_space.check(action, "action")
         native = self._actions[int(np.argmax(action))]
         reward = 0.0
@@ -123,7 +123,7 @@ class Atari:
             self._over = ended or self._frames >= self._limit
             if self._over:
                 break
-        return make_record(self._observe(), reward, is_last=self._over, is_terminal=ended)
+        return make_timestep(self._observe(), reward, is_last=self._over, is_terminal=ended)
 
     def _ended(self) -> bool:
         """Whether the frame just emulated ends the episode by the task's own rules."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dreamer.envs.spec import ContractError, Env, Record, Space, check_record
+from dreamer.envs.spec import ContractError, Env, Space, Timestep, check_timestep
 
 
 def check_env(env: Env, *, steps: int = 20, seed: int = 0) -> None:
@@ -26,9 +26,9 @@ def check_env(env: Env, *, steps: int = 20, seed: int = 0) -> None:
     actions = np.random.default_rng(seed)
     plan = [env.act_space.sample(actions) for _ in range(steps)]
     first = _episode(env, seed, plan)
-    copies = [{key: value.copy() for key, value in record.items()} for record in first]
+    copies = [{key: value.copy() for key, value in timestep.items()} for timestep in first]
     _episode(env, seed + 1, plan[: max(1, steps // 3)])  # left in the middle, usually
-    _compare(first, copies, "a record changed after it was returned")
+    _compare(first, copies, "a timestep changed after it was returned")
     again = _episode(env, seed, plan)
     _compare(again, copies, "reset(seed) and the same actions gave another episode")
     env.close()
@@ -54,50 +54,50 @@ def _check_spaces(env: Env) -> None:
         raise ContractError(f"action_repeat: expected at least 1, got {env.action_repeat}")
 
 
-def _episode(env: Env, seed: int, actions: list[np.ndarray]) -> list[Record]:
-    """Returns the records of reset(seed) and of `actions`, or fewer where the episode ends."""
-    record = env.reset(seed)
-    _check_values(record, env.obs_space)
-    flags = [bool(record[key]) for key in ("is_first", "is_last", "is_terminal")]
-    if flags != [True, False, False] or record["reward"] != 0 or record["cont"] != 1:
+def _episode(env: Env, seed: int, actions: list[np.ndarray]) -> list[Timestep]:
+    """Returns the timesteps of reset(seed) and of `actions`, or fewer where the episode ends."""
+    timestep = env.reset(seed)
+    _check_values(timestep, env.obs_space)
+    flags = [bool(timestep[key]) for key in ("is_first", "is_last", "is_terminal")]
+    if flags != [True, False, False] or timestep["reward"] != 0 or timestep["cont"] != 1:
         raise ContractError("reset: expected is_first alone, reward 0 and cont 1")
-    records = [record]
+    timesteps = [timestep]
     for action in actions:
         given = action.copy()
-        record = env.step(action)
-        _check_values(record, env.obs_space)
-        if record["is_first"]:
-            raise ContractError("step: is_first is for the record that reset returns")
+        timestep = env.step(action)
+        _check_values(timestep, env.obs_space)
+        if timestep["is_first"]:
+            raise ContractError("step: is_first is for the timestep that reset returns")
         if not np.array_equal(given, action):
             raise ContractError("step changed the action it was given")
-        records.append(record)
-        if record["is_last"]:
+        timesteps.append(timestep)
+        if timestep["is_last"]:
             _must_raise(env.step, action)
             break
-    return records
+    return timesteps
 
 
-def _must_raise(step: Callable[[np.ndarray], Record], action: np.ndarray) -> None:
+def _must_raise(step: Callable[[np.ndarray], Timestep], action: np.ndarray) -> None:
     try:
         step(action)
     except Exception:
         return
-    raise ContractError("step after the last record: expected an error, for it loses the reset")
+    raise ContractError("step after the last timestep: expected an error, for it loses the reset")
 
 
-def _check_values(record: Record, obs_space: dict[str, Space]) -> None:
-    check_record(record, obs_space)
+def _check_values(timestep: Timestep, obs_space: dict[str, Space]) -> None:
+    check_timestep(timestep, obs_space)
     for key, space in obs_space.items():
-        value = record[key].astype(np.float64)
+        value = timestep[key].astype(np.float64)
         margin = 1e-5 * np.maximum(1.0, np.abs(value))
         if np.any(value < space.low - margin) or np.any(value > space.high + margin):
             raise ContractError(f"{key}: outside of its space's bounds")
 
 
-def _compare(records: list[Record], expected: list[Record], problem: str) -> None:
-    if len(records) != len(expected):
-        raise ContractError(f"{problem}: {len(records)} records, then {len(expected)}")
-    for index, (record, other) in enumerate(zip(records, expected, strict=True)):
-        for key, value in record.items():
+def _compare(timesteps: list[Timestep], expected: list[Timestep], problem: str) -> None:
+    if len(timesteps) != len(expected):
+        raise ContractError(f"{problem}: {len(timesteps)} timesteps, then {len(expected)}")
+    for index, (timestep, other) in enumerate(zip(timesteps, expected, strict=True)):
+        for key, value in timestep.items():
             if not np.array_equal(value, other[key]):
-                raise ContractError(f"{problem}: {key} of record {index} differs")
+                raise ContractError(f"{problem}: {key} of timestep {index} differs")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.envs import rendering
-from dreamer.envs.spec import Env, Record, Space, make_record
+from dreamer.envs.spec import Env, Space, Timestep, make_timestep
 from dreamer.envs.wrappers import NormalizeActions
 from dreamer.errors import UserError, suggest
 
@@ -158,16 +158,16 @@ class DMC:
             shadow_size=str(model.vis.quality.shadowsize),
         )  # fmt: skip
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         if seed is not None:
             self._env.task.random.seed(np.random.SeedSequence(seed).generate_state(8))
         self._frames = 0
         self._over = False
-        return make_record(self._observe(self._env.reset().observation), is_first=True)
+        return make_timestep(self._observe(self._env.reset().observation), is_first=True)
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         if self._over:
-            raise RuntimeError("step() after the episode's last record: call reset() first")
+            raise RuntimeError("step() after the episode's last timestep: call reset() first")
         reward = 0.0
         for _ in range(self.action_repeat):
             timestep = self._env.step(action)
@@ -179,7 +179,7 @@ class DMC:
         # dm_control ends an episode at its time limit with discount 1, at a true end with 0.
         terminal = timestep.last() and timestep.discount == 0
         obs = self._observe(timestep.observation)
-        return make_record(obs, reward, is_last=self._over, is_terminal=terminal)
+        return make_timestep(obs, reward, is_last=self._over, is_terminal=terminal)
 
     def _observe(self, observation: dict[str, Any]) -> dict[str, np.ndarray]:
         obs = {key: np.asarray(observation[key], np.float32).reshape(-1)

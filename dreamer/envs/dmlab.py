@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.spec import Record, Space, make_record
+from dreamer.envs.spec import Space, Timestep, make_timestep
 from dreamer.errors import UserError, suggest
 
 #: The levels of the TF1 release: short name -> (the level's own name, seconds of an episode).
@@ -88,8 +88,9 @@ class DMLab:
     An episode that ends with no more than two steps left on the level's clock has reached its time
     limit; one that ends sooner has ended by itself. One of those two steps is for the last, which
     is not seen, the other for what rounding the clock may do; a true end within them is taken for
-    the limit. The simulator shows nothing after an end, so the last record repeats the observation
-    before it (the TF1 release puts a black image there, which a world model would have to foresee).
+    the limit. The simulator shows nothing after an end, so the last timestep repeats the
+    observation before it (the TF1 release puts a black image there, which a world model would have
+    to foresee).
 
     Args:
         name: a key of `LEVELS`, or a level's own name.
@@ -150,7 +151,7 @@ class DMLab:
         except ValueError as error:
             raise UserError(f"this DeepMind Lab's {level} lacks what we need: {error}") from error
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         if seed is not None:
             self._seeds = np.random.default_rng(seed)
         # Python's int in 31 bits: others are refused or cut. The episode's number is always the
@@ -158,11 +159,11 @@ class DMLab:
         self._lab.reset(episode=0, seed=int(self._seeds.integers(2**31)))
         self._frames, self._over = 0, False
         self._observe()
-        return make_record(self._copy(), is_first=True)
+        return make_timestep(self._copy(), is_first=True)
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         if self._over:
-            raise RuntimeError("step() after the episode's last record: call reset() first")
+            raise RuntimeError("step() after the episode's last timestep: call reset() first")
         self.act_space.check(action, "action")
         frames = int(min(self.action_repeat, self._limit - self._frames))
         reward = self._lab.step(self._actions[int(action.argmax())], num_steps=frames)
@@ -172,7 +173,7 @@ class DMLab:
         self._over = ended or self._frames >= self._limit
         if not ended:
             self._observe()
-        return make_record(self._copy(), reward, is_last=self._over, is_terminal=terminal)
+        return make_timestep(self._copy(), reward, is_last=self._over, is_terminal=terminal)
 
     def _observe(self) -> None:
         """Takes over what the simulator shows; it can be asked only while the episode runs."""

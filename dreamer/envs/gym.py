@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.envs.gym_spaces import ActionCodec, ObservationCodec, has_image, resize
-from dreamer.envs.spec import Env, Record, Space, make_record
+from dreamer.envs.spec import Env, Space, Timestep, make_timestep
 from dreamer.envs.wrappers import NormalizeActions
 from dreamer.errors import UserError, suggest
 
@@ -75,7 +75,7 @@ class GymEnv:
         if time_limit or own_limit > 0:
             self.info["time_limit"] = str(time_limit or own_limit)
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         # Environments differ in the seeds they take; all take 31 bits.
         small = None if seed is None else int(_hash(seed) >> 1)
         if small is not None and self._seeding == "reset":
@@ -87,11 +87,11 @@ class GymEnv:
         new_style = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
         self._frames = 0
         self._over = False
-        return make_record(self._observe(result[0] if new_style else result), is_first=True)
+        return make_timestep(self._observe(result[0] if new_style else result), is_first=True)
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         if self._over:
-            raise RuntimeError("step() after the episode's last record: call reset() first")
+            raise RuntimeError("step() after the episode's last timestep: call reset() first")
         native = self._action.decode(action)
         total = 0.0
         for _ in range(self.action_repeat):
@@ -102,7 +102,7 @@ class GymEnv:
             if self._over:
                 break
         observed = self._observe(obs)
-        return make_record(observed, total, is_last=self._over, is_terminal=terminated)
+        return make_timestep(observed, total, is_last=self._over, is_terminal=terminated)
 
     def _observe(self, obs: Any) -> dict[str, np.ndarray]:
         encoded = self._observation.encode(obs)

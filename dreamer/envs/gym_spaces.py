@@ -42,7 +42,7 @@ class ObservationCodec:
 
     Raises:
         UserError: vectors are wanted of a space of another kind, an image of another form where
-            there should be a vector, or an observation with a name that records use.
+            there should be a vector, or an observation with a name that timesteps use.
     """
 
     def __init__(self, space: Any, image: bool, state: bool, image_size: int):
@@ -56,7 +56,7 @@ class ObservationCodec:
             if key not in self.left_out and (image if _is_image(part) else state)
         }
         for key in self._parts.keys() & (SCALARS.keys() | {"action", "discount"}):
-            raise UserError(f"an observation is named {key!r}, a record's own key: rename it")
+            raise UserError(f"an observation is named {key!r}, a timestep's own key: rename it")
         for key, part in self._parts.items():
             _refuse_odd_image(key, part)
         self.spaces = {self._key(key): self._space(part) for key, part in self._parts.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.spec import Env, Record, Space
+from dreamer.envs.spec import Env, Space, Timestep
 from dreamer.envs.wrappers import Wrapper
 from dreamer.errors import UserError
 
@@ -155,18 +155,18 @@ class Padded(Wrapper):
             self._told = {TASK_KEY: np.eye(num_tasks, dtype=np.float32)[number]}
             self.obs_space[TASK_KEY] = Space((num_tasks,), np.dtype(np.float32), 0.0, 1.0)
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         return self._fill(self.env.reset(seed))
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         self.act_space.check(action, "action")
         own = self.env.act_space.shape[0]
         if self.act_space.discrete:
             return self._fill(self.env.step(np.eye(own, dtype=np.float32)[action.argmax() % own]))
         return self._fill(self.env.step(action[:own].copy()))
 
-    def _fill(self, record: Record) -> Record:
-        filled = {**record, **{key: value.copy() for key, value in self._told.items()}}
+    def _fill(self, timestep: Timestep) -> Timestep:
+        filled = {**timestep, **{key: value.copy() for key, value in self._told.items()}}
         for key, space in self.obs_space.items():
             value = filled.get(key)
             if value is None or value.shape != space.shape:

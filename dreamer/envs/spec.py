@@ -1,6 +1,6 @@
 """The contract of every environment: what it says about itself, what a step returns.
 
-A record t of an episode holds the observation at t, the reward received on arriving there and the
+A timestep t of an episode holds the observation at t, the reward received on arriving there and the
 episode's flags. The action that led to it is added by the collector, not by the environment.
 """
 
@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-Record = dict[str, np.ndarray]
+Timestep = dict[str, np.ndarray]
 
-#: Keys of a record besides the observation's: name -> dtype, all of shape [].
+#: Keys of a timestep besides the observation's: name -> dtype, all of shape [].
 SCALARS = {
     "reward": np.dtype(np.float32),
     "cont": np.dtype(np.float32),
@@ -129,16 +129,16 @@ class Env(Protocol):
     action_repeat: int
     info: dict[str, str]
 
-    def reset(self, seed: int | None = None) -> Record:
-        """Starts an episode; returns its first record (reward 0, cont 1, is_first).
+    def reset(self, seed: int | None = None) -> Timestep:
+        """Starts an episode; returns its first timestep (reward 0, cont 1, is_first).
 
         With a seed, the episode is a function of that seed and of the actions, whatever came
         before. Without, the environment's own random stream goes on. (One exception: a game of
         Atari that goes on after a lost life, see `dreamer.envs.atari.Atari`.)
         """
 
-    def step(self, action: np.ndarray) -> Record:
-        """Applies `action` [A] for `action_repeat` frames; returns the record it leads to.
+    def step(self, action: np.ndarray) -> Timestep:
+        """Applies `action` [A] for `action_repeat` frames; returns the timestep it leads to.
 
         `reward` is the sum over the frames. `is_last` ends the episode; `is_terminal`, with cont 0,
         only where the task itself ended: a time limit is last but not terminal.
@@ -148,15 +148,15 @@ class Env(Protocol):
         """Frees what the environment holds; may be called twice."""
 
 
-def make_record(
+def make_timestep(
     obs: Mapping[str, np.ndarray],
     reward: float = 0.0,
     *,
     is_first: bool = False,
     is_last: bool = False,
     is_terminal: bool = False,
-) -> Record:
-    """Returns a record from its parts; `cont` follows from `is_terminal`."""
+) -> Timestep:
+    """Returns a timestep from its parts; `cont` follows from `is_terminal`."""
     return {
         **obs,
         "reward": np.asarray(reward, np.float32),
@@ -167,17 +167,17 @@ def make_record(
     }
 
 
-def check_record(record: Record, obs_space: Mapping[str, Space]) -> None:
-    """Raises ContractError naming the first thing wrong with `record`."""
-    if record.keys() != obs_space.keys() | SCALARS.keys():
-        missing = sorted((obs_space.keys() | SCALARS.keys()) - record.keys())
-        foreign = sorted(record.keys() - obs_space.keys() - SCALARS.keys())
-        raise ContractError(f"record: missing keys {missing}, unexpected keys {foreign}")
+def check_timestep(timestep: Timestep, obs_space: Mapping[str, Space]) -> None:
+    """Raises ContractError naming the first thing wrong with `timestep`."""
+    if timestep.keys() != obs_space.keys() | SCALARS.keys():
+        missing = sorted((obs_space.keys() | SCALARS.keys()) - timestep.keys())
+        foreign = sorted(timestep.keys() - obs_space.keys() - SCALARS.keys())
+        raise ContractError(f"timestep: missing keys {missing}, unexpected keys {foreign}")
     for key, space in obs_space.items():
-        space.check(record[key], key)
+        space.check(timestep[key], key)
     for key, dtype in SCALARS.items():
-        Space((), dtype).check(record[key], key)
-    if bool(record["is_terminal"]) != (float(record["cont"]) == 0.0):
+        Space((), dtype).check(timestep[key], key)
+    if bool(timestep["is_terminal"]) != (float(timestep["cont"]) == 0.0):
         raise ContractError("cont must be 0 exactly where is_terminal is true")
-    if record["is_terminal"] and not record["is_last"]:
-        raise ContractError("a record that is terminal must also be the last")
+    if timestep["is_terminal"] and not timestep["is_last"]:
+        raise ContractError("a timestep that is terminal must also be the last")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dreamer.envs.spec import Env, Record, Space
+from dreamer.envs.spec import Env, Space, Timestep
 
 #: From here on a bound means that there is none (MuJoCo writes 1e10 for an unlimited control).
 UNBOUNDED = 1e10
@@ -24,10 +24,10 @@ class Wrapper:
     def goes_on(self) -> bool:
         return bool(getattr(self.env, "goes_on", False))
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         return self.env.reset(seed)
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         return self.env.step(action)
 
     def close(self) -> None:
@@ -51,7 +51,7 @@ class NormalizeActions(Wrapper):
         self._high = np.where(above, high, np.where(below, low + 2.0, 1.0))
         self.act_space = Space((int(np.prod(shape)),), np.dtype(np.float32), -1.0, 1.0)
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         self.act_space.check(action, "action")
         unit = (np.clip(action, -1.0, 1.0).astype(np.float64).reshape(self._low.shape) + 1.0) / 2.0
         native = self._low + unit * (self._high - self._low)
@@ -71,33 +71,33 @@ class ActionRepeat(Wrapper):
         self._action_repeat = action_repeat
         self.action_repeat = env.action_repeat * action_repeat
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         reward = 0.0
         for _ in range(self._action_repeat):
-            record = self.env.step(action)
-            reward += float(record["reward"])
-            if record["is_last"]:
+            timestep = self.env.step(action)
+            reward += float(timestep["reward"])
+            if timestep["is_last"]:
                 break
-        return {**record, "reward": np.asarray(reward, np.float32)}
+        return {**timestep, "reward": np.asarray(reward, np.float32)}
 
 
 class TimeLimit(Wrapper):
-    """Ends an episode after `frames` frames: the record is the last one, but not terminal."""
+    """Ends an episode after `frames` frames: the timestep is the last one, but not terminal."""
 
     def __init__(self, env: Env, frames: int):
         super().__init__(env)
         self._limit = frames
         self._frames = 0
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         self._frames = 0
         return self.env.reset(seed)
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         if self._frames >= self._limit:
-            raise RuntimeError("step() after the episode's last record: call reset() first")
-        record = self.env.step(action)
+            raise RuntimeError("step() after the episode's last timestep: call reset() first")
+        timestep = self.env.step(action)
         self._frames += self.action_repeat
         if self._frames >= self._limit:
-            record = {**record, "is_last": np.asarray(True)}
-        return record
+            timestep = {**timestep, "is_last": np.asarray(True)}
+        return timestep

@@ -43,12 +43,12 @@ class Ensemble(keras.layers.Layer):
     def loss(self, inputs: tf.Tensor, target: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
         """Squared error, halved and summed over the outputs: - log Normal(target | mean, 1).
 
-        Without its constant; averaged over members and over the records that count.
+        Without its constant; averaged over members and over the timesteps that count.
 
         Args:
             inputs: float32 [N, inputs].
             target: float32 [N, outputs].
-            weight: float32 [N], 1 for the records that count, else 0.
+            weight: float32 [N], 1 for the timesteps that count, else 0.
         """
         error = tf.reduce_mean(tf.math.squared_difference(self(inputs), target), 0)  # [N, outputs]
         each = 0.5 * tf.reduce_sum(error, -1)

@@ -147,9 +147,9 @@ class RSSM(Float32Layer):
         return tf.concat([state["stoch"], state["deter"]], -1)
 
     def explaining(self, post: State, prior: State) -> State:
-        """Which of the two states must explain the records that the posterior has seen.
+        """Which of the two states must explain the timesteps that the posterior has seen.
 
-        The posterior: the KL to the prior bounds how much of a record it may pass on.
+        The posterior: the KL to the prior bounds how much of a timestep it may pass on.
         """
         del prior
         return post

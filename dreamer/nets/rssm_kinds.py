@@ -58,7 +58,7 @@ class DeterministicSSM(RSSM):
         posterior  h_t  = GRU'(ELU(W' e_t), h_t-)
 
     There is no latent, hence no KL. Without one the evidence bound becomes the exact likelihood
-    sum_t log p(record_t | h_t-) of what was predicted before it was seen. So the heads learn from
+    sum_t log p(timestep_t | h_t-) of what was predicted before it was seen. So the heads learn from
     the prior's features: learnt from the posterior's, the observations would be a matter of
     copying and nothing would train the transition, which imagines. PlaNet's figure 2a shows the
     transition; how an observation enters the state, the second GRU cell, is ours.
@@ -73,12 +73,12 @@ class DeterministicSSM(RSSM):
         super().__init__(actions, embed, stoch=0, **kwargs)
 
     def explaining(self, post: State, prior: State) -> State:
-        """The prior, which has not seen the records; see the class."""
+        """The prior, which has not seen the timesteps; see the class."""
         del post
         return prior
 
     def explaining_feat(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
-        """Of the prior, one step from the posterior before each record."""
+        """Of the prior, one step from the posterior before each timestep."""
         keep = 1.0 - tf.cast(is_first, tf.float32)[..., None]  # [B, T, 1]
         before = {k: tf.pad(v[:, :-1], [[0, 0], [1, 0], [0, 0]]) * keep for k, v in post.items()}
         flat = {k: flatten_leading(v) for k, v in before.items()}

@@ -82,7 +82,7 @@ def replayed_returns(
 
         V_t = r_t + pcont_t * ((1 - lambda) v_(t+1) + lambda V_(t+1)),  t = 1..T-1,  V_T = v_T
 
-    as in `lambda_returns`, but where record t + 1 begins another episode nothing is known of what
+    as in `lambda_returns`, but where timestep t + 1 begins another episode nothing is known of what
     followed t: V_t = v_t there, which serves as a bootstrap and is no target. (A true terminal
     has pcont_t = 0, so that what followed counts for nothing: V_t = r_t stays a target.)
 

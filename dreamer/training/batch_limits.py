@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dreamer.config.config import Config
-from dreamer.data.replay import layout_of, record_bytes
+from dreamer.data.replay import layout_of, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
 from dreamer.system.machine import machine
@@ -22,23 +22,23 @@ def check_batch(config: Config, pool: EnvPool) -> None:
     if longest and length > longest:
         raise UserError(
             f"train.batch_length is {length}, but an episode of {config.task} "
-            f"has at most {longest} records ({pool.action_repeat} steps a record); "
+            f"has at most {longest} timesteps ({pool.action_repeat} steps a timestep); "
             f"choose at most {longest}"
         )
     size = int(train.get("batch_size", 1))
-    record = record_bytes(layout_of(pool.obs_space, pool.act_space))
+    timestep = timestep_bytes(layout_of(pool.obs_space, pool.act_space))
     batches = config.replay.prefetch + 2  # one is being drawn, one trained on
-    needed, memory = batches * size * length * record, machine()["memory"]
+    needed, memory = batches * size * length * timestep, machine()["memory"]
     if memory and needed > memory:
         raise UserError(
-            f"train.batch_size {size} of train.batch_length {length} is {size * length:,} records "
-            f"of {record:,} bytes; {batches} such batches in memory (replay.prefetch "
+            f"train.batch_size {size} of train.batch_length {length} is {size * length:,} "
+            f"timesteps of {timestep:,} bytes; {batches} such batches in memory (replay.prefetch "
             f"{config.replay.prefetch}) take {needed / 1e9:.0f} GB, but this machine has "
             f"{memory / 1e9:.0f} GB: choose smaller ones"
         )
 
 
 def longest_episode(config: Config, pool: EnvPool) -> int:
-    """Records of the task's longest episodes; 0 if it says no limit."""
+    """Timesteps of the task's longest episodes; 0 if it says no limit."""
     limit = config.envs.time_limit or int(pool.info.get("time_limit", 0))
     return -(-limit // pool.action_repeat) + 1 if limit else 0

@@ -15,15 +15,15 @@ from dreamer.errors import EnvError
 
 if TYPE_CHECKING:
     from dreamer.envs.processes.pool import EnvPool
-    from dreamer.envs.spec import Record, Space
+    from dreamer.envs.spec import Space, Timestep
 if TYPE_CHECKING:
-    from dreamer.envs.spec import Record
+    from dreamer.envs.spec import Timestep
 
-Records = dict[str, np.ndarray]
-Policy = Callable[[Records, Any], tuple[np.ndarray, Any]]
-"""(records [n, ...], state) -> (actions float32 [n, A], state).
+Timesteps = dict[str, np.ndarray]
+Policy = Callable[[Timesteps, Any], tuple[np.ndarray, Any]]
+"""(timesteps [n, ...], state) -> (actions float32 [n, A], state).
 
-Records hold the observations, reward, cont and the flags of n workers. The state is None at the
+Timesteps hold the observations, reward, cont and the flags of n workers. The state is None at the
 very start and otherwise what the policy returned last; rows with is_first start anew.
 """
 Episode = dict[str, np.ndarray]
@@ -64,10 +64,10 @@ def random_policy(act_space: Space, seed: int, first: int = 0) -> Policy:
     """
     calls = itertools.count(first)
 
-    def policy(records: Records, state: Any) -> tuple[np.ndarray, None]:
+    def policy(timesteps: Timesteps, state: Any) -> tuple[np.ndarray, None]:
         del state  # nothing is remembered from step to step
         rng = np.random.default_rng([seed, next(calls)])
-        actions = np.stack([act_space.sample(rng) for _ in records["reward"]])
+        actions = np.stack([act_space.sample(rng) for _ in timesteps["reward"]])
         return actions.astype(np.float32), None
 
     return policy
@@ -165,12 +165,12 @@ class Collector:
         due = [w for w, e in begun.items() if self._running[w] and step < len(e.actions)]
         actions = [begun[worker].actions[step] for worker in due]
         if step:
-            records = self._pool.try_step(np.array(actions), due)
+            timesteps = self._pool.try_step(np.array(actions), due)
         else:
             seeds = [episode_seed(self._seed, begun[worker].number) for worker in due]
-            records = self._pool.try_reset(seeds, due)
-        for worker, action, record in zip(due, actions, records, strict=True):
-            self._append(worker, action, record)
+            timesteps = self._pool.try_reset(seeds, due)
+        for worker, action, timestep in zip(due, actions, timesteps, strict=True):
+            self._append(worker, action, timestep)
 
     def collect(self, policy: Policy, agent_steps: int) -> list[EpisodeSummary]:
         """Takes at least that many agent steps, a multiple of the number of workers.
@@ -192,7 +192,7 @@ class Collector:
 
         They are the first `count` to start, not the first to end, which would favour short ones;
         one more starts for each that is dropped.
-        Workers without an episode wait; the policy sees their last record and its action for them
+        Workers without an episode wait; the policy sees their last timestep and its action for them
         is ignored, so that it always gets one row a worker.
 
         Returns:
@@ -227,7 +227,7 @@ class Collector:
         summaries = []
         while self._complete:
             ended = self._complete[0]
-            episode = {k: np.stack([r[k] for r in ended.records]) for k in ended.records[0]}
+            episode = {k: np.stack([r[k] for r in ended.timesteps]) for k in ended.timesteps[0]}
             self._on_episode(episode, ended.number)
             self._complete.pop(0)
             self.episodes += 1
@@ -239,22 +239,22 @@ class Collector:
             return
         numbers = range(self.next_episode, self.next_episode + len(workers))
         seeds = [episode_seed(self._seed, number) for number in numbers]
-        records = self._pool.try_reset(seeds, workers)
+        timesteps = self._pool.try_reset(seeds, workers)
         self.next_episode += len(workers)
         no_action = np.zeros(self._pool.act_space.shape, np.float32)
-        for worker, number, record in zip(workers, numbers, records, strict=True):
+        for worker, number, timestep in zip(workers, numbers, timesteps, strict=True):
             self._running[worker] = Running(number, self._pool.tasks[worker], [])
-            self._append(worker, no_action, record)
+            self._append(worker, no_action, timestep)
 
     def _step(self, policy: Policy, workers: Sequence[int]) -> None:
         """One agent step of those workers; the policy sees all."""
         actions, self._state = policy(self._latest(), self._state)
         actions = np.asarray(actions, np.float32)
-        records = self._pool.try_step(actions[list(workers)], workers)
-        for worker, record in zip(workers, records, strict=True):
-            if running := self._append(worker, actions[worker].copy(), record):
+        timesteps = self._pool.try_step(actions[list(workers)], workers)
+        for worker, timestep in zip(workers, timesteps, strict=True):
+            if running := self._append(worker, actions[worker].copy(), timestep):
                 self.agent_steps += 1
-                if running.records[-1]["is_last"]:
+                if running.timesteps[-1]["is_last"]:
                     self._end(worker, running)
 
     def _end(self, worker: int, running: Running) -> None:
@@ -265,23 +265,25 @@ class Collector:
         else:
             self._games[worker].clear()
 
-    def _append(self, worker: int, taken: np.ndarray, record: Record | EnvError) -> Running | None:
-        """Adds a record to the worker's episode; None where that is dropped instead."""
+    def _append(
+        self, worker: int, taken: np.ndarray, timestep: Timestep | EnvError
+    ) -> Running | None:
+        """Adds a timestep to the worker's episode; None where that is dropped instead."""
         running = self._running[worker]
         assert running is not None
-        if isinstance(record, EnvError):
+        if isinstance(timestep, EnvError):
             self.dropped += 1
             self._running[worker] = None
             self._games[worker].clear()
             return None
-        running.records.append({**record, "action": taken})
+        running.timesteps.append({**timestep, "action": taken})
         return running
 
-    def _latest(self) -> Records:
-        """The newest record of each worker, stacked; a waiting worker repeats another's."""
-        latest = [running.records[-1] if running else None for running in self._running]
-        stand_in = next(record for record in latest if record is not None)
-        rows = [stand_in if record is None else record for record in latest]
+    def _latest(self) -> Timesteps:
+        """The newest timestep of each worker, stacked; a waiting worker repeats another's."""
+        latest = [running.timesteps[-1] if running else None for running in self._running]
+        stand_in = next(timestep for timestep in latest if timestep is not None)
+        rows = [stand_in if timestep is None else timestep for timestep in latest]
         return {key: np.stack([row[key] for row in rows]) for key in stand_in if key != "action"}
 
 
@@ -302,8 +304,8 @@ class UnderWay:
     """An episode, of that number, as far as it has come.
 
     Attributes:
-        actions: float32 [L, A], of its records so far; the first is zero.
-        digest: CRC-32 of its newest record.
+        actions: float32 [L, A], of its timesteps so far; the first is zero.
+        digest: CRC-32 of its newest timestep.
     """
 
     number: int
@@ -313,15 +315,15 @@ class UnderWay:
 
 @dataclass
 class Running:
-    """An episode under way: its number, its task and its records so far, each with its action."""
+    """An episode under way: its number, its task and its timesteps so far, each with its action."""
 
     number: int
     task: str
-    records: list[Record]
+    timesteps: list[Timestep]
 
     def summary(self) -> UnderWay:
         digest = 0
-        for key, value in sorted(self.records[-1].items()):
+        for key, value in sorted(self.timesteps[-1].items()):
             digest = zlib.crc32(key.encode() + np.asarray(value).tobytes(), digest)
-        actions = np.stack([record["action"] for record in self.records])
+        actions = np.stack([timestep["action"] for timestep in self.timesteps])
         return UnderWay(self.number, actions, digest)

@@ -11,12 +11,12 @@ from dreamer.logs.logger import Logger
 from dreamer.logs.video import open_loop_video, signed_difference, tile
 from dreamer.training.collector import Episode
 
-CONTEXT, IMAGINED = 5, 45  # records, as in the paper's figure 5
+CONTEXT, IMAGINED = 5, 45  # timesteps, as in the paper's figure 5
 # Of films of episodes, whatever a step of the task lasts: movements can be followed with the eye.
-RECORDS_PER_SECOND = 25
-# A minute: a game of Atari may have 27,000 records, whose frames as a GIF take gigabytes of memory.
-MOST_RECORDS = 60 * RECORDS_PER_SECOND
-OPEN_LOOP_RECORDS_PER_SECOND = 10  # slow enough to compare truth and model
+TIMESTEPS_PER_SECOND = 25
+# A minute: a game of Atari may have 27,000 timesteps, whose frames as a GIF take gigabytes.
+MOST_TIMESTEPS = 60 * TIMESTEPS_PER_SECOND
+OPEN_LOOP_TIMESTEPS_PER_SECOND = 10  # slow enough to compare truth and model
 
 
 def image_keys(arrays: Episode) -> list[str]:
@@ -36,8 +36,8 @@ def film_evaluation(
     for key in image_keys(episodes[0]):
         check()
         name = "eval/policy" if key == "image" else f"eval/policy_{key}"
-        frames = tile([episode[key][:MOST_RECORDS] for episode in episodes])
-        logger.video(name, frames, step, RECORDS_PER_SECOND)
+        frames = tile([episode[key][:MOST_TIMESTEPS] for episode in episodes])
+        logger.video(name, frames, step, TIMESTEPS_PER_SECOND)
 
 
 def film_open_loop(
@@ -45,7 +45,7 @@ def film_open_loop(
 ) -> None:
     """Writes open-loop predictions on held-out episodes: truth, model and error, and their errors.
 
-    The model sees CONTEXT records and imagines up to IMAGINED more from the actions alone. An
+    The model sees CONTEXT timesteps and imagines up to IMAGINED more from the actions alone. An
     agent without a model, which predicts nothing, is filmed in no such way. `check` may raise
     before it predicts and before any film.
     """
@@ -65,11 +65,11 @@ def film_open_loop(
         difference = model.astype(np.int16) - truth
         logger.scalars({f"open_loop/{name}_error": float(np.abs(difference[:, CONTEXT:]).mean())})
         film = open_loop_video(truth, model, signed_difference(truth, model), CONTEXT)
-        logger.video(f"open_loop/{name}", film, step, OPEN_LOOP_RECORDS_PER_SECOND)
+        logger.video(f"open_loop/{name}", film, step, OPEN_LOOP_TIMESTEPS_PER_SECOND)
 
 
 def held_out_batch(episodes: Sequence[Episode], length: int) -> dict[str, np.ndarray]:
-    """The first records of several episodes as a batch [B, T, ...], T at most `length`.
+    """The first timesteps of several episodes as a batch [B, T, ...], T at most `length`.
 
     Episodes too short for one imagined step are left out; T is the shortest of the others.
     """

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from dreamer.training.collector import Policy, Records
+from dreamer.training.collector import Policy, Timesteps
 
 SLOW = 10.0  # seconds after which a signal breaks off the wait for an environment
 
@@ -81,9 +81,9 @@ class Interrupt:
     def guard(self, policy: Policy) -> Policy:
         """The same policy, which checks before it acts."""
 
-        def guarded(records: Records, state: object) -> tuple:
+        def guarded(timesteps: Timesteps, state: object) -> tuple:
             self.check()
-            return policy(records, state)
+            return policy(timesteps, state)
 
         return guarded
 

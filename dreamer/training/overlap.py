@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from dreamer.training.collector import Policy, Records
+from dreamer.training.collector import Policy, Timesteps
 
 
 class AbandonedError(Exception):
@@ -47,10 +47,10 @@ class Background:
             self._error = error
 
     def _leaving(self, policy: Policy) -> Policy:
-        def leaving(records: Records, state: object) -> tuple:
+        def leaving(timesteps: Timesteps, state: object) -> tuple:
             if self._abandoned.is_set():
                 raise AbandonedError
-            return policy(records, state)
+            return policy(timesteps, state)
 
         return leaving
 
@@ -70,9 +70,9 @@ class Lag:
     def watch(self, policy: Policy) -> Policy:
         """The same policy, whose lag is noted before it acts."""
 
-        def watched(records: Records, state: object) -> tuple:
+        def watched(timesteps: Timesteps, state: object) -> tuple:
             self._lags.append(self._due - self._made())
-            return policy(records, state)
+            return policy(timesteps, state)
 
         return watched
 

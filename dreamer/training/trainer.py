@@ -170,8 +170,8 @@ class Trainer:
             raise NonFiniteError(f"{error}; the last good checkpoint stays: {last}") from None
 
     def _warn_of_room(self) -> None:
-        records = max(0, self._steps - self.step) / self._pool.action_repeat
-        needed = int(records * self._replay.record_bytes)
+        timesteps = max(0, self._steps - self.step) / self._pool.action_repeat
+        needed = int(timesteps * self._replay.timestep_bytes)
         warning = room_warning(
             self._replay.directory, needed, f"the episodes of {self._steps - self.step:,} steps"
         )
@@ -282,9 +282,9 @@ class Trainer:
         self._reports.done = done
 
     def _policy(self, mode: str) -> Policy:
-        def policy(records, state):
+        def policy(timesteps, state):
             self._agent.progress(self.step, self.update)
-            return self._agent.policy(records, state, mode)
+            return self._agent.policy(timesteps, state, mode)
 
         return policy
 

@@ -13,7 +13,7 @@ from small_agent import (
     VECTORS,
     make_agent,
     make_batch,
-    make_records,
+    make_timesteps,
     update,
 )
 
@@ -30,14 +30,14 @@ pytestmark = pytest.mark.usefixtures("eagerly")
 def test_same_seed_same_agent(discrete: bool) -> None:
     space = ONEHOT if discrete else CONTINUOUS
     one, two, other = (make_agent(VECTORS, space, seed=seed) for seed in (5, 5, 6))
-    batch, records = make_batch(VECTORS, space), make_records()
+    batch, timesteps = make_batch(VECTORS, space), make_timesteps()
     for number in range(2):
         assert update(one, batch, number) == update(two, batch, number)
     other_metrics = update(other, batch)
     state, same = None, None
     for mode in ("train", "eval", "train"):
-        action, state = one.policy(records, state, mode)
-        twin, same = two.policy(records, same, mode)
+        action, state = one.policy(timesteps, state, mode)
+        twin, same = two.policy(timesteps, same, mode)
         np.testing.assert_array_equal(action, twin)
     first, second = one.state_arrays(), two.state_arrays()
     assert first.keys() == second.keys()
@@ -56,7 +56,7 @@ def test_an_updates_noise_follows_from_its_number() -> None:
 def test_every_seed_of_the_config_works(seed: int) -> None:
     agent = make_agent(seed=seed)
     assert np.isfinite(update(agent, make_batch())["model_loss"])
-    assert np.isfinite(agent.policy(make_records(), None)[0]).all()
+    assert np.isfinite(agent.policy(make_timesteps(), None)[0]).all()
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -71,15 +71,15 @@ def test_saved_and_restored_the_next_update_is_the_same_bit_for_bit(
     agent = make_agent(BOTH, precision=precision, discount__enabled=True)
     for number in (0, 1):
         update(agent, batches[number], number)
-    agent.policy(make_records(BOTH), None)
+    agent.policy(make_timesteps(BOTH), None)
     saved = {k: np.array(v) for k, v in agent.state_arrays().items()}
     restored = make_agent(BOTH, precision=precision, discount__enabled=True, seed=0)
     update(restored, batches[3], 7)  # whatever it did before
     restored.load_arrays(saved)
     for number in (2, 3):
         assert update(agent, batches[number], number) == update(restored, batches[number], number)
-    action, _ = agent.policy(make_records(BOTH), None)
-    np.testing.assert_array_equal(action, restored.policy(make_records(BOTH), None)[0])
+    action, _ = agent.policy(make_timesteps(BOTH), None)
+    np.testing.assert_array_equal(action, restored.policy(make_timesteps(BOTH), None)[0])
     final, same = agent.state_arrays(), restored.state_arrays()
     for key, value in final.items():
         np.testing.assert_array_equal(value, same[key], err_msg=key)
@@ -134,7 +134,7 @@ def test_observations_of_every_kind(space) -> None:
     metrics = update(agent, make_batch(space, size=2, length=4))
     assert {f"{key}_loss" for key in space} <= metrics.keys()
     assert all(np.isfinite(v) for v in metrics.values())
-    assert agent.policy(make_records(space), None)[0].shape == (4, 2)
+    assert agent.policy(make_timesteps(space), None)[0].shape == (4, 2)
 
 
 def test_an_actor_that_does_not_fit_the_actions_is_refused() -> None:
@@ -168,10 +168,10 @@ def test_nothing_is_traced_twice() -> None:
     state = None
     for number in range(4):
         agent.progress(number, number)
-        _, state = agent.policy(make_records(seed=number, first=number == 2), state)
+        _, state = agent.policy(make_timesteps(seed=number, first=number == 2), state)
     assert agent._act.experimental_get_tracing_count() == 1
     for number in range(3):
-        _, state = agent.policy(make_records(seed=number), state, "eval")
+        _, state = agent.policy(make_timesteps(seed=number), state, "eval")
     assert agent._act.experimental_get_tracing_count() == 2
 
 

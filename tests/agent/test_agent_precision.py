@@ -9,7 +9,7 @@ from small_agent import (
     BOTH,
     make_agent,
     make_batch,
-    make_records,
+    make_timesteps,
     parts_that_differ,
     update,
 )
@@ -42,7 +42,7 @@ def test_mixed_precision_learns_the_same_in_float32(precision: str, eager: bool)
     for value in after.values():
         assert np.isfinite(value).all() and value.dtype != np.float16
     assert parts_that_differ(before, after) >= {"model", "actor", "value"}
-    action, _ = mixed.policy(make_records(BOTH), None)
+    action, _ = mixed.policy(make_timesteps(BOTH), None)
     assert action.dtype == np.float32
 
 

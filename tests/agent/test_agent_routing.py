@@ -139,7 +139,7 @@ VARIANTS = ({}, {"behavior__horizon": 1}, {"behavior__value": False})
 
 @pytest.mark.parametrize("values", VARIANTS, ids=["usual", "one step", "no value"])
 @pytest.mark.parametrize("enabled", [False, True])
-def test_with_a_discount_head_nothing_is_imagined_from_terminal_records(
+def test_with_a_discount_head_nothing_is_imagined_from_terminal_timesteps(
     values: dict, enabled: bool
 ) -> None:
     """Which may lie amid a sequence, where short episodes follow each other; without such a head
@@ -171,7 +171,7 @@ def actor_gradient(agent: Agent, states: dict, batch: dict) -> list[np.ndarray]:
 
 
 def test_deterministic_dynamics_judge_the_start_by_what_their_heads_learnt_from() -> None:
-    """The reward at f_0 has the error that the reward head is told of, record by record."""
+    """The reward at f_0 has the error that the reward head is told of, timestep by timestep."""
     agent = make_agent(rssm__kind="deterministic_only", behavior__horizon=1)
     batch = make_batch()
     tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_agent import VECTORS, make_agent, make_batch, make_records
+from small_agent import VECTORS, make_agent, make_batch, make_timesteps
 from whole_runs import ROOT, metrics_of, state_of
 
 from dreamer import load_config, train
@@ -84,7 +84,7 @@ def test_every_kind_acts_learns_and_predicts(kind: str, policy: dict) -> None:
     agent = make_agent(rssm__kind=kind, **policy)
     state = None
     for step in range(3):
-        action, state = agent.policy(make_records(first=step == 0, seed=step), state)
+        action, state = agent.policy(make_timesteps(first=step == 0, seed=step), state)
         assert action.shape == (4, 2) and np.abs(action).max() <= 1.0
     metrics = agent.train_step(make_batch(), 0)
     assert all(np.isfinite(float(v)) for v in metrics.values())

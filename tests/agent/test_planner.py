@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent, make_records
+from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent, make_timesteps
 
 from dreamer.agent import policy as acting
 from dreamer.agent.planner import plan
@@ -160,7 +160,7 @@ def test_plans_are_judged_by_the_literal_returns(returns: str, discount: bool, m
         return tf.zeros(shape)
 
     monkeypatch.setattr(acting, "plan", spy)
-    _, state = agent.policy(make_records(count=2), None)
+    _, state = agent.policy(make_timesteps(count=2), None)
     ((actions, found),) = judged
     noise = tf.random.stateless_normal([3, 2 * 4, rssm.stoch_size], SEED)
     for row in range(2):
@@ -196,7 +196,7 @@ def test_an_agent_that_plans_has_no_actor_and_takes_the_first_action(act_space, 
         return plans[-1]
 
     monkeypatch.setattr(acting, "plan", spy)
-    action, state = agent.policy(make_records(), None, "eval")
+    action, state = agent.policy(make_timesteps(), None, "eval")
     np.testing.assert_array_equal(action, plans[0][:, 0])
     np.testing.assert_array_equal(action, state["action"])
     names = {name.partition("/")[0] for name in agent.state_arrays()}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent, make_batch, make_records
+from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent, make_batch, make_timesteps
 
 from dreamer.agent import behavior
 from dreamer.errors import UserError
@@ -67,10 +67,10 @@ def test_the_explorer_collects_until_then_and_never_evaluates():
     for bias, actor in ((500.0, agent.parts.explorer), (-500.0, agent.parts.actor)):
         mean = actor.trainable_variables[-1]
         mean.assign([bias, bias, *mean.numpy()[2:]])
-    records = make_records()
+    timesteps = make_timesteps()
     for step, mode, sign in ((0, "train", 1), (9, "train", 1), (9, "eval", -1), (10, "train", -1)):
         agent.progress(step, 0)
-        action, _ = agent.policy(records, None, mode)
+        action, _ = agent.policy(timesteps, None, mode)
         assert (np.sign(action) == sign).all(), (step, mode)
 
 
@@ -173,7 +173,7 @@ def literal_replayed(reward, value, pcont, is_first, lambda_):
 
 
 def test_replayed_returns_stop_where_episodes_do():
-    """By hand: a time limit after record 1, a true end at record 3, of gamma = lambda = 1/2."""
+    """By hand: a time limit after timestep 1, a true end at timestep 3, of gamma = lambda = 1/2."""
     reward, value = np.float32([[1, 2, 3, 4, 5, 6]]), np.float32([[10, 20, 30, 40, 50, 60]])
     pcont = np.float32([[0.5, 0.5, 0.5, 0.0, 0.5, 0.5]])
     is_first = np.array([[True, False, True, False, True, False]])
@@ -236,7 +236,7 @@ def test_saved_and_restored_the_next_update_is_the_same_bit_for_bit(values):
     theirs = restored.state_arrays()
     for key, value in agent.state_arrays().items():
         np.testing.assert_array_equal(value, theirs[key], err_msg=key)
-    actions = [either.policy(make_records(), None)[0] for either in (agent, restored)]
+    actions = [either.policy(make_timesteps(), None)[0] for either in (agent, restored)]
     np.testing.assert_array_equal(*actions)
 
 
@@ -254,7 +254,7 @@ def test_graphs_are_made_once_for_each_phase(values, act_space):
     for step in range(0, 20, 4):
         agent.progress(step, step)
         agent.train_step(make_batch(VECTORS, act_space, seed=step), step)
-        _, state = agent.policy(make_records(seed=step), state)
+        _, state = agent.policy(make_timesteps(seed=step), state)
     assert agent._update.experimental_get_tracing_count() == phases
     assert agent._act.experimental_get_tracing_count() == 1
     assert agent._seek.experimental_get_tracing_count() == phases - 1

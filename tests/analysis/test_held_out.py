@@ -32,7 +32,7 @@ def lengths(count: int) -> list[int]:
     return [int(np.random.default_rng(seed).integers(5, 10)) + 1 for seed in seeds]
 
 
-def test_records_line_up_and_short_episodes_are_left_out(pool: EnvPool):
+def test_timesteps_line_up_and_short_episodes_are_left_out(pool: EnvPool):
     episodes = fresh(pool, 5, 8)
     expected = [length for length in lengths(20) if length >= 8][:5]
     assert [int(e["length"][0, 0]) + 1 for e in episodes] == expected
@@ -48,7 +48,7 @@ def test_records_line_up_and_short_episodes_are_left_out(pool: EnvPool):
 
 
 def test_too_long_for_every_episode(pool: EnvPool):
-    with pytest.raises(UserError, match=rf"none of {3 * TRIES} episodes had 11 records"):
+    with pytest.raises(UserError, match=rf"none of {3 * TRIES} episodes had 11 timesteps"):
         fresh(pool, 3, 11)
 
 
@@ -64,7 +64,7 @@ def test_saved_episodes(pool: EnvPool, tmp_path: Path, capsys: pytest.CaptureFix
     np.testing.assert_array_equal(newest[0]["action"], everything[0]["action"][:4])
     assert set(newest[0]) == {*pool.obs_space, "action", "reward", "cont", "is_first", "is_last",
                               "is_terminal"}  # fmt: skip
-    with pytest.raises(UserError, match="has 7 records, the longest 6"):
+    with pytest.raises(UserError, match="has 7 timesteps, the longest 6"):
         read_saved(tmp_path, pool, 2, 7)
     path = sorted(tmp_path.iterdir())[-1]
     path.write_bytes(path.read_bytes()[:-100])

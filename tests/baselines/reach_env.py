@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer.envs.spec import Record, Space, make_record
+from dreamer.envs.spec import Space, Timestep, make_timestep
 
 LENGTH = 10  # agent steps of an episode
 
@@ -35,19 +35,19 @@ class Reach:
         self._rng = np.random.default_rng()
         self._place, self._step = 0.0, 0
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         self._place, self._step = float(self._rng.uniform(-1, 1)), 0
-        return make_record(self._obs(), is_first=True)
+        return make_timestep(self._obs(), is_first=True)
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         push = float(np.argmax(action) - 1) if self.act_space.discrete else float(action[0])
         self._place = float(np.clip(self._place + 0.3 * push, -1, 1))
         self._step += 1
         last = self._step == LENGTH
         reward = 1 - abs(self._place)
-        return make_record(
+        return make_timestep(
             self._obs(), reward, is_last=last, is_terminal=last and self._terminal
         )
 
@@ -70,7 +70,7 @@ def discrete() -> Reach:
 
 
 class Echo:
-    """Shows the action that led to each record, and pays ten times its first element.
+    """Shows the action that led to each timestep, and pays ten times its first element.
 
     Observation: moved float32 [2] and step float32 [1], zeros at the start. The third episode of
     each process does at its fourth step what `harm` does, if anything.
@@ -88,16 +88,16 @@ class Echo:
         self._harm, self._scale = harm, scale
         self._episodes = self._step = 0
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         self._episodes, self._step = self._episodes + 1, 0
-        return make_record(self._obs(np.zeros(2, np.float32)), is_first=True)
+        return make_timestep(self._obs(np.zeros(2, np.float32)), is_first=True)
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         self._step += 1
         if self._harm and self._episodes == 3 and self._step == 4:
             self._harm()
         reward = self._scale * float(action[0])
-        return make_record(self._obs(action), reward, is_last=self._step == LENGTH)
+        return make_timestep(self._obs(action), reward, is_last=self._step == LENGTH)
 
     def close(self) -> None:
         return

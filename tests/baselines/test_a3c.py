@@ -42,7 +42,7 @@ def random_rollout(act_space: Space, steps: int = 6, n: int = 4) -> dict[str, np
 
 
 def slow_returns(r: dict[str, np.ndarray], value: np.ndarray, gamma: float) -> np.ndarray:
-    """From each record forward, to its episode's or the rollout's end."""
+    """From each timestep forward, to its episode's or the rollout's end."""
     steps, n = len(r["reward"]) - 1, r["reward"].shape[1]
     found = np.zeros((steps, n))
     for t, i in np.ndindex(steps, n):
@@ -154,8 +154,8 @@ def test_arrays_bring_everything_back():
         one.learn(random_rollout(CONTINUOUS))
     for key, value in agent.state_arrays().items():
         np.testing.assert_array_equal(value, other.state_arrays()[key])
-    records = {"place": np.ones((2, 2), np.float32), "is_first": np.ones(2, bool)}
-    one, two = (a.policy(records, None, "eval")[0] for a in (agent, other))
+    timesteps = {"place": np.ones((2, 2), np.float32), "is_first": np.ones(2, bool)}
+    one, two = (a.policy(timesteps, None, "eval")[0] for a in (agent, other))
     np.testing.assert_array_equal(one, two)
     with pytest.raises(ValueError, match="not a3c's"):
         other.load_arrays({})

@@ -90,15 +90,15 @@ def test_one_agents_run_is_not_another_ones(tmp_path: Path):
 
 
 def test_random_and_constant_act_as_their_names_say():
-    records = {"is_first": np.ones(200, bool)}
+    timesteps = {"is_first": np.ones(200, bool)}
     space = load_space("continuous")
     random = registry.make_agent(load_config(agent="random"), {}, space)
-    actions = random.policy(records, None)[0]
+    actions = random.policy(timesteps, None)[0]
     assert actions.shape == (200, 1) and actions.dtype == np.float32
     assert abs(actions.mean()) < 0.15 and actions.std() > 0.5
     config = load_config(agent="constant", overrides={"constant.action": 0.25})
     constant = registry.make_agent(config, {}, space)
-    assert (constant.policy(records, None)[0] == 0.25).all()
+    assert (constant.policy(timesteps, None)[0] == 0.25).all()
     with pytest.raises(UserError, match="actions of this task are 0 to 2"):
         registry.make_agent(config, {}, load_space("discrete"))
 

@@ -161,30 +161,30 @@ def test_it_finds_the_best_action_of_a_bandit(alpha: float):
         agent.memory.add(bandit(VECTOR, seed))
     for first in range(0, 600, 100):
         agent.train_step(agent.memory.sample(first, 100, 32), first)
-    records = {"place": np.zeros((1, 2), np.float32), "is_first": np.array([True])}
-    action, _ = agent.policy(records, None, "eval")
+    timesteps = {"place": np.zeros((1, 2), np.float32), "is_first": np.array([True])}
+    action, _ = agent.policy(timesteps, None, "eval")
     assert abs(action[0, 0] - 0.5) < 0.2
 
 
 def test_acting_is_reproducible_and_noisy_in_training_alone():
     agent, other = make_agent(IMAGE), make_agent(IMAGE)
     image = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
-    records = {"image": image, "is_first": np.array([True, True])}
-    first, state = agent.policy(records, None, "train")
+    timesteps = {"image": image, "is_first": np.array([True, True])}
+    first, state = agent.policy(timesteps, None, "train")
     assert state["image"].shape == (2, 64, 64, 9)
     assert first.shape == (2, 1) and np.abs(first).max() <= 1
-    np.testing.assert_array_equal(first, other.policy(records, None, "train")[0])
-    assert (agent.policy(records, None, "train")[0] != first).any()
-    calm = agent.policy(records, None, "eval")[0]
-    np.testing.assert_array_equal(calm, agent.policy(records, None, "eval")[0])
+    np.testing.assert_array_equal(first, other.policy(timesteps, None, "train")[0])
+    assert (agent.policy(timesteps, None, "train")[0] != first).any()
+    calm = agent.policy(timesteps, None, "eval")[0]
+    np.testing.assert_array_equal(calm, agent.policy(timesteps, None, "eval")[0])
 
 
 def test_evaluations_ask_the_actor_though_training_acts_at_random():
     agent = make_agent(explore__kind="random")
-    records = {"place": np.ones((3, 2), np.float32), "is_first": np.ones(3, bool)}
+    timesteps = {"place": np.ones((3, 2), np.float32), "is_first": np.ones(3, bool)}
     actor = agent._nets.act(tf.ones([3, 2]))
-    np.testing.assert_allclose(agent.policy(records, None, "eval")[0], actor, atol=1e-6)
-    assert len(np.unique(agent.policy(records, None, "train")[0])) == 3
+    np.testing.assert_allclose(agent.policy(timesteps, None, "eval")[0], actor, atol=1e-6)
+    assert len(np.unique(agent.policy(timesteps, None, "train")[0])) == 3
 
 
 def test_arrays_bring_everything_back():

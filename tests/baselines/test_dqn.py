@@ -123,12 +123,12 @@ def test_it_learns_the_values_of_a_chain(alpha: float):
 def test_images_are_gray_and_stacked_and_epsilon_falls():
     agent = make_agent(IMAGE)
     image = np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3), dtype=np.uint8)
-    records = {"image": image, "is_first": np.ones(50, bool)}
-    action, state = agent.policy(records, None, "train")
+    timesteps = {"image": image, "is_first": np.ones(50, bool)}
+    action, state = agent.policy(timesteps, None, "train")
     assert state["image"].shape == (50, 64, 64, 4)
     assert (action.sum(-1) == 1).all() and len(np.unique(action.argmax(-1))) == 3
     agent.progress(10**9, 0)
-    greedy = [agent.policy(records, None, "train")[0].argmax(-1) for _ in range(2)]
+    greedy = [agent.policy(timesteps, None, "train")[0].argmax(-1) for _ in range(2)]
     assert (greedy[0] == greedy[1]).mean() > 0.6
     agent.memory.add(chain(IMAGE, 0))
     assert np.isfinite(agent.train_step(agent.memory.sample(0, 1, 4), 0)["loss"])
@@ -137,9 +137,9 @@ def test_images_are_gray_and_stacked_and_epsilon_falls():
 @pytest.mark.parametrize(("kind", "epsilon"), [("random", 0.0), ("none", 0.3)])
 def test_evaluations_are_greedy_but_for_their_own_epsilon(kind: str, epsilon: float):
     agent = make_agent(explore__kind=kind, dqn__eval_epsilon=epsilon)
-    records = {"place": np.ones((2000, 2), np.float32), "is_first": np.ones(2000, bool)}
+    timesteps = {"place": np.ones((2000, 2), np.float32), "is_first": np.ones(2000, bool)}
     best = agent._nets({"vector": tf.ones([1, 2])}).numpy().argmax()
-    action, _ = agent.policy(records, None, "eval")
+    action, _ = agent.policy(timesteps, None, "eval")
     # A random action may be the best one too: a third of them is.
     assert abs((action.argmax(-1) != best).mean() - epsilon * 2 / 3) < 0.04
 

@@ -125,20 +125,20 @@ def test_it_acts_and_comes_back(agent: LatentSAC):
     other.load_arrays(agent.state_arrays())
     for key, value in agent.state_arrays().items():
         np.testing.assert_array_equal(value, other.state_arrays()[key])
-    records = {k: v[:, 0] for k, v in make_batch().items() if k != "action"}
-    action, state = agent.policy(records, None, "train")
+    timesteps = {k: v[:, 0] for k, v in make_batch().items() if k != "action"}
+    action, state = agent.policy(timesteps, None, "train")
     assert action.shape == (3, 2) and np.abs(action).max() <= 1
-    agent.policy(records, state, "eval")
+    agent.policy(timesteps, state, "eval")
     assert "model/joints" in agent.predict(make_batch(), 2)
 
 
 def test_it_is_evaluated_at_its_mean_and_learns_from_samples(agent: LatentSAC):
-    records = {k: v[:, 0] for k, v in make_batch().items() if k != "action"}
-    calm, state = agent.policy(records, None, "eval")
+    timesteps = {k: v[:, 0] for k, v in make_batch().items() if k != "action"}
+    calm, state = agent.policy(timesteps, None, "eval")
     latent = {k: tf.constant(v) for k, v in state.items() if k != "action"}
     dist = agent.parts.actor.dist(agent.parts.model.rssm.feat(latent))
     np.testing.assert_allclose(calm, np.tanh(dist._mean), atol=1e-5)
-    wild, _ = agent.policy(records, None, "train")
+    wild, _ = agent.policy(timesteps, None, "train")
     assert (np.abs(wild - calm) > 1e-3).all()
 
 

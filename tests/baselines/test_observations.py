@@ -32,14 +32,14 @@ def test_gray_is_the_luminance():
 def test_a_stack_begins_with_the_first_frame_and_forgets_the_episode_before():
     obs = Observations({"image": IMAGE}, 3, gray=True)
 
-    def records(shade: int, first: list[bool]) -> dict[str, np.ndarray]:
+    def timesteps(shade: int, first: list[bool]) -> dict[str, np.ndarray]:
         images = np.stack([np.full((64, 64, 3), shade + row, np.uint8) for row in range(2)])
         return {"image": images, "is_first": np.array(first)}
 
-    stack = obs.push(None, records(10, [True, True]))
+    stack = obs.push(None, timesteps(10, [True, True]))
     assert stack["image"][:, 0, 0].tolist() == [[10] * 3, [11] * 3]
-    stack = obs.push(stack, records(20, [False, False]))
-    stack = obs.push(stack, records(30, [False, True]))
+    stack = obs.push(stack, timesteps(20, [False, False]))
+    stack = obs.push(stack, timesteps(30, [False, True]))
     assert stack["image"][:, 0, 0].tolist() == [[10, 20, 30], [31, 31, 31]]
 
 

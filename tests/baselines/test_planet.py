@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_batch, make_records
+from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_batch, make_timesteps
 
 from baselines.planet import PlaNet, make, quantise
 from dreamer.config.config import load_config
@@ -50,8 +50,8 @@ def test_the_noise_is_uniform_over_a_bin_and_a_function_of_the_update(agent: Pla
 
 def test_it_plans_and_its_model_learns(agent: PlaNet):
     assert agent.actor is None and agent.value is None
-    records = make_records(IMAGE, 2, first=True)
-    action, _ = agent.policy(records, None, "eval")
+    timesteps = make_timesteps(IMAGE, 2, first=True)
+    action, _ = agent.policy(timesteps, None, "eval")
     assert action.shape == (2, 2) and np.abs(action).max() <= 1
     metrics = agent.train_step(make_batch(IMAGE), 0)
     assert metrics["model_grad_finite"] == 1 and "actor_loss" not in metrics
@@ -90,7 +90,7 @@ def test_several_tasks_that_need_different_repeats_are_told_apart():
 def test_it_explores_one_hot_actions():
     overrides = {"precision": "float32", "jit": "off"}
     one = make(load_config("debug", agent="planet", overrides=overrides), VECTORS, ONEHOT)
-    action, _ = one.policy(make_records(VECTORS, 4, first=True), None, "train")
+    action, _ = one.policy(make_timesteps(VECTORS, 4, first=True), None, "train")
     assert (action.sum(-1) == 1).all() and set(np.unique(action)) == {0.0, 1.0}
 
 

@@ -33,7 +33,7 @@ def slow(s: dict[str, np.ndarray]) -> np.ndarray:
             total, factor = s["q"][b, t], 1.0
             for k in range(t, T - 1):
                 if s["is_first"][b, k + 1]:
-                    break  # record k is its episode's last: nothing was done in it
+                    break  # timestep k is its episode's last: nothing was done in it
                 if k > t:
                     factor *= s["pcont"][b, k] * s["trace"][b, k]
                 bootstrap = s["pcont"][b, k + 1] * s["value"][b, k + 1]

@@ -34,7 +34,7 @@ def memory(n=3, capacity=1000, space=VECTOR, frames=1, **options) -> Transitions
 
 
 def slow(code: float, episodes: dict[int, dict[str, np.ndarray]], n: int):
-    """Action, return, factor and end of the transition from a record, by the definition."""
+    """Action, return, factor and end of the transition from a timestep, by the definition."""
     number, t = int(code) // 100, int(code) % 100
     e = episodes[number]
     total, discount, k = 0.0, 1.0, 0
@@ -62,7 +62,7 @@ def test_transitions_at_ends_and_time_limits(n: int, alpha: float):
         np.testing.assert_allclose(batch["return"][place], total, rtol=1e-5)
         np.testing.assert_allclose(batch["factor"][place], factor, rtol=1e-5)
         seen.add(int(code))
-    # Every record but the last of an episode begins a transition, and no other does.
+    # Every timestep but the last of an episode begins a transition, and no other does.
     assert seen == {100 * k + t for k, e in episodes.items() for t in range(len(e["reward"]) - 1)}
 
 

@@ -1,4 +1,4 @@
-"""From environment to batch, nothing slips: each record's parts belong together, and in order."""
+"""From environment to batch, nothing slips: each timestep's parts belong together, and in order."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def make_replay(directory: Path, pool: EnvPool) -> Replay:
     )
 
 
-def check_records(rows: dict[str, np.ndarray]) -> None:
-    """Checks arrays [n, ...] of consecutive records, of one or more episodes."""
+def check_timesteps(rows: dict[str, np.ndarray]) -> None:
+    """Checks arrays [n, ...] of consecutive timesteps, of one or more episodes."""
     before: tuple[int, int] | None = None
     for t in range(len(rows["reward"])):
         seed, step, action = counting_env.decode(rows["image"][t])
@@ -58,7 +58,7 @@ def test_alignment_from_workers_to_batches(pool: EnvPool, tmp_path: Path) -> Non
 
     def keep(episode: dict[str, np.ndarray], number: int) -> None:
         assert counting_env.decode(episode["image"][0])[0] == episode_seed(SEED, number)
-        check_records(episode)
+        check_timesteps(episode)
         replay.add(episode, f"{SEED}-{number:06d}")
         numbers.append(number)
 
@@ -71,7 +71,7 @@ def test_alignment_from_workers_to_batches(pool: EnvPool, tmp_path: Path) -> Non
     assert (
         sum(len(range(0, steps, 3)) * 3 for steps in (1, 50, 7, 142, 100)) == collector.agent_steps
     )
-    assert 0 <= collector.agent_steps - (replay.records - len(replay)) <= 3 * counting_env.LONGEST
+    assert 0 <= collector.agent_steps - (replay.timesteps - len(replay)) <= 3 * counting_env.LONGEST
 
     reopened = make_replay(tmp_path, pool)
     for source in (replay, reopened):
@@ -79,20 +79,20 @@ def test_alignment_from_workers_to_batches(pool: EnvPool, tmp_path: Path) -> Non
             for batch in batches:
                 assert batch["image"].shape == (8, 9, 8, 8, 3)
                 for row in range(8):
-                    check_records({key: array[row] for key, array in batch.items()})
+                    check_timesteps({key: array[row] for key, array in batch.items()})
 
 
 def test_policy_sees_what_is_stored(pool: EnvPool) -> None:
-    """The action that a policy answers to a record is stored in the next record of that worker."""
+    """The action that a policy answers to a timestep is stored in that worker's next timestep."""
     asked: dict[tuple[int, int], np.ndarray] = {}
     inner = random_policy(pool.act_space, 1)
 
-    def policy(records: dict[str, np.ndarray], state: object) -> tuple[np.ndarray, object]:
-        actions, state = inner(records, state)
+    def policy(timesteps: dict[str, np.ndarray], state: object) -> tuple[np.ndarray, object]:
+        actions, state = inner(timesteps, state)
         for row, action in enumerate(actions):
-            seed, step, _ = counting_env.decode(records["image"][row])
-            assert records["is_first"][row] == (step == 0)
-            assert not records["is_last"][row]
+            seed, step, _ = counting_env.decode(timesteps["image"][row])
+            assert timesteps["is_first"][row] == (step == 0)
+            assert not timesteps["is_last"][row]
             asked[seed, step] = action
         return actions, state
 

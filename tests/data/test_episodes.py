@@ -65,7 +65,7 @@ def test_bytes_depend_on_the_episode_alone(tmp_path: Path) -> None:
         (changed(reward=np.full(5, 1e300)), "not finite"),
         (changed(discount=np.ones(5)), "called discount"),
         (changed(is_first=np.zeros(5)), "is_first of an episode is false"),
-        (lambda episode: {key: value[:0] for key, value in episode.items()}, "expected 1 records"),
+        (lambda episode: {k: value[:0] for k, value in episode.items()}, "expected 1 timesteps"),
     ],
 )
 def test_malformed_episode_is_not_written(

@@ -34,7 +34,7 @@ def make_replay(directory: Path, seed: int = 0, cache_bytes: float = 1e6) -> Rep
 
 
 def marked_episode(length: int, number: int) -> Arrays:
-    """An episode whose position holds its number and each record's index."""
+    """An episode whose position holds its number and each timestep's index."""
     episode = make_episode(length, number)
     episode["position"][:, 0] = number
     episode["position"][:, 1] = np.arange(length)
@@ -66,7 +66,7 @@ def test_batch_has_the_promised_keys_shapes_and_dtypes(tmp_path: Path) -> None:
         "is_last": ((5, 10), "bool"),
         "is_terminal": ((5, 10), "bool"),
     }
-    assert (len(replay), replay.records, replay.damaged) == (2, 38, 0)
+    assert (len(replay), replay.timesteps, replay.damaged) == (2, 38, 0)
 
 
 def test_episodes_are_drawn_uniformly_then_their_starts(tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def test_adding_the_same_uid_replaces(tmp_path: Path) -> None:
     replay = make_replay(tmp_path)
     same_length = replay.add(marked_episode(10, 7), "0-000001")
     assert same_length.name == "20200101T000000-0-000001-10.npz"
-    assert (len(replay), replay.records) == (3, 45)
+    assert (len(replay), replay.timesteps) == (3, 45)
     other_length = replay.add(marked_episode(12, 8), "0-000001")
     assert not same_length.exists()
     assert other_length.exists()
-    assert (len(replay), replay.records) == (3, 47)
+    assert (len(replay), replay.timesteps) == (3, 47)
     drawn = {int(n) for i in range(20) for n in replay.sample(i, 4, 5)["position"][:, 0, 0]}
     assert drawn == {0, 8, 2}
     assert_same(make_replay(tmp_path).sample(0, 4, 5), replay.sample(0, 4, 5))
@@ -177,7 +177,7 @@ def test_damaged_files_are_set_aside_and_reach_no_batch(kind: str) -> None:
             batches = [replay.sample(index, 4, 10) for index in range(20)]
         assert len(caught) == 1
         assert {int(n) for batch in batches for n in batch["position"][:, :, 0].flat} == {0, 1}
-        assert (len(replay), replay.records, replay.damaged) == (2, 40, 1)
+        assert (len(replay), replay.timesteps, replay.damaged) == (2, 40, 1)
         assert (folder / "damaged" / bad.name).exists()
         assert content(folder) == before
         assert_same(make_replay(folder).sample(19, 4, 10), batches[19])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.envs.processes.pool import EnvPool
-from dreamer.envs.spec import Record
+from dreamer.envs.spec import Timestep
 
 
 class PoolEnv:
@@ -22,10 +22,10 @@ class PoolEnv:
         for name in ("obs_space", "act_space", "action_repeat", "info"):
             setattr(self, name, getattr(self._pool, name))
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         return self._pool.reset([seed])[0]
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         try:
             return self._pool.step(action[None])[0]
         except Exception:

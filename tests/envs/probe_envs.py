@@ -1,4 +1,4 @@
-"""Environments whose records say which step they belong to, for tests of alignment.
+"""Environments whose timesteps say which step they belong to, for tests of alignment.
 
 Loaded by path in worker processes, as a user's own file would be.
 """
@@ -14,14 +14,14 @@ import numpy as np
 
 from dreamer.envs import dmc
 from dreamer.envs.dmc import DMC
-from dreamer.envs.spec import Record, Space, make_record
+from dreamer.envs.spec import Space, Timestep, make_timestep
 from dreamer.envs.wrappers import NormalizeActions
 
 F32 = np.dtype(np.float32)
 
 
 class Counting:
-    """Record t holds t in every pixel, t as its reward, and the action that led to it.
+    """Timestep t holds t in every pixel, t as its reward, and the action that led to it.
 
     An episode has 5 to 9 steps, drawn from its seed, and ends in a terminal if `terminal`.
     """
@@ -41,19 +41,19 @@ class Counting:
         self._rng = np.random.default_rng()
         self._step = self._length = 0
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         self._length = int(self._rng.integers(5, 10))
         self._step = 0
-        return make_record(self._observe(np.zeros(2, F32)), is_first=True)
+        return make_timestep(self._observe(np.zeros(2, F32)), is_first=True)
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         if self._step == self._length:
             raise RuntimeError("the episode is over")
         self._step += 1
         last = self._step == self._length
-        return make_record(
+        return make_timestep(
             self._observe(action), self._step, is_last=last, is_terminal=last and self._terminal
         )
 
@@ -79,11 +79,11 @@ def counting_time_limit() -> Counting:
 class Misbehaving(Counting):
     """Does at step 2 what the environment variable DREAMER_TEST_FAULT says."""
 
-    def step(self, action: np.ndarray) -> Record:
-        record = super().step(action)
+    def step(self, action: np.ndarray) -> Timestep:
+        timestep = super().step(action)
         fault = os.environ.get("DREAMER_TEST_FAULT")
         if self._step != 2:
-            return record
+            return timestep
         if fault == "raise":
             raise ZeroDivisionError("physics went wrong")
         if fault == "quit":
@@ -96,13 +96,13 @@ class Misbehaving(Counting):
         if fault == "hang":
             time.sleep(1000)
         changed = {
-            "shape": {"image": record["image"][:4]},
-            "dtype": {"image": record["image"].astype(np.float32)},
+            "shape": {"image": timestep["image"][:4]},
+            "dtype": {"image": timestep["image"].astype(np.float32)},
             "nan": {"echo": np.array([np.nan, 0], F32)},
             "inf": {"reward": np.asarray(np.inf, F32)},
             "keys": {"extra": np.zeros(1, F32)},
         }
-        return {**record, **changed[fault or "keys"]}
+        return {**timestep, **changed[fault or "keys"]}
 
 
 def misbehaving() -> Misbehaving:
@@ -112,7 +112,7 @@ def misbehaving() -> Misbehaving:
 class ChattyCounting(Counting):
     """Prints to both standard streams at every step."""
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         print("x" * 10_000)
         print("y" * 10_000, file=sys.stderr, flush=True)
         return super().step(action)
@@ -125,7 +125,7 @@ def chatty() -> ChattyCounting:
 class Slow(Counting):
     """Takes a second for a step."""
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         time.sleep(1.0)
         return super().step(action)
 

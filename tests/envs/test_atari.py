@@ -23,13 +23,13 @@ def actions_of(env, count, seed=0):
 
 
 def play(env, actions):
-    """The records of steps up to the episode's end, and the actions that are left."""
-    records = []
+    """The timesteps of steps up to the episode's end, and the actions that are left."""
+    timesteps = []
     for index, action in enumerate(actions):
-        records.append(env.step(action))
-        if records[-1]["is_last"]:
-            return records, actions[index + 1 :]
-    return records, []
+        timesteps.append(env.step(action))
+        if timesteps[-1]["is_last"]:
+            return timesteps, actions[index + 1 :]
+    return timesteps, []
 
 
 @pytest.mark.parametrize("make", [
@@ -86,18 +86,18 @@ class Literal:
 def test_the_published_protocol(game, repeat):
     env = make_env(f"atari_{game}", action_repeat=repeat, state=True)
     oracle = Literal(game, 7)
-    record = env.reset(7)
-    np.testing.assert_array_equal(record["image"], oracle.image())
+    timestep = env.reset(7)
+    np.testing.assert_array_equal(timestep["image"], oracle.image())
     legal = oracle.ale.getMinimalActionSet()
     points, flickers = 0, False
     for action in actions_of(env, 150):
-        record = env.step(action)
+        timestep = env.step(action)
         gained = sum(oracle.act(legal[action.argmax()], repeat))
-        np.testing.assert_array_equal(record["image"], oracle.image())
+        np.testing.assert_array_equal(timestep["image"], oracle.image())
         np.testing.assert_array_equal(
-            np.round((record["ram"] + 0.5) * 255).astype(np.uint8), oracle.ale.getRAM()
+            np.round((timestep["ram"] + 0.5) * 255).astype(np.uint8), oracle.ale.getRAM()
         )
-        assert record["reward"] == gained and not record["is_last"]
+        assert timestep["reward"] == gained and not timestep["is_last"]
         points = max(points, gained)
         flickers |= not np.array_equal(oracle.image(), oracle.image(frames=1))
     if game == "space_invaders":
@@ -121,8 +121,8 @@ def test_without_a_seed_every_game_is_another():
     games = []
     for _ in range(3):
         env.reset()
-        records, _ = play(env, actions)
-        games.append(np.stack([record["ram"] for record in records]))
+        timesteps, _ = play(env, actions)
+        games.append(np.stack([timestep["ram"] for timestep in timesteps]))
     assert not np.array_equal(games[0], games[1]) or not np.array_equal(games[1], games[2])
 
 
@@ -134,19 +134,19 @@ def test_a_lost_life_ends_a_training_episode_and_the_game_goes_on():
     actions = actions_of(whole, 4000)
     game, left = play(whole, actions)
     assert game[-1]["is_terminal"] and left
-    first, records = parts.reset(3), []
+    first, timesteps = parts.reset(3), []
     np.testing.assert_array_equal(first["image"], start["image"])
     for life in range(5):
         played, actions = play(parts, actions)
         assert played[-1]["is_terminal"] and played[-1]["cont"] == 0
-        assert not any(record["is_last"] for record in played[:-1])
-        records += played
+        assert not any(timestep["is_last"] for timestep in played[:-1])
+        timesteps += played
         if life < 4:
             again = parts.reset(99 + life)  # the seed is for a new game
             np.testing.assert_array_equal(again["image"], played[-1]["image"])
             assert again["is_first"] and not again["is_last"] and again["reward"] == 0
     assert actions == left
-    for ours, theirs in zip(records, game, strict=True):
+    for ours, theirs in zip(timesteps, game, strict=True):
         np.testing.assert_array_equal(ours["image"], theirs["image"])
         assert ours["reward"] == theirs["reward"]
     # The game is over: the next episode is a new one.
@@ -180,9 +180,10 @@ def test_an_episode_left_in_the_middle_starts_a_new_game():
 def test_the_limit_is_no_terminal_and_ends_the_game():
     env = make_env("atari_breakout", action_repeat=4, time_limit=30, training=True)
     start = env.reset(3)["image"]
-    records, _ = play(env, actions_of(env, 20))
-    assert len(records) == 8  # the last of two frames
-    assert records[-1]["is_last"] and not records[-1]["is_terminal"] and records[-1]["cont"] == 1
+    timesteps, _ = play(env, actions_of(env, 20))
+    assert len(timesteps) == 8  # the last of two frames
+    last = timesteps[-1]
+    assert last["is_last"] and not last["is_terminal"] and last["cont"] == 1
     with pytest.raises(RuntimeError, match="reset"):
         env.step(actions_of(env, 1)[0])
     np.testing.assert_array_equal(env.reset(3)["image"], start)

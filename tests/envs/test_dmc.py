@@ -68,17 +68,17 @@ def test_state_observations_are_dm_controls():
     reference = dmc._suite().load("walker", "walk")
     reference.task.random.seed(np.random.SeedSequence(5).generate_state(8))
     expected = reference.reset()
-    record = env.reset(5)
+    timestep = env.reset(5)
     rng = np.random.default_rng(0)
     for _ in range(5):
         for key, value in expected.observation.items():
-            np.testing.assert_array_equal(record[key], np.float32(value).reshape(-1))
+            np.testing.assert_array_equal(timestep[key], np.float32(value).reshape(-1))
         action = rng.uniform(-1, 1, 6).astype(np.float32)
-        record, reward = env.step(action), 0.0
+        timestep, reward = env.step(action), 0.0
         for _ in range(3):
             expected = reference.step(action)
             reward += expected.reward
-        assert record["reward"] == np.float32(reward)
+        assert timestep["reward"] == np.float32(reward)
 
 
 def test_actions_reach_the_actuators_own_range():
@@ -100,9 +100,10 @@ def test_time_limit_is_no_terminal(settings, steps):
     env = make_env("dmc_pendulum_swingup", **STATE, **settings)
     for _ in range(2):
         env.reset(0)
-        records = [env.step(zeros(env)) for _ in range(steps)]
-        assert [bool(record["is_last"]) for record in records] == [False] * (steps - 1) + [True]
-        assert not records[-1]["is_terminal"] and records[-1]["cont"] == 1
+        timesteps = [env.step(zeros(env)) for _ in range(steps)]
+        is_last = [bool(timestep["is_last"]) for timestep in timesteps]
+        assert is_last == [False] * (steps - 1) + [True]
+        assert not timesteps[-1]["is_terminal"] and timesteps[-1]["cont"] == 1
         with pytest.raises(RuntimeError, match="reset"):
             env.step(zeros(env))
 
@@ -119,8 +120,8 @@ def test_true_end_is_terminal():
     env.reset(0)
     with env.env._env.physics.reset_context():
         env.env._env.physics.data.qpos[:] = 0
-    record = env.step(zeros(env))
-    assert record["is_last"] and record["is_terminal"] and record["cont"] == 0
+    timestep = env.step(zeros(env))
+    assert timestep["is_last"] and timestep["is_terminal"] and timestep["cont"] == 0
 
 
 def test_workers_share_the_model_and_seeds_tell_episodes_apart():
@@ -144,10 +145,10 @@ def test_only_the_last_frame_of_a_step_is_rendered():
 def test_pixels_are_dm_controls(task):
     """The small buffer and the one camera change none, against plain `physics.render`."""
     with EnvPool(f"{FILE}:renders_both_ways_{task}", 1, 60.0, state=True) as pool:
-        records = pool.reset([0])
+        timesteps = pool.reset([0])
         for _ in range(3):
-            records += pool.step(np.full((1, *pool.act_space.shape), 0.5, np.float32))
-    assert all(record["difference"] == 0 for record in records)
+            timesteps += pool.step(np.full((1, *pool.act_space.shape), 0.5, np.float32))
+    assert all(timestep["difference"] == 0 for timestep in timesteps)
 
 
 def test_image_size_and_camera():

@@ -57,10 +57,10 @@ def test_every_level_by_each_of_its_names(lab, short):
 @pytest.mark.parametrize("short", ["collect", "compare", "keys", "recognize"])
 def test_an_end_before_the_limit_is_terminal(lab, short):
     env = make_env(f"dmlab_{short}", action_repeat=4)
-    records = whole_episode(env, FORWARD)
-    assert len(records) < 15 * LEVELS[short][1]
-    assert records[-1]["is_terminal"] and records[-1]["cont"] == 0
-    assert sum(float(record["reward"]) for record in records) != 0
+    timesteps = whole_episode(env, FORWARD)
+    assert len(timesteps) < 15 * LEVELS[short][1]
+    assert timesteps[-1]["is_terminal"] and timesteps[-1]["cont"] == 0
+    assert sum(float(timestep["reward"]) for timestep in timesteps) != 0
 
 
 def test_an_end_in_the_last_two_steps_counts_as_the_limit(lab):
@@ -73,24 +73,24 @@ def test_an_end_in_the_last_two_steps_counts_as_the_limit(lab):
 
 
 def whole_episode(env, chosen, seed=3):
-    records = [env.reset(seed)]
-    while not records[-1]["is_last"]:
-        records.append(env.step(chosen))
+    timesteps = [env.reset(seed)]
+    while not timesteps[-1]["is_last"]:
+        timesteps.append(env.step(chosen))
     env.close()
-    return records
+    return timesteps
 
 
 def test_an_action_is_held_by_the_simulator_and_rewards_add_up(lab):
     single = make_env("dmlab_lasertag_1", action_repeat=1, time_limit=400)
     held = make_env("dmlab_lasertag_1", action_repeat=7, time_limit=400)
-    singles, held_records = whole_episode(single, FORWARD), whole_episode(held, FORWARD)
-    assert (len(singles), len(held_records)) == (401, 59)  # 400 frames, 57 times 7 and once 1
-    rewards = [float(record["reward"]) for record in singles]
-    for count, record in enumerate(held_records[1:], 1):
-        assert record["reward"] == sum(rewards[7 * count - 6 : 7 * count + 1])
-        assert record["reward"].dtype == np.float32
-        np.testing.assert_array_equal(record["image"], singles[min(7 * count, 400)]["image"])
-    assert np.any(rewards) and not held_records[-1]["is_terminal"]
+    singles, held_timesteps = whole_episode(single, FORWARD), whole_episode(held, FORWARD)
+    assert (len(singles), len(held_timesteps)) == (401, 59)  # 400 frames, 57 times 7 and once 1
+    rewards = [float(timestep["reward"]) for timestep in singles]
+    for count, timestep in enumerate(held_timesteps[1:], 1):
+        assert timestep["reward"] == sum(rewards[7 * count - 6 : 7 * count + 1])
+        assert timestep["reward"].dtype == np.float32
+        np.testing.assert_array_equal(timestep["image"], singles[min(7 * count, 400)]["image"])
+    assert np.any(rewards) and not held_timesteps[-1]["is_terminal"]
     assert held._lab.num_steps() == 400  # the last one is shorter instead of overcounted
 
 
@@ -127,11 +127,11 @@ def test_seeds_fix_episodes_whatever_came_before(lab):
 
 def test_workers_have_a_simulator_each(lab):
     with EnvPool("dmlab_find_small", 2, action_repeat=4) as pool:
-        records = pool.reset([1, 2])
-        assert not np.array_equal(records[0]["image"], records[1]["image"])
+        timesteps = pool.reset([1, 2])
+        assert not np.array_equal(timesteps[0]["image"], timesteps[1]["image"])
         before = pool.step(np.stack([FORWARD, FORWARD]))[1]["image"]
         pool.step(FORWARD[None], [0])
-        np.testing.assert_array_equal(pool.reset([2, 1])[1]["image"], records[0]["image"])
+        np.testing.assert_array_equal(pool.reset([2, 1])[1]["image"], timesteps[0]["image"])
         pool.reset([2], [1])
         np.testing.assert_array_equal(pool.step(FORWARD[None], [1])[0]["image"], before)
         assert pool.info["renderer"] == "software"

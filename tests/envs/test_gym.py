@@ -42,11 +42,11 @@ def test_image_is_rendered_once_a_step():
     env = adapt_gym(inner, action_repeat=2)
     assert env.obs_space == {"image": Space((64, 64, 3), np.uint8, 0, 255)}
     env.reset(0)
-    record = env.step(FAST)
+    timestep = env.step(FAST)
     assert inner.drawn == 2  # one for the reset, one for two frames
-    assert set(record["image"][:32].ravel()) == {int(10 * inner._place[0])}
-    assert not record["image"][32:].any()
-    assert record["reward"] == 2
+    assert set(timestep["image"][:32].ravel()) == {int(10 * inner._place[0])}
+    assert not timestep["image"][32:].any()
+    assert timestep["reward"] == 2
 
 
 def test_actions_reach_the_environments_own_range():
@@ -61,19 +61,19 @@ def test_actions_reach_the_environments_own_range():
 def test_true_end_is_terminal():
     env = adapt_gym(Drift(end=1.5), image=False, state=True, action_repeat=3)
     env.reset(0)
-    record = env.step(FAST)
-    assert record["is_last"] and record["is_terminal"] and record["cont"] == 0
-    assert record["reward"] == 2  # the end cuts the repeat short
+    timestep = env.step(FAST)
+    assert timestep["is_last"] and timestep["is_terminal"] and timestep["cont"] == 0
+    assert timestep["reward"] == 2  # the end cuts the repeat short
     with pytest.raises(RuntimeError, match="reset"):
         env.step(FAST)
 
 
-def last_record(env):
+def last_timestep(env):
     env.reset(0)
     for steps in range(1, 100):
-        record = env.step(np.zeros(env.act_space.shape, np.float32))
-        if record["is_last"]:
-            return steps, record
+        timestep = env.step(np.zeros(env.act_space.shape, np.float32))
+        if timestep["is_last"]:
+            return steps, timestep
     raise AssertionError("the episode did not end")
 
 
@@ -87,22 +87,22 @@ def last_record(env):
     (lambda: adapt_gym(Old(limit=4), image=False, state=True), (4, False)),
 ])  # fmt: skip
 def test_limits_are_no_terminals(env, expected):
-    steps, record = last_record(env())
-    assert (steps, bool(record["is_terminal"])) == expected
-    assert record["cont"] == (0 if expected[1] else 1)
+    steps, timestep = last_timestep(env())
+    assert (steps, bool(timestep["is_terminal"])) == expected
+    assert timestep["cont"] == (0 if expected[1] else 1)
 
 
 def test_dict_of_images_vectors_and_discretes():
     env = adapt_gym(Mixed(), image=True, state=True)
     assert set(env.obs_space) == {"camera", "depth", "arm/joints", "room"}
     env.reset(0)
-    record = env.step(np.array([0, 1, 0], np.float32))
-    assert record["reward"] == 4  # the second of the actions 3, 4, 5
+    timestep = env.step(np.array([0, 1, 0], np.float32))
+    assert timestep["reward"] == 4  # the second of the actions 3, 4, 5
     assert env.act_space.discrete
-    np.testing.assert_array_equal(record["room"], [0, 1, 0, 0])
-    assert np.all(record["camera"] == 50) and record["camera"].shape == (64, 64, 3)
-    assert np.all(record["depth"] == 7) and record["depth"].shape == (64, 64, 3)
-    assert record["arm/joints"].shape == (4,)
+    np.testing.assert_array_equal(timestep["room"], [0, 1, 0, 0])
+    assert np.all(timestep["camera"] == 50) and timestep["camera"].shape == (64, 64, 3)
+    assert np.all(timestep["depth"] == 7) and timestep["depth"].shape == (64, 64, 3)
+    assert timestep["arm/joints"].shape == (4,)
     assert list(adapt_gym(Mixed(), image=True, state=False).obs_space) == ["camera", "depth"]
     assert list(adapt_gym(Mixed(), image=False, state=True).obs_space) == ["arm/joints", "room"]
 
@@ -114,11 +114,11 @@ def test_grids_of_symbols_are_vectors_and_texts_are_left_out():
         "direction": (4,), "image_vector": (147,), "image": (64, 64, 3),
     }  # fmt: skip
     assert env.info["left_out"] == "mission"
-    record = env.reset(0)
+    timestep = env.reset(0)
     inner = env._env.unwrapped.gen_obs()
-    np.testing.assert_array_equal(record["image_vector"], inner["image"].reshape(-1))
-    assert record["direction"].argmax() == inner["direction"]
-    np.testing.assert_array_equal(record["image"], resize(env._env.render(), 64))
+    np.testing.assert_array_equal(timestep["image_vector"], inner["image"].reshape(-1))
+    assert timestep["direction"].argmax() == inner["direction"]
+    np.testing.assert_array_equal(timestep["image"], resize(env._env.render(), 64))
     assert list(make_env("gym_MiniGrid-Empty-5x5-v0", image=True).obs_space) == ["image"]
 
 
@@ -272,8 +272,8 @@ def test_registered_environments_whose_steps_return_four_values():
     for limit, expected in [(0, 4), (3, 3), (6, 6)]:
         env = make_env("gym_Four-v0", time_limit=limit, **settings)
         assert env.info["time_limit"] == str(expected)
-        steps, record = last_record(env)
-        assert steps == expected and not record["is_terminal"]
+        steps, timestep = last_timestep(env)
+        assert steps == expected and not timestep["is_terminal"]
     with pytest.raises(UserError, match=r"Old-v0 is no gymnasium.Env.* module:function"):
         make_env("gym_Old-v0", **settings)
 

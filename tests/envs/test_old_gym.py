@@ -78,18 +78,18 @@ def test_four_values_are_told_apart(python: Path):
     with EnvPool(
         f"{FILE}:cartpole", action_repeat=1, image=False, state=True, python=str(python)
     ) as pool:
-        records = pool.reset([seed])
-        while not records[-1]["is_last"]:
-            records += pool.step(np.eye(2, dtype=np.float32)[[len(records) % 2]])
-        for record, (obs, reward, done, truncated) in zip(records, expected, strict=True):
-            np.testing.assert_array_equal(record["observation"], np.float32(obs))
-            assert record["reward"] == reward and record["is_last"] == done
-            assert record["is_terminal"] == (done and not truncated)
-        assert not records[-1]["is_terminal"]
-        record = pool.reset([seed])[0]
-        while not record["is_last"]:  # always to one side: the pole falls
-            record = pool.step(np.eye(2, dtype=np.float32)[[0]])[0]
-        assert record["is_terminal"]
+        timesteps = pool.reset([seed])
+        while not timesteps[-1]["is_last"]:
+            timesteps += pool.step(np.eye(2, dtype=np.float32)[[len(timesteps) % 2]])
+        for timestep, (obs, reward, done, truncated) in zip(timesteps, expected, strict=True):
+            np.testing.assert_array_equal(timestep["observation"], np.float32(obs))
+            assert timestep["reward"] == reward and timestep["is_last"] == done
+            assert timestep["is_terminal"] == (done and not truncated)
+        assert not timesteps[-1]["is_terminal"]
+        timestep = pool.reset([seed])[0]
+        while not timestep["is_last"]:  # always to one side: the pole falls
+            timestep = pool.step(np.eye(2, dtype=np.float32)[[0]])[0]
+        assert timestep["is_terminal"]
 
 
 @pytest.mark.slow

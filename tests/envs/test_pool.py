@@ -28,25 +28,25 @@ def test_workers_conform():
     check_env(PoolEnv(f"{FILE}:counting", **PLAIN))
 
 
-def test_records_line_up_across_workers_and_resets():
+def test_timesteps_line_up_across_workers_and_resets():
     seeds, rng = [3, 4, 5], np.random.default_rng(0)
     with open_pool("counting", num_envs=3) as pool:
         for _ in range(2):
-            records = pool.reset(seeds)
-            lengths = [int(record["length"][0]) for record in records]
+            timesteps = pool.reset(seeds)
+            lengths = [int(timestep["length"][0]) for timestep in timesteps]
             running = [0, 1, 2]
             for step in range(1, max(lengths) + 1):
                 actions = rng.uniform(-1, 1, (len(running), 2)).astype(np.float32)
-                for i, action, record in zip(
+                for i, action, timestep in zip(
                     running, actions, pool.step(actions, running), strict=True
                 ):
-                    assert np.all(record["image"] == step) and record["reward"] == step
-                    np.testing.assert_allclose(record["echo"], action, rtol=1e-6)
-                    assert record["is_last"] == record["is_terminal"] == (step == lengths[i])
+                    assert np.all(timestep["image"] == step) and timestep["reward"] == step
+                    np.testing.assert_allclose(timestep["echo"], action, rtol=1e-6)
+                    assert timestep["is_last"] == timestep["is_terminal"] == (step == lengths[i])
                 running = [i for i in running if step < lengths[i]]
         assert len(set(lengths)) > 1
-        (record,) = pool.reset([9], [1])
-        assert record["is_first"] and np.all(record["image"] == 0)
+        (timestep,) = pool.reset([9], [1])
+        assert timestep["is_first"] and np.all(timestep["image"] == 0)
 
 
 def test_worker_has_no_tensorflow_and_one_thread():
@@ -141,8 +141,8 @@ def test_time_limit_and_repeat_of_a_users_environment():
         assert pool.action_repeat == 2
         pool.reset([0])
         assert not pool.step(np.zeros((1, 2), np.float32))[0]["is_last"]
-        (record,) = pool.step(np.zeros((1, 2), np.float32))
-        assert record["is_last"] and not record["is_terminal"] and record["reward"] == 3 + 4
+        (timestep,) = pool.step(np.zeros((1, 2), np.float32))
+        assert timestep["is_last"] and not timestep["is_terminal"] and timestep["reward"] == 3 + 4
 
 
 def run_script(folder: Path, text: str, *, name: str = "main.py") -> subprocess.CompletedProcess:

@@ -15,7 +15,7 @@ from dreamer.envs.multitask import (
     shared_observations,
 )
 from dreamer.envs.processes.pool import EnvError, EnvPool, EnvRestartWarning
-from dreamer.envs.spec import Space, make_record
+from dreamer.envs.spec import Space, make_timestep
 from dreamer.errors import UserError
 from dreamer.tasks import split_tasks, suite_of
 
@@ -36,18 +36,18 @@ class Echo:
 
     def reset(self, seed=None):
         self._left = 6
-        return self._record(np.zeros(self.act_space.shape, F32), is_first=True)
+        return self._timestep(np.zeros(self.act_space.shape, F32), is_first=True)
 
     def step(self, action):
         self.act_space.check(action, "action")
         if not self._left:
             raise RuntimeError("over")
         self._left -= 1
-        return self._record(action, 1.0, is_last=not self._left)
+        return self._timestep(action, 1.0, is_last=not self._left)
 
-    def _record(self, action, *args, **flags):
+    def _timestep(self, action, *args, **flags):
         obs = {"image": np.full((8, 8, 3), 7, np.uint8), self._key: action.copy()}
-        return make_record(obs, *args, **flags)
+        return make_timestep(obs, *args, **flags)
 
     def close(self):
         pass
@@ -72,9 +72,9 @@ def test_padding_conforms(discrete, place, other):
 def test_continuous_actions_are_cut_and_vectors_filled_up():
     env = padded(Echo(2, False), Echo(4, False), place=(0, 2))
     env.reset(0)
-    record = env.step(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
-    np.testing.assert_array_equal(record["echo"], np.array([0.1, 0.2, 0, 0], np.float32))
-    assert record["task"].tolist() == [1, 0] and (record["image"] == 7).all()
+    timestep = env.step(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
+    np.testing.assert_array_equal(timestep["echo"], np.array([0.1, 0.2, 0, 0], np.float32))
+    assert timestep["task"].tolist() == [1, 0] and (timestep["image"] == 7).all()
     missing = padded(Echo(2, False), Echo(3, False, "other")).reset(0)
     assert missing["other"].tolist() == [0, 0, 0] and missing["echo"].shape == (2,)
 
@@ -134,11 +134,11 @@ def test_a_pool_of_two_tasks():
         assert [r["task"].tolist() for r in (first, second, third)] == [[1, 0], [0, 1], [1, 0]]
         np.testing.assert_array_equal(first["position"], third["position"])
         actions = np.array([[0.5, -0.9], [0.5, -0.9], [0.5, 0.7], [0, 0]], np.float32)
-        records, (single,) = pool.step(actions), alone.step(actions[:1, :1])
+        timesteps, (single,) = pool.step(actions), alone.step(actions[:1, :1])
         for key in ("position", "velocity", "reward"):
-            np.testing.assert_array_equal(records[0][key], single[key])
-            np.testing.assert_array_equal(records[0][key], records[2][key])  # by the first alone
-        assert records[1]["position"].shape == (3,) and records[1]["position"][2] == 0
+            np.testing.assert_array_equal(timesteps[0][key], single[key])
+            np.testing.assert_array_equal(timesteps[0][key], timesteps[2][key])  # the first's seed
+        assert timesteps[1]["position"].shape == (3,) and timesteps[1]["position"][2] == 0
         pool._workers[1].kill()  # its successor plays the same task in the same spaces
         with pytest.warns(EnvRestartWarning, match="environment 1 died"):
             _, failed, *_ = pool.try_step(actions)

@@ -5,14 +5,14 @@ import pytest
 from probe_envs import Counting
 
 from dreamer.envs.conformance import check_env
-from dreamer.envs.spec import ContractError, Space, check_record, make_record
+from dreamer.envs.spec import ContractError, Space, check_timestep, make_timestep
 
 OBS = {"image": Space((8, 8, 3), np.uint8, 0, 255), "vector": Space((2,), np.float32)}
 
 
-def record():
+def timestep():
     obs = {"image": np.zeros((8, 8, 3), np.uint8), "vector": np.zeros(2, np.float32)}
-    return make_record(obs, 1.5, is_last=True, is_terminal=True)
+    return make_timestep(obs, 1.5, is_last=True, is_terminal=True)
 
 
 @pytest.mark.parametrize("space", [
@@ -38,9 +38,9 @@ def test_samples_lie_in_their_space():
     assert Space((100,), np.uint8, 0, 255).sample(rng).dtype == np.uint8
 
 
-def test_make_record_derives_cont():
-    assert record()["cont"] == 0 and record()["reward"] == np.float32(1.5)
-    assert make_record({}, is_last=True)["cont"] == 1
+def test_make_timestep_derives_cont():
+    assert timestep()["cont"] == 0 and timestep()["reward"] == np.float32(1.5)
+    assert make_timestep({}, is_last=True)["cont"] == 1
 
 
 @pytest.mark.parametrize("change, message", [
@@ -53,10 +53,10 @@ def test_make_record_derives_cont():
     ({"cont": np.asarray(1, np.float32)}, "cont must be 0"),
     ({"is_last": np.asarray(False)}, "terminal must also be the last"),
 ])  # fmt: skip
-def test_check_record_names_what_is_wrong(change, message):
-    check_record(record(), OBS)
+def test_check_timestep_names_what_is_wrong(change, message):
+    check_timestep(timestep(), OBS)
     with pytest.raises(ContractError, match=message):
-        check_record({**record(), **change}, OBS)
+        check_timestep({**timestep(), **change}, OBS)
 
 
 def test_counting_environment_conforms():
@@ -79,9 +79,9 @@ class Unseeded(Counting):
     def reset(self, seed=None):
         if not hasattr(self, "_lengths"):
             self._lengths = np.random.default_rng(0).permutation(np.arange(5, 10)).tolist()
-        record = super().reset(seed)
+        timestep = super().reset(seed)
         self._length = self._lengths.pop()
-        return {**record, "length": np.array([self._length], np.float32)}
+        return {**timestep, "length": np.array([self._length], np.float32)}
 
 
 class GoesOn(Counting):

@@ -21,9 +21,9 @@ def test_arrays_arrive_as_they_were_sent(pair):
         "flag": np.asarray(True),
         "empty": np.zeros((0, 4), np.float64),
     }
-    wire.send(pair[0], {"kind": "record", "text": "ä\n"}, arrays)
+    wire.send(pair[0], {"kind": "timestep", "text": "ä\n"}, arrays)
     header, received = wire.receive(pair[1], 5.0)
-    assert header == {"kind": "record", "text": "ä\n"}
+    assert header == {"kind": "timestep", "text": "ä\n"}
     assert received.keys() == arrays.keys()
     for key, value in arrays.items():
         assert received[key].dtype == value.dtype and received[key].shape == value.shape

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from probe_envs import Counting
 
-from dreamer.envs.spec import ContractError, Space, make_record
+from dreamer.envs.spec import ContractError, Space, make_timestep
 from dreamer.envs.wrappers import ActionRepeat, NormalizeActions, TimeLimit
 
 
@@ -15,11 +15,11 @@ class Native:
         self.action_repeat, self.info, self.actions = 1, {}, []
 
     def reset(self, seed=None):
-        return make_record({"none": np.zeros(1, np.float32)}, is_first=True)
+        return make_timestep({"none": np.zeros(1, np.float32)}, is_first=True)
 
     def step(self, action):
         self.actions.append(action)
-        return make_record({"none": np.zeros(1, np.float32)})
+        return make_timestep({"none": np.zeros(1, np.float32)})
 
     def close(self):
         pass
@@ -55,22 +55,22 @@ def test_repeat_sums_rewards_and_stops_at_the_end():
     env = ActionRepeat(Counting(), 4)
     assert env.action_repeat == 4
     length = int(env.reset(0)["length"][0])  # 5 to 9: the second or third repeat is cut short
-    record, rewards = None, []
-    while record is None or not record["is_last"]:
-        record = env.step(np.zeros(2, np.float32))
-        rewards.append(float(record["reward"]))
+    timestep, rewards = None, []
+    while timestep is None or not timestep["is_last"]:
+        timestep = env.step(np.zeros(2, np.float32))
+        rewards.append(float(timestep["reward"]))
     assert rewards[0] == 1 + 2 + 3 + 4
     assert sum(rewards) == length * (length + 1) / 2
-    assert record["is_terminal"] and record["image"][0, 0, 0] == length
+    assert timestep["is_terminal"] and timestep["image"][0, 0, 0] == length
 
 
 def test_time_limit_is_last_but_not_terminal():
     env = TimeLimit(Counting(), 4)
     for _ in range(2):
         env.reset(0)
-        records = [env.step(np.zeros(2, np.float32)) for _ in range(4)]
-        assert [bool(record["is_last"]) for record in records] == [False] * 3 + [True]
-        assert not records[-1]["is_terminal"] and records[-1]["cont"] == 1
+        timesteps = [env.step(np.zeros(2, np.float32)) for _ in range(4)]
+        assert [bool(timestep["is_last"]) for timestep in timesteps] == [False] * 3 + [True]
+        assert not timesteps[-1]["is_terminal"] and timesteps[-1]["cont"] == 1
         with pytest.raises(RuntimeError, match="reset"):
             env.step(np.zeros(2, np.float32))
 
@@ -85,7 +85,7 @@ def test_time_limit_counts_frames():
 def test_true_end_within_the_limit_stays_terminal():
     env = TimeLimit(Counting(), 100)
     env.reset(0)
-    record = env.step(np.zeros(2, np.float32))
-    while not record["is_last"]:
-        record = env.step(np.zeros(2, np.float32))
-    assert record["is_terminal"] and record["cont"] == 0
+    timestep = env.step(np.zeros(2, np.float32))
+    while not timestep["is_last"]:
+        timestep = env.step(np.zeros(2, np.float32))
+    assert timestep["is_terminal"] and timestep["cont"] == 0

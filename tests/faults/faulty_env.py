@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from counting_env import CountingEnv, episode_length
 
-from dreamer.envs.spec import Record
+from dreamer.envs.spec import Timestep
 
 KINDS = ("raise", "exit", "kill", "nan", "infinite", "shape")
 
@@ -40,55 +40,55 @@ class FaultyEnv(CountingEnv):
             self._child = subprocess.Popen(["sleep", "900"])
             self.info = {"child": str(self._child.pid)}
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         return self._perhaps(super().reset(seed))
 
-    def step(self, action: np.ndarray) -> Record:
+    def step(self, action: np.ndarray) -> Timestep:
         return self._perhaps(super().step(action))
 
-    def _perhaps(self, record: Record) -> Record:
+    def _perhaps(self, timestep: Timestep) -> Timestep:
         if faulty_step(self._seed) != self._step:
-            return record
+            return timestep
         kinds = os.environ.get("DREAMER_TEST_KINDS", ",".join(KINDS)).split(",")
-        return FAULTS[kinds[self._seed % len(kinds)]](record)
+        return FAULTS[kinds[self._seed % len(kinds)]](timestep)
 
 
-def _raise(record: Record) -> Record:
+def _raise(timestep: Timestep) -> Timestep:
     raise ZeroDivisionError("physics went wrong")
 
 
-def _exit(record: Record) -> Record:
+def _exit(timestep: Timestep) -> Timestep:
     os._exit(3)
 
 
-def _kill(record: Record) -> Record:
+def _kill(timestep: Timestep) -> Timestep:
     os.kill(os.getpid(), signal.SIGKILL)
-    return record
+    return timestep
 
 
-def _hang(record: Record) -> Record:
+def _hang(timestep: Timestep) -> Timestep:
     time.sleep(900)
-    return record
+    return timestep
 
 
-def _nan(record: Record) -> Record:
-    return {**record, "vector": np.full_like(record["vector"], np.nan)}
+def _nan(timestep: Timestep) -> Timestep:
+    return {**timestep, "vector": np.full_like(timestep["vector"], np.nan)}
 
 
-def _infinite(record: Record) -> Record:
-    return {**record, "reward": np.asarray(np.inf, np.float32)}
+def _infinite(timestep: Timestep) -> Timestep:
+    return {**timestep, "reward": np.asarray(np.inf, np.float32)}
 
 
-def _huge(record: Record) -> Record:
+def _huge(timestep: Timestep) -> Timestep:
     """Finite, but its square is not."""
-    return {**record, "reward": np.asarray(3e38, np.float32)}
+    return {**timestep, "reward": np.asarray(3e38, np.float32)}
 
 
-def _shape(record: Record) -> Record:
-    return {**record, "image": record["image"][:4]}
+def _shape(timestep: Timestep) -> Timestep:
+    return {**timestep, "image": timestep["image"][:4]}
 
 
-FAULTS: dict[str, Callable[[Record], Record]] = {
+FAULTS: dict[str, Callable[[Timestep], Timestep]] = {
     "raise": _raise, "exit": _exit, "kill": _kill, "hang": _hang, "nan": _nan,
     "infinite": _infinite, "huge": _huge, "shape": _shape,
 }  # fmt: skip

@@ -13,28 +13,28 @@ import faulty_env
 import numpy as np
 
 from dreamer.envs.make import make_env
-from dreamer.envs.spec import Env, Record, check_record
+from dreamer.envs.spec import Env, Timestep, check_timestep
 from dreamer.envs.wrappers import Wrapper
 
 
 class Noted(Wrapper):
-    """Notes "begun <seed>", and "ended <seed>" for an episode whose records are as they should."""
+    """Notes "begun <seed>", and "ended <seed>" for an episode with correct timesteps."""
 
     def __init__(self, env: Env) -> None:
         super().__init__(env)
         self._seed: int | None = None
 
-    def reset(self, seed: int | None = None) -> Record:
+    def reset(self, seed: int | None = None) -> Timestep:
         self._seed = seed
         self._note("begun")
         return super().reset(seed)
 
-    def step(self, action: np.ndarray) -> Record:
-        record = super().step(action)
-        if record["is_last"]:
-            check_record(record, self.obs_space)
+    def step(self, action: np.ndarray) -> Timestep:
+        timestep = super().step(action)
+        if timestep["is_last"]:
+            check_timestep(timestep, self.obs_space)
             self._note("ended")
-        return record
+        return timestep
 
     def _note(self, what: str) -> None:
         descriptor = os.open(os.environ["DREAMER_TEST_NOTES"], os.O_WRONLY | os.O_APPEND)

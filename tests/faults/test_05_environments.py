@@ -23,12 +23,12 @@ from dreamer.training.collector import Collector, episode_seed
 Arrays = dict[str, np.ndarray]
 
 
-def constant(records: Arrays, state: Any) -> tuple[np.ndarray, None]:
-    return np.full((len(records["reward"]), 2), 0.5, np.float32), None
+def constant(timesteps: Arrays, state: Any) -> tuple[np.ndarray, None]:
+    return np.full((len(timesteps["reward"]), 2), 0.5, np.float32), None
 
 
 def check_episode(episode: Arrays, number: int, seed: int = 5) -> None:
-    """The episode is whole and all its records are its own."""
+    """The episode is whole and all its timesteps are its own."""
     assert len(episode["reward"]) == episode_length(episode_seed(seed, number)) + 1
     for step, image in enumerate(episode["image"]):
         assert decode(image)[:2] == (episode_seed(seed, number), step)
@@ -113,20 +113,20 @@ def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DREAMER_TEST_KINDS", "hang")
     with EnvPool(FAULTY, 1, 10.0, 1, state=True) as pool:
         pool.reset([0])
-        (record,) = pool.try_step(np.zeros((1, 2), np.float32))
+        (timestep,) = pool.try_step(np.zeros((1, 2), np.float32))
         with pytest.warns(EnvRestartWarning, match="timed out: no reply within 10 s"):
             (outcome,) = pool.try_step(np.zeros((1, 2), np.float32))
-        assert not isinstance(record, EnvError) and isinstance(outcome, EnvError)
-        (record,) = pool.try_reset([3])
-        assert not isinstance(record, EnvError) and decode(record["image"])[:2] == (3, 0)
+        assert not isinstance(timestep, EnvError) and isinstance(outcome, EnvError)
+        (timestep,) = pool.try_reset([3])
+        assert not isinstance(timestep, EnvError) and decode(timestep["image"])[:2] == (3, 0)
 
 
 def test_a_replacement_for_which_there_is_no_room_is_tried_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DREAMER_TEST_FAULTS", "always")
     monkeypatch.setenv("DREAMER_TEST_KINDS", "raise")
     with EnvPool(FAULTY, 1, 120.0, 3, state=True) as pool:
-        (record,) = pool.try_reset([0])
-        assert not isinstance(record, EnvError)
+        (timestep,) = pool.try_reset([0])
+        assert not isinstance(timestep, EnvError)
         with pytest.warns(EnvRestartWarning, match="physics went wrong"):
             for _ in range(2):
                 pool.try_step(np.zeros((1, 2), np.float32))
@@ -140,8 +140,8 @@ def test_a_replacement_for_which_there_is_no_room_is_tried_again(monkeypatch: py
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
         assert all(isinstance(outcome, EnvError) for outcome in outcomes) and pool.failures == 3
         assert len(os.listdir("/proc/self/fd")) <= opened
-        (record,) = pool.try_reset([3])
-        assert not isinstance(record, EnvError) and decode(record["image"])[:2] == (3, 0)
+        (timestep,) = pool.try_reset([3])
+        assert not isinstance(timestep, EnvError) and decode(timestep["image"])[:2] == (3, 0)
 
 
 def test_evaluations_have_their_number_of_episodes_all_the_same(monkeypatch: pytest.MonkeyPatch):

@@ -153,5 +153,5 @@ def test_a_signal_to_all_processes_leaves_episodes_under_way(number: signal.Sign
         pool.reset([0])
         os.kill(pool._workers[0]._process.pid, number)
         for _ in range(2):
-            (record,) = pool.step(np.zeros((1, 2), np.float32))
-        assert decode(record["image"])[:2] == (0, 2)
+            (timestep,) = pool.step(np.zeros((1, 2), np.float32))
+        assert decode(timestep["image"])[:2] == (0, 2)

@@ -75,21 +75,21 @@ tracemalloc.stop()
 (agent,) = agents
 state = None
 
-def policy(records, state):
-    return agent.policy(records, state, "eval")
+def policy(timesteps, state):
+    return agent.policy(timesteps, state, "eval")
 
 with EnvPool(task, 2, 120.0, state=True) as pool:
     reset = pool.reset([0, 1])
-    records = {key: np.stack([record[key] for record in reset]) for key in reset[0]}
+    timesteps = {key: np.stack([timestep[key] for timestep in reset]) for key in reset[0]}
 
     def act(count):
         global state
         for _ in range(count):
-            _, state = agent.policy(records, state)
+            _, state = agent.policy(timesteps, state)
 
     growth("policy calls", act, calls)
     collector = Collector(pool, lambda episode, number: None, 0)
-    idle = lambda records, state: (np.zeros((2, 1), np.float32), None)
+    idle = lambda timesteps, state: (np.zeros((2, 1), np.float32), None)
     growth("episodes", lambda count: collector.collect(idle, LENGTH * count), episodes)
 with EnvPool(task, 1, 120.0, state=True) as pool:
     evaluator = Evaluator(pool, seed=0, episodes=2, filmed=1)
@@ -110,7 +110,7 @@ MAY_HOLD = {"policy calls": 5, "episodes": 100, "evaluations": 100, "episodes of
 SLACK = 35_000
 # Calls, episodes, evaluations, steps of training: of the long form the last third alone is 5,000,
 # 1,000 and 200 of them, and 1,100 episodes of training. At the short form's marks (200 and 300
-# steps) no episode is under way, the records of which would be held, too.
+# steps) no episode is under way, the timesteps of which would be held, too.
 SHORT, LONG = (3000, 30, 6, 300), (15_000, 3000, 600, 33_000)
 
 

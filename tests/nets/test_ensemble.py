@@ -40,7 +40,7 @@ def test_disagreement_is_the_literal_variance():
     np.testing.assert_allclose(ensemble.disagreement(inputs), expected, rtol=1e-4)
 
 
-def test_loss_is_the_literal_one_over_the_records_that_count():
+def test_loss_is_the_literal_one_over_the_timesteps_that_count():
     ensemble, inputs, target = make_ensemble(), numbers(5, 2), numbers(5, 3, seed=1)
     weight = np.float32([1, 0, 1, 1, 0])
     means = np.float64(ensemble(inputs))

@@ -205,7 +205,7 @@ def test_nothing_before_is_first_matters() -> None:
     before, _ = rssm.observe(**{k: tf.constant(v) for k, v in data.items()})
     for key in ("embed", "action", "noise"):
         data[key][:, :cut] += 1.0
-    data["action"][:, cut] += 1.0  # the action that led to a first record is none
+    data["action"][:, cut] += 1.0  # the action that led to a first timestep is none
     after, _ = rssm.observe(**{k: tf.constant(v) for k, v in data.items()})
     for key, value in before.items():
         np.testing.assert_array_equal(value[1, cut:], after[key][1, cut:])
@@ -224,7 +224,7 @@ def test_first_step_starts_from_zeros_with_or_without_the_flag() -> None:
         np.testing.assert_array_equal(value, same[key])
 
 
-def test_later_records_do_not_reach_back() -> None:
+def test_later_timesteps_do_not_reach_back() -> None:
     rssm, data = make(), sequences()
     before, prior_before = rssm.observe(**{k: tf.constant(v) for k, v in data.items()})
     data["embed"][:, 6:] += 1.0

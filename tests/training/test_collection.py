@@ -242,7 +242,7 @@ def test_episodes_held_back_are_on_the_disk_as_soon_as_they_end(pool: EnvPool, t
             run.collection.store()
     run.collection.store()
     assert {name.split("-", 1)[1] for name in run.replay.members} == stored
-    assert run.replay.records == sum(length for _, length in run.replay.files())
+    assert run.replay.timesteps == sum(length for _, length in run.replay.files())
     assert len(set(run.replay.members)) == len(run.replay.members)
 
 

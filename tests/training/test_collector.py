@@ -35,9 +35,9 @@ class Keeper:
         self.episodes[number] = episode
 
 
-def reflex(records: Arrays, state: Any) -> tuple[np.ndarray, int]:
-    """A policy that is a function of each record alone; its state counts its calls."""
-    seeds_and_steps = [counting_env.decode(image)[:2] for image in records["image"]]
+def reflex(timesteps: Arrays, state: Any) -> tuple[np.ndarray, int]:
+    """A policy that is a function of each timestep alone; its state counts its calls."""
+    seeds_and_steps = [counting_env.decode(image)[:2] for image in timesteps["image"]]
     actions = [[(seed % 7 + 1) / 8, (step + 1) / 16] for seed, step in seeds_and_steps]
     return np.array(actions, np.float32), (0 if state is None else state) + 1
 
@@ -122,11 +122,11 @@ def test_evaluation_takes_the_first_episodes_started(
 ) -> None:
     states: list[Any] = []
 
-    def policy(records: Arrays, state: Any) -> tuple[np.ndarray, int]:
+    def policy(timesteps: Arrays, state: Any) -> tuple[np.ndarray, int]:
         states.append(state)
-        assert {len(value) for value in records.values()} == {num_envs}
-        assert "action" not in records
-        return reflex(records, state)
+        assert {len(value) for value in timesteps.values()} == {num_envs}
+        assert "action" not in timesteps
+        return reflex(timesteps, state)
 
     keeper = Keeper()
     collector = Collector(pools[num_envs], keeper, seed=5)
@@ -168,16 +168,16 @@ def test_episode_that_could_not_be_kept_is_handed_over_again(pools: dict[int, En
 
 
 def test_random_policy_fills_its_space() -> None:
-    records = {"reward": np.zeros(500, np.float32)}
+    timesteps = {"reward": np.zeros(500, np.float32)}
     box = Space((2,), np.dtype(np.float32), np.array([-1.0, 0.0]), 1.0)
-    actions, state = random_policy(box, 0)(records, "anything")
+    actions, state = random_policy(box, 0)(timesteps, "anything")
     assert (actions.shape, actions.dtype, state) == ((500, 2), np.float32, None)
     np.testing.assert_allclose(actions.min(0), [-1, 0], atol=0.02)
     np.testing.assert_allclose(actions.max(0), [1, 1], atol=0.02)
     onehot = Space((3,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
-    actions, _ = random_policy(onehot, 0)(records, None)
+    actions, _ = random_policy(onehot, 0)(timesteps, None)
     assert (np.sort(actions, 1) == [0, 0, 1]).all()
     assert (actions.sum(0) > 100).all()
     first, second = random_policy(box, 1), random_policy(box, 1)
     for _ in range(3):
-        np.testing.assert_array_equal(first(records, None)[0], second(records, None)[0])
+        np.testing.assert_array_equal(first(timesteps, None)[0], second(timesteps, None)[0])

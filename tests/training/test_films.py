@@ -1,4 +1,4 @@
-"""Films of a real run, frame by frame; and which records open-loop predictions are made for."""
+"""Films of a real run, frame by frame; and which timesteps open-loop predictions are made for."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def shrink(frames: np.ndarray, scale: int) -> np.ndarray:
 def test_evaluation_is_filmed_whole_and_sharp(debug_runs: DebugRuns):
     frames, durations = frames_of(debug_runs.path / "videos" / "eval_policy-400.gif")
     assert frames.shape == (41, 256, 256, 3)
-    assert set(durations) == {40}  # 25 records a second
+    assert set(durations) == {40}  # 25 timesteps a second
     small = shrink(frames, 4)
     assert small.std() > 10
     assert all((small[t] != small[t + 1]).any() for t in range(40))  # something moves throughout
@@ -74,7 +74,7 @@ def episode(length: int, value: int) -> dict[str, np.ndarray]:
     }
 
 
-def test_held_out_batches_are_the_first_records_of_what_is_long_enough():
+def test_held_out_batches_are_the_first_timesteps_of_what_is_long_enough():
     batch = held_out_batch([episode(80, 1), episode(60, 2)], CONTEXT + IMAGINED)
     assert batch["image"].shape == (2, 50, 8, 8, 3)
     assert (batch["image"][1] == 2).all()

@@ -15,10 +15,10 @@ from dreamer.config.config import load_config
 from dreamer.errors import UserError
 from dreamer.training.overlap import AbandonedError, Background, Lag
 
-RECORDS = {"reward": np.zeros(1)}
+TIMESTEPS = {"reward": np.zeros(1)}
 
 
-def acting(records, state):
+def acting(timesteps, state):
     return np.zeros((1, 2)), state
 
 
@@ -86,7 +86,7 @@ def test_an_error_in_the_block_ends_the_background_and_goes_first():
         policy = leaving(acting)
         try:
             while True:
-                policy(RECORDS, None)
+                policy(TIMESTEPS, None)
         except AbandonedError as error:
             ended.append(error)
             raise
@@ -102,7 +102,7 @@ def test_lag_is_what_is_due_less_what_is_made():
     assert lag.scalars() == {}
     policy = lag.watch(acting)
     for _ in range(3):
-        action, state = policy(RECORDS, "state")
+        action, state = policy(TIMESTEPS, "state")
         assert action.shape == (1, 2) and state == "state"
     assert lag.scalars() == {"overlap/lag": 4 / 3, "overlap/lag_max": 2.0}
 

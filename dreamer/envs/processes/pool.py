@@ -19,7 +19,7 @@ from dreamer.envs.processes.interpreter import (
     worker_variables,
 )
 from dreamer.envs.processes.process import CLOSE_TIMEOUT, WorkerProcess
-from dreamer.envs.spec import Record
+from dreamer.envs.spec import Timestep
 from dreamer.errors import EnvError, UserError
 from dreamer.tasks import split_tasks, suite_of
 
@@ -39,7 +39,7 @@ class EnvPool:
     """`num_envs` environments of one task, or in turn of several, each in a process of its own.
 
     `reset` and `step` take an environment's failure for the end: they close the pool and raise.
-    `try_reset` and `try_step` hand it out in the place of that worker's record; the worker is
+    `try_reset` and `try_step` hand it out in the place of that worker's timestep; the worker is
     replaced, after a pause, when it is reset next.
 
     Args:
@@ -119,17 +119,17 @@ class EnvPool:
 
     def reset(
         self, seeds: Sequence[int | None], indices: Sequence[int] | None = None
-    ) -> list[Record]:
-        """Starts an episode in each of `indices` (default: all); returns the first records."""
+    ) -> list[Timestep]:
+        """Starts an episode in each of `indices` (default: all); returns the first timesteps."""
         return self._all(self._reset(seeds, indices))
 
-    def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> list[Record]:
+    def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> list[Timestep]:
         """Steps each of `indices` (default: all) with its row of `actions` [n, A] float32."""
         return self._all(self._step(actions, indices))
 
     def try_reset(
         self, seeds: Sequence[int | None], indices: Sequence[int] | None = None
-    ) -> list[Record | EnvError]:
+    ) -> list[Timestep | EnvError]:
         """Like `reset`, with an error for each worker that failed.
 
         Raises:
@@ -139,13 +139,13 @@ class EnvPool:
 
     def try_step(
         self, actions: np.ndarray, indices: Sequence[int] | None = None
-    ) -> list[Record | EnvError]:
+    ) -> list[Timestep | EnvError]:
         """Like `step`, with an error for each worker that failed. Raises as `try_reset`."""
         return self._bear(self._step(actions, indices), indices)
 
     def _reset(
         self, seeds: Sequence[int | None], indices: Sequence[int] | None
-    ) -> list[Record | EnvError]:
+    ) -> list[Timestep | EnvError]:
         chosen = self._select(indices, len(seeds), "seeds")
         requests = [{"kind": "reset", "seed": None if seed is None else int(seed)}
                     for seed in seeds]  # fmt: skip
@@ -153,7 +153,7 @@ class EnvPool:
 
     def _step(
         self, actions: np.ndarray, indices: Sequence[int] | None
-    ) -> list[Record | EnvError]:
+    ) -> list[Timestep | EnvError]:
         chosen = self._select(indices, len(actions), "actions")
         arrays = [{"action": np.asarray(action, np.float32)} for action in actions]
         return self._exchange(chosen, [{"kind": "step"}] * len(chosen), arrays)
@@ -171,7 +171,7 @@ class EnvPool:
         chosen: list[int],
         requests: list[dict[str, Any]],
         arrays: list[dict[str, np.ndarray]],
-    ) -> list[Record | EnvError]:
+    ) -> list[Timestep | EnvError]:
         """What each chosen worker answers, or how it failed; a failed one is ended at once."""
         try:
             unsent = [
@@ -200,10 +200,10 @@ class EnvPool:
             self._replace(index)
         self._workers[index].send(request, arrays)
 
-    def _answer(self, index: int) -> Record:
-        header, record = self._workers[index].receive(self.timeout, self.on_wait)
+    def _answer(self, index: int) -> Timestep:
+        header, timestep = self._workers[index].receive(self.timeout, self.on_wait)
         self.goes_on[index] = header["goes_on"]
-        return record
+        return timestep
 
     def _replace(self, index: int) -> None:
         """Starts the worker of that index anew."""
@@ -215,17 +215,17 @@ class EnvPool:
             self._workers[index].receive(max(self.timeout, START_TIMEOUT), self.on_wait)
         self._failed.remove(index)
 
-    def _all(self, outcomes: list[Record | EnvError]) -> list[Record]:
-        """The records, if there is no error among them."""
-        records = [outcome for outcome in outcomes if not isinstance(outcome, EnvError)]
-        if len(records) < len(outcomes):
+    def _all(self, outcomes: list[Timestep | EnvError]) -> list[Timestep]:
+        """The timesteps, if there is no error among them."""
+        timesteps = [outcome for outcome in outcomes if not isinstance(outcome, EnvError)]
+        if len(timesteps) < len(outcomes):
             self.close()
             raise next(outcome for outcome in outcomes if isinstance(outcome, EnvError))
-        return records
+        return timesteps
 
     def _bear(
-        self, outcomes: list[Record | EnvError], indices: Sequence[int] | None
-    ) -> list[Record | EnvError]:
+        self, outcomes: list[Timestep | EnvError], indices: Sequence[int] | None
+    ) -> list[Timestep | EnvError]:
         """Counts failures; raises where a worker has too many in a row."""
         errors = [outcome for outcome in outcomes if isinstance(outcome, EnvError)]
         self.failures += len(errors)

@@ -20,7 +20,7 @@ import numpy as np
 from dreamer.envs.make import make_env
 from dreamer.envs.multitask import Padded, spaces_of
 from dreamer.envs.processes import messages as wire
-from dreamer.envs.spec import ContractError, Env, check_record
+from dreamer.envs.spec import ContractError, Env, check_timestep
 from dreamer.errors import UserError
 from dreamer.system.processes import end, end_with
 
@@ -62,12 +62,12 @@ def _serve(sock: socket.socket) -> None:
                 env = _padded(env, request)
                 wire.send(sock, _describe(env))
                 continue
-            record = _advance(env, request, arrays)
+            timestep = _advance(env, request, arrays)
         except BaseException as error:  # SystemExit, too: whoever runs this must hear of it
             wire.send(sock, _failure(error))
         else:
             goes_on = bool(getattr(env, "goes_on", False))
-            wire.send(sock, {"kind": "record", "goes_on": goes_on}, record)
+            wire.send(sock, {"kind": "timestep", "goes_on": goes_on}, timestep)
 
 
 def _padded(env: Any, request: dict[str, Any]) -> Env:
@@ -87,11 +87,11 @@ def _describe(env: Env) -> dict[str, Any]:
 
 def _advance(env: Any, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
     if request["kind"] == "reset":
-        record = env.reset(request["seed"])
+        timestep = env.reset(request["seed"])
     else:
-        record = env.step(arrays["action"])
-    check_record(record, env.obs_space)
-    return record
+        timestep = env.step(arrays["action"])
+    check_timestep(timestep, env.obs_space)
+    return timestep
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
