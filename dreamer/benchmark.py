@@ -1,21 +1,18 @@
-"""How fast this machine is: updates, environments, replay and memory, each against its limit.
+"""Measures how fast this machine is: updates, environments, replay and memory.
 
     python -m dreamer.benchmark --json speed.json
 
-Every figure is the median of several rounds, in which all that is to be compared is measured in
-turn: updates with matrix products of the same precision, our environments with a literal loop over
-dm_control. Whatever imports TensorFlow or OpenGL does so in a process of its own.
+Every figure is the median of several rounds. Each round measures everything that is compared, in
+turn: updates with matrix products of the same precision, our environments with a plain loop over
+dm_control. Whatever imports TensorFlow or OpenGL runs in a process of its own.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from dreamer.config.command_line import CommandLine, Option, Parsed, run_main
-from dreamer.config.config import Config, load_config
+from dreamer.config.config import load_config
 from dreamer.errors import UserError
 
 LINE = CommandLine(
@@ -35,56 +32,39 @@ LINE = CommandLine(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the command line, measures, prints a table, and writes the figures if asked to."""
+    """Reads the command line, measures, prints a table, and writes the figures to --json."""
     parsed = LINE.parse(argv)
-    path = _writable(parsed.options["json"])
-    config = _config(parsed)
-    if "agents" in parsed.options["parts"]:
-        _check_agents(parsed)
-    from dreamer.benchmarks.bench import PARTS, QUICK, Bench, Scale
-    from dreamer.benchmarks.report import print_report
-
-    scale = QUICK if parsed.options["quick"] else Scale(parsed.options["updates"])
-    precisions = list(dict.fromkeys(parsed.options["precisions"]))
-    with Bench(config, scale, precisions) as bench:
-        results = bench.run(parsed.options["parts"] or PARTS)
-    print_report(results, scale.small)
-    if path:
-        from dreamer.io.files import atomic_write
-
-        with atomic_write(path) as file:
-            file.write(json.dumps(results, indent=2, allow_nan=False).encode() + b"\n")
-    return 0
-
-
-def _config(parsed: Parsed) -> Config:
-    presets = [*parsed.presets, *(["debug"] if parsed.options["quick"] else [])]
+    options = parsed.options
+    presets = [*parsed.presets, *(["debug"] if options["quick"] else [])]
     config = load_config(*presets, overrides=parsed.overrides)
     if "," in config.task:
         raise UserError(f"--task is {config.task!r}; the benchmark measures one task at a time")
-    return config
+    from dreamer.benchmarks.report import check_json_path, print_report, write_json
+
+    if options["json"]:
+        check_json_path(options["json"])
+    from dreamer.benchmarks.bench import DEFAULT_PARTS, QUICK, Bench, Scale
+
+    if "agents" in options["parts"]:
+        _check_agents(parsed)
+    scale = QUICK if options["quick"] else Scale(options["updates"])
+    with Bench(config, scale, list(dict.fromkeys(options["precisions"]))) as bench:
+        results = bench.run(options["parts"] or DEFAULT_PARTS)
+    print_report(results, scale.small)
+    if options["json"]:
+        write_json(options["json"], results)
+    return 0
 
 
 def _check_agents(parsed: Parsed) -> None:
-    from dreamer.benchmarks.agents import check_agents
+    from dreamer.benchmarks.bench import check_agents
 
     check_agents()
     if keys := sorted(set(parsed.overrides) - {"task", "logdir"}):
         raise UserError(
-            f"--parts agents measures agents as their presets are, but --{keys[0]} is given; "
-            "measure agents and other parts apart"
+            f"--parts agents measures the agents with their presets, but --{keys[0]} is given; "
+            "measure agents and other parts separately"
         )
-
-
-def _writable(name: str) -> Path | None:
-    """Refuses a file that could not be written, before minutes are spent on it."""
-    if not name:
-        return None
-    path = Path(name)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"--json cannot write {name}: expected a file in a folder that exists and "
-                        "is writable")  # fmt: skip
-    return path
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmark: its figures at debug size, its processes, its messages. No test asserts a time."""
+"""The benchmark: its figures at debug size and its messages. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -11,43 +11,48 @@ from typing import Any
 import benchmark_services
 import pytest
 
-from dreamer.benchmarks.environment import measure_stepping
-from dreamer.benchmarks.report import BARS, flatten
+from dreamer.benchmark import main
+from dreamer.benchmarks.environments import measure_stepping
+from dreamer.benchmarks.report import LIMITS, flatten
 from dreamer.config.config import load_config
+from dreamer.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-CARTPOLE = f"{benchmark_services.__file__}:make_cartpole"
+CARTPOLE = ("--task", f"{benchmark_services.__file__}:make_cartpole", "--envs.image", "false")
 
 
-def run_benchmark(*words: str) -> subprocess.CompletedProcess[str]:
+def run_python(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "dreamer.benchmark", *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
 
 
-# ------------------------------------------------------------------ the program
+def measure(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
+    """Figures and printed table of a quick benchmark."""
+    path = folder / "speed.json"
+    done = run_python("-m", "dreamer.benchmark", "--quick", "--json", str(path), *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(path.read_text(encoding="utf-8")), done.stdout
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    """Figures and printed table of all parts on walker_walk, in every format a CPU may have."""
-    path = tmp_path_factory.mktemp("benchmark") / "speed.json"
-    precisions = ("--precisions", "float32", "bfloat16")
-    done = run_benchmark("--quick", "--json", str(path), *precisions)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(path.read_text(encoding="utf-8")), done.stdout
+    """Of the default parts on walker_walk, in every format that a CPU may have."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    return measure(folder, "--precisions", "float32", "bfloat16")
 
 
 def test_all_parts_have_their_keys(measured):
     results, _ = measured
     for precision in ("float32", "bfloat16"):
         assert set(results["update"][precision]) >= {
-            "seconds", "flops", "matmul_flops_per_second", "over_floor",
+            "seconds", "flops", "matmul_flops_per_second", "floor_seconds", "over_floor",
         }  # fmt: skip
-    assert set(results["env"]) >= {
-        "steps_per_second", "steps_per_second_without_rendering", "over_reference",
-        "over_reference_shadow_256", "collect_steps_per_second", "policy_seconds", "policy_flops",
+    assert set(results["env"]) == {
+        "steps_per_second", "steps_per_second_without_rendering", "steps_per_second_shadow_256",
+        "reference_steps_per_second", "over_reference", "over_reference_shadow_256", "gl",
+        "renderer", "collect_steps_per_second", "policy_seconds", "policy_flops",
+        "policy_flops_per_second",
     }  # fmt: skip
     assert set(results["replay"]) == {"sample_seconds", "share_of_update"}
     assert set(results["memory"]) == {"update", "policy", "replay"}
@@ -74,9 +79,9 @@ def test_figures_agree_with_each_other(measured):
     assert len(rates) > 10 and all(rate > 0 for rate in rates)
 
 
-def test_every_bar_has_a_verdict_in_the_table(measured):
+def test_every_limit_has_a_verdict_in_the_table(measured):
     results, table = measured
-    assert len(results["verdicts"]) == len(BARS)
+    assert len(results["verdicts"]) == len(LIMITS)
     rows = [line for line in table.splitlines() if " at most " in line or " at least " in line]
     verdicts = [row.split()[-1] for row in rows]
     assert sorted(verdicts) == sorted(
@@ -86,75 +91,43 @@ def test_every_bar_has_a_verdict_in_the_table(measured):
     assert "2-core CPU" in table
 
 
-def test_one_hot_actions_and_vectors(tmp_path: Path):
-    path = tmp_path / "speed.json"
-    done = run_benchmark(
-        "--quick", "--task", CARTPOLE, "--envs.image", "false", "--parts", "update",
-        "--precisions", "float32", "--json", str(path),
+def test_a_planner_with_one_hot_actions_and_vectors(tmp_path: Path):
+    """Measures the chosen parts alone, what an update leaves out, and what an action costs."""
+    results, table = measure(
+        tmp_path, "--configs", "planet", *CARTPOLE, "--parts", "update", "env",
+        "--precisions", "float32", "--planner.candidates", "20", "--planner.num_elites", "5",
+        "--planner.iterations", "3",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads(path.read_text(encoding="utf-8"))
-    assert set(results["update"]) == {"float32"}
-    assert "over_float32" not in results["update"]["float32"]
-    assert not {"replay", "env"} & set(results) and set(results["memory"]) == {"update"}
-    assert set(results["verdicts"]) == {"update.float32.over_floor"}
-
-
-@pytest.mark.slow
-def test_collecting_beside_updates(tmp_path: Path):
-    path = tmp_path / "speed.json"
-    done = run_benchmark(
-        "--quick", "--task", CARTPOLE, "--envs.image", "false", "--parts", "overlap",
-        "--precisions", "float32", "--json", str(path),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(path.read_text(encoding="utf-8"))["overlap"]
-    assert set(found) == {"here", "simulated_20_ms", "simulated_100_ms"}
-    for kind in found.values():
-        assert kind["gain"] == kind["sequential_seconds"] / kind["overlapped_seconds"] > 0
-
-
-@pytest.mark.slow
-def test_each_agent_has_its_row(tmp_path: Path):
-    path = tmp_path / "speed.json"
-    done = run_benchmark(
-        "--quick", "--task", CARTPOLE, "--parts", "agents", "--precisions", "float32",
-        "--json", str(path),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(path.read_text(encoding="utf-8"))["agents"]
-    assert set(found) == {"dreamer", "planet", "d4pg", "a3c", "latent_sac", "dqn"}
-    for agent in ("dreamer", "planet", "a3c", "dqn"):
-        assert found[agent]["seconds"] > 0 and f"{agent}: an update of" in done.stdout
-    assert "continuous" in found["d4pg"]["refused"] and "d4pg: " in done.stdout
-
-
-def test_agents_are_measured_as_their_presets_are():
-    done = run_benchmark("--parts", "agents", "--encoder.cnn_depth", "8")
-    assert done.returncode == 2 and "--encoder.cnn_depth is given" in done.stderr
-
-
-def test_the_planner(tmp_path: Path):
-    """On one-hot actions and vectors: what an update leaves out, and what an action costs."""
-    path = tmp_path / "speed.json"
-    done = run_benchmark(
-        "--configs", "planet", "--quick", "--task", CARTPOLE, "--envs.image", "false",
-        "--parts", "update", "env", "--precisions", "float32", "--json", str(path),
-        "--planner.candidates", "20", "--planner.num_elites", "5", "--planner.iterations", "3",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads(path.read_text(encoding="utf-8"))
     assert set(results["flops"]) == {"encoder", "rssm", "decoder", "reward", "discount"}
     env = results["env"]
     rate = env["policy_flops"] / env["policy_seconds"]
     assert env["policy_flops_per_second"] == pytest.approx(rate)
     # Three iterations of 20 plans of 12 steps, each of a few networks of 16 units.
     assert 720 * 2 * 16 * 16 < env["policy_flops"] < 720 * 2 * 16 * 16 * 20
-    assert "env: policy flops" in done.stdout
+    assert "env: policy flops" in table
+    assert set(results["update"]) == {"float32"}
+    assert "over_float32" not in results["update"]["float32"]
+    assert "replay" not in results and set(results["memory"]) == {"update"}
+    assert set(results["verdicts"]) == {"update.float32.over_floor"}
+
+
+@pytest.mark.slow
+def test_collecting_beside_updates_and_each_agent_in_its_row(tmp_path: Path):
+    words = ("--precisions", "float32", "--parts")
+    results, _ = measure(tmp_path, *CARTPOLE, *words, "overlap")
+    assert set(results["overlap"]) == {"here", "simulated_20_ms", "simulated_100_ms"}
+    for kind in results["overlap"].values():
+        assert kind["gain"] == kind["sequential_seconds"] / kind["overlapped_seconds"] > 0
+    results, table = measure(tmp_path, *CARTPOLE[:2], *words, "agents")
+    found = results["agents"]
+    assert set(found) == {"dreamer", "planet", "d4pg", "a3c", "latent_sac", "dqn"}
+    for agent in ("dreamer", "planet", "a3c", "dqn"):
+        assert found[agent]["seconds"] > 0 and f"{agent}: an update of" in table
+    assert "continuous" in found["d4pg"]["refused"] and "d4pg: " in table
 
 
 def test_other_suites_have_no_reference():
-    config = load_config("debug", task=CARTPOLE, overrides={"envs.image": False})
+    config = load_config("debug", task=CARTPOLE[1], overrides={"envs.image": False})
     found = measure_stepping(config, rounds=1, shortest=0.0)
     assert set(found) == {"steps_per_second"} and found["steps_per_second"] > 0
 
@@ -162,21 +135,26 @@ def test_other_suites_have_no_reference():
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--parts", "updates"], "--parts must be one of update, env, replay, memory"),
-        (["--precisions", "int8"], "--precisions must be one of float32"),
-        (["--updates", "0"], "--updates must be at least 1"),
-        (["--json", "/nowhere/at/all.json"], "--json cannot write /nowhere/at/all.json"),
-        (["--json", "/"], "--json cannot write /"),
-        (["--train.batch", "3"], "unknown key"),
-        (["--task", "dmc_walker_wlak", "--quick"], "did you mean 'dmc_walker_walk'"),
+        ("--parts updates", "--parts must be one of update, env, replay, memory"),
+        ("--precisions int8", "--precisions must be one of float32"),
+        ("--updates 0", "--updates must be at least 1"),
+        ("--json /nowhere/at/all.json", "--json cannot write /nowhere/at/all.json"),
+        ("--json /", "--json cannot write /"),
+        ("--train.batch 3", "unknown key"),
+        ("--parts agents --encoder.cnn_depth 8", "--encoder.cnn_depth is given"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(words: list[str], expected: str):
-    done = run_benchmark(*words)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
+def test_usage_errors(words: str, expected: str):
+    with pytest.raises(UserError) as caught:
+        main(words.split())
+    assert expected in str(caught.value)
+
+
+def test_a_usage_error_is_one_line_and_status_2():
+    done = run_python("-m", "dreamer.benchmark", "--task", "dmc_walker_wlak", "--quick")
+    assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ") and expected in line
+    assert line.startswith("error: ") and "did you mean 'dmc_walker_walk'" in line
 
 
 def test_help_needs_nothing_heavy():
@@ -185,6 +163,6 @@ def test_help_needs_nothing_heavy():
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "assert not {'tensorflow', 'numpy', 'rich'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert "--precisions" in done.stdout and "--json" in done.stdout

@@ -1,1 +1,1 @@
-"""Parts of `python -m dreamer.benchmark`. What measures TensorFlow runs in processes of its own."""
+"""Parts of `python -m dreamer.benchmark`. What measures TensorFlow or OpenGL runs as a service."""

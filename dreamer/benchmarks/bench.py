@@ -1,83 +1,70 @@
-"""One run of the benchmark: which processes there are, and what is measured in which order."""
+"""One run of the benchmark: which processes it starts and what it measures, in which order."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dreamer.benchmarks.agents import measure_agents
-from dreamer.benchmarks.environment import (
-    measure_collecting,
-    measure_overlap,
-    measure_stepping,
-)
+from dreamer.benchmarks.environments import measure_stepping
 from dreamer.benchmarks.flops import LayerTable, flops_by_part
-from dreamer.benchmarks.helper import Helper
-from dreamer.benchmarks.replay import Sampling, scratch
+from dreamer.benchmarks.replay import episodes_folder
 from dreamer.benchmarks.report import judge
-from dreamer.benchmarks.rounds import in_turn
-from dreamer.benchmarks.update import measure_updates
+from dreamer.benchmarks.sampling import in_turn
+from dreamer.benchmarks.service import Measure, Service
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
+from dreamer.errors import UserError
 from dreamer.run import make_pool
+from dreamer.system.machine import machine
 
-PARTS = ("update", "env", "replay", "memory")
-MORE_PARTS = ("overlap", "agents")  # measured if asked for
-DEFAULT_TIMESTEPS = 501  # of an episode, for tasks that tell no time limit
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much to measure.
-
-    Attributes:
-        rounds: Of updates.
-        small: Matrix products of a size for tests.
-        env_rounds: Of environment steps and policy calls.
-        shortest: Seconds that one measurement takes at least.
-        sampled: Episodes to sample from.
-        added: Episodes that memory must stay flat over.
-        added_timesteps: Timesteps of each.
-        calls: Of the policy, over which memory must stay flat.
-    """
-
-    rounds: int
-    small: bool = False
-    env_rounds: int = 9
-    shortest: float = 0.5
-    sampled: int = 40
-    added: int = 1000
-    added_timesteps: int = 101
-    calls: int = 1000
+DEFAULT_PARTS = ("update", "env", "replay", "memory")
+AGENTS_PROGRAM = "baselines.benchmark"
+DEFAULT_TIMESTEPS = 501  # of an episode, for tasks without a known time limit
+OVERLAP_UPDATES = 2  # per round
 
 
-QUICK = Scale(
-    1, True, env_rounds=2, shortest=0.0, sampled=3, added=20, added_timesteps=21, calls=10
-)
+class Scale(NamedTuple):
+    """How much to measure."""
+
+    rounds: int  # of updates
+    env_rounds: int = 9  # of environment steps and policy calls
+    shortest: float = 0.5  # minimum seconds of one measurement
+    sampled: int = 40  # episodes to sample from
+    added: int = 1000  # episodes to add, which must not take memory
+    added_timesteps: int = 101  # of each of them
+    calls: int = 1000  # of the policy, which must not take memory
+    small: bool = False  # small matrix products
+
+
+QUICK = Scale(1, 2, 0.0, 3, 20, 21, 10, small=True)
 
 
 class Bench:
-    """Measures what a config describes. A context manager: its end ends all processes.
+    """Measures what a config describes. Leaving its context ends all processes.
 
     Args:
-        config: Task, sizes, environments.
+        config: The config.
         scale: How much to measure.
-        precisions: Of the updates; empty: the config's, or if that is auto, float32 and what suits
-            the device.
+        precisions: Precisions of the updates. If empty: the config's; for "auto", float32 and
+            the precision that suits the device.
     """
 
     def __init__(self, config: Config, scale: Scale, precisions: Sequence[str] = ()) -> None:
         self._config, self._scale = config, scale
-        self._asked = list(precisions)
+        configured = [config.precision] if config.precision != "auto" else []
+        self._chosen = list(precisions) or configured
         self._stack = ExitStack()
-        self._agents: dict[str, Helper] = {}
+        self._agents: dict[str, Service] = {}
 
     def __enter__(self) -> Bench:
         return self
@@ -86,193 +73,249 @@ class Bench:
         self._stack.close()
 
     def run(self, parts: Sequence[str]) -> dict[str, Any]:
-        """Measures parts.
+        """Measures the given parts and returns the figures, as nested dictionaries.
 
-        Args:
-            parts: Among PARTS and MORE_PARTS.
-        Returns:
-            The figures, nested: ``update.<precision>``, ``env``, ``replay``, ``memory``,
-            ``overlap``, ``agents``; the ``flops`` by part; ``task``, ``config`` (flat),
-            ``machine``; and ``verdicts``.
         Raises:
-            UserError: no such task, no OpenGL, no room for episodes.
+            UserError: No such task, no OpenGL, or no room for episodes.
         """
         load = os.getloadavg()[0]
         results: dict[str, Any] = {
             "task": self._config.task, "config": self._config.flat(), "machine": self._machine(),
         }  # fmt: skip
-        measured: dict[str, dict[str, Any]] = {part: {} for part in PARTS + MORE_PARTS}
-        if "replay" in parts or "update" in parts:
-            self._measure_learning(parts, measured)
+        sample = self._start_sampling() if "replay" in parts else None
+        if "update" in parts:
+            results |= self._measure_updates(sample)
+        elif sample:
+            _say("sampling batches")
+            seconds = in_turn({"sample": sample}, self._scale.env_rounds, self._scale.shortest)
+            results["replay"] = {"sample_seconds": seconds["sample"]}
         if "memory" in parts:
-            measured["memory"] |= self._measure_growth()
+            results["memory"] = results.get("memory", {}) | self._measure_growth()
         if "env" in parts:
-            measured["env"] = self._measure_environment()
+            results["env"] = self._measure_environments()
         if "overlap" in parts:
-            measured["overlap"] = self._measure_overlap()
+            results["overlap"] = self._measure_overlap()
         if "agents" in parts:
             _say("updating each agent in turn")
             presets = self._config.presets
-            measured["agents"] = measure_agents(self._config.task, presets, self._scale.rounds)
-        results |= {part: found for part, found in measured.items() if found}
-        if "update" in parts:
-            results["flops"] = flops_by_part(self._layers.update_layers())
+            results["agents"] = measure_agents(self._config.task, presets, self._scale.rounds)
         results["machine"] |= {"load_before": load, "load_after": os.getloadavg()[0]}
         return results | {"verdicts": judge(results)}
 
-    # ------------------------------------------------------- what is measured
+    # --------------------------------------------------------------- processes
 
     @cached_property
     def _task(self) -> tuple[dict[str, Space], Space, int]:
-        """Spaces of observations and actions, and timesteps of the longest episode."""
+        """Observation space, action space, and timesteps of the longest episode."""
         with make_pool(self._config, 1, training=True) as pool:
             limit = int(pool.info.get("time_limit", 0))
             timesteps = -(-limit // pool.action_repeat) + 1 if limit else DEFAULT_TIMESTEPS
             return pool.obs_space, pool.act_space, timesteps
 
-    @property
-    def _spaces(self) -> tuple[dict[str, Space], Space]:
-        return self._task[:2]
+    def _start(self, name: str, **settings: Any) -> Service:
+        """Starts a service of the config and the spaces; `precision` replaces the config's."""
+        obs_space, act_space, _ = self._task
+        changed = {"precision": settings.pop("precision")} if "precision" in settings else {}
+        service = Service(
+            f"dreamer.benchmarks.{name}",
+            values=self._config.replace(changed).flat(),
+            spaces={
+                "obs_space": {key: space.to_json() for key, space in obs_space.items()},
+                "act_space": act_space.to_json(),
+            },
+            **settings,
+        )
+        return self._stack.enter_context(service)
+
+    def _agent(self, precision: str) -> Service:
+        if precision not in self._agents:
+            self._agents[precision] = self._start(
+                "agent_service:AgentService", precision=precision, small=self._scale.small
+            )
+        return self._agents[precision]
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        """What an agent's process says of the device."""
-        return self._agent((self._asked or [self._configured or "float32"])[0]).ask("facts")
-
-    @property
-    def _configured(self) -> str:
-        return "" if self._config.precision == "auto" else self._config.precision
+        """`AgentService.facts`."""
+        return self._agent((self._chosen or ["float32"])[0]).ask("facts")
 
     @property
     def _precisions(self) -> list[str]:
-        chosen = self._asked or ([self._configured] if self._configured else [])
-        return chosen or list(dict.fromkeys(("float32", self._facts["precision"])))
-
-    @cached_property
-    def _layers(self) -> LayerTable:
-        obs_space, act_space = self._spaces
-        shapes = {key: space.shape for key, space in obs_space.items()}
-        return LayerTable(
-            self._config, shapes, act_space.shape[0], discrete=act_space.discrete
-        )
-
-    def _agent(self, precision: str) -> Helper:
-        if precision not in self._agents:
-            service = "dreamer.benchmarks.agent:AgentService"
-            described = self._described(precision=precision)
-            helper = Helper(service, **described, small=self._scale.small)
-            self._agents[precision] = self._stack.enter_context(helper)
-        return self._agents[precision]
-
-    def _described(self, **overrides: Any) -> dict[str, Any]:
-        """Config and spaces, as services take them."""
-        obs_space, act_space = self._spaces
-        return {
-            "values": self._config.replace(overrides).flat(),
-            "obs_space": {key: space.to_json() for key, space in obs_space.items()},
-            "act_space": act_space.to_json(),
-        }
+        return self._chosen or list(dict.fromkeys(("float32", self._facts["precision"])))
 
     def _machine(self) -> dict[str, Any]:
-        facts = self._facts
+        here, facts = machine(), self._facts
         return {
             "device": facts["device"],
-            "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)),
+            "processor": here["processor"],
+            "cores": here["cores"],
             "tensorflow": facts["tensorflow"],
             "python": platform.python_version(),
             "xla": facts["xla"],
             "suits": facts["precision"],
         }
 
-    # ------------------------------------------------------------------ parts
+    @cached_property
+    def _layers(self) -> LayerTable:
+        obs_space, act_space, _ = self._task
+        shapes = {key: space.shape for key, space in obs_space.items()}
+        actions = act_space.shape[0]
+        return LayerTable(self._config, shapes, actions, discrete=act_space.discrete)
 
-    def _measure_learning(self, parts: Sequence[str], measured: dict[str, Any]) -> None:
-        """Updates and sampling, in turn with each other if both are asked for."""
-        scale = self._scale
-        sampling = self._stack.enter_context(self._sampling()) if "replay" in parts else None
-        if "update" not in parts:
-            assert sampling
-            _say("drawing batches")
-            found = in_turn({"sample": sampling.sample}, scale.env_rounds, scale.shortest)
-            measured["replay"] = {"sample_seconds": found["sample"]}
-            return
+    # ------------------------------------------------------------------- parts
+
+    def _start_sampling(self) -> Measure:
+        """Returns a function that samples batches from a replay of full-length episodes."""
+        obs_space, act_space, length = self._task
+        count = self._scale.sampled
+        _say(f"writing {count} episodes of {length} timesteps to sample batches from")
+        room = episodes_folder(obs_space, act_space, count, length)
+        folder = self._stack.enter_context(room)
+        replay = self._start("replay:ReplayService", directory=str(folder))
+        replay.ask("add", episodes=count, length=length)
+        return replay.measure("sample")
+
+    def _measure_updates(self, sample: Measure | None) -> dict[str, Any]:
+        """Measures updates, matrix products and sampling in turn: no two run at the same time."""
+        scale, products = self._scale, [tuple(product) for product in self._facts["products"]]
         names = ", ".join(self._precisions)
-        _say(f"updating in {names}: {scale.rounds} rounds after tracing, which takes its time")
-        updates, memory, sample_seconds = measure_updates(
-            {precision: self._agent(precision) for precision in self._precisions},
-            self._facts["products"],
-            sum(layer.flops for layer in self._layers.update_layers()),
-            sampling.sample if sampling else None,
-            scale.rounds,
-            scale.shortest,
-        )
-        for precision, found in updates.items():
-            # Said at once: it took minutes, and what comes next may fail.
+        _say(f"updating in {names}: {scale.rounds} rounds after tracing, which takes a while")
+        agents = {precision: self._agent(precision) for precision in self._precisions}
+        measures: dict[Any, Measure] = {}
+        before = {}
+        for precision, agent in agents.items():
+            for product in products:
+                measures[precision, product] = agent.measure("multiply", product=product)
+                # Allocates the matrices, so that they do not count as growth.
+                agent.ask("multiply", product=product, count=1)
+            measures[precision, "update"] = agent.measure("update")
+            agent.ask("update", count=2)
+            before[precision] = agent.ask("memory")
+        if sample:
+            measures["sample"] = sample
+        seconds = in_turn(measures, scale.rounds, scale.shortest)
+        parts = flops_by_part(self._layers.update_layers())
+        updates: dict[str, dict[str, float]] = {}
+        memory = {}
+        for precision, agent in agents.items():
+            rate = max(2 * m * k * n / seconds[precision, (m, k, n)] for m, k, n in products)
+            found = _compare_with_floor(seconds[precision, "update"], sum(parts.values()), rate)
+            if precision != "float32" and "float32" in updates:
+                found["over_float32"] = found["seconds"] / updates["float32"]["seconds"]
+            updates[precision] = found
+            # Printed now, because this took minutes and the next part may fail.
             _say(f"{precision}: {found['seconds']:.3g} s, {found['over_floor']:.2f} of its floor")
-        measured["update"], measured["memory"] = updates, {"update": memory}
-        if sample_seconds is not None:
-            fastest = min(found["seconds"] for found in updates.values())
-            measured["replay"] = {
-                "sample_seconds": sample_seconds,
-                "share_of_update": sample_seconds / fastest,
+            after = agent.ask("memory")
+            memory[precision] = after | {
+                "growth_bytes": after["resident_bytes"] - before[precision]["resident_bytes"],
+                "updates": after["updates"] - before[precision]["updates"],
             }
-
-    def _sampling(self) -> Sampling:
-        timesteps = self._task[2]
-        _say(f"writing {self._scale.sampled} episodes of {timesteps} timesteps to sample from")
-        return Sampling(self._config, self._spaces, self._scale.sampled, timesteps)
+        results = {"update": updates, "flops": parts, "memory": {"update": memory}}
+        if sample:
+            fastest = min(found["seconds"] for found in updates.values())
+            share = seconds["sample"] / fastest
+            results["replay"] = {"sample_seconds": seconds["sample"], "share_of_update": share}
+        return results
 
     def _measure_growth(self) -> dict[str, Any]:
-        """Memory before and after many policy calls and many episodes."""
+        """Measures memory before and after many policy calls, and many episodes."""
         scale, agent = self._scale, self._agent(self._precisions[-1])
-        # A planner may take as long for an action as for an update.
+        # A planner's action may take as long as an update.
         planning = self._config.behavior.policy == "planner"
         calls = max(1, scale.calls // 20) if planning else scale.calls
         _say(f"calling the policy {calls} times")
-        agent.ask("policy", calls=max(1, calls // 10))
+        agent.ask("policy", count=max(1, calls // 10))
         before = agent.ask("memory")["resident_bytes"]
-        agent.ask("policy", calls=calls)
+        agent.ask("policy", count=calls)
         after = agent.ask("memory")["resident_bytes"]
+        policy = {"calls": calls, "growth_bytes": after - before, "resident_bytes": after}
         _say(f"adding {scale.added} episodes to a replay")
-        size = {"episodes": scale.added, "length": scale.added_timesteps}
+        obs_space, act_space, _ = self._task
+        length, warm_up = scale.added_timesteps, max(1, scale.added // 10)
         with (
-            scratch(self._spaces, round(1.1 * scale.added), scale.added_timesteps) as folder,
-            Helper("dreamer.benchmarks.replay:GrowthService", **self._described()) as helper,
+            episodes_folder(obs_space, act_space, scale.added + warm_up, length) as folder,
+            self._start("replay:ReplayService", directory=str(folder)) as replay,
         ):
-            grown = helper.ask("grow", directory=str(folder), **size)
+            replay.ask("add", episodes=warm_up, length=length)
+            grown = replay.ask("add", episodes=scale.added, length=length)
         share = grown["growth_bytes"] / grown["added_bytes"]
-        return {
-            "policy": {
-                "calls": calls, "growth_bytes": after - before, "resident_bytes": after,
-            },
-            "replay": {**grown, "growth_share": share},
-        }  # fmt: skip
+        return {"policy": policy, "replay": {**grown, "growth_share": share}}
 
-    def _measure_environment(self) -> dict[str, Any]:
-        scale = self._scale
+    def _measure_environments(self) -> dict[str, Any]:
+        rounds, shortest = self._scale.env_rounds, self._scale.shortest
         _say("stepping environments")
-        found = measure_stepping(self._config, scale.env_rounds, scale.shortest)
+        found = measure_stepping(self._config, rounds, shortest)
         _say("collecting with the policy")
         agent = self._agent(self._precisions[-1])
-        found |= measure_collecting(agent, scale.env_rounds, scale.shortest)
+        steps = max(1, round(40 * shortest))
+        found["collect_steps_per_second"] = agent.ask("collect", agent_steps=steps, rounds=rounds)
+        seconds = in_turn({"policy": agent.measure("policy")}, rounds, shortest)["policy"]
         flops = sum(layer.flops for layer in self._layers.policy_layers())
-        rate = flops / found["policy_seconds"]
-        return found | {"policy_flops": flops, "policy_flops_per_second": rate}
+        return found | {
+            "policy_seconds": seconds, "policy_flops": flops,
+            "policy_flops_per_second": flops / seconds,
+        }  # fmt: skip
 
     def _measure_overlap(self) -> dict[str, Any]:
-        _say("collecting and updating, one after the other and side by side")
-        agent = self._agent(self._precisions[-1])
-        agent.ask("update")  # traces it
-        return measure_overlap(agent, self._config, 2, self._scale.env_rounds)
+        """Measures the gain of `train.overlap`, with real and with simulated updates."""
+        _say("collecting and updating, one after the other and at the same time")
+        config, agent = self._config, self._agent(self._precisions[-1])
+        agent.ask("update", count=1)  # traces it
+        frames = OVERLAP_UPDATES * config.train.every / max(1, config.train.updates)
+        steps = max(1, round(frames / config.envs.action_repeat / config.envs.num_envs))
+        simulated = {"here": None, "simulated_20_ms": 0.02, "simulated_100_ms": 0.1}
+        return {
+            name: agent.ask(
+                "overlap", agent_steps=steps, updates=OVERLAP_UPDATES, update_seconds=seconds,
+                rounds=self._scale.env_rounds,
+            )
+            for name, seconds in simulated.items()
+        }  # fmt: skip
+
+
+def check_agents() -> None:
+    """Raises a UserError if the package baselines is missing, as in an installed wheel."""
+    if find_spec("baselines") is None:
+        raise UserError(
+            "--parts agents needs the package baselines, which is in the checkout and not in the "
+            "wheel: run the benchmark from the checkout, or leave agents out"
+        )
+
+
+def measure_agents(task: str, presets: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Measures an update of each agent that learns, by the program of the package baselines.
+
+    Returns:
+        By agent: ``seconds`` of an update, ``records`` (timesteps that it learns from) and
+        ``without`` (the presets that the agent does not have); or ``refused``.
+
+    Raises:
+        UserError: The program failed; it has printed the reason.
+    """
+    check_agents()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "agents.json"
+        words = ["--task", task, "--rounds", str(rounds), "--json", str(path)]
+        words += ["--configs", *presets] if presets else []
+        command = [sys.executable, "-m", AGENTS_PROGRAM, *words]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            raise UserError(
+                f"python -m {AGENTS_PROGRAM} ended with status {done.returncode} for the reason "
+                "above; leave agents out of --parts to measure the rest"
+            )
+        return json.loads(path.read_text(encoding="utf-8"))["agents"]
+
+
+def _compare_with_floor(seconds: float, flops: int, rate: float) -> dict[str, float]:
+    return {
+        "seconds": seconds,
+        "flops": flops,
+        "matmul_flops_per_second": rate,
+        "floor_seconds": flops / rate,
+        "over_floor": seconds * rate / flops,
+    }
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

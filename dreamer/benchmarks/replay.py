@@ -1,126 +1,85 @@
-"""Replay: how long a batch takes to draw, and whether memory stays flat while episodes come in."""
+"""Replay: how long sampling a batch takes, and whether adding episodes takes memory."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
-from dreamer.benchmarks.helper import resident_bytes
-from dreamer.benchmarks.synthetic import random_episode
+from dreamer.benchmarks.sampling import random_timesteps
+from dreamer.benchmarks.service import resident_bytes
 from dreamer.config.config import Config
 from dreamer.data.replay import Replay
+from dreamer.envs.multitask import spaces_of
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
-Spaces = tuple[Mapping[str, Space], Space]
 
-
-class Sampling:
-    """Draws batches of the config's size from episodes on disk.
-
-    Args:
-        config: Its replay and train sections.
-        spaces: obs_space and act_space.
-        episodes: How many.
-        length: Timesteps of each.
-
-    Raises:
-        UserError: There is no room for the episodes.
-    """
-
-    def __init__(self, config: Config, spaces: Spaces, episodes: int, length: int) -> None:
-        self._shape = config.train.batch_size, config.train.batch_length
-        self._index = 0
-        self._stack = ExitStack()
-        folder = self._stack.enter_context(scratch(spaces, episodes, length))
-        self._replay = _open(config, spaces, folder)
-        rng = np.random.default_rng(0)
-        for number in range(episodes):
-            self._replay.add(random_episode(*spaces, length, rng), f"benchmark{number}")
-
-    def sample(self, count: int) -> float:
-        """Draws batches as the trainer's thread does; returns the seconds."""
-        start = perf_counter()
-        for _ in range(count):
-            self._replay.sample(self._index, *self._shape)
-            self._index += 1
-        return perf_counter() - start
-
-    def __enter__(self) -> Sampling:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-
-class GrowthService:
-    """Adds episodes to a replay in a process of its own, drawing batches meanwhile.
+class ReplayService:
+    """A replay of random episodes.
 
     Args:
         values: The config, by dotted name.
-        obs_space, act_space: `Space.to_json` of the environment's.
+        spaces: Observation and action space, as `spaces_of` reads them.
+        directory: An empty folder, which the caller removes.
     """
 
-    def __init__(self, values: dict[str, Any], obs_space: Mapping[str, Any], act_space: Any):
-        self._config = Config(values)
-        observed = {key: Space.from_json(space) for key, space in obs_space.items()}
-        self._spaces = (observed, Space.from_json(act_space))
+    def __init__(self, values: dict[str, Any], spaces: Mapping[str, Any], directory: str) -> None:
+        config = Config(values)
+        self._batch_shape = config.train.batch_size, config.train.batch_length
+        self._obs_space, self._act_space = spaces_of(spaces)
+        self._replay = Replay(
+            Path(directory), cache_bytes=config.replay.cache_bytes, seed=config.seed,
+            obs_space=self._obs_space, act_space=self._act_space,
+        )  # fmt: skip
+        self._episodes = self._batches = 0
 
-    def grow(self, directory: str, episodes: int, length: int) -> dict[str, int]:
-        """Adds that many after a tenth more that warm up.
-
-        Args:
-            directory: An empty folder for them; the caller's, who lives to remove it.
-            episodes: How many.
-            length: Timesteps of each.
+    def add(self, episodes: int, length: int) -> dict[str, int]:
+        """Adds episodes, and samples a batch after every tenth.
 
         Returns:
-            growth_bytes: how much more memory lies in RAM after them than before; added_bytes: what
-            they hold; resident_bytes: of this process at the end; episodes.
+            growth_bytes: Increase of the memory in RAM; added_bytes: Size of the episodes;
+            resident_bytes: Memory in RAM at the end; episodes.
         """
-        train = self._config.train
-        warm = max(1, episodes // 10)
-        rng = np.random.default_rng(0)
-        replay = _open(self._config, self._spaces, Path(directory))
-        before = added = 0
-        for number in range(warm + episodes):
-            episode = random_episode(*self._spaces, length, rng)
-            replay.add(episode, f"benchmark{number}")
+        before, added = resident_bytes(), 0
+        for number in range(episodes):
+            episode = random_timesteps(
+                self._obs_space, self._act_space, (length,), self._episodes
+            )
+            self._replay.add(episode, f"benchmark{self._episodes}")
+            self._episodes += 1
+            added += sum(array.nbytes for array in episode.values())
             if number % 10 == 0:
-                replay.sample(number, train.batch_size, train.batch_length)
-            if number + 1 == warm:
-                before = resident_bytes()
-            elif number >= warm:
-                added += sum(array.nbytes for array in episode.values())
+                self.sample(1)
         after = resident_bytes()
         return {
             "episodes": episodes, "growth_bytes": after - before, "added_bytes": added,
             "resident_bytes": after,
         }  # fmt: skip
 
-
-def _open(config: Config, spaces: Spaces, folder: Path) -> Replay:
-    return Replay(
-        folder, cache_bytes=config.replay.cache_bytes, seed=config.seed, obs_space=spaces[0],
-        act_space=spaces[1],
-    )  # fmt: skip
+    def sample(self, count: int) -> float:
+        """Samples batches as training does and returns the seconds."""
+        start = perf_counter()
+        for _ in range(count):
+            self._replay.sample(self._batches, *self._batch_shape)
+            self._batches += 1
+        return perf_counter() - start
 
 
 @contextmanager
-def scratch(spaces: Spaces, episodes: int, length: int) -> Iterator[Path]:
-    """A temporary folder (TMPDIR says where) on a disk with room for that many episodes.
+def episodes_folder(
+    obs_space: Mapping[str, Space], act_space: Space, episodes: int, length: int
+) -> Iterator[Path]:
+    """A temporary folder, below TMPDIR, on a disk with room for so many episodes.
 
     Raises:
-        UserError: There is none.
+        UserError: The disk has too little room.
     """
-    timestep = random_episode(*spaces, 1, np.random.default_rng(0))
+    timestep = random_timesteps(obs_space, act_space, (1,), seed=0)
     needed = int(1.1 * episodes * length * sum(array.nbytes for array in timestep.values()))
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < needed:

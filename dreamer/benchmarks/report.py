@@ -1,72 +1,98 @@
-"""The benchmark's table, and what its figures are held against."""
+"""The benchmark's table, the limits that its figures are compared with, and its file."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from dreamer.errors import UserError
+from dreamer.io.files import atomic_write
 
 Results = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Bar:
+class Limit:
     """A limit on one figure.
 
     Attributes:
-        key: Dotted; a last word that ends in * takes every key that begins so.
-        limit: The worst value that meets it.
-        upper: Whether it is the largest allowed, else the smallest.
+        key: Dotted name of the figure; a * at the end matches any rest.
+        value: The limit.
+        upper: Whether it is a maximum, else a minimum.
     """
 
     key: str
-    limit: float
+    value: float
     upper: bool = True
 
 
-#: What a 2-core CPU with a software OpenGL should reach at full size on dmc_walker_walk.
-BARS = (
-    Bar("update.float32.over_floor", 1.5),
-    Bar("update.bfloat16.over_float32", 0.8),
-    Bar("env.over_reference", 1.8, upper=False),
-    Bar("env.over_reference_shadow_*", 3.0, upper=False),
-    Bar("replay.share_of_update", 0.02),
-    Bar("memory.replay.growth_share", 0.01),
+#: For a 2-core CPU with a software OpenGL, at full size on dmc_walker_walk.
+LIMITS = (
+    Limit("update.float32.over_floor", 1.5),
+    Limit("update.bfloat16.over_float32", 0.8),
+    Limit("env.over_reference", 1.8, upper=False),
+    Limit("env.over_reference_shadow_*", 3.0, upper=False),
+    Limit("replay.share_of_update", 0.02),
+    Limit("memory.replay.growth_share", 0.01),
 )
+_UPDATE_LABELS = {
+    "seconds": "update, {}",
+    "flops": "  operations of the published layers",
+    "matmul_flops_per_second": "  rate of large matrix products",
+    "floor_seconds": "  floor: those operations at that rate",
+    "over_floor": "  update over floor",
+    "over_float32": "  update over float32's",
+}
+
+
+def check_json_path(name: str) -> None:
+    """Raises a UserError if no file can be written at a path, before minutes are spent on it."""
+    parent = Path(name).absolute().parent
+    if Path(name).is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(
+            f"--json cannot write {name}: expected a file in a folder that exists and is writable"
+        )
+
+
+def write_json(path: str, results: Results) -> None:
+    """Writes the figures to a file."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(results, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def flatten(results: Results, prefix: str = "") -> dict[str, Any]:
-    """Nested keys -> dotted ones."""
+    """Turns nested dictionaries into one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in results.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
     return flat
 
 
 def judge(results: Results) -> dict[str, dict[str, Any]]:
-    """Dotted key of each figure that has a bar -> its limit, kind ("at most", ...) and met."""
-    flat = flatten(results)
-    verdicts = {}
-    for bar in BARS:
-        wanted = bar.key.removesuffix("*")
+    """Returns the limit, its kind and whether it is met, by the dotted name of the figure."""
+    flat, verdicts = flatten(results), {}
+    for limit in LIMITS:
+        start = limit.key.removesuffix("*")
         for key in flat:
-            if key == wanted or (bar.key != wanted and key.startswith(wanted)):
-                met = flat[key] <= bar.limit if bar.upper else flat[key] >= bar.limit
-                kind = "at most" if bar.upper else "at least"
-                verdicts[key] = {"limit": bar.limit, "kind": kind, "met": met}
+            if key == limit.key or (start != limit.key and key.startswith(start)):
+                met = flat[key] <= limit.value if limit.upper else flat[key] >= limit.value
+                kind = "at most" if limit.upper else "at least"
+                verdicts[key] = {"limit": limit.value, "kind": kind, "met": met}
     return verdicts
 
 
 def print_report(results: Results, small: bool = False) -> None:
-    """Prints the table, plain where the output is no terminal.
+    """Prints the table, without colors if the output is not a terminal.
 
     Args:
-        results: Of `Bench.run`.
-        small: Whether at a size that says nothing.
+        results: As `Bench.run` returns them.
+        small: Whether the sizes were too small to mean anything.
     """
     from rich import box
     from rich.console import Console
@@ -75,51 +101,34 @@ def print_report(results: Results, small: bool = False) -> None:
     terminal = sys.stdout.isatty()
     console = Console(width=None if terminal else 120)
     table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
-    table.add_column("")
-    table.add_column("measured", justify="right")
-    table.add_column("bar", justify="right")
-    table.add_column("")
-    verdicts = results["verdicts"]
-    for key, label, text in _rows(results):
-        if bar := verdicts.get(key):
-            limit = f"{bar['kind']} {_text(key, bar['limit'])}"
-            met, style = ("met", "green") if bar["met"] else ("missed", "red")
-            table.add_row(label, text, limit, met, style=style)
-        else:
-            table.add_row(label, text)
+    for name in ("", "measured", "bar", ""):
+        table.add_column(name, justify="right" if name else "left")
+    for key, label, value in _rows(results):
+        cells, style = [label, _text(key, value)], None
+        if verdict := results["verdicts"].get(key):
+            met, style = ("met", "green") if verdict["met"] else ("missed", "red")
+            cells += [f"{verdict['kind']} {_text(key, verdict['limit'])}", met]
+        table.add_row(*cells, style=style)
     console.print(table)
     for line in _notes(results, small):
         console.print(line, highlight=False, markup=False)
 
 
-def _rows(results: Results) -> Iterator[tuple[str, str, str]]:
-    """Dotted key, label and value as text, of every figure that is a number."""
+def _rows(results: Results) -> Iterator[tuple[str, str, float]]:
+    """Yields the dotted name, label and value of each figure."""
     for precision, found in results.get("update", {}).items():
-        yield from _update_rows(precision, found)
+        for name, label in _UPDATE_LABELS.items():
+            if name in found:
+                yield f"update.{precision}.{name}", label.format(precision), found[name]
     for part in ("env", "replay", "memory", "overlap"):
         for key, value in flatten({part: results.get(part, {})}).items():
             if not isinstance(value, str):
                 label = key.partition(".")[2].replace(".", ", ").replace("_", " ")
-                yield key, f"{part}: {label}", _text(key, value)
+                yield key, f"{part}: {label}", value
     for agent, found in results.get("agents", {}).items():
         if "seconds" in found:
-            key = f"agents.{agent}.seconds"
-            label = f"{agent}: an update of {found['records']} records"
-            yield key, label, _text(key, found["seconds"])
-
-
-def _update_rows(precision: str, found: Results) -> Iterator[tuple[str, str, str]]:
-    labels = {
-        "seconds": f"update, {precision}",
-        "flops": "  operations of the published layers",
-        "matmul_flops_per_second": "  rate of large matrix products",
-        "floor_seconds": "  floor: those operations at that rate",
-        "over_floor": "  update over floor",
-        "over_float32": "  update over float32's",
-    }
-    for name, label in labels.items():
-        if name in found:
-            yield f"update.{precision}.{name}", label, _text(name, found[name])
+            label = f"{agent}: an update of {found['records']} timesteps"
+            yield f"agents.{agent}.seconds", label, found["seconds"]
 
 
 def _text(key: str, value: float) -> str:
@@ -127,10 +136,8 @@ def _text(key: str, value: float) -> str:
         return f"{value / 1e6:.1f} MB"
     if key.endswith(("share_of_update", "growth_share")):
         return f"{100 * value:.2f} %"
-    if key.endswith("flops_per_second"):
-        return f"{value / 1e9:,.1f} GFLOP/s"
-    if key.endswith("flops"):
-        return f"{value / 1e9:,.1f} GFLOP"
+    if key.endswith(("flops_per_second", "flops")):
+        return f"{value / 1e9:,.1f} GFLOP" + ("/s" if key.endswith("second") else "")
     if "_per_second" in key:
         return f"{value:.1f} /s"
     if key.endswith("seconds"):
@@ -156,4 +163,4 @@ def _notes(results: Results, small: bool) -> Iterator[str]:
         yield "other programs kept this machine busy: the figures are worse than the machine"
     yield "steps are environment frames; the bars are for full size, dmc_walker_walk, a 2-core CPU"
     if small:
-        yield "--quick: debug size, the figures only show that the benchmark works"
+        yield "--quick: debug size; the figures only show that the benchmark works"

@@ -1,4 +1,4 @@
-"""The benchmark of updates, at a size that says nothing."""
+"""The benchmark of updates, at debug size."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ def test_agents_are_measured_in_turn_and_refusals_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("train: {every: 10}\na3c: {synchronous: true}\nenvs: {num_envs: 3}\n")
-    mine = tmp_path / "mine.yaml"
     mine.write_text("envs: {num_envs: 3}\na3c: {synchronous: true}\n")
     presets = ["debug", "small", str(mine)]
     results = measure(TASK, ["dqn", "a3c", "d4pg"], presets, rounds=1, shortest=0.0)
@@ -30,7 +28,7 @@ def test_agents_are_measured_in_turn_and_refusals_told(
     assert "d4pg takes continuous actions" in found["d4pg"]["refused"]
     json.dumps(results, allow_nan=False)
     print_results(results)
-    assert f"records a second; without {mine}, small\n" in capsys.readouterr().out
+    assert f"timesteps a second; without {mine}, small\n" in capsys.readouterr().out
 
 
 def test_what_cannot_be_is_refused_at_once():

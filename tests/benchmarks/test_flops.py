@@ -265,4 +265,4 @@ def test_an_action_by_hand():
     assert planned["planned reward"] == 2 * steps * HEAD
     assert 130e9 < sum(planned.values()) < 135e9
     assert acted["actor"] == 2 * macs(230, 400, 400, 400, 400, 12)
-    assert sum(policy_parts(envs__amount=3).values()) == 3 * sum(acted.values())
+    assert sum(policy_parts(envs__num_envs=3).values()) == 3 * sum(acted.values())

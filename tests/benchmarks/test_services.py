@@ -1,4 +1,4 @@
-"""What the benchmark is made of: its processes, its rounds, and contents for a replay."""
+"""The benchmark's services, the order of measurements, and replays of random episodes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer.benchmarks.helper import Helper, HelperError, resident_bytes
-from dreamer.benchmarks.replay import GrowthService, Sampling
+from dreamer.benchmarks.replay import ReplayService, episodes_folder
 from dreamer.benchmarks.report import judge
-from dreamer.benchmarks.rounds import in_turn
-from dreamer.benchmarks.synthetic import random_batch, random_episode, random_timesteps
+from dreamer.benchmarks.sampling import in_turn, random_timesteps
+from dreamer.benchmarks.service import Service, ServiceError, resident_bytes
 from dreamer.config.config import load_config
 from dreamer.data.replay import Replay
 from dreamer.envs.spec import Space
@@ -26,48 +25,51 @@ OBS = {
 }
 ONEHOT = Space((3,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
 
-# ---------------------------------------------------------------- the processes
+# ---------------------------------------------------------------------- services
 
 
-@pytest.fixture
-def echo() -> Iterator[Helper]:
-    with Helper(ECHO, greeting="hello") as helper:
-        yield helper
+@pytest.fixture(scope="module")
+def echo() -> Iterator[Service]:
+    with Service(ECHO, greeting="hello") as service:
+        yield service
 
 
-def test_services_answer_from_a_process_of_their_own(echo: Helper):
+def test_a_service_answers_from_a_process_of_its_own(echo: Service):
     assert echo.ask("say", name="you") == {"said": "hello you"}
     assert "tensorflow" not in echo.ask("modules")
     assert echo.ask("pid") != os.getpid()
 
 
-def test_errors_come_back_and_the_service_lives_on(echo: Helper):
-    with pytest.raises(HelperError, match="something went wrong"):
+def test_a_service_survives_its_errors(echo: Service):
+    with pytest.raises(ServiceError, match="something went wrong"):
         echo.ask("fail")
     assert echo.ask("say", name="again") == {"said": "hello again"}
 
 
-def test_death_is_told_with_the_last_words(echo: Helper):
-    with pytest.raises(HelperError, match="(?s)exit status 3.*last words"):
-        echo.ask("die")
+def test_a_death_is_reported_with_the_last_output():
+    with (
+        Service(ECHO, greeting="hi") as service,
+        pytest.raises(ServiceError, match="(?s)exit status 3.*last words"),
+    ):
+        service.ask("die")
 
 
-def test_mistakes_of_the_user_stay_such():
+def test_user_errors_stay_user_errors():
     with pytest.raises(UserError, match="needs a greeting"):
-        Helper(ECHO, greeting="")
+        Service(ECHO, greeting="")
 
 
 def test_closing_ends_the_process():
-    with Helper(ECHO, greeting="hi") as helper:
-        pid = helper.ask("pid")
+    with Service(ECHO, greeting="hi") as service:
+        pid = service.ask("pid")
     assert not Path(f"/proc/{pid}").exists()
-    helper.close()
+    service.close()
 
 
-# -------------------------------------------------------------------- the rounds
+# ------------------------------------------------------------------ measurements
 
 
-def test_measures_take_turns():
+def test_measurements_take_turns():
     calls: list[tuple[str, int]] = []
 
     def measure(name: str, seconds: float):
@@ -104,47 +106,40 @@ def test_verdicts():
 # ------------------------------------------------------- replay and its contents
 
 
-def test_random_timesteps_are_what_a_replay_takes(tmp_path: Path):
+def test_random_timesteps_are_what_a_replay_takes_and_samples(tmp_path: Path):
     replay = Replay(tmp_path, cache_bytes=0, seed=0, obs_space=OBS, act_space=ONEHOT)
-    episode = random_episode(OBS, ONEHOT, 9, np.random.default_rng(0))
-    replay.add(episode, "one")
+    replay.add(random_timesteps(OBS, ONEHOT, (9,), seed=0), "one")
     sampled = replay.sample(0, 2, 4)
-    batch = random_batch(OBS, ONEHOT, 2, 4, seed=0)
+    batch = random_timesteps(OBS, ONEHOT, (2, 4), seed=0)
     assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
         k: (v.shape, v.dtype) for k, v in sampled.items()
     }
     assert np.array_equal(batch["action"].sum(-1), np.ones((2, 4)))
     assert batch["image"].max() > 200
-    timesteps = random_timesteps(OBS, ONEHOT, 5, seed=0)
-    assert set(timesteps) == set(batch) - {"action"}
-    assert timesteps["image"].shape == (5, 64, 64, 3) and not timesteps["is_first"].any()
+    assert np.array_equal(batch["is_first"], [[True, False, False, False]] * 2)
+    assert np.array_equal(batch["is_last"], [[False, False, False, True]] * 2)
 
 
-def test_sampling_draws_batches_and_leaves_nothing_behind(tmp_path: Path, monkeypatch):
+def test_a_replay_counts_what_it_takes_in(tmp_path: Path):
+    spaces = {"obs_space": {k: s.to_json() for k, s in OBS.items()}, "act_space": ONEHOT.to_json()}
+    service = ReplayService(load_config("debug").flat(), spaces, str(tmp_path))
+    found = service.add(episodes=5, length=9)
+    episode = random_timesteps(OBS, ONEHOT, (9,), seed=0)
+    assert found["added_bytes"] == 5 * sum(array.nbytes for array in episode.values())
+    assert found["episodes"] == 5 and found["resident_bytes"] > 0
+    assert service.sample(2) > 0 and len(list(tmp_path.glob("*.npz"))) == 5
+
+
+def test_episodes_leave_nothing_behind_and_need_room(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    config = load_config("debug")
-    with Sampling(config, (OBS, ONEHOT), 2, 9) as sampling:
-        assert sampling.sample(2) > 0
-        assert len(list(tmp_path.glob("*/*.npz"))) == 2
+    with episodes_folder(OBS, ONEHOT, 2, 9) as folder:
+        (folder / "episode.npz").touch()
+    with pytest.raises(UserError, match="set TMPDIR"), episodes_folder(OBS, ONEHOT, 10**9, 501):
+        pass
     assert not list(tmp_path.iterdir())
 
 
-def test_no_room_is_said_before_anything_is_written():
-    with pytest.raises(UserError, match="set TMPDIR"):
-        Sampling(load_config("debug"), (OBS, ONEHOT), 10**9, 501)
-
-
-def test_growth_counts_what_came_in(tmp_path: Path):
-    service = GrowthService(
-        load_config("debug").flat(), {k: s.to_json() for k, s in OBS.items()}, ONEHOT.to_json()
-    )
-    found = service.grow(str(tmp_path), episodes=5, length=9)
-    episode = random_episode(OBS, ONEHOT, 9, np.random.default_rng(0))
-    assert found["added_bytes"] == 5 * sum(array.nbytes for array in episode.values())
-    assert found["episodes"] == 5 and found["resident_bytes"] > 0
-
-
-def test_resident_memory_is_told_in_bytes():
+def test_resident_memory_is_in_bytes():
     before = resident_bytes()
     block = np.ones(40_000_000, np.uint8)
     assert 30e6 < resident_bytes() - before < 60e6
