@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from dreamer.config.config import Config, load_config
     from dreamer.envs.make import make_env
     from dreamer.errors import UserError
+    from dreamer.evaluate import load_run
     from dreamer.run import train
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "Config", "UserError", "load_config", "make_env", "train"]
+__all__ = ["Agent", "Config", "UserError", "load_config", "load_run", "make_env", "train"]
 
 _HOMES = {
     "Agent": "dreamer.agent.agent",
     "Config": "dreamer.config.config",
     "UserError": "dreamer.errors",
     "load_config": "dreamer.config.config",
+    "load_run": "dreamer.evaluate",
     "make_env": "dreamer.envs.make",
     "train": "dreamer.run",
 }

@@ -9,7 +9,8 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,24 +138,87 @@ def evaluate(
     Raises:
         UserError: No run or no sound checkpoint there, or no images to film.
     """
+    from dreamer.training.evaluation import Evaluator
+
+    with open_run(run, checkpoint=checkpoint, task=task, python=python) as (rundir, config, envs):
+        if filmed and not image_keys_of(envs):
+            raise UserError(
+                f"{run} learns without images, so there is nothing to film; leave --video out"
+            )
+        agent, chosen = load_agent(rundir, config, envs, checkpoint, maker)
+        seed = config.seed if seed is None else seed
+        evaluator = Evaluator(envs, seed=seed, episodes=episodes, filmed=filmed)
+        evaluation = evaluator.run(lambda timesteps, state: agent.policy(timesteps, state, "eval"))
+    return Result(rundir.path, chosen.path, config.task, chosen.step, seed, evaluation)
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained agent, and environments of its task.
+
+    Attributes:
+        agent: Acts with `agent.policy(timesteps, state, mode)`; for a Dreamer run an `Agent`.
+        envs: The task's environments, each in a process of its own, to be stepped together.
+        config: The run's config.
+        step: Environment frames the agent has been trained for.
+        checkpoint: The folder that the agent was loaded from.
+    """
+
+    agent: Any
+    envs: EnvPool
+    config: Config
+    step: int
+    checkpoint: Path
+
+
+@contextmanager
+def load_run(
+    run: str | os.PathLike[str],
+    *,
+    num_envs: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    task: str = "",
+    python: str = "",
+    maker: Callable[..., Any] | None = None,
+) -> Iterator[LoadedRun]:
+    """Loads the trained agent of a run, for a loop of one's own; the run may go on training.
+
+    Environments live in their own processes, which end with the context.
+
+    Args:
+        run: The run's directory.
+        num_envs: How many environments; None for as many as the run evaluates with.
+        checkpoint: Its folder; None for the newest sound one.
+        task: The run's task again, if it is code that the run's config names. The run may come
+            from a stranger, so such code runs only if you name it.
+        python: The interpreter for environments; the one in the run's config is not used.
+        maker: Makes another agent than Dreamer, as `dreamer.run.train` takes it.
+    Raises:
+        UserError: There is no run or no sound checkpoint, or its code was not named.
+    """
+    with open_run(run, num_envs, checkpoint, task, python) as (rundir, config, envs):
+        agent, chosen = load_agent(rundir, config, envs, checkpoint, maker)
+        yield LoadedRun(agent, envs, config, chosen.step, chosen.path)
+
+
+@contextmanager
+def open_run(
+    run: str | os.PathLike[str],
+    num_envs: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    task: str = "",
+    python: str = "",
+) -> Iterator[tuple[RunDir, Config, EnvPool]]:
+    """A run that has a checkpoint, its config and its environments; arguments as `load_run`."""
     from dreamer.run import make_pool
     from dreamer.runs.rundir import RunDir
     from dreamer.runs.trust import trusted
-    from dreamer.training.evaluation import Evaluator
 
     rundir, config = RunDir.load(run)
     config = trusted(config, task, python)
     check_checkpoint(rundir, checkpoint)
-    seed = config.seed if seed is None else seed
-    with make_pool(config, config.eval.num_envs, training=False) as pool:
-        if filmed and not image_keys_of(pool):
-            raise UserError(
-                f"{run} learns without images, so there is nothing to film; leave --video out"
-            )
-        agent, chosen = load_agent(rundir, config, pool, checkpoint, maker)
-        evaluator = Evaluator(pool, seed=seed, episodes=episodes, filmed=filmed)
-        evaluation = evaluator.run(lambda timesteps, state: agent.policy(timesteps, state, "eval"))
-    return Result(rundir.path, chosen.path, config.task, chosen.step, seed, evaluation)
+    with make_pool(config, num_envs or config.eval.num_envs, training=False) as envs:
+        yield rundir, config, envs
 
 
 def check_checkpoint(rundir: RunDir, path: str | os.PathLike[str] | None) -> None:

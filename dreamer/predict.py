@@ -102,17 +102,12 @@ def predict(
     import numpy as np
 
     from dreamer.analysis.held_out import collect_fresh, read_saved
-    from dreamer.evaluate import check_checkpoint, load_agent
-    from dreamer.run import make_pool
-    from dreamer.runs.rundir import RunDir
-    from dreamer.runs.trust import trusted
+    from dreamer.evaluate import load_agent, open_run
     from dreamer.training.batch_limits import longest_episode
 
-    rundir, config = RunDir.load(run)
-    config = trusted(config, task, python)
-    check_checkpoint(rundir, checkpoint or None)
-    length, seed = context + horizon, config.seed if seed < 0 else seed
-    with make_pool(config, config.eval.num_envs, training=False) as pool:
+    length = context + horizon
+    with open_run(run, None, checkpoint, task, python) as (rundir, config, pool):
+        seed = config.seed if seed < 0 else seed
         longest = longest_episode(config, pool)
         if longest and length > longest:
             raise UserError(

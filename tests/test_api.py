@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from whole_runs import ROOT, metrics_of
+from whole_runs import ROOT, DebugRuns, metrics_of
 
 import dreamer
 from dreamer.data.episodes import EpisodeFile
+from dreamer.evaluate import evaluate
+from dreamer.training.collector import episode_seed
+from dreamer.training.evaluation import EVAL_SEED_OFFSET
 
 EXAMPLE = ROOT / "examples" / "own_env.py"
 
@@ -77,6 +81,32 @@ def test_the_worked_example_trains(tmp_path: Path):
     expected = np.clip(corners[:-1] + 2.8 * episode["action"][1:], 0, 56)
     assert np.abs(corners[1:] - expected).max() <= 1
     assert "eval return" in done.stdout
+
+
+def test_the_documented_loop_acts_with_a_trained_agent(debug_runs: DebugRuns, tmp_path: Path):
+    page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    script = tmp_path / "act.py"
+    script.write_text(code.replace("runs/dmc_walker_walk/dreamer/0", str(debug_runs.path)))
+    done = python(str(script), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"return \d+\.\d after 400 steps of training\n", done.stdout)
+
+
+def test_a_loaded_run_acts_as_its_evaluation_does(debug_runs: DebugRuns):
+    evaluated = evaluate(debug_runs.path, episodes=1).evaluation.returns
+    with dreamer.load_run(debug_runs.path) as run:
+        seed = episode_seed(run.config.seed + EVAL_SEED_OFFSET, 0)
+        timesteps, state, total = run.envs.reset([seed]), None, np.float32(0.0)
+        while not timesteps[0]["is_last"]:
+            batch = {key: value[None] for key, value in timesteps[0].items()}
+            actions, state = run.agent.policy(batch, state, mode="eval")
+            timesteps = run.envs.step(actions)
+            total += timesteps[0]["reward"]
+    assert [float(total)] == pytest.approx(evaluated, rel=1e-6)
+    with pytest.raises(RuntimeError, match="closed"):
+        run.envs.reset([seed])
 
 
 def test_the_example_fits_in_20_lines_besides_documentation():
