@@ -16,6 +16,7 @@ from whole_runs import finish, metrics_of, start
 from baselines import registry
 from dreamer import benchmark, evaluate, predict, sweep
 from dreamer.config.command_line import parse_args
+from dreamer.config.schema import agent_names, load_schema
 from dreamer.sweeps.plan import plan
 from plots import options, report
 
@@ -117,6 +118,15 @@ def test_every_file_that_a_page_names_exists(page: Path):
         looks_like_a_path = name.endswith(("/", ".py", ".yaml", ".md", ".csv"))
         if looks_like_a_path and not name.startswith(MADE):
             assert any((place / name).exists() for place in PLACES), f"{name}: no such file"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_config_key_that_a_page_names_exists(page: Path):
+    keys = set(load_schema()).union(*(load_schema(agent) for agent in agent_names()))
+    sections = {key.partition(".")[0] for key in keys if "." in key}
+    for code in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
+        for key in re.findall(r"(?:^|[ -])([a-z0-9_]+\.[a-z_]+)\b(?!\()", code):
+            assert key.partition(".")[0] not in sections or key in keys, f"{key}: no such key"
 
 
 @pytest.mark.slow
