@@ -1,1 +1,10 @@
-"""Figures and tables from run directories, beside published results. Imports no TensorFlow."""
+"""Figures, tables and a report page from run directories. Imports no TensorFlow."""
+
+import importlib.util
+import sys
+
+_missing = [name for name in ("jinja2", "matplotlib", "scipy")
+            if importlib.util.find_spec(name) is None]
+if _missing:
+    sys.exit(f"plots/ needs {', '.join(_missing)}: run make setup, or pip install "
+             "'jinja2>=3.1' 'matplotlib>=3.8' 'scipy>=1.15'.")

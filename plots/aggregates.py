@@ -1,150 +1,293 @@
-"""Aggregate scores over tasks and runs, with stratified bootstrap intervals.
+"""Normalised scores, and statistics over all tasks with stratified bootstrap intervals.
 
 The statistics and the resampling (runs within each task, tasks fixed) are those of Agarwal et
 al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", arXiv 2108.13264.
-Scores are a list over tasks of float64 [runs]; tasks may hold different numbers of runs, and
-every task weighs the same.
+Scores are a list over tasks of float64 [runs]. Tasks may have different numbers of runs, and
+every task has the same weight.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+from scipy import stats
+
+from dreamer.errors import UserError, suggest
+from plots.labels import suite_of, task_name
+from plots.published import Published
+from plots.study import Study
 
 Scores = Sequence[np.ndarray]
-_CHUNK = 2_000_000  # numbers resampled at once: 16 MB
+Bounds = dict[str, tuple[float, float]]
+"""By task, the scores that become 0 and 1. A task without bounds cannot be normalised."""
+
+_BATCH = 2_000_000  # numbers resampled at once: 16 MB
+_DMC_BEST = 1000.0  # a reward of at most 1 on each of an episode's 1000 frames
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A statistic and its 95 % percentile bootstrap interval (NaN where no task has two runs)."""
+    """A statistic and its 95 % percentile bootstrap interval (NaN if no task has two runs)."""
 
     value: float
     low: float
     high: float
 
 
-def mean(values: np.ndarray, weights: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Returns the mean over tasks of the mean over runs. Shapes as in `STATISTICS`."""
-    return values @ weights
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """One method's normalised scores, arrays [runs] by task.
 
-
-def median(values: np.ndarray, weights: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Returns the median over tasks of the mean over runs. Shapes as in `STATISTICS`."""
-    return np.median(_task_means(values, ends), axis=-1)
-
-
-def interquartile_mean(values: np.ndarray, weights: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Returns the mean of the middle half of all runs, by weight. Shapes as in `STATISTICS`.
-
-    A run on the border of a quartile counts with the part of its weight inside. With equally many
-    runs a task, and a multiple of 4 in all, this is ``scipy.stats.trim_mean(values, 0.25)``.
+    `coverage` is ``""``, or says on how many of the tasks there is a score.
     """
-    order = np.argsort(values, axis=-1)
-    ordered = np.take_along_axis(values, order, -1)
-    top = np.cumsum(weights[order], axis=-1)
-    bottom = top - weights[order]
-    inside = np.clip(np.minimum(top, 0.75) - np.maximum(bottom, 0.25), 0, None)
-    return (ordered * inside).sum(-1) / inside.sum(-1)
+
+    method: str
+    label: str
+    is_own: bool
+    coverage: str
+    scores: dict[str, np.ndarray]
 
 
-STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    "mean": mean,
-    "median": median,
-    "iqm": interquartile_mean,
-}
-"""Statistics of values [..., runs] -> [...]: weights [runs] sum to 1, ends [tasks] are the index
-after each task's last run."""
+Aggregates = list[tuple[Entry, dict[str, Estimate]]]
+Pair = tuple[str, str, int, Estimate]
+"""The labels of X and Y, their number of common tasks, and P(X > Y)."""
 
 
-def aggregate(scores: Scores, resamples: int = 2000, seed: int = 0) -> dict[str, Estimate]:
-    """Returns every statistic of `STATISTICS` with its interval."""
-    values, weights, ends = _flatten(scores)
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in STATISTICS}
-    if _can_resample(scores):
-        for sample in _resample(scores, resamples, seed):
-            for name, statistic in STATISTICS.items():
-                drawn[name].append(statistic(sample, weights, ends))
-    return {
-        name: _estimate(float(statistic(values, weights, ends)), drawn[name])
-        for name, statistic in STATISTICS.items()
-    }
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """All methods' normalised scores, the words of their scale, and notes for the reader."""
+
+    entries: list[Entry]
+    words: str
+    notes: list[str]
+    resamples: int
+
+    def first_methods(self, most: int) -> Summary:
+        """Returns the first `most` of our methods and all published ones, with a note."""
+        own = [entry for entry in self.entries if entry.is_own]
+        if len(own) <= most:
+            return self
+        kept = [entry for entry in self.entries if not entry.is_own or entry in own[:most]]
+        note = f"Only the first {most} of {len(own)} methods are drawn; choose with --methods."
+        return dataclasses.replace(self, entries=kept, notes=[note, *self.notes])
+
+    def aggregates(self) -> Aggregates:
+        """Returns every method with its statistics."""
+        return [(entry, aggregate(list(entry.scores.values()), self.resamples))
+                for entry in self.entries]
+
+    def improvements(self, most: int | None = None) -> tuple[list[Pair], int]:
+        """Returns the first `most` pairs (None: all), and the number of all pairs.
+
+        Pairs of one of our methods and a published one come first, then pairs of two of ours.
+        """
+        own = [entry for entry in self.entries if entry.is_own]
+        pairs = [(x, y) for x in own for y in self.entries if not y.is_own]
+        pairs += [(x, y) for i, x in enumerate(own) for y in own[i + 1 :]]
+        common = [(x, y, tasks) for x, y in pairs
+                  if (tasks := [task for task in x.scores if task in y.scores])]
+        return [(x.label, y.label, len(tasks), improvement(
+                    [x.scores[task] for task in tasks], [y.scores[task] for task in tasks],
+                    self.resamples))
+                for x, y, tasks in common[:most]], len(common)
+
+
+def summarise(
+    study: Study, scale: str = "auto", *, common_tasks: bool = False, resamples: int = 2000
+) -> Summary:
+    """Returns every method's final scores, normalised by `scale` (see `bounds_of`).
+
+    Tasks without bounds are left out and named. `common_tasks` keeps only the tasks on which
+    every method has a score.
+
+    Raises:
+        UserError: the scale cannot be used.
+    """
+    bounds, words = bounds_of(scale, study.tasks, study.published)
+    notes = study.all_notes()
+    tasks = [task for task in study.tasks if task in bounds]
+    if len(tasks) < len(study.tasks):
+        unscaled = [task for task in study.tasks if task not in bounds]
+        notes.append(f"Left out, having no scale: {', '.join(unscaled)}.")
+    found = [(name, study.score_name(name), True, study.own_points(name)) for name in study.methods]
+    found += [(name, study.published_name(name), False, study.published_points(name))
+              for name in study.published_methods]
+    if common_tasks:
+        tasks = [task for task in tasks if all(task in scores for *_, scores in found)]
+        notes.append(f"Over the {len(tasks)} tasks on which every method has a score.")
+    entries = []
+    for method, label, is_own, scores in found:
+        kept = {task: normalise(scores[task], bounds[task]) for task in tasks if task in scores}
+        if kept:
+            coverage = "" if len(kept) == len(tasks) else f" ({len(kept)} of {len(tasks)} tasks)"
+            entries.append(Entry(method, label, is_own, coverage, kept))
+    return Summary(entries, words, notes, resamples)
+
+
+# Normalisation.
+
+
+def normalise(scores: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """Returns (scores - low) / (high - low) for bounds (low, high)."""
+    low, high = bounds
+    return (scores - low) / (high - low)
+
+
+def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[Bounds, str]:
+    """Returns the bounds of a scale, and its words for an axis.
+
+    ``auto`` divides control tasks by their best return of 1000, and maps random play on Atari
+    to 0 and a human gamer to 1. ``none`` keeps returns. With a published method, a return of 0
+    (on Atari random play) is 0 and the method's last score is 1. A file that ends in .csv has the
+    columns task, low, high.
+
+    Raises:
+        UserError: the scale is unknown, its file cannot be used, or no task has bounds.
+    """
+    def random_play(task: str) -> float:
+        point = published.point(task, "random")
+        return point.score if point else 0.0
+
+    if scale == "none":
+        return dict.fromkeys(tasks, (0.0, 1.0)), "return"
+    if scale.endswith(".csv"):
+        bounds = _bounds_from_file(Path(scale), tasks)
+        return _checked(bounds, scale), f"score normalised by {Path(scale).name}"
+    if scale != "auto" and scale not in published.methods:
+        raise UserError(f"Unknown normalisation {scale!r}{suggest(scale, published.methods)}. "
+                        "Expected auto, none, a published method "
+                        f"({', '.join(published.methods)}) or a .csv file with the columns "
+                        "task, low, high.")
+    best = {task: point.score for task in tasks
+            if (point := published.point(task, "human" if scale == "auto" else scale))}
+    bounds = {task: (random_play(task), score) for task, score in best.items()}
+    if scale != "auto":
+        return _checked(bounds, scale), f"score relative to published {scale}"
+    bounds |= {task: (0.0, _DMC_BEST) for task in tasks if suite_of(task) == "dmc"}
+    words = {"dmc": "return / 1000", "atari": "human-normalised score"}
+    suites = sorted({suite_of(task) for task in bounds}, reverse=True)
+    if not bounds:
+        return dict.fromkeys(tasks, (0.0, 1.0)), "return (no scale known)"
+    return bounds, " and ".join(words[suite] for suite in suites)
+
+
+def _bounds_from_file(path: Path, tasks: Sequence[str]) -> Bounds:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            found = {task_name(line["task"]) or line["task"]:
+                     (float(line["low"]), float(line["high"])) for line in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"Cannot normalise by {path}: {error}. Expected a CSV file with the "
+                        "columns task, low, high.") from error
+    return {task: found[task] for task in tasks if task in found}
+
+
+def _checked(bounds: Bounds, scale: str) -> Bounds:
+    if not bounds:
+        raise UserError(f"None of the tasks has a scale in {scale!r}. Choose another "
+                        "--normalize, such as none.")
+    for task, (low, high) in bounds.items():
+        if not (np.isfinite([low, high]).all() and high != low):
+            raise UserError(f"Cannot normalise {task} by {scale!r}: it would map {low} to 0 and "
+                            f"{high} to 1.")
+    return bounds
+
+
+# Statistics.
+
+
+def aggregate(scores: Scores, resamples: int = 2000) -> dict[str, Estimate]:
+    """Returns the mean, the median and the interquartile mean of the scores.
+
+    The mean and the median are over tasks, of the mean over runs. The interquartile mean is the
+    mean of the middle half of all runs by weight: a run on the border of a quartile counts with
+    the part of its weight inside. If every task has equally many runs, and their total is a
+    multiple of 4, it is ``scipy.stats.trim_mean(values, 0.25)``.
+    """
+    weights = _weights(scores)
+
+    def statistics(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:  # drawn: [..., runs] a task
+        values = np.concatenate(drawn, axis)
+        order = np.argsort(values, axis)
+        top = np.cumsum(weights[order], axis)
+        inside = np.minimum(top, 0.75) - np.maximum(top - weights[order], 0.25)
+        inside = np.clip(inside, 0, None)
+        iqm = (np.take_along_axis(values, order, axis) * inside).sum(axis) / inside.sum(axis)
+        medians = np.median([task.mean(axis) for task in drawn], axis=0)
+        return np.stack([values @ weights, medians, iqm])
+
+    low, high = _interval(scores, statistics, resamples)
+    values = statistics(*scores)
+    return {name: Estimate(float(values[i]), float(low[i]), float(high[i]))
+            for i, name in enumerate(("mean", "median", "iqm"))}
 
 
 def profile(
-    scores: Scores, thresholds: np.ndarray, resamples: int = 500, seed: int = 0
+    scores: Scores, thresholds: np.ndarray, resamples: int = 500
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the fraction of runs scoring above each threshold, and its interval, each [n]."""
-    values, weights, _ = _flatten(scores)
-    exact = _above(values, weights, thresholds)
-    if not _can_resample(scores):
-        return exact, exact, exact
-    drawn = [_above(row, weights, thresholds)
-             for sample in _resample(scores, resamples, seed) for row in sample]
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    return exact, low, high
+    """Returns the fraction of runs that score above each threshold, and its interval, each [n].
+
+    Without an interval, the interval is the fraction itself.
+    """
+    weights = _weights(scores)
+
+    def fractions(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        values = np.concatenate(drawn, axis)
+        return np.stack([(values > threshold) @ weights for threshold in thresholds])
+
+    exact = fractions(*scores)
+    low, high = _interval(scores, fractions, resamples)
+    return exact, np.where(np.isnan(low), exact, low), np.where(np.isnan(high), exact, high)
 
 
-def improvement(x: Scores, y: Scores, resamples: int = 2000, seed: int = 0) -> Estimate:
+def improvement(x: Scores, y: Scores, resamples: int = 2000) -> Estimate:
     """Returns the probability that a run of X beats a run of Y, averaged over their tasks.
 
-    On each task the Mann-Whitney statistic U / (n m), ties counted half. `x` and `y` list the same
-    tasks.
+    On each task this is the Mann-Whitney statistic U / (n m), with ties counted half. `x` and `y`
+    list the same tasks.
     """
-    exact = float(np.mean([_wins(a[None], b[None])[0] for a, b in zip(x, y, strict=True)]))
-    if not (_can_resample(x) or _can_resample(y)):
-        return Estimate(exact, np.nan, np.nan)
-    rng = np.random.default_rng(seed)
-    total = np.zeros(resamples)
-    for a, b in zip(x, y, strict=True):
-        rows = max(1, _CHUNK // (len(a) * len(b)))
-        for start in range(0, resamples, rows):
-            n = min(rows, resamples - start)
-            drawn = [task[rng.integers(len(task), size=(n, len(task)))] for task in (a, b)]
-            total[start : start + n] += _wins(*drawn)
-    return _estimate(exact, [total / len(x)])
+    def wins(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:  # x and y of each task in turn
+        found = [np.sign(a[..., :, None] - b[..., None, :]).mean((-2, -1))
+                 for a, b in zip(drawn[::2], drawn[1::2], strict=True)]
+        return 0.5 + 0.5 * np.mean(found, axis=0)
+
+    scores = [task for pair in zip(x, y, strict=True) for task in pair]
+    size = max(len(a) * len(b) for a, b in zip(x, y, strict=True))
+    low, high = _interval(scores, wins, resamples, size)
+    return Estimate(float(wins(*scores)), float(low), float(high))
 
 
-def _wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns P(a > b) + P(a = b) / 2 of each row: a [rows, n], b [rows, m] -> [rows]."""
-    difference = a[:, :, None] - b[:, None, :]
-    return (0.5 + 0.5 * np.sign(difference)).mean((1, 2))
+def _weights(scores: Scores) -> np.ndarray:
+    """Returns the weight of each run [runs]; they sum to 1, and to the same for every task."""
+    return np.concatenate([np.full(len(task), 1 / len(task) / len(scores)) for task in scores])
 
 
-def _above(values: np.ndarray, weights: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    order = np.argsort(values)
-    below = np.concatenate([[0.0], np.cumsum(weights[order])])
-    return np.clip(1 - below[np.searchsorted(values[order], thresholds, side="right")], 0, 1)
+def _interval(
+    scores: Scores, statistic: Callable[..., np.ndarray], resamples: int, size: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the 2.5 and 97.5 percentiles of the statistic over resampled runs.
 
+    Runs are drawn with replacement within each task. The percentiles are NaN if no task has two
+    runs. `size` is the number of values that the statistic computes for one draw.
+    """
+    several = [i for i, task in enumerate(scores) if len(task) > 1]
+    if not several:
+        nothing = np.full(np.shape(statistic(*scores)), np.nan)
+        return nothing, nothing
 
-def _task_means(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    starts = np.concatenate([[0], ends[:-1]])
-    return np.add.reduceat(values, starts, axis=-1) / (ends - starts)
+    def resampled(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        shape = drawn[0].shape[:-1]
+        tasks = [np.broadcast_to(task, (*shape, len(task))) for task in scores]
+        for i, values in zip(several, drawn, strict=True):
+            tasks[i] = values
+        return statistic(*tasks)
 
-
-def _flatten(scores: Scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    weights = np.concatenate([np.full(len(task), 1 / len(task) / len(scores)) for task in scores])
-    return np.concatenate(scores), weights, np.cumsum([len(task) for task in scores])
-
-
-def _can_resample(scores: Scores) -> bool:
-    return any(len(task) > 1 for task in scores)
-
-
-def _resample(scores: Scores, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields arrays [rows, runs] whose rows hold, task by task, runs drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    rows = max(1, _CHUNK // sum(len(task) for task in scores))
-    for start in range(0, resamples, rows):
-        n = min(rows, resamples - start)
-        yield np.concatenate(
-            [task[rng.integers(len(task), size=(n, len(task)))] for task in scores], axis=1)
-
-
-def _estimate(value: float, drawn: list[np.ndarray]) -> Estimate:
-    if not drawn:
-        return Estimate(value, np.nan, np.nan)
-    low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
-    return Estimate(value, float(low), float(high))
+    size = max(size, sum(map(len, scores)))
+    result = stats.bootstrap(
+        [scores[i] for i in several], resampled, n_resamples=resamples, vectorized=True,
+        batch=max(1, _BATCH // size), method="percentile", rng=np.random.default_rng(0))
+    return result.confidence_interval.low, result.confidence_interval.high

@@ -1,15 +1,13 @@
-"""From runs to curves over seeds, final scores, and what is missing."""
+"""Curves and final scores over the seeds of a method on a task."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from plots.loading import Run
-from plots.names import in_order
-from plots.numbers import short_frames
 
 Runs = dict[tuple[str, str], list[Run]]
 """Runs by (task, method), each list in the order of the seeds."""
@@ -17,10 +15,13 @@ Runs = dict[tuple[str, str], list[Run]]
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A method's curve on one task, arrays [n].
+    """A method's curve on one task.
 
-    `x` frames; `mean`, `low`, `high` over the seeds present; `count` of these seeds; `seeds` of
-    them in all. Where count < seeds some seed has not begun or has already ended.
+    Attributes:
+        x: frames [n].
+        mean, low, high: mean and spread over the seeds that have a value there, [n].
+        count: number of these seeds [n].
+        seeds: number of all seeds; where count < seeds, a seed has not begun or has ended.
     """
 
     x: np.ndarray
@@ -33,9 +34,9 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Final:
-    """Final scores of one method on one task: a float64 [seeds] score and its frames, by seed.
+    """Final scores of a method on a task: `scores` and their `frames`, float64 [seeds].
 
-    `asked` is the number of runs; fewer scores mean that some never reached the frames asked for.
+    `asked` is the number of runs. Runs that did not reach the frames asked for have no score.
     """
 
     scores: np.ndarray
@@ -53,142 +54,81 @@ def group(runs: Iterable[Run]) -> Runs:
     return grouped
 
 
-def tasks_of(runs: Runs) -> list[str]:
-    """Returns the tasks in the paper's order."""
-    return in_order(task for task, _ in runs)
-
-
-def methods_of(runs: Runs) -> list[str]:
-    """Returns the methods by name."""
-    return sorted({method for _, method in runs})
-
-
-def table(runs: Sequence[Run], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns frames int64 [n] and the runs' values float64 [runs, n], NaN outside a run's range.
-
-    Between its own first and last bin a run is interpolated linearly, so that runs evaluated at
-    different steps do not make the mean jump between different sets of seeds.
-    """
-    first = min(run.x[0] for run in runs)
-    last = max(run.x[-1] for run in runs)
-    x = np.arange(first, last + width, width, dtype=np.int64)
-    rows = [np.interp(x, run.x, run.y, left=np.nan, right=np.nan) for run in runs]
-    return x, np.array(rows)
-
-
 def curve(runs: Sequence[Run], width: int, spread: str = "std", resamples: int = 1000) -> Curve:
     """Returns the mean over seeds and its spread.
 
-    `spread` is ``std`` (one standard deviation of the seeds around the mean, ddof 0), ``ci`` (95 %
-    percentile bootstrap interval of the mean over seeds) or ``range`` (least and greatest seed).
+    Between its first and last bin, a run is interpolated linearly. Runs evaluated at different
+    steps therefore do not make the mean jump between different sets of seeds.
+
+    Args:
+        runs: the seeds.
+        width: of a bin, in frames.
+        spread: ``std`` is one standard deviation of the seeds (ddof 0), ``ci`` the 95 % percentile
+            bootstrap interval of the mean over seeds, ``range`` the lowest and highest seed.
+        resamples: of the bootstrap.
     """
-    x, y = table(runs, width)
-    there = np.isfinite(y)
-    keep = there.any(axis=0)
-    x, y, there = x[keep], y[:, keep], there[:, keep]
+    x = np.arange(min(run.x[0] for run in runs), max(run.x[-1] for run in runs) + width, width,
+                  dtype=np.int64)
+    y = np.array([np.interp(x, run.x, run.y, left=np.nan, right=np.nan) for run in runs])
+    present = np.isfinite(y)  # [runs, n]
+    keep = present.any(axis=0)
+    x, y, present = x[keep], y[:, keep], present[:, keep]
     mean = np.nanmean(y, axis=0)
     if spread == "std":
         std = np.nanstd(y, axis=0)
         low, high = mean - std, mean + std
     elif spread == "ci":
-        low, high = _bootstrap_band(y, there, resamples)
+        low, high = _bootstrap_band(y, present, resamples)
     else:
         low, high = np.nanmin(y, axis=0), np.nanmax(y, axis=0)
-    return Curve(x, mean, low, high, there.sum(axis=0), len(runs))
+    return Curve(x, mean, low, high, present.sum(axis=0), len(runs))
 
 
 def _bootstrap_band(
-    y: np.ndarray, there: np.ndarray, resamples: int
+    y: np.ndarray, present: np.ndarray, resamples: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the 2.5 and 97.5 percentiles of the mean over resampled seeds, each [n]."""
+    """Returns the 2.5 and 97.5 percentiles [n] of the mean over resampled seeds."""
     n = len(y)
     draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)  # [R, runs]
-    weight = draws @ there.astype(np.float64)
-    total = draws @ np.where(there, y, 0.0)
+    weight = draws @ present.astype(np.float64)
+    total = draws @ np.where(present, y, 0.0)
     with np.errstate(invalid="ignore"):
-        means = total / np.where(weight > 0, weight, np.nan)  # NaN: no seed of the draw is there
+        means = total / np.where(weight > 0, weight, np.nan)  # NaN: no drawn seed has a value
     low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
     return low, high
 
 
 def final(runs: Sequence[Run], width: int, at: float | None = None) -> Final:
-    """Returns each run's score: in its last bin, or in the bin of `at` frames if it got there.
+    """Returns each run's score in its last bin, or at `at` frames if the run got there.
 
-    A run that ended less than one bin before `at` counts as having got there.
+    A run that ended less than one bin before `at` counts.
     """
-    scores, frames = [], []
-    for run in runs:
-        if at is None:
-            scores.append(run.y[-1])
-            frames.append(run.x[-1])
-        elif run.x[0] - width < at <= run.x[-1] + width:
-            scores.append(float(np.interp(at, run.x, run.y)))
-            frames.append(min(max(at, run.x[0]), run.x[-1]))
-    return Final(np.array(scores, np.float64), np.array(frames, np.float64), len(runs))
+    if at is None:
+        found = [(run.y[-1], run.x[-1]) for run in runs]
+    else:
+        found = [(np.interp(at, run.x, run.y), np.clip(at, run.x[0], run.x[-1])) for run in runs
+                 if run.x[0] - width < at <= run.x[-1] + width]
+    scores, frames = np.array(found, np.float64).reshape(-1, 2).T
+    return Final(scores, frames, len(runs))
 
 
 def finals(runs: Runs, width: int, at: float | None = None) -> dict[tuple[str, str], Final]:
     """Returns `final` for every (task, method) that has a score."""
-    found = {key: final(group_, width, at) for key, group_ in runs.items()}
+    found = {key: final(seeds, width, at) for key, seeds in runs.items()}
     return {key: value for key, value in found.items() if len(value.scores)}
 
 
-def missing(
-    scored: dict[tuple[str, str], Final],
-    tasks: Sequence[str],
-    methods: Sequence[str],
-    expected: Callable[[str], int],
-) -> list[str]:
-    """Says which tasks and seeds are missing, by method.
+def whiskers(scores: np.ndarray, spread: str) -> np.ndarray:
+    """Returns how far the spread of scores [n] reaches below and above their mean, [2, 1].
 
-    `expected` tells how many seeds a method should have on every task.
+    `spread` is that of `curve`.
     """
-    said = []
-    for method in methods:
-        counts = {task: len(scored[task, method].scores)
-                  for task in tasks if (task, method) in scored}
-        absent = [task for task in tasks if task not in counts]
-        seeds = expected(method)
-        short = [f"{task} ({count} of {seeds})" for task, count in counts.items() if count < seeds]
-        if absent:
-            said.append(f"{method}: no score on {len(absent)} of {len(tasks)} tasks "
-                        f"({listed(absent)}).")
-        if short:
-            said.append(f"{method}: fewer seeds on {listed(short)}.")
-    return said
-
-
-def uneven(
-    scored: dict[tuple[str, str], Final], tasks: Sequence[str], methods: Sequence[str], width: int
-) -> list[str]:
-    """Says which scores are of different frames: a method's own, and those of one task.
-
-    Frames that differ by at most `width`, a bin, count as the same.
-    """
-    said = []
-    for method in methods:
-        frames = [scored[task, method].frames for task in tasks if (task, method) in scored]
-        if not frames:
-            continue
-        low, high = np.concatenate(frames).min(), np.concatenate(frames).max()
-        if high - low > width:
-            said.append(f"{method}: runs end between {short_frames(low)} and "
-                        f"{short_frames(high)} frames.")
-    apart = []
-    for task in tasks:
-        ends = {method: scored[task, method].frames.max()
-                for method in methods if (task, method) in scored}
-        if ends and max(ends.values()) - min(ends.values()) > width:
-            first, last = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
-            apart.append(f"{task} ({first} {short_frames(ends[first])}, "
-                         f"{last} {short_frames(ends[last])})")
-    if apart:
-        said.append(f"Methods end at different frames on {listed(apart, 2)}: their scores there "
-                    "are not of the same frames (--at compares at the same).")
-    return said
-
-
-def listed(words: Sequence[str], most: int = 6) -> str:
-    """Returns the first words, and how many more there are."""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
+    mean = scores.mean()
+    if spread == "std":
+        low, high = mean - scores.std(), mean + scores.std()
+    elif spread == "ci":
+        draws = np.random.default_rng(0).choice(scores, (2000, len(scores))).mean(1)
+        low, high = np.percentile(draws, [2.5, 97.5])
+    else:
+        low, high = scores.min(), scores.max()
+    return np.array([[max(mean - low, 0.0)], [max(high - mean, 0.0)]])

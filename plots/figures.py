@@ -1,9 +1,9 @@
-"""Learning curves, one panel a task, and bars of final scores."""
+"""Learning curves, final scores, and figures over all tasks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,65 +11,69 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plots import style
-from plots.curves import Curve
-from plots.names import published_label, suite_of, task_title
-from plots.numbers import short_frames
+from plots.aggregates import Aggregates, Estimate, Pair, Summary, profile
+from plots.curves import Curve, whiskers
+from plots.labels import published_label, short_frames, suite_of, task_title
 from plots.published import PublishedCurve
 from plots.study import Study
 
-_GROUPS_A_ROW = 5
+MOST_PAIRS = 24
+_METRICS = {"eval/return": "Evaluation return", "train/return": "Training return"}
 _SPREADS = {"std": "one standard deviation of the seeds", "range": "least and greatest seed",
             "ci": "95% bootstrap interval of the mean"}
+_STATISTICS = {"median": "Median", "iqm": "Interquartile mean", "mean": "Mean"}
+
+
+# Learning curves.
 
 
 def draw_curves(study: Study, end: float | None = None) -> Figure:
-    """Returns one panel a task.
+    """Returns learning curves, one panel a task.
 
-    Ours in colour: the mean over seeds, with the spread as a band, dotted where some seed is
-    missing. Published curves are dashed in grey, and published scores horizontal lines. `end` is
-    the last frame shown (None: where the longest of our runs on these tasks ends).
+    Our curves are coloured: the mean over seeds, with the spread as a band, dotted where a seed
+    is missing. Published curves are grey and dashed, and published scores are horizontal lines.
+    `end` is the last frame shown; None ends where the longest of our runs on these tasks ends.
     """
     tasks = study.tasks
     columns = min(5, len(tasks)) if len(tasks) != 4 else 2
     rows = math.ceil(len(tasks) / columns)
     width = style.WIDTH if columns > 2 else 2.4 + 2.4 * columns
     height = 3.2 if len(tasks) == 1 else (1.45 if columns > 3 else 2.1) * rows + 0.8
-    abreast = 4 if columns > 2 else 2
-    height += style.legend_height(len(study.methods) + len(study.published_methods), abreast)
-    figure, panels = style.new_figure(height, rows, columns, width)
+    legend_columns = 4 if columns > 2 else 2
+    height += style.legend_height(len(study.methods) + len(study.published_methods),
+                                  legend_columns)
+    figure, panels = style.new_figure(height, len(tasks), columns, width)
     if end is None:
         ends = [found.x[-1] for (task, _), found in study.curves.items() if task in tasks]
         end = float(max(ends, default=0)) or None
-    for task, axes in zip(tasks, panels, strict=False):
-        short = _curves_panel(axes, study, task, end)
+    for task, axes in zip(tasks, panels, strict=True):
+        missing = _curves_panel(axes, study, task, end)
         axes.set_title(task_title(task), fontsize=8 if columns < 5 else 7,
-                       pad=4 + 6.5 * len(short))
-        if short:
-            axes.text(0.5, 1.02, "\n".join(short), transform=axes.transAxes, ha="center",
+                       pad=4 + 6.5 * len(missing))
+        if missing:
+            axes.text(0.5, 1.02, "\n".join(missing), transform=axes.transAxes, ha="center",
                       va="bottom", fontsize=5.5)
-    for axes in panels[len(tasks) :]:
-        axes.set_visible(False)
     figure.supxlabel("Environment frames, action repeat included", fontsize=8)
-    figure.supylabel(_metric_words(study.metric), fontsize=8)
-    style.legend(figure, panels, abreast)
+    figure.supylabel(_METRICS.get(study.metric, study.metric), fontsize=8)
+    style.legend(figure, panels, legend_columns)
     style.footnotes(figure, [curve_caption(study), *study.all_notes()])
     return figure
 
 
 def draw_panel(study: Study, task: str, end: float | None = None) -> Figure:
-    """Returns the panel of one task alone, of a phone's width, without legend and notes."""
+    """Returns the panel of one task, as wide as a phone, without legend and notes."""
     figure, (axes,) = style.new_figure(2.3, 1, 1, width=3.4)
-    short = _curves_panel(axes, study, task, end)
-    axes.set_title("\n".join([task_title(task), *short]))
+    missing = _curves_panel(axes, study, task, end)
+    axes.set_title("\n".join([task_title(task), *missing]))
     axes.set_xlabel("Environment frames")
-    axes.set_ylabel(_metric_words(study.metric))
+    axes.set_ylabel(_METRICS.get(study.metric, study.metric))
     return figure
 
 
 def draw_legend(study: Study, end: float | None = None) -> Figure:
-    """Returns the legend of all panels by itself."""
-    _, panels = style.new_figure(2, 1, max(1, len(study.tasks)))
-    for task, axes in zip(study.tasks, panels, strict=False):
+    """Returns the legend of all panels, without the panels."""
+    _, panels = style.new_figure(2, len(study.tasks), len(study.tasks))
+    for task, axes in zip(study.tasks, panels, strict=True):
         _curves_panel(axes, study, task, end)
     figure, (empty,) = style.new_figure(4.0, 1, 1, width=4.0)  # saved without its margins
     empty.remove()
@@ -78,72 +82,63 @@ def draw_legend(study: Study, end: float | None = None) -> Figure:
 
 
 def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> list[str]:
-    """Draws the task's curves; returns what is missing on it, at most four lines."""
-    short = []
+    """Draws the task's curves; returns what is missing on the task, in at most four lines."""
+    missing = []
     for index, method in enumerate(study.methods):
-        found_own = study.curves.get((task, method))
-        if found_own is None:
-            short.append(f"{method}: no runs")
+        own = study.curves.get((task, method))
+        if own is None:
+            missing.append(f"{method}: no runs")
             continue
-        _own_curve(axes, found_own, study.label(method),
-                   style.curve_style(index, len(found_own.x)))
+        _own_curve(axes, own, study.label(method), style.curve_style(index, len(own.x)))
         expected = study.expected(method)
-        if found_own.seeds < expected:
-            short.append(f"{method}: {found_own.seeds} of {expected} seeds")
+        if own.seeds < expected:
+            missing.append(f"{method}: {own.seeds} of {expected} seeds")
     for index, method in enumerate(study.published_methods):
-        looks = style.published_style(index)
-        found = study.published.curve(task, method)
+        look, label = style.published_style(index), published_label(method)
+        curve = study.published.curve(task, method)
         point = study.published.point(task, method)
-        if found is not None:
-            _published_curve(axes, found, published_label(method), looks, end)
+        if curve is not None:
+            _published_curve(axes, curve, label, look, end)
         elif point is not None:
             frames = f" ({short_frames(point.frames)})" if point.frames else ""
-            axes.axhline(point.score, label=published_label(method) + frames, linewidth=0.9,
-                         zorder=1.5, **looks)
+            axes.axhline(point.score, label=label + frames, linewidth=0.9, zorder=1.5, **look)
     if end is not None:
         axes.set_xlim(0, end * 1.02)
     style.score_axis(axes)
     style.frames_axis(axes)
-    return short[:3] + ([f"and {len(short) - 3} more"] if len(short) > 3 else [])
+    return missing[:3] + ([f"and {len(missing) - 3} more"] if len(missing) > 3 else [])
 
 
-def _own_curve(axes: Axes, found: Curve, label: str, looks: dict[str, Any]) -> None:
-    colour = looks["color"]
-    axes.fill_between(found.x, found.low, found.high, color=colour, alpha=0.2, linewidth=0)
-    complete = found.count == found.seeds
-    axes.plot(found.x, _stretch(found.mean, complete), label=label, zorder=3, **looks)
+def _own_curve(axes: Axes, curve: Curve, label: str, look: dict[str, Any]) -> None:
+    axes.fill_between(curve.x, curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0)
+    complete = curve.count == curve.seeds
+    axes.plot(curve.x, _masked(curve.mean, complete), label=label, zorder=3, **look)
     if not complete.all():
-        dotted = {**looks, "linestyle": ":", "linewidth": 1.2}
-        axes.plot(found.x, _stretch(found.mean, ~complete), zorder=3, **dotted)
+        dotted = {**look, "linestyle": ":", "linewidth": 1.2}
+        axes.plot(curve.x, _masked(curve.mean, ~complete), zorder=3, **dotted)
 
 
 def _published_curve(
-    axes: Axes, found: PublishedCurve, label: str, looks: dict[str, Any], end: float | None
+    axes: Axes, curve: PublishedCurve, label: str, look: dict[str, Any], end: float | None
 ) -> None:
-    # The last point outside is kept, so that the line runs to the panel's edge.
-    inside = found.frames <= (end or math.inf)
-    n = min(len(inside), int(inside.sum()) + 1)
-    x, mean, std = found.frames[:n], found.mean[:n], found.std[:n]
+    n = int((curve.frames <= (end or math.inf)).sum()) + 1  # the line runs to the panel's edge
+    x, mean, std = curve.frames[:n], curve.mean[:n], curve.std[:n]
     axes.fill_between(x, mean - std, mean + std, color="0.5", alpha=0.12, linewidth=0)
-    axes.plot(x, mean, label=label, linewidth=1.1, zorder=2, **looks)
+    axes.plot(x, mean, label=label, linewidth=1.1, zorder=2, **look)
 
 
-def _stretch(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Returns values where `keep` or a neighbour of it holds, so that pieces of a line meet."""
+def _masked(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Returns the values where `keep` holds, else NaN.
+
+    The value before each kept piece stays too, so that the pieces of a line meet.
+    """
     near = keep.copy()
     near[:-1] |= keep[1:]
-    if keep.any() and not keep.all():
-        return np.where(near, values, np.nan)
-    return values if keep.all() else np.full_like(values, np.nan)
-
-
-def _metric_words(metric: str) -> str:
-    return {"eval/return": "Evaluation return", "train/return": "Training return"}.get(
-        metric, metric)
+    return np.where(near, values, np.nan)
 
 
 def curve_caption(study: Study) -> str:
-    """Returns what lines, bands and greys mean."""
+    """Returns the meaning of the lines, the bands and the greys."""
     curves = study.curves.values()
     text = f"In bins of {short_frames(study.width)} frames."
     if any(found.seeds > 1 for found in curves):
@@ -159,29 +154,16 @@ def curve_caption(study: Study) -> str:
     return text
 
 
-def draw_bars(study: Study) -> Figure:
-    """Returns bars of final scores in groups by task: ours with a dot a seed, published hatched.
+# Bars of scores.
 
-    Control tasks share axes; any others get axes of their own, since their scores have no common
-    scale.
-    """
-    shared = all(suite_of(task) == "dmc" for task in study.tasks)
-    groups = min(_GROUPS_A_ROW, len(study.tasks)) if shared else 1
-    columns = 1 if shared else min(4, len(study.tasks))
-    rows = math.ceil(len(study.tasks) / groups / columns)
-    width = bars_width(groups) if columns == 1 else style.WIDTH
-    abreast = 3 if width > 6 else 2
-    # A single row must be tall enough for the words beside it.
-    height = max(1.5 * rows + 0.9, 3.0)
-    height += style.legend_height(len(study.methods) + len(study.published_methods), abreast)
-    figure, panels = style.new_figure(height, rows, columns, width)
-    for number, axes in enumerate(panels):
-        tasks = study.tasks[number * groups : (number + 1) * groups]
-        axes.set_visible(bool(tasks))
-        _bars_row(axes, study, tasks)
-        axes.set_xlim(-0.5, groups - 0.5)
-    figure.supylabel(f"{_metric_words(study.metric)} {study.at_words()}", fontsize=8)
-    style.legend(figure, panels, abreast)
+
+def draw_bars(study: Study) -> Figure:
+    """Returns bars of final scores: ours with a dot for each seed, published ones hatched."""
+    published = [(study.published_name(name),
+                  {task: scores[0] for task, scores in study.published_points(name).items()})
+                 for name in study.published_methods]
+    figure = bar_figure(study, study.tasks, published)
+    figure.supylabel(f"{_METRICS.get(study.metric, study.metric)} {study.at_words()}", fontsize=8)
     caption = " Dots: single seeds. White, hatched: published. In brackets: frames of the scores"
     if study.published_methods and study.at is None:
         caption += ", published ones taken where our longest run ends if a curve reaches it"
@@ -189,43 +171,75 @@ def draw_bars(study: Study) -> Figure:
     return figure
 
 
-def _bars_row(axes: Axes, study: Study, tasks: Sequence[str]) -> None:
-    total = len(study.methods) + len(study.published_methods)
+def bar_figure(
+    study: Study, tasks: Sequence[str], published: Sequence[tuple[str, Mapping[str, float]]],
+    groups_a_row: int = 5, dots: bool = True,
+) -> Figure:
+    """Returns bars in groups by task: our methods, then the published ones.
+
+    Control tasks share axes. If there are other tasks, each task has its own axes, because their
+    scores have no common scale.
+
+    Args:
+        study: our methods.
+        tasks: the tasks to show.
+        published: labels, each with scores by task.
+        groups_a_row: most tasks on common axes.
+        dots: draws a dot for each seed.
+    """
+    shared = all(suite_of(task) == "dmc" for task in tasks)
+    groups = min(groups_a_row, len(tasks)) if shared else 1
+    columns = 1 if shared else min(4, len(tasks))
+    count = math.ceil(len(tasks) / groups)
+    width = style.WIDTH
+    if columns == 1:
+        width = min(width, 3.6 + 0.9 * (groups - 1 + 5 - groups_a_row))
+    legend_columns = 3 if width > 6 else 2
+    # A single row must be tall enough for the label beside it.
+    height = max(1.5 * math.ceil(count / columns) + 0.9, 3.0)
+    height += style.legend_height(len(study.methods) + len(published), legend_columns)
+    figure, panels = style.new_figure(height, count, columns, width)
+    for number, axes in enumerate(panels):
+        part = tasks[number * groups : (number + 1) * groups]
+        _bars_panel(axes, study, part, published, dots)
+        axes.set_xlim(-0.5, groups - 0.5)
+        axes.set_xticks(range(len(part)), [task_title(task) for task in part])
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="x", visible=False)
+    style.legend(figure, panels, legend_columns)
+    return figure
+
+
+def _bars_panel(
+    axes: Axes, study: Study, tasks: Sequence[str],
+    published: Sequence[tuple[str, Mapping[str, float]]], dots: bool,
+) -> None:
+    total = len(study.methods) + len(published)
     width = 0.84 / total
     offset = (np.arange(total) - (total - 1) / 2) * width
     for index, method in enumerate(study.methods):
-        looks = style.bar_style(index, is_own=True)
-        for i, task in enumerate(tasks):
-            x = i + offset[index]
+        for x, task in zip(np.arange(len(tasks)) + offset[index], tasks, strict=True):
             if (task, method) not in study.scored:
                 axes.text(x, 0, "none", rotation=90, ha="center", va="bottom", fontsize=5.5)
                 continue
             scores = study.scored[task, method].scores
-            axes.bar(x, scores.mean(), width, label=study.score_label(method), **looks)
-            whisker = whiskers(scores, study.spread)
+            axes.bar(x, scores.mean(), width, label=study.score_label(method),
+                     **style.bar_style(index, is_own=True))
             if len(scores) > 1:
-                axes.errorbar(x, scores.mean(), whisker, color="black", linewidth=0.8, capsize=1.5)
-            axes.plot(np.full(len(scores), x), scores, "o", color="black", markersize=2,
-                      markerfacecolor="white", markeredgewidth=0.4, zorder=4)
-    for index, method in enumerate(study.published_methods):
-        label = study.published_name(method)
+                axes.errorbar(x, scores.mean(), whiskers(scores, study.spread), color="black",
+                              linewidth=0.8, capsize=1.5)
+            if dots:
+                axes.plot(np.full(len(scores), x), scores, "o", color="black", markersize=2,
+                          markerfacecolor="white", markeredgewidth=0.4, zorder=4)
+    for index, (label, by_task) in enumerate(published):
         for i, task in enumerate(tasks):
-            point = study.published_point(task, method)
-            if point is not None:
-                axes.bar(i + offset[len(study.methods) + index], point.score, width, label=label,
+            if task in by_task:
+                axes.bar(i + offset[len(study.methods) + index], by_task[task], width, label=label,
                          **style.bar_style(index, is_own=False))
-    axes.set_xticks(range(len(tasks)), [task_title(task) for task in tasks])
-    axes.tick_params(axis="x", length=0)
-    axes.grid(axis="x", visible=False)
-
-
-def bars_width(groups: int) -> float:
-    """Returns the width in inches of a figure with that many groups of bars in a row."""
-    return min(style.WIDTH, 3.6 + 0.9 * (groups - 1))
 
 
 def bar_caption(study: Study) -> str:
-    """Returns what bars and whiskers stand for; ``""`` where there is no score of ours."""
+    """Returns the meaning of bars and whiskers; ``""`` if there is no score of ours."""
     seeds = [len(scores) for method in study.methods
              for scores in study.own_points(method).values()]
     if max(seeds, default=0) < 2:
@@ -233,14 +247,86 @@ def bar_caption(study: Study) -> str:
     return f"Bars: mean over seeds; whiskers: {_SPREADS[study.spread]}."
 
 
-def whiskers(scores: np.ndarray, spread: str) -> np.ndarray:
-    """Returns how far the spread of scores [n] reaches below and above their mean, [2, 1]."""
-    mean = scores.mean()
-    if spread == "std":
-        low, high = mean - scores.std(), mean + scores.std()
-    elif spread == "ci":
-        draws = np.random.default_rng(0).choice(scores, (2000, len(scores))).mean(1)
-        low, high = np.percentile(draws, [2.5, 97.5])
-    else:
-        low, high = scores.min(), scores.max()
-    return np.array([[max(mean - low, 0.0)], [max(high - mean, 0.0)]])
+# Figures over all tasks.
+
+
+def draw_aggregates(summary: Summary, found: Aggregates) -> Figure:
+    """Returns median, interquartile mean and mean of every method, with 95 % intervals."""
+    figure, panels = style.new_figure(0.24 * len(found) + 0.75, len(_STATISTICS),
+                                      len(_STATISTICS))
+    own = [entry for entry, _ in found if entry.is_own]
+    for axes, (name, title) in zip(panels, _STATISTICS.items(), strict=True):
+        axes.set_title(title)
+        for row, (entry, values) in enumerate(found):
+            if entry.is_own:
+                _estimate(axes, row, values[name], style.own_style(own.index(entry))["color"])
+            else:
+                axes.plot(values[name].value, row, marker="D", markersize=4, color="0.3",
+                          markerfacecolor="white", linestyle="none")
+        _rows_axis(axes, [entry.label + entry.coverage for entry, _ in found])
+        if axes is not panels[0]:
+            axes.set_yticks([])
+        axes.margins(x=0.08)
+    figure.supxlabel(f"Aggregate over tasks ({summary.words})", fontsize=8)
+    style.footnotes(figure, [
+        "Ours: bar at the estimate, band 95% stratified bootstrap interval over runs (none with "
+        "one run a task). Diamonds: published, one value a task, so their median and "
+        "interquartile mean are over tasks alone.", *summary.notes])
+    return figure
+
+
+def draw_profiles(summary: Summary) -> Figure:
+    """Returns the fraction of our runs above each normalised score."""
+    entries = [entry for entry in summary.entries if entry.is_own]
+    height = 2.6 + style.legend_height(len(entries), 2)
+    figure, (axes,) = style.new_figure(height, 1, 1, width=4.6)
+    values = [score for entry in entries for scores in entry.scores.values() for score in scores]
+    thresholds = np.linspace(min([0.0, *values]), max(values, default=1.0), 201)
+    for index, entry in enumerate(entries):
+        look = style.curve_style(index, len(thresholds))
+        exact, low, high = profile(list(entry.scores.values()), thresholds,
+                                   min(summary.resamples, 500))
+        axes.fill_between(thresholds, low, high, color=look["color"], alpha=0.2, linewidth=0)
+        axes.plot(thresholds, exact, label=entry.label + entry.coverage, **look)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(f"Score threshold ({summary.words})")
+    axes.set_ylabel("Fraction of runs above")
+    style.legend(figure, [axes], 2)
+    style.footnotes(figure, ["Every task weighs the same. Band: 95% stratified bootstrap "
+                             "interval.", *summary.notes])
+    return figure
+
+
+def draw_improvements(summary: Summary, pairs: Sequence[Pair], total: int) -> Figure:
+    """Returns the probability that a run of X beats one of Y, for the first `MOST_PAIRS` pairs.
+
+    `total` is the number of all pairs.
+    """
+    pairs, notes = pairs[:MOST_PAIRS], []
+    if total > len(pairs):
+        notes = [f"{total - len(pairs)} more pairs are not drawn; --figures tables writes all."]
+    figure, (axes,) = style.new_figure(0.24 * len(pairs) + 0.75, 1, 1)
+    for row, (*_, value) in enumerate(pairs):
+        _estimate(axes, row, value, style.own_style(0)["color"])
+    axes.axvline(0.5, color="0.3", linewidth=0.8, linestyle="--")
+    axes.set_xlim(0, 1)
+    _rows_axis(axes, [f"{x}  over  {y} [{tasks}]" for x, y, tasks, _ in pairs])
+    axes.set_xlabel("P(a run of the first scores higher than one of the second)")
+    style.footnotes(figure, ["In brackets: tasks in common. Band: 95% stratified bootstrap "
+                             "interval. A published method counts as one run a task.",
+                             *notes, *summary.notes])
+    return figure
+
+
+def _estimate(axes: Axes, row: int, value: Estimate, colour: str) -> None:
+    if np.isfinite(value.low):
+        axes.barh(row, value.high - value.low, 0.5, value.low, color=colour, alpha=0.35)
+    axes.plot(value.value, row, color=colour, marker="|", markersize=9, markeredgewidth=2,
+              linestyle="none")
+
+
+def _rows_axis(axes: Axes, labels: Sequence[str]) -> None:
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)

@@ -1,4 +1,4 @@
-"""Finds run directories in a tree and tells each one's task, method and seed from its place."""
+"""Finds run directories, and reads each run's task, method and seed from its path."""
 
 from __future__ import annotations
 
@@ -10,56 +10,69 @@ from pathlib import Path
 
 from dreamer.errors import UserError
 from dreamer.io.yaml_files import read_yaml
-from plots.names import task_name
+from plots.labels import task_name
 
 METRICS = "metrics.jsonl"
-_BEGUN = {"config.yaml", "attempts.jsonl"}
-"""Files that a run's folder holds before its metrics."""
+_BEFORE_METRICS = {"config.yaml", "attempts.jsonl"}  # a run writes them before its metrics
 _SEED = re.compile(r"(?:seed[_=-]?)?(\d+)", re.IGNORECASE)
 _FIELDS = re.compile(r"\{(task|method|seed)\}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """One run: where its metrics file is and what it is a run of."""
+class RunFolder:
+    """A run's directory, with the task, method and seed of the run.
 
-    path: Path
+    `above` is the path from the root of the search to the folders that name the run.
+    """
+
     task: str
     method: str
     seed: str
+    folder: Path
+    above: str = dataclasses.field(default="", kw_only=True)
+
+    @property
+    def metrics(self) -> Path:
+        """The run's metrics file."""
+        return self.folder / METRICS
+
+    @property
+    def name(self) -> str:
+        """``<task>/<method>/<seed>``."""
+        return f"{self.task}/{self.method}/{self.seed}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What lies below the folders.
+class FoundRuns:
+    """All runs below some folders.
 
-    `runs` have metrics. `unknown` are metrics files whose place tells no task. `lost` are runs
-    whose folder was made and holds no metrics: they ended before, or have only begun.
+    Attributes:
+        runs: the runs with metrics.
+        unknown: directories with metrics whose path and config name no task.
+        without_metrics: runs without a metrics file, because they died early or have just begun.
     """
 
-    runs: list[Place]
+    runs: list[RunFolder]
     unknown: list[Path]
-    lost: list[Place]
+    without_metrics: list[RunFolder]
 
 
-def find_runs(roots: Iterable[Path], layout: str | None = None) -> Found:
+def find_runs(roots: Iterable[Path], layout: str | None = None) -> FoundRuns:
     """Returns the runs below `roots`.
 
-    A run is a folder with a metrics.jsonl; a lost one has a config.yaml or attempts.jsonl that
-    belongs to no run below it. Task, method and seed are read from the folder's
-    path: by `layout` if given (``{method}/{task}/{seed}``, matched against the path's end), else
-    the seed is the last part that is a number, the task the last part that names one, and the
-    method what stands between or before them. ``<task>/<method>/<seed>`` (ours) and
-    ``<method>/<task>/<seed>`` are both understood. Where the path does not tell, the run's
-    config.yaml is asked.
+    A run is a directory with a metrics.jsonl. A run without metrics has only a config.yaml or an
+    attempts.jsonl, and no run below it. With `layout` (``{method}/{task}/{seed}``), the end of the
+    path gives task, method and seed. Otherwise the seed is the last folder that is a number, the
+    task the last folder that is a task's name, and the method all folders between or before them:
+    ``<task>/<method>/<seed>`` (ours) and ``<method>/<task>/<seed>`` both work. If the path does
+    not name a task, the run's config.yaml does.
 
     Raises:
-        UserError: a folder that does not exist, a layout without its fields, or two runs that
-            claim the same task, method and seed.
+        UserError: a folder does not exist, the layout lacks a field, or two runs have the same
+            task, method and seed.
     """
     pattern = _layout_pattern(layout) if layout else None
-    found: list[tuple[Place, str]] = []
-    lost: list[tuple[Place, str]] = []
+    runs, without = list[RunFolder](), list[RunFolder]()
     unknown: list[Path] = []
     seen: set[Path] = set()
     for root in dict.fromkeys(Path(root).resolve() for root in roots):
@@ -67,25 +80,25 @@ def find_runs(roots: Iterable[Path], layout: str | None = None) -> Found:
             if folder in seen:  # one root lies in another
                 continue
             seen.add(folder)
-            place, before = _identify(folder, root, pattern)
-            if place is not None:
-                (found if has_metrics else lost).append((place, before))
+            run = _identify(folder, root, pattern)
+            if run is not None:
+                (runs if has_metrics else without).append(run)
             elif has_metrics:
-                unknown.append(folder / METRICS)
-    runs, begun = _without_clashes(found, _topmost(lost, unknown + [p.path for p, _ in found]))
-    return Found(runs, unknown, begun)
-
-
-def _topmost(lost: list[tuple[Place, str]], files: list[Path]) -> list[tuple[Place, str]]:
-    """Returns the lost runs that lie in no other and have none of the metrics files below."""
-    above = {parent for file in files for parent in file.parents}
-    folders = {place.path.parent for place, _ in lost} - above
-    return [(place, before) for place, before in lost
-            if place.path.parent in folders and not folders & set(place.path.parent.parents)]
+                unknown.append(folder)
+    without = _outermost(without, [*unknown, *(run.folder for run in runs)])
+    if _clash(runs):  # as in two sweeps: sweep1/dreamer and sweep2/dreamer
+        runs, without = _with_folders_above(runs), _with_folders_above(without)
+    if clash := _clash(runs):
+        first, second = clash
+        raise UserError(
+            f"Two runs are both {first.task}, {first.method}, seed {first.seed}: {first.folder} "
+            f"and {second.folder}. Move one away, or say with --layout how the folders are named, "
+            "such as '{method}/{task}/{seed}'.")
+    return FoundRuns(runs, unknown, without)
 
 
 def _run_folders(root: Path) -> Iterator[tuple[Path, bool]]:
-    """Yields the folders of runs, begun ones among them, and whether they hold metrics."""
+    """Yields each directory that may be a run, and whether it has metrics."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder. --indir takes the folder that holds the runs, "
                         "such as runs/.")
@@ -98,105 +111,82 @@ def _run_folders(root: Path) -> Iterator[tuple[Path, bool]]:
         if METRICS in files:
             subfolders.clear()  # below a run lie its episodes, not other runs
             yield Path(folder), True
-        elif _BEGUN & set(files):
+        elif _BEFORE_METRICS & set(files):
             yield Path(folder), False
 
 
-def _identify(
-    folder: Path, root: Path, pattern: re.Pattern[str] | None
-) -> tuple[Place | None, str]:
-    """Returns the run's place, and the path between the root and what told it."""
+def _outermost(without: list[RunFolder], others: list[Path]) -> list[RunFolder]:
+    """Returns the runs without metrics that lie in no other and have none of `others` below."""
+    above_others = {parent for folder in others for parent in folder.parents}
+    folders = {run.folder for run in without} - above_others
+    return [run for run in without
+            if run.folder in folders and not folders & set(run.folder.parents)]
+
+
+def _identify(folder: Path, root: Path, pattern: re.Pattern[str] | None) -> RunFolder | None:
     inside = folder.relative_to(root).parts
-    if pattern is not None:
-        match = pattern.search(folder.as_posix())
-        if not match:
-            return None, ""
-        task = task_name(match["task"]) or match["task"]
-        return Place(folder / METRICS, task, match["method"], match["seed"]), ""
-    return _from_parts(folder, len(inside)) or (_from_config(folder, inside), "")
+    if pattern is None:
+        return _from_path(folder, len(inside)) or _from_config(folder, inside)
+    match = pattern.search(folder.as_posix())
+    if not match:
+        return None
+    task = task_name(match["task"]) or match["task"]
+    return RunFolder(task, match["method"], match["seed"], folder)
 
 
-def _from_parts(folder: Path, depth: int) -> tuple[Place, str] | None:
-    """Looks at the path's last four parts and at all that lie below the root."""
+def _from_path(folder: Path, depth: int) -> RunFolder | None:
+    """Reads the last four folders of the path, and all folders below the root."""
     parts = folder.parts[-max(4, depth) :]
-    below = len(parts) - depth
     seeds = [i for i, part in enumerate(parts) if _SEED.fullmatch(part)]
     tasks = [i for i, part in enumerate(parts) if task_name(part)]
-    if not seeds or (not tasks and (len(parts) < 3 or depth < 3)):
+    if not tasks and depth >= 3:
+        tasks = [len(parts) - 3]  # a task of an unknown suite, in our layout
+        seeds = [i for i in seeds if i == len(parts) - 1]
+    if not seeds or not tasks:
         return None
-    seed = seeds[-1]
-    task = tasks[-1] if tasks else len(parts) - 3  # a task of a foreign name, in our layout
-    if not tasks and seed != len(parts) - 1:
-        return None
-    between = parts[min(seed, task) + 1 : max(seed, task)]
-    before = parts[below : max(below, min(seed, task))]
-    after = parts[max(seed, task) + 1 :]
-    method = between + after
+    first, last = sorted((seeds[-1], tasks[-1]))
+    above = parts[len(parts) - depth : first]
+    method = parts[first + 1 : last] + parts[last + 1 :]
     if not method:
-        method, before = before[-1:], before[:-1]
-    number = _SEED.fullmatch(parts[seed])
-    assert number is not None
-    place = Place(
-        folder / METRICS,
-        task_name(parts[task]) or parts[task],
-        "/".join(method) or "unnamed",
-        str(int(number[1])),
-    )
-    return place, "/".join(before)
+        method, above = above[-1:], above[:-1]
+    seed = _SEED.sub(r"\1", parts[seeds[-1]])
+    task = task_name(parts[tasks[-1]]) or parts[tasks[-1]]
+    return RunFolder(task, "/".join(method) or "unnamed", str(int(seed)), folder,
+                     above="/".join(above))
 
 
-def _from_config(folder: Path, inside: tuple[str, ...]) -> Place | None:
+def _from_config(folder: Path, inside: tuple[str, ...]) -> RunFolder | None:
     try:
         record = read_yaml(folder / "config.yaml", of_run=True)
     except UserError:
-        return None  # the caller reports the run as one that tells no task
+        return None  # the caller reports a run that names no task
     config = record.get("config", record)
     if not isinstance(config, dict) or not isinstance(config.get("task"), str):
         return None
     method = config.get("method") or "/".join(inside[:-1]) or "unnamed"
     task = task_name(config["task"]) or config["task"]
     seed = config.get("seed", inside[-1] if inside else folder.name)
-    return Place(folder / METRICS, task, str(method), str(seed))
+    return RunFolder(task, str(method), str(seed), folder)
 
 
-def _without_clashes(
-    found: list[tuple[Place, str]], lost: list[tuple[Place, str]]
-) -> tuple[list[Place], list[Place]]:
-    """Tells runs of the same name apart by the folders above them (``sweep1/dreamer``)."""
-    places, lost_places = [place for place, _ in found], [place for place, _ in lost]
-    if _clash(places):
-        places, lost_places = [
-            [dataclasses.replace(place, method=f"{before}/{place.method}") if before else place
-             for place, before in pairs]
-            for pairs in (found, lost)
-        ]
-    clash = _clash(places)
-    if clash:
-        first, second = clash
-        raise UserError(
-            f"Two runs are both {first.task}, {first.method}, seed {first.seed}: "
-            f"{first.path.parent} and {second.path.parent}. Move one away, or say with --layout "
-            "how the folders are named, such as '{method}/{task}/{seed}'.")
-    return places, lost_places
+def _with_folders_above(runs: list[RunFolder]) -> list[RunFolder]:
+    return [dataclasses.replace(run, method=f"{run.above}/{run.method}") if run.above else run
+            for run in runs]
 
 
-def _clash(places: list[Place]) -> tuple[Place, Place] | None:
-    seen: dict[tuple[str, str, str], Place] = {}
-    for place in places:
-        key = (place.task, place.method, place.seed)
-        if key in seen:
-            return seen[key], place
-        seen[key] = place
+def _clash(runs: list[RunFolder]) -> tuple[RunFolder, RunFolder] | None:
+    """Returns the first two runs of the same name, if any."""
+    seen: dict[str, RunFolder] = {}
+    for run in runs:
+        if seen.setdefault(run.name, run) is not run:
+            return seen[run.name], run
     return None
 
 
 def _layout_pattern(layout: str) -> re.Pattern[str]:
-    fields = _FIELDS.findall(layout)
-    if sorted(fields) != ["method", "seed", "task"]:
+    if sorted(_FIELDS.findall(layout)) != ["method", "seed", "task"]:
         raise UserError(f"--layout {layout!r} must hold {{task}}, {{method}} and {{seed}} once "
                         "each, such as '{method}/{task}/{seed}' or '{task}-{method}-{seed}'.")
     parts = _FIELDS.split(layout.strip("/"))
-    pieces = [
-        f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(parts)
-    ]
+    pieces = [f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(parts)]
     return re.compile(r"(?:^|/)" + "".join(pieces) + "$")

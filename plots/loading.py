@@ -1,8 +1,8 @@
-"""Streams metrics.jsonl files into binned learning curves, a few kilobytes a run.
+"""Reads metrics.jsonl files into binned learning curves of a few kilobytes a run.
 
-A run's file is read line by line and each value goes into the bin of its step, so that neither
-the number of lines nor the size of a tree decides the memory needed. Bin k holds the values
-logged within half a bin width of k * width frames, as the published curves do.
+Each file is read line by line, and each value goes into the bin of its step. Memory therefore
+depends neither on the number of lines nor on the number of files. Bin k holds the values logged
+within half a bin width of k * width frames, as in the published curves.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 
 from dreamer.errors import UserError, suggest
 from dreamer.io.files import open_to_read
-from plots.finding import Place
+from plots.finding import RunFolder
 
 ALIASES = {
     "eval/return": ("eval/return", "eval_return", "test/return", "test_return"),
     "train/return": ("train/return", "train_return", "episode/score"),
 }
-"""Our names of a metric, and what it is called in the files of older implementations."""
+"""Our names of metrics, each with its names in the files of older implementations."""
 
 MAX_BINS = 2000
 _LONGEST_LINE = 1 << 24
@@ -33,151 +33,127 @@ _TAIL = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """One run's binned curve: `x` int64 [n] frames, ascending; `y` float64 [n] mean of each bin."""
+class Run(RunFolder):
+    """A run with its binned curve.
 
-    task: str
-    method: str
-    seed: str
-    path: Path
+    Attributes:
+        x: frames of the bins, int64 [n], ascending.
+        y: mean of each bin, float64 [n].
+    """
+
     x: np.ndarray
     y: np.ndarray
 
 
 @dataclasses.dataclass
-class Counts:
-    """What was met while reading."""
+class Problems:
+    """What was skipped or unusual in the metrics files."""
 
-    files: int = 0
-    size: int = 0
     damaged_lines: int = 0
     damaged_files: int = 0
     non_finite: int = 0
     rewound: int = 0
-    without_metric: list[Path] = dataclasses.field(default_factory=list)
+    without_metric: list[RunFolder] = dataclasses.field(default_factory=list)
 
     def messages(self, metric: str) -> list[str]:
-        """Returns what the user should know, as sentences."""
-        said = []
+        """Returns a sentence for each kind of problem."""
+        notes = []
         if self.damaged_lines:
-            said.append(f"Skipped {self.damaged_lines} damaged line(s) in {self.damaged_files} "
-                        "metrics file(s); a run that was killed leaves such a half-written line.")
+            notes.append(f"Skipped {self.damaged_lines} damaged line(s) in {self.damaged_files} "
+                         "metrics file(s); a run that was killed leaves such a half-written line.")
         if self.non_finite:
-            said.append(f"Skipped {self.non_finite} value(s) of {metric} that were not finite.")
+            notes.append(f"Skipped {self.non_finite} value(s) of {metric} that were not finite.")
         if self.rewound:
-            said.append(f"In {self.rewound} run(s) the step went back (resumed from a "
-                        "checkpoint); what was logged twice for a step is averaged.")
+            notes.append(f"In {self.rewound} run(s) the step went back (resumed from a "
+                         "checkpoint); values logged twice for a step are averaged.")
         if self.without_metric:
-            first = self.without_metric[0].parent
-            said.append(f"{len(self.without_metric)} run(s) have no value of {metric} and are "
-                        f"left out, the first of them {first}.")
-        return said
+            notes.append(f"{len(self.without_metric)} run(s) have no value of {metric} and are "
+                         f"left out, the first of them {self.without_metric[0].folder}.")
+        return notes
 
 
-@contextlib.contextmanager
-def open_metrics(path: Path) -> Iterator[BinaryIO]:
-    """Opens a run's metrics.jsonl, which must be a regular file.
+def load_runs(
+    folders: Sequence[RunFolder],
+    metric: str = "eval/return",
+    bin_width: int | None = None,
+    on_bytes: Callable[[int], None] = lambda count: None,
+) -> tuple[list[Run], Problems, int]:
+    """Reads the curve of `metric` of every run.
+
+    Args:
+        folders: the runs.
+        metric: the metric's name; our names also find the older names in `ALIASES`.
+        bin_width: in frames; None uses `auto_bin`.
+        on_bytes: is called with the number of bytes read since its last call.
+
+    Returns:
+        The runs that have the metric, the problems met, and the bin width.
 
     Raises:
-        UserError: it cannot be opened or read.
+        UserError: a file cannot be read, the bins are too narrow, or no file has the metric.
     """
-    try:
-        with open(open_to_read(path), "rb") as file:
-            yield file
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    width = bin_width or auto_bin(folders)
+    problems, names, runs = Problems(), set[str](), []
+    for found in folders:
+        bins = _read_bins(found.metrics, metric, width, problems, names, on_bytes)
+        if not bins:
+            problems.without_metric.append(found)
+            continue
+        order = sorted(bins)
+        y = [bins[k][0] / bins[k][1] for k in order]
+        runs.append(Run(found.task, found.method, found.seed, found.folder,
+                        np.array(order, np.int64) * width, np.array(y, np.float64)))
+    if not runs and not names:
+        raise UserError(
+            f"None of the {len(folders)} metrics file(s) holds a complete line with a step. "
+            'Expected lines like {"step": 1000, "eval/return": 500.0}.')
+    if not runs:
+        known = ", ".join(sorted(names)[:30]) + (", ..." if len(names) > 30 else "")
+        raise UserError(f"No run has values of the metric {metric!r}{suggest(metric, names)}. "
+                        f"The files hold: {known}. Choose one with --metric.")
+    return runs, problems, width
 
 
-def last_step(path: Path) -> float:
-    """Returns the largest step among a file's last lines (0 if none), without reading the rest."""
-    with open_metrics(path) as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL))
-        lines = file.read().split(b"\n")
-    steps = [_step(record) for record in map(_record, lines) if record is not None]
-    return max((step for step in steps if step is not None), default=0.0)
-
-
-def auto_bin(places: Iterable[Place]) -> int:
-    """Returns a bin width in frames: 1, 2 or 5 times 10^k, at most 50 to the longest run."""
-    longest = max((last_step(place.path) for place in places), default=0.0)
-    target = max(longest / 50, 1.0)
+def auto_bin(folders: Sequence[RunFolder]) -> int:
+    """Returns a bin width in frames: 1, 2 or 5 times 10^k, with at most 50 bins to a run."""
+    ends = [record["step"] for found in folders for record in last_records(found.metrics)]
+    target = max(max(ends, default=0.0) / 50, 1.0)
     power = 10.0 ** math.floor(math.log10(target))
     return int(next(m * power for m in (1, 2, 5, 10) if m * power >= target * 0.999))
 
 
-def load_runs(
-    places: list[Place],
-    metric: str = "eval/return",
-    bin_width: int | None = None,
-    on_bytes: Callable[[int], None] = lambda count: None,
-) -> tuple[list[Run], Counts, int]:
-    """Reads every run's curve of `metric`.
-
-    Args:
-        places: the runs.
-        metric: a metric's name; our names stand for the older ones too (`ALIASES`).
-        bin_width: frames; None chooses one by the longest run.
-        on_bytes: called with the number of bytes read since the last call.
-
-    Returns:
-        The runs that have the metric, what was met, and the bin width.
-
-    Raises:
-        UserError: a file that cannot be read, too narrow bins, or a metric in none of the files.
-    """
-    width = bin_width or auto_bin(places)
-    counts, names, runs = Counts(), set[str](), []
-    for place in places:
-        counts.files += 1
-        bins = _read(place.path, metric, width, counts, names, on_bytes)
-        if not bins:
-            counts.without_metric.append(place.path)
-            continue
-        order = sorted(bins)
-        x = np.array(order, np.int64) * width
-        y = np.array([bins[k][0] / bins[k][1] for k in order], np.float64)
-        runs.append(Run(place.task, place.method, place.seed, place.path, x, y))
-    if not runs:
-        raise UserError(_no_metric(metric, names, len(places)))
-    return runs, counts, width
+def last_records(path: Path) -> list[dict[str, Any]]:
+    """Returns the records in the last 64 KiB of a metrics file, each with a valid step."""
+    with _open_metrics(path) as file:
+        file.seek(max(0, file.seek(0, 2) - _TAIL))
+        records = map(_record, file.read(_TAIL).split(b"\n"))
+    return [record for record in records if record is not None]
 
 
-def _no_metric(metric: str, names: set[str], files: int) -> str:
-    if not names:
-        return (f"None of the {files} metrics file(s) holds a complete line with a step. Expected "
-                'lines like {"step": 1000, "eval/return": 500.0}.')
-    listed = ", ".join(sorted(names)[:30]) + (", ..." if len(names) > 30 else "")
-    return (f"No run has values of the metric {metric!r}{suggest(metric, names)}. "
-            f"The files hold: {listed}. Choose one with --metric.")
-
-
-def _read(
+def _read_bins(
     path: Path,
     metric: str,
     width: int,
-    counts: Counts,
+    problems: Problems,
     names: set[str],
     on_bytes: Callable[[int], None],
 ) -> dict[int, list[float]]:
-    """Returns {bin index: [sum, count]}; adds to `counts`, and to `names` until a value is met."""
+    """Returns {bin index: [sum, count]}; adds to `problems`, and all keys to `names`."""
     keys = ALIASES.get(metric, (metric,))
     bins: dict[int, list[float]] = {}
     damaged, highest, rewound = 0, -math.inf, False
-    for line in _lines(path, counts, on_bytes):
+    for line in _lines(path, on_bytes):
         record = _record(line)
-        step = None if record is None else _step(record)
-        if record is None or step is None:
+        if record is None:
             damaged += 1
             continue
         if not bins and len(names) < 1000:
             names.update(record)
         value = next((record[key] for key in keys if key in record), None)
-        if value is None:
-            continue
         if not _is_number(value):
-            counts.non_finite += 1
+            problems.non_finite += value is not None
             continue
+        step = record["step"]
         rewound |= step < highest
         highest = max(highest, step)
         entry = bins.setdefault(math.floor(step / width + 0.5), [0.0, 0.0])
@@ -186,42 +162,47 @@ def _read(
         if len(bins) > MAX_BINS:
             raise UserError(f"Bins of {width} frames are too narrow: {path} fills more than "
                             f"{MAX_BINS} of them. Choose a larger --bin, or leave it out.")
-    counts.damaged_lines += damaged
-    counts.damaged_files += damaged > 0
-    counts.rewound += rewound
+    problems.damaged_lines += damaged
+    problems.damaged_files += damaged > 0
+    problems.rewound += rewound
     return bins
 
 
-def _lines(path: Path, counts: Counts, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
-    """Yields the lines that are not empty, each at most 16 MiB, and reports the bytes read."""
+@contextlib.contextmanager
+def _open_metrics(path: Path) -> Iterator[BinaryIO]:
+    """Opens a run's metrics.jsonl, which must be a regular file."""
+    try:
+        with open(open_to_read(path), "rb") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def _lines(path: Path, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
+    """Yields the lines that are not blank, each of at most 16 MiB, and reports the bytes read."""
     unreported = 0
-    with open_metrics(path) as file:
+    with _open_metrics(path) as file:
         while line := file.readline(_LONGEST_LINE):
             unreported += len(line)
             if unreported > 1 << 20:
                 on_bytes(unreported)
-                counts.size += unreported
                 unreported = 0
             if not line.isspace():
                 yield line
     on_bytes(unreported)
-    counts.size += unreported
 
 
-def _record(line: bytes) -> dict[str, object] | None:
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Returns the JSON object of a line if it has a valid step, else None."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
-
-
-def _step(record: dict[str, object]) -> float | None:
-    step = record.get("step")
-    return step if _is_number(step) and 0 <= step < 1e15 else None
+    step = record.get("step") if isinstance(record, dict) else None
+    return record if _is_number(step) and 0 <= step < 1e15 else None
 
 
 def _is_number(value: object) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return -1e300 < value < 1e300  # false for NaN, and no overflow for huge integers
+    return -1e300 < value < 1e300  # false for NaN and for integers too large for a float

@@ -1,4 +1,4 @@
-"""Figures and tables of every run below a folder, beside published results.
+"""Draws figures and tables of every run below a folder, beside published results.
 
     python plots/plot.py --indir runs/ --outdir plots/out/
     python plots/plot.py --indir plots/results --outdir plots/out --tasks dmc_cartpole_balance \
@@ -9,169 +9,177 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-if __name__ == "__main__":  # run as a script, from anywhere: make the checkout importable
+if __name__ == "__main__":  # run as a script from anywhere: make the checkout importable
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from matplotlib.figure import Figure
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dreamer.errors import UserError, suggest
-from plots.curves import Runs, group, listed, methods_of, tasks_of
-from plots.finding import METRICS, Found, Place, find_runs
-from plots.loading import Counts, load_runs
-from plots.names import SUITES, choose, suite_gaps, suite_of, task_name
-from plots.options import parse
+from dreamer.errors import UserError
+from plots import ablations, figures, options, tables
+from plots.aggregates import summarise
+from plots.labels import choose
 from plots.published import Published
-from plots.study import Study, build
+from plots.study import Study
+from plots.style import MOST_METHODS, save
+
+FIGURES = ("curves", "bars", "aggregates", "profile", "improvement", "ablation", "tables")
+_TASKS_A_PAGE = 30
+
+Save = Callable[[Figure, str], None]
+"""Saves a figure under a name."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit status: 0, or 2 after a user's mistake."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    try:
-        options = parse(arguments)
-        written = plot(options, console)
-    except UserError as error:
-        console.print(f"plot.py: {error}")
-        return 2
-    except KeyboardInterrupt:
-        console.print("plot.py: interrupted; figures already written are complete.")
-        return 130
-    for path in written:
-        print(path)
-    return 0
+    chosen = parse(arguments)
+    return options.run_program("plot.py", lambda console: plot(chosen, console),
+                               "figures already written are complete.")
 
 
-def plot(options: argparse.Namespace, console: Console) -> list[Path]:
-    """Reads the runs, writes what `options` ask for, and returns the files written.
-
-    Raises:
-        UserError: whatever is wrong with the folders, the names or the options.
-    """
-    try:
-        from plots import drawing
-    except ImportError as error:
-        raise UserError(f"{error}. Plots need matplotlib and scipy: pip install 'matplotlib>=3.8' "
-                        "'scipy>=1.11' (or make setup).") from error
-    published = Published.load(options.published_dir)
-    readings = choose(options.ablation, published.figures, "ablation figure")
-    study = make_study(options, published, console)
-    for note in study.all_notes():
-        console.print(f"note: {note}")
-    make_outdir(options.outdir)
-    return drawing.draw_all(study, options, readings)
-
-
-def make_study(options: argparse.Namespace, published: Published, console: Console) -> Study:
-    """Reads the chosen runs; returns them with what the figures need.
-
-    Raises:
-        UserError: see `plot`.
-    """
-    compared = None
-    if options.published is not None:
-        names = [] if options.published == ["none"] else options.published
-        compared = choose(names, published.methods, "published method")
-    found, notes = _find(options, console)
-    known_tasks = {place.task for place in found.runs}
-    tasks = _chosen_tasks(options, known_tasks, published)
-    methods = sorted({place.method for place in found.runs + found.lost})
-    if options.methods is not None:
-        methods = choose(options.methods, methods, "method")
-    wanted, lost = ([place for place in places if place.method in methods
-                     and (tasks is None or place.task in tasks)]
-                    for places in (found.runs, found.lost))
-    if not wanted:
-        raise UserError(f"No run of {', '.join(methods[:5])} on the chosen tasks. There are runs "
-                        f"on {', '.join(sorted(known_tasks)[:20])}.")
-    runs, counts, width = _read(wanted, options, console)
-    if tasks is None:
-        tasks = tasks_of(runs)
-        notes += suite_gaps(tasks)
-    if options.methods is None:
-        methods = methods_of(runs)
-    notes += _lost_note(lost) + counts.messages(options.metric)
-    without = set(counts.without_metric)
-    lost += [place for place in wanted if place.path in without]
-    return build(runs, tasks, methods, published, compared, metric=options.metric, width=width,
-                 spread=options.spread, at=options.at, seeds=options.seeds, lost=lost, notes=notes)
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Returns the options; a usage error ends with one line and status 2."""
+    parser = options.OneLineParser(
+        prog="plots/plot.py",
+        description="Draws learning curves, final scores and aggregates of all runs below "
+                    "--indir beside published results, and writes their tables.")
+    add = parser.add_argument
+    add("--indir", type=Path, nargs="+", required=True, metavar="DIR",
+        help="folders that hold runs, in any depth")
+    add("--outdir", type=Path, required=True, metavar="DIR", help="where figures and tables go")
+    what = parser.add_argument_group("what to show")
+    options.add_choice(what)
+    what.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES),
+                      help="default: all")
+    what.add_argument("--ablation", nargs="+", metavar="FIG", default=[],
+                      help="figures of the Dreamer paper to redraw even if no run is of their "
+                           "variants: fig4, fig7, fig8")
+    how = parser.add_argument_group("how to read and compare")
+    options.add_reading(how)
+    add = how.add_argument
+    add("--end", type=options.frames, metavar="FRAMES", help="last frame on the curves' axis")
+    add("--normalize", default="auto", metavar="SCALE",
+        help="for aggregates: auto, none, a published method, or a CSV file with the columns "
+             "task, low, high (default: auto)")
+    add("--common-tasks", action="store_true",
+        help="aggregate only over the tasks on which every method has a score")
+    add("--formats", nargs="+", choices=("png", "pdf", "svg"), default=["png", "pdf"],
+        help="default: png pdf")
+    return parser.parse_args(arguments)
 
 
-def make_outdir(folder: Path) -> None:
-    """Makes the folder for the results.
+def plot(chosen: argparse.Namespace, console: Console) -> list[Path]:
+    """Writes the chosen figures and tables; returns their paths.
+
+    Figures show at most `MOST_METHODS` methods and say so. Tables hold all of them.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: a folder, a name or an option is wrong.
     """
+    published = Published.load(chosen.published_dir)
+    readings = choose(chosen.ablation, published.figures, "ablation figure")
+    study = options.make_study(chosen, published, console)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        chosen.outdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot make {folder}: {error.strerror}. Choose another "
+        raise UserError(f"Cannot make {chosen.outdir}: {error.strerror}. Choose another "
                         "--outdir.") from error
+    written: list[Path] = []
+
+    def save_figure(figure: Figure, name: str) -> None:
+        written.extend(save(figure, chosen.outdir / name, chosen.formats))
+
+    for page, suffix in _pages(study.first_methods(MOST_METHODS)):
+        if "curves" in chosen.figures:
+            save_figure(figures.draw_curves(page, chosen.end), f"curves{suffix}")
+        if "bars" in chosen.figures:
+            save_figure(figures.draw_bars(page), f"final_scores{suffix}")
+    if "ablation" in chosen.figures:
+        _draw_sweeps(study, readings, save_figure)
+        _draw_variants(study, readings, save_figure)
+    if "tables" in chosen.figures:
+        written += _score_tables(study, chosen.outdir)
+    if {"aggregates", "profile", "improvement", "tables"} & set(chosen.figures):
+        written += _over_tasks(study, chosen, save_figure)
+    return written
 
 
-def _lost_note(lost: list[Place]) -> list[str]:
-    if not lost:
+def _pages(study: Study) -> list[tuple[Study, str]]:
+    """Returns the study in parts that fit on a page, each with the suffix of its files."""
+    pages = study.pages(_TASKS_A_PAGE)
+    return [(page, f"_{number}" if len(pages) > 1 else "")
+            for number, page in enumerate(pages, start=1)]
+
+
+def _draw_sweeps(study: Study, readings: list[str], save_figure: Save) -> None:
+    """Draws each parameter that the runs sweep, or that the paper's figures in `readings` do."""
+    found = ablations.sweeps(study.methods)
+    swept = [row.parameter for name in readings for row in study.published.ablation(name)]
+    for parameter in dict.fromkeys([*found, *filter(None, swept)]):
+        sweep = found.get(parameter, {})
+        methods = [name for values in sweep.values() for name in values.values()]
+        shown = study.only(methods)
+        for page, suffix in _pages(shown) if methods else [(shown, "")]:
+            figure = ablations.draw_sweep(page, parameter, sweep, study.published.rows)
+            save_figure(figure, f"ablation_{parameter}{suffix}")
+
+
+def _draw_variants(study: Study, readings: list[str], save_figure: Save) -> None:
+    """Draws the variants among the runs, and the paper's figures of variants in `readings`."""
+    swept = {name for sweep in ablations.sweeps(study.methods).values()
+             for values in sweep.values() for name in values.values()}
+    rest = [method for method in study.methods if method not in swept]
+    asked = [name for name in readings
+             if not any(row.parameter for row in study.published.ablation(name))]
+    for name in dict.fromkeys([*ablations.VARIANTS, *asked]):
+        methods = ablations.variants(rest, ablations.VARIANTS.get(name, ()))
+        if methods or name in asked:
+            for page, suffix in _pages(study.only(methods or rest).first_methods(MOST_METHODS)):
+                figure = ablations.draw_variants(page, study.published.ablation(name))
+                save_figure(figure, f"ablation_{name}{suffix}")
+
+
+def _score_tables(study: Study, outdir: Path) -> list[Path]:
+    return [
+        tables.write_records(outdir / "scores.csv", tables.score_records(study)),
+        tables.write_records(outdir / "curves.csv", tables.curve_records(study)),
+        *tables.write_cells(outdir / "scores", tables.score_cells(study),
+                            [tables.SCORE_NOTE, *study.all_notes()]),
+    ]
+
+
+def _over_tasks(study: Study, chosen: argparse.Namespace, save_figure: Save) -> list[Path]:
+    """Draws the figures over all tasks; returns the paths of their tables."""
+    asked, written = set(chosen.figures), []
+    summary = summarise(study, chosen.normalize, common_tasks=chosen.common_tasks,
+                        resamples=chosen.resamples)
+    if not any(entry.is_own for entry in summary.entries):
         return []
-    names = listed([f"{place.task}/{place.method}/{place.seed}" for place in lost])
-    return [f"{len(lost)} run(s) hold no {METRICS} (ended before it, or only begun): {names}."]
-
-
-def _find(options: argparse.Namespace, console: Console) -> tuple[Found, list[str]]:
-    with console.status("finding runs"):
-        found = find_runs(options.indir, options.layout)
-    unknown, where = found.unknown, ", ".join(map(str, options.indir))
-    if unknown and not found.runs:
-        raise UserError(f"None of the {len(unknown)} run(s) in {where} tells its task, method and "
-                        f"seed, the first of them {unknown[0].parent}. Expected "
-                        "<task>/<method>/<seed>/, or say how they are named with --layout, such "
-                        "as '{method}/{task}/{seed}'.")
-    if not found.runs:
-        raise UserError(" ".join([f"No {METRICS} below {where}.", *_lost_note(found.lost),
-                                  "Expected run folders such as "
-                                  f"dmc_walker_walk/dreamer/0/{METRICS}."]))
-    if not unknown:
-        return found, []
-    return found, [f"{len(unknown)} run(s) left out, since their folder tells no task, method "
-                   f"and seed, the first of them {unknown[0].parent}; see --layout."]
-
-
-def _chosen_tasks(
-    options: argparse.Namespace, known: set[str], published: Published
-) -> list[str] | None:
-    if options.suite is not None:
-        choose([options.suite], SUITES, "suite")
-        return list(SUITES[options.suite])
-    if options.tasks is None:
-        return None
-    compared = {row.task for row in published.rows}
-    chosen = []
-    for word in options.tasks:
-        task = task_name(word) or word
-        if task not in known and task not in compared:
-            if "_" in task and not suite_of(task):
-                raise UserError(f"Unknown suite in the task name {word!r}"
-                                f"{suggest(word, known | compared)}. Runs are on: "
-                                f"{', '.join(sorted(known)[:20])}.")
-            choose([task], sorted(known), "task")
-        chosen.append(task)
-    return list(dict.fromkeys(chosen))
-
-
-def _read(
-    places: list[Place], options: argparse.Namespace, console: Console
-) -> tuple[Runs, Counts, int]:
-    total = sum(place.path.stat().st_size for place in places)
-    columns = (TextColumn(f"reading {len(places)} runs"), BarColumn(), DownloadColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=total)
-        runs, counts, width = load_runs(
-            places, options.metric, options.bin, lambda count: progress.advance(bar, count))
-    console.print(f"read {len(places)} run(s), {total / 1e6:.1f} MB")
-    return group(runs), counts, width
+    shown = summary.first_methods(MOST_METHODS)
+    if {"aggregates", "tables"} & asked:
+        found = summary.aggregates()
+        if "aggregates" in asked:
+            drawn = [pair for pair in found if pair[0] in shown.entries]
+            save_figure(figures.draw_aggregates(shown, drawn), "aggregates")
+        if "tables" in asked:
+            stem = chosen.outdir / "aggregates"
+            written += tables.write_cells(stem, tables.aggregate_cells(found), summary.notes)
+            written.append(tables.write_records(stem.with_suffix(".csv"),
+                                                tables.aggregate_records(found, summary.words)))
+    if "profile" in asked:
+        save_figure(figures.draw_profiles(shown), "performance_profile")
+    if {"improvement", "tables"} & asked:
+        most = None if "tables" in asked else figures.MOST_PAIRS
+        pairs, total = summary.improvements(most)
+        if pairs and "improvement" in asked:
+            save_figure(figures.draw_improvements(summary, pairs, total), "improvement")
+        if pairs and "tables" in asked:
+            written.append(tables.write_records(chosen.outdir / "improvement.csv",
+                                                tables.improvement_records(pairs)))
+    return written
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ _NEEDED = ("suite", "task", "method", "frames", "seeds", "source")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of a file: a score, or one point of a curve (`std` is not None).
+    """One line of a file: a score, or a point of a curve (`std` is not None).
 
-    `frames` counts environment frames, action repeats included; None where none are stated.
+    `frames` are environment frames, action repeats included; None where the source names none.
     """
 
     task: str
@@ -38,17 +38,31 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class PublishedCurve:
-    """Arrays of equal length [n], frames ascending; `seeds` holds 0 where unknown."""
+    """Arrays of equal length [n], frames ascending; `seeds` is 0 where unknown."""
 
     frames: np.ndarray
     mean: np.ndarray
     std: np.ndarray
     seeds: np.ndarray
 
+    def at(self, frames: float) -> Point | None:
+        """Returns the score at these frames, by linear interpolation.
+
+        The last point also holds for one spacing more. Outside of that there is none.
+        """
+        last = self.frames[-1]
+        spacing = np.diff(self.frames).min() if len(self.frames) > 1 else 0
+        if not self.frames[0] <= frames <= last + spacing:
+            return None
+        frames = min(frames, last)
+        seeds = self.seeds[np.abs(self.frames - frames) < max(spacing, 1)].min()
+        return Point(float(np.interp(frames, self.frames, self.mean)), int(frames),
+                     int(seeds) or None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A published score, the frames it belongs to, and whether seeds were missing by then."""
+    """A published score, its frames (0 if unknown) and its number of seeds (None if unknown)."""
 
     score: float
     frames: int
@@ -57,18 +71,20 @@ class Point:
 
 
 class Published:
-    """Lookup by full task name (``dmc_walker_walk``) and method."""
+    """Published results by full task name (``dmc_walker_walk``) and method."""
 
     def __init__(self, rows: list[Row]):
         self.rows = rows
         self.methods = sorted({row.method for row in rows if not row.figure})
         self.figures = sorted({row.figure for row in rows if row.figure})
-        self._scores: dict[tuple[str, str], list[Row]] = {}
+        self._scores: dict[tuple[str, str], list[Point]] = {}
         points: dict[tuple[str, str], list[Row]] = {}
         for row in rows:
-            if not row.figure:
-                target = self._scores if row.std is None else points
-                target.setdefault((row.task, row.method), []).append(row)
+            if not row.figure and row.std is not None:
+                points.setdefault((row.task, row.method), []).append(row)
+            elif not row.figure:
+                self._scores.setdefault((row.task, row.method), []).append(
+                    Point(row.score, row.frames or 0, row.seeds, row.approximate))
         self._curves = {key: _curve(found) for key, found in points.items()}
 
     @classmethod
@@ -76,7 +92,7 @@ class Published:
         """Reads every CSV file of `directory`.
 
         Raises:
-            UserError: no such folder, no file in it, or a file without our columns.
+            UserError: the folder is absent, has no CSV file, or a file has other columns.
         """
         paths = sorted(Path(directory).glob("*.csv")) if Path(directory).is_dir() else []
         if not paths:
@@ -85,54 +101,30 @@ class Published:
         return cls([row for path in paths for row in _read(path)])
 
     def curve(self, task: str, method: str) -> PublishedCurve | None:
-        """Returns the method's curve on that task, None if none was published."""
+        """Returns the method's curve on the task, None if none was published."""
         return self._curves.get((task, method))
 
     def point(self, task: str, method: str, frames: float | None = None) -> Point | None:
-        """Returns a score.
+        """Returns a score, None if there is none.
 
-        With `frames`: the curve at these frames (linear between its points, and its last point
-        for one spacing more), else the score published at exactly these frames. Without: the
-        score with the most frames, be it in a curve or alone. None where there is none.
+        With `frames`: the curve at these frames, or else the score published at exactly these
+        frames. Without: the score with the most frames, from a curve or alone.
         """
-        found = [_as_point(row) for row in self._scores.get((task, method), [])]
+        found = self._scores.get((task, method), [])
         curve = self._curves.get((task, method))
         if frames is not None:
-            found = [point for point in found if point.frames == frames]
-            return (curve and _interpolate(curve, frames)) or (found[0] if found else None)
-        if curve is not None:
-            found.insert(0, _curve_point(curve, len(curve.frames) - 1))
-        return max(found, key=lambda point: point.frames, default=None)
+            alone = [point for point in found if point.frames == frames]
+            return (curve and curve.at(frames)) or next(iter(alone), None)
+        last = curve and curve.at(curve.frames[-1])
+        return max([last, *found] if last else found, key=lambda point: point.frames, default=None)
 
     def ablation(self, figure: str) -> list[Row]:
-        """Returns the readings of one of the paper's ablation figures (``fig4``, ...)."""
+        """Returns the scores read off one of the paper's ablation figures (``fig4``, ...)."""
         return [row for row in self.rows if row.figure == figure]
 
     def tasks(self, method: str) -> set[str]:
         """Returns the tasks for which the method has a score or a curve."""
         return {row.task for row in self.rows if row.method == method and not row.figure}
-
-
-
-
-def _as_point(row: Row) -> Point:
-    return Point(row.score, row.frames or 0, row.seeds, row.approximate)
-
-
-def _curve_point(curve: PublishedCurve, index: int) -> Point:
-    seeds = int(curve.seeds[index]) or None
-    return Point(float(curve.mean[index]), int(curve.frames[index]), seeds)
-
-
-def _interpolate(curve: PublishedCurve, frames: float) -> Point | None:
-    last = curve.frames[-1]
-    spacing = np.diff(curve.frames).min() if len(curve.frames) > 1 else 0
-    if not curve.frames[0] <= frames <= last + spacing:
-        return None
-    frames = min(frames, last)
-    around = curve.seeds[np.abs(curve.frames - frames) < max(spacing, 1)]
-    score = float(np.interp(frames, curve.frames, curve.mean))
-    return Point(score, int(frames), int(around.min()) or None)
 
 
 def _curve(rows: list[Row]) -> PublishedCurve:
@@ -148,12 +140,12 @@ def _curve(rows: list[Row]) -> PublishedCurve:
 def _read(path: Path) -> Iterator[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        missing = [name for name in _NEEDED if name not in columns]
-        if missing or not ("score" in columns or {"mean", "std"} <= set(columns)):
+        columns = set(reader.fieldnames or [])
+        if not columns.issuperset(_NEEDED) or not ("score" in columns
+                                                   or {"mean", "std"} <= columns):
             raise UserError(f"{path} is no file of published figures: it needs the columns "
                             f"{', '.join(_NEEDED)} and score or mean and std, and has "
-                            f"{', '.join(columns) or 'none'}.")
+                            f"{', '.join(reader.fieldnames or ['none'])}.")
         for number, line in enumerate(reader, start=2):
             try:
                 yield _row(line)

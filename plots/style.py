@@ -1,4 +1,4 @@
-"""How figures look: size, fonts, colours that the colour-blind tell apart, legends, files."""
+"""The look of figures: sizes, fonts, colours for the colour-blind, legends and files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from dreamer.io.files import atomic_write
-from plots.numbers import short_frames
+from plots.labels import short_frames
 
-WIDTH = 7.2  # inches, a page's text width; fonts below are sizes in print
+WIDTH = 7.2  # inches, the text width of a page; the fonts below have their size in print
 MOST_METHODS = 12
 MOST_LINES = 12
 
-# Okabe and Ito's palette, without black and yellow; the order keeps neighbours far apart in
-# lightness too, for prints in grey.
+# Okabe and Ito's palette without black and yellow. In this order, neighbours also differ in
+# lightness, for prints in grey.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 _GREYS = ("0.15", "0.45", "0.6", "0.3", "0.5", "0.2")
 _DASHES = ((5, 2), (1.5, 1.5), (5, 2, 1.5, 2), (8, 2), (3, 1.5, 1, 1.5, 1, 1.5), (2, 3))
@@ -51,20 +51,22 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-def new_figure(height: float, rows: int, columns: int, width: float = WIDTH) -> tuple[
+def new_figure(height: float, count: int, columns: int, width: float = WIDTH) -> tuple[
     Figure, list[Axes]
 ]:
-    """Returns a figure of `height` inches with rows * columns panels, row by row."""
+    """Returns a figure of `height` x `width` inches, and its `count` panels row by row."""
     mpl.rcParams.update(_SETTINGS)
     figure = Figure(figsize=(width, height), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    return figure, list(panels.flat)
+    panels = figure.subplots(math.ceil(count / columns), columns, squeeze=False)
+    for axes in panels.flat[count:]:
+        axes.set_visible(False)
+    return figure, list(panels.flat[:count])
 
 
 def own_style(index: int) -> dict[str, Any]:
-    """Returns colour, marker and line of the index-th method of ours.
+    """Returns colour, marker and line of our method number `index`.
 
-    Past the colours these begin anew with dashed lines, on which `curve_style` sets markers.
+    After the last colour, the colours start again with dashed lines.
     """
     markers = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
     return {"color": _COLOURS[index % len(_COLOURS)], "marker": markers[index % len(markers)],
@@ -74,26 +76,26 @@ def own_style(index: int) -> dict[str, Any]:
 def curve_style(index: int, points: int) -> dict[str, Any]:
     """Returns `own_style` for a curve of that many points.
 
-    Markers only where there is no line to see yet, or few and hollow to tell a colour's second
-    curve from its first.
+    A curve has markers if it is too short to be seen as a line, and a few hollow markers if it
+    is the second one of its colour.
     """
-    looks = own_style(index)
+    look = own_style(index)
     if index >= len(_COLOURS):
-        return {**looks, "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 0.9,
+        return {**look, "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 0.9,
                 "markevery": max(1, points // 5)}
-    return {**looks, "markersize": 3, "marker": looks["marker"] if points <= 3 else None}
+    return {**look, "markersize": 3, "marker": look["marker"] if points <= 3 else None}
 
 
 def published_style(index: int) -> dict[str, Any]:
-    """Returns grey and dashes of the index-th published method."""
+    """Returns the grey and the dashes of published method number `index`."""
     n = index % len(_DASHES)
     return {"color": _GREYS[n], "linestyle": (0, _DASHES[n])}
 
 
 def bar_style(index: int, is_own: bool) -> dict[str, Any]:
-    """Returns the filling of a bar: ours in colour, published ones white and hatched.
+    """Returns the look of a bar: ours coloured, published ones white and hatched.
 
-    Ours past the colours are coloured and hatched.
+    After the last colour, our bars are coloured and hatched.
     """
     if is_own:
         hatch = {} if index < len(_COLOURS) else {"hatch": "xxxxx"}
@@ -110,7 +112,7 @@ def frames_axis(axes: Axes) -> None:
 
 
 def score_axis(axes: Axes) -> None:
-    """Starts the y axis at 0, or lower where lines go below it (bands alone are cut off)."""
+    """Starts the y axis at 0, or lower if a line goes below 0; a band alone is cut off."""
     lines = [line.get_ydata() for line in axes.get_lines()]
     low = min((float(np.nanmin(y)) for y in lines if np.isfinite(y).any()), default=0.0)
     high = axes.get_ylim()[1]
@@ -119,7 +121,7 @@ def score_axis(axes: Axes) -> None:
 
 
 def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
-    """Puts one legend for all panels above them; a label counts once."""
+    """Adds one legend above all panels, with each label once."""
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -130,12 +132,12 @@ def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
 
 
 def legend_height(entries: int, columns: int) -> float:
-    """Returns the inches that a legend takes beyond the two lines that figures have room for."""
+    """Returns the inches of a legend beyond two lines, for which every figure has room."""
     return 0.16 * max(0, math.ceil(entries / columns) - 2)
 
 
 def footnotes(figure: Figure, notes: Sequence[str]) -> None:
-    """Writes what the reader must know below the figure, at most `MOST_LINES` lines of it."""
+    """Writes the notes below the figure, in at most `MOST_LINES` lines."""
     if any(notes):
         characters = int(figure.get_figwidth() * 22)
         text = textwrap.fill(" ".join(filter(None, notes)), characters, max_lines=MOST_LINES,
@@ -144,7 +146,7 @@ def footnotes(figure: Figure, notes: Sequence[str]) -> None:
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
-    """Writes <stem>.<format> for every format, each complete or not at all."""
+    """Writes <stem>.<format> in every format; each file is complete or absent."""
     paths = [stem.parent / f"{stem.name}.{kind}" for kind in formats]
     for path, kind in zip(paths, formats, strict=True):
         with atomic_write(path) as file:
