@@ -18,7 +18,7 @@ from dreamer import benchmark, evaluate, predict, sweep
 from dreamer.config.command_line import parse_args
 from dreamer.config.schema import agent_names, load_schema
 from dreamer.sweeps.plan import plan
-from plots import options, report
+from plots import plot, report
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -69,7 +69,7 @@ PROGRAMS: dict[str, Callable[[list[str]], object]] = {
     "-m dreamer.sweep": lambda words: plan(sweep.LINE.parse(words)),
     "-m baselines.run": _train_other,
     "-m baselines.evaluate": evaluate.COMMAND_LINE.parse,
-    "plots/plot.py": options.parse,
+    "plots/plot.py": plot.parse,
     "plots/report.py": report.parse,
 }
 

@@ -17,7 +17,7 @@ from dreamer.errors import UserError
 from dreamer.evaluate import main as evaluate
 from dreamer.runs.rundir import run_path
 from plots.finding import find_runs
-from plots.names import task_title
+from plots.labels import task_title
 
 TASKS = ("dmc_cartpole_balance", "dmc_reacher_easy")
 WORDS = ("--task", ",".join(TASKS), *DEBUG[2:], "--envs.tell_task", "true")

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from plots.aggregates import aggregate, improvement, profile
+from dreamer.errors import UserError
+from plots.aggregates import aggregate, bounds_of, improvement, normalise, profile
+from plots.published import Published
+
+PUBLISHED = Published.load()
 
 
 def random_scores(tasks: int, runs: int, seed: int = 0) -> list[np.ndarray]:
@@ -64,7 +68,7 @@ def test_one_run_a_task_has_no_interval():
 def test_resampling_in_chunks_is_complete(monkeypatch):
     scores = random_scores(3, 4)
     whole = aggregate(scores, resamples=400)["mean"]
-    monkeypatch.setattr("plots.aggregates._CHUNK", 12 * 7)
+    monkeypatch.setattr("plots.aggregates._BATCH", 12 * 7)
     chunked = aggregate(scores, resamples=400)["mean"]
     assert chunked.value == whole.value
     assert (chunked.low, chunked.high) == pytest.approx((whole.low, whole.high), abs=0.3)
@@ -94,3 +98,36 @@ def test_improvement_hand_computed():
     x, y = [np.array([1.0, 3.0])], [np.array([2.0, 3.0])]
     assert improvement(x, y, 10).value == pytest.approx((0 + 0 + 1 + 0.5) / 4)
     assert np.isnan(improvement([np.array([1.0])], [np.array([2.0])]).low)
+
+
+def test_scales(tmp_path):
+    tasks = ["dmc_walker_walk", "atari_pong", "gym_X"]
+    bounds, words = bounds_of("auto", tasks, PUBLISHED)
+    assert bounds["dmc_walker_walk"] == (0.0, 1000.0) and "gym_X" not in bounds
+    low, high = bounds["atari_pong"]
+    assert (low, high) == (PUBLISHED.point("atari_pong", "random").score,
+                           PUBLISHED.point("atari_pong", "human").score)
+    assert normalise(np.array([low, high]), (low, high)).tolist() == [0, 1]
+    assert words == "return / 1000 and human-normalised score"
+    assert bounds_of("none", tasks, PUBLISHED)[0]["gym_X"] == (0.0, 1.0)
+    one = bounds_of("d4pg", tasks, PUBLISHED)[0]
+    assert one == {"dmc_walker_walk": (0.0, PUBLISHED.point("dmc_walker_walk", "d4pg").score)}
+    (tmp_path / "mine.csv").write_text("task,low,high\nwalker_walk,10,20\n")
+    assert bounds_of(str(tmp_path / "mine.csv"), tasks, PUBLISHED)[0] == {
+        "dmc_walker_walk": (10.0, 20.0)}
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [("d4gp", "did you mean 'd4pg'"), ("missing.csv", "Cannot normalise by"),
+     ("simple", "None of the tasks .* Choose another --normalize, such as none")],
+)
+def test_scales_that_do_not_exist(name, message):
+    with pytest.raises(UserError, match=message):
+        bounds_of(name, ["dmc_walker_walk"], PUBLISHED)
+
+
+def test_a_scale_without_extent(tmp_path):
+    (tmp_path / "flat.csv").write_text("task,low,high\nwalker_walk,10,10\n")
+    with pytest.raises(UserError, match="Cannot normalise dmc_walker_walk"):
+        bounds_of(str(tmp_path / "flat.csv"), ["dmc_walker_walk"], PUBLISHED)

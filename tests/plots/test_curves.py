@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from plots.curves import curve, final, finals, group, missing, uneven
+from plots.curves import curve, final
 from plots.loading import Run
 
 
@@ -57,22 +57,3 @@ def test_final_scores():
     assert at.scores.tolist() == [3, 6]
     late = final(runs, 5, at=30)
     assert late.scores.tolist() == [12] and late.asked == 2
-
-
-def test_what_is_missing_is_said():
-    runs = [run([10], [1], str(i), "a") for i in range(3)] + [run([90], [1], "0", "b")]
-    scored = finals(group(runs), 10)
-    said = missing(scored, ["a", "b", "c"], ["m"], lambda method: 3)
-    assert said == ["m: no score on 1 of 3 tasks (c).", "m: fewer seeds on b (1 of 3)."]
-    assert "a (3 of 5)" in missing(scored, ["a"], ["m"], lambda method: 5)[0]
-    assert uneven(scored, ["a", "b"], ["m"], 10) == ["m: runs end between 10 and 90 frames."]
-    assert uneven(scored, ["a", "b"], ["m"], 100) == [] == uneven(scored, ["b"], ["m"], 10)
-
-
-def test_methods_that_end_apart_on_one_task_are_named():
-    runs = [run([10], [1]), run([10, 40], [1, 1], method="n"), run([20], [1], method="o")]
-    scored = finals(group(runs), 10)
-    assert uneven(scored, ["t"], ["m", "n", "o"], 10) == [
-        "Methods end at different frames on t (m 10, n 40): their scores there are not of the same "
-        "frames (--at compares at the same)."]
-    assert uneven(scored, ["t"], ["m", "o"], 10) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamer.errors import UserError
-from plots.finding import Place, find_runs
+from plots.finding import RunFolder, find_runs
 
 
 def make(root: Path, *places: str) -> None:
@@ -19,12 +19,12 @@ def make(root: Path, *places: str) -> None:
 
 def found(root: Path, layout: str | None = None) -> set[tuple[str, str, str]]:
     runs = find_runs([root], layout)
-    assert not runs.unknown and not runs.lost
+    assert not runs.unknown and not runs.without_metrics
     return names(runs.runs)
 
 
-def names(places: list[Place]) -> set[tuple[str, str, str]]:
-    return {(place.task, place.method, place.seed) for place in places}
+def names(runs: list[RunFolder]) -> set[tuple[str, str, str]]:
+    return {(run.task, run.method, run.seed) for run in runs}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_config_tells_where_the_path_does_not(tmp_path):
     (tmp_path / "second/config.yaml").write_text("!!python/object:os.system {}\n")
     runs = find_runs([tmp_path])
     assert names(runs.runs) == {("dmc_walker_walk", "unnamed", "4")}
-    assert runs.unknown == [tmp_path / "second/metrics.jsonl"]
+    assert runs.unknown == [tmp_path / "second"]
 
 
 def test_sweeps_of_the_same_runs_are_told_apart(tmp_path):
@@ -99,16 +99,16 @@ def test_runs_that_hold_no_metrics_are_found_too(tmp_path):
         (tmp_path / place).write_text("")
     runs = find_runs([tmp_path])
     assert len(runs.runs) == 2 and not runs.unknown
-    assert names(runs.lost) == {("dmc_walker_walk", "dreamer", "1"),
+    assert names(runs.without_metrics) == {("dmc_walker_walk", "dreamer", "1"),
                                 ("dmc_hopper_hop", "dreamer", "0")}
 
 
-def test_lost_runs_are_named_as_the_others_are(tmp_path):
+def test_runs_without_metrics_are_named_like_the_others(tmp_path):
     make(tmp_path, "a/dmc_walker_walk/dreamer/0", "b/dmc_walker_walk/dreamer/0")
     lost = tmp_path / "b/dmc_walker_walk/dreamer/1"
     lost.mkdir()
     (lost / "attempts.jsonl").write_text("")
-    assert names(find_runs([tmp_path]).lost) == {("dmc_walker_walk", "b/dreamer", "1")}
+    assert names(find_runs([tmp_path]).without_metrics) == {("dmc_walker_walk", "b/dreamer", "1")}
 
 
 def test_no_such_folder(tmp_path):

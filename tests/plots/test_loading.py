@@ -10,7 +10,7 @@ import pytest
 
 from dreamer.errors import UserError
 from plots.finding import find_runs
-from plots.loading import auto_bin, last_step, load_runs
+from plots.loading import auto_bin, load_runs
 
 
 def load(folder, **options):
@@ -92,10 +92,8 @@ def test_files_without_a_line(tmp_path, write_run):
     "last, width", [(5_000_000, 100_000), (250_000, 5_000), (4_990_000, 100_000), (30, 1), (0, 1)]
 )
 def test_auto_bin(tmp_path, write_run, last, width):
-    folder = write_run("dmc_walker_walk/dreamer/0", {0: 1.0, last: 1.0}, tail='{"step": 9e9')
-    places = find_runs([tmp_path]).runs
-    assert last_step(folder / "metrics.jsonl") == last
-    assert auto_bin(places) == width
+    write_run("dmc_walker_walk/dreamer/0", {0: 1.0, last: 1.0}, tail='{"step": 9e9')
+    assert auto_bin(find_runs([tmp_path]).runs) == width
 
 
 def test_too_narrow_bins(tmp_path, write_run):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from plots.names import SUITES
+from dreamer.tasks import TASK_LISTS
 from plots.plot import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,13 +71,13 @@ def test_a_suite_shows_tasks_without_runs(runs, tmp_path, capsys):
 
 
 def test_what_is_missing_is_said_without_being_asked(tmp_path, write_run, capsys):
-    for task in SUITES["dmc6"][:5]:
+    for task in TASK_LISTS["dmc6"][:5]:
         write_run(f"runs/{task}/dreamer/0", {1000: 1.0, 2000: 2.0})
     for name, file in ((1, "attempts.jsonl"), (2, "config.yaml")):
-        died = tmp_path / "runs" / SUITES["dmc6"][0] / "dreamer" / str(name)
+        died = tmp_path / "runs" / TASK_LISTS["dmc6"][0] / "dreamer" / str(name)
         died.mkdir()
         (died / file).write_text("")
-    write_run(f"runs/{SUITES['dmc6'][0]}/dreamer/3", {1000: 1.0}, key="train/return")
+    write_run(f"runs/{TASK_LISTS['dmc6'][0]}/dreamer/3", {1000: 1.0}, key="train/return")
     out = tmp_path / "out"
     assert main(["--indir", str(tmp_path / "runs"), "--outdir", str(out), "--published", "none",
                  "--figures", "tables", "curves", "--formats", "svg", "--resamples", "20"]) == 0

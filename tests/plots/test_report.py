@@ -18,7 +18,6 @@ from dreamer.config.command_line import CommandLine
 from dreamer.config.config import Config, load_config
 from dreamer.logs.video import encode_gif
 from dreamer.runs.rundir import RunDir
-from plots.html import element, page
 from plots.report import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,7 +188,7 @@ def test_what_is_not_drawn_is_said(tmp_path: Path, write_run):
 
 
 def test_totals_are_of_all_runs_and_parts_say_of_how_many(tmp_path: Path, write_run, monkeypatch):
-    monkeypatch.setattr("plots.sections.MOST_RUNS", 2)
+    monkeypatch.setattr("plots.report.MOST_RUNS", 2)
     for seed in range(3):
         config = load_config("small", task="dmc_walker_walk", overrides={"seed": seed})
         make_run(tmp_path / "runs", config, SCORES, hours=2.5)
@@ -226,13 +225,6 @@ def test_mistakes(tmp_path: Path, write_run, capsys, words: list[str], message: 
     assert main(["--indir", str(tmp_path / "runs"), *words]) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not list(tmp_path.glob("*.html"))
-
-
-def test_strings_are_escaped_in_text_and_attributes():
-    made = element("p", '<b>&"', class_='"><b>', data_x="'")
-    assert made == '<p class="&quot;&gt;&lt;b&gt;" data-x="&#x27;">&lt;b&gt;&amp;&quot;</p>'
-    assert element("p", element("b", "x")) == "<p><b>x</b></p>"
-    assert Reader(page("<t>", "<x>")).texts.count("<x>") == 1
 
 
 def test_as_a_script_without_tensorflow(tmp_path: Path, write_run):
