@@ -1,6 +1,7 @@
 # make train     set up, then train; TASK=, STEPS=, LOGDIR=, CONFIGS= and ARGS="--key value" change what
 # make test      set up, then linters and the short tests
 # make test-all  the long tests too (installs Chromium)     make faults  the fault injections, as long as they take
+# make report    a page on the runs in plots/results/, as plots/out/report.html
 # make docs      the documentation site, with an API reference, into build/site/
 # make lock      resolve setup.py's requirements anew into the lock files
 
@@ -16,7 +17,7 @@ LOGDIR ?= runs/
 CONFIGS ?= $(shell sh .ci/has_gpu.sh || echo small)
 ARGS ?=
 
-.PHONY: setup train test test-all faults lint docs lock clean
+.PHONY: setup train test test-all faults lint report docs lock clean
 
 setup:
 	@.ci/setup.sh
@@ -38,6 +39,10 @@ test-all: lint
 
 faults: setup
 	PROMISES=promises.json $(PYTHON_BIN) -m pytest -q -m "" tests/faults
+
+report: setup
+	mkdir -p plots/out
+	$(PYTHON_BIN) plots/report.py --indir plots/results --out plots/out/report.html
 
 # Strict: a broken link fails. mkdocs-material's remark on MkDocs 2 is left out.
 docs: setup

@@ -67,7 +67,7 @@ setup(
         "gym-envs": ["gymnasium[box2d]>=1.0", "minigrid>=3.0"],
         "vizdoom": ["vizdoom>=1.3"],
         "mp4": ["imageio-ffmpeg>=0.5"],
-        "plots": ["jinja2>=3.1", "matplotlib>=3.8", "scipy>=1.11"],
+        "plots": ["jinja2>=3.1", "matplotlib>=3.8", "scipy>=1.15"],
         "sweep": ["ray>=2.9"],
         "wandb": ["wandb>=0.17"],
         "mlflow": ["mlflow>=2.10"],
