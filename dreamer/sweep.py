@@ -1,9 +1,10 @@
-"""Many runs: tasks x presets or a grid of values x seeds, on this machine or a Ray cluster.
+"""Runs many trials: tasks x presets or a grid of values x seeds, on this machine or on Ray.
 
     python -m dreamer.sweep --suite dmc20 --seeds 5 --logdir runs/
 
-Each trial is an ordinary `python -m dreamer.run`, which Ray starts where there is room, and starts
-again if it fails: it then goes on from its checkpoint. The same command again runs what is left.
+Each trial is an ordinary `python -m dreamer.run`. Ray starts a trial where there is room, and
+starts it again if it fails; the run then resumes from its checkpoint. Run the same command again to
+run what is left.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ LINE = CommandLine(
     (
         Option("suite", "", "List of tasks: dmc20, dmc6, atari11 or dmlab13."),
         Option("tasks", "", "Tasks by name, instead of a suite.", many=True),
-        Option("seeds", 1, "Seeds of each, from --seed on.", low=1),
+        Option("seeds", 1, "Number of seeds, from --seed on.", low=1),
         Option("grid", "", "Values to combine: --grid behavior.horizon=5,10 loss.kl_scale=0.1,1",
                many=True),
         Option("agent", "", "A compared agent, as `python -m baselines.run --agent` takes it."),
@@ -41,7 +42,7 @@ LINE = CommandLine(
                low=0.01),
         Option("gpus", -1.0, "GPUs of each trial, fractions allowed; -1: 1 where there are any.",
                low=-1),
-        Option("retries", 3, "Attempts at a trial after a first one that failed.", low=0),
+        Option("retries", 3, "Attempts at a trial after the first one failed.", low=0),
         Option("dry-run", False, "List the trials and the hours they will take; run nothing."),
         Option("speed", "speed.json", "The benchmark's figures, for --dry-run."),
     ),
@@ -62,17 +63,16 @@ def main(argv: Sequence[str]) -> int:
     if parsed.options["gpus"] < 0 and parsed.options["gpus"] != -1:
         raise UserError("--gpus must be -1 (1 where there are any) or at least 0")
     trials = plan(parsed)
-    check_folder(Path(trials[0].config.logdir))  # of all; on a cluster too it is to be seen here
-    for trial in trials:
-        devices = int(trial.config.section("train").get("devices", 1))  # only Dreamer has it
-        check_gpus(devices, parsed.options["gpus"])
+    check_folder(Path(trials[0].config.logdir))  # of all trials; visible here on a cluster, too
     done: list[Trial] = []
     left: list[Trial] = []
     for trial in trials:
+        devices = int(trial.config.section("train").get("devices", 1))  # only Dreamer has the key
+        check_gpus(devices, parsed.options["gpus"])
         check_same_config(trial)
         finished = read_progress(trial.path).finished(trial.config.steps)
         (done if finished else left).append(trial)
-    for trial in left:  # what is finished may be protected
+    for trial in left:  # finished runs may be write-protected
         check_folder(trial.path)
     if parsed.options["dry-run"]:
         dry_run(parsed, trials, done)
@@ -82,8 +82,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_gpus(devices: int, gpus: float) -> None:
-    """Refuses a share of GPUs that does not hold the devices of a trial."""
-    if devices > 1 and gpus != 0 and gpus < devices:  # 0: on processors, as many as they count as
+    """Raises a UserError if a trial gets fewer GPUs than it has devices."""
+    if devices > 1 and gpus != 0 and gpus < devices:  # 0: the devices are processors
         given = "1 where there are any" if gpus < 0 else f"{gpus:g}"
         raise UserError(
             f"train.devices is {devices}, but --gpus gives each trial {given}; give --gpus "
@@ -92,7 +92,7 @@ def check_gpus(devices: int, gpus: float) -> None:
 
 
 def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> None:
-    """Lists the trials with their commands, and the hours they will take."""
+    """Lists the trials with their commands, and the hours that they will take."""
     from dreamer.sweeps.estimate import COMMAND, read_speed
     from dreamer.sweeps.progress import read_progress
 
@@ -102,7 +102,7 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
     hours = 0.0
     for trial in trials:
         step = read_progress(trial.path).step
-        state = "finished" if trial in done else f"goes on from {step:,}" if step else "new"
+        state = "finished" if trial in done else f"resumes from {step:,}" if step else "new"
         if speed and trial not in done:
             hours += speed.hours(trial.config, step)
         print(f"{trial.name}: {state}\n  python -m {shlex.join(trial.words)}")
@@ -110,69 +110,67 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
     if not dreamer:
         print(f"machine hours: not known for {parsed.agent}, {COMMAND.partition(' --')[0]} "
               "measures Dreamer alone")  # fmt: skip
-        return
-    if speed is None:
+    elif speed is None:
         print(f"machine hours: not known, the speed was not measured here ({path} is missing): "
               f"{COMMAND}")  # fmt: skip
-        return
-    print(f"machine hours: about {hours:,.1f}, one trial at a time, evaluations aside, by {path} "
-          f"({speed.task})")  # fmt: skip
-    differing = sorted({key for trial in trials for key in speed.differs(trial.config)})
-    if differing:
-        print(f"measured with other values of {', '.join(differing)}: the estimate is off; "
-              "measure with the same --configs")  # fmt: skip
-    if not speed.config:
-        print("the file does not say which config was measured")
+    else:
+        print(f"machine hours: about {hours:,.1f}, one trial at a time, without evaluations, by "
+              f"{path} ({speed.task})")  # fmt: skip
+        if differing := sorted({key for trial in trials for key in speed.differs(trial.config)}):
+            print(f"measured with other values of {', '.join(differing)}: the estimate is off; "
+                  "measure with the same --configs")  # fmt: skip
+        if not speed.config:
+            print("the file does not say which config was measured")
 
 
 def run(parsed: Parsed, done: Sequence[Trial], left: Sequence[Trial]) -> int:
     """Runs the trials that are left; returns the exit status."""
     from dreamer.sweeps.board import Board
-    from dreamer.sweeps.cluster import Cluster, Share
+    from dreamer.sweeps.cluster import Cluster
+    from dreamer.sweeps.trial import LOG
 
     options = parsed.options
-    share = Share(options["cpus"], options["gpus"])
-    with Cluster(options["address"], share, options["retries"]) as cluster:
+    with Cluster(*(options[key] for key in ("address", "cpus", "gpus", "retries"))) as cluster:
         kind = str(parsed.overrides.get("log.terminal", "auto"))
         board = Board(done, left, kind, cluster.slots)
-        with contextlib.closing(board), Interrupt() as interrupt:  # after Ray's own handlers
+        with contextlib.closing(board), Interrupt() as interrupt:  # replaces Ray's handlers
             board.message(
-                f"{cluster.slots} at once, each with {cluster.share.cpus:g} CPUs and "
-                f"{cluster.share.gpus:g} GPUs, on {len(cluster.nodes)} node(s)"
+                f"{cluster.slots} at once, each with {cluster.cpus:g} CPUs and "
+                f"{cluster.gpus:g} GPUs, on {len(cluster.nodes)} node(s)"
             )
             for trial in left:
                 cluster.submit(trial)
-            status = _watch(cluster, board, interrupt)
+            status = _follow(cluster, board, interrupt)
     failed = [entry for entry in board.entries if entry.state == "failed"]
     for entry in failed:
-        print(f"failed: {entry.trial.name} after {entry.starts} attempt(s): {entry.why}\n"
-              f"  {entry.trial.path / 'output.log'}")  # fmt: skip
+        print(f"failed: {entry.trial.name} after {entry.starts} attempt(s): {entry.reason}\n"
+              f"  {entry.trial.path / LOG}")  # fmt: skip
     print(board.summary().partition(";")[0])
     return status or int(bool(failed))
 
 
-def _watch(cluster: Cluster, board: Board, interrupt: Interrupt) -> int:
+def _follow(cluster: Cluster, board: Board, interrupt: Interrupt) -> int:
     """Follows the trials to their end; returns 0, or the status after a signal."""
+
+    def look() -> None:
+        for trial, state, reason in cluster.wait(1.0):
+            board.finish(trial, state, reason)
+        board.look()
+
     try:
         while cluster.pending:
             interrupt.check()
-            _take_in(cluster, board)
+            look()
         return 0
     except StopRequested as stop:
-        board.message(f"{stop}: the trials save and stop; the same command goes on with them")
+        board.message(f"{stop}: the trials save and stop; run the same command again to resume")
         cluster.cancel()
         deadline = time.monotonic() + STOP
         while cluster.pending and time.monotonic() < deadline:
-            _take_in(cluster, board)
+            look()
         for trial in cluster.pending:
-            board.ended(trial, "stopped", f"not within {STOP:.0f} s, so Ray ends it")
+            board.finish(trial, "stopped", f"not within {STOP:.0f} s, so Ray ends it")
         return stop.status
-
-
-def _take_in(cluster: Cluster, board: Board) -> None:
-    for trial, state, why in cluster.wait(1.0):
-        board.ended(trial, state, why)
-    board.look()
 
 
 if __name__ == "__main__":

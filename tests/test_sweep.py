@@ -13,14 +13,23 @@ import pytest
 from ray_helpers import LOOPBACK, SMALL, descendants, listening
 from whole_runs import ROOT, finish, metrics_of, start, wait_until
 
-from dreamer.sweeps.attempts import attempts
+from dreamer.errors import UserError
+from dreamer.sweep import main
+from dreamer.sweeps.cluster import check_address
+from dreamer.sweeps.trial import read_attempts
 
 TASKS = ("dmc_cartpole_balance", "dmc_reacher_easy")
 RUNS = [Path(task, "dreamer_debug", "0") for task in TASKS]
 
 
-def said(*words: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """What a sweep that starts nothing prints."""
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets an import of Ray fail."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+
+def run_sweep(*words: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Runs a sweep that starts no trials."""
     command = [sys.executable, "-m", "dreamer.sweep", *map(str, words)]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300,
@@ -34,10 +43,10 @@ def test_two_tasks_one_killed_and_a_third_refused(tmp_path: Path):
     words = ("--tasks", *TASKS, "dmc_no_task", "--logdir", tmp_path, *SMALL)
     process = start("dreamer.sweep", *words)
     killed, whole = (tmp_path / run for run in RUNS)
-    wait_until(lambda: bool(attempts(killed)), process)
+    wait_until(lambda: bool(read_attempts(killed)), process)
     addresses = listening([process.pid, *descendants(process.pid)])
     assert addresses and addresses <= LOOPBACK
-    os.kill(attempts(killed)[0]["pid"], signal.SIGKILL)
+    os.kill(read_attempts(killed)[0]["pid"], signal.SIGKILL)
     status, output, errors = finish(process)
     assert status == 1, output + errors
     assert "Traceback" not in output + errors
@@ -49,78 +58,101 @@ def test_two_tasks_one_killed_and_a_third_refused(tmp_path: Path):
     assert "dmc_no_task/dreamer_debug/0 after 1 attempt(s): exit status 2" in failed
     assert "unknown task 'dmc_no_task'" in failed
     assert str(tmp_path / "dmc_no_task" / "dreamer_debug" / "0" / "output.log") in output
-    ends = {path: [a["status"] for a in attempts(path) if a["event"] == "end"]
+    ends = {path: [a["status"] for a in read_attempts(path) if a["event"] == "end"]
             for path in (killed, whole)}  # fmt: skip
     assert ends == {killed: [-signal.SIGKILL, 0], whole: [0]}
     for path in (killed, whole):
         assert [line["step"] for line in metrics_of(path)] == [160, 240, 320, 400]
 
-    again = said("--tasks", *TASKS, "--logdir", tmp_path, *SMALL)
+    again = run_sweep("--tasks", *TASKS, "--logdir", tmp_path, *SMALL)
     assert (again.returncode, again.stdout) == (0, "2 trials, 2 of them already finished\n")
-    dry = said("--tasks", *TASKS, "--logdir", tmp_path, *SMALL, "--steps", "500", "--dry-run")
-    assert f"{RUNS[0]}: goes on from 400" in dry.stdout
-    other = said("--tasks", *TASKS, "--logdir", tmp_path, *SMALL, "--loss.kl_scale", "2")
+    dry = run_sweep("--tasks", *TASKS, "--logdir", tmp_path, *SMALL, "--steps", "500", "--dry-run")
+    assert f"{RUNS[0]}: resumes from 400" in dry.stdout
+    other = run_sweep("--tasks", *TASKS, "--logdir", tmp_path, *SMALL, "--loss.kl_scale", "2")
     assert other.returncode == 2 and "loss.kl_scale is 1.0, now 2.0" in other.stderr
 
 
-def test_a_dry_run_starts_nothing(tmp_path: Path):
-    done = said("--suite", "dmc20", "--seeds", "5", "--logdir", tmp_path / "runs", "--dry-run",
-                "--speed", tmp_path / "none.json")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "100 trials, 0 of them finished" in done.stdout
-    assert "dmc_walker_walk/dreamer/4: new" in done.stdout
-    assert "machine hours: not known, the speed was not measured here" in done.stdout
+def test_a_dry_run_starts_nothing(tmp_path: Path, no_ray: None, capsys):
+    words = ("--suite", "dmc20", "--seeds", "5", "--logdir", tmp_path / "runs", "--dry-run",
+             "--speed", tmp_path / "none.json")  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    output = capsys.readouterr().out
+    assert "100 trials, 0 of them finished" in output
+    assert "dmc_walker_walk/dreamer/4: new" in output
+    assert "machine hours: not known, the speed was not measured here" in output
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("agent", ["random", "a3c", "d4pg", "planet"])
-def test_a_dry_run_of_a_compared_agent_knows_no_hours(agent: str, tmp_path: Path):
+def test_a_dry_run_of_a_compared_agent_knows_no_hours(
+    agent: str, tmp_path: Path, no_ray: None, capsys
+):
     figures = {"update": {"float32": {"seconds": 1}}, "env": {"collect_steps_per_second": 1}}
     (tmp_path / "speed.json").write_text(json.dumps(figures), encoding="utf-8")
-    done = said("--tasks", *TASKS, "--agent", agent, "--logdir", tmp_path / "runs", "--dry-run",
-                "--speed", tmp_path / "speed.json")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert f"dmc_reacher_easy/{agent}/0: new" in done.stdout
-    assert done.stdout.splitlines()[-1] == (
+    words = ("--tasks", *TASKS, "--agent", agent, "--logdir", tmp_path / "runs", "--dry-run",
+             "--speed", tmp_path / "speed.json")  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    output = capsys.readouterr().out
+    assert f"dmc_reacher_easy/{agent}/0: new" in output
+    assert output.splitlines()[-1] == (
         f"machine hours: not known for {agent}, python -m dreamer.benchmark measures Dreamer alone"
     )
 
 
 @pytest.mark.parametrize("words", ["", "--dry-run", "--address 127.0.0.1:9"])
 @pytest.mark.parametrize("place", ["file", "file/below", "runs"])
-def test_a_place_that_is_no_folder_is_refused_before_ray(words: str, place: str, tmp_path: Path):
+def test_a_place_that_is_no_folder_is_refused_before_ray(
+    words: str, place: str, tmp_path: Path, no_ray: None, capsys
+):
     (tmp_path / "file").write_text("")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / TASKS[0]).write_text("")  # where a trial's folder is to be
-    done = said("--tasks", *TASKS, "--logdir", tmp_path / place, *words.split())
-    assert done.returncode == 2 and not done.stdout
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: cannot make") and "is no folder; choose a --logdir" in line
+    with pytest.raises(UserError, match="^cannot make .* is no folder; choose a --logdir"):
+        main(["--tasks", *TASKS, "--logdir", str(tmp_path / place), *words.split()])
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("--suite dmc21", "unknown suite 'dmc21'; did you mean 'dmc20'?"),
-        ("--suite dmc6 --address nowhere", "expected host:port, ray://host:port or auto"),
-        ("--suite dmc6 --address 127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"),
         ("--suite dmc6 --gpus -2", "--gpus must be"),
         ("--suite dmc6 --train.devices 2 --gpus 1", "--gpus gives each trial 1; give --gpus 2"),
         ("--suite dmc6 --sweeds 2", "did you mean 'seeds'?"),
     ],
 )
-def test_mistakes_get_one_line(words: str, message: str, tmp_path: Path):
-    done = said(*words.split(), "--logdir", tmp_path)
+def test_usage_errors(words: str, message: str, tmp_path: Path, no_ray: None):
+    with pytest.raises(UserError) as caught:
+        main([*words.split(), "--logdir", str(tmp_path)])
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nowhere", "expected host:port, ray://host:port or auto"),
+        ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"),
+    ],
+)
+def test_an_address_without_a_cluster(address: str, message: str):
+    with pytest.raises(UserError) as caught:
+        check_address(address)
+    assert message in str(caught.value)
+
+
+def test_a_usage_error_is_one_line_and_status_2(tmp_path: Path):
+    pytest.importorskip("ray")
+    done = run_sweep("--suite", "dmc6", "--address", "127.0.0.1:9", "--logdir", tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ") and message in line
-    assert not list(tmp_path.iterdir())
+    assert line.startswith("error: no Ray cluster answers") and not list(tmp_path.iterdir())
 
 
 def test_ray_is_missing(tmp_path: Path):
     # Found first, and fails as an import does where there is no such package.
     absent = "raise ModuleNotFoundError(\"No module named 'ray'\", name='ray')"
     (tmp_path / "ray.py").write_text(absent, encoding="utf-8")
-    done = said("--suite", "dmc6", "--logdir", tmp_path / "runs", PYTHONPATH=str(tmp_path))
+    done = run_sweep("--suite", "dmc6", "--logdir", tmp_path / "runs", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert "pip install 'ray>=2.9'" in done.stderr and "Traceback" not in done.stderr

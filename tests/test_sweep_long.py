@@ -19,8 +19,8 @@ from whole_runs import ROOT, metrics_of, start, wait_until
 
 from dreamer.errors import UserError
 from dreamer.sweeps import cluster
-from dreamer.sweeps.attempts import attempts
 from dreamer.sweeps.progress import read_progress
+from dreamer.sweeps.trial import read_attempts
 from dreamer.tasks import TASK_LISTS
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def ray():
 
 
 def endings(run: Path) -> list[int]:
-    return [one["status"] for one in attempts(run) if one["event"] == "end"]
+    return [one["status"] for one in read_attempts(run) if one["event"] == "end"]
 
 
 def parent_of(pid: int) -> int:
@@ -57,7 +57,7 @@ def test_all_tasks_with_a_worker_killed_then_the_figures_and_the_report(tmp_path
     while not (victim / "metrics.jsonl").exists():  # in the middle of its training
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
-    guard = attempts(victim)[-1]["pid"]
+    guard = read_attempts(victim)[-1]["pid"]
     os.kill(parent_of(guard), signal.SIGKILL)
     process.wait(HOURS)
     said = (tmp_path / "output").read_text()
@@ -67,7 +67,7 @@ def test_all_tasks_with_a_worker_killed_then_the_figures_and_the_report(tmp_path
         assert read_progress(path).finished(400)
         steps = [line["step"] for line in metrics_of(path)]
         assert steps == sorted(set(steps)) and steps[-1] == 400
-        starts = [one for one in attempts(path) if one["event"] == "start"]
+        starts = [one for one in read_attempts(path) if one["event"] == "start"]
         assert len(starts) == (2 if path == victim else 1)
         assert endings(path)[-1] == 0 and endings(path).count(0) == 1
     figures = script("plot.py", "--indir", runs, "--outdir", tmp_path / "out", "--suite", "dmc20")
@@ -151,7 +151,7 @@ def test_a_cluster_that_loses_a_node(tmp_path: Path, nodes):
         """Trials of which a run works below the node's processes, with metrics by now."""
         below = set(descendants(lost.pid))
         return [path for path in paths if (path / "metrics.jsonl").exists()
-                and attempts(path)[-1]["pid"] in below]  # fmt: skip
+                and read_attempts(path)[-1]["pid"] in below]  # fmt: skip
 
     wait_until(lambda: bool(on_lost_node()), process)
     (victim,) = on_lost_node()
@@ -160,7 +160,7 @@ def test_a_cluster_that_loses_a_node(tmp_path: Path, nodes):
     assert process.returncode == 0, output + errors
     assert "3 finished" in output.splitlines()[-1]
     assert all(read_progress(path).finished(400) for path in paths)
-    assert len([one for one in attempts(victim) if one["event"] == "start"]) == 2
+    assert len([one for one in read_attempts(victim) if one["event"] == "start"]) == 2
     assert all(endings(path).count(0) == 1 for path in paths)
 
 

@@ -167,6 +167,21 @@ def open_to_read(path: str | os.PathLike[str]) -> int:
     return _open_regular(path, os.O_RDONLY)
 
 
+def last_lines(path: Path, size: int = 1 << 17) -> list[bytes]:
+    """Returns the lines at a file's end; the first may be cut; [] if it is unreadable.
+
+    Args:
+        path: A regular file, as `open_to_read` takes it.
+        size: Bytes to read. Lines of metrics have about 1,000.
+    """
+    try:
+        with open(open_to_read(path), "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read(size).splitlines(keepends=True)
+    except OSError:
+        return []
+
+
 def open_to_append(path: Path) -> int:
     """Opens a file at its end and returns the descriptor; makes the file if there is none.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from dreamer.io.files import (
     atomic_write,
+    last_lines,
     open_to_append,
     open_to_read,
     storage_error,
@@ -84,7 +85,7 @@ class MetricsFile:
                     kept.write(line)
                     continue
                 aside.write(line.rstrip(b"\n") + b"\n")
-                whole = step_of(line) is not None
+                whole = parse_line(line) is not None
                 self.superseded += whole
                 self.torn += not whole
             aside.flush()  # before the lines leave the file that they were in
@@ -101,17 +102,22 @@ class MetricsFile:
 
     @staticmethod
     def _keeps(line: bytes, step: int | None) -> bool:
-        its_step = step_of(line)
-        return its_step is not None and (step is None or its_step <= step)
+        record = parse_line(line)
+        return record is not None and (step is None or record["step"] <= step)
 
 
-def step_of(line: bytes) -> int | None:
-    """The step of a whole line of metrics.jsonl; None for a torn or foreign one."""
+def last_records(path: Path) -> list[dict[str, Any]]:
+    """Returns the newest records of a metrics file, oldest first; none if it cannot be read."""
+    records = map(parse_line, last_lines(path))
+    return [record for record in records if record is not None]
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """Returns the record of a whole line of metrics.jsonl; None for a torn or foreign line."""
     if not line.endswith(b"\n"):
         return None
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    step = record.get("step") if isinstance(record, dict) else None
-    return step if isinstance(step, int) else None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

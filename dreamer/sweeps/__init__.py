@@ -1,1 +1,1 @@
-"""What `python -m dreamer.sweep` is made of. Only `cluster` loads Ray, when it is needed."""
+"""Parts of `python -m dreamer.sweep`. Only `cluster` imports Ray, when a sweep starts."""

@@ -1,4 +1,4 @@
-"""What a sweep shows: every trial's state, progress and return, and the time left."""
+"""The display of a sweep: each trial's state, progress and return, and the time left."""
 
 from __future__ import annotations
 
@@ -15,40 +15,44 @@ from rich.table import Table
 from rich.text import Text
 
 from dreamer.logs.terminal import clean, duration
-from dreamer.sweeps.attempts import attempts
 from dreamer.sweeps.plan import Trial
 from dreamer.sweeps.progress import Progress, read_progress
+from dreamer.sweeps.trial import read_attempts
 from dreamer.system.streams import standard_output
 
-# Trials that are looked at beyond those known to run: Ray starts them in about this order.
+#: Waiting trials to look at, in addition to the number that run at once. Ray starts trials in
+#: about the order of their submission.
 _LOOK_AHEAD = 10
-_STYLES = {"running": "bold", "finished": "green", "failed": "red", "stopped": "yellow"}
-_ORDER = ("running", "failed", "stopped", "waiting", "finished", "skipped")
+#: States in the order of display, with their styles.
+_STYLES = {
+    "running": "bold", "failed": "red", "stopped": "yellow", "waiting": "dim",
+    "finished": "green", "skipped": "dim",
+}  # fmt: skip
 
 
 @dataclass
 class Entry:
-    """What is known of a trial: state, where and how often it has been started, how far it is."""
+    """A trial's state, its progress, and where and how often it was started."""
 
     trial: Trial
     state: str
     progress: Progress
     host: str = ""
     starts: int = 0
-    why: str = ""
+    reason: str = ""
 
 
 class Board:
-    """Keeps the trials' states, and shows them: a live table, or plain lines without a terminal.
+    """Follows the trials of a sweep and shows them in a live table, or in plain lines.
 
     Args:
-        skipped: finished before.
-        trials: to be run, in the order of their submission.
-        kind: "auto", "live" or "plain".
-        slots: trials that run at once.
-        every: seconds between two looks at the runs' files.
-        lines_every: seconds between two plain lines on the sweep as a whole.
-        clock: tells seconds.
+        skipped: Trials that were finished before.
+        trials: Trials to run, in the order of their submission.
+        kind: "live", "plain", or "auto": live on a terminal.
+        slots: Number of trials that run at once.
+        every: Seconds between two looks at the runs' files.
+        lines_every: Seconds between two plain lines about the whole sweep.
+        clock: Returns seconds.
     """
 
     def __init__(
@@ -59,10 +63,10 @@ class Board:
         self.entries += [Entry(t, "waiting", read_progress(t.path)) for t in trials]
         self._by_path = {entry.trial.path: entry for entry in self.entries}
         self._slots, self._every, self._lines_every = slots, every, lines_every
-        self._began = time.time()
+        self._start = time.time()
         self._clock = clock
-        self._looked = self._said = clock()
-        self._marks: deque[tuple[float, int]] = deque([(self._looked, self._left())], maxlen=900)
+        self._last_look = self._last_line = clock()
+        self._marks = deque([(self._last_look, self._steps_left())], maxlen=900)  # half an hour
         self._stream = standard_output()
         able = self._stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
         self._console = Console(file=self._stream, force_terminal=True)  # type: ignore[arg-type]
@@ -73,36 +77,36 @@ class Board:
             )
             self._live.start()
 
-    def ended(self, trial: Trial, state: str, why: str) -> None:
-        """Takes in how a trial ended."""
+    def finish(self, trial: Trial, state: str, reason: str) -> None:
+        """Records how a trial ended, and says so."""
         entry = self._by_path[trial.path]
-        self._look_at(entry)
-        entry.why = why
+        self._update(entry)
+        entry.reason = reason
         entry.state = "finished" if state == "found finished" else state
         again = f" after {entry.starts} attempts" if entry.starts > 1 else ""
-        self.message(f"{trial.name}: {entry.state}{again}{f': {why}' if why else ''}")
+        self.message(f"{trial.name}: {entry.state}{again}{f': {reason}' if reason else ''}")
 
     def look(self) -> None:
-        """Reads the files of runs that may have gone on, if it is time to."""
+        """Reads the files of trials that may have advanced, every few seconds."""
         now = self._clock()
-        if now - self._looked < self._every:
+        if now - self._last_look < self._every:
             return
-        self._looked = now
-        idle = 0
+        self._last_look = now
+        waiting = 0
         for entry in self.entries:
             if entry.state not in ("waiting", "running"):
                 continue
-            self._look_at(entry)
-            idle += entry.state == "waiting"
-            if idle > _LOOK_AHEAD + self._slots:
+            self._update(entry)
+            waiting += entry.state == "waiting"
+            if waiting > _LOOK_AHEAD + self._slots:
                 break
-        self._marks.append((now, self._left()))
-        if self._live is None and now - self._said >= self._lines_every:
-            self._said = now
+        self._marks.append((now, self._steps_left()))
+        if self._live is None and now - self._last_line >= self._lines_every:
+            self._last_line = now
             self.message(self.summary())
 
     def message(self, text: str) -> None:
-        """Shows a line for good."""
+        """Prints a line above the live table, or as a plain line."""
         if self._live is not None:
             self._console.print(Text(clean(text)))
         else:
@@ -110,67 +114,69 @@ class Board:
             self._stream.flush()
 
     def summary(self) -> str:
-        """How many trials are where, and the time left."""
+        """Returns the number of trials in each state, the progress, and the time left."""
         counts = Counter(entry.state for entry in self.entries)
-        listed = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
-        done, total = self._done()
-        percent = 100 * done / max(total, 1)
+        listed = ", ".join(f"{counts[state]} {state}" for state in _STYLES if counts[state])
+        steps, total = self._steps()
+        percent = 100 * steps / max(total, 1)
         return f"{listed}; {percent:.1f}% of {total:,} steps; ETA {duration(self.eta())}"
 
     def eta(self) -> float | None:
-        """Seconds to the end, at the speed of the last half hour; None while unknown."""
-        (then, before), (now, after) = self._marks[0], self._marks[-1]
-        left = self._left()
-        if not left:
+        """Returns the seconds left at the speed of the last half hour; None if unknown."""
+        (then, before), (now, left) = self._marks[0], self._marks[-1]
+        left_now = self._steps_left()
+        if not left_now:
             return 0.0
-        return left * (now - then) / (before - after) if before > after else None
+        return left_now * (now - then) / (before - left) if before > left else None
 
     def close(self) -> None:
-        """Leaves the last table standing and gives the terminal back."""
+        """Ends the live display; its last table stays on the screen."""
         if self._live is not None:
             self._live.stop()
 
-    def _done(self) -> tuple[int, int]:
-        """Steps made, and steps in all."""
+    def _steps(self) -> tuple[int, int]:
+        """Returns the steps made, and all steps."""
         total = [entry.trial.config.steps for entry in self.entries]
         made = [entry.progress.step for entry in self.entries]
         return sum(map(min, made, total)), sum(total)
 
-    def _left(self) -> int:
+    def _steps_left(self) -> int:
         return sum(
             max(0, entry.trial.config.steps - entry.progress.step)
             for entry in self.entries
             if entry.state in ("waiting", "running")
         )
 
-    def _look_at(self, entry: Entry) -> None:
-        made = attempts(entry.trial.path, self._began)
-        starts = [one for one in made if one["event"] == "start"]
+    def _update(self, entry: Entry) -> None:
+        """Reads a trial's files."""
+        attempts = read_attempts(entry.trial.path, self._start)
+        starts = [attempt for attempt in attempts if attempt["event"] == "start"]
         if not starts:
             return
         entry.progress = read_progress(entry.trial.path)
         if len(starts) > entry.starts:
             again = f"attempt {len(starts)}" if len(starts) > 1 else "started"
             self.message(f"{entry.trial.name}: {again} on {starts[-1]['host']}")
-        # Between two attempts it waits for room again, as it did before the first.
-        entry.state = "running" if made[-1]["event"] == "start" else "waiting"
+        # Between two attempts a trial waits for a free slot, as before the first one.
+        entry.state = "running" if attempts[-1]["event"] == "start" else "waiting"
         entry.host, entry.starts = str(starts[-1]["host"]), len(starts)
 
     def _render(self) -> Group:
         room = max(4, self._console.height - 5)
-        ordered = sorted(self.entries, key=lambda entry: _ORDER.index(entry.state))
+        order = list(_STYLES)
+        ordered = sorted(self.entries, key=lambda entry: order.index(entry.state))
         table = Table(box=None, pad_edge=False, expand=True)
         table.add_column("trial", no_wrap=True, ratio=3)
         for column in ("state", "steps", "return", "host"):
             table.add_column(column, no_wrap=True, justify="right" if column != "host" else "left")
         for entry in ordered[:room]:
-            table.add_row(*_cells(entry), style=_STYLES.get(entry.state, "dim"))
+            table.add_row(*_cells(entry), style=_STYLES[entry.state])
         parts: list[Table | Text] = [table]
         if len(ordered) > room:
             parts.append(Text(f"and {len(ordered) - room} more", "dim"))
-        done, total = self._done()
+        steps, total = self._steps()
         foot = Table.grid(expand=True)  # a bar by itself would not end its line
-        foot.add_row(ProgressBar(total=total, completed=done))
+        foot.add_row(ProgressBar(total=total, completed=steps))
         foot.add_row(Text(self.summary()))
         return Group(*parts, foot)
 

@@ -1,4 +1,4 @@
-"""Ray: embedded on this machine, or an existing cluster. It schedules, retries and cancels."""
+"""Runs trials on Ray: on a Ray of its own on this machine, or on an existing cluster."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dreamer.errors import UserError
 from dreamer.sweeps.plan import Trial
-from dreamer.sweeps.worker import TrialFailedError, attempt
+from dreamer.sweeps.trial import TrialFailedError, run_trial
 
-_STARTS = 3  # of an embedded Ray, which gives up where a machine is too busy for 30 s
-ANSWER = 10.0  # seconds a cluster's port has to accept a connection
-JOIN = 120.0  # seconds it then has to take this process in
-_ALONE = {
+_STARTS = 3  # attempts to start a Ray, which fails if a busy machine takes more than 30 s
+ANSWER = 10.0  # seconds that a cluster's port has to accept a connection
+JOIN = 120.0  # seconds that the cluster then has to admit this process
+#: Environment variables of a Ray of our own.
+_LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Takes 127.0.0.1 for this machine's address; else every service listens on all interfaces.
+    # Uses 127.0.0.1 as this machine's address, so that no service listens on other interfaces.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Workers start with their task: idle ones would only take memory.
+    # Starts workers with their task, because idle ones would only take memory.
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_worker_prestart": "0",
-    # A machine that is busy with trials is slow to start processes; Ray's own limits are 30 s.
+    # A machine that is busy with trials starts processes slowly; Ray's own limits are 30 s.
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_gcs_server_port_wait_time_s": "300",
 }
-"""The environment of an embedded Ray."""
 _PROBE = (
     "import sys, ray\n"
     "ray.init(address=sys.argv[1], log_to_driver=False, logging_level='CRITICAL')\n"
@@ -40,80 +39,84 @@ _PROBE = (
 )
 
 
-@dataclass(frozen=True)
-class Share:
-    """What Ray sets aside for each trial: processors and GPUs, fractions allowed."""
-
-    cpus: float
-    gpus: float
-
-
 class Cluster:
-    """Runs trials as Ray tasks. A context manager: its end disconnects, or ends an embedded Ray.
+    """Runs trials as Ray tasks. Leaving its context disconnects, or ends a Ray of our own.
 
     Args:
-        address: "" for a Ray of its own, which listens on loopback alone; "auto", host:port or
+        address: "" for a Ray on this machine that listens on loopback alone; "auto", host:port or
             ray://host:port for an existing cluster.
-        share: of each trial; gpus -1 is 1 where the cluster has any, else 0.
-        retries: attempts after the first, whatever made it fail: the run, its worker, its node or
-            a lack of memory.
+        cpus: Processors of each trial.
+        gpus: GPUs of each trial, fractions allowed; -1: 1 if the cluster has any, else 0.
+        retries: Attempts after the first one failed, whether the run, its worker or its node
+            failed, or memory was short.
+
+    Attributes:
+        nodes: Resources of each node.
+        cpus, gpus: Of each trial.
 
     Raises:
         UserError: Ray is not installed, nothing answers at the address, or no node is large
             enough for a trial.
     """
 
-    def __init__(self, address: str, share: Share, retries: int) -> None:
-        # Read when Ray is loaded; its default is to retry without end where memory is short.
-        os.environ.update({"RAY_task_oom_retries": str(retries), **({} if address else _ALONE)})
+    def __init__(self, address: str, cpus: float, gpus: float, retries: int) -> None:
+        # Ray reads these when it is imported. By default it retries without end if memory is short.
+        os.environ.update({"RAY_task_oom_retries": str(retries), **({} if address else _LOCAL)})
         try:
             import ray
         except ImportError as error:
             raise UserError(
                 f"a sweep needs Ray, which is not installed ({error}): pip install 'ray>=2.9'"
             ) from error
-        self._ray: Any = ray  # its types do not know a task whose settings come later
+        self._ray: Any = ray  # Ray's types do not know tasks with later settings
         self._folder = ""
         self._pending: dict[Any, Trial] = {}
         if address:
             check_address(address)
-        self._init(address)
+        self._connect(address)
         try:
             self.nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-            self.share = self._check_share(share)
+            self.cpus = cpus
+            self.gpus = gpus if gpus >= 0 else float(any(node.get("GPU") for node in self.nodes))
+            self._check_size()
         except BaseException:
             self.close()
             raise
         self._task = self._ray.remote(
-            num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_retries=retries,
+            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=retries,
             retry_exceptions=[TrialFailedError],
-        )(attempt)  # fmt: skip
+        )(run_trial)  # fmt: skip
 
     @property
     def slots(self) -> int:
-        """Trials that run at once."""
+        """Number of trials that run at once."""
+
+        def fitting(node: dict[str, float], name: str, share: float) -> int:
+            return int(node.get(name, 0) / share + 1e-9) if share else sys.maxsize
+
         return sum(
-            min(self._fit(node, "CPU", self.share.cpus), self._fit(node, "GPU", self.share.gpus))
+            min(fitting(node, "CPU", self.cpus), fitting(node, "GPU", self.gpus))
             for node in self.nodes
         )
 
     @property
     def pending(self) -> list[Trial]:
-        """Trials submitted that have not ended, in that order."""
+        """Trials that were submitted and have not ended."""
         return list(self._pending.values())
 
     def submit(self, trial: Trial) -> None:
         """Hands a trial to Ray."""
         reference = self._task.options(name=trial.name).remote(
-            str(trial.path), trial.words, trial.config.steps, self.share.cpus, os.getcwd(), {}
+            str(trial.path), trial.words, trial.config.steps, self.cpus, os.getcwd()
         )
         self._pending[reference] = trial
 
     def wait(self, seconds: float) -> Iterator[tuple[Trial, str, str]]:
-        """Waits until a trial ends, at most so long; yields those that have.
+        """Waits at most so long for the end of a trial.
 
         Yields:
-            The trial; "finished", "found finished", "failed" or "stopped"; and what went wrong.
+            Each trial that has ended; "finished", "found finished", "failed" or "stopped"; and
+            the reason.
         """
         if not self._pending:
             return
@@ -126,12 +129,12 @@ class Cluster:
             yield trial, *self._outcome(reference)
 
     def cancel(self) -> None:
-        """Asks every trial to stop: those that run save and exit, the others never begin."""
+        """Asks all trials to stop: running ones save and exit, the others never start."""
         for reference in self._pending:
             self._ray.cancel(reference, force=False)
 
     def close(self) -> None:
-        """Disconnects; an embedded Ray ends, and with it whatever still runs on it."""
+        """Disconnects. A Ray of our own ends, with everything that still runs on it."""
         self._ray.shutdown()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -142,46 +145,38 @@ class Cluster:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _init(self, address: str) -> None:
+    def _connect(self, address: str) -> None:
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
         if address:
             settings["address"] = address
         else:
-            # Sockets lie in it, whose paths may have 107 characters: not below a long TMPDIR.
+            # Not below TMPDIR, because the paths of sockets are limited to 107 characters.
             self._folder = tempfile.mkdtemp(prefix="dreamer-ray-", dir="/tmp")
             settings |= {
                 "address": "local", "include_dashboard": False, "_temp_dir": self._folder,
                 "num_cpus": len(os.sched_getaffinity(0)), "object_store_memory": 100_000_000,
             }  # fmt: skip
-        for left in reversed(range(1 if address else _STARTS)):
+        for starts_left in reversed(range(1 if address else _STARTS)):
             try:
                 self._ray.init(**settings)
                 return
             except Exception as error:
                 self._ray.shutdown()
-                if left:
+                if starts_left:
                     continue
                 self.close()
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 where = f"the cluster at {address}" if address else "a Ray on this machine"
                 raise UserError(f"cannot use {where}: {reason}") from error
 
-    def _check_share(self, share: Share) -> Share:
-        if share.gpus < 0:
-            share = Share(share.cpus, float(any(node.get("GPU") for node in self.nodes)))
-        if any(node.get("CPU", 0) >= share.cpus and node.get("GPU", 0) >= share.gpus
-               for node in self.nodes):  # fmt: skip
-            return share
-        listed = [f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs"
-                  for node in self.nodes]  # fmt: skip
-        raise UserError(
-            f"no node has the {share.cpus:g} CPUs and {share.gpus:g} GPUs of a trial; there are "
-            f"{'; '.join(listed[:5])}: lower --cpus or --gpus"
-        )
-
-    @staticmethod
-    def _fit(node: dict[str, float], name: str, share: float) -> int:
-        return int(node.get(name, 0) / share + 1e-9) if share else sys.maxsize
+    def _check_size(self) -> None:
+        sizes = [(node.get("CPU", 0), node.get("GPU", 0)) for node in self.nodes]
+        if not any(cpus >= self.cpus and gpus >= self.gpus for cpus, gpus in sizes):
+            listed = [f"{cpus:g} CPUs, {gpus:g} GPUs" for cpus, gpus in sizes[:5]]
+            raise UserError(
+                f"no node has the {self.cpus:g} CPUs and {self.gpus:g} GPUs of a trial; there are "
+                f"{'; '.join(listed)}: lower --cpus or --gpus"
+            )
 
     def _outcome(self, reference: Any) -> tuple[str, str]:
         from ray.exceptions import RayError, RayTaskError, TaskCancelledError
@@ -199,10 +194,10 @@ class Cluster:
 
 
 def check_address(address: str) -> None:
-    """Tries an existing cluster from a process of its own: Ray ends one that it cannot connect.
+    """Connects to a cluster in another process first, because a failure of Ray ends its process.
 
     Raises:
-        UserError: nothing answers, or what answers is no cluster that takes this machine in.
+        UserError: Nothing answers, or no Ray cluster that admits this machine.
     """
     if address != "auto":
         host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -225,12 +220,12 @@ def check_address(address: str) -> None:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise UserError(
-            f"what listens at {address} did not answer as a Ray cluster within {JOIN:.0f} "
+            f"the program at {address} did not answer as a Ray cluster within {JOIN:.0f} "
             "seconds; check the port, and that both sides have the same version of Ray"
         ) from None
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise UserError(
-            f"cannot use the Ray cluster at {address}: {said[:500]}; this machine must be one of "
-            "its nodes (`ray start --address`), with the same version of Ray and RAY_AUTH_MODE"
+            f"cannot use the Ray cluster at {address}: {reason[:500]}; this machine must be one "
+            "of its nodes (`ray start --address`), with the same version of Ray and RAY_AUTH_MODE"
         )

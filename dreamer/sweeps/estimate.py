@@ -1,4 +1,4 @@
-"""Hours that trials will take, from what `python -m dreamer.benchmark` has measured."""
+"""Estimates the hours of a run from the figures of `python -m dreamer.benchmark`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from dreamer.errors import UserError
 from dreamer.training.schedule import UpdateSchedule
 
 COMMAND = "python -m dreamer.benchmark --json speed.json"
-# What an update's and a frame's time depend on, beside the task.
+#: Keys and sections, besides the task, that the duration of an update depends on.
 _COSTLY = (
     *("train.batch_size", "train.batch_length", "behavior.horizon"),
     *("loss.representation", "loss.overshooting"),
+    *("encoder", "decoder", "rssm", "reward", "discount", "value", "actor"),
 )
-_COSTLY_SECTIONS = ("encoder", "decoder", "rssm", "reward", "discount", "value", "actor")
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What one machine does.
+    """The measured speed of a machine.
 
     Attributes:
-        seconds: of an update, by precision; the fastest counts where a config says auto.
-        frames: environment frames a second, with the policy in the loop.
-        task: that was measured.
-        config: keys that it was measured with, by dotted name; empty where the file has none.
+        seconds: Seconds of an update by precision. The smallest counts for precision auto.
+        frames: Environment frames per second, with the policy in the loop.
+        task: The measured task.
+        config: The measured config by dotted name; empty if the file has none.
     """
 
     seconds: Mapping[str, float]
@@ -38,11 +38,11 @@ class Speed:
     config: Mapping[str, Any]
 
     def hours(self, config: Config, step: int = 0) -> float:
-        """Hours from `step` to the end of a run, one thing after the other, evaluations aside.
+        """Returns the hours of a run from `step` to its end, without evaluations.
 
         Args:
-            config: Dreamer's: what compared agents take is not in the file.
-            step: Where the run is.
+            config: A config of Dreamer; the file has no figures of other agents.
+            step: The step that the run has reached.
         """
         train = config.train
         schedule = UpdateSchedule(train.prefill, train.pretrain, train.every, train.updates)
@@ -51,20 +51,17 @@ class Speed:
         return (updates * seconds + max(0, config.steps - step) / self.frames) / 3600
 
     def differs(self, config: Config) -> list[str]:
-        """Keys on which the cost of an update depends and which were measured at other values."""
+        """Returns the costly keys that had other values when the speed was measured."""
         flat = config.flat()
-        return [
-            key for key, value in self.config.items()
-            if (key in _COSTLY or key.partition(".")[0] in _COSTLY_SECTIONS)
-            and key in flat and flat[key] != value
-        ]  # fmt: skip
+        costly = [key for key in self.config if {key, key.partition(".")[0]} & set(_COSTLY)]
+        return [key for key in costly if key in flat and flat[key] != self.config[key]]
 
 
 def read_speed(path: Path) -> Speed:
-    """Reads a benchmark's figures.
+    """Reads the benchmark's figures.
 
     Raises:
-        UserError: no such file, or without the figures that are needed.
+        UserError: There is no such file, or it lacks figures.
     """
     try:
         figures = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Which trials a sweep is made of: tasks x presets or a grid of values x seeds."""
+"""The trials of a sweep: tasks x presets or a grid of values x seeds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dreamer.errors import UserError, suggest
 from dreamer.runs.rundir import method_name, run_path
 from dreamer.tasks import TASK_LISTS
 
-MOST_TRIALS = 100_000
+MAX_TRIALS = 100_000
 
-Point = dict[str, Value]
-"""One point of a grid: config keys and their values."""
+GridPoint = dict[str, Value]
+"""Config keys and their values."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Trial:
     """One run of a sweep.
 
     Attributes:
-        path: its directory, absolute.
-        words: what follows ``python -m`` to start it.
-        config: of the run, complete.
+        path: The run's directory, absolute.
+        words: What follows ``python -m`` to start the run.
+        config: The run's config.
     """
 
     path: Path
@@ -38,27 +38,27 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """``<task>/<method>/<seed>``, as the directory is called."""
+        """``<task>/<method>/<seed>``, the end of the path."""
         return "/".join(self.path.parts[-3:])
 
 
 def plan(parsed: Parsed) -> list[Trial]:
-    """Returns the trials that a command line asks for, seeds outermost.
+    """Returns the trials that a command line asks for, ordered by seed first.
 
-    All tasks get their first seed before any gets its second, so that a sweep which is stopped
-    leaves whole figures.
+    All tasks get their first seed before any gets its second, so that a sweep that is stopped
+    leaves complete figures.
 
     Raises:
-        UserError: an unknown suite, task suite, preset, key or value; a key given twice; two
-            trials that would share a directory; too many trials.
+        UserError: An unknown suite, preset, key or value; a key given twice; two trials that
+            would share a directory; or too many trials.
     """
     tasks, points = chosen_tasks(parsed), grid(parsed)
     variants = [tuple(word.split("+")) for word in parsed.presets] or [()]
     first, seeds = int(parsed.overrides.get("seed", 0)), parsed.options["seeds"]
-    amount = len(tasks) * len(variants) * len(points) * seeds
-    if amount > MOST_TRIALS:
+    count = len(tasks) * len(variants) * len(points) * seeds
+    if count > MAX_TRIALS:
         raise UserError(
-            f"{amount:,} trials are too many; expected at most {MOST_TRIALS:,}: give fewer "
+            f"{count:,} trials are too many; expected at most {MAX_TRIALS:,}: give fewer "
             "--tasks, --seeds, --configs or --grid values"
         )
     trials: dict[Path, Trial] = {}
@@ -76,10 +76,10 @@ def plan(parsed: Parsed) -> list[Trial]:
 
 
 def chosen_tasks(parsed: Parsed) -> list[str]:
-    """Returns the tasks of --suite or --tasks, or the one of --task.
+    """Returns the tasks of --suite, --tasks or --task.
 
     Raises:
-        UserError: none or two of these, or an unknown suite.
+        UserError: None or several of these, or an unknown suite.
     """
     suite, tasks = parsed.options["suite"], parsed.options["tasks"]
     single = parsed.overrides.get("task")
@@ -94,13 +94,13 @@ def chosen_tasks(parsed: Parsed) -> list[str]:
     return list(dict.fromkeys(TASK_LISTS[suite] if suite else tasks or [str(single)]))
 
 
-def grid(parsed: Parsed) -> list[Point]:
-    """Returns every combination of the words' values: ``behavior.horizon=5,10,15``.
+def grid(parsed: Parsed) -> list[GridPoint]:
+    """Returns every combination of the values of --grid, such as ``behavior.horizon=5,10,15``.
 
-    No words are one point without keys.
+    Without --grid there is one point without keys.
 
     Raises:
-        UserError: no such key, a value it does not take, a key or a value given twice.
+        UserError: No such key, a value that it does not take, or a key or a value given twice.
     """
     words, overrides = parsed.options["grid"], parsed.overrides
     keys = load_schema(parsed.agent)
@@ -121,18 +121,18 @@ def grid(parsed: Parsed) -> list[Point]:
 
 
 def _trial(
-    parsed: Parsed, task: str, presets: tuple[str, ...], point: Point, seed: int
+    parsed: Parsed, task: str, presets: tuple[str, ...], point: GridPoint, seed: int
 ) -> Trial:
     agent = parsed.options["agent"]
     common = {key: value for key, value in parsed.overrides.items() if key != "log.terminal"}
     logdir = str(common.get("logdir", load_schema()["logdir"].value))
-    check_logdir(logdir)  # as given: made absolute, an address looks like a folder
+    check_logdir(logdir)  # before it is made absolute, which makes an address look like a folder
     folder = Path(logdir).expanduser().absolute()
     place = {"task": task, "seed": seed, "logdir": str(folder)}
     values: dict[str, Any] = {**common, **point, **place}
     config = load_config(*presets, overrides=values, agent=parsed.agent)
     method = "_".join([method_name(config), *_point_names(point)])
-    # Left to the run where it finds the same name itself: so it can be resumed without it, too.
+    # Set only where needed, so that the run can also be resumed without --method.
     if method != method_name(config):
         values["method"] = method
         config = config.replace({"method": method})
@@ -143,8 +143,8 @@ def _trial(
     return Trial(run_path(config), tuple(words), config)
 
 
-def _point_names(point: Point) -> Iterator[str]:
-    """Yields what a point adds to a method's name: ``horizon=5``, the whole key where needed."""
+def _point_names(point: GridPoint) -> Iterator[str]:
+    """Yields the parts of a method's name: ``horizon=5``, with the whole key if ambiguous."""
     tails = [key.rpartition(".")[2] for key in point]
     for (key, value), tail in zip(point.items(), tails, strict=True):
         name = tail if tails.count(tail) == 1 else key
@@ -153,5 +153,5 @@ def _point_names(point: Point) -> Iterator[str]:
 
 
 def _word(value: Value) -> str:
-    """A value as a command line takes it, exactly."""
+    """Returns a value in the form that a command line takes."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,32 +1,29 @@
-"""What a trial's directory tells from outside, while its run works or after it has ended."""
+"""How far a run is, read from its directory while it runs or after it has ended."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dreamer.errors import UserError
-from dreamer.io.files import open_to_read
-from dreamer.logs.metrics import step_of
+from dreamer.io.files import last_lines
+from dreamer.logs.metrics import last_records
 from dreamer.runs.rundir import MAY_DIFFER, RunDir
 from dreamer.sweeps.plan import Trial
 
-_TAIL = 1 << 17  # bytes; lines are about a kilobyte, evaluations every 10 lines or so
 _CHECKPOINT = re.compile(r"\d{12,}")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come by its own files.
+    """How far a run is.
 
     Attributes:
-        step: environment frames of the last metrics line; 0 where there is none.
-        eval_return: of the last evaluation among the last lines.
-        evaluated: the step of that evaluation; -1 without one.
-        saved: step of the newest checkpoint; -1 without one.
+        step: Environment frames of the last metrics line; 0 without one.
+        eval_return: Return of the newest evaluation.
+        evaluated: Step of the newest evaluation; -1 without one.
+        saved: Step of the newest checkpoint; -1 without one.
     """
 
     step: int = 0
@@ -35,32 +32,29 @@ class Progress:
     saved: int = -1
 
     def finished(self, steps: int) -> bool:
-        """Whether nothing is left to do for a run of that many steps.
+        """Returns whether a run of so many steps is finished.
 
         A run ends with an evaluation and a checkpoint, both at its last step.
         """
         return min(self.saved, self.evaluated) >= steps
 
 
-def read_progress(path: Path) -> Progress:
-    """Reads the end of a run's metrics and the names of its checkpoints."""
+def read_progress(run: Path) -> Progress:
+    """Reads the last lines of a run's metrics and the names of its checkpoints."""
     step, eval_return, evaluated = 0, None, -1
-    for line in _last_lines(path / "metrics.jsonl"):
-        if step_of(line) is None:
-            continue
-        record: dict[str, Any] = json.loads(line)
+    for record in last_records(run / "metrics.jsonl"):
         step = record["step"]
         value = record.get("eval/return")
         if isinstance(value, int | float):
             eval_return, evaluated = float(value), step
-    return Progress(step, eval_return, evaluated, _newest_checkpoint(path / "checkpoints"))
+    return Progress(step, eval_return, evaluated, _newest_checkpoint(run / "checkpoints"))
 
 
 def check_same_config(trial: Trial) -> None:
-    """Refuses a directory whose run was made by another config, before anything is started.
+    """Checks that a trial's directory is new or was made with the same config.
 
     Raises:
-        UserError: the keys that differ, as the run itself would say it.
+        UserError: It was made with another config; the message names the keys that differ.
     """
     if not (trial.path / "config.yaml").exists():
         return
@@ -78,20 +72,10 @@ def check_same_config(trial: Trial) -> None:
         )
 
 
-def last_words(path: Path, lines: int = 1) -> str:
-    """The last lines of a log that say something, at most 300 characters of each."""
-    said = [line.decode("utf-8", "replace").strip()[:300] for line in _last_lines(path)]
-    return "\n".join([line for line in said if line][-lines:])
-
-
-def _last_lines(path: Path) -> list[bytes]:
-    """The lines at a file's end, the first of them perhaps cut; none if it cannot be read."""
-    try:
-        with open(open_to_read(path), "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL))
-            return file.read(_TAIL).splitlines(keepends=True)
-    except OSError:
-        return []
+def last_output(path: Path) -> str:
+    """Returns the last line of a log that is not empty, at most 300 characters of it."""
+    lines = [line.decode("utf-8", "replace").strip() for line in last_lines(path)]
+    return next((line[:300] for line in reversed(lines) if line), "")
 
 
 def _newest_checkpoint(folder: Path) -> int:

@@ -140,9 +140,14 @@ def end_with(process: int) -> None:
         process: The process that started this one, directly or through a script in between. It
             may have ended already.
     """
-    if prctl := getattr(ctypes.CDLL(None), "prctl", None):  # only Linux has it
-        prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+    request_signal_at_parents_end(signal.SIGCONT)
     threading.Thread(target=_watch, args=(process, os.getppid()), daemon=True).start()
+
+
+def request_signal_at_parents_end(number: int) -> None:
+    """Asks the kernel (Linux) to send this process a signal when its parent ends."""
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
+        prctl(_PR_SET_PDEATHSIG, number)
 
 
 def end(status: int) -> None:

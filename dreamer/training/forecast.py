@@ -7,6 +7,7 @@ import tensorflow as tf
 from dreamer.config.config import Config, load_config
 from dreamer.config.schema import load_schema
 from dreamer.errors import UserError
+from dreamer.logs.terminal import duration
 from dreamer.training.schedule import UpdateSchedule
 
 # What the preset for CPUs makes smaller and an update's time depends on most.
@@ -29,7 +30,7 @@ def forecast(
     text = (
         f"measured here: {seconds_per_update:.2f} s an update, {frames_per_second:.0f} frames a "
         f"second; {config.steps:,} steps with {updates:,} updates will take about "
-        f"{duration(seconds)} (evaluations aside)"
+        f"{duration(seconds)} (h:mm:ss, without evaluations)"
     )
     if is_full_size(config) and not tf.config.list_physical_devices("GPU"):
         text += "; this is full size and wants a GPU"
@@ -52,11 +53,3 @@ def _takes_small(config: Config) -> bool:
     except UserError:
         return False
     return True
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit a person would use."""
-    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -33,7 +33,7 @@ from dreamer.predict import predict
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir
 from dreamer.sweeps import attempts
-from dreamer.sweeps.worker import TrialRefusedError, attempt
+from dreamer.sweeps.trial import TrialRefusedError, run_trial
 
 ROOT = test_source.ROOT
 SERVING = {"bind", "listen", "serve_forever", "create_server", "HTTPServer", "TCPServer"}
@@ -158,7 +158,7 @@ def test_what_is_appended_to_follows_no_link(tmp_path: Path):
             attempts.record(run, "start")
             open_to_append(run / name)
         with pytest.raises(TrialRefusedError, match=f"{name} is a link"):
-            attempt(str(run), ["no.such.module"], 1, 1.0, str(tmp_path), {})
+            run_trial(str(run), ["no.such.module"], 1, 1.0, str(tmp_path))
         assert theirs.read_text() == '{"step": 1}\n'
 
 

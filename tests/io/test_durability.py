@@ -15,7 +15,7 @@ from dreamer.data.episodes import save_episode
 from dreamer.logs.metrics import MetricsFile
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir
-from dreamer.sweeps.attempts import record
+from dreamer.sweeps.trial import record_attempt
 
 Event = tuple[str, Path, Path]  # "synced", "made" or "renamed", what, and the name it then has
 
@@ -73,7 +73,7 @@ def test_everything_a_run_writes_is_synced_in_order(tmp_path: Path, events: list
         lambda: store.save(1, {"a": np.ones(3)}, {}),
         lambda: store.save(2, {"a": np.ones(3)}, {}),
         lambda: save_episode(run.episodes / "further" / "down", make_episode(5), "a"),
-        lambda: record(run.path, "start"),
+        lambda: record_attempt(run.path, "start"),
     ):
         events.clear()
         act()

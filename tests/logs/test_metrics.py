@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dreamer.io.files import DiskFullError, StorageError
-from dreamer.logs.metrics import MetricsFile, step_of
+from dreamer.logs.metrics import MetricsFile, parse_line
 
 
 def steps(path):
@@ -59,7 +59,7 @@ def test_later_lines_are_set_aside_and_new_ones_follow(tmp_path):
     "line", [b"", b"{}\n", b"[1]\n", b'{"step": 1}', b'{"step": "1"}\n', b"[" * 10**5 + b"\n"]
 )
 def test_lines_that_are_not_ours_have_no_step(line):
-    assert step_of(line) is None
+    assert parse_line(line) is None
 
 
 def test_what_json_cannot_say_is_refused_and_nothing_written(tmp_path):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dreamer.config.config import load_config
-from dreamer.sweeps.attempts import record
 from dreamer.sweeps.board import Board
 from dreamer.sweeps.plan import Trial
+from dreamer.sweeps.trial import record_attempt
 
 
 class Clock:
@@ -45,21 +45,21 @@ def test_from_waiting_to_the_end(tmp_path: Path, clock: Clock, capsys):
     reach(done, 400)
     board = Board([done], [first, second], "plain", slots=1, clock=clock)
     assert board.summary() == "2 waiting, 1 skipped; 33.3% of 1,200 steps; ETA ?"
-    record(first.path, "start", pid=1)
+    record_attempt(first.path, "start", pid=1)
     reach(first, 100)
     clock.now += 10
     board.look()
     # 100 of 800 steps in 10 seconds.
     assert board.summary() == "1 running, 1 waiting, 1 skipped; 41.7% of 1,200 steps; ETA 0:01:10"
-    record(first.path, "end", status=1)
+    record_attempt(first.path, "end", status=1)
     clock.now += 10
     board.look()
     assert board.summary().startswith("2 waiting, 1 skipped")
-    record(first.path, "start", pid=2)
+    record_attempt(first.path, "start", pid=2)
     reach(first, 400)
-    record(first.path, "end", status=0)
-    board.ended(first, "finished", "")
-    board.ended(second, "failed", "exit status 1: no")
+    record_attempt(first.path, "end", status=0)
+    board.finish(first, "finished", "")
+    board.finish(second, "failed", "exit status 1: no")
     assert board.summary() == (
         "1 failed, 1 finished, 1 skipped; 66.7% of 1,200 steps; ETA 0:00:00"
     )
@@ -74,7 +74,7 @@ def test_from_waiting_to_the_end(tmp_path: Path, clock: Clock, capsys):
 def test_files_are_not_read_at_every_turn(tmp_path: Path, clock: Clock):
     (trial,) = make_trials(tmp_path, 1)
     board = Board([], [trial], "plain", slots=1, clock=clock, every=2.0)
-    record(trial.path, "start", pid=1)
+    record_attempt(trial.path, "start", pid=1)
     clock.now += 1.9
     board.look()
     assert board.entries[0].state == "waiting"
@@ -99,7 +99,7 @@ def test_the_live_table_fits_the_screen_and_names_stay_text(
     config = load_config("debug")
     trials = [Trial(tmp_path / "task" / f"[red]m\x1b[31m{i}" / "0", (), config) for i in range(30)]
     board = Board([], trials, "live", slots=1)
-    board.ended(trials[7], "failed", "why")
+    board.finish(trials[7], "failed", "why")
     board.close()
     shown = capsys.readouterr().out
     table = shown[shown.rindex("trial ") :]

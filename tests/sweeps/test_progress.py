@@ -11,9 +11,9 @@ import pytest
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
 from dreamer.runs.rundir import RunDir, run_path
-from dreamer.sweeps.attempts import attempts, record
 from dreamer.sweeps.plan import Trial
-from dreamer.sweeps.progress import Progress, check_same_config, last_words, read_progress
+from dreamer.sweeps.progress import Progress, check_same_config, last_output, read_progress
+from dreamer.sweeps.trial import read_attempts, record_attempt
 
 
 def write(path: Path, *lines: dict, tail: str = "", saved: tuple[int, ...] = ()) -> None:
@@ -66,20 +66,20 @@ def test_another_config_is_refused_before_anything_starts(tmp_path: Path):
 
 
 def test_attempts_are_kept_and_torn_lines_left_out(tmp_path: Path):
-    record(tmp_path, "start", pid=1)
-    record(tmp_path, "end", status=0)
+    record_attempt(tmp_path, "start", pid=1)
+    record_attempt(tmp_path, "end", status=0)
     with (tmp_path / "attempts.jsonl").open("a") as file:
         file.write('{"event": "st')
-    found = attempts(tmp_path)
+    found = read_attempts(tmp_path)
     assert [(one["event"], one.get("status")) for one in found] == [("start", None), ("end", 0)]
-    assert attempts(tmp_path, since=found[-1]["time"] + 1) == []
-    assert attempts(tmp_path / "none") == []
+    assert read_attempts(tmp_path, since=found[-1]["time"] + 1) == []
+    assert read_attempts(tmp_path / "none") == []
 
 
-def test_last_words(tmp_path: Path):
+def test_last_output(tmp_path: Path):
     (tmp_path / "log").write_bytes(b"first\nerror: \xff wrong\n\n  \n")
-    assert last_words(tmp_path / "log") == "error: \N{REPLACEMENT CHARACTER} wrong"
-    assert last_words(tmp_path / "none") == ""
+    assert last_output(tmp_path / "log") == "error: \N{REPLACEMENT CHARACTER} wrong"
+    assert last_output(tmp_path / "none") == ""
 
 
 def test_pipes_and_links_are_not_read(tmp_path: Path, impatient: None):
@@ -89,6 +89,6 @@ def test_pipes_and_links_are_not_read(tmp_path: Path, impatient: None):
         for name in names:
             put(tmp_path / name)
         assert read_progress(tmp_path) == Progress()
-        assert attempts(tmp_path) == [] and last_words(tmp_path / "output.log") == ""
+        assert read_attempts(tmp_path) == [] and last_output(tmp_path / "output.log") == ""
         for name in names:
             (tmp_path / name).unlink()

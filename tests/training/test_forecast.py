@@ -47,7 +47,7 @@ def said(*presets: str, agent: str = "dreamer", **overrides: int) -> str:
 def test_the_hours_and_the_preset_for_cpus():
     cost = (
         "measured here: 1.50 s an update, 50 frames a second; 25,000 steps with 2,100 updates "
-        "will take about 60.8 minutes (evaluations aside)"
+        "will take about 1:00:50 (h:mm:ss, without evaluations)"
     )
     assert said() == said("contrastive") == cost + ADVICE + SMALL
     assert said("small") == said("dmc_proprio") == cost

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from dreamer.runs.lock import Lock, live_holder
-from dreamer.sweeps.attempts import attempts
-from dreamer.sweeps.worker import (
+from dreamer.sweeps.trial import (
     TrialFailedError,
     TrialRefusedError,
-    attempt,
-    wait_for_others,
+    read_attempts,
+    run_trial,
+    wait_for_lock,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def program(tmp_path: Path) -> Path:
 
 def run(folder: Path, *words: str) -> str:
     # The child finds the module in its working directory, as `python -m` does.
-    return attempt(str(folder / "run"), ("program", *words), 100, 1.5, str(folder), {})
+    return run_trial(str(folder / "run"), ("program", *words), 100, 1.5, str(folder))
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -69,7 +69,7 @@ def test_success_is_logged_and_recorded(program: Path):
     assert run(program, "0", "a b") == "finished"
     log = (program / "run" / "output.log").read_text()
     assert "threads 2 ['0', 'a b']" in log and "last words" in log
-    start, end = attempts(program / "run")
+    start, end = read_attempts(program / "run")
     assert (start["event"], end["event"], end["status"]) == ("start", "end", 0)
 
 
@@ -78,7 +78,8 @@ def test_failures_may_be_retried_but_not_a_users_mistake(program: Path):
         run(program, "1")
     with pytest.raises(TrialRefusedError, match="exit status 2: last words"):
         run(program, "2")
-    assert [one["status"] for one in attempts(program / "run") if one["event"] == "end"] == [1, 2]
+    ends = [one for one in read_attempts(program / "run") if one["event"] == "end"]
+    assert [end["status"] for end in ends] == [1, 2]
 
 
 def test_what_is_finished_is_not_run_again(program: Path):
@@ -86,15 +87,15 @@ def test_what_is_finished_is_not_run_again(program: Path):
     (path / "checkpoints" / "000000000100").mkdir(parents=True)
     (path / "metrics.jsonl").write_text('{"step": 100, "eval/return": 1}\n')
     assert run(program, "1") == "found finished"
-    assert attempts(path) == []
+    assert read_attempts(path) == []
 
 
 # SIGINT as bash leaves it for what a script starts in the background, Ray for one.
 ATTEMPT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from dreamer.sweeps.worker import attempt
-attempt(sys.argv[1] + "/run", ("program", "wait"), 100, 1, sys.argv[1], {})
+from dreamer.sweeps.trial import run_trial
+run_trial(sys.argv[1] + "/run", ("program", "wait"), 100, 1, sys.argv[1])
 """
 
 
@@ -119,7 +120,7 @@ def test_a_killed_worker_takes_its_run_along_which_saves(program: Path, waiting)
 
 def test_a_killed_guard_takes_the_run_along_which_saves(program: Path, waiting):
     process, pid = waiting
-    (start,) = attempts(program / "run")
+    (start,) = read_attempts(program / "run")
     os.kill(start["pid"], signal.SIGKILL)
     until(lambda: gone(pid))
     assert (program / "saved").exists()
@@ -131,15 +132,15 @@ def test_a_cancelled_attempt_ends_once_the_run_has_saved(program: Path, waiting)
     process.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in process.communicate(timeout=120)[1].splitlines()[-1]
     assert (program / "saved").exists() and gone(pid)
-    assert attempts(program / "run")[-1]["status"] == 143
+    assert read_attempts(program / "run")[-1]["status"] == 143
 
 
 def test_an_earlier_attempts_process_is_waited_for(tmp_path: Path):
     path = tmp_path / "lock"
-    wait_for_others(path)  # there is none yet
+    wait_for_lock(path)  # there is none yet
     lock = Lock(path)
     assert f"process {os.getpid()} on " in live_holder(path)
     with pytest.raises(TrialFailedError, match=f"another run works in .*process {os.getpid()}"):
-        wait_for_others(path, seconds=0, sleep=lambda seconds: None)
-    wait_for_others(path, sleep=lambda seconds: lock.release())
+        wait_for_lock(path, seconds=0, sleep=lambda seconds: None)
+    wait_for_lock(path, sleep=lambda seconds: lock.release())
     assert live_holder(path) == ""

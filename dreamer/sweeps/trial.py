@@ -1,0 +1,166 @@
+"""One attempt at a trial, on the node that Ray has chosen. Imports neither Ray nor TensorFlow.
+
+attempts.jsonl in a run's directory records each attempt's start and end. output.log beside it
+holds what the run printed, one attempt after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import dreamer
+from dreamer.errors import UserError
+from dreamer.io.files import StorageError, last_lines, make_folder, open_to_append
+from dreamer.runs.lock import SILENCE, live_holder
+from dreamer.runs.trust import refuse_irregular
+from dreamer.sweeps import guard
+from dreamer.sweeps.progress import last_output, read_progress
+
+ATTEMPTS = "attempts.jsonl"
+LOG = "output.log"
+#: Seconds to wait for an earlier attempt's process. Its node may be dead, which shows only after
+#: the lock's file has not been renewed for SILENCE seconds.
+LOCK_WAIT = SILENCE + 120.0
+USAGE_ERROR = 2  # exit status; another attempt would fail in the same way
+
+
+class TrialFailedError(Exception):
+    """The run ended with an error, but another attempt may succeed."""
+
+
+class TrialRefusedError(Exception):
+    """The run reported a usage error."""
+
+
+def run_trial(path: str, words: Sequence[str], steps: int, cpus: float, cwd: str) -> str:
+    """Starts or resumes a trial's run and waits for its end.
+
+    Args:
+        path: The run's directory.
+        words: What follows ``python -m``.
+        steps: The step at which the run is finished.
+        cpus: Processors of the trial; TensorFlow gets as many threads.
+        cwd: Where the sweep was started; relative paths in `words` start there.
+
+    Returns:
+        "finished", or "found finished" if nothing was left to do.
+
+    Raises:
+        TrialFailedError: The run failed; another live process holds its lock; or its directory
+            cannot be made.
+        TrialRefusedError: A usage error, or a link or a pipe in the run's directory.
+        KeyboardInterrupt: The task was cancelled; the run has saved and exited.
+    """
+    _enable_cancellation()
+    run = Path(path)
+    try:
+        make_folder(run)
+        refuse_irregular(run)
+    except StorageError as error:
+        raise TrialFailedError(str(error)) from error
+    except UserError as refused:
+        raise TrialRefusedError(str(refused)) from refused
+    wait_for_lock(run / "lock")
+    if read_progress(run).finished(steps):
+        return "found finished"
+    status = _execute(run, words, cpus, cwd)
+    if status == 0:
+        return "finished"
+    output = last_output(run / LOG) or "it printed nothing"
+    kind = TrialRefusedError if status == USAGE_ERROR else TrialFailedError
+    raise kind(f"exit status {status}: {output}")
+
+
+def record_attempt(run: Path, event: str, **facts: Any) -> None:
+    """Appends a line to attempts.jsonl: event ("start" or "end"), time, host, and `facts`."""
+    line = {"event": event, "time": time.time(), "host": socket.gethostname(), **facts}
+    with open(open_to_append(run / ATTEMPTS), "ab") as file:
+        file.write(json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_attempts(run: Path, since: float = 0.0) -> list[dict[str, Any]]:
+    """Returns the newest whole lines of a run's attempts.jsonl, from time `since` on."""
+    found = []
+    for line in last_lines(run / ATTEMPTS):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # a torn line
+        if isinstance(entry, dict) and isinstance(entry.get("time"), float):
+            found.append(entry)
+    return [entry for entry in found if entry["time"] >= since]
+
+
+def wait_for_lock(
+    lock: Path, seconds: float = LOCK_WAIT, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Returns once no live process holds a run's lock.
+
+    Raises:
+        TrialFailedError: A process still holds it after so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while holder := live_holder(lock):
+        if time.monotonic() > deadline:
+            raise TrialFailedError(f"another run works in {lock.parent}: {holder}")
+        sleep(1.0)
+
+
+def _enable_cancellation() -> None:
+    """Restores SIGINT's handler, by which Ray cancels a task.
+
+    A script's background processes ignore SIGINT in bash, and their children inherit that.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _execute(run: Path, words: Sequence[str], cpus: float, cwd: str) -> int:
+    command = [sys.executable, "-m", guard.__name__, sys.executable, "-m", *words]
+    with open(open_to_append(run / LOG), "ab") as log:
+        log.write(f"\n--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(words)}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+            cwd=cwd if Path(cwd).is_dir() else run, env=_variables(cpus),
+        )  # fmt: skip
+    record_attempt(run, "start", pid=process.pid)
+    start = time.monotonic()
+    try:
+        # Polls, because Ray cancels by an exception, which a blocking wait would hold up.
+        while process.poll() is None:
+            time.sleep(0.2)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()  # tells the guard to end the run
+        try:
+            process.wait(guard.GRACE + 30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        seconds = round(time.monotonic() - start, 1)
+        record_attempt(run, "end", status=process.returncode, seconds=seconds)
+    return process.returncode
+
+
+def _variables(cpus: float) -> dict[str, str]:
+    """Returns this process's environment variables with our import path and a thread count."""
+    source = str(Path(dreamer.__file__).resolve().parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, math.ceil(cpus)))}
+    return {
+        **threads, **os.environ, "PYTHONPATH": f"{source}{os.pathsep}{path}" if path else source
+    }  # fmt: skip
