@@ -276,12 +276,10 @@ class LatentSAC(Agent):
 
 def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> LatentSAC:
     """The agent that a config describes."""
-    names = ("encoder", "decoder", "rssm", "reward", "discount", "contrastive", "value", "loss")
-    sections = {name: config.section(name) for name in (*names, "optimizer", "explore")}
-    sac = config.section("sac")
+    sections, sac = config.agent_sections(), config.section("sac")
+    sections["actor"] |= _OF_DREAMERS_ACTOR
     return LatentSAC(
         obs_space, act_space, sac=sac, **sections,
-        actor={**config.section("actor"), **_OF_DREAMERS_ACTOR},
         behavior={**_BEHAVIOR, "gamma": sac["gamma"], "lambda_": sac["lambda_"]},
         precision=config.precision, jit=config.jit, seed=config.seed,
     )  # fmt: skip

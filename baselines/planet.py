@@ -8,6 +8,7 @@ images of five bits with uniform noise. Latent overshooting is off, as in its pa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -15,7 +16,6 @@ from dreamer.agent.agent import Agent
 from dreamer.agent.world_model import Tensors, WorldModel
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
-from dreamer.run import AGENT_SECTIONS
 
 BINS = 32  # five bits
 
@@ -64,8 +64,8 @@ class PlaNet(Agent):
 
 def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> PlaNet:
     """The agent that a config describes; what it has no keys for, it has no use for."""
-    unused, tree = Config({}), config.tree()
-    sections = {name: unused.section(name) | tree.get(name, {}) for name in AGENT_SECTIONS}
+    unused, own = Config({}).agent_sections(), config.agent_sections()
+    sections: dict[str, Any] = {k: unused[k] | own.get(k, {}) for k in unused}
     sections["behavior"] |= {"policy": "planner", "value": False}
     return PlaNet(
         obs_space, act_space, **sections, precision=config.precision, jit=config.jit,

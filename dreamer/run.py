@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from dreamer.training.trained_agent import TrainedAgent
     from dreamer.training.trainer import Trainer
 
-AGENT_SECTIONS = (
-    *("encoder", "decoder", "rssm", "reward", "discount", "value", "actor"),
-    *("loss", "contrastive", "behavior", "optimizer", "explore", "planner", "disagreement"),
-)
-
 
 @dataclass(frozen=True)
 class Result:
@@ -186,11 +181,10 @@ def make_agent(
             f"this is a run of the agent {config.agent}, not of Dreamer: use python -m "
             "baselines.run to train it and python -m baselines.evaluate to evaluate it"
         )
-    sections = {name: config.section(name) for name in AGENT_SECTIONS}
     return Agent(
         obs_space,
         act_space,
-        **sections,
+        **config.agent_sections(),
         precision=config.precision,
         jit=config.jit,
         seed=config.seed,

@@ -1,4 +1,4 @@
-"""Settings of behaviour that each may stand alone but not together."""
+"""Values that are valid by themselves but not together."""
 
 from __future__ import annotations
 
@@ -10,21 +10,68 @@ from dreamer.errors import UserError
 Section = Mapping[str, Any]
 
 
-def check_behavior(behavior: Section, planner: Section, disagreement: Section) -> None:
-    """Refuses combinations that no agent can be made of.
+def check_values(tree: Mapping[str, Any]) -> None:
+    """Refuses values of a config that contradict each other.
 
     Args:
-        behavior, planner, disagreement: Sections of the config.
+        tree: Values by key, and sections by name. An agent may lack some of Dreamer's.
+
     Raises:
-        UserError: Then.
+        UserError: Two values contradict each other.
     """
+    check_logdir(tree["logdir"])
+    envs, evaluation, train = tree["envs"], tree["eval"], tree["train"]
+    if not envs["image"] and not envs["state"]:
+        raise UserError("envs.image and envs.state are both false: the agent would see nothing")
+    if evaluation["videos"] > evaluation["episodes"]:
+        raise UserError(
+            f"eval.videos ({evaluation['videos']}) must not exceed eval.episodes "
+            f"({evaluation['episodes']})"
+        )
+    if train.get("overlap") and tree["deterministic"]:
+        raise UserError(
+            "train.overlap and deterministic are both true, but with overlap the weights that act "
+            "depend on timing; set one of them to false"
+        )
+    if train.get("prefill", 0) > tree["steps"]:
+        raise UserError(
+            f"train.prefill ({train['prefill']}) must not exceed steps ({tree['steps']}): nothing "
+            "would be learnt; lower the one or raise the other"
+        )
+    if "rssm" in tree:
+        _check_model(tree["loss"], tree["contrastive"], train)
+    if "disagreement" in tree:
+        check_behavior(tree["behavior"], tree["planner"], tree["disagreement"])
+    if "devices" in train:
+        # 0 is all devices of the machine; how many those are is not known yet.
+        check_devices(train["devices"] or 1, train["batch_size"], tree["jit"])
+
+
+def check_logdir(text: str) -> None:
+    """Refuses a logdir that is empty or an address; `s3://x` would become a local folder `s3:`."""
+    if not text:
+        raise UserError("logdir is empty: give a folder, such as runs/")
+    if "://" in text:
+        raise UserError(
+            f"logdir is {text!r}, an address; expected a folder, such as runs/. Mount remote "
+            "storage, and give the folder where it is mounted"
+        )
+
+
+def check_behavior(behavior: Section, planner: Section, disagreement: Section) -> None:
+    """Refuses combinations of these sections that no agent has.
+
+    Raises:
+        UserError: The combination does not exist.
+    """
+    until = disagreement["until"]
     if behavior["policy"] == "planner":
         _check_planner(behavior, planner)
-        if disagreement["until"]:
+        if until:
             raise UserError(
                 "disagreement.until needs behavior.policy actor: the planner plans for the task"
             )
-    if disagreement["until"] and not (behavior["value"] and behavior["horizon"] > 1):
+    if until and not (behavior["value"] and behavior["horizon"] > 1):
         raise UserError(
             "disagreement.until needs behavior.value true and a behavior.horizon of at least 2"
         )
@@ -33,14 +80,15 @@ def check_behavior(behavior: Section, planner: Section, disagreement: Section) -
 def check_phases(until: int, steps: int) -> None:
     """Refuses a run that ends before it collects for its task.
 
-    Not asked of a saved run's own values: one that was stopped in its first phase, or made before
-    this was refused, can be read, and goes on with more steps.
+    A saved run's config is not checked: a run that was stopped in its first phase can be read, and
+    resumed with more steps.
 
     Args:
         until: disagreement.until.
-        steps: Of the whole run.
+        steps: Steps of the whole run.
+
     Raises:
-        UserError: Then.
+        UserError: The run would end in its first phase.
     """
     if until >= steps:
         raise UserError(
@@ -51,14 +99,15 @@ def check_phases(until: int, steps: int) -> None:
 
 
 def check_devices(devices: int, batch_size: int, jit: str) -> None:
-    """Refuses what several devices cannot do with a batch.
+    """Refuses a batch, or a compilation, that several devices cannot share.
 
     Args:
-        devices: How many share it.
-        batch_size: Its sequences.
-        jit: As the config says it.
+        devices: How many devices share each batch.
+        batch_size: Sequences in a batch.
+        jit: Value of the key.
+
     Raises:
-        UserError: Then.
+        UserError: The devices cannot share it.
     """
     if devices == 1:
         return
@@ -76,11 +125,24 @@ def check_devices(devices: int, batch_size: int, jit: str) -> None:
         )
 
 
+def _check_model(loss: Section, contrastive: Section, train: Section) -> None:
+    if loss["overshooting"] > train["batch_length"]:
+        raise UserError(
+            f"loss.overshooting ({loss['overshooting']}) must not exceed train.batch_length "
+            f"({train['batch_length']}): a sequence has no two states so far apart"
+        )
+    if contrastive["init_std"] <= contrastive["min_std"]:
+        raise UserError(
+            f"contrastive.init_std ({contrastive['init_std']}) must be above contrastive.min_std "
+            f"({contrastive['min_std']}), the least value that can be learnt"
+        )
+
+
 def _check_planner(behavior: Section, planner: Section) -> None:
     if planner["num_elites"] > planner["candidates"]:
         raise UserError(
             f"planner.num_elites is {planner['num_elites']}, but planner.candidates is "
-            f"{planner['candidates']}; keep at most as many as there are"
+            f"{planner['candidates']}; choose at most as many elites as candidates"
         )
     if planner["returns"] == "lambda" and planner["horizon"] < 2:
         raise UserError("planner.returns lambda needs a planner.horizon of at least 2")

@@ -1,13 +1,15 @@
-"""What keys there are, and which values each takes: the reading of configs/defaults.yaml.
+"""The keys of the config, and the values that each key takes, as configs/defaults.yaml says them.
 
-Another agent than Dreamer (``configs/agents/<agent>.yaml``, in the same format) has keys of its
-own, other defaults for some of the common ones, and none of those it lists under ``without``.
+Dreamer has all keys of that file. Another agent has a file configs/agents/<agent>.yaml in the same
+format, with its own keys, other defaults for some common keys, and a list `without` of the keys
+that it does not have.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,17 +23,29 @@ from dreamer.io.yaml_files import read_yaml
 
 Value = bool | int | float | str
 DREAMER = "dreamer"
-_LARGEST = 1_000_000_000_000  # for whole numbers without a bound of their own: beyond is a slip
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_OF_THE_AGENT = "agent"  # in defaults.yaml and in `without`: all that an agent may leave out
+_LARGEST = 1_000_000_000_000  # the bound of whole numbers without a bound of their own
+_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _FIELDS = {"value", "unit", "help", "source", "choices", "min", "max", "above", "pattern"}
+_added: list[Path] = []
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key of the config: its default and what may be put in its place.
+    """One key of the config: its default value, and which other values it takes.
 
-    `low` and `high` are inclusive bounds, `above` an exclusive lower one; `pattern` says that the
-    value is a regular expression. The type is that of the default.
+    Values have the type of the default value.
+
+    Attributes:
+        name: Dotted name.
+        value: Default value.
+        unit: What a number counts; "" for none.
+        help: What the key means.
+        source: Where the default value comes from.
+        choices: The only values allowed; () for any.
+        low, high: Bounds, inclusive.
+        above: Lower bound, exclusive.
+        pattern: Whether the text must be a regular expression.
     """
 
     name: str
@@ -46,56 +60,80 @@ class Key:
     pattern: bool = False
 
     def coerce(self, value: Any, where: str = "") -> Value:
-        """Returns `value` (typed, or text as typed on a command line) in this key's type.
+        """Returns a value in this key's type.
+
+        Args:
+            value: Typed, or text as on a command line.
+            where: For the error: where the value comes from, such as " in preset 'x'".
 
         Raises:
-          UserError: wrong type, not among the choices, or out of range; `where` (" in preset
-            'x'") says where the value came from.
+            UserError: The value has another type, is not among the choices, or is out of range.
         """
+        name = self.name + where
         typed = _convert(value, type(self.value))
         if typed is None:
-            kind = _WORDS[type(self.value)]
-            raise UserError(f"{self.name}{where} must be {kind}, not {_show(value)}")
+            raise UserError(f"{name} must be {_TYPES[type(self.value)]}, not {_show(value)}")
         if self.choices and typed not in self.choices:
             options = [str(choice) for choice in self.choices]
+            near = suggest(str(typed), options)
             raise UserError(
-                f"{self.name}{where} must be one of {', '.join(options)}, not {_show(value)}"
-                + suggest(str(typed), options)
+                f"{name} must be one of {', '.join(options)}, not {_show(value)}{near}"
             )
-        self._check_bounds(typed, where)
+        if isinstance(typed, str):
+            self._check_text(name, typed)
+        elif self.low is not None and typed < self.low:
+            raise UserError(f"{name} must be at least {number(self.low)}, not {typed}")
+        elif self.high is not None and typed > self.high:
+            raise UserError(f"{name} must be at most {number(self.high)}, not {typed}")
+        elif self.above is not None and typed <= self.above:
+            raise UserError(f"{name} must be above {number(self.above)}, not {typed}")
         return typed
 
-    def _check_bounds(self, typed: Value, where: str) -> None:
-        if isinstance(typed, str):
-            if not typed.isprintable():
-                raise UserError(f"{self.name}{where} must be printable text, not {_show(typed)}")
-            if self.pattern:
-                _check_pattern(self.name + where, typed)
-            return
-        if self.low is not None and typed < self.low:
-            raise UserError(f"{self.name}{where} must be at least {number(self.low)}, not {typed}")
-        if self.high is not None and typed > self.high:
-            raise UserError(f"{self.name}{where} must be at most {number(self.high)}, not {typed}")
-        if self.above is not None and typed <= self.above:
-            raise UserError(f"{self.name}{where} must be above {number(self.above)}, not {typed}")
+    def _check_text(self, name: str, text: str) -> None:
+        if not text.isprintable():
+            raise UserError(f"{name} must be printable text, not {_show(text)}")
+        if self.pattern:
+            try:
+                re.compile(text)
+            except re.error as error:
+                raise UserError(
+                    f"{name} is no regular expression: {error} in {_show(text)}"
+                ) from None
 
 
-def number(value: float) -> str:
-    """Returns a number the short way: 5e6 rather than 5000000, but 1000 as it is."""
-    if isinstance(value, bool) or not math.isfinite(value):
-        return str(value)
-    if value != 0 and (abs(value) >= 10_000 or abs(value) < 0.001):
-        mantissa, exponent = f"{value:.12e}".split("e")
-        short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-        if len(short) < len(str(value)):
-            return short
-    return str(value)
+@dataclass(frozen=True)
+class AgentFile:
+    """The content of configs/agents/<agent>.yaml; empty for Dreamer.
+
+    Attributes:
+        entries: The agent's own keys, and common keys with other fields, by dotted name.
+        without: The keys and groups of configs/defaults.yaml that the agent does not have.
+        tasks: Values by dotted name, for each pattern of task names (``dmc_walker_*``).
+    """
+
+    entries: Mapping[str, dict[str, Any]]
+    without: frozenset[str]
+    tasks: Mapping[str, dict[str, Value]]
+
+
+def add_configs(folder: str | os.PathLike[str]) -> None:
+    """Adds a folder of configs from outside this package, in this process.
+
+    The folder may hold ``agents/<agent>.yaml``, ``presets/<preset>.yaml``,
+    ``presets/<agent>/<preset>.yaml``, and ``defaults.yaml`` with more keys for Dreamer. An entry
+    there for a key that exists adds its `choices` and replaces the other fields it has.
+    """
+    path = Path(folder).resolve()
+    if path not in _added:
+        _added.append(path)
+        for cached in (load_schema, agent_file, agent_names, _defaults):
+            cached.cache_clear()
 
 
 def find_configs() -> Path:
-    """Returns the folder with defaults.yaml and presets/.
+    """Returns the folder with defaults.yaml, agents/ and presets/.
 
-    An installed wheel carries it inside the package; in a checkout it lies beside the package.
+    An installed wheel has the folder inside the package; in a checkout it is beside the package.
     """
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "configs", package.parent / "configs"):
@@ -106,99 +144,95 @@ def find_configs() -> Path:
 
 @functools.cache
 def load_schema(agent: str = DREAMER) -> Mapping[str, Key]:
-    """Returns an agent's keys by dotted name, in the order of configs/defaults.yaml, its own last.
+    """Returns an agent's keys by dotted name, in the order of configs/defaults.yaml.
+
+    Keys that only this agent has come last.
 
     Raises:
-      UserError: there is no such agent.
+        UserError: There is no such agent.
     """
-    entries = _entries(read_yaml(find_configs() / "defaults.yaml"))
-    if agent != DREAMER:
-        if agent not in agent_names():
-            near = suggest(agent, agent_names()) or f"; there are {', '.join(agent_names())}"
-            raise UserError(f"unknown agent {agent!r}{near}")
-        tree = _agent_file(agent)
-        without = set(tree.pop("without", []))
-        entries = {
-            name: entry for name, entry in entries.items()
-            if not {name, name.partition(".")[0]} & without
-        }  # fmt: skip
-        for name, entry in _entries(tree).items():
-            entries[name] = {**entries.get(name, {}), **entry}
+    common, own = _defaults()[0], agent_file(agent)
+    entries = {
+        name: entry for name, entry in common.items()
+        if name in own.entries or not {name, name.partition(".")[0]} & own.without
+    }  # fmt: skip
+    for name, entry in own.entries.items():
+        entries[name] = {**entries.get(name, {}), **entry}
     return {name: _read_key(name, entry) for name, entry in entries.items()}
 
 
+def agent_sections() -> list[str]:
+    """Returns the groups of keys in configs/defaults.yaml that are an agent's."""
+    common, of_the_agent = _defaults()
+    groups = {name.partition(".")[0] for name in common if "." in name}
+    return [name for name in of_the_agent if name in groups]
+
+
 @functools.cache
-def own_keys(agent: str) -> frozenset[str]:
-    """Returns the keys that an agent's own file defines, or gives another default."""
-    if agent == DREAMER:
-        return frozenset()
-    tree = _agent_file(agent)
-    tree.pop("without", None)
-    return frozenset(_entries(tree))
-
-
-def task_values(agent: str, task: str, settled: Iterable[str] = ()) -> dict[str, Value]:
-    """Returns what an agent's file says of a task, or of each of ``a,b,c``, by dotted name.
-
-    Its ``tasks`` are patterns of names (``dmc_walker_*``), of which one fits at most.
+def agent_file(agent: str) -> AgentFile:
+    """Reads an agent's own file.
 
     Raises:
-      UserError: it says different things of the tasks, and the key is not `settled` otherwise.
+        UserError: There is no such agent.
     """
     if agent == DREAMER:
-        return {}
-    tasks = read_yaml(find_configs() / "agents" / f"{agent}.yaml").get("tasks", {})
-    of_each: dict[str, dict[str, Value]] = {}
-    for name in (name.strip() for name in task.split(",")):
-        fitting = (values for pattern, values in tasks.items() if fnmatchcase(name, pattern))
-        values: dict[str, Value] = next(fitting, {})
-        of_each[name] = {key: value for key, value in values.items() if key not in settled}
-    for key in sorted({key for values in of_each.values() for key in values}):
-        found = {name: values.get(key, "the suite's") for name, values in of_each.items()}
-        if len(set(found.values())) > 1:
-            listed = ", ".join(f"{name} {value}" for name, value in found.items())
-            raise UserError(f"{agent} has another {key} for each task ({listed}): give --{key}")
-    return next(iter(of_each.values()))
-
-
-def _agent_file(agent: str) -> dict[str, Any]:
-    """Returns an agent's keys, and under ``without`` those of Dreamer that it lacks."""
-    tree = read_yaml(find_configs() / "agents" / f"{agent}.yaml")
-    tree.pop("tasks", None)
-    return tree
+        return AgentFile({}, frozenset(), {})
+    paths = [folder / "agents" / f"{agent}.yaml" for folder in (find_configs(), *_added)]
+    path = next((path for path in paths if agent in agent_names() and path.is_file()), None)
+    if path is None:
+        near = suggest(agent, agent_names()) or f"; there are {', '.join(agent_names())}"
+        raise UserError(f"unknown agent {agent!r}{near}")
+    tree = read_yaml(path)
+    without, tasks = set(tree.pop("without", [])), tree.pop("tasks", {})
+    if _OF_THE_AGENT in without:
+        without |= set(_defaults()[1])
+    return AgentFile(_entries(tree), frozenset(without), tasks)
 
 
 @functools.cache
 def agent_names() -> list[str]:
     """Returns the names of the agents that have keys: Dreamer, then the others."""
-    return [DREAMER, *sorted(path.stem for path in (find_configs() / "agents").glob("*.yaml"))]
+    folders = find_configs(), *_added
+    return [DREAMER, *sorted({p.stem for folder in folders for p in folder.glob("agents/*.yaml")})]
 
 
 def preset_files(agent: str = DREAMER) -> dict[str, Path]:
-    """Returns the presets' files by name; an agent's own come before general ones."""
-    folder = find_configs() / "presets"
-    found = [*folder.glob("*.yaml"), *(folder / agent).glob("*.yaml")]
-    return {path.stem: path for path in found}
+    """Returns the presets' files by name. An agent's own preset replaces a general one."""
+    folders = [folder / "presets" for folder in (find_configs(), *_added)]
+    found = [*(folder / inner for inner in ("", agent) for folder in folders)]
+    return {path.stem: path for folder in found for path in folder.glob("*.yaml")}
 
 
-def _entries(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns the entries of a file of keys by dotted name."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, entry in tree.items():
-        # A group may have a key of that name too.
-        if not isinstance(entry.get("value", {}), Mapping):
-            found[name] = entry
-        else:
-            found.update({f"{name}.{inner}": leaf for inner, leaf in entry.items()})
-    return found
+def task_values(agent: str, task: str, given: Iterable[str] = ()) -> dict[str, Value]:
+    """Returns the values that an agent's file has for a task, by dotted name.
+
+    Args:
+        agent: Whose file.
+        task: One task or several, ``a,b,c``. At most one pattern of the file fits each.
+        given: Keys whose values the user has chosen; they are left out.
+
+    Raises:
+        UserError: The file has different values of a key for the tasks.
+    """
+    patterns = agent_file(agent).tasks
+    values_of: dict[str, dict[str, Value]] = {}
+    for name in (name.strip() for name in task.split(",")):
+        values = next((patterns[p] for p in patterns if fnmatchcase(name, p)), {})
+        values_of[name] = {key: value for key, value in values.items() if key not in given}
+    for key in sorted({key for values in values_of.values() for key in values}):
+        found = {name: values.get(key, "the suite's") for name, values in values_of.items()}
+        if len(set(found.values())) > 1:
+            listed = ", ".join(f"{name} {value}" for name, value in found.items())
+            raise UserError(f"{agent} has another {key} for each task ({listed}): give --{key}")
+    return next(iter(values_of.values()))
 
 
 def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
-    """Returns the key called `name`.
+    """Returns the key of a dotted name.
 
     Raises:
-      UserError: there is none; names the nearest, the members where `name` is a group, or the
-        agents that have it where these keys' own agent does not.
+        UserError: There is no such key. The message names the members where `name` is a group, the
+            agents that have the key, or the nearest name.
     """
     if name in keys:
         return keys[name]
@@ -207,39 +241,79 @@ def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
         raise UserError(f"{name!r}{where} is a group of keys, give one of {', '.join(members)}")
     owners = [agent for agent in agent_names() if _has(load_schema(agent), name)]
     if owners:
-        raise UserError(f"{name!r}{where} is nothing of this agent, but of {', '.join(owners)}")
-    # A key's last word alone (batch_size) is the likeliest slip: it beats mere likeness.
+        raise UserError(
+            f"{name!r}{where} is no key of this agent; these have it: {', '.join(owners)}"
+        )
+    # The likeliest slip is a key's last word alone, such as batch_size.
     tails = [key for key in keys if key.rpartition(".")[2] == name.rpartition(".")[2]]
     near = f"; did you mean {tails[0]!r}?" if tails else suggest(name, keys)
-    hint = near or "; --help lists all keys"
-    raise UserError(f"unknown key {_show(name)}{where}{hint}")
-
-
-def _has(keys: Iterable[str], name: str) -> bool:
-    """Whether there is a key, or a group of keys, of that name."""
-    return any(key == name or key.startswith(f"{name}.") for key in keys)
+    raise UserError(f"unknown key {_show(name)}{where}{near or '; --help lists all keys'}")
 
 
 def flatten(tree: Mapping[str, Any], keys: Iterable[str], where: str = "") -> dict[str, Any]:
-    """Turns a tree of namespaces into dotted names; a group of `keys` must be a mapping."""
+    """Turns a tree of groups into dotted names.
+
+    Raises:
+        UserError: A group of `keys` has a value that is no mapping.
+    """
     groups = {key.partition(".")[0] for key in keys if "." in key}
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        if name in groups:
-            if not isinstance(value, Mapping):
-                raise UserError(f"{name!r}{where} is a group of keys, not {_show(value)}")
+        if name not in groups:
+            flat[name] = value
+        elif isinstance(value, Mapping):
             flat.update({f"{name}.{inner}": leaf for inner, leaf in value.items()})
         else:
-            flat[name] = value
+            raise UserError(f"{name!r}{where} is a group of keys, not {_show(value)}")
     return flat
 
 
+def number(value: float) -> str:
+    """Returns a number in its short form: 5e6 for 5000000, but 1000 as it is."""
+    if isinstance(value, bool) or not math.isfinite(value):
+        return str(value)
+    if value != 0 and (abs(value) >= 10_000 or abs(value) < 0.001):
+        mantissa, exponent = f"{value:.12e}".split("e")
+        short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+        if len(short) < len(str(value)):
+            return short
+    return str(value)
+
+
+@functools.cache
+def _defaults() -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The entries of all defaults.yaml by dotted name, and their lists of what is an agent's."""
+    entries: dict[str, dict[str, Any]] = {}
+    of_the_agent: list[str] = []
+    for path in [folder / "defaults.yaml" for folder in (find_configs(), *_added)]:
+        if not path.is_file():
+            continue
+        tree = read_yaml(path)
+        of_the_agent += tree.pop(_OF_THE_AGENT, [])
+        for name, entry in _entries(tree).items():
+            known = entries.get(name, {})
+            entries[name] = {**known, **entry}
+            if "choices" in known:
+                entries[name]["choices"] = [*known["choices"], *entry.get("choices", [])]
+    return entries, of_the_agent
+
+
+def _entries(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entries of a file of keys by dotted name."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in tree.items():
+        if all(isinstance(leaf, Mapping) for leaf in entry.values()):  # a group of entries
+            found.update({f"{name}.{inner}": leaf for inner, leaf in entry.items()})
+        else:
+            found[name] = entry
+    return found
+
+
 def _read_key(name: str, entry: Mapping[str, Any]) -> Key:
-    """Reads one entry of defaults.yaml; a slip there is the project's own, hence ValueError."""
+    """Reads one entry. A mistake there is the project's own, so it is a ValueError."""
     missing = {"value", "unit", "help", "source"} - set(entry)
-    foreign = set(entry) - _FIELDS
-    if missing or foreign:
-        raise ValueError(f"defaults.yaml, {name}: missing {missing}, unknown {foreign}")
+    if missing or set(entry) - _FIELDS:
+        raise ValueError(f"key {name}: missing {missing}, unknown {set(entry) - _FIELDS}")
     key = Key(
         name=name,
         value=entry["value"],
@@ -256,8 +330,13 @@ def _read_key(name: str, entry: Mapping[str, Any]) -> Key:
     return key
 
 
+def _has(keys: Iterable[str], name: str) -> bool:
+    """Whether there is a key, or a group of keys, of that name."""
+    return any(key == name or key.startswith(f"{name}.") for key in keys)
+
+
 def _convert(value: Any, kind: type) -> Value | None:
-    """Returns `value` as a `kind`, or None where it is none."""
+    """The value as a `kind`, or None if it is none."""
     if kind is str:
         return value if isinstance(value, str) else None
     if kind is bool:
@@ -271,22 +350,15 @@ def _convert(value: Any, kind: type) -> Value | None:
             return None
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return None
-    if kind is int:
-        if isinstance(value, Integral):
-            return int(value)
-        return int(float(value)) if float(value).is_integer() else None
-    return float(value)
-
-
-def _check_pattern(name: str, text: str) -> None:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise UserError(f"{name} is no regular expression: {error} in {_show(text)}") from None
+    if kind is float:
+        return float(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return int(float(value)) if float(value).is_integer() else None
 
 
 def _show(value: Any) -> str:
-    """Returns the value for a one-line message, cut where it is long."""
+    """The value for a one-line message, cut if it is long."""
     if isinstance(value, (Mapping, list, tuple)):
         return f"a {'mapping' if isinstance(value, Mapping) else 'list'}"
     text = repr(value)

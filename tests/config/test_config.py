@@ -91,7 +91,7 @@ def test_an_agents_preset_inherits_of_dreamers_what_the_agent_has():
     config = load_config("small", agent="latent_sac")
     assert config.encoder.cnn_depth == 16 and config.optimizer.value_lr == 1e-3
     assert "planner.candidates" not in config.flat()
-    with pytest.raises(UserError, match="'behavior' in preset 'planet' is nothing of this"):
+    with pytest.raises(UserError, match="'behavior' in preset 'planet' is no key of this"):
         load_config("planet_small", agent="latent_sac")
 
 

@@ -84,7 +84,7 @@ def test_a_compared_agent():
     assert trial.config.agent == "d4pg" and trial.config.train.batch_size == 64
     words = "--task dmc_walker_walk --agent d4pg --grid d4pg.n_step=1,5"
     assert [t.path.parts[-2] for t in planned(words)] == ["d4pg_n_step=1", "d4pg_n_step=5"]
-    with pytest.raises(UserError, match="'rssm.stoch' is nothing of this agent, but of dreamer"):
+    with pytest.raises(UserError, match="'rssm.stoch' is no key of .* have it: dreamer"):
         planned("--task dmc_walker_walk --agent d4pg --rssm.stoch 3")
 
 
