@@ -31,14 +31,24 @@ LIGHT = (
     "dreamer", "dreamer.io", "dreamer.config", "dreamer.envs", "dreamer.data", "dreamer.runs",
     "dreamer.logs.video", "dreamer.training.collector",
 )  # fmt: skip
-# A layer may import what stands before it, never what stands after.
-LAYERS = (
-    ("dreamer.ops",),
+# A package imports packages of its own row and of the rows above, never of those below.
+ORDER = (
+    ("dreamer.errors", "dreamer.system"),
+    ("dreamer.io", "dreamer.tasks"),
+    ("dreamer.config", "dreamer.envs", "dreamer.logs", "dreamer.ops"),
     ("dreamer.nets",),
-    ("dreamer.agent",),
+    ("dreamer.agent", "dreamer.data"),
+    ("dreamer.runs",),
     ("dreamer.training",),
-    ("dreamer.run",),
+    ("dreamer.analysis", "dreamer.benchmarks", "dreamer.sweeps"),
+    ("dreamer.run", "dreamer.evaluate", "dreamer.predict", "dreamer.sweep", "dreamer.benchmark"),
+    ("baselines",),
 )
+# The plots run without TensorFlow and read what runs leave on disk.
+PLOTS_USE = (
+    "dreamer.errors", "dreamer.system", "dreamer.io", "dreamer.tasks", "dreamer.config",
+    "dreamer.data", "dreamer.runs", "dreamer.logs",
+)  # fmt: skip
 
 
 @functools.cache
@@ -61,10 +71,10 @@ def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 @functools.cache
-def imports_of(path: Path) -> frozenset[str]:
+def imports_of(path: Path, typing_too: bool = False) -> frozenset[str]:
     """Every module that a file imports, in functions too; of packages, what is taken from them."""
     names = set()
-    for node in run_time_nodes(tree_of(path)):
+    for node in (ast.walk if typing_too else run_time_nodes)(tree_of(path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -179,12 +189,80 @@ def test_importing_them_loads_no_tensorflow():
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
-@pytest.mark.parametrize("layer", range(len(LAYERS) - 1), ids=lambda i: LAYERS[i][0])
-def test_arrows_point_one_way(layer: int):
-    above = tuple(name for names in LAYERS[layer + 1 :] for name in names)
-    for path in sources_under(*LAYERS[layer]):
-        wrong = [name for name in imports_of(path) if under(name, above)]
-        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+def rank_of(name: str) -> int | None:
+    """The row of ORDER that a module belongs to; None for what is outside of the project."""
+    return next((rank for rank, names in enumerate(ORDER) if under(name, names)), None)
+
+
+def test_every_package_has_its_place():
+    placed = (*(name for names in ORDER for name in names), "plots")
+    # `dreamer` itself only names what it loads on first use.
+    lost = [module_name(p) for p in PROGRAM_SOURCES if not under(module_name(p), placed)]
+    assert lost == ["dreamer"]
+
+
+@pytest.mark.parametrize("rank", range(len(ORDER)), ids=lambda rank: ORDER[rank][0])
+def test_packages_import_in_one_direction(rank: int):
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources_under(*ORDER[rank])
+        for name in sorted(imports_of(path, typing_too=True))
+        if (rank_of(name) or 0) > rank or under(name, ("plots",))
+    ]
+    assert not wrong
+
+
+def test_plots_import_the_light_parts_of_dreamer():
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources_under("plots")
+        for name in sorted(imports_of(path, typing_too=True))
+        if under(name, ("dreamer", "baselines"))
+        and not under(name, PLOTS_USE)
+        and name != "dreamer"
+    ]
+    assert not wrong
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The circles of a graph: each set of nodes that can all reach each other."""
+    reach = {node: set(targets) for node, targets in graph.items()}
+    for middle in graph:
+        for targets in reach.values():
+            if middle in targets:
+                targets |= reach[middle]
+    found = {frozenset({node} | {o for o in reach[node] if node in reach[o]})
+             for node in graph if node in reach[node]}  # fmt: skip
+    return sorted(sorted(circle) for circle in found)
+
+
+def module_graph() -> dict[str, set[str]]:
+    homes = {module_name(path): path for path in PROGRAM_SOURCES}
+    return {
+        name: {other for other in imports_of(path) if other in homes and other != "dreamer"}
+        for name, path in homes.items()
+    }
+
+
+def package_of(name: str) -> str:
+    """The package of a module of `dreamer`, or the top-level one; modules beside are their own."""
+    parts = name.split(".")
+    return ".".join(parts[: 2 if parts[0] == "dreamer" else 1])
+
+
+def test_no_modules_and_no_packages_import_each_other():
+    modules = module_graph()
+    assert not circles(modules)
+    packages: dict[str, set[str]] = {}
+    for name, others in modules.items():
+        found = {package_of(other) for other in others} - {package_of(name)}
+        packages.setdefault(package_of(name), set()).update(found)
+    assert not circles(packages)
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}}) == [["b", "c"], ["d"]]
+    assert not circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})
 
 
 def test_the_lock_files_pin_every_package_by_hash_and_name_no_index():

@@ -6,15 +6,22 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from dreamer.io.files import DiskFullError
-from dreamer.training.interrupts import Interrupt
 
 T = TypeVar("T")
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts, doubled from one to the other
+
+
+class Interrupt(Protocol):
+    """Says whether a signal has asked for a stop; `check` raises then."""
+
+    @property
+    def requested(self) -> bool: ...
+    def check(self) -> None: ...
 
 
 class Patience:
