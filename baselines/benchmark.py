@@ -35,7 +35,7 @@ LINE = CommandLine(
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, measures, prints a table, and writes the figures to --json."""
     options = LINE.parse(argv).options
-    known = [DREAMER, *(name for name in registry.names() if name not in NO_UPDATES)]
+    known = [DREAMER, *(name for name in registry.AGENTS if name not in NO_UPDATES)]
     if unknown := sorted(set(options["agents"]) - set(known)):
         raise UserError(f"--agents {', '.join(unknown)}: expected some of {', '.join(known)}")
     agents = options["agents"] or known
@@ -72,7 +72,7 @@ def measure(
     """
     from dreamer.benchmarks.sampling import in_turn
     from dreamer.benchmarks.service import Service
-    from dreamer.run import make_pool
+    from dreamer.training.build import make_pool
 
     found: dict[str, Any] = {}
     load = os.getloadavg()[0]

@@ -13,8 +13,8 @@ from dreamer.benchmarks.sampling import random_timesteps
 from dreamer.config.config import Config
 from dreamer.config.schema import DREAMER
 from dreamer.envs.multitask import spaces_of
-from dreamer.run import make_agent as make_dreamer
 from dreamer.system.tensorflow import prepare_tensorflow
+from dreamer.training.build import make_agent as make_dreamer
 
 _EPISODES, _LENGTH = 20, 200  # in the replay memory of agents that have one
 
@@ -35,8 +35,8 @@ class UpdateService:
         config = Config(values, agent=agent)
         prepare_tensorflow(config.deterministic)
         self._spaces = spaces_of(spaces)
-        make = make_dreamer if agent == DREAMER else registry.make_agent
-        self._agent: Any = make(config, *self._spaces)
+        make: Callable[..., Any] = make_dreamer if agent == DREAMER else registry.make_agent
+        self._agent = make(config, *self._spaces)
         self._updates, self._group = 0, 1
         if hasattr(self._agent, "memory"):
             self._group, self._timesteps = self._agent.group, self._agent.batch_size
@@ -60,7 +60,7 @@ class UpdateService:
         groups, start = -(-count // self._group), time.perf_counter()
         for _ in range(groups):
             for value in self._work(self._updates).values():
-                float(value)
+                np.asarray(value)  # waits for it
             self._updates += self._group
         return (time.perf_counter() - start) * count / (groups * self._group)
 

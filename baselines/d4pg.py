@@ -14,19 +14,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from baselines.categorical import atoms, project
-from baselines.networks import NormMLP, Torso
+from baselines.memory import Transitions
+from baselines.networks import NormMLP, Torso, copy_every
 from baselines.observations import Observations
-from baselines.off_policy import OffPolicy, OffPolicyTrainer, Tensors
-from baselines.targets import copy_every
-from baselines.transitions import Transitions
+from baselines.off_policy import OffPolicy, Tensors
+from baselines.returns import atoms, project
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.ops.optimizers import Optimizer, apply_together
 from dreamer.training.collector import Episode
-
-TRAINER = OffPolicyTrainer
 
 
 class ValueRangeWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""Evaluates an agent that baselines.run has trained; everything else is dreamer.evaluate's.
+"""Evaluates an agent that baselines.run has trained, with Dreamer's own program.
 
     python -m baselines.evaluate --run runs/dmc_walker_walk/d4pg/0 --episodes 10 --video out.gif
 """

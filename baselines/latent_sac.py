@@ -15,8 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from baselines.retrace import retrace
-from baselines.targets import follow
+from baselines.networks import follow
+from baselines.returns import retrace
 from dreamer.agent.agent import Agent
 from dreamer.agent.learner import Learner
 from dreamer.agent.networks import Parts, make_optimizers

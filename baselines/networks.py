@@ -1,4 +1,4 @@
-"""Networks that the model-free agents share."""
+"""Networks that the model-free agents share, and target networks that follow others."""
 
 from __future__ import annotations
 
@@ -79,3 +79,28 @@ class NormMLP(keras.layers.Layer):
         for layer in self._hidden[1:]:
             x = layer(x)
         return self._out(x)
+
+
+def copy_every(
+    period: int, update: tf.Tensor, sources: Sequence[tf.Variable], targets: Sequence[tf.Variable]
+) -> None:
+    """Copies the sources to the targets after update 0, `period`, 2 `period`, ...
+
+    Args:
+        period: Updates between copies.
+        update: int32, the number of the update just made.
+        sources, targets: Pairs, in the same order.
+    """
+
+    def copy() -> tf.Tensor:
+        follow(1.0, sources, targets)
+        return tf.constant(True)
+
+    tf.cond(update % period == 0, copy, lambda: tf.constant(False))
+
+
+def follow(rate: float, sources: Sequence[tf.Variable], targets: Sequence[tf.Variable]) -> None:
+    """Moves each target a part of the way to its source: t <- (1 - rate) t + rate s."""
+    for source, target in zip(sources, targets, strict=True):
+        value = tf.convert_to_tensor(source)
+        target.assign(value if rate == 1.0 else target + rate * (value - target))

@@ -1,32 +1,56 @@
-"""From an agent's name to what makes it."""
+"""The agents that can be trained here, and the functions that make them.
+
+To add an agent, write three files: its module, its keys in configs/agents/<name>.yaml, and its
+entry in AGENTS. A module outside of this package can be added with `register`.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from types import ModuleType
+from dataclasses import dataclass
 from typing import Any
 
 from dreamer.config.config import Config
-from dreamer.config.schema import DREAMER, agent_names
+from dreamer.config.schema import DREAMER
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError, suggest
+from dreamer.training.build import MakeExperience
+from dreamer.training.interfaces import TrainableAgent
 
-_HOMES = {"random": "baselines.fixed", "constant": "baselines.fixed"}
+
+@dataclass(frozen=True)
+class Entry:
+    """Where an agent's functions are, as "module:function"; a module is imported when needed.
+
+    Attributes:
+        agent: Makes the agent, as `dreamer.training.build.MakeAgent`.
+        experience: Makes what collects and what batches are drawn from, as
+            `dreamer.training.build.MakeExperience`; empty: sequences from the replay, as Dreamer.
+    """
+
+    agent: str
+    experience: str = ""
 
 
-def names() -> list[str]:
-    """The agents that can be trained here."""
-    return [name for name in agent_names() if name != DREAMER]
+AGENTS = {
+    "a3c": Entry("baselines.a3c.agent:make", "baselines.a3c.collector:make_experience"),
+    "constant": Entry("baselines.fixed:make"),
+    "d4pg": Entry("baselines.d4pg:make", "baselines.off_policy:make_experience"),
+    "dqn": Entry("baselines.dqn:make", "baselines.off_policy:make_experience"),
+    "latent_sac": Entry("baselines.latent_sac:make"),
+    "planet": Entry("baselines.planet:make"),
+    "random": Entry("baselines.fixed:make"),
+}
 
 
 def take_agent(argv: list[str]) -> tuple[str, list[str]]:
     """Splits ``--agent NAME`` (or ``--agent=NAME``) off a command line.
 
     Returns:
-        The name, and the other words; the name is empty where there is none.
+        The name, empty if there is none, and the other words.
     Raises:
-        UserError: no such agent, or the flag twice or without a name.
+        UserError: There is no such agent, or the flag comes twice or without a name.
     """
     rest, found = [], []
     words = iter(argv)
@@ -39,23 +63,29 @@ def take_agent(argv: list[str]) -> tuple[str, list[str]]:
             rest.append(word)
     if len(found) > 1:
         raise UserError("--agent is given twice")
-    if found and found[0] not in names():
-        near = suggest(found[0], names()) if found[0] else ""
-        raise UserError(f"--agent is {found[0]!r}{near}; expected one of {', '.join(names())}")
+    if found and found[0] not in AGENTS:
+        near = suggest(found[0], AGENTS) if found[0] else ""
+        raise UserError(f"--agent is {found[0]!r}{near}; expected one of {', '.join(AGENTS)}")
     return (found[0] if found else ""), rest
 
 
-def module_of(agent: str) -> ModuleType:
-    """The module that holds an agent; only this one is imported."""
-    return importlib.import_module(_HOMES.get(agent, f"baselines.{agent}"))
-
-
-def make_agent(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Any:
-    """The agent that a config describes, for an environment's spaces.
+def make_agent(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> TrainableAgent:
+    """Returns the agent that a config describes, for an environment's spaces.
 
     Raises:
-        UserError: the run is Dreamer's, or the agent cannot act in these spaces.
+        UserError: The run is Dreamer's, or the agent cannot act in these spaces.
     """
     if config.agent == DREAMER:
         raise UserError("this is a run of Dreamer itself: use python -m dreamer.run or .evaluate")
-    return module_of(config.agent).make(config, obs_space, act_space)
+    return _function(AGENTS[config.agent].agent)(config, obs_space, act_space)
+
+
+def experience_of(agent: str) -> MakeExperience | None:
+    """Returns what makes an agent's experience; None: sequences from the replay."""
+    place = AGENTS[agent].experience
+    return _function(place) if place else None
+
+
+def _function(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

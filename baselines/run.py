@@ -1,4 +1,4 @@
-"""Trains one of the agents that Dreamer is compared with; everything else is dreamer.run's.
+"""Trains one of the agents that Dreamer is compared with, with Dreamer's own program.
 
     python -m baselines.run --agent d4pg --task dmc_walker_walk --logdir runs/
 """
@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from baselines import registry
+from dreamer import run
 from dreamer.config.command_line import parse_args, run_main
 from dreamer.config.config import Config
 from dreamer.errors import UserError
-from dreamer.run import Result, finish
-from dreamer.run import train as train_with
 
 
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, trains, and returns the exit status."""
     agent, words = registry.take_agent(list(argv))
-    agents = ", ".join(registry.names())
+    agents = ", ".join(registry.AGENTS)
     if not agent:
         if {"-h", "--help"} & set(words):
             print(f"usage: python -m baselines.run --agent NAME [--configs PRESET ...] "
@@ -28,22 +27,17 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--agent is missing: expected one of {agents}")
     program = f"python -m baselines.run --agent {agent}"
     config = parse_args(words, program, f"Trains the agent {agent} on a task.", agent)
-    return finish(config, train)
+    return run.finish(config, train)
 
 
-def train(config: Config) -> Result:
-    """Trains the agent of a config (`load_config(..., agent="d4pg")`); as `dreamer.run.train`."""
+def train(config: Config) -> run.Result:
+    """Trains the agent of a config (`load_config(..., agent="d4pg")`); see `dreamer.run.train`."""
     check_deterministic(config)
-    trainer = getattr(registry.module_of(config.agent), "TRAINER", None)
-    return train_with(config, registry.make_agent, trainer)
+    return run.train(config, registry.make_agent, registry.experience_of(config.agent))
 
 
 def check_deterministic(config: Config) -> None:
-    """Refuses a deterministic run that could not be repeated, or resumed, bit for bit.
-
-    Raises:
-        UserError: Then.
-    """
+    """Raises UserError for a deterministic run that cannot be repeated or resumed bit for bit."""
     section = config.tree().get(config.agent, {}) if config.deterministic else {}
     if section.get("alpha"):
         raise UserError(

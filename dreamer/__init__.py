@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dreamer.agent.agent import Agent
+    from dreamer.analysis.trained_run import load_run
     from dreamer.config.config import Config, load_config
     from dreamer.envs.make import make_env
     from dreamer.errors import UserError
-    from dreamer.evaluate import load_run
     from dreamer.run import train
 
 __version__ = "0.1.0"
@@ -25,7 +25,7 @@ _HOMES = {
     "Config": "dreamer.config.config",
     "UserError": "dreamer.errors",
     "load_config": "dreamer.config.config",
-    "load_run": "dreamer.evaluate",
+    "load_run": "dreamer.analysis.trained_run",
     "make_env": "dreamer.envs.make",
     "train": "dreamer.run",
 }

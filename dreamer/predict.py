@@ -1,10 +1,11 @@
-"""Long open-loop predictions of a trained agent, on episodes that no training saw.
+"""Makes long open-loop predictions with a trained agent, on episodes that training never saw.
 
     python -m dreamer.predict --run runs/dmc_walker_walk/dreamer/0 --context 5 --horizon 50
 
-The world model sees the first `context` timesteps of each episode and predicts the next `horizon`
-from their actions alone (arXiv 1912.01603, figure 5). Written are the errors, and for each decoded
-observation and the reward a clip of truth, model and error, and a still of its first sequence.
+The world model observes the first `context` timesteps of each episode and predicts the next
+`horizon` from their actions alone (arXiv 1912.01603, figure 5). The program writes the errors, and
+for each decoded observation and the reward a video of truth, model and error, and a still image of
+its first sequence.
 """
 
 from __future__ import annotations
@@ -33,37 +34,37 @@ COMMAND_LINE = CommandLine(
     "Predicts far ahead with a trained world model, and measures the error per step ahead.",
     (
         Option("run", "", "The run's directory.", required=True),
-        Option("context", 5, "Timesteps the model sees.", low=1),
-        Option("horizon", 50, "Timesteps it then predicts from the actions alone.", low=1),
-        Option("episodes", 5, "How many episodes.", low=1),
+        Option("context", 5, "Timesteps that the model observes.", low=1),
+        Option("horizon", 50, "Timesteps that it predicts from the actions alone.", low=1),
+        Option("episodes", 5, "Number of episodes.", low=1),
         Option(
             "source", "fresh",
             "fresh: episodes run now, with the actor's mode; saved: those in the run's "
-            "eval_episodes/, which it has with eval.save_episodes.",
+            "eval_episodes/, if it has eval.save_episodes.",
             choices=("fresh", "saved"),
         ),
         Option("seed", -1, "Seed of fresh episodes' starts; -1: the run's.", low=-1),
         Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
-        Option("task", "", "The run's task, where that is code of your own that you trust."),
-        Option("python", "", "The run's envs.python, where you trust that program."),
-        Option("output", "", "Folder to write to; empty: predictions/ in the run."),
+        Option("task", "", "The run's task, if it is code of your own that you trust."),
+        Option("python", "", "The run's envs.python, if you trust that program."),
+        Option("output", "", "Folder for the results; empty: predictions/ in the run."),
     ),
     takes_config=False,
 )  # fmt: skip
-_SEQUENCES = 8  # that a clip shows at most
-_STRIP = 12  # pictures in a still, about
+_MAX_SEQUENCES = 8  # in a video
+_STILL_COLUMNS = 12  # about as many in a still image
 _AHEAD = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model predicted, and what came.
+    """The model's predictions beside the truth.
 
     Attributes:
         about: Facts for the report: run, checkpoint, task, step, source and number of episodes.
-        context, horizon: Timesteps seen and predicted.
+        context, horizon: Numbers of timesteps observed and predicted.
         result: truth/<key> and model/<key>, [B, context + horizon, ...].
-        errors: By key: the decoded observations, and the reward.
+        errors: The errors of each decoded observation and of the reward, by key.
     """
 
     about: dict[str, Any]
@@ -73,7 +74,7 @@ class Prediction:
     errors: dict[str, StepErrors]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the pictures, as JSON's types."""
+        """Returns all but the images, as JSON's types."""
         errors = {key: dataclasses.asdict(value) for key, value in self.errors.items()}
         return {**self.about, "context": self.context, "horizon": self.horizon, "errors": errors}
 
@@ -94,16 +95,16 @@ def predict(
     run: str, *, context: int = 5, horizon: int = 50, episodes: int = 5, source: str = "fresh",
     seed: int = -1, checkpoint: str = "", task: str = "", python: str = "",
 ) -> Prediction:  # fmt: skip
-    """Predicts with the agent of a run, which may be training meanwhile; arguments as --help says.
+    """Predicts with the agent of a run, which may still be training; arguments: see --help.
 
     Raises:
-        UserError: No run or no sound checkpoint there, or no episode is long enough.
+        UserError: There is no run or no sound checkpoint, or no episode is long enough.
     """
     import numpy as np
 
     from dreamer.analysis.held_out import collect_fresh, read_saved
-    from dreamer.evaluate import load_agent, open_run
-    from dreamer.training.batch_limits import longest_episode
+    from dreamer.analysis.trained_run import load_agent, open_run
+    from dreamer.training.costs import longest_episode
 
     length = context + horizon
     with open_run(run, None, checkpoint, task, python) as (rundir, config, pool):
@@ -141,7 +142,7 @@ def _errors(result: dict[str, np.ndarray], context: int, transform: str) -> dict
 
 
 def as_text(prediction: Prediction) -> str:
-    """What was predicted on what, and a table of the errors at some steps ahead."""
+    """Returns the facts, and a table of the errors at some numbers of steps ahead."""
     about, errors = prediction.about, prediction.errors
     whence = {
         "fresh": f"run now with the actor's mode, seed {about['seed']}",
@@ -157,7 +158,7 @@ def as_text(prediction: Prediction) -> str:
     units = ", ".join(f"{key} in {error.unit}" for key, error in errors.items())
     return "\n".join([
         f"{about['task']} after {about['step']:,} steps, checkpoint {about['checkpoint']}",
-        f"{about['episodes']} held-out episodes, {whence}; the model sees {prediction.context} "
+        f"{about['episodes']} held-out episodes, {whence}; the model observes {prediction.context} "
         f"timesteps and predicts {prediction.horizon}",
         f"mean absolute errors: {units}; still: if nothing changed after the last timestep seen",
         *lines,
@@ -165,7 +166,7 @@ def as_text(prediction: Prediction) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a folder that could not be made or written, before anything is run."""
+    """Raises UserError for a folder that cannot be made or written, before anything is run."""
     if folder.is_symlink():  # in a run from a stranger it may lead anywhere
         raise UserError(f"{folder} is a link: name the folder itself with --output")
     nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
@@ -174,10 +175,10 @@ def check_folder(folder: Path) -> None:
 
 
 def write(prediction: Prediction, folder: Path) -> list[Path]:
-    """Writes the errors, the clips and the stills into a folder; returns their paths.
+    """Writes the errors, videos and still images into a folder; returns their paths.
 
     Raises:
-        UserError: It cannot be made or written.
+        UserError: The folder cannot be made or written.
     """
     from dreamer.io.files import atomic_write, make_folder
 
@@ -188,32 +189,31 @@ def write(prediction: Prediction, folder: Path) -> list[Path]:
         file.write(json.dumps(prediction.as_json(), indent=1, allow_nan=False).encode() + b"\n")
     for key in prediction.errors:
         stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', key)}-{step}"
-        paths += _write_pictures(prediction, key, folder / stem)
+        paths += _write_images(prediction, key, folder / stem)
     return paths
 
 
-def _write_pictures(prediction: Prediction, key: str, stem: Path) -> list[Path]:
-    """Writes a clip of several sequences and a still of the first; returns their paths."""
+def _write_images(prediction: Prediction, key: str, stem: Path) -> list[Path]:
+    """Writes a video of several sequences and a still image of the first; returns their paths."""
     from PIL import Image
 
     from dreamer.analysis.open_loop import rows
     from dreamer.io.files import atomic_write
     from dreamer.logs.video import open_loop_strip, open_loop_video, write_video
-    from dreamer.training.films import OPEN_LOOP_TIMESTEPS_PER_SECOND
+    from dreamer.training.reports import OPEN_LOOP_FPS
 
-    sequences = (prediction.result[f"{of}/{key}"][:_SEQUENCES] for of in ("truth", "model"))
+    sequences = (prediction.result[f"{of}/{key}"][:_MAX_SEQUENCES] for of in ("truth", "model"))
     pictures = rows(*sequences)
-    clip, still = Path(f"{stem}.gif"), Path(f"{stem}.png")
-    film = open_loop_video(*pictures, prediction.context)
-    write_video(clip, film, OPEN_LOOP_TIMESTEPS_PER_SECOND)
-    every = max(1, (prediction.context + prediction.horizon) // _STRIP)
+    video, still = Path(f"{stem}.gif"), Path(f"{stem}.png")
+    write_video(video, open_loop_video(*pictures, prediction.context), OPEN_LOOP_FPS)
+    every = max(1, (prediction.context + prediction.horizon) // _STILL_COLUMNS)
     truth, model, error = (picture[0] for picture in pictures)
     strip = open_loop_strip(truth, model, error, prediction.context, every)
     content = io.BytesIO()
     Image.fromarray(strip).save(content, "PNG")
     with atomic_write(still) as file:
         file.write(content.getvalue())
-    return [clip, still]
+    return [video, still]
 
 
 if __name__ == "__main__":

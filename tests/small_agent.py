@@ -11,7 +11,7 @@ from dreamer.agent.agent import Agent
 from dreamer.agent.devices import Devices
 from dreamer.config.config import load_config
 from dreamer.envs.spec import Space
-from dreamer.run import make_agent as agent_of
+from dreamer.training.build import make_agent as agent_of
 
 IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
 VECTORS = {

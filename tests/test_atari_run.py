@@ -52,7 +52,7 @@ def test_it_trains_and_goes_on(atari_run: tuple[Path, str, str]):
     assert all(np.isfinite(value) for line in lines for value in line.values())
     assert {"model/discount_loss", "model/ram_loss", "model/image_loss"} <= lines[-1].keys()
     assert state_of(run)["update"] == lines[-1]["updates"] > lines[0]["updates"]
-    assert f"going on from step {before}" in second and f"done: {after} steps" in second
+    assert f"resumed at step {before}" in second and f"done: {after} steps" in second
     assert "encoder takes image; decoder predicts image, ram; actions 18 one-hot" in first
     assert "environment: time_limit 1600, actions noop fire up" in first
 

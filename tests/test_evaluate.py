@@ -44,12 +44,12 @@ def test_from_the_command_line(debug_runs: DebugRuns, tmp_path: Path):
 
 def test_from_python_with_a_seed_and_a_checkpoint_of_choice(debug_runs: DebugRuns):
     older = debug_runs.path / "checkpoints" / "000000000240"
-    result = evaluate(debug_runs.path, episodes=1, filmed=1, seed=5, checkpoint=older)
+    result = evaluate(debug_runs.path, episodes=1, video_episodes=1, seed=5, checkpoint=older)
     assert (result.step, result.seed, result.checkpoint) == (240, 5, older)
-    assert result.evaluation.filmed[0]["image"].shape == (41, 64, 64, 3)
+    assert result.evaluation.shown[0]["image"].shape == (41, 64, 64, 3)
     # The run's newest checkpoint and seed by default; the same again, the same returns.
     newest = evaluate(debug_runs.path, episodes=2)
-    assert (newest.step, newest.seed) == (400, 0) and newest.evaluation.filmed == []
+    assert (newest.step, newest.seed) == (400, 0) and newest.evaluation.shown == []
     again = evaluate(debug_runs.path, episodes=1, seed=0)
     assert newest.evaluation.returns[:1] == again.evaluation.returns
     assert newest.evaluation.returns[0] != result.evaluation.returns[0]

@@ -88,7 +88,7 @@ def test_what_is_predicted_is_held_out_and_seen_first(
     for context in (4, 5):  # the model saw as many timesteps as were asked for
         again = original(agent, batch, context)["model/image"]
         assert np.array_equal(again, prediction.result["model/image"]) == (context == 4)
-    evaluated = evaluate(path, episodes=2, filmed=2).evaluation.filmed
+    evaluated = evaluate(path, episodes=2, video_episodes=2).evaluation.shown
     for b, episode in enumerate(evaluated):  # the same starts as an evaluation's, not training's
         np.testing.assert_array_equal(prediction.result["truth/image"][b, 0], episode["image"][0])
     assert list(prediction.errors) == ["image", "reward"]

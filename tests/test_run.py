@@ -159,7 +159,7 @@ def test_stop_kill_damage_and_go_on(debug_runs: DebugRuns, tmp_path: Path):
     process.send_signal(signal.SIGTERM)
     status, output, errors = finish(process)
     assert status == 128 + signal.SIGTERM, errors
-    assert "going on from step 400, update 8" in output
+    assert "resumed at step 400, update 8" in output
     assert output.splitlines()[-1].startswith("stopped by SIGTERM; the run is saved")
     saved = state_of(run)
     assert saved["agent_steps"] * 2 >= 560
@@ -210,7 +210,7 @@ def test_ctrl_c_before_training_begins(tmp_path: Path):
     status, output, errors = finish(process)
     assert status == 130
     assert "Traceback" not in errors
-    assert "the same command goes on" in output.splitlines()[-1]
+    assert "the same command resumes" in output.splitlines()[-1]
 
 
 def refused(*words: str | Path, **environ: str) -> str:

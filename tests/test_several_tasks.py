@@ -64,7 +64,7 @@ def test_it_goes_on_and_refuses_other_tasks(run: Path, tmp_path: Path):
     words = (*WORDS, "--steps", "400", "--logdir", tmp_path)
     status, output, errors = finish(start("dreamer.run", *words))
     assert status == 0, errors
-    assert "going on from step 320" in output
+    assert "resumed at step 320" in output
     assert [line["step"] for line in metrics_of(copy)] == [160, 240, 320, 400]
     assert {f"eval/{task}/return" for task in TASKS} <= set(metrics_of(copy)[-1])
     # Two episodes are under way, which no file has yet; they are counted all the same.
@@ -104,7 +104,7 @@ def test_folders_of_many_tasks():
 
 
 def test_workers_must_share_evenly():
-    from dreamer.run import make_pool
+    from dreamer.training.build import make_pool
 
     config = load_config(task="dmc_walker_walk,dmc_walker_run,dmc_cheetah_run")
     with pytest.raises(UserError, match="2 environments for 3 tasks"):

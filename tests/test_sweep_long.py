@@ -101,7 +101,7 @@ def test_sigterm_stops_the_trials_which_go_on_later(tmp_path: Path):
     process = start("dreamer.sweep", *words, "--steps", str(last + 80))
     output, errors = process.communicate(timeout=HOURS)
     assert process.returncode == 0, output + errors
-    assert f"going on from step {last}" in (run / "output.log").read_text()
+    assert f"resumed at step {last}" in (run / "output.log").read_text()
     assert endings(run) == [143, 0]
 
 

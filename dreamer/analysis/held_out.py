@@ -49,9 +49,7 @@ def collect_fresh(
     return found
 
 
-def _beginnings(
-    pool: EnvPool, policy: Policy, seeds: list[int], length: int
-) -> Iterator[Episode]:
+def _beginnings(pool: EnvPool, policy: Policy, seeds: list[int], length: int) -> Iterator[Episode]:
     """One episode a seed, each on a worker of its own, up to its end or `length` timesteps."""
     nothing = np.zeros(pool.act_space.shape, np.float32)
     first = pool.reset(seeds, range(len(seeds)))

@@ -13,8 +13,8 @@ from dreamer.benchmarks.service import resident_bytes
 from dreamer.config.config import Config
 from dreamer.envs.multitask import spaces_of
 from dreamer.envs.processes.pool import EnvPool
-from dreamer.run import make_agent, make_pool
 from dreamer.system.tensorflow import describe_device, prepare_tensorflow
+from dreamer.training.build import make_agent, make_pool
 from dreamer.training.collector import Collector
 from dreamer.training.overlap import Background
 

@@ -24,8 +24,8 @@ from dreamer.benchmarks.service import Measure, Service
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.run import make_pool
 from dreamer.system.machine import machine
+from dreamer.training.build import make_pool
 
 DEFAULT_PARTS = ("update", "env", "replay", "memory")
 AGENTS_PROGRAM = "baselines.benchmark"

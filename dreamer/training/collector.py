@@ -1,11 +1,12 @@
-"""Stepping environments with a policy, and handing over complete episodes."""
+"""Steps environments with a policy and hands over complete episodes."""
 
 from __future__ import annotations
 
+import base64
 import itertools
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,32 +17,30 @@ from dreamer.errors import EnvError
 if TYPE_CHECKING:
     from dreamer.envs.processes.pool import EnvPool
     from dreamer.envs.spec import Space, Timestep
-if TYPE_CHECKING:
-    from dreamer.envs.spec import Timestep
 
 Timesteps = dict[str, np.ndarray]
 Policy = Callable[[Timesteps, Any], tuple[np.ndarray, Any]]
 """(timesteps [n, ...], state) -> (actions float32 [n, A], state).
 
-Timesteps hold the observations, reward, cont and the flags of n workers. The state is None at the
-very start and otherwise what the policy returned last; rows with is_first start anew.
+The timesteps hold the observations, rewards, cont and flags of n environments. The state is None at
+first, and then the state that the policy returned last; it is reset in rows with is_first.
 """
 Episode = dict[str, np.ndarray]
 OnEpisode = Callable[[Episode, int], Any]
-"""Takes a complete episode [L, ...], with action and cont, and its number."""
+"""Takes a complete episode [L, ...], action and cont included, and its number."""
 
 
 @dataclass(frozen=True)
 class EpisodeSummary:
-    """What an episode came to.
+    """The outcome of an episode.
 
     Attributes:
         number: The episode's number.
         episode_return: Sum of its rewards.
         length: Agent steps it took.
         steps: Environment frames it took, action repeat included.
-        terminal: Whether the task itself ended it, rather than a time limit.
-        task: What was played.
+        terminal: Whether the task ended it, rather than a time limit.
+        task: The name of its task.
     """
 
     number: int
@@ -58,14 +57,17 @@ def episode_seed(seed: int, number: int) -> int:
 
 
 def random_policy(act_space: Space, seed: int, first: int = 0) -> Policy:
-    """Returns a policy of independent uniform actions of that space; its state is always None.
+    """Returns a policy of independent uniform actions; its state is always None.
 
-    Its actions are a function of the seed and the number of the call, which begins with `first`.
+    Args:
+        act_space: The space of the actions.
+        seed: The actions follow from it and from the number of the call.
+        first: Number of the first call.
     """
     calls = itertools.count(first)
 
     def policy(timesteps: Timesteps, state: Any) -> tuple[np.ndarray, None]:
-        del state  # nothing is remembered from step to step
+        del state
         rng = np.random.default_rng([seed, next(calls)])
         actions = np.stack([act_space.sample(rng) for _ in timesteps["reward"]])
         return actions.astype(np.float32), None
@@ -74,28 +76,29 @@ def random_policy(act_space: Space, seed: int, first: int = 0) -> Policy:
 
 
 class Collector:
-    """Steps the workers of a pool, all at once, and hands over each episode when it is complete.
+    """Steps all environments of a pool together and hands over each episode when it is complete.
 
-    Episodes are numbered in the order in which they start (workers of one step in their order), and
-    episode k is seeded by `episode_seed(seed, k)`: with the actions, that fixes it.
+    Episodes are numbered in the order in which they start (those of one step in the order of their
+    environments). The seed of episode k is `episode_seed(seed, k)`, so that seed and actions
+    determine an episode.
 
-    Episodes that are under way survive between calls of `collect`, as does the policy's state,
-    which is handed to whatever policy comes next (`random_policy` leaves None behind).
+    Running episodes continue with the next call of `collect`. The policy's state is handed to
+    whatever policy comes next; `random_policy` resets it to None.
 
-    A worker that fails costs the episode it was in: that is dropped, its number is not used again,
-    and the pool replaces the worker. `EnvError` comes only once the pool has given up.
+    If an environment fails, its episode is dropped, the episode's number is not used again, and
+    the pool replaces the environment. `EnvError` is raised only after the pool has given up.
 
     Args:
         pool: The environments.
-        on_episode: Takes complete episodes. Should it raise, the episode is kept, and handed over
-            first thing in the next call.
-        seed: Of the episodes.
+        on_episode: Takes complete episodes. If it raises, the episode is kept, and handed over
+            first in the next call.
+        seed: Seed of the episodes.
         first_episode: Number of the first episode.
 
     Attributes:
-        agent_steps: Actions carried out so far, over all workers.
+        agent_steps: Actions carried out so far, over all environments.
         episodes: Episodes handed over so far.
-        dropped: Episodes that ended with their worker's failure.
+        dropped: Episodes lost to a failed environment.
         next_episode: Number of the episode that starts next.
     """
 
@@ -109,71 +112,14 @@ class Collector:
         self._pool = pool
         self._on_episode = on_episode
         self._seed = seed
-        self._state: Any = None
-        self._running: list[Running | None] = [None] * pool.num_envs
-        self._games: list[list[UnderWay]] = [[] for _ in range(pool.num_envs)]
-        self._complete: list[Running] = []
-
-    @property
-    def state(self) -> Any:
-        """What the policy returned last."""
-        return self._state
-
-    def under_way(self) -> list[UnderWay | None]:
-        """The episode that each worker is in the middle of, None where it is in none."""
-        return [running.summary() if running else None for running in self._running]
-
-    def games(self) -> list[list[UnderWay]]:
-        """The whole episodes that each worker's next one goes on from (`Env.goes_on`)."""
-        return [list(game) for game in self._games]
-
-    def restore(
-        self, episodes: Sequence[UnderWay | None], games: Sequence[Sequence[UnderWay]], state: Any,
-        check: Callable[[], None],
-    ) -> list[int]:  # fmt: skip
-        """Brings episodes under way back by the actions that led there, and the policy's state.
-
-        Calls `check` before each step, of all workers at once; it may raise to break it off.
-
-        Returns:
-            Numbers of the episodes that came out otherwise than they were: their environment is no
-            function of its seed and actions, or it failed and they are dropped.
-        """
-        differing = []
-        for turn in range(max(map(len, games), default=0)):
-            whole = {worker: game[turn] for worker, game in enumerate(games) if turn < len(game)}
-            differing += self._bring_back(whole, check)
-            for worker, episode in whole.items():
-                self._games[worker].append(episode)
-                self._running[worker] = None
-        begun = {worker: episode for worker, episode in enumerate(episodes) if episode}
-        differing += self._bring_back(begun, check)
-        self._state = state
-        return differing
-
-    def _bring_back(self, begun: dict[int, UnderWay], check: Callable[[], None]) -> list[int]:
-        for worker, episode in begun.items():
-            self._running[worker] = Running(episode.number, self._pool.tasks[worker], [])
-        for step in range(max((len(episode.actions) for episode in begun.values()), default=0)):
-            check()
-            self._repeat(begun, step)
-        came = [(self._running[worker], episode) for worker, episode in begun.items()]
-        return [e.number for now, e in came if now is None or now.summary().digest != e.digest]
-
-    def _repeat(self, begun: dict[int, UnderWay], step: int) -> None:
-        """One step of those episodes under way that had come so far."""
-        due = [w for w, e in begun.items() if self._running[w] and step < len(e.actions)]
-        actions = [begun[worker].actions[step] for worker in due]
-        if step:
-            timesteps = self._pool.try_step(np.array(actions), due)
-        else:
-            seeds = [episode_seed(self._seed, begun[worker].number) for worker in due]
-            timesteps = self._pool.try_reset(seeds, due)
-        for worker, action, timestep in zip(due, actions, timesteps, strict=True):
-            self._append(worker, action, timestep)
+        self._policy_state: Any = None
+        self._running: list[_RunningEpisode | None] = [None] * pool.num_envs
+        # Of each environment, the ended episodes that its next one continues (Atari's lives).
+        self._games: list[list[_Actions]] = [[] for _ in range(pool.num_envs)]
+        self._complete: list[_RunningEpisode] = []
 
     def collect(self, policy: Policy, agent_steps: int) -> list[EpisodeSummary]:
-        """Takes at least that many agent steps, a multiple of the number of workers.
+        """Takes at least `agent_steps` agent steps, a multiple of the number of environments.
 
         Returns:
             The episodes that ended meanwhile, in the order of their ends.
@@ -190,19 +136,19 @@ class Collector:
     def collect_episodes(self, policy: Policy, count: int) -> list[EpisodeSummary]:
         """Runs exactly `count` new episodes of each task to their ends, for an evaluation.
 
-        They are the first `count` to start, not the first to end, which would favour short ones;
-        one more starts for each that is dropped.
-        Workers without an episode wait; the policy sees their last timestep and its action for them
-        is ignored, so that it always gets one row a worker.
+        They are the first `count` to start. The first to end would favour short episodes. For each
+        episode that is dropped another one starts. Environments without an episode wait: the policy
+        sees their last timestep, and its action for them is ignored, so that it always gets one
+        row an environment.
 
         Returns:
             Summaries, in the order of the episodes' numbers.
         Raises:
-            ValueError: episodes of `collect` are still under way.
+            ValueError: Episodes of `collect` are still running.
         """
         if any(self._running) or self._complete:
             raise ValueError("collect_episodes needs a collector without episodes under way")
-        self._state = None
+        self._policy_state = None
         summaries: list[EpisodeSummary] = []
         while (due := self._due(count, summaries)) or any(self._running):
             self._start(due)
@@ -212,7 +158,7 @@ class Collector:
         return sorted(summaries, key=lambda summary: summary.number)
 
     def _due(self, count: int, summaries: list[EpisodeSummary]) -> list[int]:
-        """The idle workers that begin one of the `count` episodes of their task."""
+        """Returns the idle environments that start one of the `count` episodes of their task."""
         begun = Counter(summary.task for summary in summaries)
         begun.update(running.task for running in self._running if running)
         due = []
@@ -238,17 +184,16 @@ class Collector:
         if not workers:
             return
         numbers = range(self.next_episode, self.next_episode + len(workers))
-        seeds = [episode_seed(self._seed, number) for number in numbers]
-        timesteps = self._pool.try_reset(seeds, workers)
+        timesteps = self._pool.try_reset([episode_seed(self._seed, n) for n in numbers], workers)
         self.next_episode += len(workers)
         no_action = np.zeros(self._pool.act_space.shape, np.float32)
         for worker, number, timestep in zip(workers, numbers, timesteps, strict=True):
-            self._running[worker] = Running(number, self._pool.tasks[worker], [])
+            self._running[worker] = _RunningEpisode(number, self._pool.tasks[worker], [])
             self._append(worker, no_action, timestep)
 
     def _step(self, policy: Policy, workers: Sequence[int]) -> None:
-        """One agent step of those workers; the policy sees all."""
-        actions, self._state = policy(self._latest(), self._state)
+        """Takes one agent step of `workers`; the policy sees all environments."""
+        actions, self._policy_state = policy(self._latest(), self._policy_state)
         actions = np.asarray(actions, np.float32)
         timesteps = self._pool.try_step(actions[list(workers)], workers)
         for worker, timestep in zip(workers, timesteps, strict=True):
@@ -257,18 +202,18 @@ class Collector:
                 if running.timesteps[-1]["is_last"]:
                     self._end(worker, running)
 
-    def _end(self, worker: int, running: Running) -> None:
+    def _end(self, worker: int, running: _RunningEpisode) -> None:
         self._complete.append(running)
         self._running[worker] = None
         if self._pool.goes_on[worker]:
-            self._games[worker].append(running.summary())
+            self._games[worker].append(running.actions())
         else:
             self._games[worker].clear()
 
     def _append(
-        self, worker: int, taken: np.ndarray, timestep: Timestep | EnvError
-    ) -> Running | None:
-        """Adds a timestep to the worker's episode; None where that is dropped instead."""
+        self, worker: int, action: np.ndarray, timestep: Timestep | EnvError
+    ) -> _RunningEpisode | None:
+        """Adds a timestep to the environment's episode, or drops the episode and returns None."""
         running = self._running[worker]
         assert running is not None
         if isinstance(timestep, EnvError):
@@ -276,18 +221,126 @@ class Collector:
             self._running[worker] = None
             self._games[worker].clear()
             return None
-        running.timesteps.append({**timestep, "action": taken})
+        running.timesteps.append({**timestep, "action": action})
         return running
 
     def _latest(self) -> Timesteps:
-        """The newest timestep of each worker, stacked; a waiting worker repeats another's."""
+        """Stacks the newest timestep of each environment; a waiting one repeats another's."""
         latest = [running.timesteps[-1] if running else None for running in self._running]
         stand_in = next(timestep for timestep in latest if timestep is not None)
         rows = [stand_in if timestep is None else timestep for timestep in latest]
         return {key: np.stack([row[key] for row in rows]) for key in stand_in if key != "action"}
 
+    # ------------------------------------------------------------ checkpoints
 
-def _summary(ended: Running, episode: Episode, action_repeat: int) -> EpisodeSummary:
+    def state(self, with_actions: bool) -> dict[str, Any]:
+        """Returns the running episodes as JSON's types.
+
+        Args:
+            with_actions: Whether to add what `restore` needs: the policy's state, and the actions
+                of all running episodes. Otherwise only their numbers and lengths are returned.
+        """
+        running = [episode and episode.actions() for episode in self._running]
+        lengths = [e and {"number": e.number, "steps": len(e.actions) - 1} for e in running]
+        if not with_actions:
+            return {"under_way": lengths}
+        policy = self._policy_state
+        return {
+            "under_way": lengths,
+            "exact": [episode and episode.to_json() for episode in running],
+            "games": [[episode.to_json() for episode in game] for game in self._games],
+            "policy": policy and {k: _pack(np.asarray(v)) for k, v in policy.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any], check: Callable[[], None]) -> list[int]:
+        """Brings running episodes back by repeating their actions, and the policy's state.
+
+        Args:
+            state: What `state(with_actions=True)` returned.
+            check: Called before each step; what it raises ends this.
+
+        Returns:
+            Numbers of the episodes that came out differently: their environment does not follow
+            from its seed and actions, or it failed and they are dropped.
+        Raises:
+            KeyError, TypeError, ValueError: `state` did not return that.
+        """
+        running = [
+            where and _Actions.from_json({**where, **how})
+            for where, how in zip(state["under_way"], state["exact"], strict=True)
+        ]
+        games = [[_Actions.from_json(episode) for episode in game] for game in state["games"]]
+        policy = state["policy"]
+        differing = []
+        for turn in range(max(map(len, games), default=0)):
+            ended = {worker: game[turn] for worker, game in enumerate(games) if turn < len(game)}
+            differing += self._repeat(ended, check)
+            for worker, episode in ended.items():
+                self._games[worker].append(episode)
+                self._running[worker] = None
+        differing += self._repeat({w: e for w, e in enumerate(running) if e}, check)
+        self._policy_state = policy and {k: _unpack(v) for k, v in policy.items()}
+        return differing
+
+    def _repeat(self, episodes: Mapping[int, _Actions], check: Callable[[], None]) -> list[int]:
+        """Repeats one episode in each environment, all together; returns those that differ."""
+        for worker, episode in episodes.items():
+            self._running[worker] = _RunningEpisode(episode.number, self._pool.tasks[worker], [])
+        for step in range(max((len(episode.actions) for episode in episodes.values()), default=0)):
+            check()
+            due = [w for w, e in episodes.items() if self._running[w] and step < len(e.actions)]
+            actions = [episodes[worker].actions[step] for worker in due]
+            if step:
+                timesteps = self._pool.try_step(np.array(actions), due)
+            else:
+                seeds = [episode_seed(self._seed, episodes[worker].number) for worker in due]
+                timesteps = self._pool.try_reset(seeds, due)
+            for worker, action, timestep in zip(due, actions, timesteps, strict=True):
+                self._append(worker, action, timestep)
+        came = [(self._running[worker], episode) for worker, episode in episodes.items()]
+        return [e.number for now, e in came if now is None or now.actions().digest != e.digest]
+
+
+@dataclass
+class _RunningEpisode:
+    """A running episode: its number, its task, and its timesteps so far, actions included."""
+
+    number: int
+    task: str
+    timesteps: list[Timestep]
+
+    def actions(self) -> _Actions:
+        """Returns what repeats the episode so far."""
+        digest = 0
+        for key, value in sorted(self.timesteps[-1].items()):
+            digest = zlib.crc32(key.encode() + np.asarray(value).tobytes(), digest)
+        actions = np.stack([timestep["action"] for timestep in self.timesteps])
+        return _Actions(self.number, actions, digest)
+
+
+@dataclass(frozen=True)
+class _Actions:
+    """The actions that repeat an episode, or the beginning of one.
+
+    Attributes:
+        number: The episode's number.
+        actions: float32 [L, A], that of each timestep; the first is zero.
+        digest: CRC-32 of the last timestep.
+    """
+
+    number: int
+    actions: np.ndarray
+    digest: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"number": self.number, "actions": _pack(self.actions), "digest": self.digest}
+
+    @classmethod
+    def from_json(cls, packed: Mapping[str, Any]) -> _Actions:
+        return cls(int(packed["number"]), _unpack(packed["actions"]), int(packed["digest"]))
+
+
+def _summary(ended: _RunningEpisode, episode: Episode, action_repeat: int) -> EpisodeSummary:
     length = len(episode["reward"]) - 1
     return EpisodeSummary(
         number=ended.number,
@@ -299,31 +352,17 @@ def _summary(ended: Running, episode: Episode, action_repeat: int) -> EpisodeSum
     )
 
 
-@dataclass(frozen=True)
-class UnderWay:
-    """An episode, of that number, as far as it has come.
-
-    Attributes:
-        actions: float32 [L, A], of its timesteps so far; the first is zero.
-        digest: CRC-32 of its newest timestep.
-    """
-
-    number: int
-    actions: np.ndarray
-    digest: int
+def _pack(array: np.ndarray) -> dict[str, Any]:
+    """Returns an array of numbers as JSON's types, exactly."""
+    raw = np.ascontiguousarray(array).tobytes()
+    data = base64.b64encode(raw).decode("ascii")
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "data": data}
 
 
-@dataclass
-class Running:
-    """An episode under way: its number, its task and its timesteps so far, each with its action."""
-
-    number: int
-    task: str
-    timesteps: list[Timestep]
-
-    def summary(self) -> UnderWay:
-        digest = 0
-        for key, value in sorted(self.timesteps[-1].items()):
-            digest = zlib.crc32(key.encode() + np.asarray(value).tobytes(), digest)
-        actions = np.stack([timestep["action"] for timestep in self.timesteps])
-        return UnderWay(self.number, actions, digest)
+def _unpack(packed: Mapping[str, Any]) -> np.ndarray:
+    """Returns the array that `_pack` was given; raises KeyError, TypeError or ValueError."""
+    dtype = np.dtype(packed["dtype"])
+    if dtype.kind not in "biuf":
+        raise ValueError(f"it holds {dtype}, expected numbers")
+    raw = base64.b64decode(packed["data"], validate=True)
+    return np.frombuffer(raw, dtype).reshape(packed["shape"]).copy()

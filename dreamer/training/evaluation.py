@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes on environments of their own, with the actor's mode."""
+"""Evaluation: whole episodes on separate environments, with the actor's mode."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ EVAL_SEED_OFFSET = 2**31
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation saw.
+    """The outcome of an evaluation.
 
     Attributes:
-        summaries: One an episode, in their order.
-        kept: The first episodes as collected, [L, ...] each; at least one.
-        filmed: Those of them that are to be filmed.
+        summaries: One an episode, in the order of their numbers.
+        kept: The first episodes, [L, ...] each; at least one.
+        shown: Those of them that videos show.
     """
 
     summaries: list[EpisodeSummary]
     kept: list[Episode]
-    filmed: list[Episode]
+    shown: list[Episode]
 
     @property
     def returns(self) -> list[float]:
-        """Return of each episode."""
+        """The return of each episode."""
         return [s.episode_return for s in self.summaries]
 
     def by_task(self) -> dict[str, list[float]]:
-        """Return of each episode, by task."""
+        """Returns the returns of the episodes, by task."""
         returns: dict[str, list[float]] = {}
         for summary in self.summaries:
             returns.setdefault(summary.task, []).append(summary.episode_return)
         return returns
 
     def scalars(self) -> dict[str, float]:
-        """Mean, standard deviation and extremes of the returns, and the mean length in steps.
+        """Returns mean, standard deviation and extremes of the returns, and the mean length.
 
-        Of several tasks there is each one's mean as well; as all have as many episodes, the mean
-        of all is that of the tasks.
+        If there are several tasks, the mean of each is added. All have equally many episodes, so
+        the overall mean is the mean over the tasks.
         """
         tasks = self.by_task()
         each = {f"eval/{task}/return": float(np.mean(tasks[task])) for task in tasks}
@@ -61,46 +61,46 @@ class Evaluation:
 
 
 class Evaluator:
-    """Runs episodes that no training sees; each evaluation has new ones.
+    """Runs episodes that training never sees, new ones in each evaluation.
 
     Args:
-        pool: Environments of its own.
+        pool: Environments used for nothing else.
         seed: The run's seed.
-        episodes: How many an evaluation runs, of each task.
-        filmed: How many of them are to be filmed, for each task.
-        directory: Where to save all of them; None for nowhere.
+        episodes: Number of episodes of each task in an evaluation.
+        shown: Number of episodes of each task that videos show.
+        directory: Where to save all of them; None: nowhere.
 
     Attributes:
-        next_episode: Number of the episode that the next evaluation begins with.
+        next_episode: Number of the first episode of the next evaluation.
     """
 
     def __init__(
-        self, pool: EnvPool, *, seed: int, episodes: int, filmed: int, directory: Path | None = None
-    ):
+        self, pool: EnvPool, *, seed: int, episodes: int, shown: int, directory: Path | None = None
+    ) -> None:
         self._episodes, self._directory = episodes, directory
         tasks = len(set(pool.tasks))
-        self._filmed, self._wanted = filmed * tasks, max(filmed, 1) * tasks
+        self._shown, self._wanted = shown * tasks, max(shown, 1) * tasks
         self._kept: dict[int, Episode] = {}
         self._pool, self._seed = pool, seed + EVAL_SEED_OFFSET
         self.next_episode = 0
 
     def run(self, policy: Policy) -> Evaluation:
-        """One evaluation. An error or an interrupt leaves the next one with the same episodes."""
+        """Runs one evaluation. After an error or a stop, the next one has the same episodes."""
         self._kept = {}
         collector = Collector(self._pool, self._keep, self._seed, self.next_episode)
         summaries = collector.collect_episodes(policy, self._episodes)
         self.next_episode = collector.next_episode
         kept = [self._kept[k] for k in sorted(self._kept)][: self._wanted]
-        return Evaluation(summaries, kept, kept[: self._filmed])
+        return Evaluation(summaries, kept, kept[: self._shown])
 
     def _keep(self, episode: Episode, number: int) -> None:
-        # One of each task at least, for open-loop predictions. Those of the lowest numbers, or
-        # where their workers failed, of the first that end.
+        # At least one of each task, for open-loop predictions. Those with the lowest numbers, or
+        # if their environments failed, the first that end.
         if len(self._kept) < self._wanted or number < self.next_episode + self._wanted:
             self._kept[number] = episode
         if self._directory:
             uid = f"eval{number:08d}"
-            before = list(self._directory.glob(f"*-{uid}-*.npz"))  # of an interrupted evaluation
+            before = list(self._directory.glob(f"*-{uid}-*.npz"))  # from an interrupted evaluation
             path = save_episode(self._directory, episode, uid)
             for old in before:
                 if old != path:

@@ -10,7 +10,7 @@ from types import FrameType
 
 from dreamer.training.collector import Policy, Timesteps
 
-SLOW = 10.0  # seconds after which a signal breaks off the wait for an environment
+SLOW = 10.0  # seconds after which a signal interrupts the wait for an environment
 
 
 class StopRequested(Exception):  # noqa: N818  (a request, not an error)
@@ -22,21 +22,20 @@ class StopRequested(Exception):  # noqa: N818  (a request, not an error)
 
 
 class Interrupt:
-    """Within its ``with`` block the first SIGINT, SIGTERM or SIGHUP is only noted.
+    """Within its ``with`` block, the first SIGINT, SIGTERM or SIGHUP is only noted.
 
-    SIGHUP (a closed terminal) stays ignored where it is, as under nohup.
-
-    It restores the handlers that were there before, so that a second signal acts as usual. Signals
-    reach the main thread alone; in any other thread the block does nothing.
+    It restores the earlier handlers, so that a second signal acts as usual. If SIGHUP (a closed
+    terminal) is ignored, as under nohup, it stays ignored. Only the main thread gets signals; in
+    any other thread the block does nothing.
 
     Args:
-        watch: Called by every check; what it raises stops the run there, too.
+        extra_check: Called by every check; what it raises stops the run as well.
     """
 
-    def __init__(self, watch: Callable[[], None] = lambda: None) -> None:
-        self._watch = watch
+    def __init__(self, extra_check: Callable[[], None] = lambda: None) -> None:
+        self._extra_check = extra_check
         self._number: int | None = None
-        self._at_once = False
+        self._immediately = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupt:
@@ -55,31 +54,31 @@ class Interrupt:
         return self._number is not None
 
     def check(self) -> None:
-        """Raises StopRequested if a signal has come, or what `watch` does."""
-        self._watch()
+        """Raises StopRequested if a signal has come, or what `extra_check` raises."""
+        self._extra_check()
         if self._number is not None:
             raise StopRequested(self._number)
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Within this block a signal raises StopRequested wherever the code stands.
+    def immediately(self) -> Iterator[None]:
+        """Within this block, a signal raises StopRequested wherever the code is.
 
-        For what takes long and may be broken off anywhere.
+        For work that takes long and may be interrupted anywhere.
         """
         self.check()
-        self._at_once = True
+        self._immediately = True
         try:
             yield
         finally:
-            self._at_once = False
+            self._immediately = False
 
     def while_waiting(self, seconds: float) -> None:
-        """Raises StopRequested if a signal has come and this wait has lasted for long."""
+        """Raises StopRequested if a signal has come and this wait has lasted long."""
         if seconds >= SLOW:
             self.check()
 
     def guard(self, policy: Policy) -> Policy:
-        """The same policy, which checks before it acts."""
+        """Returns the same policy, which checks before it acts."""
 
         def guarded(timesteps: Timesteps, state: object) -> tuple:
             self.check()
@@ -90,7 +89,7 @@ class Interrupt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._number = number
         self._restore()
-        if self._at_once:
+        if self._immediately:
             self.check()
 
     def _restore(self) -> None:

@@ -1,9 +1,10 @@
-"""Updates that came out not finite: counted, kept to be looked at, and too many end the run."""
+"""Updates that are not finite are counted and their batches kept; too many end the run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,11 @@ class NonFiniteError(UserError):
 
 
 class NonFiniteGuard:
-    """Watches the updates.
+    """Watches for updates that are not finite.
 
     Args:
-        folder: Takes the batches of such updates, ``update-<number>.npz``; made with the first.
-        limit: So many in a row end the run.
+        folder: Where their batches are saved, as ``update-<number>.npz``; made with the first.
+        limit: As many in a row end the run.
         say: Takes messages for the user.
 
     Attributes:
@@ -37,24 +38,33 @@ class NonFiniteGuard:
         self._in_a_row = 0
 
     def check(
-        self, update: int, batch: Mapping[str, np.ndarray], metrics: Mapping[str, float]
+        self, first: int, batch: Mapping[str, np.ndarray], metrics: Mapping[str, Any]
     ) -> None:
-        """Takes note of an update.
+        """Checks the updates that one call has made.
 
         Args:
-            update: Its number.
-            batch: What it learnt from.
-            metrics: What it returned: "nonfinite" and all others.
+            first: Number of the first update.
+            batch: What it learnt from; of several updates, [count, ...] each.
+            metrics: What it returned; "nonfinite" is a flag, or of several updates flags [count].
 
         Raises:
-            NonFiniteError: it was one too many.
+            NonFiniteError: There were too many.
         """
-        if not metrics["nonfinite"]:
-            self._in_a_row = 0
-            return
+        flags = np.asarray(metrics["nonfinite"])
+        for i, flag in enumerate(flags.reshape(-1)):
+            if flag:
+                own = batch if flags.ndim == 0 else {k: v[i] for k, v in batch.items()}
+                self._note(first + i, own, metrics)
+            else:
+                self._in_a_row = 0
+
+    def _note(
+        self, update: int, batch: Mapping[str, np.ndarray], metrics: Mapping[str, Any]
+    ) -> None:
         self.count += 1
         self._in_a_row += 1
-        bad = ", ".join(f"{k} {v}" for k, v in metrics.items() if not np.isfinite(v))
+        means = {name: float(np.mean(value)) for name, value in metrics.items()}
+        bad = ", ".join(f"{k} {v}" for k, v in means.items() if not np.isfinite(v))
         self._say(
             f"warning: update {update} was not finite ({bad or 'its gradients'}); weights and "
             f"optimizers stay as they were{self._keep(update, batch)}"
@@ -68,7 +78,7 @@ class NonFiniteGuard:
             )
 
     def _keep(self, update: int, batch: Mapping[str, np.ndarray]) -> str:
-        """Saves a batch in place of the oldest; returns what to say of it."""
+        """Saves a batch in place of the oldest; returns a message about it."""
         path = self._folder / f"update-{update:08d}.npz"
         try:
             make_folder(self._folder)
@@ -76,7 +86,7 @@ class NonFiniteGuard:
                 np.savez(file, allow_pickle=False, **batch)
         except DiskFullError as error:
             return f"; its batch is not kept ({error})"
-        # By time: a run that went on from a checkpoint before them repeats their numbers.
+        # By time: a run that resumes from an earlier checkpoint repeats their numbers.
         others = sorted(
             (file for file in self._folder.glob("update-*.npz") if file != path),
             key=lambda file: (file.stat().st_mtime_ns, file.name),

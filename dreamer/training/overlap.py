@@ -1,4 +1,4 @@
-"""Something done in the background of the training loop, which ends before the loop goes on."""
+"""Work in the background of the training loop, which ends before the loop continues."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class AbandonedError(Exception):
 
 
 class Background:
-    """Runs `work` in a thread of its own for as long as the ``with`` block takes, or longer.
+    """Runs `work` in a thread while the ``with`` block runs; the block's end waits for it.
 
-    The end of the block waits for it, and raises what `work` has raised. An error in the block ends
-    the work at its next action and goes before whatever the work raises.
+    What `work` raises is raised at the end of the block. If the block itself fails, `work` ends at
+    its next action, and the block's error takes precedence.
 
     Args:
-        work: takes a function that gives policies to use in it: they act as the one handed in, and
-            end the work when the block has failed.
+        work: Takes a function that makes a policy stoppable: once the block has failed, that
+            policy ends the work instead of acting.
     """
 
     def __init__(self, work: Callable[[Callable[[Policy], Policy]], object]) -> None:
@@ -42,42 +42,42 @@ class Background:
 
     def _run(self) -> None:
         try:
-            self._work(self._leaving)
-        except BaseException as error:  # handed to the foreground, whatever it is
+            self._work(self._stoppable)
+        except BaseException as error:  # raised in the foreground, whatever it is
             self._error = error
 
-    def _leaving(self, policy: Policy) -> Policy:
-        def leaving(timesteps: Timesteps, state: object) -> tuple:
+    def _stoppable(self, policy: Policy) -> Policy:
+        def stoppable(timesteps: Timesteps, state: object) -> tuple:
             if self._abandoned.is_set():
                 raise AbandonedError
             return policy(timesteps, state)
 
-        return leaving
+        return stoppable
 
 
 class Lag:
-    """How many updates a policy's weights are behind, at each of its actions.
+    """Measures by how many updates a policy's weights are late, at each of its actions.
 
     Args:
-        due: updates that its weights would have seen had they been made before.
-        made: tells how many have been made.
+        due: Updates that its weights would have seen without overlap.
+        made: Returns how many have been made.
     """
 
     def __init__(self, due: int, made: Callable[[], int]) -> None:
         self._due, self._made = due, made
         self._lags: list[int] = []
 
-    def watch(self, policy: Policy) -> Policy:
-        """The same policy, whose lag is noted before it acts."""
+    def measure(self, policy: Policy) -> Policy:
+        """Returns the same policy, which notes its lag before it acts."""
 
-        def watched(timesteps: Timesteps, state: object) -> tuple:
+        def measured(timesteps: Timesteps, state: object) -> tuple:
             self._lags.append(self._due - self._made())
             return policy(timesteps, state)
 
-        return watched
+        return measured
 
     def scalars(self) -> dict[str, float]:
-        """``overlap/lag``, the mean, and ``overlap/lag_max``; nothing if it never acted."""
+        """Returns the mean as ``overlap/lag`` and ``overlap/lag_max``; {} if it never acted."""
         if not self._lags:
             return {}
         mean = sum(self._lags) / len(self._lags)

@@ -10,7 +10,7 @@ class UpdateSchedule:
     """The exact ratio of updates to environment steps.
 
     Attributes:
-        prefill: Steps with random actions, before any update.
+        prefill: Steps with random actions, before the first update.
         pretrain: Updates as soon as the prefill is complete.
         every: Steps in a round.
         updates: Updates in a round.
@@ -22,22 +22,32 @@ class UpdateSchedule:
     updates: int
 
     def due(self, step: int) -> int:
-        """Updates that must have been made by the time the environment is at `step`.
+        """Returns how many updates must have been made once the environment is at `step`.
 
-        Spread evenly over a round, so that a run that stops within one keeps the ratio.
+        They are spread evenly over a round, so that a run that stops within one keeps the ratio.
         """
         if step < self.prefill:
             return 0
         return self.pretrain + (step - self.prefill) * self.updates // self.every
 
 
+@dataclass(frozen=True)
+class Intervals:
+    """Steps between two metrics lines, evaluations, open-loop videos and checkpoints; 0: never."""
+
+    log: int
+    evaluate: int
+    video: int
+    save: int
+
+
 def is_due(interval: int, step: int, last: int | None) -> bool:
-    """Whether something that belongs at every multiple of an interval is to be done at `step`.
+    """Returns whether something that is done at every multiple of an interval is due at `step`.
 
     Args:
-        interval: In steps; 0 for never.
-        step: Now.
-        last: The step at which it was last done; None if never, which makes it due at once.
+        interval: In steps; 0: never.
+        step: The current step.
+        last: The step at which it was last done; None: never, so it is due.
     """
     if not interval:
         return False

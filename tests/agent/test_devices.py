@@ -92,7 +92,7 @@ def test_a_run_goes_on_with_another_number_of_devices(tmp_path: Path):
     assert state_of(run)["update"] == metrics_of(run)[-1]["updates"] > 2
     status, output, errors = finish(start("dreamer.run", *words, 1, "--steps", 320))
     assert status == 0, errors
-    assert "going on from step 240, update" in output
+    assert "resumed at step 240, update" in output
     status, _, errors = finish(start("dreamer.run", *words, 2, "--steps", 400, env=TWO))
     assert status == 0, errors
     assert metrics_of(run)[-1]["step"] == 400

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from dreamer.config.config import load_config
 from dreamer.envs.spec import Space
-from dreamer.run import make_agent
+from dreamer.training.build import make_agent
 
 OBS = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
 ACT = Space((2,), np.dtype(np.float32), -1.0, 1.0)

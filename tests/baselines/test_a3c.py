@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines.a3c import A3C, apply_rmsprop, make
-from baselines.a3c_learner import ActorLearner
-from baselines.n_step import n_step_returns
-from baselines.shared_memory import SharedArrays
+from baselines.a3c.agent import A3C, apply_rmsprop, make
+from baselines.a3c.learner import ActorLearner
+from baselines.a3c.shared_memory import SharedArrays
+from baselines.returns import n_step_returns
 from dreamer.config.config import load_config
 from dreamer.envs.processes.pool import EnvPool, EnvRestartWarning
 from dreamer.envs.spec import Space

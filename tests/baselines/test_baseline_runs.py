@@ -11,7 +11,6 @@ import pytest
 from whole_runs import metrics_of, state_of
 
 from baselines import evaluate, registry
-from baselines.off_policy import OffPolicyTrainer
 from baselines.run import main, train
 from dreamer import evaluate as dreamer_evaluate
 from dreamer.config.config import Config, load_config
@@ -19,6 +18,7 @@ from dreamer.errors import UserError
 from dreamer.run import Result
 from dreamer.runs.rundir import run_path
 from dreamer.training.schedule import UpdateSchedule
+from dreamer.training.trainer import Trainer
 
 HERE = Path(__file__).resolve().parent
 QUICK = {
@@ -38,12 +38,12 @@ def config_for(agent: str, logdir: Path, maker: str = "continuous", **values) ->
     return load_config(*presets, task=task, overrides=overrides, agent=agent)
 
 
-def look_first(held: list[int]) -> Callable[[OffPolicyTrainer], None]:
-    """A trainer's `run` that first takes note of the memory's size."""
-    run = OffPolicyTrainer.run
+def look_first(held: list[int]) -> Callable[[Trainer], None]:
+    """A trainer's `run` that first takes note of the size of the agent's memory, if it has one."""
+    run = Trainer.run
 
-    def looking(trainer: OffPolicyTrainer) -> None:
-        held.append(len(trainer._agent.memory))
+    def looking(trainer: Trainer) -> None:
+        held.extend(len(memory) for memory in [getattr(trainer._agent, "memory", None)] if memory)
         run(trainer)
 
     return looking
@@ -69,11 +69,11 @@ def test_a_run_is_counted_resumed_and_evaluated_like_dreamers(
     assert len(list((result.path / "episodes").iterdir())) == 12
     held: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OffPolicyTrainer, "run", look_first(held))
+        patch.setattr(Trainer, "run", look_first(held))
         again = train(config.replace({"steps": 160}))
     assert held == [12 * 11] * learns  # episodes of ten steps came back into the memory
     assert again.step == 160 and again.updates == due(160)
-    assert "going on from step 120" in capsys.readouterr().out
+    assert "resumed at step 120" in capsys.readouterr().out
     assert state_of(again.path)["agent_steps"] == 160
     words = ["--run", str(again.path), "--episodes", "2", "--task", config.task]
     assert evaluate.main(words) == 0
@@ -146,7 +146,7 @@ def test_exploration_is_the_agents_own_on_every_suite(agent: str):
         assert load_config(agent=agent, task=task).section("explore") == own, task
 
 
-@pytest.mark.parametrize("agent", registry.names())
+@pytest.mark.parametrize("agent", registry.AGENTS)
 def test_every_preset_of_an_agent_loads(agent: str):
     config = load_config(agent=agent, task="dmc_cartpole_balance")
     assert config.agent == agent

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines.categorical import atoms, project
+from baselines.returns import atoms, project
 
 Z = atoms(-2.0, 3.0, 11)
 

@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from baselines.d4pg import D4PG, ValueRangeWarning, make
-from baselines.off_policy import OffPolicyTrainer
 from dreamer.config.config import load_config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
@@ -135,19 +134,18 @@ def test_groups_are_the_same_updates_as_one_by_one():
 def test_updates_of_a_group_that_are_not_finite_are_counted_one_by_one(tmp_path: Path):
     agent = make_agent()
     agent.memory.add(bandit(VECTOR))
-    trainer = OffPolicyTrainer.__new__(OffPolicyTrainer)
-    trainer._agent, trainer._guard = agent, NonFiniteGuard(tmp_path, 2, lambda text: None)
+    guard = NonFiniteGuard(tmp_path, 2, lambda text: None)
     batch = agent.memory.sample(0, 3, 4)
     batch["weight"][1, 0] = np.inf
     metrics = agent.train_step(batch, 5)
-    np.testing.assert_array_equal(agent.nonfinite, [0, 1, 0])
-    trainer._watch(5, batch, metrics)
-    assert trainer._guard.count == 1  # neither three, nor none
+    np.testing.assert_array_equal(metrics["nonfinite"], [0, 1, 0])
+    guard.check(5, batch, metrics)
+    assert guard.count == 1  # neither three, nor none
     with np.load(tmp_path / "update-00000006.npz") as kept:
         np.testing.assert_array_equal(kept["weight"], batch["weight"][1])
     batch["weight"][:] = np.inf
     with pytest.raises(NonFiniteError, match="2 updates in a row"):
-        trainer._watch(8, batch, agent.train_step(batch, 8))
+        guard.check(8, batch, agent.train_step(batch, 8))
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines.retrace import retrace
+from baselines.returns import retrace
 
 B, T, GAMMA = 7, 9, 0.9
 

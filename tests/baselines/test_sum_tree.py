@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.sum_tree import SumTree, importance_weights
+from baselines.memory import SumTree, importance_weights
 
 
 def test_draws_are_those_of_the_cumulative_masses():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from baselines.targets import copy_every, follow
+from baselines.networks import copy_every, follow
 
 
 def test_copies_after_every_period_th_update():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from baselines.memory import EPSILON, Transitions
 from baselines.observations import Observations
-from baselines.transitions import EPSILON, Transitions
 from dreamer.envs.spec import Space
 
 GAMMA = 0.9

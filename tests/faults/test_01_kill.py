@@ -96,7 +96,7 @@ def kill_again_and_again(
     for place, at, delay in places:
         done, notes = run_killed([*words, "--steps", "100000"], logdir, place, at, delay)
         assert done.returncode == -signal.SIGKILL, done.stderr
-        match = re.search(r"going on from step (\d+)", done.stdout)
+        match = re.search(r"resumed at step (\d+)", done.stdout)
         assert match is None or int(match[1]) >= witness.checkpoint
         assert "damaged" not in done.stdout and "set aside: " not in done.stdout
         assert "Traceback" not in done.stderr

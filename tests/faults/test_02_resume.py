@@ -111,7 +111,7 @@ def test_killed_and_stopped_anywhere_it_ends_bit_for_bit_as_if_not(
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("stopped by SIG") == 3 and "bit for bit" not in second.stdout
     # The one in the resumption itself is heeded there, before the run goes on.
-    assert second.stdout.count("going on from step") == 3
+    assert second.stdout.count("resumed at step") == 3
     arrays = assert_same_run(run_of(whole), run_of(harmed))
     ours, theirs = batch_after(whole), batch_after(harmed)
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)

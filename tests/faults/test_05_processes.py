@@ -106,8 +106,8 @@ def test_a_worker_whose_pool_died_before_it_had_started_ends_in_whatever_hangs(t
 
 LEARNERS = """
 import sys
-from baselines.a3c_process import Learners
-from baselines.shared_memory import SharedArrays
+from baselines.a3c.processes import Learners
+from baselines.a3c.shared_memory import SharedArrays
 from dreamer.config.config import load_config
 quick = {"a3c.envs": 1, "envs.image": False, "envs.state": True}
 config = load_config("debug", task=f"{sys.argv[1]}:make", agent="a3c", overrides=quick)

@@ -81,7 +81,7 @@ def test_a_run_on_a_full_disk_ends_and_is_resumed(
         EpisodeFile(path).check(CountingEnv.obs_space)
     filler.unlink()
     status, output, errors = finish(start("dreamer.run", *words))
-    assert status == 0 and "going on from step" in output, errors
+    assert status == 0 and "resumed at step" in output, errors
     after = episodes_of(run_of(disk / "runs"))
     assert all(after[uid] == content for uid, content in before.items())
     figure(f"a run without room ended at checkpoint {step} with {len(before)} episodes intact")
@@ -131,7 +131,7 @@ def test_a_disk_that_becomes_read_only_ends_the_run_with_its_own_status(
     assert "Traceback" not in errors
     before = episodes_of(run_of(tmp_path / "runs"))
     status, output, errors = finish(start("dreamer.run", *words))
-    assert status == 0 and "going on from step" in output, errors
+    assert status == 0 and "resumed at step" in output, errors
     after = episodes_of(run_of(tmp_path / "runs"))
     assert all(after[uid] == content for uid, content in before.items())
     figure("a disk made read-only ended the run with exit status 74; resumed when it was writable")

@@ -28,7 +28,7 @@ from dreamer import train
 from dreamer.training.collector import Collector
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.training.evaluation import Evaluator
-from dreamer.training.reports import Reports
+from dreamer.training.reports import Reporter
 from curtain_env import LENGTH
 from fault_runs import config_for
 
@@ -53,7 +53,7 @@ def growth(name, act, amount):
     note(name, memory() - before, amount // 3)
     tracemalloc.stop()
 
-class Watched(Reports):
+class Watched(Reporter):
     def __init__(self, agent, *parts):
         super().__init__(agent, *parts)
         agents.add(agent)
@@ -64,8 +64,8 @@ class Watched(Reports):
             tracemalloc.start()
         marks.append((counters["episodes"], memory()))
 
-import dreamer.training.reports
-dreamer.training.reports.Reports = Watched
+import dreamer.training.build
+dreamer.training.build.Reporter = Watched
 every = {"log.every": steps // 30, "eval.every": steps // 30, "train.updates": 1}
 images = {"encoder.keys": "image", "decoder.keys": "image"}
 train(config_for(logdir, task, steps=steps, **every, **images))
@@ -92,7 +92,7 @@ with EnvPool(task, 2, 120.0, state=True) as pool:
     idle = lambda timesteps, state: (np.zeros((2, 1), np.float32), None)
     growth("episodes", lambda count: collector.collect(idle, LENGTH * count), episodes)
 with EnvPool(task, 1, 120.0, state=True) as pool:
-    evaluator = Evaluator(pool, seed=0, episodes=2, filmed=1)
+    evaluator = Evaluator(pool, seed=0, episodes=2, shown=1)
     def evaluate(count):
         for _ in range(count):
             evaluator.run(policy)

@@ -86,7 +86,7 @@ def test_while_xla_compiles(tmp_path: Path, figure: Callable[[str], None]):
     assert state["update"] == 0
     assert not any(array.any() for name, array in arrays.items() if name.endswith("_momentum"))
     status, output, errors = finish(start("dreamer.run", *words))
-    assert status == 0 and "going on from step" in output, errors
+    assert status == 0 and "resumed at step" in output, errors
     figure("SIGTERM while XLA compiles: status 143, saved as it was before the first update")
 
 

@@ -1,7 +1,8 @@
-"""Collection, with real workers: counters, numbering, seeds, and who gets handed what."""
+"""Collecting with real environments: counters, numbering, seeds, and who gets handed what."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ import pytest
 
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space
-from dreamer.training.collector import Collector, EpisodeSummary, episode_seed, random_policy
+from dreamer.training.collector import (
+    Collector,
+    EpisodeSummary,
+    _pack,
+    _unpack,
+    episode_seed,
+    random_policy,
+)
 
 TASK = f"{Path(counting_env.__file__)}:make"
 Arrays = dict[str, np.ndarray]
@@ -95,7 +103,7 @@ def test_partial_episodes_and_state_survive_between_calls(
     collector = Collector(pools[num_envs], parts, seed=5)
     for steps in (3, 30, 12, 45):
         collector.collect(reflex, steps)
-    assert collector._state == 90 // num_envs
+    assert collector._policy_state == 90 // num_envs
     assert whole.episodes.keys() == parts.episodes.keys()
     assert len(whole.episodes) > 5
     for number, episode in whole.episodes.items():
@@ -181,3 +189,23 @@ def test_random_policy_fills_its_space() -> None:
     first, second = random_policy(box, 1), random_policy(box, 1)
     for _ in range(3):
         np.testing.assert_array_equal(first(timesteps, None)[0], second(timesteps, None)[0])
+
+
+@pytest.mark.parametrize("array", [
+    np.zeros((0, 3), np.float32), np.float32([[np.nan, -0.0, 1e-45]]), np.arange(3, dtype=">i8"),
+    np.array(True),
+], ids=str)  # fmt: skip
+def test_arrays_survive_json_exactly(array: np.ndarray):
+    again = _unpack(json.loads(json.dumps(_pack(array))))
+    assert (again.dtype, again.shape) == (array.dtype, array.shape)
+    assert again.tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("wrong", [
+    {"dtype": "O"}, {"dtype": "no"}, {"shape": [1 << 60]}, {"shape": [-1, 7]}, {"data": "?"},
+    {"data": 3},
+])  # fmt: skip
+def test_forged_arrays_are_refused(wrong: dict[str, Any]):
+    packed = {**_pack(np.zeros(3, np.float32)), **wrong}
+    with pytest.raises((TypeError, ValueError)):
+        _unpack(packed)

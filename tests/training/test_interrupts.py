@@ -90,15 +90,15 @@ def test_a_hang_up_that_is_ignored_stays_ignored():
 def test_what_may_be_broken_off_is():
     reached = []
     stopped = pytest.raises(StopRequested, match="SIGTERM")
-    with Interrupt() as interrupt, stopped, interrupt.at_once():
+    with Interrupt() as interrupt, stopped, interrupt.immediately():
         os.kill(os.getpid(), signal.SIGTERM)
         reached.append("the end")
     assert not reached
     with Interrupt() as interrupt:
-        with interrupt.at_once():
+        with interrupt.immediately():
             pass
         os.kill(os.getpid(), signal.SIGTERM)  # only noted again
-        with pytest.raises(StopRequested), interrupt.at_once():
+        with pytest.raises(StopRequested), interrupt.immediately():
             reached.append("the beginning")
     assert not reached
 

@@ -100,7 +100,7 @@ def test_lag_is_what_is_due_less_what_is_made():
     made = [3, 3, 5]
     lag = Lag(5, lambda: made.pop(0))
     assert lag.scalars() == {}
-    policy = lag.watch(acting)
+    policy = lag.measure(acting)
     for _ in range(3):
         action, state = policy(TIMESTEPS, "state")
         assert action.shape == (1, 2) and state == "state"

@@ -133,7 +133,7 @@ def test_a_stop_between_updates_and_more_steps(
     before = len(explored)
     steps = 2 * saved["agent_steps"] + 100
     result = train(config.replace({"steps": steps}))
-    assert f"going on from step {2 * saved['agent_steps']}" in capsys.readouterr().out
+    assert f"resumed at step {2 * saved['agent_steps']}" in capsys.readouterr().out
     lines = metrics_of(run)
     assert lines[: len(seen)] == seen
     assert (result.step, result.updates) == (lines[-1]["step"], SCHEDULE.due(result.step))
@@ -251,5 +251,5 @@ def _started(config: Config, logdir: Path) -> None:
 def test_the_state_is_plain_json(trained: Result):
     newest = max((trained.path / "checkpoints").iterdir())
     state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
-    assert state["done"] == {"log": 200, "evaluate": 200, "film": 200, "save": 200}
+    assert state["done"] == {"log": 200, "evaluate": 200, "video": 200, "save": 200}
     assert state["last_return"] == trained.eval_return

@@ -1,4 +1,4 @@
-"""A run's own episodes, with real workers and files: stored, counted, found again, shared."""
+"""A run's own episodes, with real environments and files: stored, counted, resumed, shared."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dreamer.envs.processes.pool import EnvPool
 from dreamer.io.disk import Patience
 from dreamer.logs.logger import Logger
 from dreamer.runs.rundir import RunDir
+from dreamer.training.experience import ReplayCollector
 from dreamer.training.interrupts import Interrupt, StopRequested
-from dreamer.training.resumption import Collection
 
 TASK = f"{Path(counting_env.__file__)}:make"
 
@@ -43,17 +43,17 @@ class Run:
         self.replay = Replay(
             episodes, cache_bytes=0, seed=0, obs_space=pool.obs_space, act_space=pool.act_space,
         )  # fmt: skip
-        self.collection = Collection(
+        self.collector = ReplayCollector(
             pool, self.replay, logger, Patience(0, Interrupt(), self.messages.append),
-            seed=0, prefix=prefix, exact=exact,
+            seed=0, prefix=prefix, deterministic=exact,
         )  # fmt: skip
 
     def collect(self, agent_steps: int) -> None:
-        self.collection.collect(self.collection.random_policy(), agent_steps)
+        self.collector.collect(self.collector.random_policy(), agent_steps)
 
     def state(self) -> dict[str, Any]:
         """As a checkpoint brings it back."""
-        return json.loads(json.dumps(self.collection.state()))
+        return json.loads(json.dumps(self.collector.state()))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -70,11 +70,11 @@ def test_what_came_after_the_checkpoint_counts_and_is_kept(pool: EnvPool, tmp_pa
     under_way = [e["steps"] for e in first.state()["collector"]["under_way"] if e]
 
     second = Run(pool, tmp_path / "run", tmp_path / "episodes")
-    assert second.collection.resume(state)
-    assert second.collection.agent_steps == 120 - sum(under_way)
+    assert second.collector.resume(state)
+    assert second.collector.agent_steps == 120 - sum(under_way)
     # Their numbers are not used again, so that two episodes never have one.
     lost = [e["number"] for e in first.state()["collector"]["under_way"] if e]
-    assert second.collection.dropped == sum(n < second.state()["next_episode"] for n in lost)
+    assert second.collector.dropped == sum(n < second.state()["next_episode"] for n in lost)
     second.collect(60)
     after = contents(tmp_path / "episodes")
     assert stored.items() <= after.items() and len(after) > len(stored)
@@ -90,7 +90,7 @@ def test_an_exact_run_collects_it_again_in_place(pool: EnvPool, tmp_path: Path):
     stored = {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.npz")}
 
     second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
-    assert second.collection.resume(state)
+    assert second.collector.resume(state)
     assert second.state() == state and second.replay.members == state["members"]
     batch = second.replay.sample(3, 4, 5)
     assert {path.name for path in (tmp_path / "episodes").glob("*.npz")} == names
@@ -109,7 +109,7 @@ def test_an_exact_run_without_a_checkpoint_begins_anew(pool: EnvPool, tmp_path: 
     first.collect(60)
     end, stored = first.state(), contents(tmp_path / "episodes")
     second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
-    assert second.collection.resume({}) and second.collection.agent_steps == 0
+    assert second.collector.resume({}) and second.collector.agent_steps == 0
     assert len(second.replay) == 0
     second.collect(60)
     assert second.state() == end and contents(tmp_path / "episodes") == stored
@@ -126,7 +126,7 @@ def test_an_exact_run_that_misses_an_episode_says_so_and_keeps_the_rest(
     (tmp_path / "episodes" / gone).unlink()
     stored = contents(tmp_path / "episodes")
     second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
-    assert second.collection.resume(state)
+    assert second.collector.resume(state)
     (message,) = second.messages
     assert "not bit for bit" in message and gone in message
     second.collect(60)
@@ -140,18 +140,18 @@ def test_a_fast_runs_checkpoint_is_gone_on_with_by_an_exact_run(pool: EnvPool, t
     first.collect(60)
     stored = contents(tmp_path / "episodes")
     fast = Run(pool, tmp_path / "run", tmp_path / "episodes")
-    fast.collection.resume(state)
+    fast.collector.resume(state)
     exact = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
-    assert exact.collection.resume(state)
+    assert exact.collector.resume(state)
     (message,) = exact.messages
     assert "not bit for bit" in message and "its run was not deterministic" in message
-    assert exact.collection.agent_steps == fast.collection.agent_steps
+    assert exact.collector.agent_steps == fast.collector.agent_steps
     assert exact.replay.members == fast.replay.members
     exact.collect(60)
     assert stored.items() <= contents(tmp_path / "episodes").items()
     # What it saves is as exact as any.
     again = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
-    again.collection.resume(exact.state())
+    again.collector.resume(exact.state())
     assert again.state() == exact.state() and not again.messages
 
 
@@ -164,8 +164,8 @@ def test_an_environment_that_is_no_function_of_its_seed_is_told(pool: EnvPool, t
         if how:
             how["digest"] += 1
     second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
-    second.collection.resume(state)
-    assert f"episode {number} came out otherwise" in second.messages[0]
+    second.collector.resume(state)
+    assert f"episode {number} came out differently" in second.messages[0]
 
 
 def test_episodes_set_aside_are_not_counted_as_dropped(pool: EnvPool, tmp_path: Path):
@@ -175,7 +175,7 @@ def test_episodes_set_aside_are_not_counted_as_dropped(pool: EnvPool, tmp_path: 
     paths[1].write_bytes(b"")
     with pytest.warns(UserWarning, match="set aside"):
         second = Run(pool, tmp_path / "run", tmp_path / "episodes")
-    second.collection.resume({})
+    second.collector.resume({})
     state = second.state()
     assert state["next_episode"] - state["dropped"] == len(paths)
 
@@ -197,9 +197,9 @@ def test_episodes_under_way_are_repeated_together_and_a_stop_is_heeded(
 
     second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
     with pytest.raises(StopRequested):
-        second.collection.resume(state, check)
+        second.collector.resume(state, check)
     third = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
-    third.collection.resume(state, check)
+    third.collector.resume(state, check)
     assert third.state() == state and not third.messages
     assert len(checks) == 2 + max(steps) + 1
 
@@ -212,35 +212,43 @@ def test_the_number_of_an_episode_set_aside_is_not_used_again(pool: EnvPool, tmp
     paths[-1].write_bytes(b"")
     with pytest.warns(UserWarning, match="set aside"):
         second = Run(pool, tmp_path / "run", tmp_path / "episodes")
-    second.collection.resume({})
+    second.collector.resume({})
     state = second.state()
     assert state["next_episode"] == highest + 1
     assert state["dropped"] == highest + 1 - len(paths) >= 0
 
 
-def test_episodes_held_back_are_on_the_disk_as_soon_as_they_end(pool: EnvPool, tmp_path: Path):
+class Refusing:
+    """A memory that refuses the first episodes it is given."""
+
+    capacity = 1000
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    def remember(self, episode: dict[str, np.ndarray]) -> None:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise OSError("no more")
+
+
+def test_withheld_episodes_are_on_disk_as_soon_as_they_end(pool: EnvPool, tmp_path: Path):
     run = Run(pool, tmp_path / "run", tmp_path / "episodes")
     run.collect(40)
     members, batch = run.replay.members, run.replay.sample(3, 4, 5)
-    run.collection.hold()
-    run.collect(60)
-    stored = set(contents(tmp_path / "episodes"))
-    assert len(stored) > len(members) > 0
-    # Batches are what they were, however the background and the sampler take turns.
-    assert run.replay.members == members
-    for key, value in run.replay.sample(3, 4, 5).items():
-        np.testing.assert_array_equal(value, batch[key])
-    refusals = [OSError("no more"), OSError("no more")]
-
-    def refuse(episode: dict[str, np.ndarray]) -> None:
-        if refusals:
-            raise refusals.pop()
-
-    run.collection.on_episode = refuse
-    for _ in range(2):
-        with pytest.raises(OSError, match="no more"):
-            run.collection.store()
-    run.collection.store()
+    run.collector._memory = Refusing(2)
+    with pytest.raises(OSError, match="no more"), run.collector.withhold_episodes():
+        run.collect(60)
+        stored = set(contents(tmp_path / "episodes"))
+        assert len(stored) > len(members) > 0
+        # Batches are what they were, however the background and the sampler take turns.
+        assert run.replay.members == members
+        for key, value in run.replay.sample(3, 4, 5).items():
+            np.testing.assert_array_equal(value, batch[key])
+    with pytest.raises(OSError, match="no more"), run.collector.withhold_episodes():
+        pass
+    with run.collector.withhold_episodes():
+        pass
     assert {name.split("-", 1)[1] for name in run.replay.members} == stored
     assert run.replay.timesteps == sum(length for _, length in run.replay.files())
     assert len(set(run.replay.members)) == len(run.replay.members)
@@ -253,15 +261,15 @@ def test_two_runs_of_one_seed_share_a_folder(pool: EnvPool, tmp_path: Path):
         for run in runs:
             run.collect(40)
             for worker in range(2):
-                run.collection._collector._running[worker] = None  # they share the pool as well
+                run.collector._collector._running[worker] = None  # they share the pool as well
     stored = contents(shared)
     for name, run in zip(("one", "two"), runs, strict=True):
         own = [uid for uid in stored if uid.startswith(f"{name}.s0e")]
-        assert len(own) == run.collection._collector.episodes > 2
+        assert len(own) == run.collector._collector.episodes > 2
         again = Run(pool, tmp_path / name, shared, f"{name}.s0e")
         assert len(again.replay) == len(stored)
-        again.collection.resume({})
-        assert again.collection.agent_steps == sum(
+        again.collector.resume({})
+        assert again.collector.agent_steps == sum(
             int(uid.removesuffix(".npz").rpartition("-")[2]) - 1 for uid in own
         )
 
@@ -276,3 +284,27 @@ def test_who_shares_a_folder_has_a_name_of_its_own(tmp_path: Path):
     one, two = opened("one", **shared), opened("two", **shared)
     assert one != two and len(one) == 9 and opened("one", **shared) == one
     assert opened("three") == ""
+
+
+def test_the_game_goes_on_where_a_lost_life_left_it(tmp_path: Path):
+    """Episodes are lives: the worker of an exact run that is resumed plays the lives before again,
+    also where the checkpoint lies between two lives."""
+    task, settings = "atari_riverraid", {"training": True, "image": False, "state": True}
+    with EnvPool(task, 1, 120.0, **settings) as pool:
+        first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+        while not pool.goes_on[0]:
+            first.collect(1)
+        state = first.state()
+        first.collect(200)
+        end, stored = first.state(), contents(tmp_path / "episodes")
+    assert state["collector"]["under_way"] == [None] and len(state["collector"]["games"][0]) == 1
+    for path in (tmp_path / "episodes").glob("*.npz"):
+        if path.name not in state["members"]:
+            path.unlink()
+    with EnvPool(task, 1, 120.0, **settings) as pool:
+        second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+        second.collector.resume(state)
+        assert second.state() == state and not second.messages
+        second.collect(200)
+        assert second.state() == end and contents(tmp_path / "episodes") == stored
+    assert end["collector"]["under_way"][0]["steps"] == 200  # of the game's second life

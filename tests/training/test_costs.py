@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dreamer.config.config import load_config
-from dreamer.training.forecast import forecast, is_full_size
+from dreamer.training.costs import forecast, is_full_size
 from dreamer.training.schedule import UpdateSchedule
 
 TASK = "dmc_walker_walk"

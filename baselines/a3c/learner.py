@@ -1,35 +1,32 @@
-"""One actor-learner: environments, the rollout under way, and gradients from it."""
+"""One actor-learner: its environments, its current rollout, and the updates from it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from baselines.a3c.agent import A3C
 from baselines.observations import Arrays
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Timestep
 from dreamer.errors import EnvError
 from dreamer.training.collector import episode_seed
 
-if TYPE_CHECKING:
-    from baselines.a3c import A3C
-
 
 class ActorLearner:
     """Takes n steps in its environments, then applies their gradient, and so on.
 
-    Environments go on across rollouts. One whose timestep is its episode's last waits for a step,
-    in which it begins a new one: that timestep ends what is learnt from the episode.
+    Episodes continue across rollouts. An environment whose episode has ended waits for one step,
+    in which it begins a new one, so that the rollout holds the last timestep.
 
-    One that fails costs its episode: what led to its last timestep is learnt from, as at a time
-    limit, and the next timestep begins a new one. `EnvError` comes only once the pool has given up.
+    If an environment fails, its episode ends with the timestep before, as at a time limit, and a
+    new one begins. `EnvError` is raised only after the pool has given up.
 
     Args:
         agent: Networks and shared parameters.
         pool: Its environments.
-        number: Of this learner; episodes number k * learners + number are its own.
+        number: This learner's number; its episodes are those numbered k * learners + number.
         on_episode: Takes return and length in agent steps of each complete episode.
     """
 
@@ -44,8 +41,11 @@ class ActorLearner:
         self._lengths = np.zeros(pool.num_envs, np.int64)
 
     def round(self) -> tuple[dict[str, float], Arrays]:
-        """One rollout and one update; returns metrics, and what it learnt from. The shared counts
-        grow with it."""
+        """Makes one rollout and one update, and counts them in the shared counts.
+
+        Returns:
+            Metrics, and the rollout.
+        """
         agent = self._agent
         agent.refresh()
         rollout = self._rollout(agent.settings["n_step"])
@@ -68,12 +68,12 @@ class ActorLearner:
         return {**rollout, "action": np.stack(actions)}
 
     def _snapshot(self) -> Arrays:
-        """What is learnt from of the newest timesteps: [N, ...] each."""
+        """Returns the part of the newest timesteps that is learnt from: [N, ...] each."""
         keys = ("reward", "cont", "is_last")
         flags = {k: np.stack([timestep[k] for timestep in self._timesteps]) for k in keys}
         if self._agent.settings["clip_rewards"]:
             flags["reward"] = np.clip(flags["reward"], -1.0, 1.0)
-        return {**self._stack, **flags}
+        return {**(self._stack or {}), **flags}
 
     def _push(self) -> Arrays:
         keys = self._timesteps[0]
@@ -81,7 +81,7 @@ class ActorLearner:
         return self._agent.observations.push(self._stack, timesteps)
 
     def _step(self, actions: np.ndarray) -> list[int]:
-        """A step, or a new episode, of each; returns the environments that failed in a step."""
+        """Steps each environment or begins its new episode; returns those that failed in a step."""
         going = [i for i, timestep in enumerate(self._timesteps) if not timestep["is_last"]]
         waiting = [i for i, timestep in enumerate(self._timesteps) if timestep["is_last"]]
         lost = []
@@ -106,7 +106,7 @@ class ActorLearner:
             self._returns[i], self._lengths[i] = 0.0, 0
 
     def _reset(self, indices: list[int]) -> None:
-        """Begins an episode in each of these environments, and another where that fails."""
+        """Begins an episode in each of these environments, and another one if that fails."""
         while indices:
             seeds = [self._next_seed() for _ in indices]
             outcomes = dict(zip(indices, self._pool.try_reset(seeds, indices), strict=True))

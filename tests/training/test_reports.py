@@ -1,4 +1,4 @@
-"""Films of a real run, frame by frame; and which timesteps open-loop predictions are made for."""
+"""Videos of a real run, frame by frame; and which timesteps open-loop predictions start from."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ from dreamer.io.disk import Patience
 from dreamer.logs.logger import Logger
 from dreamer.training.collector import EpisodeSummary
 from dreamer.training.evaluation import Evaluation
-from dreamer.training.films import CONTEXT, IMAGINED, film_evaluation, held_out_batch, image_keys
 from dreamer.training.interrupts import Interrupt, StopRequested
-from dreamer.training.reports import Intervals, Reports
+from dreamer.training.reports import (
+    CONTEXT,
+    IMAGINED,
+    Reporter,
+    held_out_batch,
+    image_keys,
+    write_evaluation_videos,
+)
+from dreamer.training.schedule import Intervals
 
 
 def frames_of(path: Path) -> tuple[np.ndarray, list[int]]:
@@ -40,7 +47,7 @@ def shrink(frames: np.ndarray, scale: int) -> np.ndarray:
     return small
 
 
-def test_evaluation_is_filmed_whole_and_sharp(debug_runs: DebugRuns):
+def test_evaluation_is_shown_whole_and_sharp(debug_runs: DebugRuns):
     frames, durations = frames_of(debug_runs.path / "videos" / "eval_policy-400.gif")
     assert frames.shape == (41, 256, 256, 3)
     assert set(durations) == {40}  # 25 timesteps a second
@@ -61,9 +68,9 @@ def test_open_loop_predictions_show_truth_model_and_error(debug_runs: DebugRuns)
     assert (borders[:CONTEXT, 1] > borders[:CONTEXT, 0] + 60).all()
     assert (borders[CONTEXT:] < 70).all()
     truth, model, error = np.moveaxis(rows[:, :, 2:-2, 2:-2], 1, 0)
-    # The truth is the filmed episode of the same evaluation; films have 256 colours.
-    filmed = shrink(frames_of(videos / "eval_policy-400.gif")[0], 4)
-    assert np.abs(truth - filmed).mean() < 6
+    # The truth is the episode that the evaluation's video shows; GIFs have 256 colours.
+    shown = shrink(frames_of(videos / "eval_policy-400.gif")[0], 4)
+    assert np.abs(truth - shown).mean() < 6
     assert np.abs(error - (model - truth + 255) // 2).mean() < 6
 
 
@@ -92,16 +99,17 @@ def test_image_keys_are_those_of_pictures():
     assert image_keys({**episode(9, 0), "bytes": np.zeros((9, 4), np.uint8)}) == ["image"]
 
 
-def test_long_evaluations_are_filmed_for_a_minute(tmp_path: Path):
+def test_videos_of_long_evaluations_last_a_minute(tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 255, (1600, 8, 8, 3)).astype(np.uint8)
     with Logger(tmp_path, tensorboard=False, terminal="plain", total_steps=10) as logger:
-        film_evaluation(logger, [{"image": images}, {"image": images[:30]}], 7, lambda: None)
+        episodes = [{"image": images}, {"image": images[:30]}]
+        write_evaluation_videos(logger, episodes, 7, lambda: None)
     with Image.open(tmp_path / "videos" / "eval_policy-7.gif") as gif:
         assert gif.n_frames == 60 * 25
 
 
-class StoppedAfterAFilm(Logger):
-    """Gets SIGTERM once the first film is written."""
+class StoppedAfterAVideo(Logger):
+    """Gets SIGTERM once the first video is written."""
 
     def video(self, *arguments: Any) -> Path:
         path = super().video(*arguments)
@@ -110,7 +118,7 @@ class StoppedAfterAFilm(Logger):
         return path
 
 
-def test_a_stop_leaves_out_films_and_keeps_the_evaluation(tmp_path: Path):
+def test_a_stop_leaves_out_videos_and_keeps_the_evaluation(tmp_path: Path):
     pictures = {**episode(60, 1), "other": np.zeros((60, 8, 8, 3), np.uint8)}
     summary = EpisodeSummary(0, 7.0, 59, 59, False, "")
     evaluation = Evaluation([summary], [pictures], [pictures])
@@ -118,14 +126,14 @@ def test_a_stop_leaves_out_films_and_keeps_the_evaluation(tmp_path: Path):
     agent: Any = SimpleNamespace(policy_calls=0)  # one that cannot be asked for predictions
     intervals = Intervals(1, 1, 1, 1)
     policy: Any = None
-    with Interrupt() as interrupt, StoppedAfterAFilm(
+    with Interrupt() as interrupt, StoppedAfterAVideo(
         tmp_path, tensorboard=False, terminal="plain", total_steps=10
     ) as logger:
         patience = Patience(0, interrupt, logger.message)
-        reports = Reports(agent, evaluator, logger, intervals, patience, interrupt)
-        reports.report(4, policy, {"updates": 0})
+        reporter = Reporter(agent, evaluator, logger, intervals, patience, interrupt)
+        reporter.report(4, policy, {"updates": 0})
         with pytest.raises(StopRequested):
             interrupt.check()
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["eval_policy-4.gif"]
     assert [line["eval/return"] for line in metrics_of(tmp_path)] == [7.0]
-    assert reports.done == {"log": 4, "evaluate": 4, "film": None, "save": None}
+    assert reporter.done == {"log": 4, "evaluate": 4, "video": None, "save": None}

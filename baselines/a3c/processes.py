@@ -1,7 +1,4 @@
-"""The processes of A3C's actor-learners: started, told to go on, and heard.
-
-What runs in them is baselines.a3c_worker.
-"""
+"""Starts the processes of A3C's actor-learners (baselines.a3c.worker) and talks to them."""
 
 from __future__ import annotations
 
@@ -29,12 +26,12 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THRE
 
 
 class LearnerError(EnvError):
-    """An actor-learner's process failed, which ends a run as an environment's does: it is saved.
+    """An actor-learner's process failed. The run is saved and ends.
 
     Args:
-        number: Of the learner.
+        number: The learner's number.
         message: How it failed.
-        traceback: Its own, or the end of what it printed.
+        traceback: Its traceback, or the end of its output.
     """
 
     def __init__(self, number: int, message: str, traceback: str = ""):
@@ -46,7 +43,7 @@ class LearnerError(EnvError):
         """What to check."""
         return (
             "check its last words above and the memory of the machine (the kernel's log names what "
-            "it killed); the run is saved, the same command goes on with it"
+            "it killed); the run is saved, the same command resumes it"
         )
 
 
@@ -54,19 +51,19 @@ class Learners:
     """Processes that collect and learn at the same time, until they have taken enough steps.
 
     Args:
-        config: Of the run.
+        config: The run's config.
         descriptor: Of the shared memory.
-        amount: How many processes.
-        calls: Number that the random streams of their actions begin with.
+        count: Number of processes.
+        calls: First number of the random streams of their actions.
     """
 
-    def __init__(self, config: Config, descriptor: int, amount: int, calls: int):
+    def __init__(self, config: Config, descriptor: int, count: int, calls: int):
         self._processes: list[_Process] = []
         try:
-            self._processes = [_Process(i, descriptor) for i in range(amount)]
+            self._processes = [_Process(i, descriptor) for i in range(count)]
             for process in self._processes:
                 process.send({
-                    "values": config.flat(), "agent": config.agent, "learners": amount,
+                    "values": config.flat(), "agent": config.agent, "learners": count,
                     "calls": calls,
                 })  # fmt: skip
             for process in self._processes:
@@ -79,18 +76,19 @@ class Learners:
         self, check: Callable[[], None], on_episode: OnEpisode, on_update: OnUpdate,
         stop: Callable[[], None],
     ) -> list[dict[str, float]]:  # fmt: skip
-        """Lets all go on until they have reached the shared limit of steps.
+        """Lets all of them continue to the shared limit of steps.
 
         Args:
-            check: Called once a second at least; may raise to end this early.
+            check: Called at least once a second; what it raises ends this early.
             on_episode: Takes return and length of each complete episode.
             on_update: Takes number, rollout and metrics of each update that was not finite, and of
-                its learner's next that was; may raise likewise.
-            stop: Lowers the shared limit, so that they pause; called when this is to end early.
+                its learner's next finite one; what it raises ends this early as well.
+            stop: Lowers the shared limit, so that all pause; called before this ends early.
+
         Returns:
-            Each one's mean metrics, empty for one that made no update.
+            The mean metrics of each, {} if it made no update.
         Raises:
-            EnvError: An environment failed too often, or a learner; the others have paused.
+            EnvError: A learner failed, or an environment too often; the others have paused.
         """
         for process in self._processes:
             process.send({"go": True})
@@ -111,7 +109,7 @@ class Learners:
     def _hear(
         self, found: dict[int, dict[str, float]], on_episode: OnEpisode, on_update: OnUpdate
     ) -> None:
-        """Takes a message of each process that says something within a second."""
+        """Takes a message from each process that sends one within a second."""
         waiting = [process for process in self._processes if process.number not in found]
         for process in select.select(waiting, [], [], 1.0)[0]:
             try:
@@ -145,7 +143,7 @@ class _Process:
     def __init__(self, number: int, descriptor: int):
         self.number = number
         self._process = ChildProcess(
-            "baselines.a3c_worker", str(descriptor), str(number), pass_fds=[descriptor],
+            "baselines.a3c.worker", str(descriptor), str(number), pass_fds=[descriptor],
             variables=inherited_variables(**dict.fromkeys(_ONE_THREAD, "1")),
         )  # fmt: skip
 

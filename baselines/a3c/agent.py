@@ -1,9 +1,9 @@
 """A3C (Mnih et al., arXiv 1602.01783): actors that learn side by side, without a replay.
 
-Each actor-learner is a process (baselines.a3c_worker) that takes n steps with the newest shared
-parameters, computes a gradient, and applies it to them with shared RMSProp statistics, without any
-lock. The synchronous form (A2C) is one learner that steps all environments together. From states or
-pixels, with continuous or one-hot actions.
+Each actor-learner is a process (baselines.a3c.worker). It takes n steps with the newest shared
+parameters, computes a gradient, and applies it to them with shared RMSProp statistics, without a
+lock. In the synchronous form (A2C), one learner steps all environments together. Observations are
+states or pixels, actions continuous or one-hot.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from baselines.a3c_trainer import A3CTrainer
+from baselines.a3c.shared_memory import SharedArrays
 from baselines.agent import Baseline
-from baselines.n_step import n_step_returns
 from baselines.networks import NormMLP, Torso
 from baselines.observations import Arrays, Observations
-from baselines.shared_memory import SharedArrays
+from baselines.returns import n_step_returns
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.ops.distributions import diagonal_normal, inverse_softplus
 
-TRAINER = A3CTrainer
 Tensors = dict[str, tf.Tensor]
 MIN_STD = 1e-3
 
@@ -104,15 +102,15 @@ class A3C(Baseline):
     loss = mean over a rollout's steps (the paper: a sum) of
         - log pi(a_t|o_t) stop(R_t - v_t) - entropy_scale H(pi(o_t)) + value_scale (R_t - v_t)^2 / 2
 
-    with R_t of baselines.n_step. Shared RMSProp: g2 <- decay g2 + (1 - decay) g^2, and
+    with R_t of baselines.returns. Shared RMSProp: g2 <- decay g2 + (1 - decay) g^2, and
     w <- w - lr g / sqrt(g2 + eps), after the gradient was scaled down to the norm `clip`.
 
     Args:
         obs_space, act_space: Of the environment.
         a3c: The section of configs/agents/a3c.yaml.
         seed: Of weights and actions.
-        learners: Processes that learn.
-        shared: Memory of another process; None makes it.
+        learners: Number of processes that learn.
+        descriptor: Of the shared memory, if another process has made it.
     """
 
     def __init__(
@@ -127,7 +125,7 @@ class A3C(Baseline):
         self.nets = PolicyValue(self.observations.shapes, act_space, **sizes, name="nets")
         self.nets.build()
         self._sizes = [int(np.prod(v.shape)) for v in self.nets.trainable_variables]
-        # One of each a learner, so that none is lost.
+        # One element a learner, so that no addition is lost.
         counts = ("steps", "updates", "episodes", "dropped")
         self.shared = SharedArrays({
             "params": ("<f4", [sum(self._sizes)]), "squares": ("<f4", [sum(self._sizes)]),
@@ -143,16 +141,16 @@ class A3C(Baseline):
     # ---------------------------------------------------------------- acting
 
     def refresh(self) -> None:
-        """Takes the shared parameters into this process's networks."""
+        """Copies the shared parameters to this process's networks."""
         self._assign(tf.convert_to_tensor(self.shared["params"].copy()))
 
     def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
-        """Chooses actions float32 [n, A]: samples, clipped, or in evaluations the mode."""
+        """Returns actions float32 [n, A]: clipped samples, or in evaluations the mode."""
         stack = self.observations.push(state, timesteps)
         return np.clip(self.choose(stack, mode == "train", 0), -1.0, 1.0), stack
 
     def choose(self, stack: Arrays, sampling: bool, stream: int) -> np.ndarray:
-        """Actions [n, A], unclipped, keyed by the calls so far and a random stream's number."""
+        """Returns actions [n, A], not clipped; calls and stream determine their noise."""
         counter = tf.constant([stream, self.policy_calls], tf.int32)
         self.policy_calls += 1
         tensors = {k: tf.convert_to_tensor(v) for k, v in stack.items()}
@@ -176,7 +174,7 @@ class A3C(Baseline):
             rollout: image and vector [T+1, N, ...], action [T, N, A], reward, cont, is_last
                 [T+1, N]; no step follows a last timestep.
         Returns:
-            Metrics; nonfinite is 1 where loss or gradient was not, and nothing changed.
+            Metrics; nonfinite is 1 if loss or gradient was not finite and nothing changed.
         """
         tensors = {k: tf.convert_to_tensor(v) for k, v in rollout.items()}
         gradient, found = self._gradient(tensors)
@@ -195,8 +193,9 @@ class A3C(Baseline):
         flat = {k: tf.reshape(rollout[k], [-1, *rollout[k].shape[2:]]) for k in keys}
         outputs, value = self.nets(flat)
         value = tf.reshape(value, [steps + 1, n])
-        stream = (rollout[k] for k in ("reward", "cont", "is_last"))
-        returns = tf.stop_gradient(n_step_returns(*stream, value, self.settings["gamma"]))
+        reward, cont, is_last = (rollout[k] for k in ("reward", "cont", "is_last"))
+        returns = n_step_returns(reward, cont, is_last, value, self.settings["gamma"])
+        returns = tf.stop_gradient(returns)
         action = tf.reshape(rollout["action"], [steps * n, -1])
         log_prob, entropy = self.nets.log_prob_and_entropy(outputs[: steps * n], action)
         mask = tf.reshape(1.0 - tf.cast(rollout["is_last"][:-1], tf.float32), [-1])
@@ -238,7 +237,7 @@ class A3C(Baseline):
         """Parameters, RMSProp's statistics and all counts."""
         names = ("params", "squares", "steps", "updates", "episodes", "dropped")
         arrays = {name: self.shared[name].copy() for name in names}
-        return arrays | {"policy_calls": np.int64(self.policy_calls)}
+        return arrays | {"policy_calls": np.asarray(self.policy_calls, np.int64)}
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Puts back what state_arrays gave.
@@ -246,10 +245,9 @@ class A3C(Baseline):
         Raises:
             ValueError: If names or shapes differ from this agent's; nothing is changed then.
         """
-        names, later = set(self.state_arrays()), {"dropped"}  # which older checkpoints lack
-        if names - later != set(arrays) - later:
+        if set(self.state_arrays()) != set(arrays):
             raise ValueError(f"the arrays are not a3c's: {sorted(arrays)[:5]}")
-        # Counts are of a run's learners; who only evaluates may have another number of them.
+        # An evaluation may have another number of learners than the run.
         for name in ("params", "squares"):
             if arrays[name].shape != self.shared[name].shape:
                 raise ValueError(f"{name} has the shape {arrays[name].shape}, not this agent's")
@@ -274,6 +272,4 @@ def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> A3
     """The agent that a config describes."""
     section = config.section("a3c")
     learners = 1 if section.pop("synchronous") else config.envs.num_envs
-    agent = A3C(obs_space, act_space, a3c=section, seed=config.seed, learners=learners)
-    agent.config = config  # for the processes that learn
-    return agent
+    return A3C(obs_space, act_space, a3c=section, seed=config.seed, learners=learners)

@@ -1,6 +1,6 @@
 """The process of one of A3C's actor-learners: collects and learns when the run says so.
 
-Started by baselines.a3c_process as `python -m baselines.a3c_worker <socket> <pid> <memory>
+Started by baselines.a3c.processes as `python -m baselines.a3c.worker <socket> <pid> <memory>
 <number>`, the run's process being `pid`. It has TensorFlow, and its environments run in processes
 of their own (EnvPool): software OpenGL and TensorFlow crash in one.
 """
@@ -23,13 +23,13 @@ from dreamer.errors import EnvError, UserError
 from dreamer.system.processes import end_with
 
 if TYPE_CHECKING:
-    from baselines.a3c_learner import ActorLearner
-    from baselines.shared_memory import SharedArrays
+    from baselines.a3c.learner import ActorLearner
+    from baselines.a3c.shared_memory import SharedArrays
 
 
 def main() -> None:
-    """Collects and learns whenever told to, until the other end closes the connection."""
-    # Whoever stops a run may signal all of its processes; what follows, the run's decides.
+    """Collects and learns when the run says so, until it closes the connection."""
+    # A signal to a run may reach all of its processes; the main process decides what follows.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     end_with(int(sys.argv[2]))
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _describe(error: Exception) -> dict[str, Any]:
-    """What `_Process.receive` makes an error of."""
+    """Returns the message that `_Process.receive` turns into an error."""
     if isinstance(error, UserError):
         return {"user": str(error)}
     if isinstance(error, EnvError):
@@ -55,7 +55,7 @@ def _describe(error: Exception) -> dict[str, Any]:
 
 
 def _tell_failures(sock: socket.socket) -> None:
-    """Sends the pool's warnings to the run: nobody sees what this process prints."""
+    """Sends the pool's warnings to the run, because nobody sees what this process prints."""
     show = warnings.showwarning
 
     def tell(message, category, *place, **more) -> None:
@@ -70,14 +70,14 @@ def _tell_failures(sock: socket.socket) -> None:
 def _serve(sock: socket.socket, descriptor: int, number: int) -> None:
     start, _ = wire.receive(sock)
     config = Config(start["values"], agent=start["agent"])
-    from dreamer.run import make_pool
+    from dreamer.training.build import make_pool
 
     with make_pool(config, config.a3c.envs, training=True) as pool:
         from dreamer.system.tensorflow import prepare_tensorflow
 
         prepare_tensorflow(config.deterministic)
-        from baselines.a3c import A3C
-        from baselines.a3c_learner import ActorLearner
+        from baselines.a3c.agent import A3C
+        from baselines.a3c.learner import ActorLearner
 
         agent = A3C(
             pool.obs_space, pool.act_space, a3c=config.section("a3c"), seed=config.seed,
@@ -95,14 +95,14 @@ def _serve(sock: socket.socket, descriptor: int, number: int) -> None:
 
 
 def _work(sock: socket.socket, learner: ActorLearner, shared: SharedArrays) -> None:
-    """Makes rounds whenever told to go on, until the shared limit."""
+    """Makes rounds up to the shared limit, each time the run says so."""
     lost = False
     while True:
         wire.receive(sock)
         metrics: list[dict[str, float]] = []
         while shared["steps"].sum() < shared["limit"][0]:
             found, rollout = learner.round()
-            if found["nonfinite"] or lost:  # those in a row are counted, so the next one matters
+            if found["nonfinite"] or lost:  # the next one ends a row of them
                 number = int(shared["updates"].sum()) - 1
                 wire.send(sock, {"update": number, "metrics": found}, rollout)
             lost = bool(found["nonfinite"])

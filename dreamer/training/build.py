@@ -1,0 +1,260 @@
+"""Makes the parts of a run from its config. Only this module and the programs see all of it.
+
+Importing this module loads no TensorFlow, so that usage errors are found fast and environments
+start before TensorFlow does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreamer.config.combinations import check_devices
+from dreamer.config.config import Config
+from dreamer.config.schema import DREAMER
+from dreamer.data.replay import Replay
+from dreamer.envs.processes.pool import EnvPool
+from dreamer.envs.spec import Space
+from dreamer.errors import UserError
+from dreamer.io.disk import Patience
+from dreamer.logs.logger import Logger
+from dreamer.logs.sinks import make_sinks
+from dreamer.runs.checkpoints import Checkpoints
+from dreamer.runs.rundir import RunDir
+from dreamer.tasks import split_tasks
+from dreamer.training.costs import forecast
+from dreamer.training.evaluation import Evaluator
+from dreamer.training.experience import ReplayBatches, ReplayCollector
+from dreamer.training.interfaces import (
+    BatchSource,
+    EpisodeMemory,
+    TrainableAgent,
+    TrainingCollector,
+)
+from dreamer.training.interrupts import Interrupt
+from dreamer.training.nonfinite import NonFiniteGuard
+from dreamer.training.reports import Reporter
+from dreamer.training.schedule import Intervals, UpdateSchedule
+from dreamer.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from dreamer.agent.agent import Agent
+    from dreamer.agent.devices import Devices, SeveralDevices
+
+MakeAgent = Callable[[Config, Mapping[str, Space], Space], TrainableAgent]
+"""Makes an agent from the config and the spaces of observations and actions."""
+Experience = tuple[TrainingCollector, BatchSource | None]
+MakeExperience = Callable[["Setup"], Experience]
+"""Makes what collects, and what batches are drawn from; None if the collector makes updates."""
+
+
+@dataclass
+class Setup:
+    """What a run's trainer is made from.
+
+    Attributes:
+        config: The run's config.
+        rundir: Its directory.
+        agent: The agent to train.
+        pool, eval_pool: Environments for training and for evaluations.
+        logger: Its logger.
+        interrupt: Signals that ask for a stop.
+    """
+
+    config: Config
+    rundir: RunDir
+    agent: TrainableAgent
+    pool: EnvPool
+    eval_pool: EnvPool
+    logger: Logger
+    interrupt: Interrupt
+
+    @cached_property
+    def patience(self) -> Patience:
+        """Waits while the disk is full."""
+        return Patience(self.config.disk_wait, self.interrupt, self.logger.message)
+
+    @cached_property
+    def guard(self) -> NonFiniteGuard:
+        """Watches for updates that are not finite."""
+        folder, limit = self.rundir.path / "nonfinite", self.config.train.nonfinite_limit
+        return NonFiniteGuard(folder, limit, self.logger.message)
+
+
+def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
+    """Returns environments of the config's task, each in a process of its own.
+
+    Args:
+        config: The run's config.
+        num_envs: How many; 1: one of each task.
+        training: Whether they are for training; Atari's episodes end with a life then.
+    """
+    if num_envs == 1:
+        num_envs = len(split_tasks(config.task))
+    settings: dict[str, Any] = {**config.section("envs"), "num_envs": num_envs}
+    return EnvPool(config.task, **settings, training=training)
+
+
+def make_devices(config: Config) -> SeveralDevices | None:
+    """Returns the devices that share each update, or None if one device makes it.
+
+    Raises:
+        UserError: The machine lacks these devices, or they cannot share the batch.
+    """
+    asked = int(config.section("train").get("devices", 1))  # only Dreamer has the key
+    if asked == 1:
+        return None
+    check_devices(asked or 1, config.train.batch_size, config.jit)
+    from dreamer.system.tensorflow import prepare_tensorflow
+
+    prepare_tensorflow(config.deterministic)  # before anything imports it
+    from dreamer.agent.devices import open_devices
+
+    devices = open_devices(asked, os.environ)
+    check_devices(devices.count, config.train.batch_size, config.jit)
+    return devices
+
+
+def make_logger(config: Config, path: Path) -> Logger:
+    """Returns the logger of a run in the directory `path`."""
+    return Logger(
+        path,
+        tensorboard=config.log.tensorboard,
+        terminal=config.log.terminal,
+        total_steps=config.steps,
+        sinks=make_sinks(config.log.sinks, path, config.flat()),
+    )
+
+
+def make_agent(
+    config: Config,
+    obs_space: Mapping[str, Space],
+    act_space: Space,
+    devices: Devices | None = None,
+) -> Agent:
+    """Returns Dreamer's agent as a config describes it.
+
+    Args:
+        config: The run's config.
+        obs_space, act_space: The environment's.
+        devices: Devices that share each update; None: one device.
+
+    Raises:
+        UserError: The run is another agent's, or settings do not fit each other.
+    """
+    from dreamer.agent.agent import Agent
+
+    if config.agent != DREAMER:
+        raise UserError(
+            f"this is a run of the agent {config.agent}, not of Dreamer: use python -m "
+            "baselines.run to train it and python -m baselines.evaluate to evaluate it"
+        )
+    return Agent(
+        obs_space,
+        act_space,
+        **config.agent_sections(),
+        precision=config.precision,
+        jit=config.jit,
+        seed=config.seed,
+        devices=devices,
+    )
+
+
+def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> ReplayCollector:
+    """Returns what collects into the run's replay, and into an agent's own memory if it has one."""
+    config = setup.config
+    return ReplayCollector(
+        setup.pool,
+        _make_replay(setup),
+        setup.logger,
+        setup.patience,
+        seed=config.seed,
+        prefix=f"{setup.rundir.owner}s{config.seed}e",
+        deterministic=config.deterministic,
+        memory=memory,
+    )
+
+
+def make_replay_experience(setup: Setup) -> Experience:
+    """Returns what collects into the run's replay, and the sequences drawn from it."""
+    collector = make_replay_collector(setup)
+    train = setup.config.section("train")  # some agents have fewer keys than Dreamer
+    batches = ReplayBatches(
+        collector.replay,
+        int(train.get("batch_size", 1)),
+        int(train.get("batch_length", 1)),
+        setup.config.replay.prefetch,
+    )
+    return collector, batches
+
+
+def _make_replay(setup: Setup) -> Replay:
+    return Replay(
+        setup.rundir.episodes,
+        cache_bytes=setup.config.replay.cache_bytes,
+        seed=setup.config.seed,
+        obs_space=setup.pool.obs_space,
+        act_space=setup.pool.act_space,
+    )
+
+
+def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experience) -> Trainer:
+    """Returns the training loop of a run."""
+    config, rundir = setup.config, setup.rundir
+    evaluator = Evaluator(
+        setup.eval_pool,
+        seed=config.seed,
+        episodes=config.eval.episodes,
+        shown=config.eval.videos,
+        directory=rundir.eval_episodes if config.eval.save_episodes else None,
+    )
+    intervals = Intervals(
+        log=config.log.every, evaluate=config.eval.every,
+        video=config.log.video_every, save=config.checkpoint.every,
+    )  # fmt: skip
+    reporter = Reporter(
+        setup.agent, evaluator, setup.logger, intervals, setup.patience, setup.interrupt
+    )
+    train = config.section("train")  # some agents have fewer keys than Dreamer
+    keys = ("prefill", "pretrain", "every", "updates")
+    schedule = UpdateSchedule(**{key: int(train.get(key, 0)) for key in keys})
+    collector, batches = experience(setup)
+    return Trainer(
+        agent=setup.agent,
+        collector=collector,
+        batches=batches,
+        reporter=reporter,
+        checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
+        interrupt=setup.interrupt,
+        patience=setup.patience,
+        guard=setup.guard,
+        schedule=schedule,
+        steps=config.steps,
+        action_repeat=setup.pool.action_repeat,
+        overlap=bool(train.get("overlap", False)),
+        forecast=partial(forecast, config, schedule),
+    )
+
+
+def describe(logger: Logger, agent: TrainableAgent, pool: EnvPool) -> None:
+    """Says what runs on what."""
+    from dreamer.system.tensorflow import describe_device
+
+    logger.message(f"{describe_device()}; precision {agent.precision}")
+    if pool.info:
+        logger.message("environment: " + ", ".join(f"{k} {v}" for k, v in pool.info.items()))
+    tasks = list(dict.fromkeys(pool.tasks))
+    if len(tasks) > 1:
+        logger.message(f"{len(tasks)} tasks, in turn: {', '.join(tasks)}")
+    actions = pool.act_space
+    text = f"actions {actions.shape[0]} {'one-hot' if actions.discrete else 'continuous'}"
+    if model := getattr(agent, "world_model", None):  # not every agent has one
+        text = (
+            f"encoder takes {', '.join(model.inputs)}; decoder predicts "
+            f"{', '.join(model.targets)}; {text}"
+        )
+    logger.message(text)

@@ -1,0 +1,103 @@
+"""What a run costs on this machine: the memory of its batches, the hours of its updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dreamer.config.config import Config, load_config
+from dreamer.config.schema import load_schema
+from dreamer.data.replay import layout_of, timestep_bytes
+from dreamer.envs.processes.pool import EnvPool
+from dreamer.errors import UserError
+from dreamer.system.machine import machine
+from dreamer.training.schedule import UpdateSchedule
+
+# What an update's time depends on most, and the preset for CPUs makes smaller.
+_SIZES = ("train.batch_size", "train.batch_length", "encoder.cnn_depth")
+
+
+def check_batch(config: Config, pool: EnvPool) -> None:
+    """Refuses batches that can never be drawn.
+
+    Raises:
+        UserError: Sequences are longer than any episode of the task, or the batches drawn ahead
+            take more than the machine's memory.
+    """
+    train = config.section("train")  # not every agent learns from sequences, or from batches
+    length = int(train.get("batch_length", 1))
+    longest = longest_episode(config, pool)
+    if longest and length > longest:
+        raise UserError(
+            f"train.batch_length is {length}, but an episode of {config.task} "
+            f"has at most {longest} timesteps ({pool.action_repeat} steps a timestep); "
+            f"choose at most {longest}"
+        )
+    size = int(train.get("batch_size", 1))
+    timestep = timestep_bytes(layout_of(pool.obs_space, pool.act_space))
+    batches = config.replay.prefetch + 2  # one is being drawn, another is trained on
+    needed, memory = batches * size * length * timestep, machine()["memory"]
+    if memory and needed > memory:
+        raise UserError(
+            f"train.batch_size {size} of train.batch_length {length} is {size * length:,} "
+            f"timesteps of {timestep:,} bytes; {batches} such batches in memory (replay.prefetch "
+            f"{config.replay.prefetch}) take {needed / 1e9:.0f} GB, but this machine has "
+            f"{memory / 1e9:.0f} GB: choose smaller ones"
+        )
+
+
+def longest_episode(config: Config, pool: EnvPool) -> int:
+    """Returns the timesteps of the task's longest episodes; 0 if it has no time limit."""
+    limit = config.envs.time_limit or int(pool.info.get("time_limit", 0))
+    return -(-limit // pool.action_repeat) + 1 if limit else 0
+
+
+def forecast(
+    config: Config, schedule: UpdateSchedule, seconds_per_update: float, frames_per_second: float
+) -> str:
+    """Returns a sentence on the hours ahead; at full size without a GPU, with advice.
+
+    Args:
+        config: The run's config.
+        schedule: Updates due at a step.
+        seconds_per_update: As measured.
+        frames_per_second: Of collecting, as measured.
+    """
+    import tensorflow as tf
+
+    updates = schedule.due(config.steps)
+    seconds = updates * seconds_per_update + config.steps / frames_per_second
+    text = (
+        f"measured here: {seconds_per_update:.2f} s an update, {frames_per_second:.0f} frames a "
+        f"second; {config.steps:,} steps with {updates:,} updates will take about "
+        f"{_duration(seconds)} (evaluations aside)"
+    )
+    if is_full_size(config) and not tf.config.list_physical_devices("GPU"):
+        text += "; this is full size and wants a GPU"
+        text += ": --configs small is made for pixels on a CPU" if _takes_small(config) else ""
+    return text
+
+
+def is_full_size(config: Config) -> bool:
+    """Returns whether the agent learns from images, with batches and convolutions of at least the
+    default sizes; agents without such keys never do."""
+    flat: Mapping = config.flat()
+    keys = load_schema(config.agent)
+    larger = [float(flat[key]) >= float(keys[key].value) for key in _SIZES if key in keys]
+    return bool(flat["envs.image"]) and bool(larger) and all(larger)
+
+
+def _takes_small(config: Config) -> bool:
+    # The preset is general, but not all agents have the keys that it sets.
+    try:
+        load_config("small", task=config.task, agent=config.agent)
+    except UserError:
+        return False
+    return True
+
+
+def _duration(seconds: float) -> str:
+    """Returns seconds in the unit that a person would use."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
