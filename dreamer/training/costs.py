@@ -9,6 +9,7 @@ from dreamer.config.schema import load_schema
 from dreamer.data.replay import layout_of, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
+from dreamer.logs.terminal import duration
 from dreamer.system.machine import machine
 from dreamer.training.schedule import UpdateSchedule
 
@@ -69,7 +70,7 @@ def forecast(
     text = (
         f"measured here: {seconds_per_update:.2f} s an update, {frames_per_second:.0f} frames a "
         f"second; {config.steps:,} steps with {updates:,} updates will take about "
-        f"{_duration(seconds)} (evaluations aside)"
+        f"{duration(seconds)} (h:mm:ss, without evaluations)"
     )
     if is_full_size(config) and not tf.config.list_physical_devices("GPU"):
         text += "; this is full size and wants a GPU"
@@ -93,11 +94,3 @@ def _takes_small(config: Config) -> bool:
     except UserError:
         return False
     return True
-
-
-def _duration(seconds: float) -> str:
-    """Returns seconds in the unit that a person would use."""
-    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
