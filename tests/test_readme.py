@@ -133,7 +133,7 @@ def test_every_config_key_that_a_page_names_exists(page: Path):
 def test_the_site_builds_without_a_broken_link(tmp_path: Path):
     """Strict: a link that leads nowhere, an anchor or a module that is gone fails the build."""
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         timeout=300,
     )  # fmt: skip
