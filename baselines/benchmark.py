@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from baselines import registry
@@ -15,6 +16,7 @@ from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.config.config import load_config, preset_refusal
 from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
+from dreamer.io.files import check_writable_file
 
 SERVICE = "baselines.benchmark_service:UpdateService"
 NO_UPDATES = ("random", "constant")
@@ -43,10 +45,10 @@ def main(argv: Sequence[str]) -> int:
         refusals = [preset_refusal(preset, agent) for agent in agents]
         if all(refusals):
             raise UserError(f"--configs {preset} fits none of {', '.join(agents)}: {refusals[0]}")
-    from dreamer.benchmarks.report import check_json_path, write_json
+    from dreamer.benchmarks.report import write_json
 
     if options["json"]:
-        check_json_path(options["json"])
+        check_writable_file(Path(options["json"]), "--json")
     results = measure(options["task"], agents, options["configs"], options["rounds"])
     print_results(results)
     if options["json"]:

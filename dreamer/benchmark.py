@@ -10,10 +10,12 @@ dm_control. Whatever imports TensorFlow or OpenGL runs in a process of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dreamer.config.command_line import CommandLine, Option, Parsed, run_main
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
+from dreamer.io.files import check_writable_file
 
 LINE = CommandLine(
     "python -m dreamer.benchmark",
@@ -39,10 +41,10 @@ def main(argv: Sequence[str]) -> int:
     config = load_config(*presets, overrides=parsed.overrides)
     if "," in config.task:
         raise UserError(f"--task is {config.task!r}; the benchmark measures one task at a time")
-    from dreamer.benchmarks.report import check_json_path, print_report, write_json
+    from dreamer.benchmarks.report import print_report, write_json
 
     if options["json"]:
-        check_json_path(options["json"])
+        check_writable_file(Path(options["json"]), "--json")
     from dreamer.benchmarks.bench import DEFAULT_PARTS, QUICK, Bench, Scale
 
     if "agents" in options["parts"]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
+from dreamer.io.files import check_writable_file
 
 if TYPE_CHECKING:
     from dreamer.training.build import MakeAgent
@@ -152,11 +153,8 @@ def check_outputs(video: str, report: str) -> None:
             "name in .gif"
         )
     for name, path in (("video", video), ("json", report)):
-        if not path:
-            continue
-        folder = Path(path).absolute().parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK) or Path(path).is_dir():
-            raise UserError(f"--{name} is {path}; expected a file in a folder that can be written")
+        if path:
+            check_writable_file(Path(path), f"--{name}")
 
 
 def as_text(result: Result) -> str:

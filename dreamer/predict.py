@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
+from dreamer.io.files import check_writable_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +83,9 @@ def main(argv: Sequence[str]) -> int:
     """Reads the command line, predicts, prints and writes; returns the exit status."""
     options = COMMAND_LINE.parse(argv).options
     output = Path(options.pop("output") or Path(options["run"], "predictions")).expanduser()
-    check_folder(output)
+    if output.is_symlink():  # in a run from a stranger it may lead anywhere
+        raise UserError(f"{output} is a link: name the folder itself with --output")
+    check_writable_folder(output, "choose another folder with --output")
     prediction = predict(**options)
     print(as_text(prediction))
     for path in write(prediction, output):
@@ -163,15 +165,6 @@ def as_text(prediction: Prediction) -> str:
         f"mean absolute errors: {units}; still: if nothing changed after the last timestep seen",
         *lines,
     ])  # fmt: skip
-
-
-def check_folder(folder: Path) -> None:
-    """Raises UserError for a folder that cannot be made or written, before anything is run."""
-    if folder.is_symlink():  # in a run from a stranger it may lead anywhere
-        raise UserError(f"{folder} is a link: name the folder itself with --output")
-    nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write to {folder}: choose another folder with --output")
 
 
 def write(prediction: Prediction, folder: Path) -> list[Path]:

@@ -100,7 +100,7 @@ def train(
         logger = stack.enter_context(build.make_logger(config, rundir.path))
         for note in rundir.notes:
             logger.message(note)
-        interrupt = stack.enter_context(Interrupt(rundir.check))
+        interrupt = stack.enter_context(Interrupt())
         pool.on_wait = eval_pool.on_wait = interrupt.while_waiting
         if devices:
             logger.message(f"every batch is shared by {devices}")

@@ -56,14 +56,16 @@ def main(argv: Sequence[str]) -> int:
     Returns the exit status: 0 if all have finished, 1 if some failed, 128 + N after signal N.
     """
     parsed = LINE.parse(argv)
-    from dreamer.runs.rundir import check_folder
+    from dreamer.io.files import check_writable_folder
+    from dreamer.runs.rundir import ELSEWHERE
     from dreamer.sweeps.plan import plan
     from dreamer.sweeps.progress import check_same_config, read_progress
 
     if parsed.options["gpus"] < 0 and parsed.options["gpus"] != -1:
         raise UserError("--gpus must be -1 (1 where there are any) or at least 0")
     trials = plan(parsed)
-    check_folder(Path(trials[0].config.logdir))  # of all trials; visible here on a cluster, too
+    # All trials share the logdir, which on a cluster must be visible here, too.
+    check_writable_folder(Path(trials[0].config.logdir), ELSEWHERE)
     done: list[Trial] = []
     left: list[Trial] = []
     for trial in trials:
@@ -73,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
         finished = read_progress(trial.path).finished(trial.config.steps)
         (done if finished else left).append(trial)
     for trial in left:  # finished runs may be write-protected
-        check_folder(trial.path)
+        check_writable_folder(trial.path, ELSEWHERE)
     if parsed.options["dry-run"]:
         dry_run(parsed, trials, done)
         return 0

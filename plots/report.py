@@ -28,7 +28,7 @@ from rich.console import Console
 from dreamer.config.config import load_config
 from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
-from dreamer.io.files import atomic_write, open_to_read
+from dreamer.io.files import atomic_write, check_writable_file, open_to_read
 from dreamer.io.yaml_files import read_yaml
 from dreamer.logs.terminal import duration
 from plots import figures, options, tables
@@ -81,9 +81,7 @@ def report(chosen: argparse.Namespace, console: Console) -> Path:
     Raises:
         UserError: a folder, a name or an option is wrong.
     """
-    if chosen.out.is_dir() or not chosen.out.absolute().parent.is_dir():
-        raise UserError(f"--out cannot write {chosen.out}: expected a file in a folder that "
-                        "exists.")
+    check_writable_file(chosen.out, "--out")
     study = options.make_study(chosen, Published.load(chosen.published_dir), console)
     with console.status("drawing"):
         page = render(study, chosen.title, chosen.clips * 1_000_000, chosen.resamples)

@@ -145,7 +145,7 @@ def test_mistakes_get_one_line(debug_runs: DebugRuns, tmp_path: Path):
         (["--run", path, "--source", "training"], "must be one of fresh, saved"),
         (["--run", path, "--source", "saved", "--horizon", "9"], "eval_episodes holds no episodes"),
         (["--run", path, "--checkpoint", str(tmp_path)], "is no checkpoint"),
-        (["--run", path, "--output", str(tmp_path / "file" / "below")], "cannot write to"),
+        (["--run", path, "--output", str(tmp_path / "file" / "below")], "cannot make"),
         (["--run", path, "--output", str(tmp_path / "link")], "is a link"),
         (["--run", path, "--horizonn", "9"], "did you mean 'horizon'"),
     ]:

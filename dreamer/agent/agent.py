@@ -23,7 +23,7 @@ from dreamer.nets.value import Value
 from dreamer.ops.images import as_shown
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
-from dreamer.system.threads import run_leavably
+from dreamer.system.threads import run_interruptibly
 
 _NO_PLANNER: Section = {}
 _NO_DISAGREEMENT: Section = {"until": 0}
@@ -233,7 +233,7 @@ class Agent:
         self._update.get_concrete_function(*inputs)
         if self._compiled:  # which XLA does within the first update: that one is taken back
             self._kept = {k: v.copy() for k, v in self.state_arrays().items()}
-            run_leavably(lambda: self._update(*inputs))
+            run_interruptibly(lambda: self._update(*inputs))
             self.load_arrays(self._kept)
             self._kept = None
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from dreamer.errors import UserError
 from dreamer.io.files import atomic_write
 
 Results = Mapping[str, Any]
@@ -48,15 +45,6 @@ _UPDATE_LABELS = {
     "over_floor": "  update over floor",
     "over_float32": "  update over float32's",
 }
-
-
-def check_json_path(name: str) -> None:
-    """Raises a UserError if no file can be written at a path, before minutes are spent on it."""
-    parent = Path(name).absolute().parent
-    if Path(name).is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(
-            f"--json cannot write {name}: expected a file in a folder that exists and is writable"
-        )
 
 
 def write_json(path: str, results: Results) -> None:

@@ -19,7 +19,7 @@ from dreamer.config.config import Config, load_config, preset_refusal
 from dreamer.config.schema import DREAMER, Key, Value, find_key, load_schema, number, preset_files
 from dreamer.errors import EnvError, UserError, suggest
 from dreamer.system.streams import settle, warn
-from dreamer.system.threads import left_behind
+from dreamer.system.threads import has_abandoned_thread
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         status = 0
     if status:
         settle()  # A success stays one only if all it printed could be written.
-    if left_behind():
+    if has_abandoned_thread():
         os._exit(status or 0)
     sys.exit(status)
 

@@ -1,4 +1,4 @@
-"""Preparing items ahead of their consumer, in one background thread with a bounded queue."""
+"""Items prepared ahead of their consumer, by one background thread with a bounded queue."""
 
 from __future__ import annotations
 
@@ -11,29 +11,22 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class _End:
-    """Closes the queue: no more items, or the error that ended them."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
 class Prefetcher(Generic[T]):
     """Iterates over ``make(index) for index in indices``, made ahead by a background thread.
 
-    An error in `make` is raised in the consumer, where the item would have come. Closing it (or
-    leaving its ``with`` block, or dropping it) ends the thread.
+    An error in `make` is raised in the consumer, in place of the item. Closing the iterator,
+    leaving its ``with`` block, or dropping it ends the thread.
 
     Args:
-        make: Called in the thread, in order.
-        indices: What to call it with.
-        depth: Items that wait in the queue at most; one more is in the making.
+        make: Makes an item; called in the thread, in order.
+        indices: The arguments of `make`.
+        depth: Largest number of items in the queue; one more may be in the making.
     """
 
     def __init__(self, make: Callable[[int], T], indices: Iterable[int], depth: int) -> None:
-        self._queue: queue.Queue[T | _End] = queue.Queue(max(depth, 1))  # 0 would be no bound
+        self._queue: queue.Queue[T | _End] = queue.Queue(max(depth, 1))  # 0 would mean no bound
         self._stop = threading.Event()
-        # The thread knows the queue but not this object, which thus can be dropped meanwhile.
+        # The thread does not reference this object, which can therefore be dropped meanwhile.
         self._thread = threading.Thread(
             target=_produce, args=(make, indices, self._queue, self._stop),
             name="prefetch", daemon=True,
@@ -49,9 +42,7 @@ class Prefetcher(Generic[T]):
         item = self._queue.get()
         if isinstance(item, _End):
             self.close()
-            if item.error is not None:
-                raise item.error
-            raise StopIteration
+            raise item.error or StopIteration
         return item
 
     def __enter__(self) -> Prefetcher[T]:
@@ -68,11 +59,18 @@ class Prefetcher(Generic[T]):
         _drain(self._queue)
 
     def close(self) -> None:
-        """Ends the thread and waits for it; further iteration yields nothing."""
+        """Ends the thread and waits for it. The iteration then yields nothing more."""
         self._stop.set()
         while self._thread.is_alive():
             _drain(self._queue)
             self._thread.join(0.01)
+
+
+class _End:
+    """The last entry of the queue, with the error that ended the thread, if any."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
 
 
 def _produce(
@@ -85,13 +83,13 @@ def _produce(
             if stop.is_set():
                 return
             items.put(make(index))
-    except BaseException as caught:  # whatever it is, it belongs to the consumer
+    except BaseException as caught:  # any error belongs to the consumer
         error = caught
     items.put(_End(error))
 
 
 def _drain(items: queue.Queue[T | _End]) -> None:
-    """Empties the queue, so that a thread waiting to put something into it goes on."""
+    """Empties the queue, so that a thread that waits to add an item continues."""
     try:
         while True:
             items.get_nowait()

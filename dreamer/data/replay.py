@@ -1,12 +1,10 @@
-"""Replay: the episodes of a folder, sampled as batches [B, T].
+"""Replay: the episodes in a folder, sampled as batches [B, T].
 
-What lies where was chosen by measurement (2-core CPU, 50 x 50 timesteps of 64x64x3 out of 220
-episodes of 501): a slice of our own uncompressed files is read straight into the batch, one read a
-member, in 8 ms a batch. From arrays held in memory it takes 4.5 and from mapped files 5.5 ms, but
-those hold memory without bound or die when a file is cut short, and all are far below an update.
-The operating system's page cache keeps what fits. Files of older implementations are compressed:
-unpacking one whole takes 130 ms, so they stay unpacked, the least recently used leaving first,
-within `cache_bytes`. Opening 10,000 episodes reads their headers alone, in about 2 s.
+Slices of our own uncompressed files are read straight into the batch, one read per array: 8 ms for
+50 x 50 timesteps of 64x64x3 on a 2-core CPU. This holds nothing in memory, and is far faster than
+an update. The operating system's page cache keeps what fits. Files of older implementations are
+compressed, and unpacking one takes 130 ms, so unpacked episodes stay in memory, up to
+`cache_bytes`. Opening 10,000 episodes reads only their headers, in about 2 s.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import math
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,43 +32,42 @@ from dreamer.data.episodes import (
 )
 from dreamer.data.prefetch import Prefetcher
 from dreamer.errors import UserError
-from dreamer.io.files import make_folder
-from dreamer.io.npz import path_text
+from dreamer.io.files import make_folder, path_text
 
-if TYPE_CHECKING:
-    from dreamer.envs.spec import Space
 if TYPE_CHECKING:
     from dreamer.envs.spec import Space
 
 Batch = dict[str, np.ndarray]
-DAMAGED = "damaged"
-"""Folder, within the replay's, that takes the files which cannot be used."""
+Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+"""Shape and dtype of one timestep of each key."""
+
+_DAMAGED = "damaged"  # folder, within the replay's, of the files that cannot be used
 
 
 class DamagedEpisodeWarning(UserWarning):
-    """An episode file was set aside; the message names it and the reason."""
+    """An episode file was set aside; the message names the file and the reason."""
 
 
 class Replay:
     """Episodes in a folder, and batches drawn from them.
 
-    All headers are read at the start; the data of a file are verified (checksums, finite numbers)
-    when it is first sampled. A file that is damaged or of another environment is moved to
-    ``damaged/``, counted and named in a `DamagedEpisodeWarning`; nothing is ever deleted.
+    All headers are read at the start. The data of a file are verified (checksums, finite numbers)
+    when it is first sampled. A file that is damaged, or of another environment, is moved to
+    ``damaged/``, counted, and named in a `DamagedEpisodeWarning`. Nothing is deleted.
 
     Args:
         directory: Folder of the episode files; made if missing.
-        cache_bytes: Memory that unpacked episodes of older, compressed files may take.
-        seed: Of the sampling.
-        obs_space: The observation keys that batches hold, with their shapes and dtypes.
-        act_space: Shape [A] of the action.
+        cache_bytes: Memory for unpacked episodes of older, compressed files.
+        seed: Seed of the sampling.
+        obs_space: Spaces of the observation keys that batches hold.
+        act_space: Space of the action, of shape [A].
 
     Attributes:
         timesteps: Number of timesteps in all episodes.
-        damaged: Number of files set aside.
+        damaged: Number of files that this object has set aside.
 
     Raises:
-        UserError: the folder cannot be made or read.
+        UserError: The folder cannot be made or read.
     """
 
     def __init__(
@@ -83,7 +80,7 @@ class Replay:
         self._seed = seed
         self._layout = layout_of(obs_space, act_space)
         self._dtypes = {key: dtype for key, (_, dtype) in self._layout.items()}
-        self._files: list[EpisodeFile] = []
+        self._files: list[EpisodeFile] = []  # ordered by `_order`
         self._hidden: dict[str, list[Path]] = {}
         self._cache = ByteCache(int(cache_bytes))
         self._lock = threading.RLock()
@@ -95,27 +92,27 @@ class Replay:
 
     @property
     def members(self) -> list[str]:
-        """Names of the files that batches are drawn from, in the order that sampling knows."""
+        """Names of the files that batches are drawn from, in the order of the sampling."""
         return [file.path.name for file in self._files]
 
     @property
     def timestep_bytes(self) -> int:
-        """Bytes that one timestep takes on disk."""
+        """Bytes of one timestep on disk."""
         return timestep_bytes(self._layout)
 
     def files(self) -> list[tuple[Path, int]]:
-        """Path and timesteps of every file that batches are drawn from."""
+        """Returns the path and the length of each file that batches are drawn from."""
         return [(file.path, file.length) for file in self._files]
 
     def set_aside(self) -> list[str]:
-        """Unique ids of the episodes in ``damaged/``, of this and of earlier processes."""
-        return moved_aside(self.directory / DAMAGED)
+        """Returns the unique ids of all episodes in ``damaged/``, also of earlier processes."""
+        return moved_aside(self.directory / _DAMAGED)
 
     def restrict(self, members: Iterable[str]) -> set[str]:
-        """Draws from the files of these names alone, so that a resumed run draws as it did.
+        """Draws only from the files of these names, so that a resumed run draws as before.
 
-        The others stay on disk, hidden until `take_in` replaces them; unless one of `members`
-        is missing: then nothing changes.
+        Other files stay on disk, hidden until `take_in` replaces them. If one of `members` is
+        missing, nothing changes.
 
         Returns:
             The names that are missing.
@@ -131,7 +128,7 @@ class Replay:
         return set()
 
     def add(self, episode: Mapping[str, np.ndarray], uid: str) -> Path:
-        """Writes an episode to disk and takes it in: `write`, whose errors it raises, `take_in`."""
+        """Writes an episode to disk and takes it in: `write`, then `take_in`."""
         with self._lock:
             file = self.write(episode, uid)
             self.take_in(file)
@@ -140,51 +137,50 @@ class Replay:
     def write(self, episode: Mapping[str, np.ndarray], uid: str) -> EpisodeFile:
         """Writes an episode to disk; no batch is drawn from it before `take_in`.
 
-        The file keeps the timestamp of an earlier one of the same `uid`, so that equal content
-        leaves the folder as it was.
+        The file keeps the timestamp of an earlier file of the same `uid`. Writing equal content
+        again therefore leaves the folder unchanged.
 
         Args:
             episode: Arrays [L, ...]: observations, action, reward, cont and flags.
             uid: Unique id; see `dreamer.data.episodes.save_episode`.
 
         Raises:
-            ValueError: the episode does not match the environment's spaces, or is malformed.
-            DiskFullError: there is no room for it.
-            StorageError: the folder cannot be written.
+            ValueError: The episode does not match the environment's spaces, or is malformed.
+            DiskFullError: The disk is full.
+            StorageError: The folder cannot be written to.
         """
-        found = {key: (v.shape[1:], v.dtype) for key, v in episode.items()}
-        reason = mismatch(self._layout, found)
-        if reason:
+        found = {key: (value.shape[1:], value.dtype) for key, value in episode.items()}
+        if reason := _mismatch(self._layout, found):
             raise ValueError(f"cannot take in the episode {uid}: {reason}")
         with self._lock:
-            before = [*self._hidden.get(uid, ()), *(file.path for file in self._files_of(uid))]
-        stamp = before[-1].name.partition("-")[0] if before else None
-        file = EpisodeFile(save_episode(self.directory, episode, uid, stamp))
-        # We have just written it, finite; as another dtype it may not be.
+            earlier = [*self._hidden.get(uid, ()), *(file.path for file in self._files_of(uid))]
+        timestamp = earlier[-1].name.partition("-")[0] if earlier else None
+        file = EpisodeFile(save_episode(self.directory, episode, uid, timestamp))
+        # The numbers just written are finite. Cast to another dtype they may not be.
         same = (file.timestep_spec(key)[1] == dtype for key, dtype in self._dtypes.items())
         file.checked = all(same)
         return file
 
     def take_in(self, file: EpisodeFile) -> None:
-        """Takes in what `write` gave, in place of an earlier one of its id, or a hidden one."""
+        """Takes in what `write` returned, in place of earlier or hidden files of the same id."""
         with self._lock:
             uid = episode_uid(file.path)
-            files = self._files_of(uid)
-            for old in (*self._hidden.pop(uid, ()), *(earlier.path for earlier in files)):
-                if old != file.path:
-                    old.unlink(missing_ok=True)
-            for earlier in files:
-                self._forget(earlier)
-            # Ordered by id, so that sampling does not depend on when an episode was written.
+            earlier = self._files_of(uid)
+            for path in (*self._hidden.pop(uid, ()), *(old.path for old in earlier)):
+                if path != file.path:
+                    path.unlink(missing_ok=True)
+            for old in earlier:
+                self._forget(old)
+            # Ordered by id, so that the sampling does not depend on when episodes were written.
             bisect.insort(self._files, file, key=_order)
             self.timesteps += file.length
 
     def sample(self, index: int, batch_size: int, length: int) -> Batch:
-        """Draws one batch: a function of (seed, index, the episodes present).
+        """Draws one batch, as a function of the seed, the index and the episodes present.
 
-        Each sequence draws an episode, all being equally likely, then one of its L - T + 1 starts.
-        An episode shorter than T is used whole, and the sequence goes on with a further drawn
-        episode from its start, where `is_first` is true: nothing is dropped.
+        Each sequence draws an episode, all with equal probability, and then one of its L - T + 1
+        starts. An episode shorter than T is used whole. The sequence then continues with another
+        drawn episode from its start, where `is_first` is true, so that nothing is dropped.
 
         Args:
             index: Number of the batch; equal indices give equal batches.
@@ -196,7 +192,7 @@ class Replay:
             and cont float32 [B, T], is_first, is_last and is_terminal bool [B, T].
 
         Raises:
-            UserError: there is no episode to sample.
+            UserError: There is no episode to sample.
         """
         with self._lock:
             while True:
@@ -210,45 +206,49 @@ class Replay:
     ) -> Prefetcher[Batch]:
         """Iterates over ``sample(first)`` to ``sample(first + count - 1)``, prepared by a thread.
 
-        Add no episode meanwhile, or the batches depend on how far ahead the thread was. Errors in
-        the thread are raised here; closing the iterator ends the thread.
+        Add no episode meanwhile, or the batches depend on how far ahead the thread is. Errors in
+        the thread are raised in the iteration. Closing the iterator ends the thread.
 
         Args:
             first: Index of the first batch.
             count: Number of batches.
             batch_size: B.
             length: T.
-            prefetch: Batches that wait at most.
+            prefetch: Largest number of batches that wait.
         """
         indices = range(first, first + count)
         return Prefetcher(lambda index: self.sample(index, batch_size, length), indices, prefetch)
 
     def _scan(self) -> None:
         try:
-            paths = [path for path in self.directory.iterdir() if _is_candidate(path)]
+            paths = sorted(self.directory.iterdir(), key=str)
         except OSError as error:
             raise UserError(
                 f"cannot read the folder {path_text(self.directory)}: {error.strerror}"
             ) from error
-        for path in sorted(paths, key=str):
-            try:
-                self._files.append(self._open(path))
-            except EpisodeError as error:
-                self._set_aside(error)
+        for path in paths:
+            if path.suffix == ".npz" and not path.name.startswith("."):
+                try:
+                    self._files.append(self._open(path))
+                except EpisodeError as error:
+                    self._set_aside(error)
         self._files.sort(key=_order)
         self.timesteps = sum(file.length for file in self._files)
 
     def _open(self, path: Path) -> EpisodeFile:
         """Opens an episode and compares it with the environment's spaces."""
         file = EpisodeFile(path)
-        reason = mismatch(self._layout, {key: file.timestep_spec(key) for key in file.keys})
-        if reason:
+        found = {key: file.timestep_spec(key) for key in file.keys}
+        if reason := _mismatch(self._layout, found):
             raise EpisodeError(path, reason)
         return file
 
     def _files_of(self, uid: str) -> list[EpisodeFile]:
-        ends = [(uid, ""), (uid + "\0", "")]  # the latter comes next after all of that id
-        first, last = (bisect.bisect_left(self._files, end, key=_order) for end in ends)
+        # The second bound is the smallest one that follows all files of this id.
+        first, last = (
+            bisect.bisect_left(self._files, bound, key=_order)
+            for bound in ((uid, ""), (uid + "\0", ""))
+        )
         return self._files[first:last]
 
     def _forget(self, file: EpisodeFile) -> None:
@@ -260,27 +260,41 @@ class Replay:
         for file in [file for file in self._files if file.path == error.path]:
             self._forget(file)
         self.damaged += 1
-        outcome = move_aside(error.path, self.directory / DAMAGED)
+        outcome = move_aside(error.path, self.directory / _DAMAGED)
         warnings.warn(f"episode set aside: {error}; {outcome}", DamagedEpisodeWarning, stacklevel=2)
 
     def _draw(self, index: int, batch_size: int, length: int) -> Batch:
-        shapes = self._layout.items()
-        batch = {key: np.empty((batch_size, length, *shape), of) for key, (shape, of) in shapes}
-        for piece in self._plan(index, batch_size, length):
-            into = piece.row, slice(piece.at, piece.at + piece.stop - piece.start)
-            self._read(piece, {key: array[into] for key, array in batch.items()})
-        return batch
-
-    def _plan(self, index: int, batch_size: int, length: int) -> list[Piece]:
         if not self._files:
             raise UserError(
                 f"{path_text(self.directory)} holds no episode to train on "
                 f"({self.damaged} were damaged); collect some first (train.prefill)"
             )
+        batch = {
+            key: np.empty((batch_size, length, *shape), dtype)
+            for key, (shape, dtype) in self._layout.items()
+        }
         rng = np.random.default_rng([self._seed, index])
-        return plan_batch(self._files, rng, batch_size, length)
+        for piece in self._plan(rng, batch_size, length):
+            place = piece.row, slice(piece.at, piece.at + piece.stop - piece.start)
+            self._read(piece, {key: array[place] for key, array in batch.items()})
+        return batch
 
-    def _read(self, piece: Piece, out: Mapping[str, np.ndarray]) -> None:
+    def _plan(self, rng: np.random.Generator, batch_size: int, length: int) -> list[_Piece]:
+        """Draws the pieces of a batch; see `sample`."""
+        pieces = []
+        for row in range(batch_size):
+            at = 0
+            while at < length:
+                file = self._files[int(rng.integers(len(self._files)))]
+                start = 0
+                if at == 0 and file.length > length:
+                    start = int(rng.integers(file.length - length + 1))
+                stop = min(start + length - at, file.length)
+                pieces.append(_Piece(row, at, file, start, stop))
+                at += stop - start
+        return pieces
+
+    def _read(self, piece: _Piece, out: Mapping[str, np.ndarray]) -> None:
         file = piece.file
         if file.sliceable(self._layout):
             if not file.checked:
@@ -296,46 +310,9 @@ class Replay:
             target[...] = episode[key][piece.start : piece.stop]
 
 
-def _order(file: EpisodeFile) -> tuple[str, str]:
-    return episode_uid(file.path), file.path.name
-
-
-def _is_candidate(path: Path) -> bool:
-    return path.suffix == ".npz" and not path.name.startswith(".")
-
-
-Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]
-
-
-def layout_of(obs_space: Mapping[str, Space], act_space: Space) -> Layout:
-    """The layout that an environment's spaces ask for."""
-    scalars = {"reward": np.float32, "cont": np.float32, **dict.fromkeys(FLAGS, np.bool_)}
-    return {
-        **{key: (space.shape, np.dtype(space.dtype)) for key, space in obs_space.items()},
-        "action": (act_space.shape, np.dtype(np.float32)),
-        **{key: ((), np.dtype(dtype)) for key, dtype in scalars.items()},
-    }
-
-
-def mismatch(layout: Layout, found: Layout) -> str:
-    """Returns how an episode's timesteps differ from the layout, or ""; floats may vary in size."""
-    for key, (shape, dtype) in layout.items():
-        if key not in found:
-            return f"it lacks the environment's {key}"
-        its_shape, its = found[key]
-        if its_shape != shape or (its != dtype and not its.kind == dtype.kind == "f"):
-            return f"{key} is {its} {its_shape}, the environment's {dtype} {shape}"
-    return ""
-
-
-def timestep_bytes(layout: Layout) -> int:
-    """Bytes of one timestep."""
-    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())
-
-
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Timesteps start..stop-1 of an episode, which go to row `row` of a batch from `at` on."""
+class _Piece:
+    """Timesteps start to stop - 1 of an episode, for row `row` of a batch, from `at` on."""
 
     row: int
     at: int
@@ -344,50 +321,29 @@ class Piece:
     stop: int
 
 
-def plan_batch(
-    files: Sequence[EpisodeFile], rng: np.random.Generator, batch_size: int, length: int
-) -> list[Piece]:
-    """Draws the pieces of a batch [batch_size, length]; see `dreamer.data.replay.Replay.sample`."""
-    pieces = []
-    for row in range(batch_size):
-        at = 0
-        while at < length:
-            file = files[int(rng.integers(len(files)))]
-            start = 0
-            if at == 0 and file.length > length:
-                start = int(rng.integers(file.length - length + 1))
-            stop = min(start + length - at, file.length)
-            pieces.append(Piece(row, at, file, start, stop))
-            at += stop - start
-    return pieces
-
-
-Arrays = Mapping[str, np.ndarray]
-
-
 class ByteCache:
-    """Named arrays under keys, up to a number of bytes; the least recently used leave first.
+    """Episodes by path, up to a total size; the least recently used ones are dropped first.
 
     Args:
-        limit: Bytes of all arrays held together. What alone exceeds it is not kept.
+        limit: Largest total size in bytes. A larger episode is not kept.
 
     Attributes:
-        nbytes: Bytes held now.
+        nbytes: Total size now.
     """
 
     def __init__(self, limit: int) -> None:
         self.nbytes = 0
         self._limit = limit
-        self._items: OrderedDict[Hashable, Arrays] = OrderedDict()
+        self._items: OrderedDict[Path, Batch] = OrderedDict()
 
-    def get(self, key: Hashable) -> Arrays | None:
-        """Returns what is held under `key`, or None."""
+    def get(self, key: Path) -> Batch | None:
+        """Returns an episode, or None if it is not held."""
         if key in self._items:
             self._items.move_to_end(key)
         return self._items.get(key)
 
-    def put(self, key: Hashable, item: Arrays) -> None:
-        """Holds `item`, in place of what `key` held, and drops others where it needs the room."""
+    def put(self, key: Path, item: Batch) -> None:
+        """Holds an episode, and drops others as needed."""
         self.drop(key)
         if _nbytes(item) > self._limit:
             return
@@ -396,10 +352,41 @@ class ByteCache:
         while self.nbytes > self._limit:
             self.nbytes -= _nbytes(self._items.popitem(last=False)[1])
 
-    def drop(self, key: Hashable) -> None:
-        """Forgets `key`, if it is held."""
+    def drop(self, key: Path) -> None:
+        """Drops an episode, if it is held."""
         self.nbytes -= _nbytes(self._items.pop(key, {}))
 
 
-def _nbytes(item: Arrays) -> int:
+def _nbytes(item: Batch) -> int:
     return sum(array.nbytes for array in item.values())
+
+
+def layout_of(obs_space: Mapping[str, Space], act_space: Space) -> Layout:
+    """Returns the layout of the timesteps of an environment with these spaces."""
+    scalars = {"reward": np.float32, "cont": np.float32, **dict.fromkeys(FLAGS, np.bool_)}
+    return {
+        **{key: (space.shape, np.dtype(space.dtype)) for key, space in obs_space.items()},
+        "action": (act_space.shape, np.dtype(np.float32)),
+        **{key: ((), np.dtype(dtype)) for key, dtype in scalars.items()},
+    }
+
+
+def timestep_bytes(layout: Layout) -> int:
+    """Returns the bytes of one timestep."""
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())
+
+
+def _mismatch(layout: Layout, found: Layout) -> str:
+    """Returns how timesteps differ from the layout, or ""; floats may have any size."""
+    for key, (shape, dtype) in layout.items():
+        if key not in found:
+            return f"it lacks the environment's {key}"
+        its_shape, its_dtype = found[key]
+        both_floats = its_dtype.kind == dtype.kind == "f"
+        if its_shape != shape or (its_dtype != dtype and not both_floats):
+            return f"{key} is {its_dtype} {its_shape}, the environment's {dtype} {shape}"
+    return ""
+
+
+def _order(file: EpisodeFile) -> tuple[str, str]:
+    return episode_uid(file.path), file.path.name

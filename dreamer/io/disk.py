@@ -1,4 +1,4 @@
-"""Disks that fill up: waiting for room where that is safe, and a warning beforehand."""
+"""Full disks: wait for free space where that is safe, and warn before the disk is full."""
 
 from __future__ import annotations
 
@@ -12,42 +12,48 @@ from dreamer.io.files import DiskFullError
 
 T = TypeVar("T")
 
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts; the pause doubles each time
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts, doubled from one to the other
 
 
-class Interrupt(Protocol):
-    """Says whether a signal has asked for a stop; `check` raises then."""
+class Stop(Protocol):
+    """What ends the waiting: `dreamer.training.interrupts.Interrupt`."""
 
     @property
-    def requested(self) -> bool: ...
-    def check(self) -> None: ...
+    def requested(self) -> bool:
+        """Whether the run should stop."""
+
+    def check(self) -> None:
+        """Raises an exception if the run should stop."""
 
 
-class Patience:
-    """Repeats what failed for lack of room until there is some.
+class RetryWhileDiskFull:
+    """Calls a function again while it fails because the disk is full.
 
     Args:
-        seconds: How long to wait at most; 0 for not at all.
-        interrupt: Signals end the waiting.
+        seconds: The longest time to wait; 0: do not wait.
+        interrupt: Ends the waiting after a signal.
         say: Takes messages for the user.
     """
 
-    def __init__(self, seconds: float, interrupt: Interrupt, say: Callable[[str], None]) -> None:
+    def __init__(self, seconds: float, interrupt: Stop, say: Callable[[str], None]) -> None:
         self._seconds, self._interrupt, self._say = seconds, interrupt, say
 
-    def keep_trying(self, act: Callable[[], T]) -> T:
-        """What `act` returns; it must change nothing where it raises DiskFullError.
+    def __call__(self, act: Callable[[], T]) -> T:
+        """Returns what `act` returns.
+
+        Args:
+            act: The function. It must change nothing when it raises DiskFullError.
 
         Raises:
-            DiskFullError: there was no room for that long, or a limit on the size of files stands
-                in the way, which no waiting mends.
-            StopRequested: a signal came meanwhile.
+            DiskFullError: The disk stayed full for the whole time, or a limit on the size of
+                files is the reason, which waiting does not change.
+            StopRequested: A signal came while this waited.
         """
         waited, pause = 0.0, FIRST_PAUSE
         while True:
             try:
-                done = act()
+                result = act()
             except DiskFullError as error:
                 if not error.passing or waited >= self._seconds or self._interrupt.requested:
                     raise
@@ -57,10 +63,11 @@ class Patience:
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 if waited:
-                    self._say(f"there is room again after {waited:.0f} s; the run goes on")
-                return done
+                    self._say(f"there is room again after {waited:.0f} s; the run continues")
+                return result
 
     def _sleep(self, seconds: float) -> float:
+        """Sleeps, and returns the seconds that passed."""
         start = time.monotonic()
         while (passed := time.monotonic() - start) < seconds:
             self._interrupt.check()
@@ -69,18 +76,19 @@ class Patience:
 
 
 def room_warning(folder: Path, needed: int, what: str) -> str:
-    """A warning where fewer than `needed` bytes are free on the disk of `folder`, else ""."""
+    """Returns a warning if the disk of `folder` has fewer than `needed` bytes free, else ""."""
     free = shutil.disk_usage(folder).free
     if needed <= free:
         return ""
     return (
-        f"warning: {what} will need about {size_text(needed)} and {size_text(free)} are free on "
-        f"the disk of {folder}; free some space, or choose another --logdir or --replay.directory"
+        f"warning: {what} will need about {size_text(needed)}, but only {size_text(free)} are free "
+        f"on the disk of {folder}; free some space, or choose another --logdir or "
+        "--replay.directory"
     )
 
 
 def size_text(size: float) -> str:
-    """Bytes in the unit a person would use."""
+    """Returns a number of bytes as text, in a unit that suits its size."""
     unit = 0
     while size >= 1000 and unit < len(_UNITS) - 1:
         size, unit = size / 1000, unit + 1

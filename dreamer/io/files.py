@@ -1,8 +1,8 @@
-"""Files and folders that are complete or absent, whatever kills the process while it writes.
+"""Files and folders that are complete or absent, even if the process is killed while it writes.
 
 Everything is written under a temporary name in the same folder (hidden, ending in ``.tmp``),
-synced to the disk and renamed, and then the folder itself is synced, so that a machine that loses
-power keeps either the old content or the new.
+synced to the disk and renamed. Then the folder is synced. After a loss of power the disk thus
+holds either the old content or the new.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from typing import BinaryIO
 from dreamer.errors import UserError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Of a device or its file system, whatever the file.
+# Errors of a device or its file system, which concern all of its files.
 _FAILING = (
     errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO,
 )  # fmt: skip
-_BLOCK = 4096  # bytes that a folder takes, about
+_FOLDER_BYTES = 4096  # approximate size of a new folder on the disk
 
 
 class StorageError(UserError):
-    """A file could not be written. What stood under its name before is untouched."""
+    """A file could not be written. The earlier file of that name is unchanged."""
 
     status = 74  # EX_IOERR
 
 
 class DiskFullError(StorageError):
-    """There was no room for it.
+    """A file could not be written because the disk, a quota or a limit is full.
 
     Attributes:
-        passing: whether it may pass when space is freed: no limit on the size of files caused it.
+        passing: Whether freeing space can help. It cannot if a limit on file sizes is the reason.
     """
 
     def __init__(self, message: str, passing: bool = True) -> None:
@@ -47,22 +47,22 @@ class DiskFullError(StorageError):
 
 
 class IrregularFileError(OSError):
-    """A link, a pipe or the like stands where a file belongs."""
+    """The path is a link, a pipe or another special file, where a regular file is expected."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], needed: int | None = None) -> Iterator[BinaryIO]:
-    """Yields a new binary file that takes the name `path` once the block has ended without error.
+    """Yields a new binary file, which gets the name `path` when the block ends without error.
 
     Args:
-        path: where the file belongs; its folder must exist. A file of that name is replaced.
-        needed: bytes the whole file needs, where the caller knows, for the message on a full disk.
+        path: The file's final name. Its folder must exist. An earlier file is replaced.
+        needed: Size of the whole file in bytes, if known, for the message about a full disk.
 
     Raises:
-        DiskFullError: no room: disk, quota or the process's limit on file sizes.
-        StorageError: the folder is missing or not writable, the disk has become read-only, or
+        DiskFullError: The disk, the quota or the process's limit on file sizes is full.
+        StorageError: The folder is missing or not writable, the disk has become read-only, or
             `path` is a folder.
-        Whatever the block itself raises; the temporary file is gone then, too.
+        Exception: Any error of the block itself. The temporary file is removed then, too.
     """
     path = Path(path)
     temporary = temporary_beside(path)
@@ -77,22 +77,21 @@ def atomic_write(path: str | os.PathLike[str], needed: int | None = None) -> Ite
                 written = file.tell()
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # on a disk that is read-only now it stays
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # a disk that is read-only now keeps the file
             temporary.unlink(missing_ok=True)
-        raise storage_error(error, path, temporary, needed or written) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise storage_error(error, path, temporary, needed or written) from error
+        raise
 
 
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike[str], needed: int | None = None) -> Iterator[Path]:
-    """Yields a new folder that takes the name `path` once the block has ended without error.
+    """Yields a new folder, which gets the name `path` when the block ends without error.
 
-    All files in it are synced first. A folder that stands under that name is set aside as
-    ``<name>.old`` for the moment of the exchange: a process that dies in that moment leaves it
-    there, complete. Arguments and errors as for `atomic_write`.
+    All files in the folder are synced first. An earlier folder of that name is renamed to
+    ``<name>.old`` during the exchange. If the process dies in that moment, the earlier folder
+    remains there, complete. Arguments and errors are those of `atomic_write`.
     """
     path = Path(path)
     temporary = temporary_beside(path)
@@ -104,12 +103,12 @@ def atomic_folder(path: str | os.PathLike[str], needed: int | None = None) -> It
                 os.fsync(file.fileno())
         sync_folder(temporary)
         _exchange(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         size = _size(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
-        raise storage_error(error, path, temporary, needed or size) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise storage_error(error, path, temporary, needed or size) from error
+        raise
 
 
 def _size(folder: Path) -> int:
@@ -128,20 +127,12 @@ def _exchange(temporary: Path, path: Path) -> None:
     discard(old)
 
 
-def discard(path: Path) -> None:
-    """Removes what stands under that name, which is gone at once: nothing half-removed has it."""
-    if os.path.lexists(path):
-        doomed = temporary_beside(path)
-        os.rename(path, doomed)
-        remove(doomed)
-
-
 def make_folder(path: Path, advice: str = "check the path and its permissions") -> None:
-    """Makes a folder and those above it, unless they are there, and syncs the new names.
+    """Makes a folder and all missing folders above it, and syncs the new names.
 
     Raises:
-        DiskFullError: no room for it.
-        StorageError: it cannot be made; `advice` ends the message.
+        DiskFullError: The disk is full.
+        StorageError: The folder cannot be made. `advice` ends the message.
     """
     try:
         for folder in [each for each in (*reversed(path.parents), path) if not each.is_dir()]:
@@ -149,20 +140,49 @@ def make_folder(path: Path, advice: str = "check the path and its permissions") 
             sync_folder(folder.parent)
     except OSError as error:
         if error.errno in _NO_SPACE:
-            raise storage_error(error, path, path, _BLOCK) from error
+            raise storage_error(error, path, path, _FOLDER_BYTES) from error
         reason = error.strerror or error
         raise StorageError(f"cannot make the folder {path}: {reason}; {advice}") from error
+
+
+def check_writable_folder(folder: Path, advice: str) -> None:
+    """Checks that a folder can be written to or made. Makes nothing.
+
+    Raises:
+        UserError: The folder, or the nearest existing path above it, is not a folder or is not
+            writable. `advice` ends the message.
+    """
+    folder = folder.absolute()
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not os.path.isdir(nearest):
+        raise UserError(f"cannot make {folder}: {nearest} is no folder; {advice}")
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        raise UserError(f"cannot write to {nearest}; {advice}")
+
+
+def check_writable_file(path: Path, flag: str) -> None:
+    """Checks that a file can be written into a folder that exists. Writes nothing.
+
+    Raises:
+        UserError: The file cannot be written. The message names `flag`, which gave its path.
+    """
+    folder = path.absolute().parent
+    writable = os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+    if path.is_dir() or not folder.is_dir() or not writable:
+        raise UserError(
+            f"{flag} cannot write {path}; expected a file in a folder that exists and is writable"
+        )
 
 
 def open_to_read(path: str | os.PathLike[str]) -> int:
     """Opens a file of a run's directory and returns the descriptor.
 
-    In a run from a stranger a link may lead anywhere, and a pipe or a device may have no end: none
-    of them is read or waited for. The directory itself may be reached through links.
+    A run may come from a stranger. A link in it may lead anywhere, and a pipe or a device may
+    never end, so none of them is opened. The directory itself may be reached through links.
 
     Raises:
-        IrregularFileError: it is no regular file.
-        OSError: it cannot be opened.
+        IrregularFileError: The path is not a regular file.
+        OSError: The file cannot be opened.
     """
     return _open_regular(path, os.O_RDONLY)
 
@@ -183,12 +203,12 @@ def last_lines(path: Path, size: int = 1 << 17) -> list[bytes]:
 
 
 def open_to_append(path: Path) -> int:
-    """Opens a file at its end and returns the descriptor; makes the file if there is none.
+    """Opens a file at its end and returns the descriptor; makes the file if it does not exist.
 
-    As `open_to_read`, it takes regular files only.
+    Like `open_to_read`, this accepts regular files only.
 
     Raises:
-        StorageError: it cannot be opened for writing, or is no regular file.
+        StorageError: The file cannot be opened for writing, or is not a regular file.
     """
     flags = os.O_WRONLY | os.O_APPEND
     with storage_errors(path):
@@ -207,54 +227,61 @@ def open_to_append(path: Path) -> int:
 def _open_regular(path: str | os.PathLike[str], flags: int) -> int:
     if os.path.islink(path):
         raise IrregularFileError(errno.ELOOP, "it is a link, which is not followed", str(path))
-    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe blocks on opening else
+    irregular = IrregularFileError(errno.EINVAL, "it is not a regular file", str(path))
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # without NONBLOCK a pipe would block
     try:
         descriptor = os.open(path, flags, 0o644)
     except OSError as error:
-        if error.errno != errno.ENXIO:  # that of pipes without a reader, and of sockets
-            raise
-        raise _irregular(path) from error
+        if error.errno == errno.ENXIO:  # a socket, or a pipe without a reader
+            raise irregular from error
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _irregular(path)
+        raise irregular
     return descriptor
 
 
-def _irregular(path: str | os.PathLike[str]) -> IrregularFileError:
-    return IrregularFileError(errno.EINVAL, "it is not a regular file", str(path))
+def discard(path: Path) -> None:
+    """Removes a file or folder under a temporary name, so that no half-removed one keeps `path`."""
+    if os.path.lexists(path):
+        doomed = temporary_beside(path)
+        os.rename(path, doomed)
+        _remove(doomed)
 
 
-def remove(path: Path) -> None:
-    """Removes a file, a link or a whole folder; nothing happens if there is none."""
+def remove_temporaries(folder: Path) -> int:
+    """Removes the temporary files and folders that killed processes left in `folder`.
+
+    Only the one process that may write to the folder (see `dreamer.runs.rundir`) may call this.
+
+    Returns:
+        The number of removed files and folders.
+    """
+    remains = list(folder.glob(".*.tmp")) if folder.is_dir() else []
+    for path in remains:
+        _remove(path)
+    return len(remains)
+
+
+def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def remove_temporaries(folder: Path) -> int:
-    """Removes what killed processes left half-written directly in `folder`; returns how many.
-
-    Only for the one process that may write there (see `dreamer.runs.rundir`).
-    """
-    left = list(folder.glob(".*.tmp")) if folder.is_dir() else []
-    for path in left:
-        remove(path)
-    return len(left)
-
-
 def temporary_beside(path: Path) -> Path:
-    """A name no one else uses, in the same folder, hidden and recognised as temporary."""
+    """Returns a hidden, unique name in the same folder that `remove_temporaries` recognises."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in `folder` survive a loss of power, as fsync does for a file's content."""
+    """Makes the names in `folder` survive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems know no fsync of folders; there is nothing better to do there.
+        # Some network file systems cannot sync folders, and offer nothing better.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -263,7 +290,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def storage_errors(path: Path, needed: int = 0) -> Iterator[None]:
-    """Raises what goes wrong with `path` in the block as `storage_error` says."""
+    """Converts the errors of `path` that the block raises, as `storage_error` does."""
     try:
         yield
     except OSError as error:
@@ -271,9 +298,13 @@ def storage_errors(path: Path, needed: int = 0) -> Iterator[None]:
 
 
 def storage_error(error: OSError, path: Path, temporary: Path, needed: int) -> Exception:
-    """The error to raise for `error`, met while `path` was written by way of `temporary`.
+    """Returns the error to raise for `error`, which came while `path` was written.
 
-    An `OSError` that has nothing to do with that file is returned as it is.
+    Args:
+        error: The original error. It is returned unchanged if it concerns another file.
+        path: The file or folder to write.
+        temporary: The temporary name under which it was written.
+        needed: Its size in bytes, for the message about a full disk.
     """
     if error.errno in _NO_SPACE:
         return DiskFullError(_no_space(error, path, needed), error.errno != errno.EFBIG)
@@ -293,15 +324,21 @@ def _concerns(error: OSError, path: Path, temporary: Path) -> bool:
 
 
 def _no_space(error: OSError, path: Path, needed: int) -> str:
+    start = f"no room for {path}: it needs at least {needed:,} bytes"
     if error.errno == errno.EFBIG:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         return (
-            f"no room for {path}: it needs at least {needed:,} bytes and files may have {limit:,} "
-            "here; raise the limit (ulimit -f) and run the same command again"
+            f"{start} and files may have {limit:,} here; raise the limit (ulimit -f) and run the "
+            "same command again"
         )
     nearest = next(folder for folder in path.absolute().parents if os.path.isdir(folder))
     free = shutil.disk_usage(nearest).free
     return (
-        f"no room for {path}: it needs at least {needed:,} bytes and {free:,} are free on that "
-        "disk or quota; free some space and run the same command again"
+        f"{start} and {free:,} are free on that disk or quota; free some space and run the same "
+        "command again"
     )
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """Returns a path as text for a message; bytes that are not UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

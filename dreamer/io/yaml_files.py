@@ -1,4 +1,4 @@
-"""Plain YAML in and out: mappings of scalars and lists, and nothing that YAML could construct.
+"""Plain YAML: mappings of scalars and lists, and no tags that construct other objects.
 
 ruamel.yaml in its safe and pure mode reads YAML 1.2, where ``1e-4`` is a float (PyYAML reads a
 string) and ``on`` a string, knows no Python tags and refuses duplicate keys.
@@ -25,13 +25,13 @@ def read_yaml(path: Path | str, of_run: bool = False) -> dict[str, Any]:
     """Reads a YAML file that holds one mapping.
 
     Args:
-      path: The file.
-      of_run: Whether it lies in a run's directory, which may be a stranger's: it must be a regular
-        file then, while what the user names may be a link or a pipe.
+        path: The file.
+        of_run: Whether the file belongs to a run, perhaps a stranger's. It must be a regular file
+            then, while a file that the user names may be a link or a pipe.
 
     Raises:
-      UserError: the file is absent, unreadable, larger than `MAX_BYTES`, not UTF-8, not YAML,
-        repeats a key, holds a tag (``!!python/...``), or is no mapping with text keys.
+        UserError: The file is absent, unreadable, larger than `MAX_BYTES`, not UTF-8, not YAML,
+            repeats a key, holds a tag (``!!python/...``), or is no mapping with strings as keys.
     """
     path = Path(path)
     try:
@@ -49,17 +49,17 @@ def read_yaml(path: Path | str, of_run: bool = False) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
-    """Parses YAML `text` that holds one mapping; `name` says in errors where it came from.
+    """Parses YAML `text` that holds one mapping; `name` names its source in error messages.
 
     Raises:
-      UserError: as `read_yaml`.
+        UserError: As `read_yaml`.
     """
     try:
         content = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
-        # ruamel's wording runs over several lines, the first of which says what is wrong.
+        # The first line of ruamel's message says what is wrong.
         problem = (error.problem or error.context or "not YAML").strip().splitlines()[0]
         raise UserError(f"{name}{where}: {problem}{_PLAIN}") from None
     except (YAMLError, ValueError, RecursionError) as error:
@@ -76,7 +76,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
 
 
 def format_yaml(content: Mapping[str, Any]) -> str:
-    """Returns `content` (nested mappings, lists and scalars) as YAML in the order it has."""
+    """Returns `content` (nested mappings, lists and scalars) as YAML, in the same order."""
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]

@@ -1,36 +1,33 @@
-"""Checkpoints that are complete or absent, and verified before anything of them is used.
+"""Checkpoints that are complete or absent, and verified before they are used.
 
-A checkpoint is the folder ``<step, 12 digits>/`` with
+A checkpoint is the folder ``<step, 12 digits>/`` with these files:
 
 - ``arrays.npz``: named numeric arrays, uncompressed;
-- ``state.json``: counters, random states and whatever else is small;
-- ``manifest.json``: step, and size and SHA-256 of the other two; written last.
+- ``state.json``: counters, random states and other small values;
+- ``manifest.json``: the step, and the size and SHA-256 of the other two files; written last.
 
-The folder is written under a temporary name, synced and renamed. Reading unpickles nothing, follows
-no links and believes no size that the file itself does not bear out, so a checkpoint from a
-stranger can be refused but can do no harm.
+The folder is written under a temporary name, synced and renamed. The reader unpickles nothing,
+follows no links, and trusts no size before it is compared with the file. A stranger's checkpoint
+can therefore be refused, but can do no harm.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import re
-import struct
-import tokenize
 import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from dreamer.errors import UserError
+from dreamer.io.arrays import NUMBERS, ArchiveError, read_array, read_directory, write_arrays
 from dreamer.io.files import (
     atomic_folder,
     discard,
@@ -40,22 +37,37 @@ from dreamer.io.files import (
     storage_errors,
 )
 
-__all__ = ["Checkpoint", "Checkpoints"]
-
 _NAME = re.compile(r"(\d{12,})(\.old)?")
-_SLACK = 1 << 26  # bytes beyond what an agent's arrays take
-_LISTINGS = 5  # of a folder that another process keeps changing
+_FORMAT = 1
+_ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
+_KINDS = f"{NUMBERS}c"  # NumPy would store a bfloat16 as void and lose its type
+_MAX_MANIFEST = 1_000_000  # bytes; ours have about 300
+_MAX_FILE = 1 << 36  # bytes of a file if the agent's size is unknown
+_SLACK = 1 << 26  # bytes of a file beyond twice the size of the agent's arrays
+_ATTEMPTS = 5  # to read a folder that another process keeps changing
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The verified content of a checkpoint, and its folder."""
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    state: dict[str, Any]
+    path: Path
 
 
 class Checkpoints:
-    """The newest few checkpoints of one run.
+    """The newest checkpoints of one run.
 
-    Only one process may `save` into a folder at a time (`dreamer.runs.rundir` sees to that); any
-    number may read at the same time.
+    Only one process may `save` into a folder at a time (`dreamer.runs.rundir` ensures this). Any
+    number of processes may read at the same time.
 
     Args:
-        directory: the run's ``checkpoints/``; made by the first `save`.
-        keep: how many sound ones to keep, at least 1.
+        directory: The run's ``checkpoints/``; the first `save` makes it.
+        keep: Number of sound checkpoints to keep, at least 1.
     """
 
     def __init__(self, directory: str | os.PathLike[str], keep: int = 2) -> None:
@@ -65,23 +77,26 @@ class Checkpoints:
         self.keep = keep
         self._damaged: set[Path] = set()
 
-    def save(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> Path:
-        """Writes the checkpoint of `step` (environment frames) and removes the oldest ones.
+    def save(self, step: int, arrays: Arrays, state: Mapping[str, Any]) -> Path:
+        """Writes a checkpoint and removes the oldest ones.
 
         Args:
-            step: names the folder; one that is there for the same step is replaced.
-            arrays: name -> array of numbers or booleans, any shape.
-            state: what JSON can hold (finite numbers, strings, lists, maps with strings as keys).
+            step: Environment frames; it names the folder. An earlier checkpoint of the same step
+                is replaced.
+            arrays: Arrays of numbers or booleans, of any shape, by name.
+            state: Values for JSON (finite numbers, strings, lists, maps with strings as keys).
 
-        Returns the checkpoint's folder.
+        Returns:
+            The checkpoint's folder.
 
         Raises:
-            StorageError: see `dreamer.io.files.atomic_write`; the older checkpoints stay.
-            TypeError, ValueError: something that cannot be stored exactly.
+            StorageError: See `dreamer.io.files.atomic_write`; the older checkpoints stay.
+            TypeError: An array holds something else than numbers.
+            ValueError: A value of the state cannot be stored exactly.
         """
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         for name, array in arrays.items():
-            if array.dtype.kind not in KINDS:
+            if array.dtype.kind not in _KINDS:
                 raise TypeError(f"array {name!r} has dtype {array.dtype}; expected numbers")
         text = json.dumps(dict(state), allow_nan=False).encode()
         path = self.directory / f"{step:012d}"
@@ -90,280 +105,229 @@ class Checkpoints:
         with storage_errors(path, needed):
             remove_temporaries(self.directory)
             with atomic_folder(path, needed) as folder:
-                write(folder, step, arrays, text)
+                _write(folder, step, arrays, text)
             self._damaged.discard(path)
             self._prune()
         return path
 
-    def load_latest(self, like: Mapping[str, np.ndarray] | None = None) -> Checkpoint | None:
-        """The newest checkpoint that proves sound, or None where there is none at all.
+    def load_latest(self, like: Arrays | None = None) -> Checkpoint | None:
+        """Returns the newest sound checkpoint, or None if there is no checkpoint at all.
 
-        For a damaged newer one a `UserWarning` names it, what is wrong with it, and the one used.
+        For each damaged newer one, a `UserWarning` names it, the damage, and the checkpoint used.
         Another process may save meanwhile.
 
         Args:
-            like: the arrays of the agent that it is for; files of far more bytes are not read.
+            like: Arrays of the agent to load. Much larger files are not read.
 
         Raises:
-            UserError: there are checkpoints, and all of them are damaged.
+            UserError: There are checkpoints, and all of them are damaged.
         """
-        for _ in range(_LISTINGS):
+        for _ in range(_ATTEMPTS):
             before = self._identities()
-            found, reasons = self._find(_most(like))
+            found, reasons = self._find(_max_bytes(like))
             if not reasons or self._identities() == before:
-                break  # what is missing was not removed or replaced since we looked
+                break  # nothing was removed or replaced by another process meanwhile
         self._damaged.update(reasons)
-        listed = "; ".join(f"{path} ({reason})" for path, reason in reasons.items())
         if reasons and found is None:
+            listed = "; ".join(f"{path} ({reason})" for path, reason in reasons.items())
             raise UserError(
                 f"no checkpoint can be used: {listed}; bring one back from a copy, or move "
                 f"{self.directory} away to learn anew from the collected episodes"
             )
-        for damaged, reason in reasons.items():
+        for path, reason in reasons.items():
             assert found is not None
             warnings.warn(
-                f"checkpoint {damaged} is damaged ({reason}); using {found.path} instead",
+                f"checkpoint {path} is damaged ({reason}); using {found.path} instead",
                 stacklevel=2,
             )
         return found
 
-    def _find(self, most: int) -> tuple[Checkpoint | None, dict[Path, str]]:
-        """The newest sound one, and what is wrong with each of those that are newer."""
-        reasons: dict[Path, str] = {}
-        for step, path in self._listed():
-            try:
-                return read(step, path, most), reasons
-            except DamagedError as error:
-                reasons[path] = str(error)
-        return None, reasons
-
-    def _identities(self) -> list[tuple[Path, int]]:
-        """What stands there, such that another one of the same name differs."""
-        found = []
-        for _, path in self._listed():
-            with contextlib.suppress(FileNotFoundError):
-                found.append((path, path.lstat().st_ino))
-        return found
-
     def newest(self) -> Path | None:
-        """The newest checkpoint not known to be damaged, unread; None if there is none."""
-        paths = [path for _, path in self._listed() if path not in self._damaged]
-        return paths[0] if paths else None
+        """Returns the newest checkpoint that is not known to be damaged, unread; None without."""
+        return next((path for path in self._paths() if path not in self._damaged), None)
 
     @staticmethod
-    def load(
-        path: str | os.PathLike[str], like: Mapping[str, np.ndarray] | None = None
-    ) -> Checkpoint:
-        """The checkpoint in the folder `path`; `like` as `load_latest` takes it.
+    def load(path: str | os.PathLike[str], like: Arrays | None = None) -> Checkpoint:
+        """Returns the checkpoint in the folder `path`; `like` as in `load_latest`.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            UserError: There is no checkpoint, or it is damaged.
         """
-        step = Checkpoints.step_of(path)
+        Checkpoints.step_of(path)  # checks the name
         try:
-            return read(step, Path(path).expanduser(), _most(like))
-        except DamagedError as error:
+            return _read(Path(path).expanduser(), _max_bytes(like))
+        except _DamagedError as error:
             raise UserError(f"checkpoint {path} is damaged ({error}); choose another") from error
 
     @staticmethod
     def step_of(path: str | os.PathLike[str]) -> int:
-        """The step that a checkpoint's folder is named after.
+        """Returns the step in the name of a checkpoint's folder.
 
         Raises:
-            UserError: it is no checkpoint's folder.
+            UserError: The path is not a checkpoint's folder.
         """
         folder = Path(path).expanduser()
-        name = _NAME.fullmatch(folder.absolute().name)
-        if name and folder.is_dir():
-            return int(name[1])
+        step = _step(folder)
+        if step is not None and folder.is_dir():
+            return step
         raise UserError(
             f"{path} is no checkpoint; expected a folder like "
             "runs/dmc_walker_walk/dreamer/0/checkpoints/000000010000"
         )
 
-    def _listed(self) -> list[tuple[int, Path]]:
-        """Steps and paths, newest first; of one step the one that was being replaced comes last."""
+    def _find(self, max_bytes: int) -> tuple[Checkpoint | None, dict[Path, str]]:
+        """Returns the newest sound checkpoint, and the damage of each newer one."""
+        reasons: dict[Path, str] = {}
+        for path in self._paths():
+            try:
+                return _read(path, max_bytes), reasons
+            except _DamagedError as error:
+                reasons[path] = str(error)
+        return None, reasons
+
+    def _identities(self) -> list[tuple[Path, int]]:
+        """Returns paths and inodes, which tell whether a checkpoint was replaced."""
+        found = []
+        for path in self._paths():
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path, path.lstat().st_ino))
+        return found
+
+    def _paths(self) -> list[Path]:
+        """Returns all checkpoints, newest first.
+
+        Of two with the same step, the one that was being replaced (``.old``) comes last.
+        """
         if not self.directory.is_dir():
             return []
         names = [(_NAME.fullmatch(path.name), path) for path in self.directory.iterdir()]
         found = [(int(name[1]), name[2] is None, path) for name, path in names if name]
-        return [(step, path) for step, _, path in sorted(found, reverse=True)]
+        return [path for _, _, path in sorted(found, reverse=True)]
 
     def _prune(self) -> None:
-        """Removes what is older than the newest `keep` sound ones; damaged ones do not count."""
-        sound = [path for _, path in self._listed() if path not in self._damaged]
+        """Removes all that are older than the newest `keep` sound ones."""
+        paths = self._paths()
+        sound = [path for path in paths if path not in self._damaged]
         if len(sound) <= self.keep:
             return
-        oldest = sound[self.keep - 1]
-        paths = [path for _, path in self._listed()]
-        for path in paths[paths.index(oldest) + 1 :]:
+        for path in paths[paths.index(sound[self.keep - 1]) + 1 :]:
             discard(path)
             self._damaged.discard(path)
 
 
-def _most(like: Mapping[str, np.ndarray] | None) -> int:
-    """Bytes that a file of a checkpoint may have, such that one of another agent still has them."""
-    return MOST if like is None else 2 * sum(np.asarray(a).nbytes for a in like.values()) + _SLACK
+class _DamagedError(Exception):
+    """A checkpoint cannot be used; the message says why."""
 
 
-FORMAT = 1
-ARRAYS, STATE, MANIFEST = "arrays.npz", "state.json", "manifest.json"
-KINDS = "biufc"
-"""NumPy's kinds of numbers; it would take a bfloat16 for void and lose its type."""
-MOST = 1 << 40
-"""Bytes of a file of which nothing better is known."""
-_MANIFEST_LIMIT = 1_000_000  # bytes; ours have about 300
-# What zipfile and NumPy raise on bytes that are not theirs.
-_UNREADABLE = (
-    *(zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, OSError),
-    *(OverflowError, TypeError, KeyError, IndexError, AttributeError, MemoryError, SyntaxError),
-    *(tokenize.TokenError, struct.error),
-)
+def _step(folder: Path) -> int | None:
+    name = _NAME.fullmatch(folder.absolute().name)
+    return int(name[1]) if name else None
 
 
-class DamagedError(Exception):
-    """Why a checkpoint is not used."""
+def _max_bytes(like: Arrays | None) -> int:
+    """Returns a limit on the size of a file, which another agent's checkpoint still meets."""
+    if like is None:
+        return _MAX_FILE
+    return 2 * sum(np.asarray(array).nbytes for array in like.values()) + _SLACK
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a verified checkpoint holds, and the folder it came from."""
-
-    step: int
-    arrays: dict[str, np.ndarray]
-    state: dict[str, Any]
-    path: Path
-
-
-def write(folder: Path, step: int, arrays: Mapping[str, np.ndarray], state: bytes) -> None:
+def _write(folder: Path, step: int, arrays: Arrays, state: bytes) -> None:
     """Writes the files of a checkpoint into an empty folder, the manifest last."""
-    _write_arrays(folder / ARRAYS, arrays)
-    (folder / STATE).write_bytes(state)
-    files = {name: _fingerprint((folder / name).read_bytes()) for name in (ARRAYS, STATE)}
-    manifest = {"format": FORMAT, "step": int(step), "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    with open(folder / _ARRAYS, "xb") as file:
+        write_arrays(file, arrays)
+    (folder / _STATE).write_bytes(state)
+    files = {}
+    for name in (_ARRAYS, _STATE):
+        with open(folder / name, "rb") as file:
+            files[name] = _fingerprint(file)
+    manifest = {"format": _FORMAT, "step": int(step), "files": files}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Like `numpy.savez`, but any name goes, and never a pickle."""
-    with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+def _fingerprint(file: BinaryIO) -> dict[str, Any]:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
 
 
-def _fingerprint(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def read(step: int, path: Path, most: int) -> Checkpoint:
-    """Reads a checkpoint of which everything is verified before it is used.
+def _read(path: Path, max_bytes: int) -> Checkpoint:
+    """Reads a checkpoint and verifies all of it.
 
     Args:
-        step: what its folder's name says.
-        path: the folder.
-        most: bytes that a file of it may have.
+        path: Its folder, named after its step.
+        max_bytes: Largest size of a file.
 
     Raises:
-        DamagedError: something is wrong with it.
+        _DamagedError: Something is wrong with the checkpoint.
     """
-    if path.is_symlink() or not path.is_dir():
-        raise DamagedError("not a folder")
-    manifest = _parse(MANIFEST, _content(path / MANIFEST, _MANIFEST_LIMIT))
-    if manifest.get("format") != FORMAT:
-        raise DamagedError(f"{MANIFEST} says format {manifest.get('format')!r}, expected {FORMAT}")
+    step = _step(path)
+    if step is None or path.is_symlink() or not path.is_dir():
+        raise _DamagedError("not a folder")
+    with _opened(path / _MANIFEST, _MAX_MANIFEST) as file:
+        manifest = _parse(_MANIFEST, file.read())
+    if manifest.get("format") != _FORMAT:
+        raise _DamagedError(
+            f"{_MANIFEST} says format {manifest.get('format')!r}, expected {_FORMAT}"
+        )
     if manifest.get("step") != step:
-        raise DamagedError(f"{MANIFEST} says step {manifest.get('step')!r}, its folder {step}")
+        raise _DamagedError(f"{_MANIFEST} says step {manifest.get('step')!r}, its folder {step}")
     files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) != {ARRAYS, STATE}:
-        raise DamagedError(f"{MANIFEST} does not list {ARRAYS} and {STATE}")
-    contents = {name: _verified(path / name, files[name], most) for name in (ARRAYS, STATE)}
-    state = _parse(STATE, contents[STATE])
-    return Checkpoint(step, _parse_arrays(contents[ARRAYS]), state, path)
+    if not isinstance(files, dict) or set(files) != {_ARRAYS, _STATE}:
+        raise _DamagedError(f"{_MANIFEST} does not list {_ARRAYS} and {_STATE}")
+    with _verified(path / _ARRAYS, files[_ARRAYS], max_bytes) as file:
+        arrays = _read_arrays(file.fileno())
+    with _verified(path / _STATE, files[_STATE], max_bytes) as file:
+        state = _parse(_STATE, file.read())
+    return Checkpoint(step, arrays, state, path)
 
 
-def _verified(path: Path, expected: Any, most: int) -> bytes:
-    size = expected.get("bytes") if isinstance(expected, dict) else None
-    if not isinstance(size, int):
-        raise DamagedError(f"{MANIFEST} gives no size for {path.name}")
-    if size > most:
-        raise DamagedError(f"{path.name} has {size:,} bytes, far more than this agent needs")
-    content = _content(path, size)
-    if len(content) != size:
-        raise DamagedError(f"{path.name} has {len(content):,} bytes, expected {size:,}")
-    if _fingerprint(content) != expected:
-        raise DamagedError(f"{path.name} does not have the SHA-256 that {MANIFEST} gives")
-    return content
-
-
-def _content(path: Path, limit: int) -> bytes:
-    """The bytes of an ordinary file of at most `limit` of them: no link, pipe or device."""
+@contextlib.contextmanager
+def _opened(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
+    """Opens a regular file of limited size; all errors of the block become `_DamagedError`."""
     try:
         with open(open_to_read(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size > limit:
-                raise DamagedError(f"{path.name} has {size:,} bytes, expected {limit:,}")
-            return file.read()
+            if size > max_bytes:
+                raise _DamagedError(
+                    f"{path.name} has {size:,} bytes, far more than this agent needs"
+                )
+            yield file
     except MemoryError:
-        raise DamagedError(f"{path.name} does not fit into memory") from None
+        raise _DamagedError(f"{path.name} does not fit into memory") from None
+    except ArchiveError as error:
+        raise _DamagedError(f"{path.name}: {error}") from error
     except OSError as error:
-        raise DamagedError(f"{path.name}: {error.strerror}") from error
+        raise _DamagedError(f"{path.name}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _verified(path: Path, expected: Any, max_bytes: int) -> Iterator[BinaryIO]:
+    """Opens a file and compares its size and SHA-256 with its entry in the manifest."""
+    size = expected.get("bytes") if isinstance(expected, dict) else None
+    if not isinstance(size, int):
+        raise _DamagedError(f"{_MANIFEST} gives no size for {path.name}")
+    with _opened(path, max_bytes) as file:
+        found = os.fstat(file.fileno()).st_size
+        if found != size:
+            raise _DamagedError(f"{path.name} has {found:,} bytes, expected {size:,}")
+        if _fingerprint(file) != expected:
+            raise _DamagedError(f"{path.name} does not have the SHA-256 that {_MANIFEST} gives")
+        file.seek(0)
+        yield file
 
 
 def _parse(name: str, content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"{name} is not JSON: {error}") from error
+        raise _DamagedError(f"{name} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise DamagedError(f"{name} holds a {type(value).__name__}, expected a map")
+        raise _DamagedError(f"{name} holds a {type(value).__name__}, expected a map")
     return value
 
 
-def _parse_arrays(content: bytes) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            _check_sizes(archive.infolist(), len(content))
-            for info in archive.infolist():
-                name = info.filename.removesuffix(".npy")
-                if name in arrays or name == info.filename:
-                    raise DamagedError(f"{ARRAYS} has a member {info.filename!r} that is not ours")
-                arrays[name] = _parse_array(archive, info)
-    except _UNREADABLE as error:
-        raise DamagedError(f"{ARRAYS}: {error}") from error
-    return arrays
-
-
-def _check_sizes(infos: list[zipfile.ZipInfo], there: int) -> None:
-    """Refuses members that would take more memory than the `there` bytes of their archive.
-
-    A stored member cannot swell on reading; but one may lie within another, and then all of
-    them together can.
-    """
-    for info in infos:
-        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-            raise DamagedError(f"{ARRAYS}: {info.filename} is compressed, which ours never are")
-    size = sum(info.file_size for info in infos)
-    if size > there:
-        raise DamagedError(f"{ARRAYS}: its members claim {size:,} bytes of its {there:,}")
-
-
-def _parse_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    # The shape in a header is held against the bytes that are really there before any memory is
-    # asked for.
-    raw = archive.read(info)
-    member = io.BytesIO(raw)
-    version = np.lib.format.read_magic(member)
-    if version != (1, 0):
-        raise DamagedError(f"{ARRAYS}: {info.filename} has version {version}, expected (1, 0)")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-    if dtype.kind not in KINDS:
-        raise DamagedError(f"{ARRAYS}: {info.filename} has dtype {dtype}, expected numbers")
-    size, there = dtype.itemsize, len(raw) - member.tell()
-    for length in shape:
-        size *= int(length)
-    if size != there:
-        raise DamagedError(f"{ARRAYS}: {info.filename} claims {size:,} bytes and has {there:,}")
-    member.seek(0)
-    return np.lib.format.read_array(member, allow_pickle=False)
+def _read_arrays(fd: int) -> dict[str, np.ndarray]:
+    # Uncompressed arrays take no more memory than the file is large, which is limited already.
+    stored = read_directory(fd, _KINDS, max_unpacked=_MAX_FILE)
+    if compressed := [name for name, array in stored.items() if array.deflated]:
+        raise _DamagedError(f"{_ARRAYS}: {compressed[0]} is compressed, which ours never are")
+    return {name: read_array(fd, array) for name, array in stored.items()}

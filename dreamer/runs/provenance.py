@@ -1,4 +1,4 @@
-"""What a run was made of: versions, commit, machine and time."""
+"""Provenance of a run: versions, commit, machine and time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,24 @@ import dreamer
 from dreamer.system.machine import machine
 
 _PACKAGES = (
-    *("tensorflow", "tensorflow-probability", "keras", "tf_keras", "tensorboard", "numpy"),
-    *("dm_control", "mujoco", "gymnasium", "ale-py"),
-)
+    "tensorflow", "tensorflow-probability", "keras", "tf_keras", "tensorboard", "numpy",
+    "dm_control", "mujoco", "gymnasium", "ale-py",
+)  # fmt: skip
+
+
+def provenance() -> dict[str, Any]:
+    """Returns the time, host, machine, commit and package versions of this process."""
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+        "host": socket.gethostname(),
+        "machine": machine(),
+        "commit": commit(),
+        "versions": versions(),
+    }
 
 
 def versions() -> dict[str, str]:
-    """What runs: Python, this package and those it stands on; nothing is imported for it."""
+    """Returns the versions of Python, this package and its main dependencies, without imports."""
     found = {"python": platform.python_version(), "dreamer": dreamer.__version__}
     for package in _PACKAGES:
         try:
@@ -31,10 +42,13 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's git commit, with ``-modified`` if files differ from it; "" outside one."""
+    """Returns the checkout's git commit, or "" outside a checkout.
+
+    It ends in ``-modified`` if files differ from the commit.
+    """
     source = Path(dreamer.__file__).resolve().parent
     head = _git(source, "rev-parse", "HEAD")
-    # An installed copy may lie inside some other project's checkout: that commit is not ours.
+    # An installed copy may lie inside another project's checkout, whose commit is not ours.
     if not head or not _git(source, "ls-files", "__init__.py"):
         return ""
     return head + ("-modified" if _git(source, "status", "--porcelain", "-uno") else "")
@@ -47,14 +61,3 @@ def _git(folder: Path, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def origin() -> dict[str, Any]:
-    """When, where and of what a run is made."""
-    return {
-        "time": time.strftime("%Y-%m-%d %H:%M:%S%z"),
-        "host": socket.gethostname(),
-        "machine": machine(),
-        "commit": commit(),
-        "versions": versions(),
-    }

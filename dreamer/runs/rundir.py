@@ -1,7 +1,7 @@
-"""A run's directory: where it lies, what is in it, and whose it is.
+"""The directory of a run: its place, its content, and its only live process.
 
-``<logdir>/<task>/<method>/<seed>/`` with config.yaml (the resolved config, package versions,
-commit, seed), metrics.jsonl, episodes/, eval_episodes/, checkpoints/, videos/, TensorBoard's
+``<logdir>/<task>/<method>/<seed>/`` holds config.yaml (the resolved config and the run's
+provenance), metrics.jsonl, episodes/, eval_episodes/, checkpoints/, videos/, TensorBoard's
 events.* and lock. The same command again resumes the run in it.
 """
 
@@ -21,39 +21,42 @@ from dreamer.io.files import (
     DiskFullError,
     StorageError,
     atomic_write,
+    check_writable_folder,
     make_folder,
     remove_temporaries,
 )
 from dreamer.io.yaml_files import format_yaml, read_yaml
-from dreamer.runs.lock import SILENCE, Lock
-from dreamer.runs.provenance import origin
+from dreamer.runs.lock import Lock
+from dreamer.runs.provenance import provenance
 from dreamer.runs.trust import refuse_irregular
 from dreamer.tasks import split_tasks
 
-# A resumed run may change how long it runs, what it reports and keeps, where it lies, and what
-# it asks of the machine: none of these changes what is learnt, only how exactly it is repeated.
+# Keys that a resumed run may change, because they do not change what is learnt: the run's length,
+# what it reports and keeps, its place, and the resources of the machine.
 MAY_DIFFER = re.compile(
     r"steps|logdir|deterministic|disk_wait|train\.(nonfinite_limit|devices)"
     r"|(eval|log|checkpoint)\..*"
     r"|envs\.(timeout|restarts|egl_device|python)|replay\.(cache_bytes|prefetch)"
 )
-_LONGEST_NAME = 200  # of a task's folder; file systems take 255 bytes
-_ELSEWHERE = "choose a --logdir you may write to"
-_RESUMES = 100  # of the newest resumptions config.yaml keeps a record
+ELSEWHERE = "choose a --logdir you may write to"
+"""Advice in messages about a directory that cannot be written to."""
+
+_MAX_NAME = 200  # characters of a task's folder; file systems allow 255 bytes
+_MAX_RESUMED = 100  # newest resumptions that config.yaml lists
 
 
 class RunDir:
     """The directory of one run.
 
     Attributes:
-        path: the directory itself.
-        config_file, metrics, episodes, eval_episodes, checkpoints, videos: what lies in it, as
-            paths; `open` makes the folders but for eval_episodes, which not every run has;
-            `episodes` is the config's `replay.directory` if that is set.
-        resumed: whether `open` found the run there already.
-        owner: begins the ids of its episodes where others may lie beside them, that is where
-            `replay.directory` is set: two runs of one seed may share that. Else "".
-        notes: what the user should hear about the opening (a dead run's lock taken over, ...).
+        path: The directory.
+        config_file, metrics, episodes, eval_episodes, checkpoints, videos: Paths of its content.
+            `open` makes the folders, except eval_episodes, which not every run has. `episodes` is
+            the config's `replay.directory` if that is set.
+        resumed: Whether the run existed before `open`.
+        owner: Start of the unique ids of its episodes if `replay.directory` is set, because two
+            runs of one seed may share that folder; else "".
+        notes: Messages for the user about the opening, such as a lock taken over from a dead run.
     """
 
     def __init__(self, path: Path, replay_directory: str = "") -> None:
@@ -65,18 +68,18 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.videos = path / "videos"
         self.owner = ""
-        self._shares = bool(replay_directory)
+        self._shares_episodes = bool(replay_directory)
         self.resumed = False
         self.notes: list[str] = []
         self._lock: Lock | None = None
 
     @classmethod
     def open(cls, config: Config) -> RunDir:
-        """Makes the run's directory, or resumes the run in it; holds its lock until `close`.
+        """Makes the directory of a run, or resumes the run in it; holds its lock until `close`.
 
         Raises:
-            UserError: not writable, held by another live run, made by a config that differs in
-                more than `MAY_DIFFER`, or not a run's directory.
+            UserError: The directory is not writable, another live run holds it, its config
+                differs in more than `MAY_DIFFER`, or it is no run's directory.
         """
         run = cls(run_path(config), config.replay.directory)
         _make_folder(run.path)
@@ -91,10 +94,10 @@ class RunDir:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> tuple[RunDir, Config]:
-        """An existing run and the config it was made by, to read it; takes no lock.
+        """Returns an existing run, for reading, and its config; takes no lock.
 
         Raises:
-            UserError: no run's directory, or a config.yaml that is not ours.
+            UserError: The path is no run's directory, or its config.yaml is not ours.
         """
         run = cls(Path(path).expanduser())
         if not run.config_file.is_file():
@@ -108,18 +111,8 @@ class RunDir:
         run.resumed = True
         return run, config
 
-    def check(self) -> None:
-        """Raises UserError where another run has taken the directory over, this one having been
-        paused for so long that it counted as dead."""
-        if self._lock is not None and self._lock.lost:
-            raise UserError(
-                f"{self.path} was taken over by another run ({self._lock.lost}) while this one was "
-                f"paused for more than {SILENCE:.0f} s; this one ends without saving: see to the "
-                "other, or start one with a --logdir of its own"
-            )
-
     def close(self) -> None:
-        """Releases the lock. The directory can be opened again then."""
+        """Releases the lock, so that the directory can be opened again."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -131,43 +124,45 @@ class RunDir:
         self.close()
 
     def _enter(self, config: Config) -> None:
-        """With the lock held: compares or writes config.yaml, makes the folders, tidies up."""
+        """Compares or writes config.yaml, makes the folders and tidies up, under the lock."""
         if self._lock is not None and self._lock.taken_over:
             self.notes.append(f"took over the lock of a dead run ({self._lock.taken_over})")
-        # Ours alone, unlike replay.directory and predictions/.
+        # Only this run writes here, unlike replay.directory and predictions/.
         for name in ("", "episodes", "eval_episodes", "videos", "nonfinite"):
             remove_temporaries(self.path / name)
-        record = self._resume(config) if self.config_file.exists() else self._claim(config)
+        content = self._resume(config) if self.config_file.exists() else self._claim(config)
         with atomic_write(self.config_file) as file:
-            file.write(format_yaml(record).encode())
-        if self._shares and re.fullmatch(r"[0-9a-f]{8}", str(record.get("id"))):
-            self.owner = f"{record['id']}."  # runs begun by older versions have none
+            file.write(format_yaml(content).encode())
+        if self._shares_episodes and re.fullmatch(r"[0-9a-f]{8}", str(content.get("id"))):
+            self.owner = f"{content['id']}."  # runs of older versions have no id
         for folder in (self.episodes, self.checkpoints, self.videos):
             _make_folder(folder)
 
     def _claim(self, config: Config) -> dict[str, Any]:
+        """Returns the content of config.yaml for a new run."""
         for foreign in (self.metrics, self.checkpoints):
             if foreign.exists():
                 raise UserError(
                     f"{self.path} holds {foreign.name} but no config.yaml, so what made it is "
                     "unknown; move it away or choose another --logdir"
                 )
-        return _start(config)
+        return _new_content(config)
 
     def _is_bare(self) -> bool:
-        """Whether nothing has been collected, logged or saved in it yet."""
+        """Whether nothing has been collected, logged or saved yet."""
         folders = (self.path / "episodes", self.eval_episodes, self.checkpoints)
         kept = any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
         return not kept and not (self.metrics.exists() and self.metrics.stat().st_size)
 
     def _resume(self, config: Config) -> dict[str, Any]:
-        record, before = self._read()
+        """Compares the configs, and returns the content of config.yaml for a resumed run."""
+        content, before = self._read()
         old, new = before.flat(), config.flat()
         differing = [key for key in new if key not in old or old[key] != new[key]]
         refused = [key for key in differing if not MAY_DIFFER.fullmatch(key)]
         if (refused or before.agent != config.agent) and self._is_bare():
             self.notes.append("a run that had collected nothing yet begins anew, as configured now")
-            return _start(config)
+            return _new_content(config)
         if before.agent != config.agent:
             raise UserError(
                 f"{self.path} was made by the agent {before.agent}, not {config.agent}; choose "
@@ -180,19 +175,20 @@ class RunDir:
                 "resume it, or another --method, --seed or --logdir for a new run"
             )
         self.resumed = True
-        again = origin()
-        first = record.get("versions")
+        entry = provenance()
+        first = content.get("versions")
         if isinstance(first, dict):
-            again["versions"] = {k: v for k, v in again["versions"].items() if first.get(k) != v}
-        again["config"] = {key: new[key] for key in differing}
-        resumed = record.get("resumed")
-        earlier = resumed[1 - _RESUMES :] if isinstance(resumed, list) else []
-        return {**record, "config": config.tree(), "resumed": [*earlier, again]}
+            entry["versions"] = {k: v for k, v in entry["versions"].items() if first.get(k) != v}
+        entry["config"] = {key: new[key] for key in differing}
+        resumed = content.get("resumed")
+        earlier = resumed[1 - _MAX_RESUMED :] if isinstance(resumed, list) else []
+        return {**content, "config": config.tree(), "resumed": [*earlier, entry]}
 
     def _read(self) -> tuple[dict[str, Any], Config]:
-        record = read_yaml(self.config_file, of_run=True)
-        values, presets = record.get("config"), record.get("presets", [])
-        agent = str(record.get("agent", DREAMER))  # runs of earlier versions are Dreamer's
+        """Returns the content of config.yaml, and the config in it."""
+        content = read_yaml(self.config_file, of_run=True)
+        values, presets = content.get("config"), content.get("presets", [])
+        agent = str(content.get("agent", DREAMER))  # runs of earlier versions do not name it
         if not isinstance(values, dict) or not isinstance(presets, list):
             raise UserError(f"{self.config_file} was not written by a run: it has no 'config' map")
         flat: dict[str, Any] = {}
@@ -200,24 +196,24 @@ class RunDir:
             inner = value.items() if isinstance(value, dict) else ()
             flat.update({f"{key}.{name}": leaf for name, leaf in inner} or {key: value})
         try:
-            return record, Config(flat, [str(preset) for preset in presets], agent)
+            return content, Config(flat, [str(preset) for preset in presets], agent)
         except UserError as error:
             raise UserError(f"{self.config_file}: {error}") from None
 
 
 def run_path(config: Config) -> Path:
-    """``<logdir>/<task>/<method>/<seed>``; what has no place in a folder's name becomes ``_``.
+    """Returns ``<logdir>/<task>/<method>/<seed>``; unusual characters in names become ``_``.
 
-    Several tasks are joined by ``+``; of a name too long for a folder a hash replaces the end.
+    Several tasks are joined by ``+``. If the task's name is too long, a hash replaces its end.
     """
     task = _plain("+".join(split_tasks(config.task))).strip("._")
-    if len(task) > _LONGEST_NAME:
-        task = f"{task[:_LONGEST_NAME]}+{hashlib.sha256(task.encode()).hexdigest()[:8]}"
+    if len(task) > _MAX_NAME:
+        task = f"{task[:_MAX_NAME]}+{hashlib.sha256(task.encode()).hexdigest()[:8]}"
     return Path(config.logdir).expanduser() / task / method_name(config) / str(config.seed)
 
 
 def method_name(config: Config) -> str:
-    """`method` if set, else the agent and the presets besides the suite's, in order, joined."""
+    """Returns `method` if it is set, else the agent and the sorted presets, joined by ``_``."""
     if not config.method:
         return "_".join([config.agent, *(_plain(preset) for preset in sorted(config.presets))])
     if not re.fullmatch(r"[A-Za-z0-9_=+-][A-Za-z0-9._=+,-]*", config.method):
@@ -232,37 +228,24 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", name)
 
 
-def _start(config: Config) -> dict[str, Any]:
-    """What config.yaml says of a run that begins."""
+def _new_content(config: Config) -> dict[str, Any]:
+    """Returns the content of config.yaml for a run that begins."""
     return {
         "config": config.tree(),
         "agent": config.agent,
         "presets": list(config.presets),
         "seed": config.seed,
-        **origin(),
+        **provenance(),
         "id": uuid.uuid4().hex[:8],
         "resumed": [],
     }
 
 
-def check_folder(folder: Path) -> None:
-    """Refuses what cannot be made or written to, as far as that shows without making it.
-
-    Raises:
-        UserError: the folder, or the nearest above it that is there, is none or not writable.
-    """
-    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not os.path.isdir(nearest):
-        raise UserError(f"cannot make {folder}: {nearest} is no folder; {_ELSEWHERE}")
-    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
-        raise UserError(f"cannot write to {nearest}; {_ELSEWHERE}")
-
-
 def _make_folder(folder: Path) -> None:
-    check_folder(folder)
+    check_writable_folder(folder, ELSEWHERE)
     try:
-        make_folder(folder, _ELSEWHERE)
+        make_folder(folder, ELSEWHERE)
     except DiskFullError:
         raise
-    except StorageError as error:  # a name too long: nothing has begun, so the user's to mend
+    except StorageError as error:  # such as a name too long, which the user can correct
         raise UserError(str(error)) from error

@@ -1,32 +1,28 @@
-"""What a run from a stranger may do here: run nothing that its user has not named, lead nowhere."""
+"""Limits for a stranger's run: it starts only code that the user names, and holds no links."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dreamer.config.config import Config
 from dreamer.errors import UserError
 from dreamer.system.streams import warn
-
-if TYPE_CHECKING:
-    from dreamer.config.config import Config
+from dreamer.tasks import suite_of
 
 
 def trusted(config: Config, task: str = "", python: str = "") -> Config:
-    """Returns the config of a loaded run with no program in it but those that the user has named.
+    """Returns the config of a loaded run, which names no program that the user has not named.
 
     Args:
-        config: What the run's config.yaml says.
-        task: The run's task again, where that is code of someone's own.
-        python: The interpreter for environments, in place of the run's `envs.python`; "" for the
-            one that runs this.
+        config: The config of the run's config.yaml.
+        task: The run's task, repeated by the user if it is someone's own code.
+        python: The interpreter for environments, instead of the run's `envs.python`; "": the
+            interpreter of this process.
 
     Raises:
-        UserError: the run's task is code that the user has not named.
+        UserError: The run's task is code that the user has not named.
     """
-    from dreamer.tasks import suite_of
-
     if ":" in config.task and config.task != task:
         kind = "module" if suite_of(config.task) == "gym" else "file or module"
         raise UserError(
@@ -44,11 +40,11 @@ def trusted(config: Config, task: str = "", python: str = "") -> Config:
 def refuse_irregular(run: Path) -> None:
     """Refuses a run's directory that holds anything but files and folders.
 
-    From elsewhere, a link could make us write to, or read from, any place of its maker's choice,
-    and a pipe make us wait for ever. The directory itself may be reached through links.
+    In a stranger's run, a link could make us read or write a file elsewhere, and a pipe could make
+    us wait forever. The directory itself may be reached through links.
 
     Raises:
-        UserError: it holds a link, a pipe or the like.
+        UserError: The directory holds a link, a pipe or another special file.
     """
     for entry in sorted(os.scandir(run), key=lambda entry: entry.path):
         if entry.is_symlink():
@@ -56,7 +52,7 @@ def refuse_irregular(run: Path) -> None:
                 f"{entry.path} is a link, which a run's directory must not hold; put the content "
                 "itself there, or set replay.directory to keep episodes elsewhere"
             )
-        gone = not os.path.lexists(entry.path)  # of a run at work, since we looked
+        gone = not os.path.lexists(entry.path)  # removed meanwhile, by a live run
         if not (entry.is_file() or entry.is_dir() or gone):
             raise UserError(
                 f"{entry.path} is neither a file nor a folder, and a run's directory must hold "

@@ -22,16 +22,16 @@ from typing import Any
 import dreamer
 from dreamer.errors import UserError
 from dreamer.io.files import StorageError, last_lines, make_folder, open_to_append
-from dreamer.runs.lock import SILENCE, live_holder
+from dreamer.runs.lock import live_holder
 from dreamer.runs.trust import refuse_irregular
 from dreamer.sweeps import guard
 from dreamer.sweeps.progress import last_output, read_progress
 
 ATTEMPTS = "attempts.jsonl"
 LOG = "output.log"
-#: Seconds to wait for an earlier attempt's process. Its node may be dead, which shows only after
-#: the lock's file has not been renewed for SILENCE seconds.
-LOCK_WAIT = SILENCE + 120.0
+#: Seconds to wait for the lock of an earlier attempt. If its node is dead, the file server frees
+#: the lock after some time.
+LOCK_WAIT = 420.0
 USAGE_ERROR = 2  # exit status; another attempt would fail in the same way
 
 

@@ -1,4 +1,4 @@
-"""What this machine is made of, as far as files tell: nothing is imported or started for it."""
+"""The machine's processor, memory and GPUs, read from files; nothing is imported or started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """Returns processor, cores that this process may use, memory in bytes, and GPUs by name."""
+    """Returns the processor, the cores this process may use, the bytes of memory, and the GPUs."""
     names = _values(Path("/proc/cpuinfo"), "model name")
     memory = _values(Path("/proc/meminfo"), "MemTotal")
     gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
@@ -22,7 +22,7 @@ def machine() -> dict[str, Any]:
 
 
 def _values(path: Path, key: str) -> list[str]:
-    """The values of ``key : value`` lines; none where there is no such file."""
+    """Returns the values of all ``key : value`` lines; none if the file does not exist."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

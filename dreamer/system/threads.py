@@ -1,34 +1,40 @@
-"""Work that hears of no signal for minutes, such as XLA's, done so that it can be left."""
+"""Long calls that Python cannot interrupt, such as XLA's compilation, made interruptible."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
-_NAME = "leavable"
-_TURN = 0.2  # seconds between two chances for Python to run a signal's handler
+_NAME = "interruptible"
+_INTERVAL = 0.2  # seconds between two chances for Python to run a signal's handler
 
 
-def run_leavably(act: Callable[[], object]) -> None:
-    """Waits for `act`, done in a thread of its own; what a signal's handler raises meanwhile ends
-    the waiting, not the thread. What `act` raises is raised here."""
+def run_interruptibly(act: Callable[[], object]) -> None:
+    """Runs `act` in a thread of its own and waits for it.
+
+    If a signal's handler raises an exception during the wait, the wait ends and the thread runs
+    on. An exception in `act` is raised here.
+    """
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
             act()
-        except BaseException as error:  # whoever waits gets it, whatever it is
+        except BaseException as error:  # any error belongs to the caller
             errors.append(error)
 
     thread = threading.Thread(target=run, name=_NAME, daemon=True)
     thread.start()
     while thread.is_alive():
-        thread.join(_TURN)
+        thread.join(_INTERVAL)
     if errors:
         raise errors[0]
 
 
-def left_behind() -> bool:
-    """Whether such a thread still runs. An orderly exit of the process would pull the libraries
-    away below it."""
+def has_abandoned_thread() -> bool:
+    """Whether a thread of `run_interruptibly` still runs, although nobody waits for it.
+
+    The process must then end by `os._exit`, because an orderly exit would unload libraries that
+    the thread uses.
+    """
     return any(thread.name == _NAME for thread in threading.enumerate())

@@ -20,7 +20,7 @@ from dreamer.data.replay import Replay
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.io.disk import Patience
+from dreamer.io.disk import RetryWhileDiskFull
 from dreamer.logs.logger import Logger
 from dreamer.logs.sinks import make_sinks
 from dreamer.runs.checkpoints import Checkpoints
@@ -74,9 +74,9 @@ class Setup:
     interrupt: Interrupt
 
     @cached_property
-    def patience(self) -> Patience:
+    def retry_while_disk_full(self) -> RetryWhileDiskFull:
         """Waits while the disk is full."""
-        return Patience(self.config.disk_wait, self.interrupt, self.logger.message)
+        return RetryWhileDiskFull(self.config.disk_wait, self.interrupt, self.logger.message)
 
     @cached_property
     def guard(self) -> NonFiniteGuard:
@@ -171,7 +171,7 @@ def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> 
         setup.pool,
         _make_replay(setup),
         setup.logger,
-        setup.patience,
+        setup.retry_while_disk_full,
         seed=config.seed,
         prefix=f"{setup.rundir.owner}s{config.seed}e",
         deterministic=config.deterministic,
@@ -217,7 +217,8 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         video=config.log.video_every, save=config.checkpoint.every,
     )  # fmt: skip
     reporter = Reporter(
-        setup.agent, evaluator, setup.logger, intervals, setup.patience, setup.interrupt
+        setup.agent, evaluator, setup.logger, intervals,
+        setup.retry_while_disk_full, setup.interrupt,
     )
     train = config.section("train")  # some agents have fewer keys than Dreamer
     keys = ("prefill", "pretrain", "every", "updates")
@@ -230,7 +231,7 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         reporter=reporter,
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
         interrupt=setup.interrupt,
-        patience=setup.patience,
+        retry_while_disk_full=setup.retry_while_disk_full,
         guard=setup.guard,
         schedule=schedule,
         steps=config.steps,

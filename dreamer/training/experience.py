@@ -11,7 +11,7 @@ from typing import Any
 from dreamer.data.episodes import EpisodeError, EpisodeFile, episode_uid
 from dreamer.data.replay import Batch, DamagedEpisodeWarning, Replay
 from dreamer.envs.processes.pool import EnvPool
-from dreamer.io.disk import Patience, room_warning
+from dreamer.io.disk import RetryWhileDiskFull, room_warning
 from dreamer.logs.logger import Logger
 from dreamer.training.collector import Collector, Episode, EpisodeSummary, Policy, random_policy
 from dreamer.training.interfaces import EpisodeMemory
@@ -55,7 +55,7 @@ class ReplayCollector:
         pool: The environments.
         replay: Takes the episodes.
         logger: Takes their returns and lengths, and messages.
-        patience: Waits while the disk is full.
+        retry_while_disk_full: Repeats what fails while the disk is full.
         seed: The run's seed.
         prefix: Beginning of the episodes' ids.
         deterministic: Whether a resumed run continues bit for bit.
@@ -73,7 +73,7 @@ class ReplayCollector:
         pool: EnvPool,
         replay: Replay,
         logger: Logger,
-        patience: Patience,
+        retry_while_disk_full: RetryWhileDiskFull,
         *,
         seed: int,
         prefix: str,
@@ -82,7 +82,7 @@ class ReplayCollector:
     ) -> None:
         self.replay = replay
         self._pool, self._logger = pool, logger
-        self._patience, self._seed, self._prefix = patience, seed, prefix
+        self._retry_while_disk_full, self._seed, self._prefix = retry_while_disk_full, seed, prefix
         self._deterministic, self._memory = deterministic, memory
         self._withheld: list[tuple[Episode, EpisodeFile]] | None = None  # None: none is
         self._continue_from(0, 0, 0)
@@ -141,7 +141,7 @@ class ReplayCollector:
     def _store(self, episode: Episode, number: int) -> None:
         """Writes an episode to disk at once, so that no kill loses it."""
         uid = f"{self._prefix}{number:08d}"
-        file = self._patience.keep_trying(lambda: self.replay.write(episode, uid))
+        file = self._retry_while_disk_full(lambda: self.replay.write(episode, uid))
         if self._withheld is None:
             self._add(episode, file)
         else:

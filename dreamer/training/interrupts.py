@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 
 from dreamer.training.collector import Policy, Timesteps
@@ -27,13 +27,9 @@ class Interrupt:
     It restores the earlier handlers, so that a second signal acts as usual. If SIGHUP (a closed
     terminal) is ignored, as under nohup, it stays ignored. Only the main thread gets signals; in
     any other thread the block does nothing.
-
-    Args:
-        extra_check: Called by every check; what it raises stops the run as well.
     """
 
-    def __init__(self, extra_check: Callable[[], None] = lambda: None) -> None:
-        self._extra_check = extra_check
+    def __init__(self) -> None:
         self._number: int | None = None
         self._immediately = False
         self._before: dict[int, object] = {}
@@ -54,8 +50,7 @@ class Interrupt:
         return self._number is not None
 
     def check(self) -> None:
-        """Raises StopRequested if a signal has come, or what `extra_check` raises."""
-        self._extra_check()
+        """Raises StopRequested if a signal has come."""
         if self._number is not None:
             raise StopRequested(self._number)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.io.disk import Patience
+from dreamer.io.disk import RetryWhileDiskFull
 from dreamer.io.files import DiskFullError
 from dreamer.logs.logger import Logger
 from dreamer.logs.video import open_loop_video, signed_difference, tile
@@ -35,7 +35,7 @@ class Reporter:
         evaluator: Runs the evaluations.
         logger: Takes metrics and videos.
         intervals: How often each is due.
-        patience: Waits while the disk is full.
+        retry_while_disk_full: Repeats what fails while the disk is full.
         interrupt: A stop leaves out the videos that are not written yet.
 
     Attributes:
@@ -49,13 +49,14 @@ class Reporter:
         evaluator: Evaluator,
         logger: Logger,
         intervals: Intervals,
-        patience: Patience,
+        retry_while_disk_full: RetryWhileDiskFull,
         interrupt: Interrupt,
     ) -> None:
         self.evaluator, self.logger = evaluator, logger
         self.done: dict[str, int | None] = dict.fromkeys(vars(intervals))
         self.last_return: float | None = None
-        self._agent, self._intervals, self._patience = agent, intervals, patience
+        self._agent, self._intervals = agent, intervals
+        self._retry_while_disk_full = retry_while_disk_full
         self._interrupt = interrupt
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -97,7 +98,7 @@ class Reporter:
                 self._agent.policy_calls = calls  # so that the next attempt has the same noise
                 raise
 
-        evaluation = self._patience.keep_trying(attempt)
+        evaluation = self._retry_while_disk_full(attempt)
         scalars = evaluation.scalars()
         self.last_return = scalars["eval/return"]
         self.logger.scalars({**scalars, "eval/seconds": time.monotonic() - start})
@@ -121,7 +122,7 @@ class Reporter:
             self.done["video"] = step
 
     def _write(self, step: int, counters: Mapping[str, float]) -> None:
-        self._patience.keep_trying(lambda: self.logger.write(step, **counters))
+        self._retry_while_disk_full(lambda: self.logger.write(step, **counters))
         self.done["log"] = step
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.errors import EnvError, UserError
-from dreamer.io.disk import Patience
+from dreamer.io.disk import RetryWhileDiskFull
 from dreamer.runs.checkpoints import Checkpoint, Checkpoints
 from dreamer.training.collector import Policy
 from dreamer.training.interfaces import BatchSource, TrainableAgent, TrainingCollector
@@ -38,7 +38,7 @@ class Trainer:
         reporter: Evaluates and logs.
         checkpoints: Where the state is saved.
         interrupt: Signals that ask for a stop.
-        patience: Waits while the disk is full.
+        retry_while_disk_full: Repeats what fails while the disk is full.
         guard: Watches for updates that are not finite.
         schedule: The ratio of updates to steps.
         steps: The step at which training ends.
@@ -57,7 +57,7 @@ class Trainer:
         reporter: Reporter,
         checkpoints: Checkpoints,
         interrupt: Interrupt,
-        patience: Patience,
+        retry_while_disk_full: RetryWhileDiskFull,
         guard: NonFiniteGuard,
         schedule: UpdateSchedule,
         steps: int,
@@ -67,7 +67,8 @@ class Trainer:
     ) -> None:
         self._agent, self._collector, self._batches = agent, collector, batches
         self._reporter, self._logger = reporter, reporter.logger
-        self._checkpoints, self._interrupt, self._patience = checkpoints, interrupt, patience
+        self._checkpoints, self._interrupt = checkpoints, interrupt
+        self._retry_while_disk_full = retry_while_disk_full
         self._guard, self._schedule = guard, schedule
         self._steps, self._action_repeat = steps, action_repeat
         self._overlap, self._forecast = overlap, forecast
@@ -117,7 +118,7 @@ class Trainer:
                     self._make_updates()
             self._make_updates()
             self._report(final=True)
-            self._patience.keep_trying(self._save)  # within `try`: a stop may end its waiting
+            self._retry_while_disk_full(self._save)  # within `try`: a stop may end its waiting
         except (StopRequested, EnvError):
             self._save()
             raise
@@ -195,7 +196,7 @@ class Trainer:
         policy = self._interrupt.guard(self._policy("eval"))
         self._reporter.report(self.step, policy, self._counters(), final)
         if self._reporter.is_due("save", self.step) and not final:
-            self._patience.keep_trying(self._save)
+            self._retry_while_disk_full(self._save)
 
     def _policy(self, mode: str) -> Policy:
         def policy(timesteps, state):

@@ -17,7 +17,7 @@ from fault_runs import config_for, fill
 from ordinary_user import ordinary_user
 
 from dreamer.data.episodes import EpisodeFile, save_episode
-from dreamer.io.disk import Patience, room_warning, size_text
+from dreamer.io.disk import RetryWhileDiskFull, room_warning, size_text
 from dreamer.io.files import DiskFullError, StorageError
 from dreamer.logs.logger import Logger
 from dreamer.run import finish as finish_run
@@ -38,9 +38,9 @@ def test_what_found_no_room_is_tried_again_until_there_is(
         said.append(text)
         filler.unlink(missing_ok=True)
 
-    patience = Patience(600, Interrupt(), say)
+    retry = RetryWhileDiskFull(600, Interrupt(), say)
     episode = make_episode(10)
-    path = patience.keep_trying(lambda: save_episode(disk, episode, "a", "20260102T030405"))
+    path = retry(lambda: save_episode(disk, episode, "a", "20260102T030405"))
     np.testing.assert_array_equal(EpisodeFile(path).read()["image"], episode["image"])
     assert [p.name for p in disk.iterdir()] == [path.name]
     warning, again = said
@@ -58,14 +58,14 @@ def test_a_folder_that_may_no_longer_be_written_to(figure: Callable[[str], None]
         store.save(1, arrays, {})
         path = save_episode(folder, first, "a", "20260102T030405")
         names = sorted(os.listdir(folder))
-        patience = Patience(600, Interrupt(), said.append)
+        retry = RetryWhileDiskFull(600, Interrupt(), said.append)
         folder.chmod(0o555)
         for write in (
             lambda: store.save(2, arrays, {}),
             lambda: save_episode(folder, second, "b", "20260102T030405"),
         ):
             with pytest.raises(StorageError, match=f"cannot write {folder}.* denied") as caught:
-                patience.keep_trying(write)
+                retry(write)
             assert caught.value.status == 74 and not said  # no waiting mends it
         assert sorted(os.listdir(folder)) == names
         folder.chmod(0o755)
@@ -80,12 +80,12 @@ def test_waiting_ends(small_disk: Callable[[str], Path]):
     disk, said = small_disk("16k"), []
     filler = fill(disk)
     with pytest.raises(DiskFullError):
-        Patience(1.5, Interrupt(), said.append).keep_trying(
+        RetryWhileDiskFull(1.5, Interrupt(), said.append)(
             lambda: save_episode(disk, make_episode(10), "a")
         )
     assert len(said) == 1
     with pytest.raises(DiskFullError):
-        Patience(0, Interrupt(), said.append).keep_trying(
+        RetryWhileDiskFull(0, Interrupt(), said.append)(
             lambda: save_episode(disk, make_episode(10), "a")
         )
     assert len(said) == 1 and [path.name for path in disk.iterdir()] == [filler.name]
@@ -130,11 +130,11 @@ def full(passing: bool = True) -> None:
 
 def test_a_signal_ends_the_waiting():
     with Interrupt() as interrupt:
-        patience = Patience(600, interrupt, lambda text: signal.raise_signal(signal.SIGTERM))
+        retry = RetryWhileDiskFull(600, interrupt, lambda text: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(StopRequested):
-            patience.keep_trying(full)
+            retry(full)
         with pytest.raises(DiskFullError):  # and once it has come, nothing waits
-            patience.keep_trying(full)
+            retry(full)
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_a_signal_while_the_last_checkpoint_waits_for_room_is_no_saved_run(
 def test_a_limit_on_the_size_of_files_is_not_waited_for():
     said: list[str] = []
     with pytest.raises(DiskFullError):
-        Patience(600, Interrupt(), said.append).keep_trying(lambda: full(False))
+        RetryWhileDiskFull(600, Interrupt(), said.append)(lambda: full(False))
     assert not said
 
 

@@ -40,8 +40,8 @@ def test_the_second_run_is_refused_and_a_dead_ones_place_is_taken(
     who = f"process {holder.pid} on {socket.gethostname()}"
     assert "another run works in" in errors and who in errors
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert {p: t for p, t in after.items() if p.name != "lock"} == {
-        p: t for p, t in before.items() if p.name != "lock"
+    assert {p: t for p, t in after.items() if "lock" not in p.name} == {
+        p: t for p, t in before.items() if "lock" not in p.name
     }
     with pytest.raises(UserError, match=str(holder.pid)):
         RunDir.open(config_for(tmp_path))
@@ -49,5 +49,5 @@ def test_the_second_run_is_refused_and_a_dead_ones_place_is_taken(
     holder.wait()
     with RunDir.open(config_for(tmp_path)) as run:
         assert any(who in note for note in run.notes)
-        assert f'"pid": {os.getpid()}' in (run.path / "lock").read_text()
+        assert f'"pid": {os.getpid()}' in (run.path / "lock.json").read_text()
     figure("the second is refused by the first one's pid and host, and may begin once that is dead")

@@ -42,14 +42,15 @@ run_main(main)
 # Sends itself SIGTERM while XLA compiles, which it does for 20 s of processor time.
 COMPILING = """
 import os, signal, sys, threading
-from dreamer import agent, leavable
+from dreamer.agent import agent
+from dreamer.system import threads
 from dreamer.config.command_line import run_main
 from dreamer.run import main
 
 def run(act):
     threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    leavable.run_leavably(act)
-agent.run_leavably = run
+    threads.run_interruptibly(act)
+agent.run_interruptibly = run
 run_main(main)
 """
 

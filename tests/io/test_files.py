@@ -22,6 +22,8 @@ from dreamer.io.files import (
     StorageError,
     atomic_folder,
     atomic_write,
+    check_writable_file,
+    check_writable_folder,
     make_folder,
     open_to_append,
     open_to_read,
@@ -174,6 +176,19 @@ def test_nothing_but_regular_files_is_opened(tmp_path, impatient):
         assert file.read() == b"content"
     (tmp_path / "folder").symlink_to(tmp_path)  # which a user may have set
     os.close(open_to_read(tmp_path / "folder" / "file"))
+
+
+def test_a_path_is_checked_without_making_it(tmp_path):
+    check_writable_folder(tmp_path / "a" / "b", "advice")
+    check_writable_file(tmp_path / "a.json", "--json")
+    assert names(tmp_path) == []
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for folder in (tmp_path / "link", tmp_path / "link" / "b"):
+        with pytest.raises(UserError, match=f"cannot make {folder}: .*link is no folder; advice"):
+            check_writable_folder(folder, "advice")
+    for path in (tmp_path, tmp_path / "absent" / "a.json"):
+        with pytest.raises(UserError, match=f"--json cannot write {path}; expected a file in a"):
+            check_writable_file(path, "--json")
 
 
 def test_what_is_half_removed_is_not_taken_for_whole(tmp_path, monkeypatch):

@@ -118,16 +118,16 @@ def test_files_of_far_more_than_the_agent_needs_are_not_read(store):
 
 def test_while_another_process_saves_the_newest_is_found(store, monkeypatch):
     """All that were there are gone when they are read; or one was replaced in between."""
-    original = checkpoint_files._content
+    original = checkpoint_files._opened
     saving = iter([3000, 4000, 5000, 5000])
 
-    def content(path: Path, limit: int) -> bytes:
+    def opened(path: Path, max_bytes: int):
         if path.name == "arrays.npz" and (step := next(saving, None)):
             Checkpoints(store.directory, keep=2).save(step, ARRAYS, {"step": step})
             Checkpoints(store.directory, keep=2).save(step + 500, ARRAYS, {"step": step + 500})
-        return original(path, limit)
+        return original(path, max_bytes)
 
-    monkeypatch.setattr(checkpoint_files, "_content", content)
+    monkeypatch.setattr(checkpoint_files, "_opened", opened)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded = store.load_latest()

@@ -16,7 +16,7 @@ from dreamer.config.config import Config, load_config
 from dreamer.errors import UserError
 from dreamer.io.yaml_files import read_yaml
 from dreamer.runs.provenance import commit, versions
-from dreamer.runs.rundir import RunDir, check_folder, method_name, run_path
+from dreamer.runs.rundir import RunDir, method_name, run_path
 
 TASK = "dmc_cartpole_balance"
 
@@ -254,15 +254,6 @@ def test_a_logdir_that_is_a_file_is_said(tmp_path, config):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make .*file.*; choose a --logdir"):
         RunDir.open(config.replace({"logdir": str(tmp_path / "file")}))
-
-
-def test_a_folder_is_checked_without_making_it(tmp_path):
-    check_folder(tmp_path / "a" / "b")
-    assert not (tmp_path / "a").exists()
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for folder in (tmp_path / "link", tmp_path / "link" / "b"):
-        with pytest.raises(UserError, match=f"cannot make {folder}: .*link is no folder; choose"):
-            check_folder(folder)
 
 
 def test_a_name_too_long_for_a_folder_is_said(tmp_path, config):

@@ -14,7 +14,7 @@ import pytest
 from dreamer.config.config import load_config
 from dreamer.data.replay import Replay
 from dreamer.envs.processes.pool import EnvPool
-from dreamer.io.disk import Patience
+from dreamer.io.disk import RetryWhileDiskFull
 from dreamer.logs.logger import Logger
 from dreamer.runs.rundir import RunDir
 from dreamer.training.experience import ReplayCollector
@@ -44,7 +44,7 @@ class Run:
             episodes, cache_bytes=0, seed=0, obs_space=pool.obs_space, act_space=pool.act_space,
         )  # fmt: skip
         self.collector = ReplayCollector(
-            pool, self.replay, logger, Patience(0, Interrupt(), self.messages.append),
+            pool, self.replay, logger, RetryWhileDiskFull(0, Interrupt(), self.messages.append),
             seed=0, prefix=prefix, deterministic=exact,
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from whole_runs import DebugRuns, metrics_of
 
-from dreamer.io.disk import Patience
+from dreamer.io.disk import RetryWhileDiskFull
 from dreamer.logs.logger import Logger
 from dreamer.training.collector import EpisodeSummary
 from dreamer.training.evaluation import Evaluation
@@ -129,8 +129,8 @@ def test_a_stop_leaves_out_videos_and_keeps_the_evaluation(tmp_path: Path):
     with Interrupt() as interrupt, StoppedAfterAVideo(
         tmp_path, tensorboard=False, terminal="plain", total_steps=10
     ) as logger:
-        patience = Patience(0, interrupt, logger.message)
-        reporter = Reporter(agent, evaluator, logger, intervals, patience, interrupt)
+        retry_while_disk_full = RetryWhileDiskFull(0, interrupt, logger.message)
+        reporter = Reporter(agent, evaluator, logger, intervals, retry_while_disk_full, interrupt)
         reporter.report(4, policy, {"updates": 0})
         with pytest.raises(StopRequested):
             interrupt.check()

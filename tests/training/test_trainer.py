@@ -177,28 +177,6 @@ def test_a_stop_during_prefill(tmp_path: Path):
     assert saved["update"] == 0 and saved["agent_steps"] >= collected(run) > 0
 
 
-@pytest.mark.slow
-def test_a_run_whose_place_another_has_taken_ends_unsaved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """As one of a machine that was paused: another one took it for dead."""
-    monkeypatch.setattr("dreamer.runs.lock.HEARTBEAT", 0.1)
-    config = config_for(tmp_path, **{"train.prefill": 100_000, "steps": 100_000})
-    run = tmp_path.joinpath(*_place(config))
-    episodes, theirs = run / "episodes", '{"host": "elsewhere", "pid": 7}'
-
-    def take() -> None:
-        wait_until(lambda: episodes.exists() and any(episodes.iterdir()))
-        (run / "lock").write_text(theirs)
-
-    thread = threading.Thread(target=take, daemon=True)
-    thread.start()
-    with pytest.raises(UserError, match=r"taken over by another run \(process 7 on elsewhere"):
-        train(config)
-    thread.join()
-    assert not any((run / "checkpoints").iterdir()) and (run / "lock").read_text() == theirs
-
-
 def test_episodes_without_a_checkpoint_count(trained: Result, tmp_path: Path):
     """As after a kill before the first checkpoint: their steps are done, their updates are due."""
     config = config_for(tmp_path, steps=220)

@@ -1,0 +1,326 @@
+"""Archives of plain numeric arrays (.npz): one writer, and one reader that trusts nothing.
+
+Training samples short slices of long episodes. A slice of an uncompressed array costs one
+positioned read of its bytes; nothing is mapped or held in memory. The reader compares all numbers
+that a file states (offsets, sizes, shapes) with the size of the file before it allocates memory.
+It refuses arrays of objects and can verify each array's checksum. Compressed arrays are unpacked
+as a whole, so their total size is bounded.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import os
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+
+NUMBERS = "buif"
+"""NumPy's kinds of real numbers: bool, unsigned, signed, floating."""
+MAX_UNPACKED = 1 << 30
+"""Bytes of all arrays of an archive if some of them must be read whole, because they are compressed
+or stored in another order of axes. The longest Atari episode, 27,000 timesteps of 64x64x3, has
+0.31 GiB."""
+
+_MAX_RATIO = 1032  # deflate cannot compress better, so a larger claim is forged
+_MAX_HEADER = 4096  # bytes of a .npy header; NumPy writes 128 for arrays of numbers
+_MAX_EXTRA = 256  # bytes of a local header's extra field; NumPy writes 20
+_MAX_DIRECTORY = 1 << 20  # bytes of the archive's directory; an array takes about 60 to 130
+_CHUNK = 1 << 20
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
+
+# What zipfile and NumPy raise when they read damaged bytes.
+_UNREADABLE = (
+    zipfile.BadZipFile, NotImplementedError, ValueError, TypeError, KeyError, IndexError,
+    AttributeError, SyntaxError, MemoryError, RuntimeError, EOFError, OverflowError,
+    tokenize.TokenError, struct.error,
+)  # fmt: skip
+
+
+class ArchiveError(Exception):
+    """The archive is damaged, or holds something other than plain numeric arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """One array of an archive: its type and the place of its bytes.
+
+    Attributes:
+        name: Its name, without the ending ``.npy``.
+        dtype: Its dtype.
+        shape: Its shape.
+        fortran: Whether the first axis varies fastest.
+        deflated: Whether it is compressed.
+        offset: Position of its first byte in the file.
+        packed: Bytes in the file.
+        header: Bytes of the .npy header, unpacked.
+        size: Bytes of header and data, unpacked.
+        crc: Checksum of header and data.
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    fortran: bool
+    deflated: bool
+    offset: int
+    packed: int
+    header: int
+    size: int
+    crc: int
+
+    @property
+    def sliceable(self) -> bool:
+        """Whether a slice can be read without the rest of the array."""
+        return not self.deflated and not self.fortran
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array in memory."""
+        return self.size - self.header
+
+
+def write_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an uncompressed archive, whose bytes depend on the arrays and their names alone.
+
+    Args:
+        file: A binary file, open for writing.
+        arrays: Arrays of numbers by name; any name is allowed.
+    """
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            info = zipfile.ZipInfo(f"{name}.npy")  # its date is always 1980
+            with archive.open(info, "w", force_zip64=True) as stream:
+                array = np.asarray(array, order="C")
+                np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def read_directory(
+    fd: int, kinds: str = NUMBERS, max_unpacked: float = MAX_UNPACKED
+) -> dict[str, StoredArray]:
+    """Reads the directory of an archive and the header of each array, but no data.
+
+    Args:
+        fd: Descriptor of the file.
+        kinds: NumPy's kinds of dtypes that the archive may hold.
+        max_unpacked: Largest total size in bytes if some array must be read whole.
+
+    Returns:
+        The arrays by name, in the order of the archive.
+
+    Raises:
+        ArchiveError: The archive is damaged or forged, or holds anything but such arrays.
+        OSError: The file cannot be read.
+    """
+    size = os.fstat(fd).st_size
+    if size == 0:
+        raise ArchiveError("it is empty")
+    try:
+        with _File(fd, closefd=False) as file, zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    except _UNREADABLE as error:
+        raise ArchiveError(f"it is no readable .npz archive ({error})") from error
+    arrays: dict[str, StoredArray] = {}
+    for info in infos:
+        array = _read_entry(fd, size, info, kinds)
+        if array.name in arrays:
+            raise ArchiveError(f"it holds {array.name!r} twice")
+        arrays[array.name] = array
+    # An entry may lie within another one. All of them together would then fill the memory.
+    packed = sum(array.packed for array in arrays.values())
+    if packed > size:
+        raise ArchiveError(f"its arrays claim {packed:,} bytes of its {size:,}")
+    unpacked = sum(array.size for array in arrays.values())
+    if unpacked > max_unpacked and not all(array.sliceable for array in arrays.values()):
+        raise ArchiveError(f"it unpacks to {unpacked:,} bytes, at most {max_unpacked:,} are read")
+    return arrays
+
+
+def read_slice(fd: int, array: StoredArray, start: int, out: np.ndarray) -> None:
+    """Reads entries start to start + len(out) - 1 of a sliceable array into `out`, in one read.
+
+    Args:
+        fd: Descriptor of the archive.
+        array: The array.
+        start: First entry along the first axis.
+        out: C-contiguous array of the same dtype, and the same shape after the first axis.
+
+    Raises:
+        ArchiveError: The file ends early.
+    """
+    stride = math.prod(array.shape[1:]) * array.dtype.itemsize
+    _read_exactly(fd, array.offset + array.header + start * stride, out, array.name)
+
+
+def read_array(fd: int, array: StoredArray) -> np.ndarray:
+    """Reads a whole array, unpacks it if needed, and verifies its checksum.
+
+    Raises:
+        ArchiveError: The data are damaged, or do not have the size that the header states.
+    """
+    raw = np.empty(array.size, np.uint8)
+    if array.deflated:
+        _inflate(fd, array, raw)
+    else:
+        _read_exactly(fd, array.offset, raw, array.name)
+    if zlib.crc32(raw.data) != array.crc:
+        raise ArchiveError(f"the checksum of {array.name!r} does not match")
+    flat = raw[array.header :].view(array.dtype)
+    if array.fortran:
+        return np.ascontiguousarray(flat.reshape(array.shape[::-1]).T)
+    return flat.reshape(array.shape)
+
+
+def verify_checksum(fd: int, array: StoredArray) -> None:
+    """Reads an uncompressed array once, in pieces, and compares its checksum.
+
+    Raises:
+        ArchiveError: The checksum does not match, or the file ends early.
+    """
+    crc, done = 0, 0
+    buffer = np.empty(min(_CHUNK, array.size), np.uint8)
+    while done < array.size:
+        part = buffer[: min(_CHUNK, array.size - done)]
+        _read_exactly(fd, array.offset + done, part, array.name)
+        crc = zlib.crc32(part.data, crc)
+        done += len(part)
+    if crc != array.crc:
+        raise ArchiveError(f"the checksum of {array.name!r} does not match")
+
+
+class _File(io.FileIO):
+    """A file that refuses to read more at once than the largest directory has."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MAX_DIRECTORY:
+            raise zipfile.BadZipFile(f"its directory claims {size:,} bytes")
+        return super().read(size)
+
+
+def _read_entry(fd: int, file_size: int, info: zipfile.ZipInfo, kinds: str) -> StoredArray:
+    name = info.filename.removesuffix(".npy")
+    if not info.filename.endswith(".npy"):
+        raise ArchiveError(f"it holds {info.filename!r}, which is no array")
+    if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ArchiveError(f"{name!r} is encrypted or compressed in an unknown way")
+    deflated = info.compress_type == zipfile.ZIP_DEFLATED
+    offset, head = _read_head(fd, info)
+    _check_sizes(name, info, offset, deflated, file_size)
+    if deflated:
+        try:
+            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, _MAX_HEADER)
+        except zlib.error as error:
+            raise ArchiveError(f"{name!r} does not decompress ({error})") from error
+    length = _header_length(name, head)
+    try:
+        dtype, shape, fortran = _parse_header(head[:length], kinds)
+    except _UNREADABLE as error:
+        raise ArchiveError(f"the header of {name!r} is damaged: {error}") from error
+    array = StoredArray(
+        name, dtype, shape, fortran and len(shape) > 1, deflated, offset,
+        info.compress_size, length, info.file_size, info.CRC,
+    )  # fmt: skip
+    if math.prod(shape) * dtype.itemsize != array.nbytes:
+        raise ArchiveError(f"{name!r} claims the shape {shape}, which does not fit its bytes")
+    return array
+
+
+def _read_head(fd: int, info: zipfile.ZipInfo) -> tuple[int, bytes]:
+    """Returns the position of an entry's data, and their first bytes.
+
+    The data follow the entry's local header, which alone states its length. One read takes both.
+    """
+    utf8 = info.flag_bits & 0x800 or info.orig_filename.isascii()
+    name = info.orig_filename.encode("utf-8" if utf8 else "cp437")
+    end = _LOCAL_HEADER.size + len(name)
+    raw = b""
+    if info.header_offset >= 0:
+        raw = os.pread(fd, end + _MAX_EXTRA + _MAX_HEADER, info.header_offset)
+    if len(raw) < end:
+        raise ArchiveError(f"{info.filename!r} lies outside of the file")
+    signature, name_length, extra_length = _LOCAL_HEADER.unpack_from(raw)
+    if signature != b"PK\x03\x04" or name_length != len(name) or raw[end - len(name) : end] != name:
+        raise ArchiveError(f"{info.filename!r} is not where the directory says")
+    start = end + extra_length
+    return info.header_offset + start, raw[start : start + info.compress_size]
+
+
+def _check_sizes(
+    name: str, info: zipfile.ZipInfo, offset: int, deflated: bool, file_size: int
+) -> None:
+    if offset + info.compress_size > file_size:
+        raise ArchiveError(f"{name!r} reaches beyond the end of the file")
+    if not deflated and info.file_size != info.compress_size:
+        raise ArchiveError(f"{name!r} states two different sizes")
+    if deflated and info.file_size > info.compress_size * _MAX_RATIO + 1024:
+        raise ArchiveError(f"{name!r} claims to unpack to {info.file_size} bytes")
+
+
+def _header_length(name: str, head: bytes) -> int:
+    if head[:6] != np.lib.format.MAGIC_PREFIX or len(head) < 12:
+        raise ArchiveError(f"{name!r} is no .npy array")
+    # Version 1 stores the header's length in two bytes, later versions in four.
+    size = 2 if head[6] == 1 else 4
+    length = 8 + size + int.from_bytes(head[8 : 8 + size], "little")
+    if length > len(head):
+        raise ArchiveError(f"the header of {name!r} is too long or cut off")
+    return length
+
+
+@functools.lru_cache(maxsize=4096)  # episodes of one length have equal headers
+def _parse_header(head: bytes, kinds: str) -> tuple[np.dtype, tuple[int, ...], bool]:
+    """Returns dtype, shape and Fortran order; raises one of `_UNREADABLE` for a bad header."""
+    if b"\\" in head[12:]:  # never in a plain array's header; Python would warn of odd escapes
+        raise ValueError("it holds a backslash")
+    stream = io.BytesIO(head)
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, _MAX_HEADER)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream, _MAX_HEADER)
+    else:
+        raise ValueError(f"its version is {version}")
+    if dtype.kind not in kinds:
+        raise ValueError(f"it describes {dtype}, not plain numbers")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"it claims the shape {shape}")
+    return dtype, shape, fortran
+
+
+def _read_exactly(fd: int, offset: int, out: np.ndarray, name: str) -> None:
+    view = out.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], offset + done)
+        if count == 0:
+            raise ArchiveError(f"the file ends within {name!r}")
+        done += count
+
+
+def _inflate(fd: int, array: StoredArray, out: np.ndarray) -> None:
+    """Unpacks an array into `out`, and never more bytes, whatever the file claims."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    read, done = 0, 0
+    try:
+        while done < len(out) and not stream.eof:
+            data = stream.unconsumed_tail
+            if not data:
+                data = os.pread(fd, min(_CHUNK, array.packed - read), array.offset + read)
+                read += len(data)
+            piece = stream.decompress(data, min(_CHUNK, len(out) - done))
+            if not data and not piece:
+                break
+            out[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+            done += len(piece)
+    except zlib.error as error:
+        raise ArchiveError(f"{array.name!r} does not decompress ({error})") from error
+    if done < len(out):
+        raise ArchiveError(f"{array.name!r} unpacks to {done} bytes instead of {len(out)}")
