@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import keras
 import tensorflow as tf
@@ -18,9 +17,17 @@ import tensorflow as tf
 from baselines.networks import follow
 from baselines.returns import retrace
 from dreamer.agent.agent import Agent
-from dreamer.agent.learner import Learner
-from dreamer.agent.networks import Parts, make_optimizers
-from dreamer.agent.policy import Acting, Choose
+from dreamer.agent.build import make_exploration, make_world_model
+from dreamer.agent.learner import Learner, Objective
+from dreamer.agent.networks import Networks, make_actor, make_optimizers
+from dreamer.agent.policy import Choose, Policy
+from dreamer.agent.precision import choose_jit, choose_precision
+from dreamer.agent.settings import (
+    ActorSettings,
+    ExploreSettings,
+    ModelSettings,
+    OptimizerSettings,
+)
 from dreamer.agent.world_model import Tensors
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
@@ -28,12 +35,9 @@ from dreamer.errors import UserError
 from dreamer.nets.actor import Actor
 from dreamer.nets.layers import MLP
 from dreamer.nets.rssm import State
+from dreamer.ops.optimizers import Optimizer
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import flatten_leading, over_leading
-
-# What Dreamer's agent is told where this one has no key: it imagines nothing.
-_BEHAVIOR = {"policy": "actor", "value": False, "horizon": 2}
-_OF_DREAMERS_ACTOR = {"mode_samples": 1, "gradient": "dynamics", "entropy": 0.0}
 
 
 class TwinQ(keras.layers.Layer):
@@ -88,16 +92,18 @@ class Temperature(keras.layers.Layer):
 
 
 @dataclass(frozen=True)
-class SACParts(Parts):
-    """Dreamer's parts without a value network, and what this agent has besides.
+class SACNetworks(Networks):
+    """Dreamer's networks without a value network, and this agent's own.
 
     Attributes:
         critic: Both critics.
+        target: A copy of the critics that follows them.
         replayed: The policy that the replay's actions seem to come from.
         temperature: See there.
     """
 
     critic: TwinQ | None = None
+    target: TwinQ | None = None
     replayed: Actor | None = None
     temperature: Temperature | None = None
 
@@ -118,43 +124,44 @@ class SACLearner(Learner):
     """
 
     def __init__(
-        self, parts: SACParts, optimizers: Mapping[str, Any], target: TwinQ, *, seed: int,
-        gamma: float, lambda_: float, target_entropy: float, rate: float,
+        self, networks: SACNetworks, optimizers: Mapping[str, Optimizer], settings: SACSettings,
+        *, seed: int, actions: int,
     ):  # fmt: skip
-        returns = {"gamma": gamma, "lambda_": lambda_}
         super().__init__(
-            parts, optimizers, seed=seed, horizon=2, **returns, gradient="dynamics", entropy=0.0
-        )
-        self._sac, self._target = parts, target
-        self._gamma, self._lambda, self._rate = gamma, lambda_, rate
-        self._target_entropy = target_entropy
+            networks, optimizers, seed=seed, horizon=0, gamma=settings.gamma,
+            lambda_=settings.lambda_,
+        )  # fmt: skip
+        self._sac, self._rate = networks, settings.target_rate
+        self._target_entropy = -settings.entropy * actions
 
-    def update(self, batch: Tensors, update: tf.Tensor, exploring: bool) -> Tensors:
-        """Trains every part once, as `Learner.update`; then moves the target critics."""
-        metrics = super().update(batch, update, exploring)
-        follow(self._rate, self._sac.critic.variables, self._target.variables)
+    def update(self, batch: Tensors, number: tf.Tensor, exploring: bool) -> Tensors:
+        """Trains every network once, as `Learner.update`; then moves the target critics."""
+        metrics = super().update(batch, number, exploring)
+        follow(self._rate, self._sac.critic.variables, self._sac.target.variables)
         return metrics
 
-    def _objectives(self, post: Tensors, batch: Tensors, update: tf.Tensor, exploring: bool):
-        """What is learnt on top of the model."""
+    def objectives(
+        self, post: State, batch: Tensors, number: tf.Tensor, exploring: bool
+    ) -> list[Objective]:
+        """The losses besides the world model's."""
         del exploring
         feat = tf.stop_gradient(self._sac.model.rssm.feat(post))
-        return [lambda: self.losses(feat, batch, update)]
+        return [lambda: self.losses(feat, batch, number)]
 
     def losses(
-        self, feat: tf.Tensor, batch: Tensors, update: tf.Tensor
+        self, feat: tf.Tensor, batch: Tensors, number: tf.Tensor
     ) -> tuple[Tensors, Tensors]:
-        """Losses by part, and metrics.
+        """Losses by network, and metrics.
 
         Args:
             feat: float32 [B, T, F], without gradient.
             batch: Tensors [B, T, ...].
-            update: int32, number of this update.
+            number: int32, number of this update.
         """
         actor, critic = self._sac.actor, self._sac.critic
         alpha = tf.stop_gradient(self._sac.temperature.value())
         taken = batch["action"][:, 1:]  # a_0..a_(T-2)
-        seed = make_seeds(self._seed, Purpose.ACTIONS, update)[0]
+        seed = make_seeds(self._seed, Purpose.ACTIONS, number)[0]
         noise = tf.random.stateless_normal(batch["action"].shape, seed)
         shape = feat.shape[:2]
         action, log_prob = actor.dist(flatten_leading(feat)).from_noise(flatten_leading(noise))
@@ -183,8 +190,8 @@ class SACLearner(Learner):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:  # fmt: skip
         """Retrace targets [B, T-1] and weights, without gradient; log mu of the taken actions."""
         taken = batch["action"][:, 1:]
-        value = self._target.least(feat, action) - alpha * log_prob
-        q = self._target.least(feat[:, :-1], taken)
+        value = self._sac.target.least(feat, action) - alpha * log_prob
+        q = self._sac.target.least(feat[:, :-1], taken)
         flat, actions = flatten_leading(feat[:, :-1]), flatten_leading(taken)
         pi = self._sac.actor.dist(flat).log_prob(actions)
         mu = tf.reshape(self._sac.replayed.dist(flat).log_prob(actions), q.shape)
@@ -196,7 +203,7 @@ class SACLearner(Learner):
         return tf.stop_gradient(target), weight, mu
 
 
-def by_mean(parts: Parts) -> Choose:
+def by_mean(networks: Networks) -> Choose:
     """Samples of the actor while training, else the tanh of its normal's mean, as in SAC.
 
     Dreamer takes the density's mode, which for a wide policy is at the ends of the range; SAC's is
@@ -204,82 +211,80 @@ def by_mean(parts: Parts) -> Choose:
     """
 
     def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:
-        shape = [latent["deter"].shape[0], parts.actor.actions]
+        shape = [latent["deter"].shape[0], networks.actor.actions]
         noise = tf.random.stateless_normal(shape, seed) if training else tf.zeros(shape)
-        return parts.actor.dist(parts.model.rssm.feat(latent)).from_noise(noise)[0]
+        return networks.actor.dist(networks.model.rssm.feat(latent)).from_noise(noise)[0]
 
     return choose
 
 
-class LatentSAC(Agent):
-    """Acts as Dreamer does, by an actor on filtered features; learns as SACLearner says.
+@dataclass(frozen=True)
+class SACSettings:
+    """Section sac of configs/agents/latent_sac.yaml."""
 
-    Args:
-        obs_space, act_space: Of the environment; actions are continuous.
-        sac: The section of configs/agents/latent_sac.yaml.
-        **sections: What Dreamer's agent takes.
+    gamma: float
+    lambda_: float
+    entropy: float
+    temperature: float
+    temperature_lr: float
+    target_rate: float
+
+
+def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Agent:
+    """The agent that a config describes.
+
     Raises:
         UserError: Actions are one-hot, or observations do not fit.
     """
-
-    def __init__(
-        self, obs_space: Mapping[str, Space], act_space: Space, *, sac: Mapping[str, Any],
-        **sections: Any,
-    ):  # fmt: skip
-        if act_space.discrete:
-            raise UserError("latent_sac takes continuous actions, but this task's are one-hot")
-        self._section, self._sections = dict(sac), sections
-        super().__init__(obs_space, act_space, **sections)
-
-    def _make_functions(self, actor, behavior, planner, jit: bool) -> None:
-        """Puts this agent's parts, optimizers and learner in place of Dreamer's."""
-        sections, sac = self._sections, self._section
-        size, actions = self.world_model.rssm.feat_size, self._act_space.shape[0]
-        policy = self.world_model.dtype_policy
-        target, critic = (
-            TwinQ(**sections["value"], dtype=policy, name=name) for name in ("target", "critic")
-        )
-        own = {k: v for k, v in actor.items() if k not in _OF_DREAMERS_ACTOR}
-        replayed = Actor(
-            actions, **{**own, "distribution": "tanh_normal"}, dtype=policy, name="replayed"
-        )
-        temperature = Temperature(sac["temperature"], name="temperature")
-        for part, inputs in ((target, size + actions), (critic, size + actions), (replayed, size)):
-            part.build((None, inputs))
-        temperature.build()
-        follow(1.0, critic.variables, target.variables)
-        self.parts = SACParts(
-            self.world_model, self.parts.actor, critic=critic, replayed=replayed,
-            temperature=temperature,
-        )  # fmt: skip
-        rates = {
-            "critic_lr": sections["optimizer"]["value_lr"],
-            "replayed_lr": sections["optimizer"]["actor_lr"],
-            "temperature_lr": sac["temperature_lr"],
-        }
-        optimizer = {**sections["optimizer"], **rates}
-        self._optimizers = make_optimizers(self.parts, optimizer, self.precision == "float16")
-        self._target = target
-        self._learner = SACLearner(
-            self.parts, self._optimizers, target, seed=self._seed, gamma=sac["gamma"],
-            lambda_=sac["lambda_"], target_entropy=-sac["entropy"] * actions,
-            rate=sac["target_rate"],
-        )  # fmt: skip
-        self.policy_calls, self._step, self._updates = 0, 0, 0
-        self._update = tf.function(self._learner.update, autograph=False, jit_compile=jit or None)
-        acting = Acting(self.parts, by_mean(self.parts), self._explore, self._seed)
-        self._act = self._seek = tf.function(acting.step, autograph=False)
-
-    def _variables(self) -> dict[str, Any]:
-        return {**super()._variables(), **{f"target/{v.path}": v for v in self._target.variables}}
+    if act_space.discrete:
+        raise UserError("latent_sac takes continuous actions, but this task's are one-hot")
+    settings = SACSettings(**config.section("sac"))
+    optimizer = OptimizerSettings(**config.section("optimizer"))
+    precision, seed = choose_precision(config.precision), config.seed
+    networks = make_networks(config, settings, obs_space, act_space, precision)
+    rates = {
+        "critic": optimizer.value_lr,
+        "replayed": optimizer.actor_lr,
+        "temperature": settings.temperature_lr,
+    }
+    optimizers = make_optimizers(networks, optimizer, precision == "float16", rates)
+    exploration = make_exploration(act_space, ExploreSettings(**config.section("explore")))
+    actions = act_space.shape[0]
+    return Agent(
+        obs_space,
+        act_space,
+        networks,
+        SACLearner(networks, optimizers, settings, seed=seed, actions=actions),
+        Policy(networks.model, actions, by_mean(networks), exploration, seed),
+        seed=seed,
+        precision=precision,
+        jit=choose_jit(config.jit),
+    )
 
 
-def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> LatentSAC:
-    """The agent that a config describes."""
-    sections, sac = config.agent_sections(), config.section("sac")
-    sections["actor"] |= _OF_DREAMERS_ACTOR
-    return LatentSAC(
-        obs_space, act_space, sac=sac, **sections,
-        behavior={**_BEHAVIOR, "gamma": sac["gamma"], "lambda_": sac["lambda_"]},
-        precision=config.precision, jit=config.jit, seed=config.seed,
+def make_networks(
+    config: Config, settings: SACSettings, obs_space: Mapping[str, Space], act_space: Space,
+    precision: str,
+) -> SACNetworks:  # fmt: skip
+    """The networks that a config describes."""
+    model = make_world_model(
+        obs_space, act_space, ModelSettings.from_sections(config.agent_sections()), settings.gamma,
+        precision, config.seed,
     )  # fmt: skip
+    feat, dtype, value = model.rssm.feat_size, model.dtype_policy, config.section("value")
+    like = ActorSettings(
+        **config.section("actor"), mode_samples=1, gradient="dynamics", entropy=0.0
+    )
+    actor = make_actor("actor", like, act_space, dtype)
+    actor.build((None, feat))
+    target, critic = (TwinQ(**value, dtype=dtype, name=name) for name in ("target", "critic"))
+    replayed = make_actor("replayed", replace(like, distribution="auto"), act_space, dtype)
+    temperature = Temperature(settings.temperature, name="temperature")
+    for network in (target, critic):
+        network.build((None, feat + act_space.shape[0]))
+    replayed.build((None, feat))
+    temperature.build()
+    follow(1.0, critic.variables, target.variables)
+    return SACNetworks(
+        model, actor, critic=critic, target=target, replayed=replayed, temperature=temperature
+    )

@@ -13,6 +13,8 @@ from typing import Any
 import tensorflow as tf
 
 from dreamer.agent.agent import Agent
+from dreamer.agent.build import make_dreamer
+from dreamer.agent.settings import AgentSettings
 from dreamer.agent.world_model import Tensors, WorldModel
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
@@ -56,18 +58,17 @@ def quantise(image: tf.Tensor) -> tf.Tensor:
     return tf.floor(tf.cast(image, tf.float32) / (256 // BINS)) / BINS - 0.5
 
 
-class PlaNet(Agent):
-    """Dreamer's agent with a planner instead of an actor, and five-bit images."""
-
-    world_model_class = FiveBitModel
-
-
-def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> PlaNet:
-    """The agent that a config describes; what it has no keys for, it has no use for."""
-    unused, own = Config({}).agent_sections(), config.agent_sections()
-    sections: dict[str, Any] = {k: unused[k] | own.get(k, {}) for k in unused}
+def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Agent:
+    """The agent that a config describes; keys that it lacks have Dreamer's values."""
+    dreamers, own = Config({}).agent_sections(), config.agent_sections()
+    sections: dict[str, Any] = {name: dreamers[name] | own.get(name, {}) for name in dreamers}
     sections["behavior"] |= {"policy": "planner", "value": False}
-    return PlaNet(
-        obs_space, act_space, **sections, precision=config.precision, jit=config.jit,
+    return make_dreamer(
+        obs_space,
+        act_space,
+        AgentSettings.from_sections(sections),
+        precision=config.precision,
+        jit=config.jit,
         seed=config.seed,
-    )  # fmt: skip
+        model_class=FiveBitModel,
+    )

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from dreamer.envs.make import make_env
     from dreamer.errors import UserError
     from dreamer.run import train
+    from dreamer.training.build import make_agent
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "Config", "UserError", "load_config", "load_run", "make_env", "train"]
+__all__ = ["Agent", "Config", "UserError", "load_config", "load_run", "make_agent", "make_env", "train"]
 
 _HOMES = {
     "Agent": "dreamer.agent.agent",
@@ -26,6 +27,7 @@ _HOMES = {
     "UserError": "dreamer.errors",
     "load_config": "dreamer.config.config",
     "load_run": "dreamer.analysis.trained_run",
+    "make_agent": "dreamer.training.build",
     "make_env": "dreamer.envs.make",
     "train": "dreamer.run",
 }

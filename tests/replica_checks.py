@@ -60,7 +60,7 @@ def gradients_on(agent: Agent, batch: Arrays, exploring: bool = False) -> Arrays
     learner, devices = agent._learner, agent._devices
 
     def on_replica(share: Any) -> Any:
-        return learner.averaged_gradients(share, number, exploring)
+        return learner.gradients(share, number, exploring)
 
     if isinstance(devices, SeveralDevices):
         found = devices._strategy.run(on_replica, args=(placed,))
@@ -71,7 +71,7 @@ def gradients_on(agent: Agent, batch: Arrays, exploring: bool = False) -> Arrays
     named = {f"metric {k}": v.numpy() for k, v in metrics.items()}
     named |= {f"loss {k}": v.numpy() for k, v in losses.items()}
     for part, every in gradients.items():
-        variables = agent.parts.named()[part].trainable_variables
+        variables = agent.networks.named()[part].trainable_variables
         named |= {f"{part} {v.path}": g.numpy() for v, g in zip(variables, every, strict=True)}
     return named
 
@@ -170,7 +170,7 @@ def halves_kl(agent: Agent, batch: Arrays) -> list[float]:
     learner, devices = agent._learner, agent._devices
 
     def on_replica(share: Any) -> tf.Tensor:
-        model = learner._parts.model
+        model = learner.networks.model
         seed = make_seeds(learner._seed, Purpose.LATENT, number)[0]
         noise = batch_normal([*share["reward"].shape, model.noise_size], seed, 0)
         return model.loss(share, noise)[2]["kl"]

@@ -51,7 +51,7 @@ def test_every_public_name_is_there_and_no_other():
 def test_an_agent_acts_and_learns_from_the_api_alone():
     config = dreamer.load_config("debug", overrides={"jit": "off", "precision": "float32"})
     env = dreamer.make_env(f"{EXAMPLE}:Reach")
-    agent = dreamer.Agent(env.obs_space, env.act_space, **config.agent_sections())
+    agent = dreamer.make_agent(config, env.obs_space, env.act_space)
     timestep, state, timesteps = env.reset(seed=3), None, []
     for _ in range(6):
         batched = {key: np.asarray(value)[None] for key, value in timestep.items()}

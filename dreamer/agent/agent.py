@@ -1,166 +1,87 @@
-"""The agent: what acts, what learns, and what a checkpoint holds of both."""
+"""The agent: acts, learns, predicts, and says what a checkpoint must hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from dreamer.agent.devices import Devices, OneDevice
-from dreamer.agent.exploration import Exploration
 from dreamer.agent.learner import Learner
-from dreamer.agent.networks import Section, make_optimizers, make_parts
-from dreamer.agent.policy import Acting, by_actor, by_planner
-from dreamer.agent.precision import choose_precision, dtype_policy
+from dreamer.agent.networks import Networks
+from dreamer.agent.policy import Policy
 from dreamer.agent.world_model import Tensors, WorldModel
-from dreamer.config.combinations import check_behavior
 from dreamer.envs.spec import Space
-from dreamer.nets.actor import Actor, check_gradient
+from dreamer.nets.actor import Actor
 from dreamer.nets.value import Value
-from dreamer.ops.images import as_shown
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
 from dreamer.system.threads import run_interruptibly
 
-_NO_PLANNER: Section = {}
-_NO_DISAGREEMENT: Section = {"until": 0}
-
 
 class Agent:
-    """Dreamer (arXiv 1912.01603), and what the config makes of it.
+    """An agent with a world model, between NumPy and TensorFlow.
 
-    With behavior.policy planner no actor is learnt: actions are planned (PlaNet, arXiv
-    1811.04551). With disagreement.until a second actor, which seeks what an ensemble of one-step
-    predictors disagrees about, collects the first steps (after Plan2Explore, arXiv 2005.05960);
-    the first one learns the task in imagination all along, acts in evaluations, and from then on.
+    `dreamer.agent.build` makes Dreamer's.
 
     Args:
         obs_space: Observation key -> Space: uint8 images [64, 64, C], float vectors [size].
         act_space: Continuous in [-1, 1], or one-hot.
-        encoder, decoder, rssm, reward, discount, value, actor, loss, behavior, optimizer,
-            explore: The sections of configs/defaults.yaml, as mappings.
-        contrastive: Likewise; needed where loss.representation is contrastive.
-        planner: Likewise; needed where behavior.policy is planner.
-        disagreement: Likewise; left out, there is none.
-        precision: auto, float32, bfloat16 or float16.
-        jit: auto, on or off: compile the update with XLA.
-        seed: Of the initial weights and all random streams.
+        networks: What learns and what a checkpoint holds.
+        learner: Makes the updates.
+        policy: Chooses the actions.
+        seed: Of the predictions' random stream.
+        precision: float32, bfloat16 or float16, the number format of the networks.
+        jit: Whether XLA compiles the update.
+        explore_until: Environment frames that the policy's explorer collects.
         devices: Those that learn; left out, one.
 
     Attributes:
-        policy_calls: Calls of `policy` so far, which key its noise. Who gives up what he has done
-            with the policy (a stopped evaluation) sets it back.
-
-    Raises:
-        UserError: If the observations do not fit the networks, or settings do not fit each other.
+        policy_calls: Calls of `policy` so far, which key its noise. Reset this after an aborted
+            evaluation, so that its noise is reused.
     """
-
-    world_model_class: type[WorldModel] = WorldModel
 
     def __init__(
         self,
         obs_space: Mapping[str, Space],
         act_space: Space,
+        networks: Networks,
+        learner: Learner,
+        policy: Policy,
         *,
-        encoder: Section,
-        decoder: Section,
-        rssm: Section,
-        reward: Section,
-        discount: Section,
-        value: Section,
-        actor: Section,
-        loss: Section,
-        behavior: Section,
-        optimizer: Section,
-        explore: Section,
-        contrastive: Section | None = None,
-        planner: Section = _NO_PLANNER,
-        disagreement: Section = _NO_DISAGREEMENT,
-        precision: str = "auto",
-        jit: str = "auto",
-        seed: int = 0,
+        seed: int,
+        precision: str,
+        jit: bool,
+        explore_until: int = 0,
         devices: Devices | None = None,
     ):
-        check_behavior(behavior, planner, disagreement)
-        check_gradient(actor["gradient"], act_space.discrete)
-        keras.utils.set_random_seed(seed)
-        self.precision = choose_precision(precision)
-        dtype = dtype_policy(self.precision)
-        self._seed, self._until = seed, disagreement["until"]
+        self.networks, self.precision = networks, precision
         self._obs_space, self._act_space = dict(obs_space), act_space
-        self._explore = Exploration(act_space, **explore)
+        self._learner, self._policy = learner, policy
+        self._seed, self._until, self._compiled = seed, explore_until, jit
         self._devices = devices or OneDevice()
-        with self._devices.scope():
-            self.world_model = self.world_model_class(
-                {k: s.shape for k, s in obs_space.items()},
-                act_space.shape[0],
-                encoder=encoder,
-                decoder=decoder,
-                rssm=rssm,
-                reward=reward,
-                discount=discount,
-                contrastive=contrastive,
-                loss=loss,
-                gamma=behavior["gamma"],
-                dtype=dtype,
-                name="world_model",
-            )
-            self.world_model.build()
-            self.parts = make_parts(
-                self.world_model,
-                act_space.shape[0],
-                act_space.discrete,
-                dtype,
-                actor=actor,
-                value=value,
-                behavior=behavior,
-                planner=planner,
-                disagreement=disagreement,
-            )
-            self._optimizers = make_optimizers(self.parts, optimizer, self.precision == "float16")
-        self._compiled = self._devices.choose_jit(jit)
-        self._kept: dict[str, np.ndarray] | None = None
-        self._make_functions(actor, behavior, planner, self._compiled)
-
-    def _make_functions(
-        self, actor: Section, behavior: Section, planner: Section, jit: bool
-    ) -> None:
-        returns = {"gamma": behavior["gamma"], "lambda_": behavior["lambda_"]}
-        self._learner = Learner(
-            self.parts,
-            self._optimizers,
-            seed=self._seed,
-            horizon=behavior["horizon"],
-            **returns,
-            gradient=actor["gradient"],
-            entropy=actor["entropy"],
-        )
-        if self.parts.actor is None:
-            choose = by_planner(self.parts, self._act_space, planner, **returns)
-        else:
-            choose = by_actor(self.parts, self.parts.actor, actor["mode_samples"])
-        explorer = self.parts.explorer
-        seek = by_actor(self.parts, explorer, actor["mode_samples"]) if explorer else choose
+        self._before_trace: dict[str, np.ndarray] | None = None
         self.policy_calls = self._step = self._updates = 0
-        self._update = self._devices.compile(self._learner, jit)
-        # Whether the explorer acts or learns is a Python value: each gets a graph of its own.
-        self._act, self._seek = (
-            tf.function(Acting(self.parts, c, self._explore, self._seed).step, autograph=False)
-            for c in (choose, seek)
-        )
+        self._update = self._devices.compile(learner, jit)
+        # Whether it trains or explores is a Python value: each case gets a graph of its own.
+        self._act = tf.function(policy.step, autograph=False)
+
+    @property
+    def world_model(self) -> WorldModel:
+        """The world model."""
+        return self.networks.model
 
     @property
     def actor(self) -> Actor | None:
         """The task's actor, or None where actions are planned."""
-        return self.parts.actor
+        return self.networks.actor
 
     @property
     def value(self) -> Value | None:
         """The task's value network, if there is one."""
-        return self.parts.value
+        return self.networks.value
 
     @property
     def exploring(self) -> bool:
@@ -170,8 +91,9 @@ class Agent:
     # ---------------------------------------------------------------- acting
 
     def progress(self, step: int, update: int) -> None:
-        """Tells how far training has come, for what changes with it: explore.decay_steps and
-        disagreement.until. An agent that is told nothing stays at the start.
+        """Tells how far training has come; exploration noise and the explorer's phase follow it.
+
+        An agent that is told nothing stays at the start.
 
         Args:
             step: Environment frames collected so far.
@@ -195,27 +117,23 @@ class Agent:
         """
         if mode not in ("train", "eval"):
             raise ValueError(f"mode should be 'train' or 'eval', but is {mode!r}")
-        n = len(timesteps["is_first"])
         if state is None:
-            initial = self.world_model.rssm.initial(n)
-            state = {"action": tf.zeros([n, self._act_space.shape[0]]), **initial}
+            state = self._policy.initial(len(timesteps["is_first"]))
         keys = [*self.world_model.inputs, "is_first"]
         tensors = {k: tf.convert_to_tensor(timesteps[k]) for k in keys}
-        # Of NumPy's numbers: TensorFlow keeps a tensor for ever of each Python number it is given.
+        # From NumPy numbers, because TensorFlow keeps a tensor of each Python number for ever.
         calls = tf.constant(np.int32(self.policy_calls))
         self.policy_calls += 1
-        noise_scale = tf.constant(np.float32(self._explore.noise_scale(self._step, self._updates)))
+        scale = tf.constant(np.float32(self._policy.noise_scale(self._step, self._updates)))
         training = mode == "train"
-        act = self._seek if training and self.exploring else self._act
-        action, state = act(tensors, state, calls, noise_scale, training)
+        exploring = training and self.exploring
+        action, state = self._act(tensors, state, calls, scale, training, exploring)
         return action.numpy(), state
 
     # -------------------------------------------------------------- learning
 
     def train_step(self, batch: Mapping[str, np.ndarray], update: int) -> Tensors:
-        """One update of the world model, the actor and the value network, or what there is of them.
-
-        The losses are computed with the weights before the update, then the optimizers step.
+        """Makes one update of all networks.
 
         Args:
             batch: Replay.sample's keys, [B, T, ...].
@@ -228,30 +146,31 @@ class Agent:
         return self._update(*self._update_inputs(batch, update))
 
     def trace(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Builds what `train_step` runs, and updates nothing; long, and may be broken off."""
+        """Builds the graph of `train_step` without updating anything.
+
+        This takes long and can be interrupted. XLA compiles only when an update runs, so with XLA
+        one update is run and undone.
+        """
         inputs = self._update_inputs(batch, 0)
         self._update.get_concrete_function(*inputs)
-        if self._compiled:  # which XLA does within the first update: that one is taken back
-            self._kept = {k: v.copy() for k, v in self.state_arrays().items()}
+        if self._compiled:
+            self._before_trace = {k: v.copy() for k, v in self.state_arrays().items()}
             run_interruptibly(lambda: self._update(*inputs))
-            self.load_arrays(self._kept)
-            self._kept = None
+            self.load_arrays(self._before_trace)
+            self._before_trace = None
 
     def _update_inputs(self, batch: Mapping[str, np.ndarray], update: int) -> tuple:
-        self._check(batch)
+        b, t = batch["action"].shape[:2]
+        shapes = {k: s.shape for k, s in self._obs_space.items()}
+        shapes |= {"action": self._act_space.shape, "reward": (), "cont": (), "is_first": ()}
+        for key in self._batch_keys():
+            check_shape(key, batch[key], (b, t, *shapes[key]))
         placed = self._devices.place({k: batch[k] for k in self._batch_keys()})
         return placed, tf.constant(np.int32(update)), self.exploring
 
     def _batch_keys(self) -> list[str]:
         keys = {**self.world_model.inputs, **self.world_model.targets}
         return [*keys, "action", "reward", "cont", "is_first"]
-
-    def _check(self, batch: Mapping[str, np.ndarray]) -> None:
-        b, t = batch["action"].shape[:2]
-        shapes = {k: s.shape for k, s in self._obs_space.items()}
-        shapes |= {"action": self._act_space.shape, "reward": (), "cont": (), "is_first": ()}
-        for key in self._batch_keys():
-            check_shape(key, batch[key], (b, t, *shapes[key]))
 
     # ----------------------------------------------------------- predictions
 
@@ -273,17 +192,17 @@ class Agent:
         seed = make_seeds(self._seed, Purpose.OPEN_LOOP, tf.constant(0))[0]
         noise = tf.random.stateless_normal(shape, seed)
         truth, model = self.world_model.open_loop(tensors, context, noise)
-        shown = {f"truth/{k}": as_shown(v) for k, v in truth.items()}
-        return shown | {f"model/{k}": as_shown(v) for k, v in model.items()}
+        shown = {f"truth/{k}": _as_shown(v) for k, v in truth.items()}
+        return shown | {f"model/{k}": _as_shown(v) for k, v in model.items()}
 
     # ----------------------------------------------------------- checkpoints
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        """Everything learnt and counted, by name: weights, slots, loss scales, random streams."""
-        return self._kept or to_arrays(self._variables(), self.policy_calls)
+        """All state that changes, by name: weights, slots, loss scales, random streams."""
+        return self._before_trace or to_arrays(self._variables(), self.policy_calls)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Puts back what state_arrays gave.
+        """Restores what state_arrays returned.
 
         Raises:
             ValueError: If names or shapes differ from this agent's; nothing is changed then.
@@ -292,14 +211,22 @@ class Agent:
 
     def _variables(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for name, part in self.parts.named().items():
-            named = {f"{name}/{v.path}": v for v in part.variables}
-            named |= {f"{name}/adam/{k}": v for k, v in self._optimizers[name].state.items()}
-            found |= named
+        for name, network in self.networks.named().items():
+            found |= {f"{name}/{v.path}": v for v in network.variables}
+            if name in self._learner.optimizers:
+                state = self._learner.optimizers[name].state
+                found |= {f"{name}/adam/{k}": v for k, v in state.items()}
         return found
 
 
-_CALLS = "policy_calls"  # what the random stream of acting is keyed by
+def _as_shown(tensor: tf.Tensor) -> np.ndarray:
+    """Images [B, T, H, W, C] in [-0.5, 0.5] as uint8, clipped; any other rank as it is."""
+    if tensor.shape.rank == 5:
+        return np.round(np.clip(tensor.numpy() + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return tensor.numpy()
+
+
+_CALLS = "policy_calls"  # keys the random stream of acting
 
 
 def to_arrays(variables: Mapping[str, Any], policy_calls: int) -> dict[str, np.ndarray]:
@@ -309,7 +236,7 @@ def to_arrays(variables: Mapping[str, Any], policy_calls: int) -> dict[str, np.n
 
 
 def from_arrays(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> int:
-    """Puts back what `to_arrays` gave; returns the number of policy calls.
+    """Restores what `to_arrays` returned; returns the number of policy calls.
 
     Raises:
         ValueError: If names or shapes differ from the variables'; nothing is changed then.

@@ -115,7 +115,7 @@ class SeveralDevices:
 
         def update(batch: dict[str, Any], number: tf.Tensor, exploring: bool) -> dict:
             def on_replica(share: dict[str, tf.Tensor]) -> Any:
-                return learner.averaged_gradients(share, number, exploring)
+                return learner.gradients(share, number, exploring)
 
             found = self._strategy.run(on_replica, args=(batch,))
             gradients, losses, metrics = tf.nest.map_structure(self._first, found)

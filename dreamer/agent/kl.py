@@ -14,7 +14,7 @@ from dreamer.ops.shapes import flatten_leading
 
 
 @dataclass(frozen=True)
-class Divergence:
+class KLLoss:
     """KL between posteriors and priors of one step ahead, and of more (arXiv 1811.04551, eq. 7).
 
         kl_loss           = kl_scale / D * free(KL_1)

@@ -1,219 +1,290 @@
-"""One update: the losses of every part with the weights before it, then all optimizers' steps."""
+"""One update of Dreamer on one page (arXiv 1912.01603, algorithm 1; the equations are its own).
+
+    world model loss   equation 10       `Learner.gradients`, which calls `WorldModel.loss`
+    imagination        equations 1 to 3  `Learner.imagine`, which calls `behavior.imagine`
+    returns V          equations 4 to 6  `behavior_losses`, which calls `behavior.judge`
+    actor loss         equation 7        `behavior_losses`, `actor_objective`
+    value loss         equation 8        `behavior_losses`, `value_loss`
+    three steps                          `Learner.apply`, which calls `apply_together`
+
+All losses are computed with the weights before the update; then the optimizers step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from dreamer.agent import behavior
-from dreamer.agent.networks import Parts
+from dreamer.agent.behavior import Head, Imagination, Judgement, judge
+from dreamer.agent.networks import Networks
 from dreamer.agent.world_model import Tensors
 from dreamer.nets.actor import Actor
+from dreamer.nets.rssm import State
+from dreamer.ops.distributions import unit_normal_log_prob
 from dreamer.ops.optimizers import Optimizer, apply_together
-from dreamer.ops.replicas import averaged, batch_normal
-from dreamer.ops.returns import replayed_returns
+from dreamer.ops.replicas import average, averaged, batch_normal
 from dreamer.ops.seeds import Purpose, make_seeds
-from dreamer.ops.shapes import flatten_leading, over_leading
+from dreamer.ops.shapes import flatten_leading
 
-Losses = dict[str, tf.Tensor]  # by the part that each trains
-Gradients = dict[str, list[tf.Tensor]]  # likewise, of the scaled losses
+Losses = dict[str, tf.Tensor]  # by the network that each trains
+Gradients = dict[str, list[tf.Tensor]]  # by network, of the scaled losses
 Objective = Callable[[], tuple[Losses, Tensors]]  # with metrics
 
 
 class Learner:
-    """Trains an agent's parts on batches from the replay.
+    """Trains an agent's networks on batches from the replay.
+
+    Subclasses learn something else on top of the world model: they override `objectives`.
 
     Args:
-        parts: The networks.
-        optimizers: One a part, by its name.
+        networks: The agent's networks.
+        optimizers: One for each network that learns, by its name.
         seed: Of the random streams.
         horizon: H.
         gamma, lambda_: Of the returns.
-        gradient, entropy: Of the actor's loss, as `behavior_losses` takes them. The explorer
-            always learns through the dynamics.
+        gradient, entropy: Of the actor's loss; see `behavior_losses`.
     """
 
     def __init__(
         self,
-        parts: Parts,
+        networks: Networks,
         optimizers: Mapping[str, Optimizer],
         *,
         seed: int,
         horizon: int,
         gamma: float,
         lambda_: float,
-        gradient: str,
-        entropy: float,
+        gradient: str = "dynamics",
+        entropy: float = 0.0,
     ):
-        self._parts, self._optimizers, self._seed = parts, optimizers, seed
-        self._horizon = horizon
-        self._returns: dict[str, Any] = {"gamma": gamma, "lambda_": lambda_}
-        self._actor_loss: dict[str, Any] = {"gradient": gradient, "entropy": entropy}
+        self.networks, self.optimizers = networks, optimizers
+        self._seed, self._horizon = seed, horizon
+        self._gamma, self._lambda = gamma, lambda_
+        self._gradient, self._entropy = gradient, entropy
 
-    def update(self, batch: Tensors, update: tf.Tensor, exploring: bool) -> Tensors:
-        """Trains every part once.
+    def update(self, batch: Tensors, number: tf.Tensor, exploring: bool) -> Tensors:
+        """Trains every network once.
 
         Args:
             batch: Tensors [B, T, ...].
-            update: int32 [], number of this update.
-            exploring: Whether ensemble and explorer learn too.
+            number: int32 [], number of this update; its random numbers follow from it.
+            exploring: Whether the agent still explores, for learners to which it matters.
         Returns:
             Scalar metrics.
         """
-        gradients, losses, metrics = self.averaged_gradients(batch, update, exploring)
+        gradients, losses, metrics = self.gradients(batch, number, exploring)
         return metrics | self.apply(gradients, losses)
 
-    def apply(self, gradients: Gradients, losses: Losses) -> Tensors:
-        """Steps the parts that have gradients, or none of them; returns metrics of that."""
-        optimizers = {name: self._optimizers[name] for name in gradients}
-        return apply_together(optimizers, gradients, losses)
-
-    def averaged_gradients(
-        self, batch: Tensors, update: tf.Tensor, exploring: bool
+    def gradients(
+        self, batch: Tensors, number: tf.Tensor, exploring: bool
     ) -> tuple[Gradients, Losses, Tensors]:
-        """What `update` steps by, of a batch, or of the whole where this is a replica's share.
+        """The first half of `update`, on the batch or on one device's share of its sequences.
 
         Args:
-            batch, update, exploring: As `update`'s.
+            batch, number, exploring: As `update`'s.
         Returns:
-            Gradients of the scaled losses, losses, and metrics.
+            Gradients of the scaled losses, losses, and metrics; averaged over the devices.
         """
-        model = self._parts.model
-        seed = make_seeds(self._seed, Purpose.LATENT, update)[0]
+        model, post = self.networks.model, State()
+        seed = make_seeds(self._seed, Purpose.LATENT, number)[0]
         noise = batch_normal([*batch["reward"].shape, model.noise_size], seed, 0)
-        states: list[Tensors] = []
 
-        def model_losses() -> tuple[Losses, Tensors]:
-            loss, post, metrics = model.loss(batch, noise)
-            states.append(post)
+        def model_loss() -> tuple[Losses, Tensors]:
+            loss, states, metrics = model.loss(batch, noise)  # equation 10
+            post.update(states)
             return {"model": loss}, metrics
 
-        gradients, losses, metrics = self._differentiate(model_losses)
-        for losses_of in self._objectives(states[0], batch, update, exploring):
-            more_gradients, more_losses, more_metrics = self._differentiate(losses_of)
+        gradients, losses, metrics = self._differentiate(model_loss)
+        starts = {k: tf.stop_gradient(v) for k, v in post.items()}
+        for objective in self.objectives(starts, batch, number, exploring):
+            more_gradients, more_losses, more_metrics = self._differentiate(objective)
             gradients |= more_gradients
             losses |= more_losses
             metrics |= more_metrics
         return averaged((gradients, losses, metrics))
 
-    def _objectives(
-        self, post: Tensors, batch: Tensors, update: tf.Tensor, exploring: bool
-    ) -> list[Objective]:
-        """What the agent learns on top of its model, each to be differentiated by itself."""
-        parts = self._parts
-        post = {k: tf.stop_gradient(v) for k, v in post.items()}
-        todo: list[Objective] = []
-        if parts.actor is not None:
-            todo.append(lambda: _named(self.behavior_losses(post, batch, update), ""))
-        elif parts.value is not None:
-            todo.append(lambda: self.replayed_value_loss(post, batch))
-        if exploring:
-            todo.append(lambda: self.ensemble_loss(post, batch))
-            todo.append(lambda: _named(self.explorer_losses(post, batch, update), "explorer_"))
-        return todo
+    def apply(self, gradients: Gradients, losses: Losses) -> Tensors:
+        """The second half: steps all networks, or none if a loss or a gradient is not finite."""
+        optimizers = {name: self.optimizers[name] for name in gradients}
+        return apply_together(optimizers, gradients, losses)
 
-    def _differentiate(
-        self, losses_of: Objective
-    ) -> tuple[Gradients, Losses, Tensors]:
-        """Gradients of each part's scaled loss by its own variables, the losses, the metrics."""
+    def objectives(
+        self, post: State, batch: Tensors, number: tf.Tensor, exploring: bool
+    ) -> list[Objective]:
+        """The losses besides the world model's, each to be differentiated by itself.
+
+        Args:
+            post: Posterior states [B, T, ...], without gradient.
+            batch, number, exploring: As `update`'s.
+        """
+        del exploring
+        return [lambda: self.behavior_losses(post, batch, number).named()]
+
+    def behavior_losses(self, post: State, batch: Tensors, number: tf.Tensor) -> BehaviorLosses:
+        """The actor's and the value network's losses, imagined from posterior states."""
+        model, actor, value = self.networks.model, self.networks.actor, self.networks.value
+        assert actor is not None
+        purposes = Purpose.IMAGINED, Purpose.ACTIONS
+        return behavior_losses(
+            self.imagine(actor, post, batch, number, *purposes),
+            model.reward,
+            value,
+            model.discount,
+            gamma=self._gamma,
+            lambda_=self._lambda,
+            gradient=self._gradient,
+            entropy=self._entropy,
+        )
+
+    def imagine(
+        self,
+        actor: Actor,
+        post: State,
+        batch: Tensors,
+        number: tf.Tensor,
+        latent: Purpose,
+        action: Purpose,
+    ) -> Imagination:
+        """Trajectories from every posterior state; N = B*T.
+
+        Args:
+            actor: The policy.
+            post, batch, number: As `objectives`'s.
+            latent, action: The random streams of latent states and actions.
+        """
+        model = self.networks.model
+        start = {k: tf.stop_gradient(flatten_leading(v)) for k, v in post.items()}
+        n, h = start["deter"].shape[0], self._horizon
+        seeds = [make_seeds(self._seed, purpose, number)[0] for purpose in (latent, action)]
+        latent_noise = batch_normal([h, n, model.rssm.stoch_size], seeds[0], 1)
+        action_noise = batch_normal([h, n, actor.actions], seeds[1], 1)
+        trajectory = behavior.imagine(model.rssm, actor, start, latent_noise, action_noise)
+        feat = model.rssm.head_features(post, batch["action"], batch["is_first"])
+        cont = tf.reshape(batch["cont"], [-1]) if model.discount else None
+        return trajectory._replace(start=tf.stop_gradient(flatten_leading(feat)), cont=cont)
+
+    def _differentiate(self, objective: Objective) -> tuple[Gradients, Losses, Tensors]:
+        """Gradients of each scaled loss by its own network's variables; the losses; the metrics."""
         with tf.GradientTape(persistent=True) as tape:
-            losses, metrics = losses_of()
-            scaled = {name: self._optimizers[name].scaled(x) for name, x in losses.items()}
-        parts = self._parts.named()
+            losses, metrics = objective()
+            scaled = {name: self.optimizers[name].scaled(x) for name, x in losses.items()}
+        networks = self.networks.named()
         gradients = {
-            name: tape.gradient(loss, parts[name].trainable_variables)
+            name: tape.gradient(loss, networks[name].trainable_variables)
             for name, loss in scaled.items()
         }
         return gradients, dict(losses), dict(metrics)
 
-    # --------------------------------------------------------- in imagination
 
-    def behavior_losses(
-        self, post: Tensors, batch: Tensors, update: tf.Tensor
-    ) -> behavior.BehaviorLosses:
-        """The task's actor and value losses, imagined from posterior states [B, T, ...]."""
-        model, actor = self._parts.model, self._parts.actor
-        assert actor is not None
-        purposes = (Purpose.IMAGINED, Purpose.ACTIONS)
-        trajectory = self._imagine(actor, post, batch, update, purposes)
-        settings = self._returns | self._actor_loss
-        return behavior.behavior_losses(
-            trajectory, model.reward, self._parts.value, model.discount, **settings
-        )
+class BehaviorLosses(NamedTuple):
+    """Losses of a batch of imagined trajectories, and scalar metrics."""
 
-    def explorer_losses(
-        self, post: Tensors, batch: Tensors, update: tf.Tensor
-    ) -> behavior.BehaviorLosses:
-        """The same of the explorer, whose reward on arriving at f_i is the ensemble's disagreement
-        about what follows f_(i-1) and a_(i-1)."""
-        parts = self._parts
-        assert parts.explorer is not None and parts.ensemble is not None
-        purposes = (Purpose.EXPLORED, Purpose.EXPLORED_ACTIONS)
-        trajectory = self._imagine(parts.explorer, post, batch, update, purposes)
-        before = tf.concat([trajectory.start[:, None], trajectory.feat[:, :-1]], 1)
-        inputs = tf.concat([before, trajectory.action], -1)  # [N, H, F+A]
-        reward = over_leading(parts.ensemble.disagreement, inputs)
-        return behavior.behavior_losses(
-            trajectory, reward, parts.explorer_value, parts.model.discount, **self._returns
-        )
+    actor: tf.Tensor  # []
+    value: tf.Tensor | None  # [], None where there is no value network
+    metrics: Tensors
 
-    def _imagine(
-        self,
-        actor: Actor,
-        post: Tensors,
-        batch: Tensors,
-        update: tf.Tensor,
-        purposes: tuple[Purpose, Purpose],
-    ) -> behavior.Imagination:
-        rssm = self._parts.model.rssm
-        start = {k: tf.stop_gradient(flatten_leading(v)) for k, v in post.items()}
-        n, h = start["deter"].shape[0], self._horizon
-        latent, action = (make_seeds(self._seed, purpose, update)[0] for purpose in purposes)
-        latent_noise = batch_normal([h, n, rssm.stoch_size], latent, 1)
-        action_noise = batch_normal([h, n, actor.actions], action, 1)
-        trajectory = behavior.imagine(rssm, actor, start, latent_noise, action_noise)
-        known = rssm.explaining_feat(post, batch["action"], batch["is_first"])
-        goes_on = tf.reshape(batch["cont"], [-1]) if self._parts.model.discount else None
-        return trajectory._replace(
-            start=tf.stop_gradient(flatten_leading(known)), goes_on=goes_on
-        )
-
-    # -------------------------------------------------------- on replayed data
-
-    def ensemble_loss(self, post: Tensors, batch: Tensors) -> tuple[Losses, Tensors]:
-        """Of predicting the next posterior mean from a state's features and the action after it,
-        within episodes."""
-        model, ensemble = self._parts.model, self._parts.ensemble
-        assert ensemble is not None
-        feat = tf.stop_gradient(model.rssm.feat(post))
-        inputs = flatten_leading(tf.concat([feat[:, :-1], batch["action"][:, 1:]], -1))
-        target = tf.stop_gradient(flatten_leading(post["mean"][:, 1:]))
-        within = 1.0 - tf.cast(tf.reshape(batch["is_first"][:, 1:], [-1]), tf.float32)
-        loss = ensemble.loss(inputs, target, within)
-        known = tf.reduce_mean(ensemble.disagreement(inputs))
-        return {"ensemble": loss}, {"ensemble_loss": loss, "replayed_disagreement": known}
-
-    def replayed_value_loss(self, post: Tensors, batch: Tensors) -> tuple[Losses, Tensors]:
-        """Of the value network where there is no actor to imagine with: lambda-returns of what the
-        planner did, along the replayed sequences."""
-        model, value = self._parts.model, self._parts.value
-        assert value is not None
-        feat = model.rssm.explaining_feat(post, batch["action"], batch["is_first"])
-        values = over_leading(value, tf.stop_gradient(feat))  # [B, T]
-        pcont = self._returns["gamma"] * batch["cont"]
-        reward = model.reward.target(batch["reward"])
-        returns, weight = replayed_returns(
-            reward, tf.stop_gradient(values), pcont, batch["is_first"], self._returns["lambda_"]
-        )
-        loss, error = behavior.value_losses(values[:, :-1], returns, weight)
-        return {"value": loss}, {"value_loss": loss, "value_error": error}
+    def named(self, actor: str = "actor", value: str = "value", prefix: str = "") -> (
+        tuple[Losses, Tensors]
+    ):
+        """The losses by the networks that they train, and the metrics with a prefix."""
+        losses = {actor: self.actor} | ({} if self.value is None else {value: self.value})
+        return losses, {prefix + name: metric for name, metric in self.metrics.items()}
 
 
-def _named(losses: behavior.BehaviorLosses, prefix: str) -> tuple[Losses, Tensors]:
-    """Losses by the parts they train (explorer's without a suffix), metrics with the prefix."""
-    found = {prefix.removesuffix("_") or "actor": losses.actor}
-    if losses.value is not None:
-        found[f"{prefix}value"] = losses.value
-    return found, {prefix + name: metric for name, metric in losses.metrics.items()}
+def behavior_losses(
+    trajectory: Imagination,
+    reward: Head | tf.Tensor,
+    value: Head | None,
+    discount: Head | None,
+    *,
+    gamma: float,
+    lambda_: float,
+    gradient: str = "dynamics",
+    entropy: float = 0.0,
+) -> BehaviorLosses:
+    """Actor and value loss on imagined trajectories (equations 7 and 8).
+
+        actor loss = - mean weight_i V_i                                 over N and i = 1..H-1
+        value loss = - mean weight_i log Normal(stop(V_i) | v_i, 1)     over N and i = 1..H-1
+
+    Differentiate the actor loss by the actor's variables alone and the value loss by the value
+    network's alone. One pass of the value network then serves both, because its gradient from the
+    value loss does not depend on where the features came from.
+
+    With ``gradient`` "score" nothing is differentiated through the dynamics (REINFORCE with the
+    value as baseline). The start z_0 is then one of the states, because its action counts too, and
+    weight_0 = 1, weight_i = pcont_0 ... pcont_(i-1):
+
+        actor loss = - mean weight_i log pi(a_i) stop(V_i - v_i)         over N and i = 0..H-1
+
+    Its expectation is the gradient of E[V_0] / H, exactly so with lambda_ = 1 or where v is the
+    policy's value. The start is also one of the states with a horizon of one step, whichever the
+    gradient: V_1 = v_1 has no target, but V_0 = r_0 + pcont_0 v_1 has, as in the paper, whose sums
+    begin at the start.
+
+    Without a value network (the paper's figure 4) the actor maximises the reward sum R_1 = sum
+    weight_i r_i over i = 1..H; the score is then - mean weight_i log pi(a_(i-1)) stop(R_i). The
+    paper writes that sum without discount; ours has pcont, as everywhere.
+
+    Args:
+        trajectory: Features [N, H, F].
+        reward: The head, or the rewards r_1..r_H themselves, [N, H].
+        value, discount: The heads; either may be None.
+        gamma: Discount factor.
+        lambda_: Mixture weight of the returns.
+        gradient: "dynamics", through the model and reparameterised or straight-through actions;
+            or "score", for one-hot actions.
+        entropy: Weight of the policy's entropy in the actor's loss; each state's entropy is
+            weighted like the state.
+    """
+    from_start = value is not None and (gradient == "score" or trajectory.feat.shape[1] == 1)
+    judged = judge(
+        trajectory, reward, value, discount, from_start=from_start, gamma=gamma, lambda_=lambda_
+    )  # equations 4 to 6
+    actor_loss = -actor_objective(trajectory, judged, gradient, entropy)  # equation 7
+    metrics = {
+        "actor_loss": actor_loss,
+        "actor_entropy": -tf.reduce_mean(trajectory.log_prob),
+        "imagined_reward": tf.reduce_mean(judged.rewards),
+        "imagined_return": tf.reduce_mean(judged.returns),
+    }
+    if judged.values is None:
+        return BehaviorLosses(actor_loss, None, metrics)
+    loss, error = value_loss(judged.baseline, judged.returns, judged.weight)  # equation 8
+    metrics |= {"value_loss": loss, "value_error": error}
+    metrics["imagined_value"] = tf.reduce_mean(judged.values)
+    return BehaviorLosses(actor_loss, loss, metrics)
+
+
+def actor_objective(
+    trajectory: Imagination, judged: Judgement, gradient: str, entropy: float
+) -> tf.Tensor:
+    """What the actor maximises, []; see `behavior_losses`."""
+    returns, baseline, weight = judged.returns, judged.baseline, judged.weight
+    if gradient == "score":
+        advantage = returns if baseline is None else returns - baseline
+        each = weight * trajectory.log_prob * tf.stop_gradient(advantage)
+    else:
+        each = (weight * returns)[:, 0] if baseline is None else weight * returns
+    objective = tf.reduce_mean(each)
+    if entropy:
+        # The policy's at as many states as have weights, which are the last ones but f_H.
+        entropies = trajectory.entropy[:, -weight.shape[1] :]
+        objective += entropy * tf.reduce_mean(weight * entropies)
+    return objective
+
+
+def value_loss(
+    values: tf.Tensor, returns: tf.Tensor, weight: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Weighted mean of - log Normal(stop(returns) | values, 1), and the error's root mean square.
+
+    Args:
+        values, returns, weight: float32 of one shape.
+    """
+    targets = tf.stop_gradient(returns)
+    loss = -tf.reduce_mean(weight * unit_normal_log_prob(targets, values, 0))
+    return loss, tf.sqrt(average(tf.reduce_mean(tf.math.squared_difference(targets, values))))

@@ -1,31 +1,31 @@
-"""What an agent is made of: its networks and their optimizers, as the config says."""
+"""The networks of an agent, and their optimizers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
+from dreamer.agent.settings import ActorSettings, AgentSettings, MLPSettings, OptimizerSettings
 from dreamer.agent.world_model import WorldModel
+from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.nets.actor import Actor, choose_distribution
 from dreamer.nets.ensemble import Ensemble
 from dreamer.nets.value import Value
 from dreamer.ops.optimizers import Optimizer
 
-Section = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
-class Parts:
-    """The networks. All but the model may be None, where the agent has no use for them.
+class Networks:
+    """All networks of an agent. Those that an agent does not need are None.
 
     Attributes:
         model: World model.
-        actor, value: Of the task.
-        ensemble: Whose disagreement `explorer` seeks, with `explorer_value`.
+        actor, value: For the task.
+        ensemble: One-step predictors. The explorer seeks states where they disagree.
+        explorer, explorer_value: The explorer's actor and value network.
     """
 
     model: WorldModel
@@ -36,92 +36,111 @@ class Parts:
     explorer_value: Value | None = None
 
     def named(self) -> dict[str, keras.layers.Layer]:
-        """Those that there are, by the names that checkpoints and optimizers go by."""
-        return {name: part for name, part in vars(self).items() if part is not None}
+        """The networks that exist, by their names in checkpoints and among the optimizers."""
+        return {name: network for name, network in vars(self).items() if network is not None}
 
 
-def make_parts(
-    model: WorldModel,
-    actions: int,
-    discrete: bool,
-    dtype: keras.DTypePolicy,
-    *,
-    actor: Section,
-    value: Section,
-    behavior: Section,
-    planner: Section,
-    disagreement: Section,
-) -> Parts:
-    """Makes the networks that act and judge, on top of a world model.
+def make_networks(
+    model: WorldModel, act_space: Space, settings: AgentSettings, dtype: keras.DTypePolicy
+) -> Networks:
+    """Makes Dreamer's actors and value networks for a world model that is built already.
 
-    Args:
-        model: Built already.
-        actions: A.
-        discrete: Whether actions are one-hot.
-        dtype: Of the networks.
-        actor, value, behavior, planner, disagreement: Sections of the config.
+    Raises:
+        UserError: If settings do not fit the actions or each other.
     """
-    size = model.rssm.feat_size
-    own = {k: v for k, v in actor.items() if k not in ("mode_samples", "gradient", "entropy")}
-    own["distribution"] = choose_distribution(own["distribution"], discrete)
-    planning = behavior["policy"] == "planner"
-
-    def make_actor(name: str) -> Actor:
-        return Actor(actions, **own, dtype=dtype, name=name)
-
-    def make_value(name: str) -> Value:
-        return Value(**value, dtype=dtype, name=name)
-
-    parts: dict[str, keras.layers.Layer] = {}
+    feat, actions = model.rssm.feat_size, act_space.shape[0]
+    behavior, until = settings.behavior, settings.disagreement.until
+    planning = behavior.policy == "planner"
+    actor = value = ensemble = explorer = explorer_value = None
     if not planning:
-        parts["actor"] = make_actor("actor")
-    if planner["returns"] == "lambda" if planning else behavior["value"]:
-        parts["value"] = make_value("value")
-    if disagreement["until"]:
-        parts["explorer"] = make_actor("explorer")
-        parts["explorer_value"] = make_value("explorer_value")
-    for part in parts.values():
-        part.build((None, size))
-    if disagreement["until"]:
-        parts["ensemble"] = _make_ensemble(model, actions, disagreement, dtype)
-    return Parts(model, **parts)
+        actor = make_actor("actor", settings.actor, act_space, dtype)
+    if settings.planner.returns == "lambda" if planning else behavior.value:
+        value = make_value("value", settings.value, dtype)
+    if until:
+        explorer = make_actor("explorer", settings.actor, act_space, dtype)
+        explorer_value = make_value("explorer_value", settings.value, dtype)
+    for network in filter(None, (actor, value, explorer, explorer_value)):
+        network.build((None, feat))
+    if until:
+        ensemble = _make_ensemble(model, actions, settings, dtype)
+    return Networks(model, actor, value, ensemble, explorer, explorer_value)
+
+
+def make_actor(
+    name: str, settings: ActorSettings, act_space: Space, dtype: keras.DTypePolicy
+) -> Actor:
+    """An actor for the actions of a task.
+
+    Raises:
+        UserError: If settings.distribution does not fit the actions.
+    """
+    return Actor(
+        act_space.shape[0],
+        distribution=choose_distribution(settings.distribution, act_space.discrete),
+        layers=settings.layers,
+        units=settings.units,
+        mean_scale=settings.mean_scale,
+        init_std=settings.init_std,
+        min_std=settings.min_std,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def make_value(name: str, settings: MLPSettings, dtype: keras.DTypePolicy) -> Value:
+    """A value network."""
+    return Value(layers=settings.layers, units=settings.units, dtype=dtype, name=name)
 
 
 def _make_ensemble(
-    model: WorldModel, actions: int, disagreement: Section, dtype: keras.DTypePolicy
+    model: WorldModel, actions: int, settings: AgentSettings, dtype: keras.DTypePolicy
 ) -> Ensemble:
-    rssm = model.rssm
+    rssm, sizes = model.rssm, settings.disagreement
     if not rssm.stoch_size:
         raise UserError(
-            "disagreement.until needs a latent to predict, which rssm.kind deterministic_only has "
-            "not; choose another rssm.kind"
+            "disagreement.until needs a stochastic latent to predict; rssm.kind "
+            "deterministic_only has none: choose another rssm.kind"
         )
-    sizes = {k: disagreement[k] for k in ("members", "layers", "units")}
-    ensemble = Ensemble(**sizes, outputs=rssm.stoch_size, dtype=dtype, name="ensemble")
+    ensemble = Ensemble(
+        members=sizes.members,
+        layers=sizes.layers,
+        units=sizes.units,
+        outputs=rssm.stoch_size,
+        dtype=dtype,
+        name="ensemble",
+    )
     ensemble.build((None, rssm.feat_size + actions))
     return ensemble
 
 
-def make_optimizers(parts: Parts, section: Section, scale_loss: bool) -> dict[str, Optimizer]:
-    """An optimizer for each part; the explorer's learn at the rates of the task's.
+def make_optimizers(
+    networks: Networks,
+    settings: OptimizerSettings,
+    scale_loss: bool,
+    other_rates: Mapping[str, float] | None = None,
+) -> dict[str, Optimizer]:
+    """An optimizer for each network that has a learning rate.
 
     Args:
-        parts: What there is to train.
-        section: ``optimizer`` of the config.
+        networks: What there is to train. The explorer learns at the rates of the task's actor and
+            value network, the ensemble at the model's.
+        settings: Learning rates and the rest.
         scale_loss: Whether losses are scaled dynamically (float16).
+        other_rates: Learning rates of networks that Dreamer does not have, by name.
     """
+    model, actor, value = settings.model_lr, settings.actor_lr, settings.value_lr
+    rates = {"model": model, "actor": actor, "value": value, "ensemble": model}
+    rates |= {"explorer": actor, "explorer_value": value, **(other_rates or {})}
     return {
         name: Optimizer(
-            part.trainable_variables,
-            section[f"{_RATES.get(name, name)}_lr"],
-            eps=section["eps"],
-            clip=section["clip"],
+            network.trainable_variables,
+            rates[name],
+            eps=settings.eps,
+            clip=settings.clip,
             scale_loss=scale_loss,
-            apart=parts.model.diagnostic_variables if part is parts.model else (),
+            apart=networks.model.diagnostic_variables if name == "model" else (),
             name=f"{name}_adam",
         )
-        for name, part in parts.named().items()
+        for name, network in networks.named().items()
+        if name in rates
     }
-
-
-_RATES = {"explorer": "actor", "explorer_value": "value", "ensemble": "model"}

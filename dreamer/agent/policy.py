@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
 from dreamer.agent.exploration import Exploration
-from dreamer.agent.networks import Parts, Section
+from dreamer.agent.networks import Networks
 from dreamer.agent.planner import plan
-from dreamer.agent.world_model import Tensors
+from dreamer.agent.settings import PlannerSettings
+from dreamer.agent.world_model import Tensors, WorldModel
 from dreamer.envs.spec import Space
 from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import State
@@ -22,18 +22,38 @@ from dreamer.ops.shapes import over_leading
 Choose = Callable[[State, tf.Tensor, bool], tf.Tensor]
 
 
-class Acting:
-    """Steps the policy.
+class Policy:
+    """Acts in environments.
 
     Args:
-        parts: The agent's networks.
-        choose: What picks actions; see `by_actor` and `by_planner`.
-        explore: Noise while training.
+        model: The world model that filters observations.
+        actions: A.
+        choose: Picks actions; see `by_actor` and `by_planner`.
+        exploration: Noise while training.
         seed: Of the random streams.
+        explorer: Picks actions instead of `choose` while the agent explores; None for the same.
     """
 
-    def __init__(self, parts: Parts, choose: Choose, explore: Exploration, seed: int):
-        self._parts, self._choose, self._explore, self._seed = parts, choose, explore, seed
+    def __init__(
+        self,
+        model: WorldModel,
+        actions: int,
+        choose: Choose,
+        exploration: Exploration,
+        seed: int,
+        explorer: Choose | None = None,
+    ):
+        self._model, self._actions, self._seed = model, actions, seed
+        self._choose, self._explorer = choose, explorer or choose
+        self._exploration = exploration
+
+    def noise_scale(self, step: int, update: int) -> float:
+        """Size of the exploration noise after this many environment frames and updates."""
+        return self._exploration.noise_scale(step, update)
+
+    def initial(self, n: int) -> Tensors:
+        """The state before the first timestep of n environments."""
+        return {"action": tf.zeros([n, self._actions]), **self._model.rssm.initial(n)}
 
     def step(
         self,
@@ -42,6 +62,7 @@ class Acting:
         calls: tf.Tensor,
         noise_scale: tf.Tensor,
         training: bool,
+        exploring: bool,
     ) -> tuple[tf.Tensor, Tensors]:
         """One action for each environment.
 
@@ -50,37 +71,38 @@ class Acting:
             state: Latent state and last action, entries [n, ...].
             calls: int32 [], policy calls before this one; the random numbers follow from it.
             noise_scale: float32 [], of exploration.
-            training: Whether to sample and explore.
+            training: Whether to sample and to add noise.
+            exploring: Whether the explorer picks the actions.
         Returns:
             Actions float32 [n, A], and the next state.
         """
-        model = self._parts.model
+        model = self._model
         rssm, n = model.rssm, timesteps["is_first"].shape[0]
         seeds = make_seeds(self._seed, Purpose.ACTING, calls, 4)
-        obs = model.preprocess({k: timesteps[k] for k in model.inputs})
-        embed = model.embed(obs)
+        embed = model.embed(model.preprocess({k: timesteps[k] for k in model.inputs}))
         noise = tf.random.stateless_normal([n, 1, rssm.stoch_size], seeds[0])
         post, _ = rssm.observe(
             embed[:, None], state["action"][:, None], timesteps["is_first"][:, None], noise, state
         )
         latent = {k: v[:, 0] for k, v in post.items()}
-        action = self._choose(latent, seeds[1], training)
+        choose = self._explorer if exploring else self._choose
+        action = choose(latent, seeds[1], training)
         if training:
-            action = self._explore(action, noise_scale, seeds[2:])
+            action = self._exploration(action, noise_scale, seeds[2:])
         return action, {"action": action, **latent}
 
 
-def by_actor(parts: Parts, actor: Actor, mode_samples: int) -> Choose:
+def by_actor(model: WorldModel, actor: Actor, mode_samples: int) -> Choose:
     """Samples of an actor while training, else its mode.
 
     Args:
-        parts: The agent's networks.
-        actor: One of them.
+        model: World model.
+        actor: The task's, or the explorer.
         mode_samples: Samples, the densest of which counts as the mode.
     """
 
     def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:
-        dist = actor.dist(parts.model.rssm.feat(latent))
+        dist = actor.dist(model.rssm.feat(latent))
         if not training:
             return dist.mode(mode_samples, seed)
         normal = tf.random.stateless_normal([latent["deter"].shape[0], actor.actions], seed)
@@ -90,23 +112,21 @@ def by_actor(parts: Parts, actor: Actor, mode_samples: int) -> Choose:
 
 
 def by_planner(
-    parts: Parts, act_space: Space, planner: Section, *, gamma: float, lambda_: float
+    networks: Networks, act_space: Space, planner: PlannerSettings, *, gamma: float, lambda_: float
 ) -> Choose:
     """The first action of the best plan, in training as in evaluation (PlaNet, arXiv 1811.04551).
 
-    A plan's return is R_1, the sum of the rewards that the model expects on the way, each weighted
-    by the discount head's say on whether the episode gets there (PlaNet has no such head, and
-    without one the sum is plain); or with ``returns`` "lambda" V_1, which the value network closes.
+    A plan's return is R_1, the sum of the expected rewards, each weighted by the discount head's
+    probability that the episode lasts so long (PlaNet has no such head; without one the sum is
+    plain). With ``returns`` "lambda" a plan's return is V_1, which the value network closes.
 
     Args:
-        parts: The agent's networks.
+        networks: The agent's.
         act_space: Of the actions.
-        planner: Section of the config.
+        planner: Settings of the search.
         gamma, lambda_: Of V_1.
     """
-    model, value = parts.model, parts.value if planner["returns"] == "lambda" else None
-    horizon = planner["horizon"]
-    search: dict[str, Any] = {k: planner[k] for k in ("candidates", "num_elites", "iterations")}
+    model, value = networks.model, networks.value if planner.returns == "lambda" else None
 
     def returns_of(feat: tf.Tensor) -> tf.Tensor:
         reward = over_leading(model.reward, feat)  # [N, H]
@@ -131,7 +151,14 @@ def by_planner(
                 feats.append(model.rssm.feat(state))
             return tf.reshape(returns_of(tf.stack(feats, 1)), [n, k])
 
-        shape = (latent["deter"].shape[0], horizon, act_space.shape[0])
-        return plan(judge, shape, seed, discrete=act_space.discrete, **search)[:, 0]
+        return plan(
+            judge,
+            (latent["deter"].shape[0], planner.horizon, act_space.shape[0]),
+            seed,
+            discrete=act_space.discrete,
+            candidates=planner.candidates,
+            num_elites=planner.num_elites,
+            iterations=planner.iterations,
+        )[:, 0]
 
     return choose

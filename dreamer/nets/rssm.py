@@ -146,7 +146,7 @@ class RSSM(Float32Layer):
         """Features [..., F] = concat(stoch, deter)."""
         return tf.concat([state["stoch"], state["deter"]], -1)
 
-    def explaining(self, post: State, prior: State) -> State:
+    def head_state(self, post: State, prior: State) -> State:
         """Which of the two states must explain the timesteps that the posterior has seen.
 
         The posterior: the KL to the prior bounds how much of a timestep it may pass on.
@@ -154,8 +154,8 @@ class RSSM(Float32Layer):
         del prior
         return post
 
-    def explaining_feat(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
-        """Features of the state that `explaining` chooses, from what was filtered.
+    def head_features(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
+        """Features of the state that `head_state` chooses, from what was filtered.
 
         Args:
             post: Posterior states of whole sequences, entries [B, T, ...].

@@ -72,12 +72,12 @@ class DeterministicSSM(RSSM):
         del stoch
         super().__init__(actions, embed, stoch=0, **kwargs)
 
-    def explaining(self, post: State, prior: State) -> State:
+    def head_state(self, post: State, prior: State) -> State:
         """The prior, which has not seen the timesteps; see the class."""
         del post
         return prior
 
-    def explaining_feat(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
+    def head_features(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
         """Of the prior, one step from the posterior before each timestep."""
         keep = 1.0 - tf.cast(is_first, tf.float32)[..., None]  # [B, T, 1]
         before = {k: tf.pad(v[:, :-1], [[0, 0], [1, 0], [0, 0]]) * keep for k, v in post.items()}

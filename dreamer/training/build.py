@@ -146,17 +146,18 @@ def make_agent(
     Raises:
         UserError: The run is another agent's, or settings do not fit each other.
     """
-    from dreamer.agent.agent import Agent
+    from dreamer.agent.build import make_dreamer
+    from dreamer.agent.settings import AgentSettings
 
     if config.agent != DREAMER:
         raise UserError(
             f"this is a run of the agent {config.agent}, not of Dreamer: use python -m "
             "baselines.run to train it and python -m baselines.evaluate to evaluate it"
         )
-    return Agent(
+    return make_dreamer(
         obs_space,
         act_space,
-        **config.agent_sections(),
+        AgentSettings.from_sections(config.agent_sections()),
         precision=config.precision,
         jit=config.jit,
         seed=config.seed,

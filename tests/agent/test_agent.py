@@ -90,7 +90,7 @@ def test_a_checkpoint_holds_every_variable_once() -> None:
     update(agent, make_batch(BOTH, size=2, length=4))
     arrays = agent.state_arrays()
     count = 0
-    for name, part in agent.parts.named().items():
+    for name, part in agent.networks.named().items():
         own = [k for k in arrays if k.startswith(f"{name}/") and "/adam/" not in k]
         slots = [k for k in arrays if k.startswith(f"{name}/adam/")]
         assert len(own) == len(part.variables) == len(part.trainable_variables)

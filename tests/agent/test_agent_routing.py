@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("eagerly")
 
 def step_with_gradients_of(agent: Agent, keep: str, batch) -> dict[str, np.ndarray]:
     """One update in which every other optimizer gets zeros; returns the weights after it."""
-    for name, optimizer in agent._optimizers.items():
+    for name, optimizer in agent._learner.optimizers.items():
         if name != keep:
             original = optimizer.apply
             optimizer.apply = lambda g, sound, original=original: original(
@@ -105,7 +105,7 @@ def test_the_explorers_loss_reaches_the_ensemble() -> None:
     _, post, _ = agent.world_model.loss(tensors, tf.zeros([*batch["reward"].shape, 4]))
     with tf.GradientTape(persistent=True) as tape:
         loss = agent._learner.explorer_losses(post, tensors, tf.constant(0)).actor
-    parts = agent.parts
+    parts = agent.networks
     for part in (parts.explorer, parts.ensemble, parts.explorer_value, agent.world_model.rssm):
         assert touched(tape, loss, part)
     assert not touched(tape, loss, parts.actor) and not touched(tape, loss, agent.value)
@@ -117,7 +117,7 @@ def test_the_update_gives_each_optimizer_the_gradient_of_its_loss() -> None:
     agent, probe = make_agent(), make_agent()
     batch = make_batch()
     received: dict[str, list] = {}
-    for name, optimizer in agent._optimizers.items():
+    for name, optimizer in agent._learner.optimizers.items():
         optimizer.apply = lambda g, sound, name=name: received.update({name: g}) or {}
     tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}
     agent._learner.update(tensors, tf.constant(0), False)
@@ -128,7 +128,7 @@ def test_the_update_gives_each_optimizer_the_gradient_of_its_loss() -> None:
         loss, post, _ = probe.world_model.loss(tensors, noise)
         behavior = probe._learner.behavior_losses(post, tensors, tf.constant(0))
     losses = {"model": loss, "actor": behavior.actor, "value": behavior.value}
-    for name, part in probe.parts.named().items():
+    for name, part in probe.networks.named().items():
         expected = tape.gradient(losses[name], [v.value for v in part.trainable_variables])
         for mine, theirs in zip(received[name], expected, strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
@@ -177,8 +177,8 @@ def test_deterministic_dynamics_judge_the_start_by_what_their_heads_learnt_from(
     tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}
     noise = tf.zeros([3, 6, 0])
     _, post, metrics = agent.world_model.loss(tensors, noise)
-    trajectory = agent._learner._imagine(
-        agent.actor, post, tensors, tf.constant(0), (Purpose.IMAGINED, Purpose.ACTIONS)
+    trajectory = agent._learner.imagine(
+        agent.actor, post, tensors, tf.constant(0), Purpose.IMAGINED, Purpose.ACTIONS
     )
     error = agent.world_model.reward(trajectory.start).numpy() - batch["reward"].reshape(-1)
     told = (0.5 * error**2 + 0.5 * np.log(2 * np.pi)).mean()

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from small_agent import ONEHOT, VECTORS, make_agent
 
-from dreamer.agent.behavior import Imagination, behavior_losses, imagine
+from dreamer.agent.behavior import Imagination, imagine
+from dreamer.agent.learner import behavior_losses
 
 N, HORIZON, F = 5, 6, 4
 GAMMA, LAMBDA = 0.9, 0.8
@@ -120,8 +121,8 @@ def test_from_a_terminal_start_nothing_is_imagined(
         chosen = error * float(imagined.log_prob[1, 0]) if gradient == "score" else reward
         loss = 0.5 * error**2 + 0.5 * math.log(2 * math.pi)
         expected = expected + np.array([-chosen, loss]) / horizon
-    goes_on = tf.constant([1.0, 0.0, 1.0, 1.0, 1.0])
-    found = losses_of(imagined._replace(goes_on=goes_on))
+    cont = tf.constant([1.0, 0.0, 1.0, 1.0, 1.0])
+    found = losses_of(imagined._replace(cont=cont))
     np.testing.assert_allclose(found, expected / N, rtol=1e-4)
 
 

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent
 
-from dreamer.agent.behavior import Imagination, behavior_losses, imagine
+from dreamer.agent.behavior import Imagination, imagine
+from dreamer.agent.learner import behavior_losses
 from dreamer.errors import UserError
 from dreamer.ops.distributions import StraightThroughOneHot
 

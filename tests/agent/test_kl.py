@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from small_agent import make_agent, make_batch
 
-from dreamer.agent.kl import Divergence
+from dreamer.agent.kl import KLLoss
 from dreamer.errors import UserError
 
 SETTINGS = {
@@ -16,8 +16,8 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def divergence(**settings) -> Divergence:
-    return Divergence(**{**SETTINGS, **settings})
+def divergence(**settings) -> KLLoss:
+    return KLLoss(**{**SETTINGS, **settings})
 
 
 def model_of(**overrides):
@@ -44,7 +44,7 @@ def kl_of(post: dict, prior: dict, place) -> float:
 # ----------------------------------------------------------------- balancing
 
 
-def gradients(terms: Divergence, states) -> tuple[float, list[np.ndarray]]:
+def gradients(terms: KLLoss, states) -> tuple[float, list[np.ndarray]]:
     """KL term, and its gradients by the posterior's and the prior's mean and std."""
     model, post, prior = states
     sources = [state[k] for state in (post, prior) for k in ("mean", "std")]

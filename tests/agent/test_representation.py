@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import VECTORS, make_agent, make_batch
+from small_agent import CONTINUOUS, VECTORS, make_agent, make_batch, update, weights
+
+from dreamer.agent import representation
+from dreamer.agent.build import make_dreamer
+from dreamer.agent.settings import AgentSettings
+from dreamer.config.config import load_config
+from dreamer.errors import UserError
 
 B, T = 3, 6
 WITHOUT = ("contrastive", "reward_only")
@@ -33,7 +42,7 @@ def test_contrastive_loss_is_the_literal_loop(negatives: str, kind: str) -> None
     )
     _, _, metrics = model.loss(batch, noise)
     obs = model.preprocess({k: batch[k] for k in model.inputs})
-    feat = model.rssm.feat(model.rssm.explaining(*model.observe(batch, obs, noise)))
+    feat = model.rssm.feat(model.rssm.head_state(*model.observe(batch, obs, noise)))
     feat = feat.numpy().astype(np.float64)
     losses = []
     for b in range(B):
@@ -44,7 +53,7 @@ def test_contrastive_loss_is_the_literal_loop(negatives: str, kind: str) -> None
                     other = ((b - i) % B, (t - j) % T)
                     seen, state = ((b, t), other) if negatives == "features" else (other, (b, t))
                     row = {k: v[seen][None] for k, v in obs.items()}
-                    mean, std = (x.numpy()[0] for x in model.contrastive(model.embed(row)))
+                    mean, std = (x.numpy()[0] for x in model.representation(model.embed(row)))
                     terms.append(normal_log_prob(feat[state], mean, std))
             losses.append(np.log(np.sum(np.exp(terms))) - terms[0])
     np.testing.assert_allclose(metrics["contrastive_loss"], np.mean(losses), rtol=1e-4)
@@ -110,10 +119,58 @@ def test_what_is_differentiated_and_what_is_reported(representation: str) -> Non
 def test_reconstruction_has_no_diagnostics() -> None:
     model, batch, noise = model_and_batch("reconstruction")
     total, _, metrics = model.loss(batch, noise)
-    assert model.diagnostic_variables == [] and model.contrastive is None
+    assert model.diagnostic_variables == []
     np.testing.assert_array_equal(total, metrics["model_loss"])
-    with pytest.raises(AssertionError, match="representation is not contrastive"):
-        model.contrastive_term(tf.zeros([B, T, 1]), tf.zeros([B, T, 1]))
+
+
+OWN_LOSS = """
+import keras, tensorflow as tf
+
+class MeanFeature(keras.layers.Layer):
+    reconstructs = False
+
+    def __init__(self, feat_size, *, scale, **kwargs):
+        super().__init__(**kwargs)
+        self._scale, self._size = scale, feat_size
+
+    def build(self, input_shape):
+        self.head = self.add_weight(shape=(input_shape[-1], self._size), name="head")
+        self.built = True
+
+    def losses(self, embed, feat):
+        error = tf.math.squared_difference(embed @ tf.convert_to_tensor(self.head), feat)
+        return {"mean_feature_loss": self._scale * tf.reduce_mean(error)}
+"""
+
+
+def test_a_representation_loss_can_be_added_from_outside_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mean_feature.py").write_text(OWN_LOSS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(representation, "_FACTORIES", dict(representation._FACTORIES))
+    representation.register_representation(
+        "mean_feature", importlib.import_module("mean_feature").MeanFeature
+    )
+    config = load_config("debug", overrides={"discount.enabled": False})
+    sections = config.agent_sections()
+    sections["loss"] |= {"representation": "mean_feature"}
+    sections["mean_feature"] = {"scale": 2.0}
+    settings = AgentSettings.from_sections(sections)
+    agent = make_dreamer(VECTORS, CONTINUOUS, settings, precision="float32", jit="off")
+    model, batch = agent.world_model, {k: tf.constant(v) for k, v in make_batch().items()}
+    noise = tf.zeros([B, T, model.noise_size])
+    found = gradients(model, lambda: model.loss(batch, noise)[2]["model_loss"])
+    assert found["mean_feature"] and found["encoder"] and not found["decoder"]
+    before = weights(agent)
+    assert np.isfinite(update(agent, make_batch())["mean_feature_loss"])
+    after, head = weights(agent), "model/world_model/mean_feature/head"
+    assert not np.array_equal(before[head], after[head])
+
+
+def test_an_unknown_representation_loss_is_refused() -> None:
+    with pytest.raises(UserError, match="'contrastiv'; did you mean 'contrastive'.*reward_only"):
+        representation.make_representation("contrastiv", 4, {}, keras.DTypePolicy("float32"))
 
 
 def test_an_update_of_the_rest_is_the_same_whatever_the_decoder_shows() -> None:
@@ -121,7 +178,7 @@ def test_an_update_of_the_rest_is_the_same_whatever_the_decoder_shows() -> None:
     batch, found = {k: tf.constant(v) for k, v in make_batch().items()}, []
     for offset in (0.0, 1e4):  # the decoder's gradient is then far above the clipping norm
         agent = make_agent(loss__representation="reward_only", optimizer__clip=1.0)
-        model, optimizer = agent.world_model, agent._optimizers["model"]
+        model, optimizer = agent.world_model, agent._learner.optimizers["model"]
         model.decoder.trainable_variables[-1].assign_add([offset] * 5)
         with tf.GradientTape() as tape:
             loss, _, _ = model.loss(batch, tf.zeros([B, T, model.noise_size]))

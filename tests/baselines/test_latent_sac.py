@@ -9,27 +9,28 @@ import pytest
 import tensorflow as tf
 from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_batch
 
-from baselines.latent_sac import LatentSAC, make
+from baselines.latent_sac import make
+from dreamer.agent.agent import Agent
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
 
 
-def make_agent(act_space=CONTINUOUS, **overrides: Any) -> LatentSAC:
+def make_agent(act_space=CONTINUOUS, **overrides: Any) -> Agent:
     values = {key.replace("__", "."): value for key, value in overrides.items()}
     values = {"precision": "float32", "jit": "off", **values}
     return make(load_config("debug", agent="latent_sac", overrides=values), VECTORS, act_space)
 
 
 @pytest.fixture(scope="module")
-def agent() -> LatentSAC:
+def agent() -> Agent:
     return make_agent()
 
 
-def test_the_losses_are_the_formulas(agent: LatentSAC):
+def test_the_losses_are_the_formulas(agent: Agent):
     batch = {k: tf.constant(v) for k, v in make_batch().items()}
-    learner, parts = agent._learner, agent.parts
+    learner, parts = agent._learner, agent.networks
     rng = np.random.default_rng(7)
-    for variable in learner._target.trainable_variables:  # no longer what it was copied from
+    for variable in parts.target.trainable_variables:  # no longer what it was copied from
         variable.assign(rng.normal(size=variable.shape) / np.sqrt(max(variable.shape)))
     feat = tf.random.stateless_normal([3, 6, parts.model.rssm.feat_size], [0, 1])
     losses, metrics = learner.losses(feat, batch, tf.constant(0))
@@ -51,13 +52,13 @@ def test_the_losses_are_the_formulas(agent: LatentSAC):
     excess = -log_prob.mean() + 2.0  # over minus one for each of two actions
     np.testing.assert_allclose(losses["temperature"], np.log(0.1) * excess, rtol=1e-4)
     # Targets from the copies.
-    soft = values_of(learner._target, tf.reshape(feat, [18, -1]), action).min(0).reshape(3, 6)
+    soft = values_of(parts.target, tf.reshape(feat, [18, -1]), action).min(0).reshape(3, 6)
     soft = soft - 0.1 * log_prob
     going, targets = ~batch["is_first"].numpy()[:, 1:], np.zeros((3, 5))
     taken = batch["action"].numpy()[:, 1:]
     flat = tf.reshape(feat[:, :-1], [15, -1]), taken.reshape(15, 2)
     both = values_of(parts.critic, *flat).reshape(2, 3, 5)
-    q = values_of(learner._target, *flat).min(0).reshape(3, 5)
+    q = values_of(parts.target, *flat).min(0).reshape(3, 5)
     logs = [
         d.dist(tf.reshape(feat[:, :-1], [15, -1])).log_prob(taken.reshape(15, 2)).numpy()
         for d in (parts.actor, parts.replayed)
@@ -78,11 +79,11 @@ def test_the_losses_are_the_formulas(agent: LatentSAC):
     )
 
 
-def test_the_temperature_holds_the_entropy_at_minus_the_setting(agent: LatentSAC):
+def test_the_temperature_holds_the_entropy_at_minus_the_setting(agent: Agent):
     """Its loss's gradient by log alpha is entropy - target, so what is too random grows cheaper."""
     batch = {k: tf.constant(v) for k, v in make_batch().items()}
-    feat = tf.random.stateless_normal([3, 6, agent.parts.model.rssm.feat_size], [0, 1])
-    log_alpha = agent.parts.temperature.log
+    feat = tf.random.stateless_normal([3, 6, agent.networks.model.rssm.feat_size], [0, 1])
+    log_alpha = agent.networks.temperature.log
     with tf.GradientTape() as tape:
         losses, metrics = agent._learner.losses(feat, batch, tf.constant(0))
     gradient = tape.gradient(losses["temperature"], log_alpha.value)
@@ -92,7 +93,7 @@ def test_the_temperature_holds_the_entropy_at_minus_the_setting(agent: LatentSAC
     assert target < metrics["actor_entropy"] <= 2 * np.log(2)
 
 
-def test_an_update_moves_every_part_and_the_targets_a_little(agent: LatentSAC):
+def test_an_update_moves_every_part_and_the_targets_a_little(agent: Agent):
     before = {k: v.numpy().copy() for k, v in agent._variables().items()}
     metrics = agent.train_step(make_batch(), 0)
     assert all(np.isfinite(value) for value in metrics.values())
@@ -107,7 +108,7 @@ def test_an_update_moves_every_part_and_the_targets_a_little(agent: LatentSAC):
             np.testing.assert_allclose(after[key], literal, atol=1e-7)
 
 
-def test_the_model_learns_from_its_own_loss_alone(agent: LatentSAC):
+def test_the_model_learns_from_its_own_loss_alone(agent: Agent):
     """Features reach the behaviour's losses without gradient."""
     batch = {k: tf.constant(v) for k, v in make_batch().items()}
     with tf.GradientTape() as tape:
@@ -120,7 +121,7 @@ def test_the_model_learns_from_its_own_loss_alone(agent: LatentSAC):
     assert all(gradient is None for gradient in gradients)
 
 
-def test_it_acts_and_comes_back(agent: LatentSAC):
+def test_it_acts_and_comes_back(agent: Agent):
     other = make_agent(seed=1)
     other.load_arrays(agent.state_arrays())
     for key, value in agent.state_arrays().items():
@@ -132,11 +133,11 @@ def test_it_acts_and_comes_back(agent: LatentSAC):
     assert "model/joints" in agent.predict(make_batch(), 2)
 
 
-def test_it_is_evaluated_at_its_mean_and_learns_from_samples(agent: LatentSAC):
+def test_it_is_evaluated_at_its_mean_and_learns_from_samples(agent: Agent):
     timesteps = {k: v[:, 0] for k, v in make_batch().items() if k != "action"}
     calm, state = agent.policy(timesteps, None, "eval")
     latent = {k: tf.constant(v) for k, v in state.items() if k != "action"}
-    dist = agent.parts.actor.dist(agent.parts.model.rssm.feat(latent))
+    dist = agent.networks.actor.dist(agent.networks.model.rssm.feat(latent))
     np.testing.assert_allclose(calm, np.tanh(dist._mean), atol=1e-5)
     wild, _ = agent.policy(timesteps, None, "train")
     assert (np.abs(wild - calm) > 1e-3).all()

@@ -7,13 +7,14 @@ import pytest
 import tensorflow as tf
 from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_batch, make_timesteps
 
-from baselines.planet import PlaNet, make, quantise
+from baselines.planet import make, quantise
+from dreamer.agent.agent import Agent
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def agent() -> PlaNet:
+def agent() -> Agent:
     overrides = {"precision": "float32", "jit": "off"}
     return make(load_config("debug", agent="planet", overrides=overrides), IMAGE, CONTINUOUS)
 
@@ -26,7 +27,7 @@ def test_images_have_five_bits():
     assert len(np.unique(bins)) == 32
 
 
-def test_the_noise_is_uniform_over_a_bin_and_a_function_of_the_update(agent: PlaNet):
+def test_the_noise_is_uniform_over_a_bin_and_a_function_of_the_update(agent: Agent):
     seen: list[np.ndarray] = []
     model = agent.world_model
     batch = {k: tf.constant(v) for k, v in make_batch(IMAGE).items()}
@@ -48,7 +49,7 @@ def test_the_noise_is_uniform_over_a_bin_and_a_function_of_the_update(agent: Pla
     assert (seen[0] != seen[2]).mean() > 0.9
 
 
-def test_it_plans_and_its_model_learns(agent: PlaNet):
+def test_it_plans_and_its_model_learns(agent: Agent):
     assert agent.actor is None and agent.value is None
     timesteps = make_timesteps(IMAGE, 2, first=True)
     action, _ = agent.policy(timesteps, None, "eval")

@@ -171,10 +171,10 @@ def test_imagining_is_the_prior_of_observing(kind: str) -> None:
 def test_the_deterministic_prior_has_not_seen_what_it_explains() -> None:
     rssm = make("deterministic_only")
     data = sequences(rssm)
-    before = rssm.explaining(*rssm.observe(**data))["deter"]
+    before = rssm.head_state(*rssm.observe(**data))["deter"]
     embed = data["embed"].numpy()
     embed[:, 4] += 1.0
-    after = rssm.explaining(*rssm.observe(**{**data, "embed": tf.constant(embed)}))["deter"]
+    after = rssm.head_state(*rssm.observe(**{**data, "embed": tf.constant(embed)}))["deter"]
     np.testing.assert_array_equal(before[:, :5], after[:, :5])
     assert not np.allclose(before[:, 5], after[:, 5])
 
@@ -184,8 +184,8 @@ def test_what_explains_is_found_again_from_the_posteriors(kind: str) -> None:
     rssm = make(kind)
     data = sequences(rssm)
     post, prior = rssm.observe(**data)
-    found = rssm.explaining_feat(post, data["action"], data["is_first"])
-    expected = rssm.feat(rssm.explaining(post, prior))
+    found = rssm.head_features(post, data["action"], data["is_first"])
+    expected = rssm.feat(rssm.head_state(post, prior))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     other = post if kind == "deterministic_only" else prior
     assert not np.allclose(expected, rssm.feat(other))
@@ -194,7 +194,7 @@ def test_what_explains_is_found_again_from_the_posteriors(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["full", "stochastic_only"])
 def test_with_a_latent_the_posterior_explains(kind: str) -> None:
     post, prior = {"stoch": tf.zeros([1])}, {"stoch": tf.ones([1])}
-    assert make(kind).explaining(post, prior) is post
+    assert make(kind).head_state(post, prior) is post
 
 
 @pytest.mark.parametrize("kind", KINDS)

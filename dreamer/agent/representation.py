@@ -1,0 +1,109 @@
+"""Representation losses by name: what makes latent states tell of the observations.
+
+To add one, write a Keras layer with the interface of `Representation`, and register it:
+
+    register_representation("my_loss", MyLoss)
+
+Then ``loss.representation: my_loss`` chooses it, and the config's section ``my_loss``, if there is
+one, gives its keyword arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
+
+import keras
+import tensorflow as tf
+
+from dreamer.errors import UserError, suggest
+from dreamer.nets.contrastive import Contrastive
+
+
+class Representation(Protocol):
+    """The part of the world model's loss that depends on the choice of loss.representation.
+
+    It is a Keras layer; its variables learn with the world model.
+
+    Attributes:
+        reconstructs: Whether the decoder's likelihood trains the latent states too. If not, the
+            decoder is a diagnostic: no gradient leaves it.
+    """
+
+    reconstructs: ClassVar[bool]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the variables, for embeddings [N, E]."""
+
+    def losses(self, embed: tf.Tensor, feat: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Further terms of the model's loss.
+
+        Args:
+            embed: Embeddings of the observations, [B, T, E].
+            feat: Features of the latent states that must explain them, float32 [B, T, F].
+        Returns:
+            Scalars by name; the names become metrics.
+        """
+        raise NotImplementedError
+
+
+# Called with F, and with the keyword arguments of a Keras layer and those of the config's section.
+Factory = Callable[..., Representation]
+
+
+class RewardOnly(keras.layers.Layer):
+    """No loss: rewards alone shape the latent states (arXiv 1912.01603, figure 8).
+
+    Args:
+        feat_size: F; not used.
+    """
+
+    reconstructs: ClassVar[bool] = False
+
+    def __init__(self, feat_size: int, **kwargs):
+        del feat_size
+        super().__init__(**kwargs)
+
+    def losses(self, embed: tf.Tensor, feat: tf.Tensor) -> dict[str, tf.Tensor]:
+        """No terms."""
+        del embed, feat
+        return {}
+
+
+class Reconstruction(RewardOnly):
+    """The decoder's likelihood of the observations, and no further terms (equation 10)."""
+
+    reconstructs: ClassVar[bool] = True
+
+
+_FACTORIES: dict[str, Factory] = {
+    "reconstruction": Reconstruction,
+    "contrastive": Contrastive,
+    "reward_only": RewardOnly,
+}
+
+
+def register_representation(name: str, factory: Factory) -> None:
+    """Makes a representation loss known by a name; a name that is known gets the new factory."""
+    _FACTORIES[name] = factory
+
+
+def make_representation(
+    name: str, feat_size: int, settings: Mapping[str, Any], dtype: keras.DTypePolicy
+) -> Representation:
+    """The representation loss of a name.
+
+    Args:
+        name: As registered.
+        feat_size: F.
+        settings: Keyword arguments from the config.
+        dtype: Of the layer.
+    Raises:
+        UserError: No such name is registered, or the settings do not fit.
+    """
+    if name not in _FACTORIES:
+        raise UserError(
+            f"loss.representation is {name!r}{suggest(name, _FACTORIES)}; expected one of "
+            f"{', '.join(_FACTORIES)}"
+        )
+    return _FACTORIES[name](feat_size, **settings, dtype=dtype, name=name)

@@ -1,0 +1,189 @@
+"""An agent's settings: the config's sections of the same names, typed.
+
+`dreamer.config.schema` says what each key means. Keys that go to one class as they are have no
+class here: they are that class's own keyword arguments or attributes (`KLLoss`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dreamer.agent.kl import KLLoss
+
+Sections = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class CoderSettings:
+    """Sections encoder and decoder. `keys` is a regular expression over observation names."""
+
+    keys: str
+    cnn_depth: int
+    mlp_layers: int
+    mlp_units: int
+
+
+@dataclass(frozen=True)
+class RSSMSettings:
+    """Section rssm."""
+
+    kind: str
+    stoch: int
+    deter: int
+    hidden: int
+    min_std: float
+
+
+@dataclass(frozen=True)
+class MLPSettings:
+    """Section value."""
+
+    layers: int
+    units: int
+
+
+@dataclass(frozen=True)
+class RewardSettings(MLPSettings):
+    """Section reward."""
+
+    transform: str
+
+
+@dataclass(frozen=True)
+class DiscountSettings(MLPSettings):
+    """Section discount."""
+
+    enabled: bool
+    scale: float
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The sections that make a world model.
+
+    Attributes:
+        representation: Name of the representation loss, loss.representation.
+        representation_settings: The section of that name, if there is one: keyword arguments of
+            what was registered by the name.
+        kl: The other keys of section loss.
+    """
+
+    encoder: CoderSettings
+    decoder: CoderSettings
+    rssm: RSSMSettings
+    reward: RewardSettings
+    discount: DiscountSettings
+    representation: str
+    representation_settings: Mapping[str, Any]
+    kl: KLLoss
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> ModelSettings:
+        """Takes what it needs of the config's sections."""
+        loss = dict(sections["loss"])
+        name = loss.pop("representation")
+        return cls(
+            CoderSettings(**sections["encoder"]),
+            CoderSettings(**sections["decoder"]),
+            RSSMSettings(**sections["rssm"]),
+            RewardSettings(**sections["reward"]),
+            DiscountSettings(**sections["discount"]),
+            name,
+            sections.get(name, {}),
+            KLLoss(**loss),
+        )
+
+
+@dataclass(frozen=True)
+class ActorSettings(MLPSettings):
+    """Section actor."""
+
+    distribution: str
+    mean_scale: float
+    init_std: float
+    min_std: float
+    gradient: str
+    entropy: float
+    mode_samples: int
+
+
+@dataclass(frozen=True)
+class BehaviorSettings:
+    """Section behavior."""
+
+    policy: str
+    value: bool
+    horizon: int
+    gamma: float
+    lambda_: float
+
+
+@dataclass(frozen=True)
+class PlannerSettings:
+    """Section planner."""
+
+    candidates: int
+    num_elites: int
+    iterations: int
+    horizon: int
+    returns: str
+
+
+@dataclass(frozen=True)
+class DisagreementSettings(MLPSettings):
+    """Section disagreement."""
+
+    until: int
+    members: int
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Section optimizer."""
+
+    model_lr: float
+    actor_lr: float
+    value_lr: float
+    eps: float
+    clip: float
+
+
+@dataclass(frozen=True)
+class ExploreSettings:
+    """Section explore."""
+
+    kind: str
+    noise_scale: float
+    final: float
+    decay_steps: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """The sections that make Dreamer's agent."""
+
+    model: ModelSettings
+    actor: ActorSettings
+    value: MLPSettings
+    behavior: BehaviorSettings
+    planner: PlannerSettings
+    disagreement: DisagreementSettings
+    optimizer: OptimizerSettings
+    explore: ExploreSettings
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> AgentSettings:
+        """Takes what it needs of the config's sections."""
+        return cls(
+            ModelSettings.from_sections(sections),
+            ActorSettings(**sections["actor"]),
+            MLPSettings(**sections["value"]),
+            BehaviorSettings(**sections["behavior"]),
+            PlannerSettings(**sections["planner"]),
+            DisagreementSettings(**sections["disagreement"]),
+            OptimizerSettings(**sections["optimizer"]),
+            ExploreSettings(**sections["explore"]),
+        )

@@ -1,0 +1,106 @@
+"""Learners of Dreamer's variants: with an explorer, and with a planner instead of an actor."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from dreamer.agent.behavior import Imagination
+from dreamer.agent.learner import (
+    BehaviorLosses,
+    Learner,
+    Losses,
+    Objective,
+    behavior_losses,
+    value_loss,
+)
+from dreamer.agent.world_model import Tensors
+from dreamer.nets.ensemble import Ensemble
+from dreamer.nets.rssm import State
+from dreamer.ops.returns import replayed_returns
+from dreamer.ops.seeds import Purpose
+from dreamer.ops.shapes import flatten_leading, over_leading
+
+
+class ExplorerLearner(Learner):
+    """Learns the task as Dreamer does, and to explore (after Plan2Explore, arXiv 2005.05960).
+
+    While the agent explores, an ensemble of one-step predictors and a second actor, the explorer,
+    learn too. The explorer's reward is the ensemble's disagreement. It always learns through the
+    dynamics, without an entropy bonus.
+    """
+
+    def objectives(
+        self, post: State, batch: Tensors, number: tf.Tensor, exploring: bool
+    ) -> list[Objective]:
+        """Dreamer's own losses; the ensemble's and the explorer's while the agent explores."""
+        objectives = super().objectives(post, batch, number, exploring)
+        if not exploring:
+            return objectives
+        names = "explorer", "explorer_value", "explorer_"
+        return [
+            *objectives,
+            lambda: self.ensemble_loss(post, batch),
+            lambda: self.explorer_losses(post, batch, number).named(*names),
+        ]
+
+    def ensemble_loss(self, post: State, batch: Tensors) -> tuple[Losses, Tensors]:
+        """Loss of predicting the next posterior mean from a state's features and the next action,
+        within episodes."""
+        model, ensemble = self.networks.model, self.networks.ensemble
+        assert ensemble is not None
+        feat = tf.stop_gradient(model.rssm.feat(post))
+        inputs = flatten_leading(tf.concat([feat[:, :-1], batch["action"][:, 1:]], -1))
+        target = tf.stop_gradient(flatten_leading(post["mean"][:, 1:]))
+        within = 1.0 - tf.cast(tf.reshape(batch["is_first"][:, 1:], [-1]), tf.float32)
+        loss = ensemble.loss(inputs, target, within)
+        known = tf.reduce_mean(ensemble.disagreement(inputs))
+        return {"ensemble": loss}, {"ensemble_loss": loss, "replayed_disagreement": known}
+
+    def explorer_losses(self, post: State, batch: Tensors, number: tf.Tensor) -> BehaviorLosses:
+        """Like `behavior_losses`, for the explorer and its value network."""
+        networks = self.networks
+        assert networks.explorer is not None and networks.ensemble is not None
+        purposes = Purpose.EXPLORED, Purpose.EXPLORED_ACTIONS
+        trajectory = self.imagine(networks.explorer, post, batch, number, *purposes)
+        return behavior_losses(
+            trajectory,
+            disagreement_reward(networks.ensemble, trajectory),
+            networks.explorer_value,
+            networks.model.discount,
+            gamma=self._gamma,
+            lambda_=self._lambda,
+        )
+
+
+def disagreement_reward(ensemble: Ensemble, trajectory: Imagination) -> tf.Tensor:
+    """Reward [N, H] on arriving at f_i: the disagreement about what follows f_(i-1), a_(i-1)."""
+    before = tf.concat([trajectory.start[:, None], trajectory.feat[:, :-1]], 1)
+    inputs = tf.concat([before, trajectory.action], -1)  # [N, H, F+A]
+    return over_leading(ensemble.disagreement, inputs)
+
+
+class PlannerLearner(Learner):
+    """Learns without an actor: the planner acts. The value network, if there is one, learns from
+    the lambda-returns of the planner's own actions, along the replayed sequences."""
+
+    def objectives(
+        self, post: State, batch: Tensors, number: tf.Tensor, exploring: bool
+    ) -> list[Objective]:
+        """The value network's loss, or none."""
+        del number, exploring
+        if self.networks.value is None:
+            return []
+        return [lambda: self.replayed_value_loss(post, batch)]
+
+    def replayed_value_loss(self, post: State, batch: Tensors) -> tuple[Losses, Tensors]:
+        """Loss of the value network on posterior states [B, T, ...]."""
+        model, value = self.networks.model, self.networks.value
+        assert value is not None
+        feat = model.rssm.head_features(post, batch["action"], batch["is_first"])
+        values = over_leading(value, tf.stop_gradient(feat))  # [B, T]
+        reward, pcont = model.reward.target(batch["reward"]), self._gamma * batch["cont"]
+        returns, weight = replayed_returns(
+            reward, tf.stop_gradient(values), pcont, batch["is_first"], self._lambda
+        )
+        loss, error = value_loss(values[:, :-1], returns, weight)
+        return {"value": loss}, {"value_loss": loss, "value_error": error}
