@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent, make_batch, make_timesteps
 
-from dreamer.agent import behavior
+from dreamer.agent import behavior, variants
 from dreamer.errors import UserError
 from dreamer.ops.returns import replayed_returns
 from dreamer.ops.seeds import Purpose, make_seeds
@@ -119,8 +119,8 @@ def test_the_explorers_reward_is_the_disagreement_about_each_step(monkeypatch):
         seen.append((trajectory, reward))
         return original(trajectory, reward, *arguments, **settings)
 
-    original = behavior.behavior_losses
-    monkeypatch.setattr(behavior, "behavior_losses", spy)
+    original = variants.behavior_losses
+    monkeypatch.setattr(variants, "behavior_losses", spy)
     losses = agent._learner.explorer_losses(post, tensors, tf.constant(0))
     ((trajectory, reward),) = seen
     for row in range(0, reward.shape[0], 5):
