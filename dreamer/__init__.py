@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from dreamer.training.build import make_agent
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "Config", "UserError", "load_config", "load_run", "make_agent", "make_env", "train"]
+__all__ = [
+    "Agent",
+    "Config",
+    "UserError",
+    "load_config",
+    "load_run",
+    "make_agent",
+    "make_env",
+    "train",
+]
 
 _HOMES = {
     "Agent": "dreamer.agent.agent",
