@@ -74,6 +74,7 @@ def measure(
     """
     from dreamer.benchmarks.sampling import in_turn
     from dreamer.benchmarks.service import Service
+    from dreamer.envs.spec import spaces_to_json
     from dreamer.training.build import make_pool
 
     found: dict[str, Any] = {}
@@ -85,8 +86,7 @@ def measure(
             fitting = [preset for preset in presets if preset not in without]
             config = load_config(*fitting, task=task, agent=agent)
             with make_pool(config, 1, training=True) as pool:
-                obs_space = {key: space.to_json() for key, space in pool.obs_space.items()}
-                spaces = {"obs_space": obs_space, "act_space": pool.act_space.to_json()}
+                spaces = spaces_to_json(pool.obs_space, pool.act_space)
             try:
                 service = Service(SERVICE, agent=agent, values=config.flat(), spaces=spaces)
             except UserError as error:

@@ -12,7 +12,7 @@ from baselines import registry
 from dreamer.benchmarks.sampling import random_timesteps
 from dreamer.config.config import Config
 from dreamer.config.schema import DREAMER
-from dreamer.envs.multitask import spaces_of
+from dreamer.envs.spec import spaces_from_json
 from dreamer.system.tensorflow import prepare_tensorflow
 from dreamer.training.build import make_agent as make_dreamer
 
@@ -28,13 +28,13 @@ class UpdateService:
     Args:
         agent: Name of the agent.
         values: The config, by dotted name.
-        spaces: Observation and action space, as `spaces_of` reads them.
+        spaces: Observation and action space, as `spaces_from_json` reads them.
     """
 
     def __init__(self, agent: str, values: dict[str, Any], spaces: Mapping[str, Any]) -> None:
         config = Config(values, agent=agent)
         prepare_tensorflow(config.deterministic)
-        self._spaces = spaces_of(spaces)
+        self._spaces = spaces_from_json(spaces)
         make: Callable[..., Any] = make_dreamer if agent == DREAMER else registry.make_agent
         self._agent = make(config, *self._spaces)
         self._updates, self._group = 0, 1

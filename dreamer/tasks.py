@@ -1,6 +1,13 @@
-"""Task names: their suites, several tasks in one name, and the lists that papers report."""
+"""Task names: the suites they belong to, several tasks in one name, and the lists of papers.
+
+A suite is added by one entry of `SUITES`, its module and its preset; or from a program outside this
+package, by `register_suite`.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 from dreamer.errors import UserError, suggest
 
@@ -31,16 +38,70 @@ TASK_LISTS: dict[str, tuple[str, ...]] = {
 """The Dreamer paper's 20 control tasks in its order, PlaNet's six, the Atari games with published
 scores, and the DeepMind Lab tasks of the published code."""
 
-SUITES = ("dmc", "atari", "dmlab", "gym")
+
+@dataclass(frozen=True)
+class Suite:
+    """A family of tasks. Their names are the suite's name, an underscore, and a name within it.
+
+    Attributes:
+        maker: `module:function` or `path/to/file.py:function`. The function takes the name within
+            the suite and an `EnvSettings`, and returns an `Env` (both of dreamer.envs.spec). The
+            workers' processes import it.
+        naming: How tasks are named, for error messages.
+        preset: The preset that configs of its tasks begin with: a name below configs/presets, or
+            the path of a .yaml file.
+        opengl: Whether MuJoCo's OpenGL draws its images: "required"; "optional", if a part of its
+            tasks may use it; or "unused".
+    """
+
+    maker: str
+    naming: str
+    preset: str
+    opengl: Literal["required", "optional", "unused"] = "unused"
+
+
+SUITES = {
+    "dmc": Suite("dreamer.envs.dmc:make_dmc", "dmc_<domain>_<task>", "dmc", "required"),
+    "atari": Suite("dreamer.envs.atari:make_atari", "atari_<game>", "atari"),
+    "dmlab": Suite("dreamer.envs.dmlab:make_dmlab", "dmlab_<level>", "dmlab"),
+    "gym": Suite("dreamer.envs.gym:make_gym", "gym_<EnvId>", "gym", "optional"),
+}
+_CUSTOM = Suite("dreamer.envs.custom:make_custom", "module:function", "gym", "optional")
+
+
+def register_suite(name: str, suite: Suite) -> None:
+    """Adds a suite for the rest of this process, so that tasks `<name>_...` are known.
+
+    Its maker's module must be importable by the workers: they search where this process does.
+
+    Raises:
+        UserError: The name has an underscore or a colon, or belongs to another suite.
+    """
+    if not name.isalnum() or name == "custom":
+        raise UserError(f"a suite's name is {name!r}; expected letters and digits, not 'custom'")
+    if SUITES.setdefault(name, suite) != suite:
+        raise UserError(f"there is a suite {name!r} already: choose another name")
+
+
+def find_suite(task: str) -> tuple[Suite, str]:
+    """Returns the suite of one task, and the task's name within it.
+
+    Raises:
+        UserError: The name belongs to no suite.
+    """
+    name = suite_of(task)
+    if name == "custom":
+        return _CUSTOM, task
+    return SUITES[name], task.removeprefix(f"{name}_")
 
 
 def suite_of(task: str) -> str:
-    """Returns the suite of a task name: one of SUITES, or "custom" for `module:function`.
+    """Returns the name of a task's suite: a key of `SUITES`, or "custom" for `module:function`.
 
-    Several tasks, `a,b,c`, must be of one suite, since its preset is that of them all.
+    Several tasks, `a,b,c`, must be of one suite, because they share its preset.
 
     Raises:
-        UserError: the name belongs to no suite, or several belong to different ones.
+        UserError: The name belongs to no suite, or several names belong to different suites.
     """
     suites = {name: _suite_of_one(name) for name in split_tasks(task)}
     if len(set(suites.values())) > 1:
@@ -49,26 +110,31 @@ def suite_of(task: str) -> str:
     return next(iter(suites.values()))
 
 
+def suite_preset(task: str) -> str:
+    """Returns the preset that configs of a task begin with. Raises UserError as `suite_of`."""
+    return SUITES.get(suite_of(task), _CUSTOM).preset
+
+
 def _suite_of_one(task: str) -> str:
     suite, _, name = task.partition("_")
     place, colon, _ = task.rpartition(":")
-    # gym_package:Name-v0 is Gymnasium's; gym_mine.py:make is a file that happens to be called so.
+    # gym_package:Name-v0 is Gymnasium's; gym_mine.py:make is a file whose name begins with gym_.
     if colon and (suite not in SUITES or place.endswith(".py")):
         return "custom"
     if suite not in SUITES or not name:
+        naming = ", ".join(suite.naming for suite in (*SUITES.values(), _CUSTOM))
         raise UserError(
-            f"unknown suite in task {task!r}{suggest(suite, SUITES)}; tasks are named "
-            "dmc_<domain>_<task>, atari_<game>, dmlab_<level>, gym_<EnvId>, module:function or "
+            f"unknown suite in task {task!r}{suggest(suite, SUITES)}; tasks are named {naming} or "
             "path/to/file.py:function"
         )
     return suite
 
 
 def split_tasks(task: str) -> list[str]:
-    """Returns the names in `a,b,c`, which is how the tasks of one agent are given.
+    """Returns the names in `a,b,c`, the tasks of one agent.
 
     Raises:
-        UserError: an empty name, or one twice.
+        UserError: A name is empty or occurs twice.
     """
     if "," not in task:
         return [task]

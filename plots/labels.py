@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from dreamer.errors import UserError, suggest
-from dreamer.tasks import TASK_LISTS
+from dreamer.tasks import SUITES, TASK_LISTS
 
-_PREFIXES = ("dmc", "atari", "dmlab", "gym")
 _PAPER_TASKS = TASK_LISTS["dmc20"] + TASK_LISTS["atari11"]
 _WITHOUT_SUITE = {task.partition("_")[2]: task for task in _PAPER_TASKS}
 
@@ -50,7 +49,7 @@ def task_name(word: str) -> str | None:
 def suite_of(task: str) -> str:
     """Returns the suite of a full task name: ``dmc`` of ``dmc_walker_walk``, ``""`` if none."""
     suite, _, rest = task.partition("_")
-    return suite if suite in _PREFIXES and rest else ""
+    return suite if suite in SUITES and rest else ""
 
 
 def task_title(task: str) -> str:

@@ -10,6 +10,7 @@ from whole_runs import finish, metrics_of, start, state_of
 
 from dreamer.data.episodes import EpisodeFile
 from dreamer.envs.atari import Atari
+from dreamer.envs.spec import EnvSettings
 from dreamer.training.collector import episode_seed
 from dreamer.training.evaluation import EVAL_SEED_OFFSET
 
@@ -80,7 +81,7 @@ def test_training_episodes_end_with_a_life_and_hold_points(atari_run: tuple[Path
 
 def replay(episode: dict[str, np.ndarray], seed: int, *, training: bool) -> tuple[list, bool]:
     """The rewards of the episode's actions, and whether they end an episode."""
-    env = Atari("riverraid", time_limit=1600, training=training)
+    env = Atari("riverraid", EnvSettings(action_repeat=4, time_limit=1600, training=training))
     rewards = [float(env.reset(seed)["reward"])]
     for action in episode["action"][1:]:
         timestep = env.step(action)

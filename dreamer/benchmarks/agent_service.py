@@ -11,8 +11,8 @@ from typing import Any
 from dreamer.benchmarks.sampling import random_timesteps
 from dreamer.benchmarks.service import resident_bytes
 from dreamer.config.config import Config
-from dreamer.envs.multitask import spaces_of
 from dreamer.envs.processes.pool import EnvPool
+from dreamer.envs.spec import spaces_from_json
 from dreamer.system.tensorflow import describe_device, prepare_tensorflow
 from dreamer.training.build import make_agent, make_pool
 from dreamer.training.collector import Collector
@@ -29,14 +29,14 @@ class AgentService:
 
     Args:
         values: The config, by dotted name.
-        spaces: Observation and action space, as `spaces_of` reads them.
+        spaces: Observation and action space, as `spaces_from_json` reads them.
         small: Whether to use small matrix products.
     """
 
     def __init__(self, values: dict[str, Any], spaces: Mapping[str, Any], small: bool) -> None:
         self._config, self._small = Config(values), small
         prepare_tensorflow(self._config.deterministic)
-        obs_space, act_space = spaces_of(spaces)
+        obs_space, act_space = spaces_from_json(spaces)
         self._agent = make_agent(self._config, obs_space, act_space)
         train, envs = self._config.train, self._config.envs
         shape = train.batch_size, train.batch_length

@@ -22,7 +22,7 @@ from dreamer.benchmarks.report import judge
 from dreamer.benchmarks.sampling import in_turn
 from dreamer.benchmarks.service import Measure, Service
 from dreamer.config.config import Config
-from dreamer.envs.spec import Space
+from dreamer.envs.spec import Space, spaces_to_json
 from dreamer.errors import UserError
 from dreamer.system.machine import machine
 from dreamer.training.build import make_pool
@@ -119,10 +119,7 @@ class Bench:
         service = Service(
             f"dreamer.benchmarks.{name}",
             values=self._config.replace(changed).flat(),
-            spaces={
-                "obs_space": {key: space.to_json() for key, space in obs_space.items()},
-                "act_space": act_space.to_json(),
-            },
+            spaces=spaces_to_json(obs_space, act_space),
             **settings,
         )
         return self._stack.enter_context(service)

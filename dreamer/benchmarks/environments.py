@@ -12,8 +12,8 @@ from dreamer.benchmarks.sampling import in_turn
 from dreamer.benchmarks.service import Measure, Service
 from dreamer.config.config import Config, load_config
 from dreamer.envs import rendering
-from dreamer.envs.make import suite_of
 from dreamer.envs.processes.pool import EnvPool
+from dreamer.tasks import suite_of
 
 IMAGE_SIZE = 64
 

@@ -14,8 +14,7 @@ from dreamer.benchmarks.sampling import random_timesteps
 from dreamer.benchmarks.service import resident_bytes
 from dreamer.config.config import Config
 from dreamer.data.replay import Replay
-from dreamer.envs.multitask import spaces_of
-from dreamer.envs.spec import Space
+from dreamer.envs.spec import Space, spaces_from_json
 from dreamer.errors import UserError
 
 
@@ -24,14 +23,14 @@ class ReplayService:
 
     Args:
         values: The config, by dotted name.
-        spaces: Observation and action space, as `spaces_of` reads them.
+        spaces: Observation and action space, as `spaces_from_json` reads them.
         directory: An empty folder, which the caller removes.
     """
 
     def __init__(self, values: dict[str, Any], spaces: Mapping[str, Any], directory: str) -> None:
         config = Config(values)
         self._batch_shape = config.train.batch_size, config.train.batch_length
-        self._obs_space, self._act_space = spaces_of(spaces)
+        self._obs_space, self._act_space = spaces_from_json(spaces)
         self._replay = Replay(
             Path(directory), cache_bytes=config.replay.cache_bytes, seed=config.seed,
             obs_space=self._obs_space, act_space=self._act_space,

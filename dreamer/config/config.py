@@ -26,7 +26,7 @@ from dreamer.config.schema import (
 )
 from dreamer.errors import UserError, suggest
 from dreamer.io.yaml_files import read_yaml
-from dreamer.tasks import suite_of
+from dreamer.tasks import suite_preset
 
 
 class Section:
@@ -166,8 +166,7 @@ def load_config(
     given = {**({} if task is None else {"task": task}), **(overrides or {})}
     chosen.update({name: find_key(name, keys).coerce(value) for name, value in given.items()})
     final = str(chosen.get("task", keys["task"].value))
-    suite = suite_of(final)
-    suite = "gym" if suite == "custom" else suite  # the user's own tasks have gym's preset
+    suite = suite_preset(final)
     # A suite's preset is made for Dreamer; another agent's own defaults come before it.
     own = agent_file(agent).entries
     of_suite = {

@@ -1,4 +1,4 @@
-"""One test that every environment passes, ours and yours."""
+"""The test that every environment must pass, ours and yours."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from dreamer.envs.spec import ContractError, Env, Space, Timestep, check_timeste
 
 
 def check_env(env: Env, *, steps: int = 20, seed: int = 0) -> None:
-    """Runs `env` with random actions and holds it to the contract of `dreamer.envs.spec.Env`.
+    """Runs three episodes with random actions and checks them against `dreamer.envs.spec.Env`.
 
-    The environment is closed at the end.
+    Closes the environment at the end.
 
     Args:
-        env: environment to test.
-        steps: of each of its three episodes; more find more, such as the end of an episode.
-        seed: of actions and episodes.
+        env: Environment to test.
+        steps: Steps of each episode; more steps find more, such as mistakes at an episode's end.
+        seed: Seed of actions and episodes.
 
     Raises:
-        ContractError: names the first thing that is wrong.
+        ContractError: Names the first mistake.
     """
     _check_spaces(env)
     actions = np.random.default_rng(seed)
     plan = [env.act_space.sample(actions) for _ in range(steps)]
     first = _episode(env, seed, plan)
     copies = [{key: value.copy() for key, value in timestep.items()} for timestep in first]
-    _episode(env, seed + 1, plan[: max(1, steps // 3)])  # left in the middle, usually
+    _episode(env, seed + 1, plan[: max(1, steps // 3)])  # usually left unfinished
     _compare(first, copies, "a timestep changed after it was returned")
     again = _episode(env, seed, plan)
     _compare(again, copies, "reset(seed) and the same actions gave another episode")
@@ -55,7 +55,7 @@ def _check_spaces(env: Env) -> None:
 
 
 def _episode(env: Env, seed: int, actions: list[np.ndarray]) -> list[Timestep]:
-    """Returns the timesteps of reset(seed) and of `actions`, or fewer where the episode ends."""
+    """Returns the timesteps of reset(seed) and of the actions up to the episode's end."""
     timestep = env.reset(seed)
     _check_values(timestep, env.obs_space)
     flags = [bool(timestep[key]) for key in ("is_first", "is_last", "is_terminal")]

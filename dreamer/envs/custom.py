@@ -1,4 +1,4 @@
-"""Environments that a function of the user's own returns."""
+"""Environments that a user's own function returns; how a function is found by its name."""
 
 from __future__ import annotations
 
@@ -7,54 +7,61 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from dreamer.envs.gym import adapt_gym
-from dreamer.envs.spec import Env
+from dreamer.envs.spec import Env, EnvSettings
 from dreamer.envs.wrappers import ActionRepeat, NormalizeActions, TimeLimit
 from dreamer.errors import UserError, suggest
 
 
-def make_custom(task: str, *, action_repeat: int, time_limit: int, **settings: Any) -> Env:
-    """Returns the environment that `module:function` or `path/to/file.py:function` returns.
+def make_custom(task: str, settings: EnvSettings) -> Env:
+    """Makes the environment that `module:function` or `path/to/file.py:function` returns.
 
-    The function takes no arguments. What it returns is a Gymnasium or old gym environment, which
-    `adapt_gym` takes with the settings, or one of our `Env`, which shows what it shows.
+    The function takes no arguments. It returns a Gymnasium or old gym environment, which
+    `adapt_gym` adapts with all settings; or one of our `Env`, whose observations stay as they are.
 
     Raises:
-        UserError: no such file, module or function, or it returned something else.
+        UserError: The file, module or function does not exist, or returns something else.
     """
-    env = _find(task)()
+    env = find_function(task)()
     if hasattr(env, "observation_space") and hasattr(env, "action_space"):
-        return adapt_gym(env, action_repeat=action_repeat, time_limit=time_limit, **settings)
+        return adapt_gym(env, settings)
     if not isinstance(env, Env):
         raise UserError(
             f"{task} returned a {type(env).__name__}; expected a Gymnasium environment or an "
             "object with the attributes and methods of dreamer.envs.spec.Env"
         )
-    if action_repeat > 1 and env.action_repeat not in (1, action_repeat):
+    repeat = settings.action_repeat
+    if repeat > 1 and env.action_repeat not in (1, repeat):
         raise UserError(
             f"{task} holds an action for {env.action_repeat} frames itself: set "
-            f"envs.action_repeat to {env.action_repeat}, not {action_repeat}"
+            f"envs.action_repeat to {env.action_repeat}, not {repeat}"
         )
     if not env.act_space.discrete:
         env = NormalizeActions(env)
-    if env.action_repeat < action_repeat:
-        env = ActionRepeat(env, action_repeat)
-    return TimeLimit(env, time_limit) if time_limit else env
+    if env.action_repeat < repeat:
+        env = ActionRepeat(env, repeat)
+    return TimeLimit(env, settings.time_limit) if settings.time_limit else env
 
 
-def _find(task: str) -> Callable[[], Any]:
-    place, _, name = task.rpartition(":")
-    module = _load_file(place) if place.endswith(".py") else _load_module(place)
+def find_function(place: str) -> Callable[..., Any]:
+    """Imports `module:function` or `path/to/file.py:function`.
+
+    Raises:
+        UserError: The file, module or function does not exist.
+    """
+    source, _, name = place.rpartition(":")
+    module = _load_file(source) if source.endswith(".py") else _load_module(source)
     function = getattr(module, name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value)]
-        raise UserError(f"{place} has no function {name!r}{suggest(name, known)}")
+        raise UserError(f"{source} has no function {name!r}{suggest(name, known)}")
     return function
 
 
-def _load_file(place: str) -> Any:
+def _load_file(place: str) -> ModuleType:
     path = Path(place).expanduser().resolve()
     if not path.is_file():
         raise UserError(f"no file {place} (from {Path.cwd()}), expected one that has the function")
@@ -63,18 +70,18 @@ def _load_file(place: str) -> Any:
     if spec is None or spec.loader is None:
         raise UserError(f"{place} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # as import does, for dataclasses and the like
-    # Modules beside the file are importable, as they are when the file itself is run.
+    sys.modules[name] = module  # as an import does; dataclasses look their module up there
+    # Modules beside the file can be imported, as when the file itself is run.
     sys.path.insert(0, str(path.parent))
     spec.loader.exec_module(module)
     return module
 
 
-def _load_module(place: str) -> Any:
+def _load_module(place: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
-        # A module missing inside the user's own one is an error of that module, to be shown.
+        # If the user's own module misses another module, its traceback must be shown.
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise
         raise UserError(

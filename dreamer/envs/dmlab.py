@@ -1,19 +1,26 @@
 """DeepMind Lab (arXiv 1612.03801): first-person 3D levels, from pixels, velocities, or both.
 
-The package `deepmind_lab` is imported when an environment is made, so in its worker's process
-alone. What it promises and what it refuses was read from its source (google-deepmind/lab on GitHub,
-commit b1db91a of January 2023); the tests hold this adapter to a stand-in that is as strict.
+The package `deepmind_lab` is imported when an environment is made, so only in a worker's process.
+Its rules were read from its source (google-deepmind/lab on GitHub, commit b1db91a of January 2023).
+The tests use a stand-in that enforces the same rules.
 """
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from dreamer.envs.spec import Space, Timestep, make_timestep
+from dreamer.envs.spec import (
+    EnvSettings,
+    Space,
+    Timestep,
+    image_space,
+    make_timestep,
+    one_hot_space,
+)
+from dreamer.envs.wrappers import FrameEnv
 from dreamer.errors import UserError, suggest
 
 #: The levels of the TF1 release: short name -> (the level's own name, seconds of an episode).
@@ -32,12 +39,12 @@ LEVELS = {
     "recognize": ("psychlab_visual_search", 150),
     "watermaze": ("rooms_watermaze", 120),
 }
-#: Where they lie below the simulator's game_scripts/levels; it does not search subfolders.
+#: Their folder below the simulator's game_scripts/levels; it does not search subfolders.
 FOLDER = "contributed/dmlab30/"
-#: Frames of a second, the simulator's default; its rewards and clocks count in them.
+#: Frames per second, the simulator's default; its rewards and clocks count frames.
 FRAMES_PER_SECOND = 60
 #: The 9 actions of the TF1 release, in the order of the simulator's action_spec(): look right and
-#: look up (pixels a frame), strafe right, move forward, fire, jump, crouch. None stands still.
+#: look up (pixels per frame), strafe right, move forward, fire, jump, crouch. None stands still.
 ACTIONS = (
     (0, 0, 0, 1, 0, 0, 0),  # forward
     (0, 0, 0, -1, 0, 0, 0),  # back
@@ -51,7 +58,7 @@ ACTIONS = (
 )
 IMAGE = "RGB_INTERLEAVED"
 CLOCK = "FRAMES_REMAINING_AT_60"
-#: Observations besides the image: own velocity, along and around the axes.
+#: Observations besides the image: the agent's velocity along and around the axes.
 VECTORS = ("VEL.TRANS", "VEL.ROT")
 MISSING = (
     "deepmind_lab is not installed for this Python ({error}), and no package index has it: build "
@@ -62,11 +69,21 @@ MISSING = (
 )
 
 
-def find_level(name: str) -> tuple[str, int]:
-    """Returns (the level's own name, seconds of an episode) for a short or an own name.
+def make_dmlab(level: str, settings: EnvSettings) -> DMLab:
+    """Makes the environment `dmlab_<level>`.
 
     Raises:
-        UserError: no such level.
+        UserError: The level does not exist, the package is missing, or the simulator refuses a
+            setting.
+    """
+    return DMLab(level, settings)
+
+
+def find_level(name: str) -> tuple[str, int]:
+    """Returns (the level's own name, seconds of an episode) for a short name or an own name.
+
+    Raises:
+        UserError: The level does not exist.
     """
     known = {**LEVELS, **{level: (level, seconds) for level, seconds in LEVELS.values()}}
     name = name.removeprefix(FOLDER)
@@ -79,69 +96,47 @@ def find_level(name: str) -> tuple[str, int]:
     return known[name]
 
 
-class DMLab:
+class DMLab(FrameEnv):
     """One level of DeepMind Lab.
 
-    Observations: `image` uint8 [image_size, image_size, 3] if `image`; with `state` the vectors
-    `VEL.TRANS` and `VEL.ROT`, float32 [3] each.
+    Observations: with `image`, `image` uint8 [image_size, image_size, 3]; with `state`, the vectors
+    `VEL.TRANS` and `VEL.ROT`, float32 [3] each. The image size must be a multiple of 4. Without an
+    EGL device the simulator renders in software, as in the TF1 release.
 
-    An episode that ends with no more than two steps left on the level's clock has reached its time
-    limit; one that ends sooner has ended by itself. One of those two steps is for the last, which
-    is not seen, the other for what rounding the clock may do; a true end within them is taken for
-    the limit. The simulator shows nothing after an end, so the last timestep repeats the
-    observation before it (the TF1 release puts a black image there, which a world model would have
-    to foresee).
+    An episode has reached the level's time limit if it ends with at most two steps left on the
+    level's clock: one for the last step, which is not observed, and one for the clock's rounding. A
+    true end within these two steps is taken for the limit. An earlier end is terminal. The
+    simulator shows nothing after an end, so the last timestep repeats the observation before it.
+    (The TF1 release has a black image there, which a world model would have to foresee.)
 
     Args:
-        name: a key of `LEVELS`, or a level's own name.
-        action_repeat: frames an action is held, by the simulator itself.
-        time_limit: frames after which an episode is cut, which is no terminal, besides the level's
-            own limit; 0 for the latter alone.
-        image, state: which observations there are; at least one.
-        image_size: pixels, a multiple of 4.
-        egl_device: GPU to render on; -1 renders in software, as the TF1 release does.
-
-    Raises:
-        UserError: no such level, the package is missing, or settings that the simulator refuses.
+        name: A key of `LEVELS`, or a level's own name.
+        settings: How to make the environment. Its time limit applies besides the level's own, and
+            is no terminal.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        action_repeat: int = 4,
-        time_limit: int = 0,
-        image: bool = True,
-        state: bool = False,
-        image_size: int = 64,
-        egl_device: int = -1,
-    ):
+    def __init__(self, name: str, settings: EnvSettings):
         level, seconds = find_level(name)
-        if not (image or state):
-            raise UserError("no observation is left: set envs.image or envs.state to true")
-        if image_size % 4:
+        super().__init__(settings, settings.time_limit)
+        if settings.image_size % 4:
             raise UserError(
-                f"envs.image_size is {image_size}; DeepMind Lab draws multiples of 4 pixels only"
+                f"envs.image_size is {settings.image_size}; DeepMind Lab draws multiples of 4 "
+                "pixels only"
             )
-        self._image, self._vectors = image, VECTORS if state else ()
-        renderer = "software" if egl_device < 0 else "hardware"
-        self._lab = self._make(level, image_size, renderer, egl_device)
-        self.action_repeat = action_repeat
+        self._image, self._vectors = settings.image, VECTORS if settings.state else ()
+        renderer = "software" if settings.egl_device < 0 else "hardware"
+        self._lab = self._make(level, settings.image_size, renderer, settings.egl_device)
         self.obs_space = {key: Space((3,), np.dtype(np.float32)) for key in self._vectors}
-        if image:
-            self.obs_space["image"] = Space((image_size, image_size, 3), np.dtype(np.uint8), 0, 255)
-        self.act_space = Space((len(ACTIONS),), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+        if self._image:
+            self.obs_space["image"] = image_space(settings.image_size)
+        self.act_space = one_hot_space(len(ACTIONS))
         self._actions = [np.array(action, np.intc) for action in ACTIONS]
-        own = seconds * FRAMES_PER_SECOND
-        self._limit = time_limit or math.inf
-        self.info = {
-            "level": level, "renderer": renderer, "time_limit": str(min(time_limit or own, own)),
-        }  # fmt: skip
-        self._seeds = np.random.default_rng()
-        self._frames, self._over = 0, True
+        limit = min(self._limit, seconds * FRAMES_PER_SECOND)
+        self.info = {"level": level, "renderer": renderer, "time_limit": str(limit)}
+        self._random = np.random.default_rng()
 
     def _make(self, level: str, image_size: int, renderer: str, egl_device: int) -> Any:
-        """Returns the simulator; its settings are texts, and its lists must be lists."""
+        """Starts the simulator. Its settings are texts, and it takes lists, not tuples."""
         config = {"width": str(image_size), "height": str(image_size), "logLevel": "WARN"}
         if egl_device >= 0:
             config["gpuDeviceIndex"] = str(egl_device)
@@ -151,19 +146,17 @@ class DMLab:
         except ValueError as error:
             raise UserError(f"this DeepMind Lab's {level} lacks what we need: {error}") from error
 
-    def reset(self, seed: int | None = None) -> Timestep:
+    def _start(self, seed: int | None) -> None:
         if seed is not None:
-            self._seeds = np.random.default_rng(seed)
-        # Python's int in 31 bits: others are refused or cut. The episode's number is always the
-        # same, so that nothing depends on how many there were before.
-        self._lab.reset(episode=0, seed=int(self._seeds.integers(2**31)))
-        self._frames, self._over = 0, False
-        self._observe()
-        return make_timestep(self._copy(), is_first=True)
+            self._random = np.random.default_rng(seed)
+        # The simulator refuses or truncates seeds other than a Python int of 31 bits. The episode's
+        # number is constant, so that nothing depends on how many episodes there were before.
+        self._lab.reset(episode=0, seed=int(self._random.integers(2**31)))
+        self._store()
 
     def step(self, action: np.ndarray) -> Timestep:
-        if self._over:
-            raise RuntimeError("step() after the episode's last timestep: call reset() first")
+        """As in `FrameEnv`, but the simulator itself repeats the action."""
+        self._check_running()
         self.act_space.check(action, "action")
         frames = int(min(self.action_repeat, self._limit - self._frames))
         reward = self._lab.step(self._actions[int(action.argmax())], num_steps=frames)
@@ -172,29 +165,30 @@ class DMLab:
         terminal = ended and self._remaining > 2 * self.action_repeat
         self._over = ended or self._frames >= self._limit
         if not ended:
-            self._observe()
-        return make_timestep(self._copy(), reward, is_last=self._over, is_terminal=terminal)
+            self._store()
+        return make_timestep(self._observe(), reward, is_last=self._over, is_terminal=terminal)
 
-    def _observe(self) -> None:
-        """Takes over what the simulator shows; it can be asked only while the episode runs."""
+    def _store(self) -> None:
+        """Stores the simulator's observations, which it gives only while the episode runs."""
         shown = self._lab.observations()
         self._remaining = float(shown[CLOCK][0])
         self._shown = {key: shown[key].astype(np.float32) for key in self._vectors}
         if self._image:
             self._shown["image"] = shown[IMAGE]
 
-    def _copy(self) -> dict[str, np.ndarray]:
+    def _observe(self) -> dict[str, np.ndarray]:
         return {key: value.copy() for key, value in self._shown.items()}
 
     def close(self) -> None:
+        super().close()
         self._lab.close()
 
 
 def _load() -> ModuleType:
-    """Returns the package.
+    """Imports the package.
 
     Raises:
-        UserError: it, or what it imports, is missing.
+        UserError: The package, or one that it imports, is missing.
     """
     try:
         import deepmind_lab

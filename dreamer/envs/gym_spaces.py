@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from dreamer.envs.spec import SCALARS, Space
+from dreamer.envs.spec import SCALARS, EnvSettings, Space, image_space, one_hot_space
 from dreamer.errors import UserError
 
-#: Keys of an observation that is a single array.
+#: The key of an observation that is a single array.
 VECTOR, IMAGE = "observation", "image"
-#: Pixels an image has at least in height and width. What is smaller is a grid of symbols, such as
-#: MiniGrid's 7x7x3: enlarged to a picture and divided by 255 nothing could be told apart in it.
+#: The least height and width of an image, in pixels. A smaller array is a grid of symbols, such as
+#: MiniGrid's 7x7x3: enlarged to an image and divided by 255, its symbols would look alike.
 LEAST_IMAGE = 16
 
 
 def kind_of(space: Any) -> str:
-    """Returns "Box", "Discrete", "Dict", or the class's own name for spaces we do not know.
+    """Returns "Box", "Discrete", "Dict", or the class's own name if the kind is unknown.
 
-    By name, not by class: old gym's classes are not Gymnasium's, and neither need be installed.
+    Compares names, because old gym's classes are not Gymnasium's, and either may be missing.
     """
     names = [cls.__name__ for cls in type(space).__mro__]
     return next((name for name in names if name in ("Box", "Discrete", "Dict")), names[0])
@@ -29,50 +30,51 @@ class ObservationCodec:
     """Turns observations of a Box, Discrete or Dict space into our dictionaries of arrays.
 
     Images (uint8 [height, width, channels] or [channels, height, width] of 1 or 3 channels, or
-    [height, width], both at least 16) become uint8 [image_size, image_size, 3]; other boxes flat
-    float32 vectors, as they are but for bytes (uint8 [n], 0 to 255), which are scaled to [-0.5,
-    0.5]; Discrete values one-hot vectors. A single observation is named "image" or "observation";
-    nested names are joined by a slash; a vector named "image" is called "image_vector". Texts are
-    left out, and so are other kinds of spaces where no vectors are wanted.
+    [height, width], both at least 16) become uint8 [image_size, image_size, 3]. Vectors of bytes
+    (uint8 [n], 0 to 255) are scaled to [-0.5, 0.5]. Other boxes become flat float32 vectors.
+    Discrete values become one-hot vectors. A single observation is named "image" or "observation".
+    Nested names are joined by a slash. A vector named "image" is renamed to "image_vector". Texts
+    are left out; without `state`, so are spaces of unknown kinds.
 
     Attributes:
-        spaces: one Space per key.
-        has_image: whether one of them is an image.
-        left_out: names of what is left out.
+        spaces: The space of each key.
+        has_image: Whether an observation is an image.
+        left_out: Names of the observations left out.
 
     Raises:
-        UserError: vectors are wanted of a space of another kind, an image of another form where
-            there should be a vector, or an observation with a name that timesteps use.
+        UserError: With `state`, a space is of an unknown kind, or a vector looks like images of an
+            unknown form; or an observation has the name of another entry of a timestep.
     """
 
-    def __init__(self, space: Any, image: bool, state: bool, image_size: int):
-        self._size = image_size
-        self._single = "" if kind_of(space) == "Dict" else _name(space)
+    def __init__(self, space: Any, settings: EnvSettings):
+        self._size = settings.image_size
+        self._single = "" if kind_of(space) == "Dict" else IMAGE if _is_image(space) else VECTOR
         parts = _flatten(space, self._single)
-        self.left_out = [key for key, part in parts if _has_no_place(part, state)]
+        self.left_out = [key for key, part in parts if _is_left_out(part, settings.state)]
         self._parts = {
             key: part
             for key, part in parts
-            if key not in self.left_out and (image if _is_image(part) else state)
+            if key not in self.left_out
+            and (settings.image if _is_image(part) else settings.state)
         }
-        for key in self._parts.keys() & (SCALARS.keys() | {"action", "discount"}):
-            raise UserError(f"an observation is named {key!r}, a timestep's own key: rename it")
         for key, part in self._parts.items():
+            if key in SCALARS or key in ("action", "discount"):
+                raise UserError(f"an observation is named {key!r}, a timestep's own key: rename it")
             _refuse_odd_image(key, part)
         self.spaces = {self._key(key): self._space(part) for key, part in self._parts.items()}
         self.has_image = any(_is_image(part) for part in self._parts.values())
 
     def _key(self, name: str) -> str:
-        """Returns the key of the observation `name`: "image" is kept for what is one."""
+        """Returns the key of the observation `name`; only an image may have the key "image"."""
         if name == IMAGE and not _is_image(self._parts[name]):
             return f"{name}_vector"
         return name
 
     def _space(self, part: Any) -> Space:
         if kind_of(part) == "Discrete":
-            return Space((int(part.n),), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+            return one_hot_space(int(part.n))
         if _is_image(part):
-            return Space((self._size, self._size, 3), np.dtype(np.uint8), 0, 255)
+            return image_space(self._size)
         if _is_bytes(part):
             return Space(part.shape, np.dtype(np.float32), -0.5, 0.5)
         low = np.asarray(part.low, np.float64).reshape(-1)
@@ -81,7 +83,7 @@ class ObservationCodec:
 
     def encode(self, obs: Any) -> dict[str, np.ndarray]:
         """Returns the arrays of one observation."""
-        values = dict(_flatten_values(obs, self._single))
+        values = dict(_flatten(obs, self._single))
         return {
             self._key(key): self._encode(part, values[key], key)
             for key, part in self._parts.items()
@@ -104,14 +106,14 @@ class ActionCodec:
     """Turns our actions into those of a Box or Discrete space.
 
     Attributes:
-        space: a Box's own bounds and shape (`NormalizeActions` maps to them), or one-hot [A].
+        space: A Box's own bounds and shape (`NormalizeActions` maps to them), or one-hot [A].
     """
 
     def __init__(self, space: Any):
         kind = kind_of(space)
         self._start = int(space.start) if kind == "Discrete" and hasattr(space, "start") else 0
         if kind == "Discrete":
-            self.space = Space((int(space.n),), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+            self.space = one_hot_space(int(space.n))
         elif kind == "Box":
             self.space = Space(space.shape, space.dtype, space.low, space.high)
         else:
@@ -121,15 +123,15 @@ class ActionCodec:
             )
 
     def decode(self, action: np.ndarray) -> Any:
-        """Returns what the environment's `step` takes."""
+        """Returns the action for the environment's own `step`."""
         self.space.check(action, "action")
         return int(np.argmax(action)) + self._start if self.space.discrete else action
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Returns `image`, uint8 [h, w], [h, w, 1] or [h, w, 3], as uint8 [size, size, 3].
+    """Resizes an image, uint8 [h, w], [h, w, 1] or [h, w, 3], to uint8 [size, size, 3].
 
-    Pixels are averaged over the area that each new one covers.
+    Each new pixel is the mean over the area that it covers.
     """
     image = image if image.ndim == 3 else image[:, :, None]
     image = np.broadcast_to(image, (*image.shape[:2], 3))
@@ -163,15 +165,15 @@ def _channels_first(space: Any) -> bool:
 
 
 def _is_bytes(space: Any) -> bool:
-    """Whether values are raw bytes, such as a memory's, in which a unit is next to nothing."""
+    """Whether values are raw bytes, such as a console's memory, whose units are very small."""
     if kind_of(space) != "Box" or space.dtype != np.uint8 or len(space.shape) != 1:
         return False
     return bool(np.all(space.low == 0) and np.all(space.high == 255))
 
 
 def _refuse_odd_image(key: str, space: Any) -> None:
-    """Refuses what looks like images and is of no form that is taken: as a vector it would be huge,
-    and in units of its own."""
+    """Refuses observations that look like images of an unknown form: as vectors they would be huge
+    and in units of their own."""
     if kind_of(space) != "Box" or len(space.shape) != 3 or _is_image(space):
         return
     least, *sides = sorted(space.shape)
@@ -184,16 +186,18 @@ def _refuse_odd_image(key: str, space: Any) -> None:
 
 
 def _is_text(space: Any) -> bool:
-    """Whether values are texts: Gymnasium's Text, or a space of a package's own (MiniGrid's)."""
+    """Whether values are texts: Gymnasium's Text, or a package's own space (MiniGrid)."""
     dtype = getattr(space, "dtype", None)
     return dtype is not None and np.dtype(dtype).kind == "U"
 
 
-def _has_no_place(space: Any, state: bool) -> bool:
-    """Whether values are none of ours: texts, or a space we do not know that nobody asked for."""
-    if kind_of(space) in ("Box", "Discrete") and not _is_text(space):
+def _is_left_out(space: Any, state: bool) -> bool:
+    """Whether values are texts, or of an unknown kind and not asked for."""
+    if _is_text(space):
+        return True
+    if kind_of(space) in ("Box", "Discrete"):
         return False
-    if state and not _is_text(space):
+    if state:
         raise UserError(
             f"observations of the space {space} are not supported: expected Box, Discrete or a "
             "Dict of them, or envs.state false, which leaves them out"
@@ -201,26 +205,13 @@ def _has_no_place(space: Any, state: bool) -> bool:
     return True
 
 
-def _name(space: Any) -> str:
-    return IMAGE if _is_image(space) else VECTOR
-
-
 def _flatten(space: Any, prefix: str) -> list[tuple[str, Any]]:
-    kind = kind_of(space)
-    if kind == "Dict":
-        return [
-            item
-            for key, part in space.spaces.items()
-            for item in _flatten(part, f"{prefix}/{key}" if prefix else str(key))
-        ]
-    return [(prefix, space)]
-
-
-def _flatten_values(obs: Any, prefix: str) -> list[tuple[str, Any]]:
-    if isinstance(obs, dict):
-        return [
-            item
-            for key, part in obs.items()
-            for item in _flatten_values(part, f"{prefix}/{key}" if prefix else str(key))
-        ]
-    return [(prefix, obs)]
+    """Returns the names and values of a Dict space or of a dict, nested or not."""
+    parts = getattr(space, "spaces", None) if kind_of(space) == "Dict" else space
+    if not isinstance(parts, Mapping):
+        return [(prefix, space)]
+    return [
+        item
+        for key, part in parts.items()
+        for item in _flatten(part, f"{prefix}/{key}" if prefix else str(key))
+    ]

@@ -1,7 +1,7 @@
-"""Several tasks in one agent: their names, the spaces they share, and what fits each to them.
+"""Several tasks for one agent: the spaces that they share, and the wrapper that pads each task.
 
-As in PlaNet (arXiv 1811.04551, section 5), actions are padded to the largest action space, and the
-agent is not told which task it is in, unless `envs.tell_task` asks for it.
+As in PlaNet (arXiv 1811.04551, section 5), actions are padded to the largest action space. The
+agent does not observe which task it plays, unless `envs.tell_task` is set.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.spec import Env, Space, Timestep
+from dreamer.envs.spec import Env, Space, Timestep, spaces_from_json, spaces_to_json
 from dreamer.envs.wrappers import Wrapper
 from dreamer.errors import UserError
 
-#: Observation that tells the task, a one-hot vector in the order in which the tasks are named.
+#: Key of the observation that tells the task: one-hot, in the order of the tasks' names.
 TASK_KEY = "task"
 
 
 def assign(tasks: Sequence[str], num_envs: int) -> list[str]:
-    """Returns the task of each of `num_envs` workers, in turn.
+    """Returns the task of each of `num_envs` workers.
 
     Raises:
-        UserError: some tasks would have more workers than others, or none.
+        UserError: Some tasks would have more workers than others.
     """
     if num_envs % len(tasks):
         raise UserError(
@@ -34,10 +34,10 @@ def assign(tasks: Sequence[str], num_envs: int) -> list[str]:
 
 
 def shared_actions(spaces: Mapping[str, Space]) -> Space:
-    """Returns the largest of the tasks' action spaces, which must be of one kind.
+    """Returns the largest of the tasks' action spaces.
 
     Raises:
-        UserError: some are continuous, others one-hot.
+        UserError: Some are continuous and others one-hot.
     """
     if len({space.discrete for space in spaces.values()}) > 1:
         kinds = {True: "one-hot", False: "continuous"}
@@ -47,13 +47,13 @@ def shared_actions(spaces: Mapping[str, Space]) -> Space:
 
 
 def shared_observations(spaces: Mapping[str, Mapping[str, Space]]) -> dict[str, Space]:
-    """Returns observations that hold those of every task.
+    """Returns the observation spaces that all tasks are padded to.
 
-    Float vectors get the length of the longest, 0 where a task has none of that name. Everything
-    else, as images, must be the same in all tasks.
+    A float vector gets the length of the longest task's; a task without it observes zeros. All
+    other observations, such as images, must be the same in all tasks.
 
     Raises:
-        UserError: it is not.
+        UserError: They differ.
     """
     shared: dict[str, Space] = {}
     for key in dict.fromkeys(key for each in spaces.values() for key in each):
@@ -76,14 +76,8 @@ def shared_observations(spaces: Mapping[str, Mapping[str, Space]]) -> dict[str, 
     return shared
 
 
-def spaces_of(reply: Mapping[str, Any]) -> tuple[dict[str, Space], Space]:
-    """Returns the observation and action spaces in a worker's description of its environment."""
-    obs_space = {key: Space.from_json(space) for key, space in reply["obs_space"].items()}
-    return obs_space, Space.from_json(reply["act_space"])
-
-
 def shared_info(replies: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Returns the first worker's info, its time limit being the longest of all, 0 for none."""
+    """Returns the first worker's info, with the longest time limit of all workers; 0: no limit."""
     info = dict(replies[0]["info"])
     if "time_limit" in info:
         limits = [int(reply["info"].get("time_limit", 0)) for reply in replies]
@@ -94,83 +88,79 @@ def shared_info(replies: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def share_requests(
     tasks: Sequence[str], replies: Sequence[Mapping[str, Any]], tell_task: bool
 ) -> list[dict[str, Any]]:
-    """Returns the request that fits each worker's environment to the spaces that all share.
+    """Returns the request for each worker that pads its environment to the shared spaces.
 
     Args:
-        tasks: of each worker.
-        replies: each worker's description of its environment.
-        tell_task: whether to observe which task it is.
+        tasks: Each worker's task.
+        replies: Each worker's description of its environment.
+        tell_task: Whether to observe the task.
 
     Raises:
-        UserError: the tasks cannot share them, or hold actions for different numbers of frames.
+        UserError: The tasks cannot share spaces, or hold actions for different numbers of frames.
     """
     names = list(dict.fromkeys(tasks))
     repeats = {name: reply["action_repeat"] for name, reply in zip(tasks, replies, strict=True)}
     if len(set(repeats.values())) > 1:
         raise UserError(f"the tasks hold actions for different numbers of frames: {repeats}")
-    spaces = {name: spaces_of(reply) for name, reply in zip(tasks, replies, strict=True)}
+    spaces = {name: spaces_from_json(reply) for name, reply in zip(tasks, replies, strict=True)}
     observed = shared_observations({name: obs for name, (obs, _) in spaces.items()})
-    request = {
-        "kind": "share",
-        "obs_space": {key: space.to_json() for key, space in observed.items()},
-        "act_space": shared_actions({name: act for name, (_, act) in spaces.items()}).to_json(),
-    }
+    actions = shared_actions({name: act for name, (_, act) in spaces.items()})
+    request = {"kind": "share", **spaces_to_json(observed, actions)}
     return [
-        {**request, "place": [names.index(name), len(names)] if tell_task else None}
+        {**request, "task": [names.index(name), len(names)] if tell_task else None}
         for name in tasks
     ]
 
 
 class Padded(Wrapper):
-    """One of several tasks, in the spaces that they share.
+    """One of several tasks, padded to the spaces that they share.
 
-    Vectors are filled up with zeros. Of continuous actions the first elements are used. One-hot
-    actions beyond the task's own begin again with its first, so that random ones stay uniform or
+    Vectors are padded with zeros. A continuous action's first elements are used. One-hot actions
+    beyond the task's own start again with its first action, so that random actions stay uniform or
     nearly so.
 
     Args:
-        env: the task.
-        obs_space, act_space: what `shared_observations` and `shared_actions` gave.
-        place: (number of the task, number of tasks) to tell as the observation TASK_KEY; None to
-            leave it out.
+        env: The task's environment.
+        obs_space, act_space: Results of `shared_observations` and `shared_actions`.
+        task: (index of the task, number of tasks), observed as TASK_KEY; None: not observed.
 
     Raises:
-        UserError: the task has an observation of that name itself.
+        UserError: The task itself has an observation of that name.
     """
 
     def __init__(
         self, env: Env, obs_space: Mapping[str, Space], act_space: Space,
-        place: tuple[int, int] | None = None,
+        task: tuple[int, int] | None = None,
     ):  # fmt: skip
         super().__init__(env)
         self.obs_space, self.act_space = dict(obs_space), act_space
-        self._told: dict[str, np.ndarray] = {}
-        if place is not None:
+        self._task: dict[str, np.ndarray] = {}
+        if task is not None:
             if TASK_KEY in obs_space:
                 raise UserError(
                     f"envs.tell_task adds an observation {TASK_KEY!r}, but the tasks have one of "
                     "that name: rename it, or leave envs.tell_task false"
                 )
-            number, num_tasks = place
-            self._told = {TASK_KEY: np.eye(num_tasks, dtype=np.float32)[number]}
+            index, num_tasks = task
+            self._task = {TASK_KEY: np.eye(num_tasks, dtype=np.float32)[index]}
             self.obs_space[TASK_KEY] = Space((num_tasks,), np.dtype(np.float32), 0.0, 1.0)
 
     def reset(self, seed: int | None = None) -> Timestep:
-        return self._fill(self.env.reset(seed))
+        return self._pad(self.env.reset(seed))
 
     def step(self, action: np.ndarray) -> Timestep:
         self.act_space.check(action, "action")
         own = self.env.act_space.shape[0]
         if self.act_space.discrete:
-            return self._fill(self.env.step(np.eye(own, dtype=np.float32)[action.argmax() % own]))
-        return self._fill(self.env.step(action[:own].copy()))
+            return self._pad(self.env.step(np.eye(own, dtype=np.float32)[action.argmax() % own]))
+        return self._pad(self.env.step(action[:own].copy()))
 
-    def _fill(self, timestep: Timestep) -> Timestep:
-        filled = {**timestep, **{key: value.copy() for key, value in self._told.items()}}
+    def _pad(self, timestep: Timestep) -> Timestep:
+        padded = {**timestep, **{key: value.copy() for key, value in self._task.items()}}
         for key, space in self.obs_space.items():
-            value = filled.get(key)
+            value = padded.get(key)
             if value is None or value.shape != space.shape:
-                filled[key] = np.zeros(space.shape, space.dtype)
+                padded[key] = np.zeros(space.shape, space.dtype)
                 if value is not None:
-                    filled[key][: len(value)] = value
-        return filled
+                    padded[key][: len(value)] = value
+        return padded

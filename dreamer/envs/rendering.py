@@ -1,7 +1,7 @@
-"""Which OpenGL MuJoCo renders with, on a machine without a display.
+"""Chooses the OpenGL that MuJoCo renders with, on machines without a display.
 
-dm_control binds its backend when it is imported, from the environment variable MUJOCO_GL. So the
-choice is made before, by rendering a frame with each candidate in a process of its own: a missing
+dm_control reads its backend from the environment variable MUJOCO_GL when it is imported. The choice
+is made before, by rendering a frame with each candidate in a process of its own, because a missing
 or broken driver may kill the process that tries it.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from dreamer.errors import UserError
 
-#: Tried in this order. EGL may be a GPU's or software, OSMesa is always software.
+#: Candidates, in the order of trial. EGL is a GPU's or software; OSMesa is always software.
 CANDIDATES = ("egl", "osmesa")
 OFF = ("off", "disable", "disabled", "false", "0")
 HELP = (
@@ -35,14 +35,14 @@ assert physics.render(64, 64).any(), "the frame is black"
 
 
 def backend_variables(egl_device: int = -1) -> dict[str, str]:
-    """Returns the environment variables a process that renders must start with.
+    """Returns the environment variables that a process needs to render.
 
     Args:
-        egl_device: index of the EGL device; -1 leaves the choice to the driver.
+        egl_device: Index of the EGL device; -1: the driver's choice.
 
     Raises:
-        UserError: MUJOCO_GL is unset (or empty) and no candidate renders, EGL alone where a device
-            is asked for; or MUJOCO_GL switches rendering off.
+        UserError: MUJOCO_GL switches rendering off; or it is unset or empty and no candidate
+            renders. If a device is asked for, EGL is the only candidate.
     """
     device = {"MUJOCO_EGL_DEVICE_ID": str(egl_device)} if egl_device >= 0 else {}
     chosen = os.environ.get("MUJOCO_GL")
@@ -59,7 +59,7 @@ def backend_variables(egl_device: int = -1) -> dict[str, str]:
 @functools.cache
 def _first_that_renders(device: tuple[tuple[str, str], ...]) -> str:
     failures = []
-    # OSMesa knows no devices: in place of the one asked for it would be another without a word.
+    # OSMesa has no devices: it would silently render on another one than was asked for.
     for backend in ("egl",) if device else CANDIDATES:
         problem = _probe({**dict(device), "MUJOCO_GL": backend})
         if problem is None:
@@ -69,7 +69,7 @@ def _first_that_renders(device: tuple[tuple[str, str], ...]) -> str:
 
 
 def _probe(variables: dict[str, str]) -> str | None:
-    """Renders one frame in a new process; returns None, or what went wrong in one line."""
+    """Renders one frame in a new process; returns None, or the problem in one line."""
     environ = {**os.environ, **variables, "PYOPENGL_PLATFORM": variables["MUJOCO_GL"]}
     try:
         done = subprocess.run(
@@ -85,11 +85,11 @@ def _probe(variables: dict[str, str]) -> str | None:
 
 
 def prepare(egl_device: int = -1) -> None:
-    """Sets the variables in this process, for an environment that is to render in it.
+    """Sets the variables in this process, for an environment that renders in it.
 
     Raises:
-        UserError: as `backend_variables`; or TensorFlow is loaded here: a software OpenGL and
-            TensorFlow crash together in one process (seen with TensorFlow 2.21 and Mesa 22.3).
+        UserError: As `backend_variables`; or this process has loaded TensorFlow, which crashes
+            together with a software OpenGL (seen with TensorFlow 2.21 and Mesa 22.3).
     """
     if sys.modules.get("tensorflow") is not None:
         raise UserError(
@@ -110,7 +110,7 @@ def prepare(egl_device: int = -1) -> None:
 
 @contextlib.contextmanager
 def switched_off() -> Iterator[None]:
-    """While it lasts, dm_control's first import loads no OpenGL, for processes with TensorFlow."""
+    """Keeps dm_control's first import from loading OpenGL, for processes with TensorFlow."""
     before = os.environ.get("MUJOCO_GL")
     os.environ["MUJOCO_GL"] = "off"
     try:
@@ -123,7 +123,7 @@ def switched_off() -> Iterator[None]:
 
 
 def renderer_name(physics: object) -> str:
-    """Returns what OpenGL calls the renderer of a dm_control physics' context."""
+    """Returns OpenGL's name of the renderer of a dm_control physics."""
     from OpenGL import GL
 
     with physics.contexts.gl.make_current() as context:  # type: ignore[attr-defined]

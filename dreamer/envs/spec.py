@@ -1,20 +1,22 @@
-"""The contract of every environment: what it says about itself, what a step returns.
+"""The contract of every environment: its settings, its spaces, and what a step returns.
 
-A timestep t of an episode holds the observation at t, the reward received on arriving there and the
-episode's flags. The action that led to it is added by the collector, not by the environment.
+Timestep t of an episode holds the observation at t, the reward received on arriving there, and the
+episode's flags. The collector, not the environment, adds the action that led to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 
+from dreamer.errors import UserError
+
 Timestep = dict[str, np.ndarray]
 
-#: Keys of a timestep besides the observation's: name -> dtype, all of shape [].
+#: Keys of a timestep besides its observations: name -> dtype. All have shape [].
 SCALARS = {
     "reward": np.dtype(np.float32),
     "cont": np.dtype(np.float32),
@@ -28,15 +30,69 @@ class ContractError(ValueError):
     """An environment returned something that its own spaces or this contract do not allow."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnvSettings:
+    """How to make an environment of any suite. A suite ignores the settings it has no use for.
+
+    Attributes:
+        action_repeat: Frames that each action is held.
+        time_limit: Frames of an episode; 0: the task's own limit.
+        image: Whether to observe images.
+        state: Whether to observe the task's vectors.
+        image_size: Pixels along each edge of an image.
+        camera: Index of the camera; -1: the task's usual one (DeepMind Control).
+        shadow_size: Texels along each edge of the shadow map; 0: the simulator's own 2048. A
+            smaller map renders faster in software and changes pixels; configs/defaults.yaml says
+            how much for each task (DeepMind Control).
+        egl_device: Index of the GPU that renders; -1: the driver's choice.
+        training: Whether episodes serve learning, not a score: games end with a lost life (Atari).
+
+    Raises:
+        UserError: A number is too small.
+    """
+
+    action_repeat: int = 2
+    time_limit: int = 0
+    image: bool = True
+    state: bool = False
+    image_size: int = 64
+    camera: int = -1
+    shadow_size: int = 0
+    egl_device: int = -1
+    training: bool = False
+
+    def __post_init__(self) -> None:
+        least = {"action_repeat": 1, "time_limit": 0, "image_size": 1, "shadow_size": 0,
+                 "camera": -1}  # fmt: skip
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                value = getattr(self, name)
+                raise UserError(f"envs.{name} is {value}, expected at least {bound}")
+
+
+class EnvKeywords(TypedDict, total=False):
+    """The fields of `EnvSettings`, as keyword arguments."""
+
+    action_repeat: int
+    time_limit: int
+    image: bool
+    state: bool
+    image_size: int
+    camera: int
+    shadow_size: int
+    egl_device: int
+    training: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Space:
     """Shape, dtype and bounds of one array.
 
     Attributes:
-        shape: of one value, without batch or time axes.
+        shape: Shape of one value, without batch or time axes.
         dtype: NumPy dtype (anything `np.dtype` takes).
-        low, high: bounds, a float for all elements or an array of `shape`; infinite if unbounded.
-        discrete: the value is a one-hot float32 vector [A].
+        low, high: Bounds: a float for all elements, or an array of `shape`. Infinite: no bound.
+        discrete: Whether the value is a one-hot float32 vector [A].
     """
 
     shape: tuple[int, ...]
@@ -69,7 +125,7 @@ class Space:
         return self.dtype == np.uint8 and len(self.shape) == 3
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
-        """Returns a uniform value of this space; unbounded elements are drawn from [-1, 1]."""
+        """Draws a value uniformly; unbounded elements come from [-1, 1]."""
         if self.discrete:
             return np.eye(self.shape[0], dtype=self.dtype)[rng.integers(self.shape[0])]
         low, high = self._full(self.low), self._full(self.high)
@@ -80,7 +136,7 @@ class Space:
         return rng.uniform(low, high).astype(self.dtype)
 
     def check(self, value: Any, name: str) -> None:
-        """Raises ContractError where `value` has another shape or dtype, or is not finite."""
+        """Raises ContractError if `value` has another shape or dtype, or is not finite."""
         if not isinstance(value, np.ndarray | np.generic):
             raise ContractError(f"{name}: expected a NumPy array, got {type(value).__name__}")
         if value.shape != self.shape:
@@ -91,7 +147,7 @@ class Space:
             raise ContractError(f"{name}: not finite: {value}")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns a description made of JSON types; `from_json` reads it."""
+        """Describes this space with JSON types, for `from_json`."""
         return {
             "shape": list(self.shape),
             "dtype": self.dtype.str,
@@ -111,17 +167,41 @@ class Space:
         )  # fmt: skip
 
 
+def image_space(size: int) -> Space:
+    """Returns the space of color images: uint8 [size, size, 3]."""
+    return Space((size, size, 3), np.dtype(np.uint8), 0, 255)
+
+
+def one_hot_space(num_actions: int) -> Space:
+    """Returns the space of one-hot actions or observations: float32 [num_actions]."""
+    return Space((num_actions,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+
+
+def spaces_to_json(obs_space: Mapping[str, Space], act_space: Space) -> dict[str, Any]:
+    """Describes an environment's spaces with JSON types, under `obs_space` and `act_space`."""
+    return {
+        "obs_space": {key: space.to_json() for key, space in obs_space.items()},
+        "act_space": act_space.to_json(),
+    }
+
+
+def spaces_from_json(data: Mapping[str, Any]) -> tuple[dict[str, Space], Space]:
+    """Returns the observation and action spaces that `spaces_to_json` described."""
+    obs_space = {key: Space.from_json(space) for key, space in data["obs_space"].items()}
+    return obs_space, Space.from_json(data["act_space"])
+
+
 @runtime_checkable
 class Env(Protocol):
-    """One environment; `dreamer.envs.conformance.check_env` tests an object against this contract.
+    """One environment. `dreamer.envs.conformance.check_env` tests whether it keeps this contract.
 
     Attributes:
-        obs_space: one Space per observation key.
+        obs_space: The space of each observation, by its key.
         act_space: float32 [A] in [-1, 1], or one-hot float32 [A] (`discrete`).
-        action_repeat: environment frames one step takes.
-        info: facts worth logging, such as the renderer's name.
-        goes_on: optional; whether the next episode goes on from this one's end whatever its seed,
-            as a game of Atari does after a lost life. Without it, none does.
+        action_repeat: Frames of the environment in one step.
+        info: Facts worth logging, such as the renderer's name.
+        goes_on: Optional. Whether the next episode continues from this one's end, whatever its
+            seed; an Atari game does so after a lost life. False if absent.
     """
 
     obs_space: dict[str, Space]
@@ -130,22 +210,22 @@ class Env(Protocol):
     info: dict[str, str]
 
     def reset(self, seed: int | None = None) -> Timestep:
-        """Starts an episode; returns its first timestep (reward 0, cont 1, is_first).
+        """Starts an episode and returns its first timestep (reward 0, cont 1, is_first).
 
-        With a seed, the episode is a function of that seed and of the actions, whatever came
-        before. Without, the environment's own random stream goes on. (One exception: a game of
-        Atari that goes on after a lost life, see `dreamer.envs.atari.Atari`.)
+        With a seed, the episode is a function of the seed and the actions alone. Without a seed,
+        the environment's own random stream continues. (One exception: an Atari game that continues
+        after a lost life, see `dreamer.envs.atari.Atari`.)
         """
 
     def step(self, action: np.ndarray) -> Timestep:
-        """Applies `action` [A] for `action_repeat` frames; returns the timestep it leads to.
+        """Applies `action` [A] for `action_repeat` frames and returns the timestep it leads to.
 
-        `reward` is the sum over the frames. `is_last` ends the episode; `is_terminal`, with cont 0,
-        only where the task itself ended: a time limit is last but not terminal.
+        `reward` is the sum over the frames. `is_last` ends the episode. `is_terminal`, with cont 0,
+        is set only if the task itself ended: at a time limit a timestep is last but not terminal.
         """
 
     def close(self) -> None:
-        """Frees what the environment holds; may be called twice."""
+        """Frees the environment's resources; may be called twice."""
 
 
 def make_timestep(
@@ -156,7 +236,7 @@ def make_timestep(
     is_last: bool = False,
     is_terminal: bool = False,
 ) -> Timestep:
-    """Returns a timestep from its parts; `cont` follows from `is_terminal`."""
+    """Makes a timestep from its parts; `cont` is 1 unless `is_terminal`."""
     return {
         **obs,
         "reward": np.asarray(reward, np.float32),
@@ -168,7 +248,7 @@ def make_timestep(
 
 
 def check_timestep(timestep: Timestep, obs_space: Mapping[str, Space]) -> None:
-    """Raises ContractError naming the first thing wrong with `timestep`."""
+    """Raises ContractError, which names the first mistake in `timestep`."""
     if timestep.keys() != obs_space.keys() | SCALARS.keys():
         missing = sorted((obs_space.keys() | SCALARS.keys()) - timestep.keys())
         foreign = sorted(timestep.keys() - obs_space.keys() - SCALARS.keys())

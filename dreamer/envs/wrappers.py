@@ -1,17 +1,91 @@
-"""What environments of different suites share: the range of actions, time limits, repeats."""
+"""What environments of different suites share: the loop over frames, action ranges, time limits."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
-from dreamer.envs.spec import Env, Space, Timestep
+from dreamer.envs.spec import Env, EnvSettings, Space, Timestep, make_timestep
+from dreamer.errors import UserError
 
-#: From here on a bound means that there is none (MuJoCo writes 1e10 for an unlimited control).
+#: A bound of at least this size means no bound: MuJoCo writes 1e10 for an unlimited control.
 UNBOUNDED = 1e10
 
 
+class FrameEnv:
+    """Base class of a suite's environment: holds each action for several frames.
+
+    A subclass sets the attributes of `Env` and implements `_start`, `_advance` and `_observe`.
+
+    Args:
+        settings: How to make the environment.
+        time_limit: Frames of an episode; 0: no limit. Reaching it is not terminal.
+
+    Raises:
+        UserError: The settings leave no observation.
+    """
+
+    obs_space: dict[str, Space]
+    act_space: Space
+    info: dict[str, str]
+    goes_on = False
+
+    def __init__(self, settings: EnvSettings, time_limit: int):
+        if not (settings.image or settings.state):
+            raise UserError("no observation is left: set envs.image or envs.state to true")
+        self.action_repeat = settings.action_repeat
+        self._limit = time_limit or math.inf
+        self._frames = 0
+        self._over = True
+
+    def reset(self, seed: int | None = None) -> Timestep:
+        if not self.goes_on:
+            self._frames = 0
+        self._start(seed)
+        self._over = False
+        return make_timestep(self._observe(), is_first=True)
+
+    def step(self, action: np.ndarray) -> Timestep:
+        self._check_running()
+        native = self._decode(action)
+        reward = 0.0
+        for _ in range(self.action_repeat):
+            self._frames += 1
+            gained, ended, terminal = self._advance(native)
+            reward += gained
+            self._over = ended or self._frames >= self._limit
+            if self._over:
+                break
+        return make_timestep(self._observe(), reward, is_last=self._over, is_terminal=terminal)
+
+    def _check_running(self) -> None:
+        if self._over:
+            raise RuntimeError("step() after the episode's last timestep: call reset() first")
+
+    def _start(self, seed: int | None) -> None:
+        """Starts an episode."""
+        raise NotImplementedError
+
+    def _decode(self, action: np.ndarray) -> Any:
+        """Turns an action of `act_space` into one for `_advance`."""
+        return action
+
+    def _advance(self, action: Any) -> tuple[float, bool, bool]:
+        """Simulates one frame. Returns its reward, whether the episode ended, and terminally."""
+        raise NotImplementedError
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        """Returns the present observations."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self._over = True
+
+
 class Wrapper:
-    """An environment that passes everything on to the one inside it."""
+    """An environment that passes every call on to the one inside it."""
 
     def __init__(self, env: Env):
         self.env = env
@@ -37,8 +111,9 @@ class Wrapper:
 class NormalizeActions(Wrapper):
     """Maps actions [A] in [-1, 1] linearly to the bounds of the environment inside.
 
-    An element with one finite bound has a range of 2 from there on, one with none is passed on as
-    it is; integers are rounded to. Actions outside [-1, 1] are clipped.
+    An element with one finite bound gets a range of length 2 that begins there. An element without
+    a finite bound is passed on unchanged. Integer actions are rounded. Actions outside [-1, 1] are
+    clipped.
     """
 
     def __init__(self, env: Env):
@@ -46,9 +121,9 @@ class NormalizeActions(Wrapper):
         shape = env.act_space.shape
         low = np.broadcast_to(np.asarray(env.act_space.low, np.float64), shape)
         high = np.broadcast_to(np.asarray(env.act_space.high, np.float64), shape)
-        below, above = np.abs(low) < UNBOUNDED, np.abs(high) < UNBOUNDED
-        self._low = np.where(below, low, np.where(above, high - 2.0, -1.0))
-        self._high = np.where(above, high, np.where(below, low + 2.0, 1.0))
+        has_low, has_high = np.abs(low) < UNBOUNDED, np.abs(high) < UNBOUNDED
+        self._low = np.where(has_low, low, np.where(has_high, high - 2.0, -1.0))
+        self._high = np.where(has_high, high, np.where(has_low, low + 2.0, 1.0))
         self.act_space = Space((int(np.prod(shape)),), np.dtype(np.float32), -1.0, 1.0)
 
     def step(self, action: np.ndarray) -> Timestep:
@@ -62,8 +137,8 @@ class NormalizeActions(Wrapper):
 class ActionRepeat(Wrapper):
     """Holds each action for `action_repeat` steps of the environment inside.
 
-    Rewards are summed and an episode's end ends the repeat. Environments of this package that
-    render repeat by themselves instead, so as to render once.
+    Rewards are summed. The episode's end also ends the repeat. Our own suites repeat actions
+    themselves, to render only the last frame.
     """
 
     def __init__(self, env: Env, action_repeat: int):
@@ -82,7 +157,7 @@ class ActionRepeat(Wrapper):
 
 
 class TimeLimit(Wrapper):
-    """Ends an episode after `frames` frames: the timestep is the last one, but not terminal."""
+    """Ends an episode after `frames` frames; the timestep is then last, but not terminal."""
 
     def __init__(self, env: Env, frames: int):
         super().__init__(env)

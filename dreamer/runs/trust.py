@@ -24,7 +24,7 @@ def trusted(config: Config, task: str = "", python: str = "") -> Config:
         UserError: The run's task is code that the user has not named.
     """
     if ":" in config.task and config.task != task:
-        kind = "module" if suite_of(config.task) == "gym" else "file or module"
+        kind = "file or module" if suite_of(config.task) == "custom" else "module"
         raise UserError(
             f"the run's task {config.task!r} runs code of its own, from a {kind} that its "
             f"config.yaml names; if you trust that, say so: --task {config.task}"

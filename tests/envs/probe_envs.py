@@ -14,7 +14,7 @@ import numpy as np
 
 from dreamer.envs import dmc
 from dreamer.envs.dmc import DMC
-from dreamer.envs.spec import Space, Timestep, make_timestep
+from dreamer.envs.spec import EnvSettings, Space, Timestep, make_timestep
 from dreamer.envs.wrappers import NormalizeActions
 
 F32 = np.dtype(np.float32)
@@ -147,7 +147,9 @@ class RenderCounting(DMC):
 
 
 def counts_renders() -> NormalizeActions:
-    return NormalizeActions(RenderCounting("cartpole", "balance", action_repeat=4, shadow_size=64))
+    return NormalizeActions(
+        RenderCounting("cartpole", "balance", EnvSettings(action_repeat=4, shadow_size=64))
+    )
 
 
 def not_an_env() -> str:
@@ -158,15 +160,15 @@ class BothWays(DMC):
     """Also renders by dm_control's own means, in a second environment; says how they differ."""
 
     def __init__(self, domain: str, task: str):
-        super().__init__(domain, task)
+        super().__init__(domain, task, EnvSettings())
         self._plain = dmc._suite().load(domain, task, {"random": 0})
         self.obs_space = {**self.obs_space, "difference": Space((1,), F32)}
 
-    def _observe(self, observation):
-        obs = super()._observe(observation)
+    def _observe(self):
+        obs = super()._observe()
         with self._plain.physics.reset_context():
             self._plain.physics.set_state(self._env.physics.get_state())
-        frame = self._plain.physics.render(64, 64, self._camera)
+        frame = self._plain.physics.render(64, 64, int(self.info["camera"]))
         difference = np.abs(frame.astype(np.int64) - obs["image"]).sum()
         return {**obs, "difference": np.array([difference], F32)}
 

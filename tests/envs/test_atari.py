@@ -13,7 +13,7 @@ from dreamer.config.config import load_config
 from dreamer.envs.atari import Atari
 from dreamer.envs.conformance import check_env
 from dreamer.envs.make import make_env
-from dreamer.envs.spec import Space
+from dreamer.envs.spec import EnvSettings, Space
 from dreamer.errors import UserError
 
 
@@ -191,7 +191,7 @@ def test_the_limit_is_no_terminal_and_ends_the_game():
 
 def test_the_published_settings_follow_from_the_name():
     config = load_config(task="atari_pong")
-    assert config.envs.time_limit == 108_000 == int(Atari("pong").info["time_limit"])
+    assert config.envs.time_limit == 108_000 == int(Atari("pong", EnvSettings()).info["time_limit"])
     assert (config.envs.action_repeat, config.behavior.horizon) == (4, 10)
     assert (config.loss.kl_scale, config.loss.free_nats) == (0.1, 3.0)
     assert config.discount.enabled and config.discount.scale == 10

@@ -12,18 +12,24 @@ from dreamer.envs.conformance import check_env
 from dreamer.envs.gym import adapt_gym
 from dreamer.envs.gym_spaces import resize
 from dreamer.envs.make import make_env
-from dreamer.envs.spec import Space
+from dreamer.envs.spec import EnvSettings, Space
 from dreamer.errors import UserError
 
 FILE = Path(__file__).with_name("gym_envs.py")
+
+
+def adapted(env, **settings):
+    return adapt_gym(env, EnvSettings(**{"action_repeat": 1, **settings}))
+
+
 FAST = np.array([1, 0], np.float32)  # 1 and 0 in Drift's own range
 
 
 @pytest.mark.parametrize("make", [
-    lambda: adapt_gym(Drift(), image=True, state=True, action_repeat=2),
-    lambda: adapt_gym(Drift(), image=False, state=True, time_limit=7),
-    lambda: adapt_gym(Mixed(), image=True, state=True),
-    lambda: adapt_gym(Old(), image=True, state=True),
+    lambda: adapted(Drift(), image=True, state=True, action_repeat=2),
+    lambda: adapted(Drift(), image=False, state=True, time_limit=7),
+    lambda: adapted(Mixed(), image=True, state=True),
+    lambda: adapted(Old(), image=True, state=True),
     lambda: make_env("gym_Drift-v0", image=True),
     lambda: make_env("gym_Drift-v0", time_limit=6),
     lambda: make_env("gym_CartPole-v1", image=False, state=True, action_repeat=1),
@@ -39,7 +45,7 @@ def test_conforms(make):
 
 def test_image_is_rendered_once_a_step():
     inner = Drift()
-    env = adapt_gym(inner, action_repeat=2)
+    env = adapted(inner, action_repeat=2)
     assert env.obs_space == {"image": Space((64, 64, 3), np.uint8, 0, 255)}
     env.reset(0)
     timestep = env.step(FAST)
@@ -51,7 +57,7 @@ def test_image_is_rendered_once_a_step():
 
 def test_actions_reach_the_environments_own_range():
     inner = Drift()
-    env = adapt_gym(inner, image=False, state=True)
+    env = adapted(inner, image=False, state=True)
     env.reset(0)
     env.step(np.array([-1, 0.5], np.float32))
     np.testing.assert_allclose(inner.actions, [[0, 1]])
@@ -59,7 +65,7 @@ def test_actions_reach_the_environments_own_range():
 
 
 def test_true_end_is_terminal():
-    env = adapt_gym(Drift(end=1.5), image=False, state=True, action_repeat=3)
+    env = adapted(Drift(end=1.5), image=False, state=True, action_repeat=3)
     env.reset(0)
     timestep = env.step(FAST)
     assert timestep["is_last"] and timestep["is_terminal"] and timestep["cont"] == 0
@@ -83,8 +89,8 @@ def last_timestep(env):
      (3, False)),
     (lambda: make_env("gym_Drift-v0", image=False, state=True, action_repeat=1, time_limit=6),
      (6, False)),  # longer than the environment's own five
-    (lambda: adapt_gym(Old(), image=False, state=True), (6, True)),
-    (lambda: adapt_gym(Old(limit=4), image=False, state=True), (4, False)),
+    (lambda: adapted(Old(), image=False, state=True), (6, True)),
+    (lambda: adapted(Old(limit=4), image=False, state=True), (4, False)),
 ])  # fmt: skip
 def test_limits_are_no_terminals(env, expected):
     steps, timestep = last_timestep(env())
@@ -93,7 +99,7 @@ def test_limits_are_no_terminals(env, expected):
 
 
 def test_dict_of_images_vectors_and_discretes():
-    env = adapt_gym(Mixed(), image=True, state=True)
+    env = adapted(Mixed(), image=True, state=True)
     assert set(env.obs_space) == {"camera", "depth", "arm/joints", "room"}
     env.reset(0)
     timestep = env.step(np.array([0, 1, 0], np.float32))
@@ -103,8 +109,8 @@ def test_dict_of_images_vectors_and_discretes():
     assert np.all(timestep["camera"] == 50) and timestep["camera"].shape == (64, 64, 3)
     assert np.all(timestep["depth"] == 7) and timestep["depth"].shape == (64, 64, 3)
     assert timestep["arm/joints"].shape == (4,)
-    assert list(adapt_gym(Mixed(), image=True, state=False).obs_space) == ["camera", "depth"]
-    assert list(adapt_gym(Mixed(), image=False, state=True).obs_space) == ["arm/joints", "room"]
+    assert list(adapted(Mixed(), image=True, state=False).obs_space) == ["camera", "depth"]
+    assert list(adapted(Mixed(), image=False, state=True).obs_space) == ["arm/joints", "room"]
 
 
 def test_grids_of_symbols_are_vectors_and_texts_are_left_out():
@@ -128,7 +134,7 @@ def test_images_are_known_by_their_size():
                          ]:  # fmt: skip
         inner = Drift()
         inner.observation_space = Box(0, 255, shape, np.uint8)
-        env = adapt_gym(inner, image=True, state=True)
+        env = adapted(inner, image=True, state=True)
         expected = {"image"} if image else {"image", "observation"}
         assert set(env.obs_space) == expected, shape
 
@@ -136,7 +142,7 @@ def test_images_are_known_by_their_size():
 def test_channels_may_come_first():
     inner = Drift()
     inner.observation_space = Box(0, 255, (3, 32, 48), np.uint8)
-    env = adapt_gym(inner, image=True, state=True)
+    env = adapted(inner, image=True, state=True)
     shown = np.random.default_rng(0).integers(0, 256, (3, 32, 48), np.uint8)
     inner.reset = lambda **_: (shown, {})
     expected = resize(np.moveaxis(shown, 0, -1), 64)
@@ -151,8 +157,8 @@ def test_images_of_another_form_are_no_vectors(shape, dtype):
     inner = Drift()
     inner.observation_space = Box(0, 1, shape, dtype)
     with pytest.raises(UserError, match=r"'observation' looks like images, .*; expected uint8 \[h"):
-        adapt_gym(inner, image=True, state=True)
-    assert list(adapt_gym(inner, image=True, state=False).obs_space) == ["image"]  # rendered
+        adapted(inner, image=True, state=True)
+    assert list(adapted(inner, image=True, state=False).obs_space) == ["image"]  # rendered
 
 
 def test_bytes_are_scaled_and_other_small_numbers_are_not():
@@ -161,7 +167,7 @@ def test_bytes_are_scaled_and_other_small_numbers_are_not():
                             (Box(0, 1, (3,), np.uint8), [0, 255, 51])]:  # fmt: skip
         inner.observation_space = space
         inner.reset = lambda **_: (np.uint8([0, 255, 51]), {})
-        env = adapt_gym(inner, image=False, state=True)
+        env = adapted(inner, image=False, state=True)
         np.testing.assert_allclose(env.reset(0)["observation"], expected, atol=1e-6)
 
 
@@ -181,26 +187,26 @@ def test_unsupported_spaces_are_named():
     inner = Drift()
     inner.action_space = MultiDiscrete([2, 2])
     with pytest.raises(UserError, match=r"actions of the space MultiDiscrete\(\[2 2\]\)"):
-        adapt_gym(inner)
+        adapted(inner)
     inner = Drift()
     inner.observation_space = MultiDiscrete([2, 2])
     with pytest.raises(UserError, match="observations of the space MultiDiscrete.*or envs.state f"):
-        adapt_gym(inner, state=True)
-    env = adapt_gym(inner, image=True, state=False)  # the picture is enough
+        adapted(inner, state=True)
+    env = adapted(inner, image=True, state=False)  # the picture is enough
     assert list(env.obs_space) == ["image"] and env.info["left_out"] == "observation"
     env.reset(0)
     inner.observation_space = gymnasium.spaces.Dict({"reward": Box(0, 1)})
     with pytest.raises(UserError, match="named 'reward'"):
-        adapt_gym(inner, image=False, state=True)
+        adapted(inner, image=False, state=True)
 
 
 def test_no_observation_left():
-    with pytest.raises(UserError, match="no observation is left: envs.image is false"):
-        adapt_gym(Drift(), image=False, state=False)
+    with pytest.raises(UserError, match="no observation is left"):
+        adapted(Drift(), image=False, state=False)
 
 
 def test_environment_that_cannot_render():
-    env = adapt_gym(Drift(render_mode=None), image=True)
+    env = adapted(Drift(render_mode=None), image=True)
     env.env._env.render = lambda: None
     with pytest.raises(UserError, match="renders none .render.. returned NoneType"):
         env.reset(0)
@@ -209,7 +215,7 @@ def test_environment_that_cannot_render():
 def test_integer_actions():
     inner = Drift()
     inner.action_space = Box(np.array([0, -3]), np.array([4, 3]), dtype=np.int64)
-    env = adapt_gym(inner, image=False, state=True)
+    env = adapted(inner, image=False, state=True)
     env.reset(0)
     for action, expected in [([-1, 1], [0, 3]), ([0.3, 0.6], [3, 2]), ([1, -0.1], [4, 0])]:
         env.step(np.float32(action))
@@ -222,7 +228,7 @@ def test_seeds_reach_a_reset_that_names_no_arguments():
         def reset(self, **kwargs):
             return super().reset(**kwargs)
 
-    env = adapt_gym(Passing(), image=False, state=True)
+    env = adapted(Passing(), image=False, state=True)
     first, other, again = (env.reset(seed)["observation"] for seed in (0, 1, 0))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
@@ -247,7 +253,7 @@ class Closed(Passing):
 
 @pytest.mark.parametrize("wrapper", [Passing, Closed])
 def test_old_environments_draw_within_wrappers(wrapper):
-    assert adapt_gym(wrapper(Old()), image=True).reset(0)["image"].shape == (64, 64, 3)
+    assert adapted(wrapper(Old()), image=True).reset(0)["image"].shape == (64, 64, 3)
 
 
 def test_a_package_missing_for_drawing_is_the_users_to_install(monkeypatch):

@@ -13,7 +13,6 @@ from pool_env import PoolEnv
 from dreamer.envs.conformance import check_env
 from dreamer.envs.processes.pool import EnvError, EnvPool
 from dreamer.errors import UserError
-from dreamer.tasks import suite_of
 
 FILE = Path(__file__).with_name("probe_envs.py")
 PLAIN = {"image": False, "state": True, "action_repeat": 1}  # needs no OpenGL
@@ -71,7 +70,7 @@ def test_worker_has_no_tensorflow_and_one_thread():
 def test_faults_are_told_apart(monkeypatch, fault, what, message):
     monkeypatch.setenv("DREAMER_TEST_FAULT", fault)
     with open_pool("misbehaving", 2, 2.0 if fault == "hang" else 60.0) as pool:
-        processes = [worker._process for worker in pool._workers]
+        processes = list(pool._workers)
         pool.reset([0, 0])
         pool.step(np.zeros((2, 2), np.float32))
         with pytest.raises(EnvError, match=message) as caught:
@@ -88,7 +87,7 @@ def test_output_of_the_simulator_does_no_harm():
             pool.reset([seed])
             for _ in range(5):
                 pool.step(np.zeros((1, 2), np.float32))
-        assert os.fstat(pool._workers[0]._process._log.fileno()).st_size < 2 << 20
+        assert os.fstat(pool._workers[0]._log.fileno()).st_size < 2 << 20
 
 
 @pytest.mark.parametrize("task, message", [
@@ -104,21 +103,6 @@ def test_users_mistakes_come_back_as_such(task, message):
     with pytest.raises(UserError) as caught:
         EnvPool(task, 1, 60.0, **PLAIN)
     assert message in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("task, suite", [
-    ("dmc_walker_walk", "dmc"), ("gym_package:Name-v0", "gym"), ("gym_ALE/Pong-v5", "gym"),
-    ("package.module:make", "custom"), ("folder/gym_mine.py:make", "custom"),
-    ("gym_mine.py:make", "custom"), ("dmc_mine.py:make", "custom"),
-])  # fmt: skip
-def test_suite_follows_from_the_name(task, suite):
-    assert suite_of(task) == suite
-
-
-@pytest.mark.parametrize("task", ["walker_walk", "dmc", "dmc_", "gym", ""])
-def test_names_of_no_suite(task):
-    with pytest.raises(UserError, match="unknown suite"):
-        suite_of(task)
 
 
 def test_wrong_settings():
@@ -197,7 +181,7 @@ HANGING = """
     import os, time
     from dreamer.envs.processes.pool import EnvPool
     pool = EnvPool("{file}:misbehaving", 2, 600.0, image=False, state=True, action_repeat=1)
-    print(*[worker._process.pid for worker in pool._workers], flush=True)
+    print(*[worker.pid for worker in pool._workers], flush=True)
     pool.reset([0, 0])
     {then}
 """
@@ -233,7 +217,7 @@ PAUSED = """
     import numpy
     from dreamer.envs.processes.pool import EnvPool
     with EnvPool("{file}:slow", 1, 3.0, image=False, state=True, action_repeat=1) as pool:
-        print(pool._workers[0]._process.pid, flush=True)
+        print(pool._workers[0].pid, flush=True)
         pool.reset([0])
         print("stepping", flush=True)
         pool.step(numpy.zeros((1, 2)))
@@ -259,7 +243,7 @@ def test_being_paused_is_no_timeout(tmp_path):
 
 def test_workers_end_with_the_pool():
     pool = open_pool("counting", num_envs=2)
-    processes = [worker._process for worker in pool._workers]
+    processes = list(pool._workers)
     pool.close()
     pool.close()
     assert [process.poll() for process in processes] == [0, 0]
@@ -275,7 +259,7 @@ def test_waiting_for_a_worker_can_be_broken_off(monkeypatch):
             raise KeyboardInterrupt
 
     with open_pool("misbehaving", timeout=600.0) as pool:
-        process = pool._workers[0]._process
+        process = pool._workers[0]
         pool.reset([0])
         pool.step(np.zeros((1, 2), np.float32))
         pool.on_wait = on_wait

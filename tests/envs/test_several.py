@@ -53,24 +53,24 @@ class Echo:
         pass
 
 
-def padded(env, *others, place=None):
+def padded(env, *others, task=None):
     spaces = {str(i): e for i, e in enumerate((env, *others))}
     observed = shared_observations({name: e.obs_space for name, e in spaces.items()})
-    return Padded(env, observed, shared_actions({n: e.act_space for n, e in spaces.items()}), place)
+    return Padded(env, observed, shared_actions({n: e.act_space for n, e in spaces.items()}), task)
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-@pytest.mark.parametrize("place", [None, (1, 3)])
+@pytest.mark.parametrize("task", [None, (1, 3)])
 @pytest.mark.parametrize("other", [Echo(5, True, "echo"), Echo(5, True, "other")])
-def test_padding_conforms(discrete, place, other):
+def test_padding_conforms(discrete, task, other):
     other.act_space = Space((5,), F32, 0.0 if discrete else -1.0, 1.0, discrete)
-    env = padded(Echo(2, discrete), other, place=place)
+    env = padded(Echo(2, discrete), other, task=task)
     assert env.act_space.shape == (5,)
     check_env(env, steps=10)
 
 
 def test_continuous_actions_are_cut_and_vectors_filled_up():
-    env = padded(Echo(2, False), Echo(4, False), place=(0, 2))
+    env = padded(Echo(2, False), Echo(4, False), task=(0, 2))
     env.reset(0)
     timestep = env.step(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
     np.testing.assert_array_equal(timestep["echo"], np.array([0.1, 0.2, 0, 0], np.float32))
@@ -95,7 +95,7 @@ def test_spaces_that_cannot_be_shared():
         with pytest.raises(UserError, match=rf"observation 'image' differs .*{words}"):
             shared_observations(spaces)
     with pytest.raises(UserError, match="have one of that name"):
-        padded(Echo(2, False, "task"), place=(0, 1))
+        padded(Echo(2, False, "task"), task=(0, 1))
     assert shared_observations({"a": {"x": box}, "b": {"x": box}}) == {"x": box}
 
 

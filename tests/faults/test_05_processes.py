@@ -35,7 +35,7 @@ maker = threading.Thread(target=make)
 maker.start()
 maker.join()
 pool.reset([0, 0])
-workers = [worker._process.pid for worker in pool._workers]
+workers = [worker.pid for worker in pool._workers]
 children = [int(line) for pid in workers
             for line in open(f"/proc/{pid}/task/{pid}/children").read().split()]
 print(*workers, *children, flush=True)
@@ -151,7 +151,7 @@ def test_a_signal_to_all_processes_leaves_episodes_under_way(number: signal.Sign
     """As systemd and Slurm send it: the pool's process alone decides what follows."""
     with EnvPool(FAULTY, 1, 120.0, state=True) as pool:
         pool.reset([0])
-        os.kill(pool._workers[0]._process.pid, number)
+        os.kill(pool._workers[0].pid, number)
         for _ in range(2):
             (timestep,) = pool.step(np.zeros((1, 2), np.float32))
         assert decode(timestep["image"])[:2] == (0, 2)

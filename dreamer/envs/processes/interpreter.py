@@ -1,5 +1,8 @@
-"""The Python that runs an environment's process: this one, or that of another environment of
-packages, for what needs older ones than TensorFlow does (old gym needs NumPy 1)."""
+"""The Python that runs the workers, their import path and their environment variables.
+
+It is this process's own Python, or another one for environments that need older packages than
+TensorFlow does: old gym needs NumPy 1.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,28 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import dreamer
 from dreamer.envs import rendering
+from dreamer.envs.spec import EnvSettings
 from dreamer.errors import UserError
+from dreamer.tasks import Suite
 
 EXPECTED = (
     "expected a Python 3.11 or newer with NumPy, such as some_folder/bin/python of a virtual "
     "environment"
 )
 ANSWER = "can run environments"
-#: What a worker cannot do without. Pillow is for images of another size.
+#: Checks what every worker needs. Pillow is needed only to resize images.
 PROBE = f"import numpy, sys; assert sys.version_info >= (3, 11), sys.version; print({ANSWER!r})"
 PROBE_TIMEOUT = 120.0  # seconds; a first import from a cold disk is slow
 
 
 def find_python(python: str) -> str:
-    """Returns the interpreter's path, which for "" is this process's own.
+    """Returns the path of an interpreter; "" means this process's own.
 
     Raises:
-        UserError: no such program, or one that cannot run a worker.
+        UserError: The program does not exist or cannot run a worker.
     """
     if not python:
         return sys.executable
@@ -46,7 +50,7 @@ def find_python(python: str) -> str:
         raise UserError(
             f"envs.python is {python}, which cannot run environments ({printed[-1]}); {EXPECTED}"
         ) from error
-    # The status alone says nothing: /bin/true ends well, too.
+    # The exit status is not enough: /bin/true succeeds, too.
     if done.stdout.splitlines()[-1:] != [ANSWER]:
         raise UserError(
             f"envs.python is {python}, which did not do what a Python is told with -c; {EXPECTED}"
@@ -55,14 +59,14 @@ def find_python(python: str) -> str:
 
 
 def import_paths(folder: str | None = None) -> list[str]:
-    """Returns where a worker looks for modules before its Python's own packages.
+    """Returns the folders in which a worker looks for modules before its Python's own packages.
 
-    Everywhere that this process does, in the same order. For another Python, whose packages must
-    not mix with ours: the user's folders, and `folder`, in which a link to this package is put,
-    since around it there may lie packages for another NumPy.
+    With this process's Python, they are this process's own. Another Python's packages must not mix
+    with ours: it gets the user's folders, and `folder` with a link to this package, because the
+    folder that contains this package may also contain packages for another NumPy.
 
     Args:
-        folder: an empty one; None for workers with this process's Python.
+        folder: An empty folder; None: workers run this process's Python.
     """
     paths = [path or os.getcwd() for path in sys.path]
     if folder is None:
@@ -78,35 +82,37 @@ def _is_installed(path: Path, prefixes: list[Path]) -> bool:
     return bool(parts) or any(path.is_relative_to(prefix) for prefix in prefixes)
 
 
-#: One thread a worker for arithmetic, where the user has not said otherwise: workers are the
-#: parallelism.
+#: One thread per worker for arithmetic, unless the user chose otherwise: workers run in parallel.
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-#: Set in workers, so that a file they import cannot start workers in turn.
+#: Set in workers, so that a file that they import cannot start further workers.
 WORKER_VARIABLE = "DREAMER_ENV_WORKER"
 
 
-def worker_variables(suite: str, settings: dict[str, Any], num_envs: int) -> dict[str, str]:
-    """Returns the environment variables that workers start with."""
-    drawing = {"LP_NUM_THREADS": str(_drawing_threads(num_envs))}
-    variables = {**THREADS, **drawing, **os.environ, WORKER_VARIABLE: "1"}
+def worker_variables(suite: Suite, settings: EnvSettings, num_envs: int) -> dict[str, str]:
+    """Returns the environment variables that workers start with.
+
+    Raises:
+        UserError: The suite needs MuJoCo's OpenGL, which does not render here.
+    """
+    threads = {**THREADS, "LP_NUM_THREADS": str(_rendering_threads(num_envs))}
+    variables = {**threads, **os.environ, WORKER_VARIABLE: "1"}
     variables.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which many environments draw with
-    # Those two draw by themselves.
-    if suite in ("atari", "dmlab") or not settings.get("image", True):
+    if suite.opengl == "unused" or not settings.image:
         variables.setdefault("MUJOCO_GL", "off")
         return variables
     try:
-        variables.update(rendering.backend_variables(settings.get("egl_device", -1)))
+        variables.update(rendering.backend_variables(settings.egl_device))
     except UserError:
-        if suite == "dmc":
-            raise  # other environments may well draw without OpenGL
+        if suite.opengl == "required":
+            raise
     return variables
 
 
-def _drawing_threads(num_envs: int) -> int:
-    """Returns a worker's threads for Mesa's software OpenGL, 0 meaning none besides the caller's.
+def _rendering_threads(num_envs: int) -> int:
+    """Returns the threads of a worker's software OpenGL (Mesa); 0: none besides the caller's.
 
-    Workers share the processors. With 2 idle ones a single worker of walker_walk makes 131 frames
-    a second with 2 threads, and 110 with none.
+    Workers share the processors. With 2 idle processors, a single worker of walker_walk renders 131
+    frames per second with 2 threads, and 110 with none.
     """
     share = len(os.sched_getaffinity(0)) // num_envs
     return min(share, 4) if share > 1 else 0

@@ -1,7 +1,7 @@
-"""Messages between a pool and its workers: a JSON header, then raw array bytes. No pickle.
+"""Messages between processes: a JSON header, then the raw bytes of arrays. No pickle.
 
-Layout: 4 bytes, the header's length (little-endian); the header; the arrays' bytes in C order,
-one after the other, as the header's list `arrays` (name, dtype, shape) says.
+Layout: the header's length (4 bytes, little-endian); the header; the arrays' bytes in C order, one
+array after the other, as listed in the header under `arrays` (name, dtype, shape).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _LENGTH = struct.Struct("<I")
 
 
 class DisconnectedError(ConnectionError):
-    """The process at the other end is gone."""
+    """The process at the other end has ended."""
 
 
 def send(
     sock: socket.socket, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
 ) -> None:
-    """Sends one message; raises DisconnectedError where nobody is left to read it."""
+    """Sends one message; raises DisconnectedError if the other process has ended."""
     values = {name: np.asarray(value, order="C") for name, value in (arrays or {}).items()}
     described = [[name, value.dtype.str, value.shape] for name, value in values.items()]
     text = json.dumps({**header, "arrays": described}).encode()
@@ -44,14 +44,14 @@ def receive(
     """Waits for one message; returns its header and its arrays (writable, owned).
 
     Args:
-        sock: From where.
-        timeout: Seconds to wait for each part.
-        on_wait: Called every second of a wait, with the seconds so far; may raise to end it.
+        sock: The socket.
+        timeout: Seconds to wait for each part; None: no limit. Time in which this process itself
+            was stopped (Ctrl-Z, a paused machine) counts as one second at most.
+        on_wait: Called every second of the wait, with the seconds so far; may raise to end it.
 
     Raises:
-        TimeoutError: nothing came for `timeout` seconds (None: wait for ever). Time in which this
-            process was stopped itself (Ctrl-Z, a paused machine) counts as a second at most.
-        DisconnectedError: the other end closed.
+        TimeoutError: Nothing came within the timeout.
+        DisconnectedError: The other process has ended or closed its socket.
     """
     (length,) = _LENGTH.unpack(_read(sock, _LENGTH.size, timeout, on_wait))
     header = json.loads(_read(sock, length, timeout, on_wait))
@@ -91,7 +91,7 @@ def _wait_and_read(
     if timeout is None:
         sock.settimeout(None)
         return sock.recv_into(view)
-    # Slices that passed are counted, not the clock: it runs on while this process is stopped.
+    # Count waits of a second; the clock would also run while this process is stopped.
     for waited in range(math.ceil(timeout)):
         sock.settimeout(min(1.0, timeout - waited))
         try:

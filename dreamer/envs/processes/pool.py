@@ -7,11 +7,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from dataclasses import asdict
+from typing import Any, NoReturn, Unpack
 
 import numpy as np
 
-from dreamer.envs.multitask import assign, share_requests, shared_info, spaces_of
+from dreamer.envs.multitask import assign, share_requests, shared_info
 from dreamer.envs.processes.interpreter import (
     WORKER_VARIABLE,
     find_python,
@@ -19,59 +20,60 @@ from dreamer.envs.processes.interpreter import (
     worker_variables,
 )
 from dreamer.envs.processes.process import CLOSE_TIMEOUT, WorkerProcess
-from dreamer.envs.spec import Timestep
+from dreamer.envs.spec import EnvKeywords, EnvSettings, Timestep, spaces_from_json
 from dreamer.errors import EnvError, UserError
-from dreamer.tasks import split_tasks, suite_of
+from dreamer.tasks import find_suite, split_tasks, suite_of
 
 __all__ = ["EnvError", "EnvPool", "EnvRestartWarning"]
 
-#: Starting takes longer than a step: imports from a cold disk, several workers at once.
+#: Seconds. A start takes longer than a step: imports from a cold disk, several workers at once.
 START_TIMEOUT = 180.0
-#: Seconds before a failed worker is started anew: doubled with every failure of it in a row.
+#: Seconds before a failed worker is started again; doubled with each of its failures in a row.
 BACK_OFF, LONGEST_BACK_OFF = 0.1, 5.0
 
 
 class EnvRestartWarning(UserWarning):
-    """A worker failed and is replaced; the message says which, how and how often by now."""
+    """A worker failed and is replaced; the message names the worker and counts its failures."""
 
 
 class EnvPool:
-    """`num_envs` environments of one task, or in turn of several, each in a process of its own.
+    """Environments of one task, or of several tasks in turn, each in a process of its own.
 
-    `reset` and `step` take an environment's failure for the end: they close the pool and raise.
-    `try_reset` and `try_step` hand it out in the place of that worker's timestep; the worker is
-    replaced, after a pause, when it is reset next.
+    With `reset` and `step`, a worker's failure closes the pool and is raised. With `try_reset` and
+    `try_step`, the result has an EnvError in place of that worker's timestep; the next reset of the
+    worker replaces it, after a pause.
 
     Args:
-        task: as `make_env` takes it; relative paths and modules are found as in this process.
-            Several, `a,b,c`, are fitted to the spaces they share (`dreamer.envs.multitask`).
-        num_envs: of workers, a multiple of the number of tasks.
-        timeout: seconds a worker may take for one reply.
-        restarts: failures of one worker, without an episode completed by it between them, that
-            `try_reset` and `try_step` bear; the next one closes the pool and is raised.
-        python: the interpreter that runs the workers, "" for this process's own. Another one needs
-            NumPy (and Pillow, for images) besides what the environment needs, and not TensorFlow.
-        tell_task: observe which of several tasks it is.
-        **settings: as `make_env` takes them.
+        task: As for `make_env`; relative paths and modules are found as in this process. Several
+            tasks, `a,b,c`, are padded to the spaces that they share (`dreamer.envs.multitask`).
+        num_envs: Number of workers, a multiple of the number of tasks.
+        timeout: Seconds that a worker may take for one reply.
+        restarts: Failures of one worker in a row, without a completed episode between them, that
+            `try_reset` and `try_step` tolerate. The next one closes the pool and is raised.
+        python: The interpreter of the workers; "": this process's own. Another one needs NumPy (and
+            Pillow, for images) and what the environment needs, but not TensorFlow.
+        tell_task: Whether to observe which of several tasks it is.
+        **settings: The fields of `EnvSettings`.
 
     Attributes:
-        obs_space, act_space, action_repeat, info: as of one environment; of several tasks' time
-            limits info has the longest, 0 if one has none.
-        tasks: of each worker.
-        failures: of workers so far.
-        goes_on: of each worker, whether its next episode goes on from its last one (`Env`).
-        on_wait: called every second of waiting for a worker, with the seconds so far; what it
-            raises closes the pool.
+        obs_space, act_space, action_repeat, info: As of one environment. With several tasks, info
+            has the longest time limit, 0 if a task has none.
+        num_envs: Number of workers.
+        tasks: Each worker's task.
+        failures: Number of failures so far, of all workers.
+        goes_on: For each worker, whether its next episode continues from its last one (see `Env`).
+        on_wait: Called every second of waiting for a worker, with the seconds so far. An exception
+            that it raises closes the pool.
 
     Raises:
-        UserError: what `make_env` raised as one in a worker, no OpenGL renders here, or `python`
-            is no program.
-        EnvError: a worker failed; the pool is closed then.
+        UserError: A setting is wrong, `make_env` raised it in a worker, OpenGL does not render
+            here, or `python` is not usable.
+        EnvError: A worker failed; the pool is closed.
     """
 
     def __init__(
         self, task: str, num_envs: int = 1, timeout: float = 60.0, restarts: int = 0,
-        python: str = "", tell_task: bool = False, **settings: Any,
+        python: str = "", tell_task: bool = False, **settings: Unpack[EnvKeywords],
     ):  # fmt: skip
         _check_may_start(num_envs)
         self.num_envs = num_envs
@@ -79,42 +81,43 @@ class EnvPool:
         self.failures = 0
         self.on_wait: Callable[[float], None] | None = None
         self.goes_on = [False] * num_envs
-        # Each worker's failures since it last completed an episode: of several tasks one may be
-        # broken while the others go on.
+        self.tasks = assign(split_tasks(task), num_envs)
+        # Failures are counted for each worker: one of several tasks may be broken.
         self._restarts, self._in_a_row = restarts, [0] * num_envs
         self._failed: set[int] = set()
-        self.tasks = assign(split_tasks(task), num_envs)
-        # What makes each worker's environment, one request after the other.
-        self._makes = [[{"kind": "make", "task": name, "settings": settings}]
-                       for name in self.tasks]  # fmt: skip
         self._workers: list[WorkerProcess] = []
-        program = find_python(python)
-        variables = worker_variables(suite_of(task), settings, num_envs)
+        checked = EnvSettings(**settings)
+        suite_of(task)  # all tasks must be of one suite
+        # The requests that make each worker's environment.
+        self._makes = [[_make_request(name, checked)] for name in self.tasks]
+        self._python = find_python(python)
+        self._variables = worker_variables(find_suite(self.tasks[0])[0], checked, num_envs)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
         paths = import_paths(self._folder.name if self._folder else None)
-        variables["PYTHONPATH"] = os.pathsep.join(paths)
-        self._start = lambda index: WorkerProcess(index, program, variables)
+        self._variables["PYTHONPATH"] = os.pathsep.join(paths)
         try:
-            for index in range(num_envs):  # one by one: close() ends those before a failure
+            for index in range(num_envs):  # one by one, so that close() finds those that started
                 self._workers.append(self._start(index))
-            replies = self._make(0)
+            replies = self._make()
             if "," in task:
-                for requests, share in zip(
-                    self._makes, share_requests(self.tasks, replies, tell_task), strict=True
-                ):
+                shares = share_requests(self.tasks, replies, tell_task)
+                for requests, share in zip(self._makes, shares, strict=True):
                     requests.append(share)
-                replies = self._make(1)
+                replies = self._make()
         except BaseException:
             self.close()
             raise
-        self.obs_space, self.act_space = spaces_of(replies[0])
+        self.obs_space, self.act_space = spaces_from_json(replies[0])
         self.action_repeat: int = replies[0]["action_repeat"]
         self.info: dict[str, str] = shared_info(replies)
 
-    def _make(self, part: int) -> list[dict[str, Any]]:
-        """Sends that part of what makes the environments; returns what they then are."""
+    def _start(self, index: int) -> WorkerProcess:
+        return WorkerProcess(index, self._python, self._variables)
+
+    def _make(self) -> list[dict[str, Any]]:
+        """Sends each worker its newest request; returns the descriptions of the environments."""
         for worker, requests in zip(self._workers, self._makes, strict=True):
-            worker.send(requests[part])
+            worker.send(requests[-1])
         return [worker.receive(max(self.timeout, START_TIMEOUT))[0] for worker in self._workers]
 
     def reset(
@@ -133,15 +136,15 @@ class EnvPool:
         """Like `reset`, with an error for each worker that failed.
 
         Raises:
-            EnvError: a worker failed once more than `restarts` allows; the pool is closed.
+            EnvError: A worker failed more often than `restarts` allows; the pool is closed.
         """
-        return self._bear(self._reset(seeds, indices), indices)
+        return self._tolerate(self._reset(seeds, indices), indices)
 
     def try_step(
         self, actions: np.ndarray, indices: Sequence[int] | None = None
     ) -> list[Timestep | EnvError]:
         """Like `step`, with an error for each worker that failed. Raises as `try_reset`."""
-        return self._bear(self._step(actions, indices), indices)
+        return self._tolerate(self._step(actions, indices), indices)
 
     def _reset(
         self, seeds: Sequence[int | None], indices: Sequence[int] | None
@@ -172,7 +175,7 @@ class EnvPool:
         requests: list[dict[str, Any]],
         arrays: list[dict[str, np.ndarray]],
     ) -> list[Timestep | EnvError]:
-        """What each chosen worker answers, or how it failed; a failed one is ended at once."""
+        """Returns each chosen worker's timestep or failure; a failed worker is killed at once."""
         try:
             unsent = [
                 self._attempt(index, self._ask, request, values)
@@ -183,7 +186,7 @@ class EnvPool:
                 for index, error in zip(chosen, unsent, strict=True)
             ]
         except BaseException:
-            # Replies that are still on their way would be taken for those of the next request.
+            # Later replies would be taken for replies to the next request.
             self.close()
             raise
 
@@ -206,7 +209,7 @@ class EnvPool:
         return timestep
 
     def _replace(self, index: int) -> None:
-        """Starts the worker of that index anew."""
+        """Replaces the worker of that index by a new one, after a pause."""
         self._workers[index].close(0.0)
         time.sleep(min(BACK_OFF * 2 ** max(self._in_a_row[index] - 1, 0), LONGEST_BACK_OFF))
         self._workers[index] = self._start(index)
@@ -216,17 +219,17 @@ class EnvPool:
         self._failed.remove(index)
 
     def _all(self, outcomes: list[Timestep | EnvError]) -> list[Timestep]:
-        """The timesteps, if there is no error among them."""
+        """Returns the timesteps; if a worker failed, closes the pool and raises its error."""
         timesteps = [outcome for outcome in outcomes if not isinstance(outcome, EnvError)]
         if len(timesteps) < len(outcomes):
             self.close()
             raise next(outcome for outcome in outcomes if isinstance(outcome, EnvError))
         return timesteps
 
-    def _bear(
+    def _tolerate(
         self, outcomes: list[Timestep | EnvError], indices: Sequence[int] | None
     ) -> list[Timestep | EnvError]:
-        """Counts failures; raises where a worker has too many in a row."""
+        """Counts failures and warns; raises if a worker has too many in a row."""
         errors = [outcome for outcome in outcomes if isinstance(outcome, EnvError)]
         self.failures += len(errors)
         chosen = range(self.num_envs) if indices is None else indices
@@ -269,6 +272,13 @@ class EnvPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _make_request(task: str, settings: EnvSettings) -> dict[str, Any]:
+    suite, name = find_suite(task)
+    return {
+        "kind": "make", "maker": suite.maker, "name": name, "settings": asdict(settings)
+    }  # fmt: skip
 
 
 def _check_may_start(num_envs: int) -> None:

@@ -1,8 +1,8 @@
-"""A process that holds one environment and serves it over an inherited socket.
+"""The program of a worker process, which serves one environment over an inherited socket.
 
-Started by the pool as `python -m dreamer.envs.processes.worker <fd> <pid>`, where `pid` is the
-pool's process. It never imports TensorFlow (software OpenGL and TensorFlow crash together) and
-ends when its pool is gone.
+The pool starts it as `python -m dreamer.envs.processes.worker <fd> <pid>`, where `pid` is the
+pool's process. It never imports TensorFlow, because software OpenGL and TensorFlow crash together.
+It ends with its pool.
 """
 
 from __future__ import annotations
@@ -17,10 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.make import make_env
-from dreamer.envs.multitask import Padded, spaces_of
-from dreamer.envs.processes import messages as wire
-from dreamer.envs.spec import ContractError, Env, check_timestep
+from dreamer.envs.make import make_from
+from dreamer.envs.multitask import Padded
+from dreamer.envs.processes import messages
+from dreamer.envs.spec import (
+    ContractError,
+    Env,
+    EnvSettings,
+    Timestep,
+    check_timestep,
+    spaces_from_json,
+    spaces_to_json,
+)
 from dreamer.errors import UserError
 from dreamer.system.processes import end, end_with
 
@@ -28,16 +36,16 @@ from dreamer.system.processes import end, end_with
 def main() -> None:
     """Serves requests until the pool closes the connection."""
     faulthandler.enable()
-    # Whoever stops a run may signal all of its processes. What follows, the pool's decides: an
-    # episode under way must not end by it.
+    # A user may signal all processes of a run to stop it. The pool's process decides what follows:
+    # the present episode must not end by the signal.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # an import of it now raises
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # importing it now raises
     end_with(int(sys.argv[2]))
     sock = socket.socket(fileno=int(sys.argv[1]))
     try:
         _serve(sock)
-    except (wire.DisconnectedError, KeyboardInterrupt):
+    except (messages.DisconnectedError, KeyboardInterrupt):
         end(0)
     finally:
         sys.stdout.flush()
@@ -46,46 +54,44 @@ def main() -> None:
 
 
 def _serve(sock: socket.socket) -> None:
-    env: Env | None = None
+    env: Any = None
     while True:
-        request, arrays = wire.receive(sock)
+        request, arrays = messages.receive(sock)
         if request["kind"] == "close":
             if env is not None:
                 env.close()
             return
         try:
-            if request["kind"] == "make":
-                env = make_env(request["task"], **request["settings"])
-                wire.send(sock, _describe(env))
-                continue
-            if request["kind"] == "share":
-                env = _padded(env, request)
-                wire.send(sock, _describe(env))
+            if request["kind"] in ("make", "share"):
+                env = _make(env, request)
+                messages.send(sock, _describe(env))
                 continue
             timestep = _advance(env, request, arrays)
-        except BaseException as error:  # SystemExit, too: whoever runs this must hear of it
-            wire.send(sock, _failure(error))
+        except BaseException as error:  # also SystemExit: the user must see it
+            messages.send(sock, _failure(error))
         else:
             goes_on = bool(getattr(env, "goes_on", False))
-            wire.send(sock, {"kind": "timestep", "goes_on": goes_on}, timestep)
+            messages.send(sock, {"kind": "timestep", "goes_on": goes_on}, timestep)
 
 
-def _padded(env: Any, request: dict[str, Any]) -> Env:
-    """Returns the environment in the spaces that several tasks share."""
-    return Padded(env, *spaces_of(request), request["place"] and tuple(request["place"]))
+def _make(env: Any, request: dict[str, Any]) -> Env:
+    """Makes the environment, or pads the present one to the spaces that several tasks share."""
+    if request["kind"] == "make":
+        return make_from(request["maker"], request["name"], EnvSettings(**request["settings"]))
+    obs_space, act_space = spaces_from_json(request)
+    return Padded(env, obs_space, act_space, request["task"] and tuple(request["task"]))
 
 
 def _describe(env: Env) -> dict[str, Any]:
     return {
         "kind": "ready",
-        "obs_space": {key: space.to_json() for key, space in env.obs_space.items()},
-        "act_space": env.act_space.to_json(),
+        **spaces_to_json(env.obs_space, env.act_space),
         "action_repeat": env.action_repeat,
         "info": env.info,
     }
 
 
-def _advance(env: Any, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+def _advance(env: Env, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> Timestep:
     if request["kind"] == "reset":
         timestep = env.reset(request["seed"])
     else:
@@ -105,7 +111,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     kind = "contract" if isinstance(error, ContractError) else "raised"
     if isinstance(error, UserError):
         kind = "user"
-    # Of SystemExit the text is a bare number, if that.
+    # The text of SystemExit is at most a number.
     message = str(error) if isinstance(error, Exception) else repr(error)
     return {
         "kind": "error",
