@@ -1,17 +1,19 @@
-"""Command lines: config keys and a program's own options, their errors and their help.
+"""Command lines: keys of the config, presets, and a program's own options.
 
-Every key of the config is a flag of the same name (``--train.batch_size 16`` or
-``--train.batch_size=16``), ``--configs`` takes presets. Entry points add options of their own.
-Imports nothing heavy, so that ``--help`` and mistakes are answered at once.
+Each key of the config is a flag of the same name (``--train.batch_size 16`` or
+``--train.batch_size=16``), and ``--configs`` takes presets. This module imports nothing heavy, so
+that ``--help`` and usage errors are quick.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -21,13 +23,21 @@ from dreamer.errors import EnvError, UserError, suggest
 from dreamer.system.streams import settle, warn
 from dreamer.system.threads import has_abandoned_thread
 
+_COLUMN = 34  # of the help texts
+
 
 @dataclass(frozen=True)
 class Option:
-    """An option of one program, beside the config's keys.
+    """An option of one program, which is no key of the config.
 
-    The type is that of `default` (bool, int, float or str); `many` takes one or more words.
-    An option left out has its default ([] where `many`).
+    Attributes:
+        name: Without the dashes.
+        default: Value if the option is not given ([] with `many`). The option has its type.
+        help: What the option means.
+        many: Whether it takes one or more words.
+        required: Whether it must be given.
+        choices: The only values allowed; () for any.
+        low: Least value.
     """
 
     name: str
@@ -38,23 +48,24 @@ class Option:
     choices: tuple[Any, ...] = ()
     low: float | None = None
 
-    @property
-    def key(self) -> Key:
-        """The same as a key, which knows how to check a value."""
-        return Key(
-            f"--{self.name}", self.default, "", self.help, "", choices=self.choices, low=self.low
-        )
+    def read(self, words: list[str]) -> Any:
+        """Returns the option's value from the words after its flag."""
+        name = f"--{self.name}"
+        key = Key(name, self.default, "", self.help, "", choices=self.choices, low=self.low)
+        if self.many:
+            return [key.coerce(word) for word in _one_or_more(self.name, words)]
+        return key.coerce(_one(self.name, words, self.default))
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a command line said.
+    """What a command line says.
 
     Attributes:
-      options: the program's own options by name, complete.
-      presets: what --configs gave.
-      overrides: config keys that were given, checked and typed.
-      agent: whose keys they are.
+        options: The program's own options by name, with their defaults.
+        presets: Presets of --configs.
+        overrides: The keys given, checked and typed.
+        agent: Whose keys they are.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -63,10 +74,10 @@ class Parsed:
     agent: str = DREAMER
 
     def config(self) -> Config:
-        """Returns the config that the command line asks for.
+        """Returns the config that the command line describes.
 
         Raises:
-          UserError: as `load_config`.
+            UserError: As `load_config`.
         """
         return load_config(*self.presets, overrides=self.overrides, agent=self.agent)
 
@@ -76,11 +87,11 @@ class CommandLine:
     """The command line of one program: ``CommandLine("python -m dreamer.run", "Trains.")``.
 
     Attributes:
-      program: how it is called.
-      description: what it does, for --help.
-      options: its own options.
-      takes_config: whether config keys and --configs are flags too.
-      agent: whose keys, where no option called agent says otherwise.
+        program: How the program is called.
+        description: What it does, for --help.
+        options: Its own options. An option called agent chooses whose keys are flags.
+        takes_config: Whether the keys of the config and --configs are flags too.
+        agent: Whose keys are flags without an option called agent; "" for none.
     """
 
     program: str
@@ -90,43 +101,45 @@ class CommandLine:
     agent: str = DREAMER
 
     def parse(self, argv: Sequence[str]) -> Parsed:
-        """Reads `argv` (without the program's name); --help prints the help and exits.
+        """Reads `argv`, without the program's name. --help prints the help and exits.
 
         Raises:
-          UserError: unknown flag, flag twice, missing or bad value, stray word.
+            UserError: An unknown flag, a flag given twice, a missing or bad value, or a word that
+                belongs to no flag.
         """
-        if any(word in ("-h", "--help") for word in argv):
-            print(format_help(self), end="")
-            sys.exit(0)
         own = {option.name: option for option in self.options}
-        flags = _flags(argv)
-        agent = "".join(dict(flags).get("agent", [])) if "agent" in own else ""
-        keys = load_schema(agent or self.agent) if self.takes_config else {}
-        options: dict[str, Any] = {}
-        overrides: dict[str, Any] = {}
-        presets: tuple[str, ...] = ()
-        for name, words in flags:
-            if name in own:
-                options[name] = _read_option(own[name], words)
-            elif name == "configs" and self.takes_config:
-                presets = tuple(_some(name, words))
-            else:
-                key = _find_flag(name, keys, own)
-                overrides[name] = key.coerce(_single(name, words, key.value))
+        words = _join_negative_numbers(argv)
+        agent = self.agent
+        if "agent" in own:
+            first = vars(_Parser().take("agent").parse_known_args(words)[0])
+            agent = own["agent"].read(first["agent"]) if "agent" in first else agent
+        keys = load_schema(agent) if agent and self.takes_config else {}
+        keys = {name: key for name, key in keys.items() if name not in own}
+        if {"-h", "--help"} & set(argv):
+            print(format_help(self, agent, keys), end="")
+            sys.exit(0)
+        configs = ["configs"] if keys else []
+        found, extra = _Parser().take(*own, *keys, *configs).parse_known_args(words)
+        if extra:
+            _refuse(extra[0], [*own, *configs], keys)
+        given = vars(found)
+        presets = tuple(_one_or_more("configs", given.pop("configs"))) if "configs" in given else ()
+        options = {name: own[name].read(given.pop(name)) for name in own if name in given}
+        overrides = {k: keys[k].coerce(_one(k, words, keys[k].value)) for k, words in given.items()}
         missing = [f"--{o.name}" for o in self.options if o.required and o.name not in options]
         if missing:
             raise UserError(f"{', '.join(missing)} is missing: {self.program} needs it")
         defaults: dict[str, Any] = {o.name: [] if o.many else o.default for o in self.options}
-        return Parsed({**defaults, **options}, presets, overrides, agent or self.agent)
+        return Parsed({**defaults, **options}, presets, overrides, agent or DREAMER)
 
 
 def parse_args(
     argv: Sequence[str], program: str, description: str, agent: str = DREAMER
 ) -> Config:
-    """Reads the command line of a program that takes only config keys and --configs.
+    """Reads the command line of a program that takes only keys of the config and --configs.
 
     Raises:
-      UserError: as `CommandLine.parse` and `load_config`.
+        UserError: As `CommandLine.parse` and `load_config`.
     """
     return CommandLine(program, description, agent=agent).parse(argv).config()
 
@@ -134,8 +147,9 @@ def parse_args(
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Runs ``main(argv)`` and exits with its status.
 
-    A user's mistake is one line and its error's status; a failed environment shows its worker's
-    traceback before that line. A status other than 0 stands even where nothing can be written.
+    A user's error is printed as one line; the exit status is the error's. Before the line of an
+    environment's error comes its worker's traceback. A status other than 0 stays, even if nothing
+    can be printed.
     """
     try:
         status = main(sys.argv[1:])
@@ -146,128 +160,147 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         warn(f"{error}\nerror: {error.message}; {error.advice}")
         status = error.status
     except BrokenPipeError:
-        settle()  # The reader (head, a closed pager) has seen enough.
+        settle()  # the reader, such as head, has ended
         status = 0
     if status:
-        settle()  # A success stays one only if all it printed could be written.
+        settle()  # a success is one only if everything could be printed
     if has_abandoned_thread():
         os._exit(status or 0)
     sys.exit(status)
 
 
-def _flags(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Splits words into flags and the words that follow each."""
-    flags: list[tuple[str, list[str]]] = []
-    seen = set()
+class _StoreOnce(argparse.Action):
+    """Stores the words of a flag, which may be given once."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if hasattr(namespace, self.dest):
+            raise UserError(f"--{self.dest} is given twice")
+        setattr(namespace, self.dest, values)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal, 80 to 120 columns; a metavar is shown as it is."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=_COLUMN, width=_width())
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return str(action.metavar)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Flags by name, each with any number of words. The flags' readers check their number."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            **settings, add_help=False, allow_abbrev=False, formatter_class=_Formatter,
+            argument_default=argparse.SUPPRESS,
+        )  # fmt: skip
+
+    def take(self, *names: str) -> _Parser:
+        """Adds flags; returns this parser."""
+        for name in names:
+            self.add_argument(f"--{name}", dest=name, nargs="*", action=_StoreOnce)
+        return self
+
+    def describe(self, title: str | None, rows: Mapping[str, str]) -> None:
+        """Adds a group of flags, by flag and example (``--steps 5e6 steps``), with their help."""
+        group = self.add_argument_group(title)
+        for row, text in rows.items():
+            flag, _, example = row.partition(" ")
+            group.add_argument(flag, nargs="*", metavar=example, help=text.replace("%", "%%"))
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def format_help(line: CommandLine, agent: str, keys: Mapping[str, Key]) -> str:
+    """Returns the help of a command line: options, presets, and keys with their defaults.
+
+    Args:
+        line: The command line.
+        agent: Whose presets it takes.
+        keys: The keys that are flags.
+    """
+    usage = line.program + (" [options]" if line.options else "")
+    usage += " [--configs PRESET ...] [--key value ...]" if line.takes_config else ""
+    parser = _Parser(usage=usage, description=textwrap.fill(line.description, _width()))
+    rows = {"--help": "Show this text."}
+    rows |= {f"--{o.name} {_example(o.default)}": o.help for o in line.options}
+    if keys:
+        text = "Presets; a later one replaces values of earlier ones. A path is your own file."
+        rows["--configs PRESET ..."] = text
+    parser.describe("options", rows)
+    if keys:
+        parser.add_argument_group("presets", _presets(agent))
+        groups: dict[str, dict[str, str]] = {}
+        for name, key in keys.items():
+            choices = f" One of: {', '.join(map(str, key.choices))}." * bool(key.choices)
+            row = f"--{name} {_example(key.value)} {key.unit}".strip()
+            rows = groups.setdefault(name.rpartition(".")[0], {})
+            rows[row] = f"{key.help}{choices} [{key.source}]"
+        for group, rows in groups.items():
+            parser.describe(None if group else "keys, with their defaults [and sources]", rows)
+    return parser.format_help()
+
+
+def _join_negative_numbers(argv: Sequence[str]) -> list[str]:
+    """Joins ``--key -1e3`` to one word, because argparse takes ``-1e3`` for a flag."""
+    words: list[str] = []
     for word in argv:
-        if word.startswith("--") and len(word) > 2:
-            name, equals, value = word[2:].partition("=")
-            if name in seen:
-                raise UserError(f"--{name} is given twice")
-            seen.add(name)
-            flags.append((name, [value] if equals else []))
-        elif flags:
-            flags[-1][1].append(word)
+        last = words[-1] if words else ""
+        if re.match(r"-\.?\d", word) and last.startswith("--") and "=" not in last:
+            words[-1] = f"{last}={word}"
         else:
-            raise UserError(f"unexpected word {word!r}: flags are --key value or --key=value")
-    return flags
+            words.append(word)
+    return words
 
 
-def _find_flag(name: str, keys: Mapping[str, Key], own: Mapping[str, Option]) -> Key:
-    if name in keys:
-        return keys[name]
-    options = [*own, "configs"] if keys else [*own]
+def _refuse(word: str, options: list[str], keys: Mapping[str, Key]) -> None:
+    """Refuses a word that is no flag and belongs to none."""
+    name = word.lstrip("-").partition("=")[0]
+    if not word.startswith("-") or name in keys:
+        raise UserError(f"unexpected word {word!r}: flags are --key value or --key=value")
     near = suggest(name, options)
     if not keys or (near and near == suggest(name, [*options, *keys])):
         raise UserError(f"unknown option --{name}{near or '; see --help'}")
-    return find_key(name, keys)
+    find_key(name, keys)
 
 
-def _read_option(option: Option, words: list[str]) -> Any:
-    if option.many:
-        return [option.key.coerce(word) for word in _some(option.name, words)]
-    return option.key.coerce(_single(option.name, words, option.default))
-
-
-def _some(name: str, words: list[str]) -> list[str]:
+def _one_or_more(name: str, words: list[str]) -> list[str]:
     if not words:
         raise UserError(f"--{name} needs a value")
     return words
 
 
-def _single(name: str, words: list[str], default: Any) -> str:
-    """Returns the one word of a flag; a switch given bare is true."""
+def _one(name: str, words: list[str], default: Value) -> str:
+    """The one word of a flag; a switch without a word is true."""
     if not words and isinstance(default, bool):
         return "true"
-    if len(_some(name, words)) > 1:
+    if len(_one_or_more(name, words)) > 1:
         raise UserError(f"--{name} takes one value, got {len(words)}: {' '.join(words[:5])}")
     return words[0]
 
 
-_LEFT = 34
-
-
-def format_help(line: CommandLine) -> str:
-    """Returns the help of a command line, as wide as the terminal (80 to 120 columns)."""
-    width = min(120, max(80, shutil.get_terminal_size().columns))
-    usage = f"usage: {line.program}" + (" [options]" if line.options else "")
-    if line.takes_config:
-        usage += " [--configs PRESET ...] [--key value ...]"
-    parts = [usage, "", *textwrap.wrap(line.description, width)]
-    rows = [("--help", "Show this text.")]
-    rows += [(f"--{own.name} {_example(own.default)}", own.help) for own in line.options]
-    if line.takes_config:
-        text = "Presets, later beats earlier; a path takes a file of your own."
-        rows.append(("--configs PRESET ...", text))
-    parts += ["", "options:", *_table(rows, width)]
-    if line.takes_config:
-        presets = [(name, text) for name, text in _presets(line.agent).items()]
-        parts += ["", "presets:", *_table(presets, width)]
-        parts += ["", "keys, with their default values:"]
-        for rows in _groups(load_schema(line.agent)):
-            parts += ["", *_table(rows, width)]
-    return "\n".join(parts) + "\n"
-
-
-def _groups(keys: Mapping[str, Key]) -> Iterable[list[tuple[str, str]]]:
-    """Yields the rows of each namespace, the keys without one first."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for name, key in keys.items():
-        group = name.partition(".")[0] if "." in name else ""
-        value = f"{_example(key.value)} {key.unit}".strip()
-        note = f" One of: {', '.join(str(choice) for choice in key.choices)}." * bool(key.choices)
-        groups.setdefault(group, []).append((f"--{name} {value}", key.help + note))
-    return groups.values()
+def _presets(agent: str) -> str:
+    """A table of the presets that an agent takes, with the first comment of each file."""
+    rows = []
+    for name, path in sorted(preset_files(agent).items()):
+        if agent == DREAMER or not preset_refusal(name, agent):
+            with path.open(encoding="utf-8") as file:
+                text = file.readline().lstrip("# ").strip()
+            indent = " " * (_COLUMN - 2)
+            row = f"{name:<{len(indent) - 1}} {text}"
+            rows.append(textwrap.fill(row, _width() - 2, subsequent_indent=indent))
+    return "\n".join(rows)
 
 
 def _example(value: Value) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
+    """A value as it can be typed."""
     if isinstance(value, str):
         return value or '""'
-    return number(value)
+    return str(value).lower() if isinstance(value, bool) else number(value)
 
 
-def _presets(agent: str) -> dict[str, str]:
-    """Returns the presets whose keys an agent has, all where it is Dreamer, each with its
-    description: the comment that its file begins with."""
-    presets = {}
-    for name, path in sorted(preset_files(agent).items()):
-        if agent != DREAMER and preset_refusal(name, agent):
-            continue
-        with path.open(encoding="utf-8") as file:
-            presets[name] = file.readline().lstrip("# ").strip()
-    return presets
-
-
-def _table(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
-    """Lays out rows of two columns, the right one wrapped."""
-    lines = []
-    for left, right in rows:
-        wrapped = textwrap.wrap(right, width - _LEFT - 2) or [""]
-        if len(left) + 2 < _LEFT:
-            lines.append(f"  {left:<{_LEFT - 2}}{wrapped.pop(0)}".rstrip())
-        else:
-            lines.append(f"  {left}")
-        lines += [" " * _LEFT + text for text in wrapped]
-    return lines
+def _width() -> int:
+    return min(120, max(80, shutil.get_terminal_size().columns))

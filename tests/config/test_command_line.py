@@ -97,7 +97,8 @@ def test_a_program_without_config_keys_refuses_them():
         ("--run x --train.batch-size 3", "did you mean 'train.batch_size'"),
         ("--episodes 3", "--run is missing: python -m tool needs it"),
         ("--run x --steps 1e5 --seed -4", "seed must be at least 0"),
-        ("--run x -s 3", "--run takes one value"),
+        ("--run x -s 3", "unknown key 's'"),
+        ("--run x -seed 3", "unexpected word '-seed'"),
     ],
 )
 def test_mistakes_are_named(argv: str, words: str):
