@@ -7,14 +7,15 @@ entry in AGENTS. A module outside of this package can be added with `register`.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dreamer.config.config import Config
-from dreamer.config.schema import DREAMER
+from dreamer.config.schema import DREAMER, add_configs
 from dreamer.envs.spec import Space
-from dreamer.errors import UserError, suggest
+from dreamer.errors import UserError
 from dreamer.training.build import MakeExperience
 from dreamer.training.interfaces import TrainableAgent
 
@@ -44,29 +45,16 @@ AGENTS = {
 }
 
 
-def take_agent(argv: list[str]) -> tuple[str, list[str]]:
-    """Splits ``--agent NAME`` (or ``--agent=NAME``) off a command line.
+def register(name: str, entry: Entry, configs: str | os.PathLike[str]) -> None:
+    """Adds an agent from outside this package, in this process.
 
-    Returns:
-        The name, empty if there is none, and the other words.
-    Raises:
-        UserError: There is no such agent, or the flag comes twice or without a name.
+    Args:
+        name: The agent's name.
+        entry: Where its functions are.
+        configs: A folder with agents/<name>.yaml, and the agent's presets in presets/<name>/.
     """
-    rest, found = [], []
-    words = iter(argv)
-    for word in words:
-        if word == "--agent":
-            found.append(next(words, ""))
-        elif word.startswith("--agent="):
-            found.append(word.partition("=")[2])
-        else:
-            rest.append(word)
-    if len(found) > 1:
-        raise UserError("--agent is given twice")
-    if found and found[0] not in AGENTS:
-        near = suggest(found[0], AGENTS) if found[0] else ""
-        raise UserError(f"--agent is {found[0]!r}{near}; expected one of {', '.join(AGENTS)}")
-    return (found[0] if found else ""), rest
+    add_configs(configs)
+    AGENTS[name] = entry
 
 
 def make_agent(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> TrainableAgent:

@@ -9,25 +9,21 @@ from collections.abc import Sequence
 
 from baselines import registry
 from dreamer import run
-from dreamer.config.command_line import parse_args, run_main
+from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.config.config import Config
 from dreamer.errors import UserError
 
 
+def command_line() -> CommandLine:
+    """Returns the program's command line, whose keys are those of --agent."""
+    agent = Option("agent", "", "The agent.", required=True, choices=tuple(registry.AGENTS))
+    description = "Trains the agent. With --agent NAME, --help shows its presets and keys, too."
+    return CommandLine("python -m baselines.run", description, (agent,), agent="")
+
+
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, trains, and returns the exit status."""
-    agent, words = registry.take_agent(list(argv))
-    agents = ", ".join(registry.AGENTS)
-    if not agent:
-        if {"-h", "--help"} & set(words):
-            print(f"usage: python -m baselines.run --agent NAME [--configs PRESET ...] "
-                  f"[--key value ...]\n\nTrains one of {agents}.\n"
-                  "--agent NAME --help lists the keys and presets of one.")  # fmt: skip
-            return 0
-        raise UserError(f"--agent is missing: expected one of {agents}")
-    program = f"python -m baselines.run --agent {agent}"
-    config = parse_args(words, program, f"Trains the agent {agent} on a task.", agent)
-    return run.finish(config, train)
+    return run.finish(command_line().parse(argv).config(), train)
 
 
 def train(config: Config) -> run.Result:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from whole_runs import finish, metrics_of, start
 
-from baselines import registry
+from baselines.run import command_line
 from dreamer import benchmark, evaluate, predict, sweep
 from dreamer.config.command_line import parse_args
 from dreamer.config.schema import agent_names, load_schema
@@ -56,18 +56,13 @@ def _train(words: list[str]) -> object:
     return parse_args(words, "run", "")
 
 
-def _train_other(words: list[str]) -> object:
-    agent, rest = registry.take_agent(words)
-    return parse_args(rest, "run", "", agent)
-
-
 PROGRAMS: dict[str, Callable[[list[str]], object]] = {
     "-m dreamer.run": _train,
     "-m dreamer.evaluate": evaluate.COMMAND_LINE.parse,
     "-m dreamer.predict": predict.COMMAND_LINE.parse,
     "-m dreamer.benchmark": benchmark.LINE.parse,
     "-m dreamer.sweep": lambda words: plan(sweep.LINE.parse(words)),
-    "-m baselines.run": _train_other,
+    "-m baselines.run": lambda words: command_line().parse(words).config(),
     "-m baselines.evaluate": evaluate.COMMAND_LINE.parse,
     "plots/plot.py": plot.parse,
     "plots/report.py": report.parse,

@@ -120,15 +120,17 @@ class CommandLine:
             sys.exit(0)
         configs = ["configs"] if keys else []
         found, extra = _Parser().take(*own, *keys, *configs).parse_known_args(words)
-        if extra:
+        if extra and (agent or not self.takes_config):  # without its agent no key is known
             _refuse(extra[0], [*own, *configs], keys)
         given = vars(found)
         presets = tuple(_one_or_more("configs", given.pop("configs"))) if "configs" in given else ()
         options = {name: own[name].read(given.pop(name)) for name in own if name in given}
         overrides = {k: keys[k].coerce(_one(k, words, keys[k].value)) for k, words in given.items()}
-        missing = [f"--{o.name}" for o in self.options if o.required and o.name not in options]
-        if missing:
-            raise UserError(f"{', '.join(missing)} is missing: {self.program} needs it")
+        for option in self.options:
+            if option.required and option.name not in options:
+                one_of = f": expected one of {', '.join(option.choices)}" if option.choices else ""
+                text = f"--{option.name} is missing{one_of or f': {self.program} needs it'}"
+                raise UserError(text)
         defaults: dict[str, Any] = {o.name: [] if o.many else o.default for o in self.options}
         return Parsed({**defaults, **options}, presets, overrides, agent or DREAMER)
 
@@ -226,7 +228,8 @@ def format_help(line: CommandLine, agent: str, keys: Mapping[str, Key]) -> str:
     usage += " [--configs PRESET ...] [--key value ...]" if line.takes_config else ""
     parser = _Parser(usage=usage, description=textwrap.fill(line.description, _width()))
     rows = {"--help": "Show this text."}
-    rows |= {f"--{o.name} {_example(o.default)}": o.help for o in line.options}
+    for option in line.options:
+        rows[f"--{option.name} {_example(option.default)}"] = option.help + _one_of(option.choices)
     if keys:
         text = "Presets; a later one replaces values of earlier ones. A path is your own file."
         rows["--configs PRESET ..."] = text
@@ -235,10 +238,9 @@ def format_help(line: CommandLine, agent: str, keys: Mapping[str, Key]) -> str:
         parser.add_argument_group("presets", _presets(agent))
         groups: dict[str, dict[str, str]] = {}
         for name, key in keys.items():
-            choices = f" One of: {', '.join(map(str, key.choices))}." * bool(key.choices)
             row = f"--{name} {_example(key.value)} {key.unit}".strip()
             rows = groups.setdefault(name.rpartition(".")[0], {})
-            rows[row] = f"{key.help}{choices} [{key.source}]"
+            rows[row] = f"{key.help}{_one_of(key.choices)} [{key.source}]"
         for group, rows in groups.items():
             parser.describe(None if group else "keys, with their defaults [and sources]", rows)
     return parser.format_help()
@@ -293,6 +295,10 @@ def _presets(agent: str) -> str:
             row = f"{name:<{len(indent) - 1}} {text}"
             rows.append(textwrap.fill(row, _width() - 2, subsequent_indent=indent))
     return "\n".join(rows)
+
+
+def _one_of(choices: tuple[Any, ...]) -> str:
+    return f" One of: {', '.join(map(str, choices))}." if choices else ""
 
 
 def _example(value: Value) -> str:
