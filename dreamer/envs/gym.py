@@ -97,13 +97,14 @@ class GymEnv(FrameEnv):
 
     def _start(self, seed: int | None) -> None:
         # Environments differ in the seeds they take; all take 31 bits.
-        small = None if seed is None else int(_hash(seed) >> 1)
-        if small is not None and self._seeding == "reset":
-            result = self._env.reset(seed=small)
-        else:
-            if small is not None and self._seeding == "seed":
+        arguments = {}
+        if seed is not None and self._seeding != "none":
+            small = int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
+            if self._seeding == "reset":
+                arguments["seed"] = small
+            else:
                 self._env.seed(small)
-            result = self._env.reset()
+        result = self._env.reset(**arguments)
         with_info = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
         self._shown = result[0] if with_info else result
 
@@ -132,14 +133,15 @@ class GymEnv(FrameEnv):
             ) from error
         if isinstance(frame, list):  # render_mode "rgb_array_list"
             frame = frame[-1] if frame else None
-        valid = isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3
-        if not valid or frame.dtype != np.uint8:
-            raise UserError(
-                "the observation has no image and the environment renders none (render() returned "
-                f"{_brief(frame)}, expected uint8 [height, width, 3]): make it with "
-                "render_mode='rgb_array', or set envs.image to false and envs.state to true"
-            )
-        return frame
+        is_array = isinstance(frame, np.ndarray)
+        if is_array and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3:
+            return frame
+        returned = f"{frame.dtype} {list(frame.shape)}" if is_array else type(frame).__name__
+        raise UserError(
+            "the observation has no image and the environment renders none (render() returned "
+            f"{returned}, expected uint8 [height, width, 3]): make it with "
+            "render_mode='rgb_array', or set envs.image to false and envs.state to true"
+        )
 
     def _draw(self) -> Any:
         if getattr(self._env, "render_mode", None) != "rgb_array" and draws_by_mode(self._env):
@@ -172,16 +174,6 @@ def _parameter(function: Callable[..., Any], name: str) -> bool:
     return name in parameters or any(
         one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()
     )
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {list(value.shape)}"
-    return type(value).__name__
-
-
-def _hash(seed: int) -> np.uint32:
-    return np.random.SeedSequence(seed).generate_state(1)[0]
 
 
 def _seeding(env: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,59 +47,51 @@ class ObservationCodec:
     """
 
     def __init__(self, space: Any, settings: EnvSettings):
-        self._size = settings.image_size
         self._single = "" if kind_of(space) == "Dict" else IMAGE if _is_image(space) else VECTOR
         parts = _flatten(space, self._single)
-        self.left_out = [key for key, part in parts if _is_left_out(part, settings.state)]
-        self._parts = {
-            key: part
-            for key, part in parts
-            if key not in self.left_out
-            and (settings.image if _is_image(part) else settings.state)
-        }
-        for key, part in self._parts.items():
-            if key in SCALARS or key in ("action", "discount"):
-                raise UserError(f"an observation is named {key!r}, a timestep's own key: rename it")
-            _refuse_odd_image(key, part)
-        self.spaces = {self._key(key): self._space(part) for key, part in self._parts.items()}
-        self.has_image = any(_is_image(part) for part in self._parts.values())
-
-    def _key(self, name: str) -> str:
-        """Returns the key of the observation `name`; only an image may have the key "image"."""
-        if name == IMAGE and not _is_image(self._parts[name]):
-            return f"{name}_vector"
-        return name
-
-    def _space(self, part: Any) -> Space:
-        if kind_of(part) == "Discrete":
-            return one_hot_space(int(part.n))
-        if _is_image(part):
-            return image_space(self._size)
-        if _is_bytes(part):
-            return Space(part.shape, np.dtype(np.float32), -0.5, 0.5)
-        low = np.asarray(part.low, np.float64).reshape(-1)
-        high = np.asarray(part.high, np.float64).reshape(-1)
-        return Space(low.shape, np.dtype(np.float32), low, high)
+        self.left_out = [name for name, part in parts if _is_left_out(part, settings.state)]
+        self.has_image = settings.image and any(_is_image(part) for _, part in parts)
+        self.spaces: dict[str, Space] = {}
+        self._encoders: dict[str, tuple[str, tuple[int, ...] | None, Callable]] = {}
+        for name, part in parts:
+            if name in self.left_out or not (settings.image if _is_image(part) else settings.state):
+                continue
+            if name in SCALARS or name in ("action", "discount"):
+                raise UserError(
+                    f"an observation is named {name!r}, a timestep's own key: rename it"
+                )
+            # Only an image may have the key "image".
+            key = f"{name}_vector" if name == IMAGE and not _is_image(part) else name
+            self.spaces[key], encode = _codec(name, part, settings.image_size)
+            shape = None if kind_of(part) == "Discrete" else tuple(part.shape)
+            self._encoders[name] = key, shape, encode
 
     def encode(self, obs: Any) -> dict[str, np.ndarray]:
         """Returns the arrays of one observation."""
-        values = dict(_flatten(obs, self._single))
-        return {
-            self._key(key): self._encode(part, values[key], key)
-            for key, part in self._parts.items()
-        }
+        values, encoded = dict(_flatten(obs, self._single)), {}
+        for name, (key, shape, encode) in self._encoders.items():
+            value = np.asarray(values[name])
+            if shape is not None and value.shape != shape:
+                raise ValueError(f"observation {name}: expected shape {shape}, got {value.shape}")
+            encoded[key] = encode(value)
+        return encoded
 
-    def _encode(self, part: Any, value: Any, key: str) -> np.ndarray:
-        if kind_of(part) == "Discrete":
-            index = int(value) - int(getattr(part, "start", 0))
-            return np.eye(int(part.n), dtype=np.float32)[index]
-        value = np.asarray(value)
-        if value.shape != tuple(part.shape):
-            raise ValueError(f"observation {key}: expected shape {part.shape}, got {value.shape}")
-        if _is_image(part):
-            return resize(value.transpose(1, 2, 0) if _channels_first(part) else value, self._size)
-        vector = value.astype(np.float32).reshape(-1)
-        return vector / 255.0 - 0.5 if _is_bytes(part) else vector
+
+def _codec(name: str, space: Any, image_size: int) -> tuple[Space, Callable]:
+    """Returns our space of an observation, and the function that encodes its values."""
+    if kind_of(space) == "Discrete":
+        one_hot, start = np.eye(int(space.n), dtype=np.float32), int(getattr(space, "start", 0))
+        return one_hot_space(int(space.n)), lambda value: one_hot[int(value) - start].copy()
+    if _is_image(space):
+        axes = (1, 2, 0) if _channels_first(space) else tuple(range(len(space.shape)))
+        return image_space(image_size), lambda value: resize(value.transpose(axes), image_size)
+    _refuse_odd_image(name, space)
+    if _is_bytes(space):
+        ours = Space(space.shape, np.dtype(np.float32), -0.5, 0.5)
+        return ours, lambda value: value.astype(np.float32) / 255.0 - 0.5
+    low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
+    ours = Space(low.shape, np.dtype(np.float32), low, high)
+    return ours, lambda value: value.astype(np.float32).reshape(-1)
 
 
 class ActionCodec:
@@ -174,7 +166,7 @@ def _is_bytes(space: Any) -> bool:
 def _refuse_odd_image(key: str, space: Any) -> None:
     """Refuses observations that look like images of an unknown form: as vectors they would be huge
     and in units of their own."""
-    if kind_of(space) != "Box" or len(space.shape) != 3 or _is_image(space):
+    if len(space.shape) != 3:
         return
     least, *sides = sorted(space.shape)
     if sides[0] >= LEAST_IMAGE and (space.dtype == np.uint8 or least <= 4):

@@ -1,17 +1,16 @@
 """DeepMind Lab's stand-in, for the tests that need it."""
 
 import sys
+from pathlib import Path
 
 import pytest
-from lab_standin import STANDIN
 
 
 @pytest.fixture
 def lab(monkeypatch):
-    """The stand-in, importable here and in workers, which find modules as this process does."""
-    monkeypatch.syspath_prepend(STANDIN)
+    """Makes the stand-in importable, also in workers, which find modules as this process does."""
+    monkeypatch.syspath_prepend(Path(__file__).with_name("dmlab_standin"))
     import deepmind_lab
 
     yield deepmind_lab
-    for name in [name for name in sys.modules if name.partition(".")[0] == "deepmind_lab"]:
-        del sys.modules[name]
+    del sys.modules["deepmind_lab"]

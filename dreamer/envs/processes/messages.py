@@ -6,6 +6,7 @@ array after the other, as listed in the header under `arrays` (name, dtype, shap
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import socket
@@ -14,6 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
+OnWait = Callable[[float], None]
 
 _LENGTH = struct.Struct("<I")
 
@@ -37,9 +40,7 @@ def send(
 
 
 def receive(
-    sock: socket.socket,
-    timeout: float | None = None,
-    on_wait: Callable[[float], None] | None = None,
+    sock: socket.socket, timeout: float | None = None, on_wait: OnWait | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Waits for one message; returns its header and its arrays (writable, owned).
 
@@ -53,20 +54,18 @@ def receive(
         TimeoutError: Nothing came within the timeout.
         DisconnectedError: The other process has ended or closed its socket.
     """
-    (length,) = _LENGTH.unpack(_read(sock, _LENGTH.size, timeout, on_wait))
-    header = json.loads(_read(sock, length, timeout, on_wait))
+    read = functools.partial(_read, sock, timeout, on_wait)
+    (length,) = _LENGTH.unpack(read(_LENGTH.size))
+    header = json.loads(read(length))
     arrays = {}
     for name, dtype, shape in header.pop("arrays"):
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        arrays[name] = np.frombuffer(_read(sock, size, timeout, on_wait), dtype).reshape(shape)
+        arrays[name] = np.frombuffer(read(size), dtype).reshape(shape)
     return header, arrays
 
 
 def _read(
-    sock: socket.socket,
-    size: int,
-    timeout: float | None,
-    on_wait: Callable[[float], None] | None,
+    sock: socket.socket, timeout: float | None, on_wait: OnWait | None, size: int
 ) -> bytearray:
     data = bytearray(size)
     view = memoryview(data)
@@ -82,10 +81,7 @@ def _read(
 
 
 def _wait_and_read(
-    sock: socket.socket,
-    view: memoryview,
-    timeout: float | None,
-    on_wait: Callable[[float], None] | None,
+    sock: socket.socket, view: memoryview, timeout: float | None, on_wait: OnWait | None
 ) -> int:
     """Returns the number of bytes read, 0 at the end of the connection."""
     if timeout is None:

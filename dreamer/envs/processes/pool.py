@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, NoReturn, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -170,10 +170,7 @@ class EnvPool:
         return chosen
 
     def _exchange(
-        self,
-        chosen: list[int],
-        requests: list[dict[str, Any]],
-        arrays: list[dict[str, np.ndarray]],
+        self, chosen: list[int], requests: list[dict[str, Any]], arrays: list[Timestep]
     ) -> list[Timestep | EnvError]:
         """Returns each chosen worker's timestep or failure; a failed worker is killed at once."""
         try:
@@ -198,7 +195,7 @@ class EnvPool:
             self._failed.add(index)
             return error
 
-    def _ask(self, index: int, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    def _ask(self, index: int, request: dict[str, Any], arrays: Timestep) -> None:
         if index in self._failed:
             self._replace(index)
         self._workers[index].send(request, arrays)
@@ -240,7 +237,10 @@ class EnvPool:
                 self._in_a_row[index] = 0
         for error in errors:
             if self._in_a_row[error.index] > self._restarts:
-                self._give_up(error)
+                self.close()
+                count = self._in_a_row[error.index]
+                message = f"{error.message} ({count} failures without an episode completed)"
+                raise EnvError(error.index, error.what, message, error.traceback)
         for error in errors:
             warnings.warn(
                 f"environment {error.index} {error.what}: {error.message.splitlines()[0]}; its "
@@ -249,12 +249,6 @@ class EnvPool:
                 EnvRestartWarning, stacklevel=3,
             )  # fmt: skip
         return outcomes
-
-    def _give_up(self, error: EnvError) -> NoReturn:
-        self.close()
-        count = self._in_a_row[error.index]
-        message = f"{error.message} ({count} failures without an episode completed)"
-        raise EnvError(error.index, error.what, message, error.traceback)
 
     def close(self) -> None:
         """Ends the workers; may be called twice."""

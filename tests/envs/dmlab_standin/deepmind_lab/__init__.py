@@ -1,49 +1,50 @@
 """A stand-in for the package deepmind_lab, which no package index has. For tests alone.
 
-It has the real one's interface (google-deepmind/lab at b1db91a) and refuses whatever that refuses,
-with its error types and wordings. What the real one leaves undefined, cuts silently or does not
-check raises `UndefinedError` here. Only the world is made up: see `world.py`.
+It has the part of the real interface (google-deepmind/lab at b1db91a) that the adapter uses. It
+refuses whatever the real package refuses, with the same error types and wordings. It raises
+`UndefinedError` for calls that the real package leaves undefined, truncates silently or does not
+check, and for settings that the stand-in does not have. Only the world is made up.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import random
+import re
 import shutil
 import tempfile
 import threading
 
 import numpy as np
 
-from .settings import Settings, check_observations, find_level
-from .world import EngineError, World
-
-READABLE, WRITABLE, READ_WRITABLE, LISTABLE = 1, 2, 3, 4
-_ARGUMENTS = ("level", "observations", "config", "renderer", "level_cache", "temp_folder")
+FOLDER = "contributed/dmlab30/"
+#: Level -> (seconds of an episode, rewards after which it ends by itself; 0: it never does).
+LEVELS = {
+    "rooms_collect_good_objects_train": (60, 10), "explore_object_rewards_few": (90, 0),
+    "psychlab_sequential_comparison": (300, 60), "explore_obstructed_goals_large": (120, 0),
+    "explore_obstructed_goals_small": (90, 0), "explore_object_locations_small": (90, 0),
+    "explore_goal_locations_large": (120, 0), "explore_goal_locations_small": (90, 0),
+    "rooms_keys_doors_puzzle": (60, 1), "lasertag_one_opponent_small": (240, 0),
+    "lasertag_three_opponents_small": (240, 0), "psychlab_visual_search": (150, 80),
+    "rooms_watermaze": (120, 0),
+}  # fmt: skip
+ACTIONS = (
+    ("LOOK_LEFT_RIGHT_PIXELS_PER_FRAME", -512, 512),
+    ("LOOK_DOWN_UP_PIXELS_PER_FRAME", -512, 512),
+    ("STRAFE_LEFT_RIGHT", -1, 1), ("MOVE_BACK_FORWARD", -1, 1), ("FIRE", 0, 1), ("JUMP", 0, 1),
+    ("CROUCH", 0, 1),
+)  # fmt: skip
+FRAMES_PER_SECOND = 60
+TURN = math.radians(0.1056)  # of one look unit in one frame
+PAUSE = 12  # frames between the last reward and the end
+_INTEGER = re.compile(r"\s*[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")  # as C's strtol, base 0
 _INT_MAX, _LONG_MAX = 2**31 - 1, 2**63 - 1
-_runfiles = os.path.dirname(os.path.abspath(__file__))
 
 
 class UndefinedError(Exception):
-    """The real simulator would go on here, with freed memory, wrong numbers or a wrong count."""
-
-
-def version():
-    return "1.0"
-
-
-def runfiles_path():
-    return _runfiles
-
-
-def set_runfiles_path(path):
-    global _runfiles
-    _expect(path, str, 1)
-    if len(path.encode()) >= 4096:
-        raise RuntimeError("Runfiles directory name too long!")
-    _runfiles = path
-    return True
+    """The real simulator would continue with freed memory, wrong numbers or a wrong count."""
 
 
 def _expect(value, kind, position):
@@ -55,61 +56,79 @@ def _expect(value, kind, position):
         raise ValueError("embedded null character")
 
 
-def _arguments(args, kwargs):
-    """The constructor's arguments by name, in the order in which they are checked."""
-    if len(args) + len(kwargs) > len(_ARGUMENTS):
-        raise TypeError(f"function takes at most 6 arguments ({len(args) + len(kwargs)} given)")
-    given = dict(zip(_ARGUMENTS, args, strict=False))
-    for name, value in kwargs.items():
-        if name not in _ARGUMENTS:
-            raise TypeError(f"'{name}' is an invalid keyword argument for this function")
-        if name in given:
-            raise TypeError(f"argument for function given by name ('{name}') and position")
-        given[name] = value
-    for position, name in enumerate(_ARGUMENTS[:2], 1):
-        if name not in given:
-            raise TypeError(f"function missing required argument '{name}' (pos {position})")
-    kinds = {"level": str, "observations": list, "config": dict, "renderer": str,
-             "temp_folder": str}  # fmt: skip
-    for position, name in enumerate(_ARGUMENTS, 1):
-        if name in given and name in kinds:
-            _expect(given[name], kinds[name], position)
-    return given
+def _integer(key, text):
+    if not _INTEGER.fullmatch(text):
+        raise _refused(key, text, f"Invalid int setting '{key}' = '{text}'")
+    digits = text.strip().lstrip("+-")
+    base = 16 if digits[:2].lower() == "0x" else 8 if digits.startswith("0") else 10
+    return int(digits, base) * (-1 if text.strip().startswith("-") else 1)
+
+
+def _refused(key, text, problem):
+    return RuntimeError(f"Failed to apply setting '{key} = {text}' - \"{problem}\"")
+
+
+def _read(config):
+    """Returns width and height of the config's texts, which are checked in their order."""
+    size = {"width": 320, "height": 240}
+    for key, text in config.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise TypeError("bad argument type for built-in operation")
+        if key in size:
+            size[key] = _integer(key, text)
+            if size[key] < 4 or size[key] % 4:
+                problem = f"'{key}' must be a positive multiple of 4. Actual {size[key]}"
+                raise _refused(key, text, problem)
+        elif key == "gpuDeviceIndex":
+            _integer(key, text)
+        elif key == "logLevel":
+            if text.upper() not in ("NEVER", "ERROR", "WARN", "INFO") and not text.isdigit():
+                raise _failure(f'Invalid setting: "{key}" = "{text}"')
+        else:
+            raise UndefinedError(f"the stand-in has no setting {key!r}")
+    return size["width"], size["height"]
+
+
+def _failure(reason):
+    return RuntimeError(f'Failed to init environment - "{reason}"')
 
 
 class Lab:
-    """One simulator. States: built, running, ended, failed, closed."""
+    """One simulator. Its states: built, running, ended, failed, closed.
 
-    __slots__ = ("_cache", "_episode", "_folder", "_keep", "_names", "_renderer", "_settings",
-                 "_state", "_steps", "_thread", "_world")  # fmt: skip
+    The engine fails once, at the next step, if the file exists that the environment variable
+    DMLAB_STANDIN_FAILURE names; the engine removes the file.
+    """
 
     def __init_subclass__(cls, **kwargs):
         raise TypeError("type 'deepmind_lab.Lab' is not an acceptable base type")
 
-    def __reduce_ex__(self, protocol):
-        raise TypeError("cannot pickle 'deepmind_lab.Lab' object")
-
-    def __init__(self, *args, **kwargs):
-        self._state, self._folder = "closed", None
-        given = _arguments(args, kwargs)
-        renderer = given.get("renderer", "software") or "software"
+    def __init__(self, level, observations, config=None, renderer="software"):
+        self._state = "closed"
+        config = {} if config is None else config
+        for position, (value, kind) in enumerate(
+            [(level, str), (observations, list), (config, dict), (renderer, str)], 1
+        ):
+            _expect(value, kind, position)
         if renderer not in ("software", "hardware"):
             raise RuntimeError(
                 f'Failed to set renderer must be "hardware" or "software" actual "{renderer}"!'
             )
         print("stand-in: engine loaded")  # the engine prints to stdout as well
-        if not os.path.isdir(_runfiles):
-            raise RuntimeError("Failed to connect RL API")
-        self._settings = Settings(given.get("config", {}))
-        level = find_level(given["level"], self._settings)
-        self._names = list(given["observations"])
-        check_observations(self._names, level, self._settings)
-        self._cache = given.get("level_cache")
-        self._world = World(level, self._settings)
+        self._size = _read(config)
+        name = level.removeprefix(FOLDER)
+        if not level.startswith(FOLDER) or name not in LEVELS:
+            raise _failure(f"Level not found: Failed to open file '{level}.lua'")
+        for key in observations:
+            if not isinstance(key, str):
+                raise TypeError("bad argument type for built-in operation")
+            if key not in {entry["name"] for entry in self.observation_spec(opened=False)}:
+                raise ValueError(f"Unknown observation '{key}'.")
+        self._names = list(observations)
+        self._world = World(name, *self._size)
         self._renderer, self._thread = renderer, threading.get_ident()
-        self._keep = "temp_folder" in given
         place = os.environ.get("TEST_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-        self._folder = given.get("temp_folder") or tempfile.mkdtemp("", "dmlab_temp_folder_", place)
+        self._folder = tempfile.mkdtemp("", "dmlab_temp_folder_", place)
         self._state, self._steps, self._episode = "built", 0, 0
 
     def reset(self, episode=-1, seed=None):
@@ -120,51 +139,42 @@ class Lab:
             raise OverflowError("signed integer is greater than maximum")
         if seed is not None and not isinstance(seed, int):
             kind = type(seed)
-            name = kind.__name__ if kind.__module__ == "builtins" else (
-                f"{kind.__module__}.{kind.__name__}"
-            )  # fmt: skip
-            raise ValueError(f"'seed' must be int or None, was '{name}'.")
+            module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+            raise ValueError(f"'seed' must be int or None, was '{module}{kind.__name__}'.")
         if seed is not None and abs(seed) > _LONG_MAX:
             raise OverflowError("Python int too large to convert to C long")
         if seed is not None and not 0 <= seed <= _INT_MAX:
             raise UndefinedError(f"seed {seed} would silently become another one")
         number = self._episode if episode < 0 else episode
-        self._fetch_map()
         self._world.start(random.randrange(2**31) if seed is None else int(seed), number)
         self._episode, self._steps, self._state = number + 1, 0, "running"
         return True
 
-    def _fetch_map(self):
-        if self._cache is not None and self._world.level.builds_maps:
-            path = os.path.join(self._folder, "map.pk3")
-            if not self._cache.fetch("map", path):
-                self._cache.write("map", path)
-
     def step(self, action, num_steps=1):
-        _expect_array(action)
+        _expect(action, np.ndarray, 1)
         frames = operator.index(num_steps)
         if not -(2**31) <= frames < 2**31:
             raise OverflowError("num_steps does not fit into a C int")
         if self._state != "running":
             raise RuntimeError("Environment in wrong status to advance.")
         self._check_thread()
-        spec = self._settings.action_spec()
-        if action.shape != (len(spec),):
-            raise ValueError(f"action must have shape ({len(spec)})")
+        if action.shape != (len(ACTIONS),):
+            raise ValueError(f"action must have shape ({len(ACTIONS)})")
         if action.dtype.kind != "i" or action.dtype.itemsize != np.dtype(np.intc).itemsize:
             raise ValueError("action must have dtype np.intc")
         if not action.dtype.isnative or not action.flags.c_contiguous:
             raise UndefinedError("the action's bytes would be read as other numbers")
-        for value, entry in zip(action.tolist(), spec, strict=True):
-            if not entry["min"] <= value <= entry["max"]:
-                raise UndefinedError(f"{entry['name']} is {value}, out of its bounds")
+        for value, (name, low, high) in zip(action.tolist(), ACTIONS, strict=True):
+            if not low <= value <= high:
+                raise UndefinedError(f"{name} is {value}, out of its bounds")
         if frames <= 0:
             raise UndefinedError(f"num_steps is {frames}, must be above 0")
-        try:
-            reward, running = self._world.advance(action.tolist(), frames)
-        except EngineError as error:
+        switch = os.environ.get("DMLAB_STANDIN_FAILURE", "")
+        if os.path.exists(switch):
+            os.remove(switch)
             self._state = "failed"
-            raise ValueError(f'Failed to advance environment "{error}"') from None
+            raise ValueError('Failed to advance environment "the engine was told to fail"')
+        reward, running = self._world.advance(action.tolist(), frames)
         self._steps += frames
         self._state = "running" if running else "ended"
         return float(reward)
@@ -176,18 +186,18 @@ class Lab:
         shown = self._world.observations()
         return {name: shown[name]() for name in self._names}
 
-    def events(self):
-        if self._state not in ("running", "ended"):
-            raise RuntimeError("Environment in wrong status for call to events()")
-        return []
-
-    def observation_spec(self):
-        self._refuse_closed("observation_spec")
-        return self._world.level.observation_spec(self._settings)
+    def observation_spec(self, opened=True):
+        if opened:
+            self._refuse_closed("observation_spec")
+        width, height = self._size
+        table = [("RGB_INTERLEAVED", (height, width, 3), np.uint8), ("INSTR", (), str),
+                 ("VEL.TRANS", (3,), np.float64), ("VEL.ROT", (3,), np.float64),
+                 ("FRAMES_REMAINING_AT_60", (1,), np.float64)]  # fmt: skip
+        return [{"name": name, "shape": shape, "dtype": dtype} for name, shape, dtype in table]
 
     def action_spec(self):
         self._refuse_closed("action_spec")
-        return self._settings.action_spec()
+        return [{"min": low, "max": high, "name": name} for name, low, high in ACTIONS]
 
     def is_running(self):
         return self._state == "running"
@@ -195,40 +205,15 @@ class Lab:
     def num_steps(self):
         return self._steps
 
-    def read_property(self, key):
-        self._refuse_closed("read_property")
-        _expect(key, str, 1)
-        found = self._world.properties()
-        if key not in found:
-            raise KeyError(f"'{key}' not found.")
-        return found[key]
-
-    def write_property(self, key, value):
-        self._refuse_closed("write_property")
-        _expect(key, str, 1)
-        _expect(value, str, 2)
-        if key not in self._world.properties():
-            raise KeyError(f"'{key}' not found.")
-        raise TypeError(f"'{key}' not writable.")
-
-    def properties(self, key=""):
-        self._refuse_closed("properties")
-        _expect(key, str, 1)
-        found = {name: READABLE for name in self._world.properties() if name.startswith(key)}
-        if key and not found:
-            raise KeyError(f"'{key}' not found.")
-        return found
-
     def close(self):
         was_open = self._state != "closed"
-        if was_open and not self._keep:
+        if was_open:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._state = "closed"
         return was_open
 
     def __del__(self):
-        if self._state != "closed":
-            self.close()
+        self.close()
 
     def _refuse_closed(self, call):
         if self._state == "closed":
@@ -239,6 +224,65 @@ class Lab:
             raise UndefinedError("only the thread that built a hardware renderer may use it")
 
 
-def _expect_array(action):
-    if not isinstance(action, np.ndarray):
-        raise TypeError(f"argument 1 must be numpy.ndarray, not {type(action).__name__}")
+class World:
+    """A walk on a plane, with a reward each time it has gone far enough.
+
+    Everything follows from (level, seed, number of the episode, actions), one frame at a time, so
+    that holding an action for n frames is the same as giving it n times.
+    """
+
+    def __init__(self, level, width, height):
+        seconds, self._pickups = LEVELS[level]
+        self._level, self._width, self._height = level, width, height
+        self._limit = seconds * FRAMES_PER_SECOND
+
+    def start(self, seed, episode):
+        self._random = np.random.default_rng([0, seed, episode, len(self._level)])
+        self._place, self._angle = self._random.uniform(0, 256, 2), self._random.uniform(0, 6.28)
+        self._color = self._random.integers(40, 256, 3)
+        self._velocity, self._turn = np.zeros(3), np.zeros(3)
+        self._frame, self._gone, self._found, self._ends = 0, 0.0, 0, None
+        self._next = self._random.uniform(20, 40)
+
+    def advance(self, action, frames):
+        """Returns (sum of the rewards, whether the episode continues)."""
+        reward = 0
+        for _ in range(frames):
+            reward += self._tick(action)
+            if self._frame >= self._limit or self._frame == self._ends:
+                return reward, False
+        return reward, True
+
+    def _tick(self, action):
+        look, _, strafe, move, fire, *_ = action
+        self._frame += 1
+        self._turn = np.array([0.0, look * TURN, 0.0])
+        self._angle += look * TURN
+        ahead = np.array([math.cos(self._angle), math.sin(self._angle)])
+        self._velocity = np.array([*(move * ahead + strafe * ahead[::-1]), 0.0])
+        self._place = (self._place + self._velocity[:2]) % 256
+        self._gone += max(move, fire)
+        if self._gone < self._next or self._ends is not None:
+            return 0
+        self._next = self._gone + self._random.uniform(20, 40)
+        self._found += 1
+        if self._found == self._pickups:
+            self._ends = self._frame + PAUSE
+        return int(self._random.choice([1, 1, -1, 10]))
+
+    def observations(self):
+        """Returns functions, so that only what is asked for is drawn."""
+        return {
+            "RGB_INTERLEAVED": self._draw, "INSTR": lambda: "",
+            "VEL.TRANS": self._velocity.copy, "VEL.ROT": self._turn.copy,
+            "FRAMES_REMAINING_AT_60": lambda: np.array([float(self._limit - self._frame)]),
+        }  # fmt: skip
+
+    def _draw(self):
+        """Draws [height, width, 3] uint8: a floor in the episode's color, striped by the place."""
+        rows, columns = np.mgrid[: self._height, : self._width]
+        turned = columns + 40 * self._angle
+        stripes = (turned + self._place[0] + rows * (1 + self._place[1] / 64)).astype(int) % 32 < 16
+        pixels = np.where(stripes[..., None], self._color, 30).astype(np.uint8)
+        pixels[: self._height // 2, :, 2] = 200
+        return pixels
