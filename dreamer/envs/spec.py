@@ -42,7 +42,7 @@ class EnvSettings:
         image_size: Pixels along each edge of an image.
         camera: Index of the camera; -1: the task's usual one (DeepMind Control).
         shadow_size: Texels along each edge of the shadow map; 0: the simulator's own 2048. A
-            smaller map renders faster in software and changes pixels; configs/defaults.yaml says
+            smaller map renders faster in software and changes pixels; docs/experiments.md says
             how much for each task (DeepMind Control).
         egl_device: Index of the GPU that renders; -1: the driver's choice.
         training: Whether episodes serve learning, not a score: games end with a lost life (Atari).
