@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from whole_runs import finish, metrics_of, start
@@ -154,6 +155,37 @@ def test_the_main_command_at_the_size_for_cpus(tmp_path: Path):
     last = metrics_of(tmp_path / "dmc_walker_walk" / "dreamer_small" / "0")[-1]
     assert (last["step"], last["updates"]) == (1400, 5)
     assert 0 <= last["eval/return"] <= 400
+
+
+@pytest.mark.slow
+def test_the_additions_that_contributing_shows_run_from_a_folder_of_their_own(tmp_path: Path):
+    """A loss, a suite and an agent, as written there; then the program that registers them."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^ *```(?:python|yaml)\n(.*?)^ *```", text, re.M | re.S)
+    loss, _, _, suite, preset, _, agent, keys, _, defaults, program = map(dedent, blocks)
+    train_agent = program.replace("train(load_config(", "# ").rstrip() + (
+        "\n    from baselines.run import train as train_other\n"
+        "    config = load_config('debug', task='line_short', agent='cycle')\n"
+        "    train_other(config)\n"
+    )
+    for name, content in {
+        "mean_feature.py": loss, "line_suite.py": suite, "cycle.py": agent, "own.py": program,
+        "own_agent.py": train_agent, "configs/defaults.yaml": defaults,
+        "configs/presets/line.yaml": preset, "configs/agents/cycle.yaml": keys,
+        "configs/presets/cycle/debug.yaml": "# Short.\nsteps: 200\neval: {episodes: 1}\n",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    for name in ("own.py", "own_agent.py"):
+        done = subprocess.run(
+            [sys.executable, name], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=400,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    learnt = metrics_of(tmp_path / "runs" / "line_short" / "dreamer_debug" / "0")[-1]
+    assert learnt["step"] == 400 and learnt["model/mean_feature_loss"] > 0
+    acted = metrics_of(tmp_path / "runs" / "line_short" / "cycle_debug" / "0")[-1]
+    assert acted["step"] == 200 and "eval/return" in acted
 
 
 @pytest.mark.slow
