@@ -18,7 +18,7 @@ from plots.labels import listed, published_label, short_frames, task_title
 from plots.published import Row
 from plots.study import Study
 
-_SWEPT = re.compile(r"(?P<head>.+)=(?P<value>[-+.\deE]+)")
+_SWEPT = re.compile(r"(?P<head>.+)=(?P<value>[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)")
 
 VARIANTS = {
     "fig7": ("no_value", "planet"),
@@ -41,13 +41,9 @@ def sweeps(methods: Sequence[str]) -> dict[str, Sweep]:
     for method in methods:
         match = _SWEPT.fullmatch(method)
         base, parameter = _split(match["head"]) if match else ("", "")
-        if match is None or not base:
-            continue
-        try:
-            value = float(match["value"])
-        except ValueError:
-            continue
-        found.setdefault(parameter.rpartition(".")[2], {}).setdefault(base, {})[value] = method
+        if match and base:
+            values = found.setdefault(parameter.rpartition(".")[2], {}).setdefault(base, {})
+            values[float(match["value"])] = method
     return {parameter: sweep for parameter, sweep in found.items()
             if len({value for values in sweep.values() for value in values}) > 1}
 
@@ -149,21 +145,15 @@ def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:
                  for name in dict.fromkeys(row.method for row in readings)]
     figure = bar_figure(study, tasks, published, groups_a_row=4, dots=False)
     figure.supylabel(f"Score {study.at_words()}", fontsize=8)
-    style.footnotes(figure, [bar_caption(study), *_source_notes(readings),
-                             *_task_notes(tasks, figure_tasks), *study.notes])
-    return figure
-
-
-def _task_notes(tasks: Sequence[str], figure_tasks: Sequence[str]) -> list[str]:
-    """Says how many tasks of the paper's figure are shown, and which tasks it does not have."""
+    notes = [bar_caption(study), *_source_notes(readings)]
     common = [task for task in tasks if task in figure_tasks]
-    absent = [task_title(task) for task in tasks if task not in figure_tasks]
-    notes = []
     if len(common) < len(figure_tasks):
         notes.append(f"Shown: {len(common)} of the figure's {len(figure_tasks)} tasks.")
-    if absent and figure_tasks:
+    if len(common) < len(tasks) and figure_tasks:
+        absent = [task_title(task) for task in tasks if task not in figure_tasks]
         notes.append(f"Not in the figure: {listed(absent)}.")
-    return notes
+    style.footnotes(figure, [*notes, *study.notes])
+    return figure
 
 
 def _source_notes(readings: Sequence[Row]) -> list[str]:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,9 +53,14 @@ class Entry:
     is_own: bool
     coverage: str
     scores: dict[str, np.ndarray]
+    resamples: int
+
+    @functools.cached_property
+    def aggregates(self) -> dict[str, Estimate]:
+        """Mean, median and interquartile mean over the tasks."""
+        return aggregate(list(self.scores.values()), self.resamples)
 
 
-Aggregates = list[tuple[Entry, dict[str, Estimate]]]
 Pair = tuple[str, str, int, Estimate]
 """The labels of X and Y, their number of common tasks, and P(X > Y)."""
 
@@ -64,35 +72,32 @@ class Summary:
     entries: list[Entry]
     words: str
     notes: list[str]
-    resamples: int
+
+    @property
+    def own(self) -> list[Entry]:
+        """The entries of our methods."""
+        return [entry for entry in self.entries if entry.is_own]
 
     def first_methods(self, most: int) -> Summary:
         """Returns the first `most` of our methods and all published ones, with a note."""
-        own = [entry for entry in self.entries if entry.is_own]
-        if len(own) <= most:
+        if len(self.own) <= most:
             return self
-        kept = [entry for entry in self.entries if not entry.is_own or entry in own[:most]]
-        note = f"Only the first {most} of {len(own)} methods are drawn; choose with --methods."
+        kept = [entry for entry in self.entries if not entry.is_own or entry in self.own[:most]]
+        note = f"Only the first {most} of {len(self.own)} methods are drawn; choose with --methods."
         return dataclasses.replace(self, entries=kept, notes=[note, *self.notes])
-
-    def aggregates(self) -> Aggregates:
-        """Returns every method with its statistics."""
-        return [(entry, aggregate(list(entry.scores.values()), self.resamples))
-                for entry in self.entries]
 
     def improvements(self, most: int | None = None) -> tuple[list[Pair], int]:
         """Returns the first `most` pairs (None: all), and the number of all pairs.
 
         Pairs of one of our methods and a published one come first, then pairs of two of ours.
         """
-        own = [entry for entry in self.entries if entry.is_own]
-        pairs = [(x, y) for x in own for y in self.entries if not y.is_own]
-        pairs += [(x, y) for i, x in enumerate(own) for y in own[i + 1 :]]
+        pairs = [(x, y) for x in self.own for y in self.entries if not y.is_own]
+        pairs += itertools.combinations(self.own, 2)
         common = [(x, y, tasks) for x, y in pairs
                   if (tasks := [task for task in x.scores if task in y.scores])]
         return [(x.label, y.label, len(tasks), improvement(
                     [x.scores[task] for task in tasks], [y.scores[task] for task in tasks],
-                    self.resamples))
+                    x.resamples))
                 for x, y, tasks in common[:most]], len(common)
 
 
@@ -113,7 +118,8 @@ def summarise(
     if len(tasks) < len(study.tasks):
         unscaled = [task for task in study.tasks if task not in bounds]
         notes.append(f"Left out, having no scale: {', '.join(unscaled)}.")
-    found = [(name, study.score_name(name), True, study.own_points(name)) for name in study.methods]
+    found = [(name, study.label(name, seeds=False, frames=True), True, study.own_points(name))
+             for name in study.methods]
     found += [(name, study.published_name(name), False, study.published_points(name))
               for name in study.published_methods]
     if common_tasks:
@@ -121,20 +127,15 @@ def summarise(
         notes.append(f"Over the {len(tasks)} tasks on which every method has a score.")
     entries = []
     for method, label, is_own, scores in found:
-        kept = {task: normalise(scores[task], bounds[task]) for task in tasks if task in scores}
+        kept = {task: (scores[task] - bounds[task][0]) / (bounds[task][1] - bounds[task][0])
+                for task in tasks if task in scores}
         if kept:
             coverage = "" if len(kept) == len(tasks) else f" ({len(kept)} of {len(tasks)} tasks)"
-            entries.append(Entry(method, label, is_own, coverage, kept))
-    return Summary(entries, words, notes, resamples)
+            entries.append(Entry(method, label, is_own, coverage, kept, resamples))
+    return Summary(entries, words, notes)
 
 
 # Normalisation.
-
-
-def normalise(scores: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
-    """Returns (scores - low) / (high - low) for bounds (low, high)."""
-    low, high = bounds
-    return (scores - low) / (high - low)
 
 
 def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[Bounds, str]:
@@ -148,53 +149,53 @@ def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[B
     Raises:
         UserError: the scale is unknown, its file cannot be used, or no task has bounds.
     """
-    def random_play(task: str) -> float:
-        point = published.point(task, "random")
-        return point.score if point else 0.0
-
+    unscaled = dict.fromkeys(tasks, (0.0, 1.0))
     if scale == "none":
-        return dict.fromkeys(tasks, (0.0, 1.0)), "return"
+        return unscaled, "return"
+    if scale == "auto":
+        bounds = _published_bounds("human", tasks, published)
+        bounds |= {task: (0.0, _DMC_BEST) for task in tasks if suite_of(task) == "dmc"}
+        suites = sorted({suite_of(task) for task in bounds}, reverse=True)
+        words = {"dmc": "return / 1000", "atari": "human-normalised score"}
+        axis = " and ".join(words[suite] for suite in suites)
+        return (bounds, axis) if bounds else (unscaled, "return (no scale known)")
     if scale.endswith(".csv"):
-        bounds = _bounds_from_file(Path(scale), tasks)
-        return _checked(bounds, scale), f"score normalised by {Path(scale).name}"
-    if scale != "auto" and scale not in published.methods:
+        bounds, axis = _bounds_from_file(Path(scale)), f"score normalised by {Path(scale).name}"
+    elif scale in published.methods:
+        bounds = _published_bounds(scale, tasks, published)
+        axis = f"score relative to published {scale}"
+    else:
         raise UserError(f"Unknown normalisation {scale!r}{suggest(scale, published.methods)}. "
                         "Expected auto, none, a published method "
                         f"({', '.join(published.methods)}) or a .csv file with the columns "
                         "task, low, high.")
-    best = {task: point.score for task in tasks
-            if (point := published.point(task, "human" if scale == "auto" else scale))}
-    bounds = {task: (random_play(task), score) for task, score in best.items()}
-    if scale != "auto":
-        return _checked(bounds, scale), f"score relative to published {scale}"
-    bounds |= {task: (0.0, _DMC_BEST) for task in tasks if suite_of(task) == "dmc"}
-    words = {"dmc": "return / 1000", "atari": "human-normalised score"}
-    suites = sorted({suite_of(task) for task in bounds}, reverse=True)
-    if not bounds:
-        return dict.fromkeys(tasks, (0.0, 1.0)), "return (no scale known)"
-    return bounds, " and ".join(words[suite] for suite in suites)
-
-
-def _bounds_from_file(path: Path, tasks: Sequence[str]) -> Bounds:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            found = {task_name(line["task"]) or line["task"]:
-                     (float(line["low"]), float(line["high"])) for line in csv.DictReader(file)}
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"Cannot normalise by {path}: {error}. Expected a CSV file with the "
-                        "columns task, low, high.") from error
-    return {task: found[task] for task in tasks if task in found}
-
-
-def _checked(bounds: Bounds, scale: str) -> Bounds:
+    bounds = {task: bounds[task] for task in tasks if task in bounds}
     if not bounds:
         raise UserError(f"None of the tasks has a scale in {scale!r}. Choose another "
                         "--normalize, such as none.")
     for task, (low, high) in bounds.items():
-        if not (np.isfinite([low, high]).all() and high != low):
+        if not (math.isfinite(high - low) and high != low):
             raise UserError(f"Cannot normalise {task} by {scale!r}: it would map {low} to 0 and "
                             f"{high} to 1.")
-    return bounds
+    return bounds, axis
+
+
+def _published_bounds(method: str, tasks: Sequence[str], published: Published) -> Bounds:
+    """Returns random play (0 if unknown) and the method's last score."""
+    points = {task: (published.point(task, "random"), published.point(task, method))
+              for task in tasks}
+    return {task: (low.score if low else 0.0, high.score)
+            for task, (low, high) in points.items() if high}
+
+
+def _bounds_from_file(path: Path) -> Bounds:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {task_name(line["task"]) or line["task"]:
+                    (float(line["low"]), float(line["high"])) for line in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"Cannot normalise by {path}: {error}. Expected a CSV file with the "
+                        "columns task, low, high.") from error
 
 
 # Statistics.

@@ -112,12 +112,6 @@ def final(runs: Sequence[Run], width: int, at: float | None = None) -> Final:
     return Final(scores, frames, len(runs))
 
 
-def finals(runs: Runs, width: int, at: float | None = None) -> dict[tuple[str, str], Final]:
-    """Returns `final` for every (task, method) that has a score."""
-    found = {key: final(seeds, width, at) for key, seeds in runs.items()}
-    return {key: value for key, value in found.items() if len(value.scores)}
-
-
 def whiskers(scores: np.ndarray, spread: str) -> np.ndarray:
     """Returns how far the spread of scores [n] reaches below and above their mean, [2, 1].
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plots import style
-from plots.aggregates import Aggregates, Estimate, Pair, Summary, profile
+from plots.aggregates import Estimate, Pair, Summary, profile
 from plots.curves import Curve, whiskers
 from plots.labels import published_label, short_frames, suite_of, task_title
 from plots.published import PublishedCurve
@@ -104,8 +104,7 @@ def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> lis
             axes.axhline(point.score, label=label + frames, linewidth=0.9, zorder=1.5, **look)
     if end is not None:
         axes.set_xlim(0, end * 1.02)
-    style.score_axis(axes)
-    style.frames_axis(axes)
+    style.curve_axes(axes)
     return missing[:3] + ([f"and {len(missing) - 3} more"] if len(missing) > 3 else [])
 
 
@@ -223,7 +222,7 @@ def _bars_panel(
                 axes.text(x, 0, "none", rotation=90, ha="center", va="bottom", fontsize=5.5)
                 continue
             scores = study.scored[task, method].scores
-            axes.bar(x, scores.mean(), width, label=study.score_label(method),
+            axes.bar(x, scores.mean(), width, label=study.label(method, frames=True),
                      **style.bar_style(index, is_own=True))
             if len(scores) > 1:
                 axes.errorbar(x, scores.mean(), whiskers(scores, study.spread), color="black",
@@ -250,20 +249,20 @@ def bar_caption(study: Study) -> str:
 # Figures over all tasks.
 
 
-def draw_aggregates(summary: Summary, found: Aggregates) -> Figure:
+def draw_aggregates(summary: Summary) -> Figure:
     """Returns median, interquartile mean and mean of every method, with 95 % intervals."""
-    figure, panels = style.new_figure(0.24 * len(found) + 0.75, len(_STATISTICS),
-                                      len(_STATISTICS))
-    own = [entry for entry, _ in found if entry.is_own]
+    entries, own = summary.entries, summary.own
+    figure, panels = style.new_figure(0.24 * len(entries) + 0.75, 3, 3)
     for axes, (name, title) in zip(panels, _STATISTICS.items(), strict=True):
         axes.set_title(title)
-        for row, (entry, values) in enumerate(found):
+        for row, entry in enumerate(entries):
+            value = entry.aggregates[name]
             if entry.is_own:
-                _estimate(axes, row, values[name], style.own_style(own.index(entry))["color"])
+                _estimate(axes, row, value, style.own_style(own.index(entry))["color"])
             else:
-                axes.plot(values[name].value, row, marker="D", markersize=4, color="0.3",
+                axes.plot(value.value, row, marker="D", markersize=4, color="0.3",
                           markerfacecolor="white", linestyle="none")
-        _rows_axis(axes, [entry.label + entry.coverage for entry, _ in found])
+        _rows_axis(axes, [entry.label + entry.coverage for entry in entries])
         if axes is not panels[0]:
             axes.set_yticks([])
         axes.margins(x=0.08)
@@ -277,7 +276,7 @@ def draw_aggregates(summary: Summary, found: Aggregates) -> Figure:
 
 def draw_profiles(summary: Summary) -> Figure:
     """Returns the fraction of our runs above each normalised score."""
-    entries = [entry for entry in summary.entries if entry.is_own]
+    entries = summary.own
     height = 2.6 + style.legend_height(len(entries), 2)
     figure, (axes,) = style.new_figure(height, 1, 1, width=4.6)
     values = [score for entry in entries for scores in entry.scores.values() for score in scores]
@@ -285,7 +284,7 @@ def draw_profiles(summary: Summary) -> Figure:
     for index, entry in enumerate(entries):
         look = style.curve_style(index, len(thresholds))
         exact, low, high = profile(list(entry.scores.values()), thresholds,
-                                   min(summary.resamples, 500))
+                                   min(entry.resamples, 500))
         axes.fill_between(thresholds, low, high, color=look["color"], alpha=0.2, linewidth=0)
         axes.plot(thresholds, exact, label=entry.label + entry.coverage, **look)
     axes.set_ylim(0, 1.02)

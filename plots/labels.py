@@ -11,28 +11,13 @@ _PAPER_TASKS = TASK_LISTS["dmc20"] + TASK_LISTS["atari11"]
 _WITHOUT_SUITE = {task.partition("_")[2]: task for task in _PAPER_TASKS}
 
 _PUBLISHED = {
-    "dreamer": "Dreamer, paper",
-    "dreamer_tf2_release": "Dreamer, TF2 release",
-    "planet": "PlaNet, paper",
-    "planet_1000_episodes": "PlaNet, its own paper",
-    "d4pg": "D4PG, images",
-    "a3c": "A3C, states",
-    "dreamerv2": "DreamerV2",
-    "dreamerv3": "DreamerV3",
-    "drqv2": "DrQ-v2",
-    "sac": "SAC, images",
-    "curl": "CURL",
-    "tdmpc2": "TD-MPC2",
-    "slac": "SLAC",
-    "dqn": "DQN",
-    "rainbow": "Rainbow",
-    "simple": "SimPLe",
-    "human": "Human gamer",
-    "random": "Random play",
-    "no_value": "No value function",
-    "reconstruction": "Reconstruction",
-    "contrastive": "Contrastive",
-    "reward_only": "Reward only",
+    "dreamer": "Dreamer, paper", "dreamer_tf2_release": "Dreamer, TF2 release",
+    "planet": "PlaNet, paper", "planet_1000_episodes": "PlaNet, its own paper",
+    "d4pg": "D4PG, images", "a3c": "A3C, states", "sac": "SAC, images",
+    "dreamerv2": "DreamerV2", "dreamerv3": "DreamerV3", "drqv2": "DrQ-v2", "curl": "CURL",
+    "tdmpc2": "TD-MPC2", "slac": "SLAC", "dqn": "DQN", "rainbow": "Rainbow", "simple": "SimPLe",
+    "human": "Human gamer", "random": "Random play", "no_value": "No value function",
+    "reconstruction": "Reconstruction", "contrastive": "Contrastive", "reward_only": "Reward only",
 }
 
 
@@ -97,7 +82,7 @@ def choose(words: Iterable[str], known: Iterable[str], what: str) -> list[str]:
     for word in chosen:
         if word not in known:
             raise UserError(f"Unknown {what} {word!r}{suggest(word, known)}. Known: "
-                            f"{', '.join(known[:30])}{', ...' if len(known) > 30 else ''}.")
+                            f"{listed(known, 30)}.")
     return chosen
 
 

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
@@ -20,6 +20,7 @@ import numpy as np
 from dreamer.errors import UserError, suggest
 from dreamer.io.files import open_to_read
 from plots.finding import RunFolder
+from plots.labels import listed
 
 ALIASES = {
     "eval/return": ("eval/return", "eval_return", "test/return", "test_return"),
@@ -76,7 +77,7 @@ def load_runs(
     folders: Sequence[RunFolder],
     metric: str = "eval/return",
     bin_width: int | None = None,
-    on_bytes: Callable[[int], None] = lambda count: None,
+    progress: Callable[[Sequence[RunFolder]], Iterable[RunFolder]] = iter,
 ) -> tuple[list[Run], Problems, int]:
     """Reads the curve of `metric` of every run.
 
@@ -84,7 +85,7 @@ def load_runs(
         folders: the runs.
         metric: the metric's name; our names also find the older names in `ALIASES`.
         bin_width: in frames; None uses `auto_bin`.
-        on_bytes: is called with the number of bytes read since its last call.
+        progress: yields its argument, and shows how far that has come.
 
     Returns:
         The runs that have the metric, the problems met, and the bin width.
@@ -94,8 +95,8 @@ def load_runs(
     """
     width = bin_width or auto_bin(folders)
     problems, names, runs = Problems(), set[str](), []
-    for found in folders:
-        bins = _read_bins(found.metrics, metric, width, problems, names, on_bytes)
+    for found in progress(folders):
+        bins = _read_bins(found.metrics, metric, width, problems, names)
         if not bins:
             problems.without_metric.append(found)
             continue
@@ -108,9 +109,8 @@ def load_runs(
             f"None of the {len(folders)} metrics file(s) holds a complete line with a step. "
             'Expected lines like {"step": 1000, "eval/return": 500.0}.')
     if not runs:
-        known = ", ".join(sorted(names)[:30]) + (", ..." if len(names) > 30 else "")
         raise UserError(f"No run has values of the metric {metric!r}{suggest(metric, names)}. "
-                        f"The files hold: {known}. Choose one with --metric.")
+                        f"The files hold: {listed(sorted(names), 30)}. Choose one with --metric.")
     return runs, problems, width
 
 
@@ -131,18 +131,13 @@ def last_records(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_bins(
-    path: Path,
-    metric: str,
-    width: int,
-    problems: Problems,
-    names: set[str],
-    on_bytes: Callable[[int], None],
+    path: Path, metric: str, width: int, problems: Problems, names: set[str]
 ) -> dict[int, list[float]]:
     """Returns {bin index: [sum, count]}; adds to `problems`, and all keys to `names`."""
     keys = ALIASES.get(metric, (metric,))
     bins: dict[int, list[float]] = {}
     damaged, highest, rewound = 0, -math.inf, False
-    for line in _lines(path, on_bytes):
+    for line in _lines(path):
         record = _record(line)
         if record is None:
             damaged += 1
@@ -178,18 +173,12 @@ def _open_metrics(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
 
 
-def _lines(path: Path, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
-    """Yields the lines that are not blank, each of at most 16 MiB, and reports the bytes read."""
-    unreported = 0
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yields the lines that are not blank, each of at most 16 MiB."""
     with _open_metrics(path) as file:
         while line := file.readline(_LONGEST_LINE):
-            unreported += len(line)
-            if unreported > 1 << 20:
-                on_bytes(unreported)
-                unreported = 0
             if not line.isspace():
                 yield line
-    on_bytes(unreported)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

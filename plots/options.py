@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import math
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 
 from dreamer.errors import UserError, suggest
 from dreamer.tasks import TASK_LISTS
 from plots.curves import group
 from plots.finding import METRICS, FoundRuns, RunFolder, find_runs
 from plots.labels import choose, in_order, listed, suite_gaps, suite_of, task_name
-from plots.loading import Problems, Run, load_runs
+from plots.loading import load_runs
 from plots.published import DIRECTORY, Published
-from plots.study import Study, build
+from plots.study import Study
 
 
 def run_program(name: str, work: Callable[[Console], list[Path]], interrupted: str) -> int:
@@ -79,13 +79,10 @@ def add_reading(group: argparse._ArgumentGroup) -> None:
 
 def frames(text: str) -> int:
     """Reads a number of frames, as an argparse type."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 1 <= value <= 1e15 or value != int(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of frames, such as 1e6")
-    return int(value)
+    with contextlib.suppress(ValueError, OverflowError):
+        if 1 <= float(text) <= 1e15 and float(text).is_integer():
+            return int(float(text))
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of frames, such as 1e6")
 
 
 def count(text: str) -> int:
@@ -115,16 +112,20 @@ def make_study(options: argparse.Namespace, published: Published, console: Conso
                           and (tasks is None or run.task in tasks)]
                          for runs in (found.runs, found.without_metrics))
     if not wanted:
-        raise UserError(f"No run of {', '.join(methods[:5])} on the chosen tasks. There are runs "
-                        f"on {', '.join(sorted(known_tasks)[:20])}.")
-    runs, problems, width = _read(wanted, options, console)
+        raise UserError(f"No run of {listed(methods, 5)} on the chosen tasks. There are runs on "
+                        f"{listed(sorted(known_tasks), 20)}.")
+    runs, problems, width = load_runs(
+        wanted, options.metric, options.bin,
+        lambda runs: track(runs, "reading runs", console=console, transient=True))
+    size = sum(run.metrics.stat().st_size for run in wanted) / 1e6
+    console.print(f"read {len(wanted)} run(s), {size:.1f} MB")
     if tasks is None:
         tasks = in_order(run.task for run in runs)
         notes += suite_gaps(tasks)
     if options.methods is None:
         methods = sorted({run.method for run in runs})
     notes += _without_metrics_note(valueless) + problems.messages(options.metric)
-    study = build(group(runs), tasks, methods, published, compared, metric=options.metric,
+    study = Study(group(runs), tasks, methods, published, compared, metric=options.metric,
                   width=width, spread=options.spread, at=options.at, seeds=options.seeds,
                   valueless=valueless + problems.without_metric, notes=notes)
     for note in study.all_notes():
@@ -172,21 +173,7 @@ def _chosen_tasks(
             if "_" in task and not suite_of(task):
                 raise UserError(f"Unknown suite in the task name {word!r}"
                                 f"{suggest(word, known | compared)}. Runs are on: "
-                                f"{', '.join(sorted(known)[:20])}.")
+                                f"{listed(sorted(known), 20)}.")
             choose([task], sorted(known), "task")
         chosen.append(task)
     return list(dict.fromkeys(chosen))
-
-
-def _read(
-    folders: list[RunFolder], options: argparse.Namespace, console: Console
-) -> tuple[list[Run], Problems, int]:
-    total = sum(run.metrics.stat().st_size for run in folders)
-    columns = (TextColumn(f"reading {len(folders)} runs"), BarColumn(), DownloadColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=total)
-        result = load_runs(
-            folders, options.metric, options.bin, lambda size: progress.advance(bar, size))
-    console.print(f"read {len(folders)} run(s), {total / 1e6:.1f} MB")
-    return result

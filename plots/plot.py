@@ -75,9 +75,6 @@ def plot(chosen: argparse.Namespace, console: Console) -> list[Path]:
     """Writes the chosen figures and tables; returns their paths.
 
     Figures show at most `MOST_METHODS` methods and say so. Tables hold all of them.
-
-    Raises:
-        UserError: a folder, a name or an option is wrong.
     """
     published = Published.load(chosen.published_dir)
     readings = choose(chosen.ablation, published.figures, "ablation figure")
@@ -101,7 +98,7 @@ def plot(chosen: argparse.Namespace, console: Console) -> list[Path]:
         _draw_sweeps(study, readings, save_figure)
         _draw_variants(study, readings, save_figure)
     if "tables" in chosen.figures:
-        written += _score_tables(study, chosen.outdir)
+        written += tables.write_scores(study, chosen.outdir)
     if {"aggregates", "profile", "improvement", "tables"} & set(chosen.figures):
         written += _over_tasks(study, chosen, save_figure)
     return written
@@ -142,33 +139,18 @@ def _draw_variants(study: Study, readings: list[str], save_figure: Save) -> None
                 save_figure(figure, f"ablation_{name}{suffix}")
 
 
-def _score_tables(study: Study, outdir: Path) -> list[Path]:
-    return [
-        tables.write_records(outdir / "scores.csv", tables.score_records(study)),
-        tables.write_records(outdir / "curves.csv", tables.curve_records(study)),
-        *tables.write_cells(outdir / "scores", tables.score_cells(study),
-                            [tables.SCORE_NOTE, *study.all_notes()]),
-    ]
-
-
 def _over_tasks(study: Study, chosen: argparse.Namespace, save_figure: Save) -> list[Path]:
     """Draws the figures over all tasks; returns the paths of their tables."""
     asked, written = set(chosen.figures), []
     summary = summarise(study, chosen.normalize, common_tasks=chosen.common_tasks,
                         resamples=chosen.resamples)
-    if not any(entry.is_own for entry in summary.entries):
+    if not summary.own:
         return []
     shown = summary.first_methods(MOST_METHODS)
-    if {"aggregates", "tables"} & asked:
-        found = summary.aggregates()
-        if "aggregates" in asked:
-            drawn = [pair for pair in found if pair[0] in shown.entries]
-            save_figure(figures.draw_aggregates(shown, drawn), "aggregates")
-        if "tables" in asked:
-            stem = chosen.outdir / "aggregates"
-            written += tables.write_cells(stem, tables.aggregate_cells(found), summary.notes)
-            written.append(tables.write_records(stem.with_suffix(".csv"),
-                                                tables.aggregate_records(found, summary.words)))
+    if "aggregates" in asked:
+        save_figure(figures.draw_aggregates(shown), "aggregates")
+    if "tables" in asked:
+        written += tables.write_aggregates(summary, chosen.outdir)
     if "profile" in asked:
         save_figure(figures.draw_profiles(shown), "performance_profile")
     if {"improvement", "tables"} & asked:
@@ -177,8 +159,7 @@ def _over_tasks(study: Study, chosen: argparse.Namespace, save_figure: Save) -> 
         if pairs and "improvement" in asked:
             save_figure(figures.draw_improvements(summary, pairs, total), "improvement")
         if pairs and "tables" in asked:
-            written.append(tables.write_records(chosen.outdir / "improvement.csv",
-                                                tables.improvement_records(pairs)))
+            written.append(tables.write_improvements(pairs, chosen.outdir))
     return written
 
 

@@ -38,7 +38,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class PublishedCurve:
-    """Arrays of equal length [n], frames ascending; `seeds` is 0 where unknown."""
+    """Arrays float64 [n], frames ascending; `seeds` is 0 where unknown."""
 
     frames: np.ndarray
     mean: np.ndarray
@@ -85,7 +85,9 @@ class Published:
             elif not row.figure:
                 self._scores.setdefault((row.task, row.method), []).append(
                     Point(row.score, row.frames or 0, row.seeds, row.approximate))
-        self._curves = {key: _curve(found) for key, found in points.items()}
+        self._curves = {key: PublishedCurve(*np.array(
+            sorted((row.frames or 0, row.score, row.std, row.seeds or 0) for row in found),
+            np.float64).T) for key, found in points.items()}
 
     @classmethod
     def load(cls, directory: Path = DIRECTORY) -> Published:
@@ -125,16 +127,6 @@ class Published:
     def tasks(self, method: str) -> set[str]:
         """Returns the tasks for which the method has a score or a curve."""
         return {row.task for row in self.rows if row.method == method and not row.figure}
-
-
-def _curve(rows: list[Row]) -> PublishedCurve:
-    rows = sorted(rows, key=lambda row: row.frames or 0)
-    return PublishedCurve(
-        frames=np.array([row.frames or 0 for row in rows], np.int64),
-        mean=np.array([row.score for row in rows], np.float64),
-        std=np.array([row.std for row in rows], np.float64),
-        seeds=np.array([row.seeds or 0 for row in rows], np.int64),
-    )
 
 
 def _read(path: Path) -> Iterator[Row]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import dataclasses
 import io
 import math
 import re
@@ -41,13 +40,11 @@ from plots.style import MOST_METHODS
 
 MOST_PANELS = 120
 MOST_RUNS = 500
-_MOST_BARS = 30
+MOST_BARS = 30
 _PIXELS = 125  # to an inch of a figure: its text is then about as large as the page's
 _CLIP = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.gif")
 _RUN_KEYS = ("task", "seed", "logdir", "method")  # they name a run, or say where it lies
-
-Context = dict[str, Any]
-"""Values of the template report.html by name."""
+Context = dict[str, Any]  # values of the template by name
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,11 +73,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def report(chosen: argparse.Namespace, console: Console) -> Path:
-    """Reads the runs and writes the page; returns its path.
-
-    Raises:
-        UserError: a folder, a name or an option is wrong.
-    """
+    """Reads the runs and writes the page; returns its path."""
     check_writable_file(chosen.out, "--out")
     study = options.make_study(chosen, Published.load(chosen.published_dir), console)
     with console.status("drawing"):
@@ -93,62 +86,32 @@ def report(chosen: argparse.Namespace, console: Console) -> Path:
 def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
     """Returns the page, with at most `clip_bytes` of clips."""
     runs = [run for found in study.runs.values() for run in found]
-    details = [Details.read(run) for run in runs[:MOST_RUNS]]
-    seconds = [found.seconds for found in details]
-    seconds += [_seconds(_last_record(run)) for run in runs[MOST_RUNS:]]
+    details = [Details(run) for run in runs[:MOST_RUNS]]
+    seconds = [seconds for run in runs if (seconds := _progress(run)[1]) is not None]
+    first = study.first_methods(MOST_METHODS)
+    panels, bars = first.pages(MOST_PANELS)[0], first.pages(MOST_BARS)[0]
+    end = float(max(found.x[-1] for found in study.curves.values()))
+    summary = summarise(study, resamples=resamples)
+    over_tasks = summary if summary.own and len(study.tasks) > 1 else None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html").render(
-        title=title, facts=_facts(study, seconds), notes=study.all_notes(),
-        curves=_curves(study.first_methods(MOST_METHODS)), scores=_scores(study),
-        aggregates=_aggregates(study, resamples), clips=_clips(runs, clip_bytes),
-        differences=_differences(details, len(runs)),
-        runs=[found.context() for found in details], more_runs=len(runs) - len(details))
-
-
-def _facts(study: Study, seconds: Sequence[float | None]) -> list[str]:
-    runs, known = len(seconds), [value for value in seconds if value is not None]
-    unknown = f" ({runs - len(known)} of them tell none)" if len(known) < runs else ""
-    facts = [f"{runs} run{'s' if runs != 1 else ''} of {len(study.methods)} method(s) on "
-             f"{len(study.tasks)} task(s), read {time.strftime('%Y-%m-%d %H:%M')}.",
-             f"Together {sum(known) / 3600:,.1f} hours of work by the runs' own clocks{unknown}."]
-    if len(study.methods) > MOST_METHODS:
-        facts.append(f"Figures draw the first {MOST_METHODS} methods, tables hold all.")
-    if len(study.tasks) > _MOST_BARS:
-        facts.append(f"Bars are drawn of the first {_MOST_BARS} tasks.")
-    return facts
-
-
-def _curves(study: Study) -> Context:
-    end = float(max(found.x[-1] for found in study.curves.values()))
-    shown = study.pages(MOST_PANELS)[0]
-    panels = [_picture(figures.draw_panel(shown, task, end),
-                       f"Learning curves on {task_title(task)}") for task in shown.tasks]
-    return {"legend": _picture(figures.draw_legend(shown, end), "What the lines are"),
-            "panels": panels, "caption": figures.curve_caption(study),
-            "left_out": len(study.tasks) - len(shown.tasks)}
-
-
-def _scores(study: Study) -> Context:
-    shown = study.first_methods(MOST_METHODS).pages(_MOST_BARS)[0]
-    of_each = " of each run" if study.at is None else ""
-    return {"title": f"Scores {study.at_words()}{of_each}, beside published ones",
-            "cells": tables.score_cells(study),
-            "note": f"{tables.SCORE_NOTE} Published scores are of the frames at which ours are, "
-                    "as far as a curve was published, and else of those named.",
-            "bars": _picture(figures.draw_bars(shown), "Bars of the same scores")}
-
-
-def _aggregates(study: Study, resamples: int) -> Context | None:
-    summary = summarise(study, resamples=resamples)
-    if len(study.tasks) < 2 or not any(entry.is_own for entry in summary.entries):
-        return None
-    found = summary.aggregates()
-    shown = summary.first_methods(MOST_METHODS)
-    drawn = [pair for pair in found if pair[0] in shown.entries]
-    return {"scale": summary.words, "cells": tables.aggregate_cells(found),
-            "figure": _picture(figures.draw_aggregates(shown, drawn), "The same, drawn")}
+        title=title, time=time.strftime("%Y-%m-%d %H:%M"), study=study, runs=runs,
+        seconds=seconds, most_methods=MOST_METHODS, most_bars=MOST_BARS,
+        legend=_picture(figures.draw_legend(panels, end), "What the lines are"),
+        panels=[_picture(figures.draw_panel(panels, task, end),
+                         f"Learning curves on {task_title(task)}") for task in panels.tasks],
+        curve_caption=figures.curve_caption(first), scores=tables.score_cells(study),
+        score_note=tables.SCORE_NOTE,
+        bars=_picture(figures.draw_bars(bars), "Bars of the same scores"),
+        over_tasks=over_tasks and {
+            "scale": summary.words, "cells": tables.aggregate_cells(summary),
+            "picture": _picture(figures.draw_aggregates(summary.first_methods(MOST_METHODS)),
+                                "The same, drawn")},
+        clips=_clips(runs, clip_bytes),
+        differences=_differences([found for found in details if found.config]),
+        details=[found.context() for found in details])
 
 
 def _clips(runs: Sequence[Run], budget: int) -> Context:
@@ -159,8 +122,7 @@ def _clips(runs: Sequence[Run], budget: int) -> Context:
         pictures = []
         newest = _newest_clips(run.folder / "videos")
         for name, (step, path) in sorted(newest.items()):
-            content = _gif(path, budget)
-            if content:
+            if content := _gif(path, budget):
                 budget -= len(content)
                 picture = _image(content, "gif", f"{name} of {run.task}, {run.method}")
                 caption = f"{name.replace('_', ' ')}, {short_frames(step)} frames"
@@ -173,16 +135,13 @@ def _clips(runs: Sequence[Run], budget: int) -> Context:
 
 def _newest_clips(folder: Path) -> dict[str, tuple[int, Path]]:
     """Returns by name the step and the path of the newest clip."""
-    newest: dict[str, tuple[int, Path]] = {}
     try:
-        paths = [] if folder.is_symlink() else sorted(folder.iterdir())
+        names = [] if folder.is_symlink() else sorted(path.name for path in folder.iterdir())
     except OSError:
         return {}
-    for path in paths:
-        match = _CLIP.fullmatch(path.name)
-        if match and int(match["step"]) >= newest.get(match["name"], (-1, path))[0]:
-            newest[match["name"]] = int(match["step"]), path
-    return newest
+    clips = filter(None, map(_CLIP.fullmatch, names))
+    return {clip["name"]: (int(clip["step"]), folder / clip[0])
+            for clip in sorted(clips, key=lambda clip: int(clip["step"]))}
 
 
 def _gif(path: Path, limit: int) -> bytes:
@@ -195,25 +154,19 @@ def _gif(path: Path, limit: int) -> bytes:
     return content if len(content) <= limit and content[:6] in (b"GIF87a", b"GIF89a") else b""
 
 
-def _differences(details: Sequence[Details], total: int) -> Context | None:
+def _differences(details: Sequence[Details]) -> tables.Cells:
     """Returns the config keys on which the runs differ, by method."""
-    known = [found for found in details if found.config]
-    if not known:
-        return None
     values: dict[str, dict[str, set[str]]] = {}
-    for found in known:
+    for found in details:
         for key, value in found.config.items():
             if key not in _RUN_KEYS:
                 by_method = values.setdefault(key, {})
                 by_method.setdefault(found.run.method, set()).add(str(value))
-    methods = list(dict.fromkeys(found.run.method for found in known))
-    rows = [[key, *(" / ".join(sorted(by_method.get(method, {"-"}))) for method in methods)]
-            for key, by_method in values.items()
-            if len(set().union(*by_method.values())) > 1 or len(by_method) < len(methods)]
-    some = f"of the first {len(details)} runs" if total > len(details) else "runs"
-    note = (f"Keys that do not have one value in all {some}; where a method has several: a / b."
-            if rows else f"All {some} have the same config, but for task and seed.")
-    return {"note": note, "cells": [["Key", *methods], *rows]}
+    methods = list(dict.fromkeys(found.run.method for found in details))
+    return [["Key", *methods]] + [
+        [key, *(" / ".join(sorted(by_method.get(method, {"-"}))) for method in methods)]
+        for key, by_method in values.items()
+        if len(set().union(*by_method.values())) > 1 or len(by_method) < len(methods)]
 
 
 def _picture(figure: Figure, alt: str) -> Context:
@@ -228,40 +181,32 @@ def _image(content: bytes, kind: str, alt: str, width: int | None = None) -> Con
             "width": width}
 
 
-@dataclasses.dataclass(frozen=True)
 class Details:
     """What a run's directory says of the run beside its curve.
 
     Attributes:
         run: the run.
-        last: the last record of its metrics.
         record: its config.yaml; empty if it is missing or not ours.
-        config: the config by dotted key; empty if not known.
+        config: the config's scalars by dotted key; empty if not known.
     """
 
-    run: Run
-    last: dict[str, Any]
-    record: dict[str, Any]
-    config: dict[str, Any]
-
-    @classmethod
-    def read(cls, run: Run) -> Details:
-        """Reads a run's directory."""
+    def __init__(self, run: Run):
+        self.run = run
         try:
-            record = read_yaml(run.folder / "config.yaml", of_run=True)
+            self.record = read_yaml(run.folder / "config.yaml", of_run=True)
         except UserError:
-            record = {}
-        return cls(run, _last_record(run), record, _flat(record.get("config")))
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds that the run worked in all its attempts; None if its metrics have no time."""
-        return _seconds(self.last)
+            self.record = {}
+        self.config: dict[str, Any] = {}
+        for key, value in _mapping(self.record.get("config")).items():
+            group = {f"{key}.{name}": leaf for name, leaf in _mapping(value).items()}
+            self.config |= {name: leaf for name, leaf in (group or {key: value}).items()
+                            if isinstance(leaf, bool | int | float | str)}
 
     def context(self) -> Context:
         """Returns the run's headline, facts and command."""
         run, record = self.run, self.record
-        hours = "" if self.seconds is None else f", {duration(self.seconds)} hours"
+        step, seconds = _progress(run)
+        hours = "" if seconds is None else f", {duration(seconds)} hours"
         score = f"{short_score(float(run.y[-1]))} at {short_frames(float(run.x[-1]))} frames"
         versions = [f"{name} {version}" for name, version in
                     _mapping(record.get("versions")).items()]
@@ -270,7 +215,7 @@ class Details:
         directory = folder.relative_to(here) if folder.is_relative_to(here) else folder
         return {
             "headline": f"{run.name}: {score}{hours}",
-            "facts": [("Frames", f"{int(self.last.get('step', run.x[-1])):,}"),
+            "facts": [("Frames", f"{step:,}"),
                       ("Machine", self._machine()), ("Commit", str(record.get("commit") or "")),
                       ("Versions", ", ".join(versions)), ("Directory", str(directory))],
             "command": self._command()}
@@ -309,25 +254,16 @@ class Details:
         return shlex.join(words)
 
 
-def _last_record(run: Run) -> dict[str, Any]:
-    return next(reversed(last_records(run.metrics)), {})
-
-
-def _seconds(record: dict[str, Any]) -> float | None:
+def _progress(run: Run) -> tuple[int, float | None]:
+    """Returns the run's frames, and its seconds of work in all attempts (None if not known)."""
+    record: dict[str, Any] = next(reversed(last_records(run.metrics)), {})
     seconds = record.get("wall_time")
-    return float(seconds) if isinstance(seconds, int | float) else None
+    return (int(record.get("step", run.x[-1])),
+            float(seconds) if isinstance(seconds, int | float) else None)
 
 
 def _mapping(value: object) -> dict[str, Any]:
     return {str(key): item for key, item in value.items()} if isinstance(value, dict) else {}
-
-
-def _flat(config: object) -> dict[str, Any]:
-    """Returns the scalars by dotted key; configs have groups of one level."""
-    flat: dict[str, Any] = {}
-    for key, value in _mapping(config).items():
-        flat |= {f"{key}.{name}": leaf for name, leaf in _mapping(value).items()} or {key: value}
-    return {key: leaf for key, leaf in flat.items() if isinstance(leaf, bool | int | float | str)}
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from plots.curves import Curve, Final, Runs, curve, finals
+from plots.curves import Runs, curve, final
 from plots.finding import RunFolder
 from plots.labels import frames_range, listed, published_label, short_frames, suite_of
 from plots.published import Point, Published
@@ -19,40 +20,54 @@ DEFAULT_PUBLISHED = {
 """By suite, the published methods shown if none are chosen."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Study:
     """All that figures and tables show.
 
-    Attributes:
+    Args:
+        runs: our runs by (task, method).
         tasks, methods: to show, in order.
-        runs, curves, scored: our runs, their curves and final scores, by (task, method).
         published: all published results.
-        published_methods: the published methods to show.
+        published_methods: the published methods to show; None takes `DEFAULT_PUBLISHED`.
         metric: the metric's name.
         width: of a bin, in frames.
         spread: what bands and whiskers show, see `plots.curves.curve`.
         at: frames at which scores are compared; None compares them where each run ends.
         seeds: seeds a method should have; None means the most it was started with on any task.
         valueless: runs without any value of the metric, which count as started.
-        reading_notes: what was skipped in our files.
-        published_notes: what is missing in the published results.
+        notes: what was skipped in our files.
     """
 
-    tasks: list[str]
-    methods: list[str]
-    runs: Runs
-    curves: dict[tuple[str, str], Curve]
-    scored: dict[tuple[str, str], Final]
-    published: Published
-    published_methods: list[str]
-    metric: str
-    width: int
-    spread: str
-    at: float | None
-    seeds: int | None
-    valueless: Sequence[RunFolder]
-    reading_notes: list[str]
-    published_notes: list[str]
+    def __init__(
+        self, runs: Runs, tasks: Sequence[str], methods: Sequence[str], published: Published,
+        published_methods: Sequence[str] | None, *, metric: str, width: int, spread: str = "std",
+        at: float | None = None, seeds: int | None = None, valueless: Sequence[RunFolder] = (),
+        notes: Sequence[str] = (),
+    ):
+        if published_methods is None:
+            suites = dict.fromkeys(suite_of(task) for task in tasks)
+            published_methods = [name for suite in suites
+                                 for name in DEFAULT_PUBLISHED.get(suite, ())]
+        self.tasks, self.methods, self.published = list(tasks), list(methods), published
+        self.published_methods = [name for name in published_methods
+                                  if published.tasks(name) & set(tasks)]
+        self.metric, self.width, self.spread, self.at = metric, width, spread, at
+        self.runs = {key: found for key, found in runs.items()
+                     if key[0] in tasks and key[1] in methods}
+        self.curves = {key: curve(found, width, spread) for key, found in self.runs.items()}
+        scored = {key: final(found, width, at) for key, found in self.runs.items()}
+        self.scored = {key: found for key, found in scored.items() if len(found.scores)}
+        self._seeds, self._valueless, self._reading_notes = seeds, valueless, list(notes)
+        self._published_notes = [note for name in self.published_methods
+                                 for note in self._published_gaps(name)]
+        self._published_notes += [f"{published_label(name)}: nothing published for these tasks."
+                                  for name in published_methods
+                                  if name not in self.published_methods]
+
+    def _with(self, **attributes: Any) -> Study:
+        """Returns a copy with other attributes."""
+        study = copy.copy(self)
+        vars(study).update(attributes)
+        return study
 
     # What is missing.
 
@@ -61,11 +76,11 @@ class Study:
         """Sentences on our runs: what was skipped, what is missing, what ends elsewhere."""
         gaps = [note for method in self.methods for note in self._missing(method)]
         uneven = [note for method in self.methods for note in self._uneven_ends(method)]
-        return [*self.reading_notes, *gaps, *uneven, *self._ends_apart()]
+        return [*self._reading_notes, *gaps, *uneven, *self._ends_apart()]
 
     def all_notes(self) -> list[str]:
         """Returns the notes on our runs and on the published results."""
-        return [*self.notes, *self.published_notes]
+        return [*self.notes, *self._published_notes]
 
     def _missing(self, method: str) -> list[str]:
         """Names the tasks on which the method lacks a score or seeds."""
@@ -102,31 +117,41 @@ class Study:
         return [f"Methods end at different frames on {listed(apart, 2)}: their scores there "
                 "are not of the same frames (--at compares at the same)."] if apart else []
 
+    def _published_gaps(self, method: str) -> list[str]:
+        """Names tasks without a published score, and curves that lose seeds while ours last."""
+        label, notes = published_label(method), []
+        absent = [task for task in self.tasks if task not in self.published.tasks(method)]
+        if absent:
+            notes.append(f"{label}: published for {len(self.tasks) - len(absent)} of "
+                         f"{len(self.tasks)} tasks (not {listed(absent, 4)}).")
+        end = max(found.x[-1] for found in self.curves.values())
+        curves = [found for task in self.tasks if (found := self.published.curve(task, method))]
+        fewer = [found.frames[found.seeds < found.seeds.max()] for found in curves]
+        starts = [frames[0] for frames in fewer if len(frames) and frames[0] <= end]
+        if starts:
+            notes.append(f"{label}: fewer seeds on {len(starts)} of {len(curves)} task(s) from "
+                         f"{short_frames(min(starts))} frames on.")
+        return notes
+
     def expected(self, method: str) -> int:
         """Returns the number of seeds that the method should have on every task."""
-        if self.seeds is not None:
-            return self.seeds
+        if self._seeds is not None:
+            return self._seeds
         started: dict[str, set[str]] = {}
-        for run in [*(run for found in self.runs.values() for run in found), *self.valueless]:
+        for run in [*(run for found in self.runs.values() for run in found), *self._valueless]:
             if run.method == method:
                 started.setdefault(run.task, set()).add(run.seed)
         return max(map(len, started.values()), default=0)
 
     # Labels.
 
-    def label(self, method: str) -> str:
-        """Returns the method's name with its number of seeds."""
-        return f"{method} ({self._seeds_text(method)})"
-
-    def score_label(self, method: str) -> str:
-        """Returns the method's name with its number of seeds and the frames of its scores."""
-        words = [self._seeds_text(method), self.frames_of([method])]
-        return f"{method} ({', '.join(filter(None, words))})"
-
-    def score_name(self, method: str) -> str:
-        """Returns the method's name with the frames of its scores."""
-        frames = self.frames_of([method])
-        return f"{method} ({frames})" if frames else method
+    def label(self, method: str, seeds: bool = True, frames: bool = False) -> str:
+        """Returns the method's name with its number of seeds or the frames of its scores."""
+        count = max((found.seeds for (_, name), found in self.curves.items() if name == method),
+                    default=0)
+        words = [f"{count} seed{'s' if count != 1 else ''}" if seeds else "",
+                 self.frames_of([method]) if frames else ""]
+        return f"{method} ({', '.join(filter(None, words))})" if any(words) else method
 
     def published_name(self, method: str) -> str:
         """Returns the published method's label with the frames of its scores."""
@@ -140,11 +165,6 @@ class Study:
         return frames_range(frames for key in keys if key in self.scored
                             for frames in self.scored[key].frames)
 
-    def _seeds_text(self, method: str) -> str:
-        seeds = max((found.seeds for (_, name), found in self.curves.items() if name == method),
-                    default=0)
-        return f"{seeds} seed{'s' if seeds != 1 else ''}"
-
     def at_words(self) -> str:
         """Returns where scores are taken: ``at the end`` (of each run) or ``at 1M frames``."""
         return "at the end" if self.at is None else f"at {short_frames(self.at)} frames"
@@ -157,12 +177,12 @@ class Study:
             return self
         note = (f"Only the first {most} of {len(self.methods)} methods are drawn; choose others "
                 "with --methods.")
-        return dataclasses.replace(
-            self, methods=self.methods[:most], reading_notes=[note, *self.reading_notes])
+        return self._with(methods=self.methods[:most],
+                          _reading_notes=[note, *self._reading_notes])
 
     def pages(self, tasks: int) -> list[Study]:
         """Returns the study in parts of at most that many tasks."""
-        return [dataclasses.replace(self, tasks=self.tasks[i : i + tasks])
+        return [self._with(tasks=self.tasks[i : i + tasks])
                 for i in range(0, len(self.tasks), tasks)]
 
     def only(self, methods: Collection[str]) -> Study:
@@ -173,7 +193,7 @@ class Study:
         kept = [method for method in self.methods if method in methods]
         tasks = [task for task in self.tasks
                  if any((task, method) in self.scored for method in kept)]
-        return dataclasses.replace(self, methods=kept, tasks=tasks or self.tasks)
+        return self._with(methods=kept, tasks=tasks or self.tasks)
 
     # Scores.
 
@@ -213,53 +233,3 @@ class Study:
         found = {task: self.published_point(task, method) for task in self.tasks}
         return {task: np.array([point.score]) for task, point in found.items() if point}
 
-
-def build(
-    runs: Runs,
-    tasks: Sequence[str],
-    methods: Sequence[str],
-    published: Published,
-    published_methods: Sequence[str] | None,
-    *,
-    metric: str,
-    width: int,
-    spread: str = "std",
-    at: float | None = None,
-    seeds: int | None = None,
-    valueless: Sequence[RunFolder] = (),
-    notes: Sequence[str] = (),
-) -> Study:
-    """Returns the study of these runs; `published_methods` None takes `DEFAULT_PUBLISHED`."""
-    runs = {key: found for key, found in runs.items() if key[0] in tasks and key[1] in methods}
-    if published_methods is None:
-        suites = dict.fromkeys(suite_of(task) for task in tasks)
-        published_methods = [name for suite in suites for name in DEFAULT_PUBLISHED.get(suite, ())]
-    present = [name for name in published_methods if published.tasks(name) & set(tasks)]
-    curves = {key: curve(found, width, spread) for key, found in runs.items()}
-    end = max(found.x[-1] for found in curves.values())
-    gaps = [note for name in present for note in _published_gaps(published, name, tasks, end)]
-    gaps += [f"{published_label(name)}: nothing published for these tasks."
-             for name in published_methods if name not in present]
-    return Study(
-        list(tasks), list(methods), runs, curves, finals(runs, width, at), published, present,
-        metric, width, spread, at, seeds, valueless, list(notes), gaps,
-    )
-
-
-def _published_gaps(
-    published: Published, method: str, tasks: Sequence[str], end: float
-) -> list[str]:
-    """Names tasks without a published score, and curves that lose seeds before frame `end`."""
-    label, notes = published_label(method), []
-    absent = [task for task in tasks if task not in published.tasks(method)]
-    if absent:
-        shown = ", ".join(absent[:4]) + (", ..." if len(absent) > 4 else "")
-        notes.append(f"{label}: published for {len(tasks) - len(absent)} of {len(tasks)} tasks "
-                     f"(not {shown}).")
-    curves = [found for task in tasks if (found := published.curve(task, method)) is not None]
-    fewer = [found.frames[found.seeds < found.seeds.max()] for found in curves]
-    starts = [frames[0] for frames in fewer if len(frames) and frames[0] <= end]
-    if starts:
-        notes.append(f"{label}: fewer seeds on {len(starts)} of {len(curves)} task(s) from "
-                     f"{short_frames(min(starts))} frames on.")
-    return notes

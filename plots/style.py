@@ -105,14 +105,13 @@ def bar_style(index: int, is_own: bool) -> dict[str, Any]:
     return {"color": "white", "edgecolor": _GREYS[n], "hatch": _HATCHES[n], "linewidth": 0.4}
 
 
-def frames_axis(axes: Axes) -> None:
-    """Labels the x axis in k and M frames."""
+def curve_axes(axes: Axes) -> None:
+    """Labels the x axis in k and M frames, and starts the y axis at 0.
+
+    The y axis starts lower if a line goes below 0; a band alone is cut off.
+    """
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_frames(value)))
-
-
-def score_axis(axes: Axes) -> None:
-    """Starts the y axis at 0, or lower if a line goes below 0; a band alone is cut off."""
     lines = [line.get_ydata() for line in axes.get_lines()]
     low = min((float(np.nanmin(y)) for y in lines if np.isfinite(y).any()), default=0.0)
     high = axes.get_ylim()[1]

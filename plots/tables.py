@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dreamer.io.files import atomic_write
-from plots.aggregates import Aggregates, Estimate, Pair
+from plots.aggregates import Estimate, Pair, Summary
 from plots.curves import whiskers
 from plots.labels import frames_range, published_label, short_score, task_title
 from plots.study import Study
@@ -33,8 +33,8 @@ def score_records(study: Study) -> Records:
 
     If our methods end at different frames, a published curve has a record for each end.
     """
-    columns = ("task", "method", "kind", "mean", "std", "ci_low", "ci_high", "seeds",
-               "seeds_without_score", "frames_least", "frames_most", "approximate")
+    blank = dict.fromkeys(("task", "method", "kind", "mean", "std", "ci_low", "ci_high", "seeds",
+                           "seeds_without_score", "frames_least", "frames_most", "approximate"), "")
     records = []
     for task in study.tasks:
         for method in study.methods:
@@ -44,12 +44,12 @@ def score_records(study: Study) -> Records:
             seeds, mean = len(found.scores), found.scores.mean()
             (below,), (above,) = whiskers(found.scores, "ci")
             spread = {"std": found.scores.std(), "ci_low": mean - below, "ci_high": mean + above}
-            records.append(dict.fromkeys(columns, "") | {
+            records.append(blank | {
                 "task": task, "method": method, "kind": "run", "mean": mean,
                 **(spread if seeds > 1 else {}),
                 "seeds": seeds, "seeds_without_score": found.asked - seeds,
                 "frames_least": int(found.frames.min()), "frames_most": int(found.frames.max())})
-        records += [dict.fromkeys(columns, "") | {
+        records += [blank | {
             "task": task, "method": method, "kind": "published", "mean": point.score,
             "seeds": point.seeds or "", "frames_least": point.frames,
             "frames_most": point.frames, "approximate": point.approximate or ""}
@@ -69,20 +69,32 @@ def curve_records(study: Study) -> Records:
     ]
 
 
-def aggregate_records(found: Aggregates, words: str) -> Records:
-    """Returns one record for every method and statistic."""
-    return [
+def write_scores(study: Study, outdir: Path) -> list[Path]:
+    """Writes scores.csv, curves.csv, scores.md and scores.tex; returns their paths."""
+    return [_write_csv(outdir / "scores.csv", score_records(study)),
+            _write_csv(outdir / "curves.csv", curve_records(study)),
+            *_write_cells(outdir / "scores", score_cells(study),
+                          [SCORE_NOTE, *study.all_notes()])]
+
+
+def write_aggregates(summary: Summary, outdir: Path) -> list[Path]:
+    """Writes aggregates.md, aggregates.tex and aggregates.csv; returns their paths."""
+    records = [
         {"method": entry.method, "kind": "run" if entry.is_own else "published",
          "statistic": name, **_estimate_fields("value", value),
-         "tasks": len(entry.scores), "runs": sum(map(len, entry.scores.values())), "scale": words}
-        for entry, values in found for name, value in values.items()
+         "tasks": len(entry.scores), "runs": sum(map(len, entry.scores.values())),
+         "scale": summary.words}
+        for entry in summary.entries for name, value in entry.aggregates.items()
     ]
+    return [*_write_cells(outdir / "aggregates", aggregate_cells(summary), summary.notes),
+            _write_csv(outdir / "aggregates.csv", records)]
 
 
-def improvement_records(pairs: Sequence[Pair]) -> Records:
-    """Returns one record for every pair."""
-    return [{"x": x, "y": y, "tasks": tasks, **_estimate_fields("probability_x_above_y", value)}
-            for x, y, tasks, value in pairs]
+def write_improvements(pairs: Sequence[Pair], outdir: Path) -> Path:
+    """Writes improvement.csv; returns its path."""
+    return _write_csv(outdir / "improvement.csv", [
+        {"x": x, "y": y, "tasks": tasks, **_estimate_fields("probability_x_above_y", value)}
+        for x, y, tasks, value in pairs])
 
 
 def _estimate_fields(name: str, value: Estimate) -> dict[str, object]:
@@ -150,13 +162,11 @@ def _column_cells(name: str, by_task: dict[str, list[_Score]], tasks: Sequence[s
                                       [value for score in last for value in score.frames]))]
 
 
-def aggregate_cells(found: Aggregates) -> Cells:
+def aggregate_cells(summary: Summary) -> Cells:
     """Returns methods by statistics, with their intervals."""
-    names = list(found[0][1]) if found else []
-    return [["Method", "Tasks", *names]] + [
-        [entry.label, str(len(entry.scores)), *(_interval_text(values[name]) for name in names)]
-        for entry, values in found
-    ]
+    rows = [[entry.label, str(len(entry.scores)), *map(_interval_text, entry.aggregates.values())]
+            for entry in summary.entries]
+    return [["Method", "Tasks", *summary.entries[0].aggregates], *rows]
 
 
 def _interval_text(value: Estimate) -> str:
@@ -166,8 +176,8 @@ def _interval_text(value: Estimate) -> str:
     return f"{text} [{short_score(value.low)}, {short_score(value.high)}]"
 
 
-def write_records(path: Path, records: Records) -> Path:
-    """Writes the records as CSV, with numbers to six digits."""
+def _write_csv(path: Path, records: Records) -> Path:
+    """Writes the records, with numbers to six digits."""
     text = io.StringIO()
     if records:
         writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
@@ -177,8 +187,7 @@ def write_records(path: Path, records: Records) -> Path:
     return _write(path, text.getvalue())
 
 
-def write_cells(stem: Path, cells: Cells, notes: Sequence[str]) -> list[Path]:
-    """Writes <stem>.md and <stem>.tex, with the notes."""
+def _write_cells(stem: Path, cells: Cells, notes: Sequence[str]) -> list[Path]:
     return [_write(stem.with_name(stem.name + ".md"), markdown(cells, notes)),
             _write(stem.with_name(stem.name + ".tex"), latex(cells, notes))]
 

@@ -1,8 +1,9 @@
-"""Makes `plots` importable and writes real run directories for its tests."""
+"""Makes `plots` importable, and writes run directories for its tests."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,3 +29,19 @@ def write_run(tmp_path: Path) -> WriteRun:
         return folder
 
     return write
+
+
+@pytest.fixture(params=["link", "pipe"])
+def make_irregular(
+    request: pytest.FixtureRequest, tmp_path: Path, impatient: None
+) -> Callable[[Path, str], None]:
+    """Returns a function that puts a link to a file with that text, or a pipe, at a path."""
+
+    def make(path: Path, text: str) -> None:
+        if request.param == "pipe":
+            os.mkfifo(path)
+        else:
+            (tmp_path / "private").write_text(text)
+            path.symlink_to(tmp_path / "private")
+
+    return make

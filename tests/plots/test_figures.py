@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +16,21 @@ from plots.curves import group, whiskers
 from plots.finding import RunFolder
 from plots.loading import Run
 from plots.published import Published
-from plots.study import Study, build
+from plots.study import Study
 
 WALK, HOP = "dmc_walker_walk", "dmc_hopper_hop"
 PUBLISHED = Published.load()
 
 
-def run(task: str, method: str, seed: int, y: list[float]) -> Run:
-    x = np.arange(1, len(y) + 1) * 100_000
+def run(task: str, method: str, seed: int, y: list[float], bins: Sequence[int] = ()) -> Run:
+    x = np.array(bins or range(1, len(y) + 1)) * 100_000
     return Run(task, method, str(seed), Path("nowhere"), x, np.array(y, float))
 
 
 def study(
     runs: list[Run], tasks=(WALK, HOP), methods=("mine",), published=None, **options
 ) -> Study:
-    return build(group(runs), tasks, methods, PUBLISHED, published, metric="eval/return",
+    return Study(group(runs), tasks, methods, PUBLISHED, published, metric="eval/return",
                  width=100_000, **options)
 
 
@@ -63,27 +64,40 @@ def test_curves_show_means_and_published_ones():
     assert "mine: no score on 1 of 2 tasks (dmc_hopper_hop)." in footnote(figure)
 
 
-def test_missing_seeds_are_said_on_the_panel():
+def panel_texts(made: Study) -> list[str]:
+    return [text.get_text() for axes in figures.draw_curves(made).axes for text in axes.texts]
+
+
+def test_missing_seeds_are_on_the_panel():
     runs = two_seeds(WALK) + [run(HOP, "mine", 0, [1, 2])]
-    figure = figures.draw_curves(study(runs, published=[]))
-    assert figure.axes[1].texts[0].get_text() == "mine: 1 of 2 seeds"
-    expected = figures.draw_curves(study(runs, published=[], seeds=5))
-    assert expected.axes[0].texts[0].get_text() == "mine: 2 of 5 seeds"
-
-
-def test_runs_without_values_are_missing_seeds():
+    assert panel_texts(study(runs, published=[])) == ["mine: 1 of 2 seeds"]
+    assert panel_texts(study(runs, published=[], seeds=5)) == ["mine: 2 of 5 seeds",
+                                                               "mine: 1 of 5 seeds"]
     valueless = [RunFolder(HOP, "mine", str(seed), Path("nowhere")) for seed in (1, 2, 3)]
-    made = study(two_seeds(WALK) + [run(HOP, "mine", 1, [1, 2])], published=[], valueless=valueless)
-    assert made.expected("mine") == 3  # of seed 1 there is another attempt, which has values
+    # Seed 1 has another attempt, which has values.
+    made = study(runs[:2] + [run(HOP, "mine", 1, [1, 2])], published=[], valueless=valueless)
+    assert made.expected("mine") == 3
     assert "mine: fewer seeds on dmc_walker_walk (2 of 3), dmc_hopper_hop (1 of 3)." in made.notes
-    assert figures.draw_curves(made).axes[0].texts[0].get_text() == "mine: 2 of 3 seeds"
+    assert panel_texts(made) == ["mine: 2 of 3 seeds", "mine: 1 of 3 seeds"]
 
 
-def test_seeds_that_did_not_reach_the_frames_are_missing():
-    made = study(two_seeds(WALK), tasks=[WALK], published=[], at=3e5)
-    assert made.notes == []  # within a bin
-    late = study(two_seeds(WALK) + [run(WALK, "mine", 2, [1])], tasks=[WALK], published=[], at=3e5)
-    assert late.notes == ["mine: fewer seeds on dmc_walker_walk (2 of 3)."]
+@pytest.mark.parametrize("runs, options, expected", [
+    ([run("a", "mine", seed, [1]) for seed in range(3)] + [run("b", "mine", 0, [1], [9])], {},
+     ["mine: no score on 1 of 3 tasks (c).", "mine: fewer seeds on b (1 of 3).",
+      "mine: runs end between 100k and 900k frames."]),
+    ([run("a", "mine", seed, [1]) for seed in range(3)], {"tasks": ["a"], "seeds": 5},
+     ["mine: fewer seeds on a (3 of 5)."]),
+    ([run("a", "mine", 0, [1, 2])], {"tasks": ["a"], "at": 3e5}, []),  # within a bin
+    ([run("a", "mine", seed, [1, 2, 3][seed:]) for seed in range(3)], {"tasks": ["a"], "at": 3e5},
+     ["mine: fewer seeds on a (2 of 3)."]),
+    ([run("a", "m", 0, [1]), run("a", "n", 0, [1, 1], [1, 4]), run("a", "o", 0, [1], [2])],
+     {"tasks": ["a"], "methods": "mno"},
+     ["Methods end at different frames on a (m 100k, n 400k): their scores there are not of the "
+      "same frames (--at compares at the same)."]),
+    ([run("a", "m", 0, [1]), run("a", "o", 0, [1], [2])], {"tasks": ["a"], "methods": "mo"}, []),
+])
+def test_notes_name_what_is_missing(runs, options, expected):
+    assert study(runs, **{"tasks": "abc", "published": [], **options}).notes == expected
 
 
 def test_bars_are_final_scores():
@@ -94,10 +108,14 @@ def test_bars_are_final_scores():
 
 def test_bars_of_tasks_without_a_common_scale_have_their_own_axes():
     tasks = ["atari_pong", "atari_hero", "gym_X"]
-    figure = figures.draw_bars(study([run(task, "mine", 0, [5]) for task in tasks], tasks))
+    made = study([run(task, "mine", 0, [5]) for task in tasks], tasks)
+    figure = figures.draw_bars(made)
     assert len([axes for axes in figure.axes if axes.get_visible()]) == 3
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert heights[:2] == [5, PUBLISHED.point("atari_pong", "rainbow").score]
+    human, rest = summary_of(made).entries[3], summary_of(made).notes[-1]
+    assert (human.label, human.scores["atari_pong"].tolist()) == ("Human gamer", [1])
+    assert rest == "Left out, having no scale: gym_X."
 
 
 def test_twelve_methods_look_different():
@@ -175,13 +193,12 @@ def test_aggregates_say_their_coverage():
     made = study(two_seeds() + two_seeds(HOP, "other"), methods=("mine", "other"),
                  published=["planet"])
     summary = summary_of(made)
-    found = summary.aggregates()
-    figure = figures.draw_aggregates(summary, found)
+    figure = figures.draw_aggregates(summary)
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels == ["mine (200k-300k) (1 of 2 tasks)", "other (200k-300k) (1 of 2 tasks)",
                       "PlaNet, paper (5M)"]
-    assert found[0][1]["mean"].value == pytest.approx(0.55)
-    assert np.isnan(found[2][1]["mean"].low)
+    assert summary.entries[0].aggregates["mean"].value == pytest.approx(0.55)
+    assert np.isnan(summary.entries[2].aggregates["mean"].low)
     alone = summary_of(made.only(["mine"]), common_tasks=True)
     assert [list(entry.scores) for entry in alone.entries] == [[WALK], [WALK]]
 

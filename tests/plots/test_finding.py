@@ -1,8 +1,7 @@
-"""Which folders are runs, and what they are runs of."""
+"""Which folders are runs, and their task, method and seed."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -116,14 +115,8 @@ def test_no_such_folder(tmp_path):
         find_runs([tmp_path / "none"])
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_a_config_that_is_no_file_tells_no_task(tmp_path, impatient, kind):
+def test_an_irregular_config_names_no_task(tmp_path, make_irregular):
     make(tmp_path / "runs", "first")
-    config = tmp_path / "runs" / "first" / "config.yaml"
-    (tmp_path / "private").write_text("task: dmc_walker_walk\n")
-    if kind == "pipe":
-        os.mkfifo(config)
-    else:
-        config.symlink_to(tmp_path / "private")
+    make_irregular(tmp_path / "runs" / "first" / "config.yaml", "task: dmc_walker_walk\n")
     found = find_runs([tmp_path / "runs"])
     assert not found.runs and len(found.unknown) == 1

@@ -124,14 +124,16 @@ def test_ablations_without_runs_of_them_are_drawn_when_asked_for(runs, tmp_path)
     assert {path.name for path in out.iterdir()} == {"ablation_horizon.svg", "ablation_fig7.svg"}
 
 
-def test_many_tasks_take_several_pages(tmp_path, write_run):
-    for i in range(33):
-        write_run(f"runs/gym_Task{i:02}/mine/0", {1: 1.0, 2: 2.0})
+def test_many_tasks_take_several_pages(tmp_path, write_run, monkeypatch):
+    monkeypatch.setattr("plots.plot._TASKS_A_PAGE", 2)
+    for i in range(3):
+        write_run(f"runs/gym_Task{i}/mine/0", {1: 1.0, 2: 2.0})
     out = tmp_path / "out"
     assert main(["--indir", str(tmp_path / "runs"), "--outdir", str(out), "--formats", "svg",
                  "--figures", "curves"]) == 0
     assert {path.name for path in out.iterdir()} == {"curves_1.svg", "curves_2.svg"}
-    assert "Task29" in (out / "curves_1.svg").read_text()
+    assert "Task1" in (out / "curves_1.svg").read_text()
+    assert "Task2" in (out / "curves_2.svg").read_text()
 
 
 @pytest.mark.parametrize(
@@ -158,15 +160,15 @@ def test_wrong_inputs_get_one_message(runs, tmp_path, capsys, write_run, options
     assert message in said
 
 
-def test_empty_and_foreign_folders(tmp_path, capsys):
-    out = ["--outdir", str(tmp_path / "out")]
+@pytest.mark.parametrize("name, message", [
+    ("empty", "No metrics.jsonl below"), ("none", "is not a folder"),
+    ("foreign", "tells its task, method and seed")])
+def test_empty_and_foreign_folders(tmp_path, capsys, name, message):
     (tmp_path / "empty").mkdir()
-    assert "No metrics.jsonl below" in fails(["--indir", str(tmp_path / "empty"), *out], capsys)
-    assert "is not a folder" in fails(["--indir", str(tmp_path / "none"), *out], capsys)
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "metrics.jsonl").write_text("{}\n")
-    assert "tells its task, method and seed" in fails(["--indir", str(foreign), *out], capsys)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "metrics.jsonl").write_text("{}\n")
+    out = ["--outdir", str(tmp_path / "out")]
+    assert message in fails(["--indir", str(tmp_path / name), *out], capsys)
 
 
 def test_an_outdir_that_is_a_file(runs, tmp_path, capsys):
@@ -175,17 +177,27 @@ def test_an_outdir_that_is_a_file(runs, tmp_path, capsys):
     assert "Cannot make" in said
 
 
-def test_as_a_script_without_tensorflow(runs, tmp_path):
-    """Runs from any folder, tells status 2 apart, and never imports TensorFlow."""
+@pytest.mark.parametrize("program, options, out, wrong, message", [
+    ("plot.py", ["--outdir", "out", "--formats", "png", "--figures", "curves"], "out/curves.png",
+     ["--bin", "many"], "argument --bin: 'many' is no number of frames, such as 1e6"),
+    ("report.py", ["--out", "report.html"], "report.html", ["--tasks"],
+     "argument --tasks: expected at least one argument"),
+])
+def test_as_a_script_without_tensorflow(
+    tmp_path, write_run, program, options, out, wrong, message
+):
+    """Runs from any folder, answers a usage error with status 2, and never imports TensorFlow."""
+    write_run("runs/dmc_walker_walk/mine/0", {1: 1.0})
     (tmp_path / "tensorflow.py").write_text("raise RuntimeError('plots import TensorFlow')\n")
-    command = [sys.executable, str(ROOT / "plots" / "plot.py"), "--indir", str(runs), "--outdir",
-               str(tmp_path / "out"), "--formats", "png", "--figures", "curves"]
-    environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "curves.png").is_file()
-    wrong = subprocess.run([*command, "--bin", "many"], cwd=tmp_path, env=environment,
-                           capture_output=True, text=True)
-    assert wrong.returncode == 2
-    assert wrong.stderr == ("plot.py: error: argument --bin: 'many' is no number of frames, such "
-                            "as 1e6 (see --help)\n")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "plots" / program), "--indir", "runs", *options, *words],
+            cwd=tmp_path, capture_output=True, text=True,
+            env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
+
+    done = run()
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert (tmp_path / out).is_file()
+    done = run(*wrong)
+    assert (done.returncode, done.stderr) == (2, f"{program}: error: {message} (see --help)\n")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shlex
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +15,9 @@ from dreamer.config.command_line import CommandLine
 from dreamer.config.config import Config, load_config
 from dreamer.logs.video import encode_gif
 from dreamer.runs.rundir import RunDir
-from plots.report import main
+from plots.finding import find_runs
+from plots.loading import load_runs
+from plots.report import Details, main
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = """<img src=x onerror=alert(1)>"'&$\\frac</style><script>alert(2)</script>""".replace(
@@ -44,7 +43,7 @@ class Reader(HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(self.texts)
+        return " ".join(" ".join(self.texts).split())
 
     def images(self, kind: str) -> list[bytes]:
         start = f"data:image/{kind};base64,"
@@ -108,25 +107,24 @@ def test_a_benchmark(tmp_path: Path):
     assert len(commands) == 5
 
 
-def test_the_command_of_a_run_gives_its_config(tmp_path: Path):
-    config = load_config("small", task="dmc_walker_walk", overrides={
-        "seed": 3, "train.batch_size": 11, "steps": 2e5, "discount.enabled": True,
-        "encoder.keys": "a|b c"})
-    make_run(tmp_path / "runs", config, SCORES)
-    (command,) = [line for line in reported(tmp_path / "runs").texts
-                  if line.startswith("python -m dreamer.run")]
-    words = shlex.split(command)[3:]
-    assert CommandLine("python -m dreamer.run", "").parse(words).config() == config
+def details_of(root: Path) -> Details:
+    """What is known of the one run below a folder."""
+    (run,), _, _ = load_runs(find_runs([root]).runs)
+    return Details(run)
 
 
-def test_the_command_of_a_compared_agents_run(tmp_path: Path):
-    config = load_config(task="dmc_walker_walk", agent="d4pg", overrides={"seed": 1})
-    make_run(tmp_path / "runs", config, SCORES)
-    (command,) = [line for line in reported(tmp_path / "runs").texts
-                  if line.startswith("python -m")]
-    words = shlex.split(command)[2:]
-    assert words[:3] == ["baselines.run", "--agent", "d4pg"]
-    assert CommandLine("", "", agent="d4pg").parse(words[3:]).config() == config
+@pytest.mark.parametrize("presets, overrides, agent, program", [
+    (["small"], {"seed": 3, "train.batch_size": 11, "steps": 2e5, "discount.enabled": True,
+                 "encoder.keys": "a|b c"}, "dreamer", ["dreamer.run"]),
+    ([], {"seed": 1}, "d4pg", ["baselines.run", "--agent", "d4pg"]),
+])
+def test_the_command_of_a_run_gives_its_config(tmp_path: Path, presets, overrides, agent, program):
+    config = load_config(*presets, task="dmc_walker_walk", agent=agent, overrides=overrides)
+    make_run(tmp_path, config, SCORES)
+    words = shlex.split(details_of(tmp_path).context()["command"])
+    assert words[: 2 + len(program)] == ["python", "-m", *program]
+    line = CommandLine("", "", agent=agent)
+    assert line.parse(words[2 + len(program) :]).config() == config
 
 
 def test_folders_below_the_present_one_do_not_tell_where_it_is(
@@ -160,52 +158,39 @@ def test_names_stay_text(tmp_path: Path, write_run):
     assert reader.images("gif") == [b"GIF89a and more"]
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_a_config_that_is_no_file_is_not_shown(tmp_path: Path, write_run, impatient, kind):
+def test_an_irregular_config_is_not_read(tmp_path: Path, write_run, make_irregular):
     folder = write_run("runs/dmc_walker_walk/dreamer/0", SCORES)
-    (tmp_path / "private").write_text("host: secret\n")
-    if kind == "pipe":
-        os.mkfifo(folder / "config.yaml")
-    else:
-        (folder / "config.yaml").symlink_to(tmp_path / "private")
-    reader = reported(tmp_path / "runs")
-    assert "how it was made is not known" in reader.text and "secret" not in reader.text
+    make_irregular(folder / "config.yaml", "host: secret\nconfig: {seed: 1}\n")
+    details = details_of(tmp_path / "runs")
+    assert not details.record and not details.config and not details.context()["command"]
 
 
-def test_foreign_runs_are_shown_without_what_they_do_not_say(tmp_path: Path, write_run):
+def test_many_methods_and_foreign_runs(tmp_path: Path, write_run):
+    for number in range(12):
+        write_run(f"runs/dmc_walker_walk/m{number}/0", SCORES)
     write_run("runs/planner/dmc_hopper_hop/0", SCORES, key="eval_return", tail='{"step": 3000')
     reader = reported(tmp_path / "runs")
+    assert "Figures draw the first 12 methods, tables hold all." in reader.text
+    names = [f"m{number}" for number in range(12)] + ["planner"]
+    assert all(f"{name} (200k)" in reader.texts for name in names)
     assert "how it was made is not known" in reader.text
     assert "Skipped 1 damaged line(s)" in reader.text
 
 
-def test_what_is_not_drawn_is_said(tmp_path: Path, write_run):
-    for number in range(13):
-        write_run(f"runs/dmc_walker_walk/m{number}/0", SCORES)
-    reader = reported(tmp_path / "runs")
-    assert "Figures draw the first 12 methods, tables hold all." in reader.text
-    assert all(f"m{number} (200k)" in reader.texts for number in range(13))
-
-
-def test_totals_are_of_all_runs_and_parts_say_of_how_many(tmp_path: Path, write_run, monkeypatch):
+def test_limits_on_runs_and_clips_are_stated(tmp_path: Path, write_run, monkeypatch):
+    """Totals are of all runs; other parts say of how many runs they are."""
     monkeypatch.setattr("plots.report.MOST_RUNS", 2)
     for seed in range(3):
         config = load_config("small", task="dmc_walker_walk", overrides={"seed": seed})
-        make_run(tmp_path / "runs", config, SCORES, hours=2.5)
+        run = make_run(tmp_path / "runs", config, SCORES, hours=2.5)
+        for path in (run / "videos").iterdir():
+            path.write_bytes(b"GIF89a" + bytes(1_000_000))
     write_run("runs/dmc_walker_walk/other/0", SCORES)
-    reader = reported(tmp_path / "runs")
+    reader = reported(tmp_path / "runs", "--clips", "1")
     assert "4 runs of 2 method(s)" in reader.text
     assert "Together 7.5 hours of work by the runs' own clocks (1 of them tell none)" in reader.text
     assert "All of the first 2 runs have the same config" in reader.text
     assert "2 more runs are not listed." in reader.text
-
-
-def test_clips_have_a_budget_which_is_said(tmp_path: Path):
-    run = make_run(tmp_path / "runs", load_config("small", task="dmc_walker_walk"), SCORES)
-    big = b"GIF89a" + bytes(1_000_000)
-    for path in (run / "videos").iterdir():
-        path.write_bytes(big)
-    reader = reported(tmp_path / "runs", "--clips", "1")
     assert reader.images("gif") == []
     assert "1 run(s) with clips had no room here" in reader.text
 
@@ -226,18 +211,3 @@ def test_mistakes(tmp_path: Path, write_run, capsys, words: list[str], message: 
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not list(tmp_path.glob("*.html"))
 
-
-def test_as_a_script_without_tensorflow(tmp_path: Path, write_run):
-    write_run("runs/dmc_walker_walk/mine/0", SCORES)
-    (tmp_path / "tensorflow.py").write_text("raise RuntimeError('plots import TensorFlow')\n")
-    command = [sys.executable, str(ROOT / "plots" / "report.py"), "--indir",
-               str(tmp_path / "runs"), "--out", str(tmp_path / "report.html")]
-    environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr and (tmp_path / "report.html").is_file()
-    wrong = subprocess.run([*command[:2], "--indir"], cwd=tmp_path, env=environment,
-                           capture_output=True, text=True)
-    assert wrong.returncode == 2
-    assert wrong.stderr == ("report.py: error: argument --indir: expected at least one argument "
-                            "(see --help)\n")
