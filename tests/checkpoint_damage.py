@@ -108,30 +108,18 @@ def objects(folder: Path) -> None:
     members(folder, a=buffer.getvalue())
 
 
-def forged(folder: Path, descr: str, shape: str = "(4,)") -> None:
-    """A sound archive of an array whose header says that, with 16 bytes of data."""
-    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
+def forged(folder: Path, shape: str) -> None:
+    """A sound archive of an array whose header claims a shape, with 16 bytes of data."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
     members(folder, a=npy(header, bytes(16)))
 
 
 def terabytes(folder: Path) -> None:
-    forged(folder, "'<f4'", "(1000000, 1000000)")
+    forged(folder, "(1000000, 1000000)")
 
 
 def negative_shape(folder: Path) -> None:
-    forged(folder, "'<f4'", "(-2, -2)")
-
-
-def no_dtype(folder: Path) -> None:
-    forged(folder, "()")
-
-
-def dtype_of_one_word(folder: Path) -> None:
-    forged(folder, "('f4',)")
-
-
-def dtype_of_a_nameless_field(folder: Path) -> None:
-    forged(folder, "[('a',())]")
+    forged(folder, "(-2, -2)")
 
 
 def sparse(folder: Path) -> None:
@@ -179,5 +167,5 @@ DAMAGES = [
     *(truncated, flipped_bit, missing_arrays, missing_manifest, forged_manifest, empty_folder),
     *(wrong_json, replaced_by_directory, symlink, another_step, folder_is_a_file, a_pipe),
     *(a_deep_manifest, objects, terabytes, negative_shape, compressed_bomb, nested_members),
-    *(member_of_another_kind, no_dtype, dtype_of_one_word, dtype_of_a_nameless_field, sparse),
+    *(member_of_another_kind, sparse),
 ]

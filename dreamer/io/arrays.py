@@ -166,10 +166,10 @@ def read_array(fd: int, array: StoredArray) -> np.ndarray:
     Raises:
         ArchiveError: The data are damaged, or do not have the size that the header states.
     """
-    raw = np.empty(array.size, np.uint8)
     if array.deflated:
-        _inflate(fd, array, raw)
+        raw = _inflate(fd, array)
     else:
+        raw = np.empty(array.size, np.uint8)
         _read_exactly(fd, array.offset, raw, array.name)
     if zlib.crc32(raw.data) != array.crc:
         raise ArchiveError(f"the checksum of {array.name!r} does not match")
@@ -265,11 +265,9 @@ def _check_sizes(
 
 
 def _header_length(name: str, head: bytes) -> int:
-    if head[:6] != np.lib.format.MAGIC_PREFIX or len(head) < 12:
-        raise ArchiveError(f"{name!r} is no .npy array")
-    # Version 1 stores the header's length in two bytes, later versions in four.
-    size = 2 if head[6] == 1 else 4
-    length = 8 + size + int.from_bytes(head[8 : 8 + size], "little")
+    if head[:8] != b"\x93NUMPY\x01\x00":  # later versions exist for dtypes with fields
+        raise ArchiveError(f"{name!r} is no .npy array of version 1.0")
+    length = 10 + int.from_bytes(head[8:10], "little")
     if length > len(head):
         raise ArchiveError(f"the header of {name!r} is too long or cut off")
     return length
@@ -278,16 +276,10 @@ def _header_length(name: str, head: bytes) -> int:
 @functools.lru_cache(maxsize=4096)  # episodes of one length have equal headers
 def _parse_header(head: bytes, kinds: str) -> tuple[np.dtype, tuple[int, ...], bool]:
     """Returns dtype, shape and Fortran order; raises one of `_UNREADABLE` for a bad header."""
-    if b"\\" in head[12:]:  # never in a plain array's header; Python would warn of odd escapes
+    if b"\\" in head[10:]:  # never in a plain array's header; Python would warn of odd escapes
         raise ValueError("it holds a backslash")
-    stream = io.BytesIO(head)
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, _MAX_HEADER)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream, _MAX_HEADER)
-    else:
-        raise ValueError(f"its version is {version}")
+    stream = io.BytesIO(head[8:])
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, _MAX_HEADER)
     if dtype.kind not in kinds:
         raise ValueError(f"it describes {dtype}, not plain numbers")
     if any(size < 0 for size in shape):
@@ -305,22 +297,14 @@ def _read_exactly(fd: int, offset: int, out: np.ndarray, name: str) -> None:
         done += count
 
 
-def _inflate(fd: int, array: StoredArray, out: np.ndarray) -> None:
-    """Unpacks an array into `out`, and never more bytes, whatever the file claims."""
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    read, done = 0, 0
+def _inflate(fd: int, array: StoredArray) -> np.ndarray:
+    """Unpacks an array, and never more bytes than its size, whatever the file claims."""
+    packed = np.empty(array.packed, np.uint8)
+    _read_exactly(fd, array.offset, packed, array.name)
     try:
-        while done < len(out) and not stream.eof:
-            data = stream.unconsumed_tail
-            if not data:
-                data = os.pread(fd, min(_CHUNK, array.packed - read), array.offset + read)
-                read += len(data)
-            piece = stream.decompress(data, min(_CHUNK, len(out) - done))
-            if not data and not piece:
-                break
-            out[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
-            done += len(piece)
+        raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed.data, array.size)
     except zlib.error as error:
         raise ArchiveError(f"{array.name!r} does not decompress ({error})") from error
-    if done < len(out):
-        raise ArchiveError(f"{array.name!r} unpacks to {done} bytes instead of {len(out)}")
+    if len(raw) < array.size:
+        raise ArchiveError(f"{array.name!r} unpacks to {len(raw)} bytes instead of {array.size}")
+    return np.frombuffer(raw, np.uint8)

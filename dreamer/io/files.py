@@ -66,23 +66,13 @@ def atomic_write(path: str | os.PathLike[str], needed: int | None = None) -> Ite
     """
     path = Path(path)
     temporary = temporary_beside(path)
-    written = 0
-    try:
+    with _cleaned_up(path, temporary, needed):
         with open(temporary, "xb") as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            finally:
-                written = file.tell()
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # a disk that is read-only now keeps the file
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise storage_error(error, path, temporary, needed or written) from error
-        raise
 
 
 @contextlib.contextmanager
@@ -95,7 +85,7 @@ def atomic_folder(path: str | os.PathLike[str], needed: int | None = None) -> It
     """
     path = Path(path)
     temporary = temporary_beside(path)
-    try:
+    with _cleaned_up(path, temporary, needed):
         temporary.mkdir()
         yield temporary
         for entry in temporary.iterdir():
@@ -103,18 +93,22 @@ def atomic_folder(path: str | os.PathLike[str], needed: int | None = None) -> It
                 os.fsync(file.fileno())
         sync_folder(temporary)
         _exchange(temporary, path)
+
+
+@contextlib.contextmanager
+def _cleaned_up(path: Path, temporary: Path, needed: int | None) -> Iterator[None]:
+    """Removes what the block leaves under its temporary name, and converts its errors."""
+    written = 0
+    try:
+        yield
     except BaseException as error:
-        size = _size(temporary)
-        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a disk that is read-only now keeps the file
+            parts = temporary.iterdir() if temporary.is_dir() else [temporary]
+            written = sum(part.stat().st_size for part in parts)
+            _remove(temporary)
         if isinstance(error, OSError):
-            raise storage_error(error, path, temporary, needed or size) from error
+            raise storage_error(error, path, temporary, needed or written) from error
         raise
-
-
-def _size(folder: Path) -> int:
-    with contextlib.suppress(OSError):
-        return sum(entry.stat().st_size for entry in folder.iterdir())
-    return 0
 
 
 def _exchange(temporary: Path, path: Path) -> None:
@@ -210,12 +204,8 @@ def open_to_append(path: Path) -> int:
     Raises:
         StorageError: The file cannot be opened for writing, or is not a regular file.
     """
-    flags = os.O_WRONLY | os.O_APPEND
     with storage_errors(path):
-        try:
-            return _open_regular(path, flags)
-        except FileNotFoundError:
-            descriptor = _open_regular(path, flags | os.O_CREAT)
+        descriptor = _open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             sync_folder(path.parent)
         except BaseException:

@@ -4,6 +4,9 @@ The run holds an operating system's lock (flock) on the file ``lock``. The syste
 when the process ends, no matter how. On a network file system, the server frees it some time
 after the machine of the holder is gone. The file ``lock.json`` names the holder for messages;
 nothing is decided by it.
+
+On a file system without flock, filelock uses the existence of ``lock`` instead, and removes it if
+its maker has died on the same host. After a death on another host, the user must remove it.
 """
 
 from __future__ import annotations
@@ -18,13 +21,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from dreamer.errors import UserError
-from dreamer.io.files import (
-    DiskFullError,
-    StorageError,
-    atomic_write,
-    open_to_read,
-    storage_error,
-)
+from dreamer.io.files import DiskFullError, atomic_write, open_to_read, storage_error
 
 _TIMEOUT = 0.3  # seconds; longer than `live_holder` of another process holds the lock
 _NOTE_BYTES = 4096
@@ -80,13 +77,8 @@ class Lock:
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        try:
-            with atomic_write(_note(self.path), _NOTE_BYTES) as file:
-                file.write(json.dumps(note).encode())
-        except DiskFullError:
-            raise
-        except StorageError as error:
-            raise UserError(str(error)) from error
+        with atomic_write(_note(self.path), _NOTE_BYTES) as file:
+            file.write(json.dumps(note).encode())
 
 
 def live_holder(path: str | os.PathLike[str]) -> str:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import gc
-import os
 import tracemalloc
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from episode_samples import DAMAGES, assert_same, file_arrays, make_episode
-from ordinary_user import ordinary_user
+from episode_samples import assert_same, file_arrays, make_episode
 from scipy import stats
 
 from dreamer.data.episodes import save_episode
-from dreamer.data.replay import DamagedEpisodeWarning, Replay
+from dreamer.data.replay import ByteCache, DamagedEpisodeWarning, Replay
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
@@ -44,12 +42,6 @@ def marked_episode(length: int, number: int) -> Arrays:
 def fill(replay: Replay, lengths: list[int], first: int = 0) -> None:
     for number, length in enumerate(lengths, first):
         replay.add(marked_episode(length, number), f"0-{number:06d}")
-
-
-def content(directory: Path) -> dict[str, bytes]:
-    paths = [path for path in directory.rglob("*") if path.is_file()]
-    readable = [path for path in paths if os.access(path, os.R_OK, effective_ids=True)]
-    return {path.name: path.read_bytes() if path in readable else b"" for path in paths}
 
 
 def test_batch_has_the_promised_keys_shapes_and_dtypes(tmp_path: Path) -> None:
@@ -165,24 +157,6 @@ def test_empty_replay_says_so(tmp_path: Path) -> None:
         make_replay(tmp_path / "file")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in DAMAGES if kind != "gone"])
-def test_damaged_files_are_set_aside_and_reach_no_batch(kind: str) -> None:
-    with ordinary_user() as folder:
-        fill(make_replay(folder), [20, 20])
-        bad = save_episode(folder, marked_episode(20, 99), "0-000099")
-        DAMAGES[kind][0](bad)
-        before = content(folder)
-        with pytest.warns(DamagedEpisodeWarning, match=bad.name) as caught:
-            replay = make_replay(folder)
-            batches = [replay.sample(index, 4, 10) for index in range(20)]
-        assert len(caught) == 1
-        assert {int(n) for batch in batches for n in batch["position"][:, :, 0].flat} == {0, 1}
-        assert (len(replay), replay.timesteps, replay.damaged) == (2, 40, 1)
-        assert (folder / "damaged" / bad.name).exists()
-        assert content(folder) == before
-        assert_same(make_replay(folder).sample(19, 4, 10), batches[19])
-
-
 def test_file_that_vanishes_is_counted_and_training_goes_on(tmp_path: Path) -> None:
     fill(make_replay(tmp_path), [20, 20, 20])
     replay = make_replay(tmp_path)
@@ -265,3 +239,22 @@ def test_memory_is_flat_over_1000_episodes(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.glob("*.npz")) > 30e6
     assert kept < 6e6
     assert peak < 8e6
+
+
+def test_the_cache_keeps_the_episodes_used_last_within_its_limit() -> None:
+    cache = ByteCache(100)
+    item = {"x": np.zeros(40, np.uint8)}
+    a, b, c, d = map(Path, "abcd")
+    for key in (a, b):
+        cache.put(key, item)
+    assert cache.get(a) is item
+    cache.put(c, item)
+    assert cache.get(b) is None
+    assert cache.get(a) is item
+    cache.put(a, {"x": np.zeros(10, np.uint8)})
+    assert cache.nbytes == 50
+    cache.put(d, {"x": np.zeros(101, np.uint8)})
+    assert cache.get(d) is None
+    cache.drop(a)
+    cache.drop(a)
+    assert cache.nbytes == 40

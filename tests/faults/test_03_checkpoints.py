@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from test_checkpoints import ARRAYS, DAMAGES, STATE, newest
+from checkpoint_damage import DAMAGES
+from test_checkpoints import ARRAYS, STATE, newest
 
 from dreamer.runs.checkpoints import Checkpoints
 

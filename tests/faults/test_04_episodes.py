@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,12 @@ def make_replay(folder: Path) -> Replay:
     return Replay(folder, cache_bytes=0, seed=0, obs_space=SPACES, act_space=action)
 
 
+def content(directory: Path) -> dict[str, bytes]:
+    paths = [path for path in directory.rglob("*") if path.is_file()]
+    readable = [path for path in paths if os.access(path, os.R_OK, effective_ids=True)]
+    return {path.name: path.read_bytes() if path in readable else b"" for path in paths}
+
+
 def test_every_kind_of_damage_in_one_folder(figure: Callable[[str], None]):
     kinds = {kind: damage for kind, (damage, _) in DAMAGES.items() if kind != "gone"}
     bad = []
@@ -36,9 +43,14 @@ def test_every_kind_of_damage_in_one_folder(figure: Callable[[str], None]):
         for number, damage in enumerate(kinds.values()):
             bad.append(save_episode(folder, make_episode(20, seed=number + 1), f"bad{number}"))
             damage(bad[-1])
+        before = content(folder)
         replay = make_replay(folder)
         batches = [replay.sample(index, 8, 10) for index in range(40)]
         assert not any(path.exists() for path in bad)
+        assert all(os.path.lexists(folder / "damaged" / path.name) for path in bad)
+        assert content(folder) == before  # nothing is deleted
+        again = make_replay(folder)
+        assert_same(again.sample(39, 8, 10), batches[39])
     said = [str(w.message) for w in caught if issubclass(w.category, DamagedEpisodeWarning)]
     assert replay.damaged == len(said) == len(kinds) and replay.members == [good.name]
     for path in bad:

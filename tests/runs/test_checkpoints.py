@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_damage import DAMAGES, empty_folder, flipped_bit, rehash
+from checkpoint_damage import empty_folder, flipped_bit, rehash
 from ordinary_user import ordinary_user
 
 from dreamer.errors import UserError
@@ -86,17 +86,6 @@ def test_one_set_aside_when_its_writer_died_in_the_exchange_still_counts(store):
     store.save(2000, ARRAYS, {"updates": 5})
     assert store.load_latest().state == {"updates": 5}
     assert sorted(os.listdir(store.directory)) == ["000000001000", "000000002000"]
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_for_a_damaged_one_the_one_before_is_used_and_both_are_named(store, damage):
-    damage(newest(store))
-    with pytest.warns(UserWarning) as caught:
-        loaded = store.load_latest()
-    assert loaded.step == 1000 and loaded.state == STATE
-    (warning,) = caught
-    assert str(newest(store)) in str(warning.message)
-    assert str(store.directory / "000000001000") in str(warning.message)
 
 
 def test_files_of_far_more_than_the_agent_needs_are_not_read(store):

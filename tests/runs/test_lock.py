@@ -103,6 +103,19 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
         Lock(tmp_path / "lock")
 
 
+def test_without_flock_the_file_itself_is_the_lock(tmp_path, monkeypatch):
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="flock not supported"):
+        lock = Lock(tmp_path / "lock")
+        with pytest.raises(UserError, match=f"another run works in .*process {os.getpid()}"):
+            Lock(tmp_path / "lock")
+    lock.release()
+    assert not list(tmp_path.iterdir())
+
+
 def test_nobody_holds_a_pipe(tmp_path, impatient):
     os.mkfifo(tmp_path / "lock")
     assert live_holder(tmp_path / "lock") == ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy
 import pytest
+from ordinary_user import ordinary_user
 
 from dreamer.config.config import Config, load_config
 from dreamer.errors import UserError
@@ -234,31 +233,20 @@ def test_pipes_in_a_run_are_refused(tmp_path, config, part, impatient):
 
 
 def test_a_logdir_one_may_not_write_to_is_said():
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o555)
-    root = os.geteuid() == 0
-    config = load_config(task=TASK, overrides={"logdir": str(folder / "runs")})
-    if root:
-        os.chown(folder, 65534, 65534)
-        os.seteuid(65534)
-    try:
+    with ordinary_user() as folder:
+        folder.chmod(0o555)
+        config = load_config(task=TASK, overrides={"logdir": str(folder / "runs")})
         with pytest.raises(UserError, match=f"cannot write to {folder}; choose a --logdir"):
             RunDir.open(config)
-    finally:
-        if root:
-            os.seteuid(0)
-        shutil.rmtree(folder)
 
 
-def test_a_logdir_that_is_a_file_is_said(tmp_path, config):
+@pytest.mark.parametrize(
+    ("name", "reason"), [("file", "cannot make .*file is no folder"), ("x" * 300, "name too long")]
+)
+def test_a_logdir_that_cannot_be_made_is_said(tmp_path, config, name, reason):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot make .*file.*; choose a --logdir"):
-        RunDir.open(config.replace({"logdir": str(tmp_path / "file")}))
-
-
-def test_a_name_too_long_for_a_folder_is_said(tmp_path, config):
-    with pytest.raises(UserError, match="File name too long; choose a --logdir"):
-        RunDir.open(config.replace({"logdir": str(tmp_path / ("x" * 300))}))
+    with pytest.raises(UserError, match=f"{reason}; choose a --logdir"):
+        RunDir.open(config.replace({"logdir": str(tmp_path / name)}))
 
 
 @pytest.mark.parametrize("folder", ["episodes", "eval_episodes", "videos", "nonfinite"])
