@@ -200,8 +200,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (_edit(lambda raw: raw[: len(raw) // 2]), "no readable .npz"),
     "cut by one byte": (_edit(lambda raw: raw[:-1]), "no readable .npz"),
     "zero tail": (_edit(lambda raw: raw[: len(raw) // 2] + bytes(len(raw) // 2)), "no readable"),
-    "zero middle": (_edit(lambda raw: raw[:2000] + bytes(500) + raw[2500:]), "checksum of 'image'"),
-    "bit flip in data": (_edit(_flip(0.4)), "checksum of 'image'"),
+    "zero middle": (
+        _edit(lambda raw: raw[:2000] + bytes(500) + raw[2500:]),
+        "checksum of 'image'|Bad CRC-32 for file 'image",
+    ),
+    "bit flip in data": (_edit(_flip(0.4)), "checksum of 'image'|Bad CRC-32 for file 'image"),
     "bit flip in directory": (
         _edit(lambda raw: raw.replace(b"PK\x01\x02", b"PK\x01\x03")), "no readable .npz",
     ),

@@ -4,7 +4,7 @@ Slices of our own uncompressed files are read straight into the batch, one read 
 50 x 50 timesteps of 64x64x3 on a 2-core CPU. This holds nothing in memory, and is far faster than
 an update. The operating system's page cache keeps what fits. Files of older implementations are
 compressed, and unpacking one takes 130 ms, so unpacked episodes stay in memory, up to
-`cache_bytes`. Opening 10,000 episodes reads only their headers, in about 2 s.
+`cache_bytes`. Opening 10,000 episodes reads only their headers, in about 5 s.
 """
 
 from __future__ import annotations

@@ -32,16 +32,14 @@ or stored in another order of axes. The longest Atari episode, 27,000 timesteps 
 
 _MAX_RATIO = 1032  # deflate cannot compress better, so a larger claim is forged
 _MAX_HEADER = 4096  # bytes of a .npy header; NumPy writes 128 for arrays of numbers
-_MAX_EXTRA = 256  # bytes of a local header's extra field; NumPy writes 20
 _MAX_DIRECTORY = 1 << 20  # bytes of the archive's directory; an array takes about 60 to 130
 _CHUNK = 1 << 20
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
 
 # What zipfile and NumPy raise when they read damaged bytes.
 _UNREADABLE = (
     zipfile.BadZipFile, NotImplementedError, ValueError, TypeError, KeyError, IndexError,
     AttributeError, SyntaxError, MemoryError, RuntimeError, EOFError, OverflowError,
-    tokenize.TokenError, struct.error,
+    tokenize.TokenError, struct.error, zlib.error,
 )  # fmt: skip
 
 
@@ -123,17 +121,16 @@ def read_directory(
     size = os.fstat(fd).st_size
     if size == 0:
         raise ArchiveError("it is empty")
+    arrays: dict[str, StoredArray] = {}
     try:
         with _File(fd, closefd=False) as file, zipfile.ZipFile(file) as archive:
-            infos = archive.infolist()
+            for info in archive.infolist():
+                array = _read_entry(archive, fd, size, info, kinds)
+                if array.name in arrays:
+                    raise ArchiveError(f"it holds {array.name!r} twice")
+                arrays[array.name] = array
     except _UNREADABLE as error:
         raise ArchiveError(f"it is no readable .npz archive ({error})") from error
-    arrays: dict[str, StoredArray] = {}
-    for info in infos:
-        array = _read_entry(fd, size, info, kinds)
-        if array.name in arrays:
-            raise ArchiveError(f"it holds {array.name!r} twice")
-        arrays[array.name] = array
     # An entry may lie within another one. All of them together would then fill the memory.
     packed = sum(array.packed for array in arrays.values())
     if packed > size:
@@ -205,77 +202,47 @@ class _File(io.FileIO):
         return super().read(size)
 
 
-def _read_entry(fd: int, file_size: int, info: zipfile.ZipInfo, kinds: str) -> StoredArray:
+def _read_entry(
+    archive: zipfile.ZipFile, fd: int, file_size: int, info: zipfile.ZipInfo, kinds: str
+) -> StoredArray:
     name = info.filename.removesuffix(".npy")
     if not info.filename.endswith(".npy"):
         raise ArchiveError(f"it holds {info.filename!r}, which is no array")
-    if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ArchiveError(f"{name!r} is encrypted or compressed in an unknown way")
+    if not 0 <= info.header_offset < file_size:
+        raise ArchiveError(f"{name!r} lies outside of the file")
     deflated = info.compress_type == zipfile.ZIP_DEFLATED
-    offset, head = _read_head(fd, info)
-    _check_sizes(name, info, offset, deflated, file_size)
-    if deflated:
-        try:
-            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, _MAX_HEADER)
-        except zlib.error as error:
-            raise ArchiveError(f"{name!r} does not decompress ({error})") from error
-    length = _header_length(name, head)
+    if not deflated and info.compress_type != zipfile.ZIP_STORED:
+        raise ArchiveError(f"{name!r} is compressed in an unknown way")
     try:
-        dtype, shape, fortran = _parse_header(head[:length], kinds)
+        with archive.open(info) as stream:  # refuses encryption, and a different local header
+            head = stream.read(10)
+            head += stream.read(int.from_bytes(head[8:], "little"))
+        dtype, shape, fortran = _parse_header(head, kinds)
     except _UNREADABLE as error:
-        raise ArchiveError(f"the header of {name!r} is damaged: {error}") from error
-    array = StoredArray(
-        name, dtype, shape, fortran and len(shape) > 1, deflated, offset,
-        info.compress_size, length, info.file_size, info.CRC,
-    )  # fmt: skip
-    if math.prod(shape) * dtype.itemsize != array.nbytes:
-        raise ArchiveError(f"{name!r} claims the shape {shape}, which does not fit its bytes")
-    return array
-
-
-def _read_head(fd: int, info: zipfile.ZipInfo) -> tuple[int, bytes]:
-    """Returns the position of an entry's data, and their first bytes.
-
-    The data follow the entry's local header, which alone states its length. One read takes both.
-    """
-    utf8 = info.flag_bits & 0x800 or info.orig_filename.isascii()
-    name = info.orig_filename.encode("utf-8" if utf8 else "cp437")
-    end = _LOCAL_HEADER.size + len(name)
-    raw = b""
-    if info.header_offset >= 0:
-        raw = os.pread(fd, end + _MAX_EXTRA + _MAX_HEADER, info.header_offset)
-    if len(raw) < end:
-        raise ArchiveError(f"{info.filename!r} lies outside of the file")
-    signature, name_length, extra_length = _LOCAL_HEADER.unpack_from(raw)
-    if signature != b"PK\x03\x04" or name_length != len(name) or raw[end - len(name) : end] != name:
-        raise ArchiveError(f"{info.filename!r} is not where the directory says")
-    start = end + extra_length
-    return info.header_offset + start, raw[start : start + info.compress_size]
-
-
-def _check_sizes(
-    name: str, info: zipfile.ZipInfo, offset: int, deflated: bool, file_size: int
-) -> None:
+        raise ArchiveError(f"{name!r} is damaged: {error}") from error
+    # The local header alone states the length of its own name and extra field.
+    lengths = struct.unpack("<HH", os.pread(fd, 4, info.header_offset + 26))
+    offset = info.header_offset + 30 + sum(lengths)
     if offset + info.compress_size > file_size:
         raise ArchiveError(f"{name!r} reaches beyond the end of the file")
     if not deflated and info.file_size != info.compress_size:
         raise ArchiveError(f"{name!r} states two different sizes")
     if deflated and info.file_size > info.compress_size * _MAX_RATIO + 1024:
         raise ArchiveError(f"{name!r} claims to unpack to {info.file_size} bytes")
-
-
-def _header_length(name: str, head: bytes) -> int:
-    if head[:8] != b"\x93NUMPY\x01\x00":  # later versions exist for dtypes with fields
-        raise ArchiveError(f"{name!r} is no .npy array of version 1.0")
-    length = 10 + int.from_bytes(head[8:10], "little")
-    if length > len(head):
-        raise ArchiveError(f"the header of {name!r} is too long or cut off")
-    return length
+    array = StoredArray(
+        name, dtype, shape, fortran and len(shape) > 1, deflated, offset,
+        info.compress_size, len(head), info.file_size, info.CRC,
+    )  # fmt: skip
+    if math.prod(shape) * dtype.itemsize != array.nbytes:
+        raise ArchiveError(f"{name!r} claims the shape {shape}, which does not fit its bytes")
+    return array
 
 
 @functools.lru_cache(maxsize=4096)  # episodes of one length have equal headers
 def _parse_header(head: bytes, kinds: str) -> tuple[np.dtype, tuple[int, ...], bool]:
     """Returns dtype, shape and Fortran order; raises one of `_UNREADABLE` for a bad header."""
+    if head[:8] != b"\x93NUMPY\x01\x00":  # later versions are for dtypes with fields
+        raise ValueError("it is no .npy array of version 1.0")
     if b"\\" in head[10:]:  # never in a plain array's header; Python would warn of odd escapes
         raise ValueError("it holds a backslash")
     stream = io.BytesIO(head[8:])
