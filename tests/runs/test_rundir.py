@@ -232,10 +232,10 @@ def test_pipes_in_a_run_are_refused(tmp_path, config, part, impatient):
             look()
 
 
-def test_a_logdir_one_may_not_write_to_is_said():
+def test_a_logdir_one_may_not_write_to_is_said(config):
     with ordinary_user() as folder:
         folder.chmod(0o555)
-        config = load_config(task=TASK, overrides={"logdir": str(folder / "runs")})
+        config = config.replace({"logdir": str(folder / "runs")})
         with pytest.raises(UserError, match=f"cannot write to {folder}; choose a --logdir"):
             RunDir.open(config)
 
