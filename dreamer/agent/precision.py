@@ -1,4 +1,4 @@
-"""Which number format and compiler suit the device (measured: see ARCHITECTURE.md)."""
+"""Which number format and compiler suit the device (docs/devices.md, docs/speed.md)."""
 
 from __future__ import annotations
 
