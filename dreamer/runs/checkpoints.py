@@ -123,9 +123,14 @@ class Checkpoints:
             UserError: There are checkpoints, and all of them are damaged.
         """
         for _ in range(_ATTEMPTS):
-            before = self._identities()
-            found, reasons = self._find(_max_bytes(like))
-            if not reasons or self._identities() == before:
+            found, reasons, inodes = None, {}, self._inodes()
+            for path in inodes:
+                try:
+                    found = _read(path, _max_bytes(like))
+                    break
+                except _DamagedError as error:
+                    reasons[path] = str(error)
+            if not reasons or self._inodes() == inodes:
                 break  # nothing was removed or replaced by another process meanwhile
         self._damaged.update(reasons)
         if reasons and found is None:
@@ -175,22 +180,12 @@ class Checkpoints:
             "runs/dmc_walker_walk/dreamer/0/checkpoints/000000010000"
         )
 
-    def _find(self, max_bytes: int) -> tuple[Checkpoint | None, dict[Path, str]]:
-        """Returns the newest sound checkpoint, and the damage of each newer one."""
-        reasons: dict[Path, str] = {}
-        for path in self._paths():
-            try:
-                return _read(path, max_bytes), reasons
-            except _DamagedError as error:
-                reasons[path] = str(error)
-        return None, reasons
-
-    def _identities(self) -> list[tuple[Path, int]]:
-        """Returns paths and inodes, which tell whether a checkpoint was replaced."""
-        found = []
+    def _inodes(self) -> dict[Path, int]:
+        """Returns the checkpoints, newest first; another inode means that one was replaced."""
+        found = {}
         for path in self._paths():
             with contextlib.suppress(FileNotFoundError):
-                found.append((path, path.lstat().st_ino))
+                found[path] = path.lstat().st_ino
         return found
 
     def _paths(self) -> list[Path]:
