@@ -17,17 +17,13 @@ import tensorflow as tf
 from baselines.networks import follow
 from baselines.returns import retrace
 from dreamer.agent.agent import Agent
-from dreamer.agent.build import make_exploration, make_world_model
+from dreamer.agent.build import make_world_model
+from dreamer.agent.exploration import Exploration
 from dreamer.agent.learner import Learner, Objective
 from dreamer.agent.networks import Networks, make_actor, make_optimizers
 from dreamer.agent.policy import Choose, Policy
 from dreamer.agent.precision import choose_jit, choose_precision
-from dreamer.agent.settings import (
-    ActorSettings,
-    ExploreSettings,
-    ModelSettings,
-    OptimizerSettings,
-)
+from dreamer.agent.settings import ActorSettings, ModelSettings, OptimizerSettings
 from dreamer.agent.world_model import Tensors
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
@@ -248,7 +244,7 @@ def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Ag
         "temperature": settings.temperature_lr,
     }
     optimizers = make_optimizers(networks, optimizer, precision == "float16", rates)
-    exploration = make_exploration(act_space, ExploreSettings(**config.section("explore")))
+    exploration = Exploration(act_space, **config.section("explore"))
     actions = act_space.shape[0]
     return Agent(
         obs_space,

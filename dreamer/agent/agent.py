@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dreamer.agent.devices import Devices, OneDevice
+from dreamer.agent.devices import Devices
 from dreamer.agent.learner import Learner
 from dreamer.agent.networks import Networks
 from dreamer.agent.policy import Policy
@@ -61,7 +61,7 @@ class Agent:
         self._obs_space, self._act_space = dict(obs_space), act_space
         self._learner, self._policy = learner, policy
         self._seed, self._until, self._compiled = seed, explore_until, jit
-        self._devices = devices or OneDevice()
+        self._devices = devices or Devices()
         self._before_trace: dict[str, np.ndarray] | None = None
         self.policy_calls = self._step = self._updates = 0
         self._update = self._devices.compile(learner, jit)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import keras
 
 from dreamer.agent.agent import Agent
-from dreamer.agent.devices import Devices, OneDevice
+from dreamer.agent.devices import Devices
 from dreamer.agent.exploration import Exploration
 from dreamer.agent.learner import Learner
 from dreamer.agent.networks import Networks, make_networks, make_optimizers
 from dreamer.agent.policy import Policy, by_actor, by_planner
 from dreamer.agent.precision import choose_precision, dtype_policy
-from dreamer.agent.settings import AgentSettings, ExploreSettings, ModelSettings
+from dreamer.agent.settings import AgentSettings, ModelSettings
 from dreamer.agent.variants import ExplorerLearner, PlannerLearner
 from dreamer.agent.world_model import WorldModel
 from dreamer.config.combinations import check_behavior
 from dreamer.envs.spec import Space
 from dreamer.nets.actor import check_gradient
-from dreamer.ops.optimizers import Optimizer
 
 
 def make_dreamer(
@@ -52,22 +52,32 @@ def make_dreamer(
     Raises:
         UserError: If the observations do not fit the networks, or settings do not fit each other.
     """
-    check_behavior(*map(vars, (settings.behavior, settings.planner, settings.disagreement)))
-    check_gradient(settings.actor.gradient, act_space.discrete)
-    devices, precision = devices or OneDevice(), choose_precision(precision)
+    behavior, actor = settings.behavior, settings.actor
+    check_behavior(*map(vars, (behavior, settings.planner, settings.disagreement)))
+    check_gradient(actor.gradient, act_space.discrete)
+    devices, precision = devices or Devices(), choose_precision(precision)
+    spaces = obs_space, act_space
     with devices.scope():
         model = make_world_model(
-            obs_space, act_space, settings.model, settings.behavior.gamma, precision, seed,
-            model_class,
-        )  # fmt: skip
+            *spaces, settings.model, behavior.gamma, precision, seed, model_class
+        )
         networks = make_networks(model, act_space, settings, model.dtype_policy)
         optimizers = make_optimizers(networks, settings.optimizer, precision == "float16")
-    return Agent(
-        obs_space,
-        act_space,
+    learner = _learner_class(networks)(
         networks,
-        make_learner(networks, optimizers, settings, seed),
-        make_policy(networks, act_space, settings, seed),
+        optimizers,
+        seed=seed,
+        horizon=behavior.horizon,
+        gamma=behavior.gamma,
+        lambda_=behavior.lambda_,
+        gradient=actor.gradient,
+        entropy=actor.entropy,
+    )
+    return Agent(
+        *spaces,
+        networks,
+        learner,
+        _make_policy(networks, act_space, settings, seed),
         seed=seed,
         precision=precision,
         jit=devices.choose_jit(jit),
@@ -85,70 +95,42 @@ def make_world_model(
     seed: int,
     model_class: type[WorldModel] = WorldModel,
 ) -> WorldModel:
-    """Seeds Keras, then makes and builds a world model. Networks made afterwards follow the seed.
+    """Makes and builds a world model. Its weights, and those of networks made later, follow `seed`.
 
     Args:
-        obs_space, act_space: Of the environment.
-        settings: Its settings.
+        obs_space, act_space, settings, seed, model_class: As `make_dreamer`'s.
         gamma: Discount factor in the discount head's targets.
         precision: float32, bfloat16 or float16.
-        seed: Of the initial weights.
-        model_class: WorldModel, or a class derived from it.
     """
     keras.utils.set_random_seed(seed)
-    shapes, dtype = {k: s.shape for k, s in obs_space.items()}, dtype_policy(precision)
+    shapes = {key: space.shape for key, space in obs_space.items()}
     model = model_class(
-        shapes, act_space.shape[0], settings, gamma, dtype=dtype, name="world_model"
+        shapes,
+        act_space.shape[0],
+        settings,
+        gamma,
+        dtype=dtype_policy(precision),
+        name="world_model",
     )
     model.build()
     return model
 
 
-def make_learner(
-    networks: Networks, optimizers: Mapping[str, Optimizer], settings: AgentSettings, seed: int
-) -> Learner:
-    """The learner that fits the networks: with an explorer, with a planner, or Dreamer's own."""
-    kind = PlannerLearner if networks.actor is None else Learner
-    behavior, actor = settings.behavior, settings.actor
-    return (ExplorerLearner if networks.explorer else kind)(
-        networks,
-        optimizers,
-        seed=seed,
-        horizon=behavior.horizon,
-        gamma=behavior.gamma,
-        lambda_=behavior.lambda_,
-        gradient=actor.gradient,
-        entropy=actor.entropy,
-    )
+def _learner_class(networks: Networks) -> type[Learner]:
+    if networks.explorer is not None:
+        return ExplorerLearner
+    return Learner if networks.actor is not None else PlannerLearner
 
 
-def make_policy(
+def _make_policy(
     networks: Networks, act_space: Space, settings: AgentSettings, seed: int
 ) -> Policy:
-    """The policy that fits the networks: an actor's or the planner's, and an explorer's."""
-    behavior, samples = settings.behavior, settings.actor.mode_samples
+    model, behavior, samples = networks.model, settings.behavior, settings.actor.mode_samples
     if networks.actor is None:
-        choose = by_planner(
-            networks, act_space, settings.planner, gamma=behavior.gamma, lambda_=behavior.lambda_
-        )
+        returns = behavior.gamma, behavior.lambda_
+        choose = by_planner(networks, act_space, settings.planner, *returns)
     else:
-        choose = by_actor(networks.model, networks.actor, samples)
-    explorer = by_actor(networks.model, networks.explorer, samples) if networks.explorer else None
-    exploration = make_exploration(act_space, settings.explore)
-    return Policy(networks.model, act_space.shape[0], choose, exploration, seed, explorer)
-
-
-def make_exploration(act_space: Space, settings: ExploreSettings) -> Exploration:
-    """Noise on the actions of a task.
-
-    Raises:
-        UserError: The kind does not fit the actions, or an epsilon is no probability.
-    """
-    return Exploration(
-        act_space,
-        kind=settings.kind,
-        noise_scale=settings.noise_scale,
-        final=settings.final,
-        decay_steps=settings.decay_steps,
-        unit=settings.unit,
-    )
+        choose = by_actor(model, networks.actor, samples)
+    explorer = by_actor(model, networks.explorer, samples) if networks.explorer else None
+    exploration = Exploration(act_space, **dataclasses.asdict(settings.explore))
+    return Policy(model, act_space.shape[0], choose, exploration, seed, explorer)

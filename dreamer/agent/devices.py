@@ -1,11 +1,11 @@
-"""Where an agent's variables lie and its updates run: one device, or several that share a batch."""
+"""The devices that hold an agent's variables and run its updates: one, or several."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,58 +15,45 @@ from dreamer.agent.precision import choose_jit
 from dreamer.errors import UserError
 
 CPUS = "DREAMER_CPU_DEVICES"
-"""Environment variable: the number of devices that the processor counts as where there is no GPU.
-It makes several devices testable without GPUs. They share the cores, so nothing gets faster."""
+"""Environment variable: as how many devices the processor counts if there is no GPU. It makes
+several devices testable without GPUs. They share the cores, so nothing gets faster."""
 
 Batch = Mapping[str, np.ndarray]
 
 
-class Devices(Protocol):
-    """What an agent asks of where it runs.
+class Devices:
+    """Where an agent runs: on the device that TensorFlow chooses by itself.
 
     Attributes:
         count: Devices that share a batch.
     """
 
-    count: int
-
-    def scope(self) -> contextlib.AbstractContextManager:
-        """Within it variables are made."""
-
-    def choose_jit(self, asked: str) -> bool:
-        """Whether updates are compiled with XLA; see `dreamer.agent.precision.choose_jit`."""
-
-    def place(self, batch: Batch) -> dict[str, Any]:
-        """A batch [B, T, ...] as `compile`'s function takes it."""
-
-    def compile(self, learner: Learner, jit: bool) -> Any:
-        """The learner's update as one tf.function, of a placed batch and what else it takes."""
-
-
-class OneDevice:
-    """The device that TensorFlow chooses by itself."""
-
     count = 1
 
     def scope(self) -> contextlib.AbstractContextManager:
+        """A context within which variables are made."""
         return contextlib.nullcontext()
 
     def choose_jit(self, asked: str) -> bool:
+        """Whether updates are compiled with XLA; see `dreamer.agent.precision.choose_jit`."""
         return choose_jit(asked)
 
     def place(self, batch: Batch) -> dict[str, Any]:
+        """Returns a batch [B, T, ...] as `compile`'s function takes it."""
         return {key: tf.convert_to_tensor(array) for key, array in batch.items()}
 
     def compile(self, learner: Learner, jit: bool) -> Any:
+        """Returns the learner's update as a tf.function, of a placed batch and what else it takes.
+        """
         return tf.function(learner.update, autograph=False, jit_compile=jit or None)
 
 
-class SeveralDevices:
-    """Devices with a copy of the variables each, which make the same step from a share each.
+class SeveralDevices(Devices):
+    """Several devices of this machine. Each has a copy of the variables and a share of the batch.
 
-    Losses, gradients and metrics are averaged over the devices before anything is made of them:
-    the check that they are finite, the clipping, the step. `dreamer.ops.replicas` has what losses
-    need of the whole batch.
+    Losses, gradients and metrics are averaged over the devices first; then all make the same
+    check that they are finite, the same clipping and the same step. `dreamer.ops.replicas` has
+    what losses need of the whole batch.
 
     Args:
         strategy: Of the devices of this machine.
@@ -84,16 +71,16 @@ class SeveralDevices:
         return self._strategy.scope()
 
     def choose_jit(self, asked: str) -> bool:
-        """XLA compiles for one device; what is reduced between several stands in its way."""
+        """Never: XLA compiles for one device, and cannot reduce between several."""
         if asked == "on":
             raise ValueError(f"XLA cannot compile an update that {self.count} devices share")
         return False
 
     def place(self, batch: Batch) -> dict[str, Any]:
-        """Each device gets its share of the sequences; an entry of the result is one a device.
+        """Gives each device its share of the sequences.
 
         Raises:
-            ValueError: The sequences cannot be shared out evenly.
+            ValueError: The sequences cannot be shared evenly.
         """
         size, rest = divmod(len(batch["action"]), self.count)
         if rest:
@@ -125,7 +112,7 @@ class SeveralDevices:
         return tf.function(update, autograph=False)
 
     def _first(self, value: Any) -> tf.Tensor:
-        """What all replicas have alike, once."""
+        """One replica's value, where all replicas have the same."""
         return self._strategy.experimental_local_results(value)[0]
 
 
@@ -151,7 +138,7 @@ def open_devices(asked: int, environment: Mapping[str, str]) -> SeveralDevices:
 
 @functools.cache
 def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
-    """One for each set of devices: two in one process would confuse their messages."""
+    """One strategy for each set of devices: two in one process would confuse their messages."""
     return tf.distribute.MirroredStrategy(devices)
 
 

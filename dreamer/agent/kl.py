@@ -20,10 +20,11 @@ class KLLoss:
         kl_loss           = kl_scale / D * free(KL_1)
         overshooting_loss = overshooting_scale kl_scale / D * sum_(d=2..D) free(KL_d)
 
-    KL_d is KL(q(s_t | o_<=t) || p(s_t | s_(t-1))), s_(t-1) being reached from the posterior sample
-    s_(t-d) by d - 1 samples of the prior. With D = 1 the first line is Dreamer's KL term. The
-    releases' free nats are on the batch's mean, max(mean KL, free_nats) (TF2), or on each step,
-    mean max(0, KL - free_nats) (TF1); equation 7 has none, so each distance has them by itself.
+    KL_d is KL(q(s_t | o_<=t) || p(s_t | s_(t-1))), where d - 1 samples of the prior lead from the
+    posterior sample s_(t-d) to s_(t-1). With D = 1 the first line is Dreamer's KL term. Free nats
+    apply to the batch's mean, max(mean KL, free_nats) (TF2 release), or to each step,
+    mean max(0, KL - free_nats) (TF1 release). Equation 7 has none; here they apply to each distance
+    by itself.
 
     Attributes:
         kl_scale: Weight of the one-step KL, beta (beta_1).
@@ -33,8 +34,8 @@ class KLLoss:
             alpha KL(stop(post) || prior) + (1 - alpha) KL(post || stop(prior)) (DreamerV2, arXiv
             2010.02193, algorithm 2); 0 for the ordinary gradient, the whole of it to both sides.
         overshooting: D, the largest distance; 1 for no overshooting.
-        overshooting_scale: Weight of each distance above 1 relative to the first one's, beta_>1 /
-            beta_1; 1 for one beta, as in PlaNet's experiments.
+        overshooting_scale: Weight of each distance above 1, relative to that of distance 1:
+            beta_>1 / beta_1; 1 for one beta, as in PlaNet's experiments.
     """
 
     kl_scale: float
@@ -55,9 +56,9 @@ class KLLoss:
 
         Args:
             rssm: The latent dynamics.
-            post, prior: What they filtered, entries [B, T, ...].
+            post, prior: Filtered states, entries [B, T, ...].
             batch: action [B, T, A] and is_first [B, T] are used, for overshooting.
-            noise: float32 [B, T, (D - 1) S], standard Normal, that the posterior has not used.
+            noise: float32 [B, T, (D - 1) S], standard Normal, independent of the posterior's.
         Returns:
             Loss terms, and unweighted KLs and entropies, all scalars. No terms without a latent.
         Raises:
@@ -97,20 +98,20 @@ class KLLoss:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Sum over the distances 2..D of their free(KL_d), and the mean KL over all of their pairs.
 
-        As in PlaNet the posterior that is the target has no gradient, so that predictions are
-        trained towards it and not it towards them. The posterior sample that a prediction starts
-        from has: through it these terms train posterior and encoder, to be predicted from.
-        A state has a prediction from d before it where that start is in its sequence and episode,
-        the state of zeros before a sequence included, as at distance 1. Like equation 7's sum over
-        t, a distance's term counts by the number of its pairs: its mean by their share of B*T.
+        As in PlaNet the target posterior has no gradient, so that predictions are trained towards
+        it and not it towards them. The posterior sample that a prediction starts from has one:
+        through it these terms train posterior and encoder to be good starts.
+        A state is predicted over distance d if the start lies in the same sequence and episode; the
+        state of zeros before a sequence counts too, as at distance 1. As in equation 7's sum over
+        t, a distance's term grows with the number of its pairs: its mean times their share of B*T.
         """
         size, length = batch["is_first"].shape
         if self.overshooting > length:
             raise ValueError(f"overshooting is {self.overshooting}, but sequences have {length}")
         target, ahead = _stop(post), {**prior}
         noises = tf.split(noise, self.overshooting - 1, -1)  # [B, T, S] each
-        goes_on = 1.0 - tf.cast(batch["is_first"], tf.float32)  # [B, T]
-        valid, terms, total, pairs = tf.ones_like(goes_on), [], 0.0, 0.0
+        cont = 1.0 - tf.cast(batch["is_first"], tf.float32)  # [B, T]
+        valid, terms, total, pairs = tf.ones_like(cont), [], 0.0, 0.0
         for i, eps in enumerate(noises):
             ahead["stoch"] = ahead["mean"] + ahead["std"] * eps[:, i:]
             before = {k: flatten_leading(v[:, :-1]) for k, v in ahead.items()}
@@ -118,9 +119,9 @@ class KLLoss:
             reached = rssm.imagine_step(before, action, zeros)
             shape = (size, length - i - 1)
             ahead = {k: tf.reshape(v, [*shape, v.shape[-1]]) for k, v in reached.items()}
-            valid = valid[:, :-1] * goes_on[:, i + 1 :]  # [B, T - i - 1]
+            valid = valid[:, :-1] * cont[:, i + 1 :]  # [B, T - i - 1]
             kl = _kl(rssm, {k: v[:, i + 1 :] for k, v in target.items()}, ahead)
-            share = average(tf.reduce_sum(valid)) / tf.size(goes_on, tf.float32)
+            share = average(tf.reduce_sum(valid)) / tf.size(cont, tf.float32)
             terms.append(share * self.free(kl, valid))
             total, pairs = total + tf.reduce_sum(kl * valid), pairs + tf.reduce_sum(valid)
         return tf.add_n(terms), tf.math.divide_no_nan(average(total), average(pairs))
@@ -135,7 +136,7 @@ def _stop(state: State) -> State:
 
 
 def _mean(values: tf.Tensor, valid: tf.Tensor | None) -> tf.Tensor:
-    """Over the whole batch, where this is a replica's share of it."""
+    """Mean over the whole batch, of which this device may have only a share."""
     if valid is None:
         return average(tf.reduce_mean(values))
     valued = average(tf.reduce_sum(values * valid))

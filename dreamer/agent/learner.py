@@ -121,17 +121,22 @@ class Learner:
             batch, number, exploring: As `update`'s.
         """
         del exploring
-        return [lambda: self.behavior_losses(post, batch, number).named()]
+
+        def behave() -> tuple[Losses, Tensors]:
+            losses = self.behavior_losses(post, batch, number)
+            return losses.by_network("actor", "value"), losses.metrics
+
+        return [behave]
 
     def behavior_losses(self, post: State, batch: Tensors, number: tf.Tensor) -> BehaviorLosses:
         """The actor's and the value network's losses, imagined from posterior states."""
-        model, actor, value = self.networks.model, self.networks.actor, self.networks.value
+        model, actor = self.networks.model, self.networks.actor
         assert actor is not None
         purposes = Purpose.IMAGINED, Purpose.ACTIONS
         return behavior_losses(
             self.imagine(actor, post, batch, number, *purposes),
             model.reward,
-            value,
+            self.networks.value,
             model.discount,
             gamma=self._gamma,
             lambda_=self._lambda,
@@ -186,12 +191,9 @@ class BehaviorLosses(NamedTuple):
     value: tf.Tensor | None  # [], None where there is no value network
     metrics: Tensors
 
-    def named(self, actor: str = "actor", value: str = "value", prefix: str = "") -> (
-        tuple[Losses, Tensors]
-    ):
-        """The losses by the networks that they train, and the metrics with a prefix."""
-        losses = {actor: self.actor} | ({} if self.value is None else {value: self.value})
-        return losses, {prefix + name: metric for name, metric in self.metrics.items()}
+    def by_network(self, actor: str, value: str) -> Losses:
+        """The losses by the names of the networks that they train."""
+        return {actor: self.actor} | ({} if self.value is None else {value: self.value})
 
 
 def behavior_losses(

@@ -112,7 +112,7 @@ def by_actor(model: WorldModel, actor: Actor, mode_samples: int) -> Choose:
 
 
 def by_planner(
-    networks: Networks, act_space: Space, planner: PlannerSettings, *, gamma: float, lambda_: float
+    networks: Networks, act_space: Space, planner: PlannerSettings, gamma: float, lambda_: float
 ) -> Choose:
     """The first action of the best plan, in training as in evaluation (PlaNet, arXiv 1811.04551).
 

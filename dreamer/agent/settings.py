@@ -1,8 +1,4 @@
-"""An agent's settings: the config's sections of the same names, typed.
-
-`dreamer.config.schema` says what each key means. Keys that go to one class as they are have no
-class here: they are that class's own keyword arguments or attributes (`KLLoss`).
-"""
+"""An agent's settings: the config's sections, typed. configs/defaults.yaml explains the keys."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ Sections = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class CoderSettings:
-    """Sections encoder and decoder. `keys` is a regular expression over observation names."""
+    """Sections encoder and decoder."""
 
     keys: str
     cnn_depth: int
@@ -27,8 +23,6 @@ class CoderSettings:
 
 @dataclass(frozen=True)
 class RSSMSettings:
-    """Section rssm."""
-
     kind: str
     stoch: int
     deter: int
@@ -38,7 +32,7 @@ class RSSMSettings:
 
 @dataclass(frozen=True)
 class MLPSettings:
-    """Section value."""
+    """Section value, and what other sections have besides their own keys."""
 
     layers: int
     units: int
@@ -46,17 +40,66 @@ class MLPSettings:
 
 @dataclass(frozen=True)
 class RewardSettings(MLPSettings):
-    """Section reward."""
-
     transform: str
 
 
 @dataclass(frozen=True)
 class DiscountSettings(MLPSettings):
-    """Section discount."""
-
     enabled: bool
     scale: float
+
+
+@dataclass(frozen=True)
+class ActorSettings(MLPSettings):
+    distribution: str
+    mean_scale: float
+    init_std: float
+    min_std: float
+    gradient: str
+    entropy: float
+    mode_samples: int
+
+
+@dataclass(frozen=True)
+class BehaviorSettings:
+    policy: str
+    value: bool
+    horizon: int
+    gamma: float
+    lambda_: float
+
+
+@dataclass(frozen=True)
+class PlannerSettings:
+    candidates: int
+    num_elites: int
+    iterations: int
+    horizon: int
+    returns: str
+
+
+@dataclass(frozen=True)
+class DisagreementSettings(MLPSettings):
+    until: int
+    members: int
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    model_lr: float
+    actor_lr: float
+    value_lr: float
+    eps: float
+    clip: float
+
+
+@dataclass(frozen=True)
+class ExploreSettings:
+    kind: str
+    noise_scale: float
+    final: float
+    decay_steps: int
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -64,9 +107,8 @@ class ModelSettings:
     """The sections that make a world model.
 
     Attributes:
-        representation: Name of the representation loss, loss.representation.
-        representation_settings: The section of that name, if there is one: keyword arguments of
-            what was registered by the name.
+        representation: loss.representation, the name of a representation loss.
+        representation_settings: The section of that name, if there is one: keyword arguments.
         kl: The other keys of section loss.
     """
 
@@ -83,82 +125,17 @@ class ModelSettings:
     def from_sections(cls, sections: Sections) -> ModelSettings:
         """Takes what it needs of the config's sections."""
         loss = dict(sections["loss"])
-        name = loss.pop("representation")
+        representation = loss.pop("representation")
         return cls(
             CoderSettings(**sections["encoder"]),
             CoderSettings(**sections["decoder"]),
             RSSMSettings(**sections["rssm"]),
             RewardSettings(**sections["reward"]),
             DiscountSettings(**sections["discount"]),
-            name,
-            sections.get(name, {}),
+            representation,
+            sections.get(representation, {}),
             KLLoss(**loss),
         )
-
-
-@dataclass(frozen=True)
-class ActorSettings(MLPSettings):
-    """Section actor."""
-
-    distribution: str
-    mean_scale: float
-    init_std: float
-    min_std: float
-    gradient: str
-    entropy: float
-    mode_samples: int
-
-
-@dataclass(frozen=True)
-class BehaviorSettings:
-    """Section behavior."""
-
-    policy: str
-    value: bool
-    horizon: int
-    gamma: float
-    lambda_: float
-
-
-@dataclass(frozen=True)
-class PlannerSettings:
-    """Section planner."""
-
-    candidates: int
-    num_elites: int
-    iterations: int
-    horizon: int
-    returns: str
-
-
-@dataclass(frozen=True)
-class DisagreementSettings(MLPSettings):
-    """Section disagreement."""
-
-    until: int
-    members: int
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """Section optimizer."""
-
-    model_lr: float
-    actor_lr: float
-    value_lr: float
-    eps: float
-    clip: float
-
-
-@dataclass(frozen=True)
-class ExploreSettings:
-    """Section explore."""
-
-    kind: str
-    noise_scale: float
-    final: float
-    decay_steps: int
-    unit: str
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,13 @@ class ExplorerLearner(Learner):
         objectives = super().objectives(post, batch, number, exploring)
         if not exploring:
             return objectives
-        names = "explorer", "explorer_value", "explorer_"
-        return [
-            *objectives,
-            lambda: self.ensemble_loss(post, batch),
-            lambda: self.explorer_losses(post, batch, number).named(*names),
-        ]
+
+        def explore() -> tuple[Losses, Tensors]:
+            losses = self.explorer_losses(post, batch, number)
+            metrics = {f"explorer_{name}": metric for name, metric in losses.metrics.items()}
+            return losses.by_network("explorer", "explorer_value"), metrics
+
+        return [*objectives, lambda: self.ensemble_loss(post, batch), explore]
 
     def ensemble_loss(self, post: State, batch: Tensors) -> tuple[Losses, Tensors]:
         """Loss of predicting the next posterior mean from a state's features and the next action,

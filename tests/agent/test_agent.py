@@ -161,7 +161,7 @@ def test_batches_of_another_shape_are_refused(key: str, shape, message: str) -> 
 def test_nothing_is_traced_twice() -> None:
     """Traced graphs are never freed: numbers and new arrays must not make new ones."""
     tf.config.run_functions_eagerly(False)
-    agent = make_agent(explore__over=100)
+    agent = make_agent(explore__decay_steps=100)
     for number in range(4):
         agent.train_step(make_batch(seed=number), number)
     assert agent._update.experimental_get_tracing_count() == 1

@@ -78,7 +78,7 @@ def test_the_policys_state_is_the_models_filter() -> None:
 
 
 def test_evaluation_takes_the_mode_and_no_noise() -> None:
-    wild = make_agent(explore__amount=50.0)
+    wild = make_agent(explore__noise_scale=50.0)
     calm = make_agent(explore__kind="none")
     assert (np.abs(wild.policy(make_timesteps(), None, "train")[0]) == 1.0).all()
     assert (np.abs(calm.policy(make_timesteps(), None, "train")[0]) < 1.0).any()
@@ -96,7 +96,7 @@ def test_exploration_noise_has_the_size_asked_for() -> None:
     settings = {"actor__init_std": 0.01, "actor__min_std": 0.0}
     timesteps = make_timesteps(count=2000)
     plain = make_agent(**settings, explore__kind="none").policy(timesteps, None)[0]
-    noisy = make_agent(**settings, explore__amount=0.2).policy(timesteps, None)[0]
+    noisy = make_agent(**settings, explore__noise_scale=0.2).policy(timesteps, None)[0]
     assert np.abs(noisy).max() <= 1.0
     inside = np.abs(plain) < 0.3
     assert inside.sum() > 200
@@ -106,13 +106,13 @@ def test_exploration_noise_has_the_size_asked_for() -> None:
 
 
 def test_the_stored_action_is_the_noisy_one() -> None:
-    agent = make_agent(explore__amount=50.0)
+    agent = make_agent(explore__noise_scale=50.0)
     action, state = agent.policy(make_timesteps(), None)
     np.testing.assert_array_equal(state["action"], action)
 
 
 def test_onehot_actions() -> None:
-    agent = make_agent(VECTORS, ONEHOT, explore__kind="epsilon", explore__amount=0.0)
+    agent = make_agent(VECTORS, ONEHOT, explore__kind="epsilon", explore__noise_scale=0.0)
     timesteps = make_timesteps(count=50)
     for mode in ("train", "eval"):
         action, state = agent.policy(timesteps, None, mode)
@@ -129,7 +129,7 @@ def test_onehot_actions() -> None:
 def test_epsilon_is_the_share_of_uniform_actions() -> None:
     """A sure actor leaves its choice only by exploring: epsilon * (A - 1) / A of the time."""
     timesteps = make_timesteps(count=3000)
-    agent = make_agent(VECTORS, ONEHOT, explore__kind="epsilon", explore__amount=0.3)
+    agent = make_agent(VECTORS, ONEHOT, explore__kind="epsilon", explore__noise_scale=0.3)
     agent.actor.trainable_variables[-1].assign([0.0, 500.0, 0.0])
     action, _ = agent.policy(timesteps, None)
     share = np.mean(action.argmax(-1) != 1)
@@ -140,8 +140,8 @@ def test_epsilon_is_the_share_of_uniform_actions() -> None:
 
 def test_exploration_follows_the_progress_that_the_agent_is_told() -> None:
     agent = make_agent(
-        VECTORS, ONEHOT, explore__kind="epsilon", explore__amount=1.0, explore__over=100,
-        explore__unit="updates",
+        VECTORS, ONEHOT, explore__kind="epsilon", explore__noise_scale=1.0,
+        explore__decay_steps=100, explore__unit="updates",
     )  # fmt: skip
     agent.actor.trainable_variables[-1].assign([0.0, 500.0, 0.0])
     timesteps = make_timesteps(count=2000)

@@ -96,7 +96,7 @@ def test_every_kind_acts_learns_and_predicts(kind: str, policy: dict) -> None:
 
 
 def test_disagreement_needs_a_latent() -> None:
-    with pytest.raises(UserError, match="disagreement.until needs a latent"):
+    with pytest.raises(UserError, match="disagreement.until needs a stochastic latent"):
         make_agent(rssm__kind="deterministic_only", disagreement__until=100)
 
 

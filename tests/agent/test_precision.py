@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from rounding import rounding_error
 
 from dreamer.agent import precision
 from dreamer.nets.value import Value
@@ -56,4 +58,6 @@ def test_large_values_are_told_apart_in_every_precision(asked: str) -> None:
     assert found[asked].dtype == "float32"
     spread = found["float32"].std()
     assert spread < 0.5
-    assert abs(found[asked] - found["float32"]).max() < 0.05 * spread
+    # Two hidden layers, in which two factors, product, bias and ELU are rounded.
+    error = np.sqrt(np.mean((found[asked] - found["float32"]) ** 2))
+    assert error < rounding_error(asked, 10) * spread

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from rounding import rounding_error
 
 from dreamer.nets.contrastive import Contrastive
 
@@ -57,4 +58,5 @@ def test_gradients_in_bfloat16_are_those_of_float32() -> None:
         found.append(tape.gradient(loss, head.trainable_variables))
     for exact, rounded in zip(*found, strict=True):
         error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
-        assert error < 0.03
+        # Backwards and forwards through one layer: two factors, product, bias and ELU are rounded.
+        assert error < rounding_error("bfloat16", 10)
