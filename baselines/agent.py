@@ -1,4 +1,4 @@
-"""What every agent here has, whatever it learns."""
+"""What all agents here share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dreamer.envs.spec import Space
 
 
 class Baseline:
-    """The part of `dreamer.training.trainer.TrainedAgent` that does not depend on the agent.
+    """The part of `dreamer.training.interfaces.TrainableAgent` that is the same for all agents.
 
     Args:
-        obs_space, act_space: Of the environment.
-        seed: Of all random numbers.
+        obs_space, act_space: The environment's.
+        seed: Seed of all random numbers.
     """
 
     precision = "float32"
@@ -26,34 +26,34 @@ class Baseline:
         self.policy_calls = 0
 
     def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
-        """Chooses actions, as `dreamer.agent.agent.Agent.policy`."""
+        """Returns actions and the next state; see `dreamer.agent.agent.Agent.policy`."""
         raise NotImplementedError
 
     def train_step(self, batch: Any, update: int) -> Mapping[str, Any]:
-        """Makes an update, as `dreamer.agent.agent.Agent.train_step`."""
+        """Makes an update; see `dreamer.agent.agent.Agent.train_step`."""
         raise NotImplementedError
 
     def trace(self, batch: Any) -> None:
-        """Builds what train_step runs: here, the first call does."""
+        """Does nothing: the first call of train_step traces."""
 
     def progress(self, step: int, update: int) -> None:
-        """Hears where the training is; schedules follow from it."""
+        """Sets the progress of training, which schedules depend on."""
 
     def predict(self, batch: Any, context: int = 5) -> dict[str, np.ndarray]:
-        """Open-loop predictions: none, without a model of the environment."""
+        """Returns no predictions: there is no model of the environment."""
         del batch, context
         return {}
 
     def variables(self) -> dict[str, Any]:
-        """Everything learnt, by name: TensorFlow variables."""
+        """Returns the TensorFlow variables, by name."""
         return {}
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        """Everything learnt and counted, by name."""
+        """Returns all that is learnt and counted, by name."""
         return to_arrays(self.variables(), self.policy_calls)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Puts back what state_arrays gave.
+        """Restores what state_arrays returned.
 
         Raises:
             ValueError: If names or shapes differ from this agent's; nothing is changed then.

@@ -1,7 +1,7 @@
 """D4PG (Barth-Maron et al., arXiv 1804.08617): a deterministic actor and a distributional critic.
 
-In one process, as everything here: the paper's many actors change how fast experience comes, not
-what is learnt from it. From states or pixels.
+It runs in one process. The paper's many actors change how fast experience comes, not what is learnt
+from it. Observations are states or pixels.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from baselines.memory import Transitions
 from baselines.networks import NormMLP, Torso, copy_every
-from baselines.observations import Observations
 from baselines.off_policy import OffPolicy, Tensors
 from baselines.returns import atoms, project
 from dreamer.config.config import Config
@@ -27,23 +24,23 @@ from dreamer.training.collector import Episode
 
 
 class ValueRangeWarning(UserWarning):
-    """Returns lie beyond the critic's atoms, which cannot tell them apart there."""
+    """Returns lie beyond the critic's atoms, where it cannot tell them apart."""
 
 
 class Nets(keras.layers.Layer):
-    """Torso, actor and critic; one such for learning and one as its target.
+    """Torso, actor and critic.
 
-    Actions are tanh of the actor's output. The critic takes features and an action and gives the
-    logits of a distribution over the atoms. Images pass a dense layer with layer normalisation
-    within actor and critic each, so what they share is the convolutions.
+    Actions are tanh of the actor's output. The critic takes features and an action and returns the
+    logits of a distribution over the atoms. Actor and critic share the convolutions; the dense
+    layer with layer normalisation that follows is each one's own.
 
     Args:
-        shapes: Of observations.
+        shapes: Shapes of observations.
         actions: A.
-        count: K, the atoms.
+        count: K, the number of atoms.
         units: Width of hidden layers.
-        layers: How many of them.
-        cnn_depth: Of the torso.
+        layers: Number of hidden layers.
+        cnn_depth: Channels of the torso's first convolution.
     """
 
     def __init__(
@@ -74,8 +71,8 @@ class Nets(keras.layers.Layer):
 class D4PG(OffPolicy):
     """The agent.
 
-    With Z the critic's distribution and marks ' for the target networks and the n-step transition's
-    end (arXiv 1804.08617, algorithm 1):
+    Z is the critic's distribution; a prime (') marks the target networks and the end of the n-step
+    transition (arXiv 1804.08617, algorithm 1):
 
         target      = project(return + factor Z'(o', actor'(o')))
         critic loss = mean weight * cross-entropy(target, Z(o, a))
@@ -84,11 +81,10 @@ class D4PG(OffPolicy):
     The torso learns from the critic's loss alone. A transition's cross-entropy is its priority.
 
     Args:
-        obs_space, act_space: Of the environment; actions are continuous.
+        obs_space, act_space: The environment's; actions are continuous.
         d4pg: The section of configs/agents/d4pg.yaml.
-        explore: The section of configs/defaults.yaml: the noise of training.
-        batch_size: Transitions in an update.
-        seed: Of weights and noise.
+        explore, batch_size, seed: See `OffPolicy`.
+
     Raises:
         UserError: Actions are one-hot, or observations do not fit.
     """
@@ -102,39 +98,33 @@ class D4PG(OffPolicy):
         self, obs_space: Mapping[str, Space], act_space: Space, *, d4pg: Mapping[str, Any],
         explore: Mapping[str, Any], batch_size: int, seed: int,
     ):  # fmt: skip
-        super().__init__(obs_space, act_space, seed)
         if act_space.discrete:
             raise UserError("d4pg takes continuous actions, but this task's are one-hot; try dqn")
         if not d4pg["v_min"] < d4pg["v_max"]:
             raise UserError(f"d4pg.v_min ({d4pg['v_min']}) must be below d4pg.v_max")
-        keras.utils.set_random_seed(seed)
-        self.batch_size, self.group = batch_size, d4pg["group"]
-        self.explore(explore)
-        self._period = d4pg["target_period"]
-        self._observations = Observations(obs_space, d4pg["frames"], gray=False)
-        size = act_space.shape[0]
-        self.memory = Transitions(
-            self._observations, size, seed=seed, n=d4pg["n_step"], beta=d4pg["beta"],
-            alpha=d4pg["alpha"], **{k: d4pg[k] for k in ("capacity", "gamma")},
-        )  # fmt: skip
+        super().__init__(
+            obs_space, act_space, d4pg, explore=explore, batch_size=batch_size, seed=seed
+        )
         self._gamma, self._range = d4pg["gamma"], (d4pg["v_min"], d4pg["v_max"])
         self._warned = False
         self._z = atoms(d4pg["v_min"], d4pg["v_max"], d4pg["atoms"])
+        shapes, actions = self._observations.shapes, act_space.shape[0]
         sizes = {k: d4pg[k] for k in ("units", "layers", "cnn_depth")}
-        shapes = self._observations.shapes
-        self._nets, self._target = (
-            Nets(shapes, size, d4pg["atoms"], **sizes, name=name) for name in ("nets", "target")
-        )
-        for nets in (self._nets, self._target):
-            nets.build()
-        for source, target in zip(self._nets.variables, self._target.variables, strict=True):
-            target.assign(source)
-        self._build_optimizers(d4pg)
-        self._act = tf.function(self._policy_step, autograph=False)
-        self.compile()
+        self.build(lambda name: Nets(shapes, actions, d4pg["atoms"], **sizes, name=name))
+        nets = self._nets
+        self._groups = {
+            "critic": nets.torso.trainable_variables + nets.critic.trainable_variables,
+            "actor": nets.actor.trainable_variables,
+        }
+        self._optimizers = {
+            name: Optimizer(
+                variables, d4pg[f"{name}_lr"], d4pg["eps"], d4pg["clip"], False, f"{name}_adam"
+            )
+            for name, variables in self._groups.items()
+        }
 
     def remember(self, episode: Episode) -> None:
-        """As OffPolicy.remember; warns once where an episode's returns leave the atoms' range."""
+        """Takes an episode in; warns once if its returns leave the range of the atoms."""
         super().remember(episode)
         low = high = following = 0.0
         for reward in episode["reward"][:0:-1].tolist():
@@ -149,34 +139,13 @@ class D4PG(OffPolicy):
                 ValueRangeWarning, stacklevel=2,
             )  # fmt: skip
 
-    def _build_optimizers(self, d4pg: Mapping[str, Any]) -> None:
-        nets = self._nets
-        self._groups = {
-            "critic": nets.torso.trainable_variables + nets.critic.trainable_variables,
-            "actor": nets.actor.trainable_variables,
-        }
-        self._optimizers = {
-            name: Optimizer(
-                variables, d4pg[f"{name}_lr"], d4pg["eps"], d4pg["clip"], False, f"{name}_adam"
-            )
-            for name, variables in self._groups.items()
-        }
-
-    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
-        """Chooses actions float32 [n, A]; in training with noise."""
-        stack = self._observations.push(state, timesteps)
-        return self.act(self._act, stack, mode), stack
-
-    def _policy_step(
-        self, obs: Tensors, calls: tf.Tensor, noise_scale: tf.Tensor, training: bool
-    ) -> tf.Tensor:
-        return self.exploring(self._nets.act(self._nets.torso(obs)), calls, noise_scale, training)
+    def greedy(self, obs: Tensors) -> tf.Tensor:
+        """Returns the actor's actions [n, A]."""
+        return self._nets.act(self._nets.torso(obs))
 
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
-        """One update of critic, actor and, every target_period, the target networks."""
-        nets = self._nets
-        obs = {k: batch[k] for k in self._observations.shapes}
-        later = {k: batch[f"next_{k}"] for k in self._observations.shapes}
+        """Updates critic and actor, and every target_period the target networks."""
+        nets, (obs, later) = self._nets, self.observations_of(batch)
         feat = self._target.torso(later)
         probs = tf.nn.softmax(self._target.logits(feat, self._target.act(feat)))
         target = tf.stop_gradient(project(batch["return"], batch["factor"], probs, self._z))
@@ -201,16 +170,15 @@ class D4PG(OffPolicy):
         return tf.linalg.matvec(tf.nn.softmax(logits), self._z)
 
     def variables(self) -> dict[str, Any]:
-        """Networks, targets and optimizers, by name."""
-        found = {f"nets/{v.path}": v for v in self._nets.variables}
-        found |= {f"target/{v.path}": v for v in self._target.variables}
+        """Returns the variables of networks, targets and optimizers, by name."""
+        found = super().variables()
         for name, optimizer in self._optimizers.items():
             found |= {f"{name}/adam/{k}": v for k, v in optimizer.state.items()}
         return found
 
 
 def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> D4PG:
-    """The agent that a config describes."""
+    """Returns the agent that a config describes."""
     return D4PG(
         obs_space, act_space, d4pg=config.section("d4pg"), explore=config.section("explore"),
         batch_size=config.train.batch_size, seed=config.seed,

@@ -12,9 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from baselines.memory import Transitions
 from baselines.networks import NormMLP, Torso, copy_every
-from baselines.observations import Observations
 from baselines.off_policy import OffPolicy, Tensors
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
@@ -23,14 +21,14 @@ from dreamer.ops.optimizers import Optimizer, apply_together
 
 
 class QNetwork(keras.layers.Layer):
-    """Observations to the values of all actions: torso, hidden layers, one output an action.
+    """Maps observations to the values of all actions: torso, hidden layers, one output an action.
 
     Args:
-        shapes: Of observations.
+        shapes: Shapes of observations.
         actions: A.
         units: Width of hidden layers.
-        layers: How many of them.
-        cnn_depth: Of the torso.
+        layers: Number of hidden layers.
+        cnn_depth: Channels of the torso's first convolution.
 
     Output shape: float32 [N, A].
     """
@@ -55,10 +53,10 @@ class QNetwork(keras.layers.Layer):
 def double_q_target(
     returns: tf.Tensor, factor: tf.Tensor, online: tf.Tensor, target: tf.Tensor
 ) -> tf.Tensor:
-    """return + factor * target[argmax online]: the online network chooses, the target one values.
+    """Returns return + factor * target[argmax online]: one network chooses, the other one values.
 
     Args:
-        returns, factor: float32 [B], as `Transitions` gives them.
+        returns, factor: float32 [B], from `Transitions`.
         online, target: float32 [B, A], both networks' values of the later observation.
     Returns:
         float32 [B].
@@ -68,7 +66,7 @@ def double_q_target(
 
 
 def huber(error: tf.Tensor) -> tf.Tensor:
-    """error^2 / 2 up to 1, |error| - 1/2 beyond: a squared error with its gradient clipped."""
+    """Returns error^2 / 2 up to 1 and |error| - 1/2 beyond, so that the gradient is clipped."""
     size = tf.abs(error)
     return tf.where(size <= 1.0, 0.5 * tf.square(error), size - 0.5)
 
@@ -79,11 +77,10 @@ class DQN(OffPolicy):
     loss = mean weight * huber(double-Q target - Q(o)[a]); |target - Q| is a transition's priority.
 
     Args:
-        obs_space, act_space: Of the environment; actions are one-hot.
+        obs_space, act_space: The environment's; actions are one-hot.
         dqn: The section of configs/agents/dqn.yaml.
-        explore: The section of configs/defaults.yaml: epsilon in training.
-        batch_size: Transitions in an update.
-        seed: Of weights and noise.
+        explore, batch_size, seed: See `OffPolicy`.
+
     Raises:
         UserError: Actions are continuous, or observations do not fit.
     """
@@ -94,52 +91,28 @@ class DQN(OffPolicy):
         self, obs_space: Mapping[str, Space], act_space: Space, *, dqn: Mapping[str, Any],
         explore: Mapping[str, Any], batch_size: int, seed: int,
     ):  # fmt: skip
-        super().__init__(obs_space, act_space, seed)
         if not act_space.discrete:
             raise UserError("dqn takes one-hot actions, but this task's are continuous; try d4pg")
-        keras.utils.set_random_seed(seed)
-        self.batch_size, self.group = batch_size, dqn["group"]
-        self.explore(explore, dqn["eval_epsilon"])
-        self._period = dqn["target_period"]
-        self._observations = Observations(obs_space, dqn["frames"], dqn["gray"])
-        size = act_space.shape[0]
-        self.memory = Transitions(
-            self._observations, size, seed=seed, n=dqn["n_step"],
+        super().__init__(
+            obs_space, act_space, dqn, explore=explore, batch_size=batch_size, seed=seed,
+            gray=dqn["gray"], eval_epsilon=dqn["eval_epsilon"],
             reward_bound=1.0 if dqn["clip_rewards"] else np.inf,
-            **{k: dqn[k] for k in ("alpha", "beta", "capacity", "gamma")},
         )  # fmt: skip
+        shapes, actions = self._observations.shapes, act_space.shape[0]
         sizes = {k: dqn[k] for k in ("units", "layers", "cnn_depth")}
-        self._nets, self._target = (
-            QNetwork(self._observations.shapes, size, **sizes, name=name)
-            for name in ("nets", "target")
-        )
-        for nets in (self._nets, self._target):
-            nets.build()
-        for source, target in zip(self._nets.variables, self._target.variables, strict=True):
-            target.assign(source)
+        self.build(lambda name: QNetwork(shapes, actions, **sizes, name=name))
         self._optimizer = Optimizer(
             self._nets.trainable_variables, dqn["lr"], dqn["eps"], dqn["clip"], False, "adam"
         )
-        self._act = tf.function(self._policy_step, autograph=False)
-        self.compile()
 
-    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
-        """Chooses one-hot actions float32 [n, A]; in evaluations greedy but for eval_epsilon."""
-        stack = self._observations.push(state, timesteps)
-        return self.act(self._act, stack, mode), stack
-
-    def _policy_step(
-        self, obs: Tensors, calls: tf.Tensor, noise_scale: tf.Tensor, training: bool
-    ) -> tf.Tensor:
+    def greedy(self, obs: Tensors) -> tf.Tensor:
+        """Returns the one-hot actions [n, A] of largest value."""
         values = self._nets(obs)
-        greedy = tf.one_hot(tf.argmax(values, -1), values.shape[-1])
-        return self.exploring(greedy, calls, noise_scale, training)
+        return tf.one_hot(tf.argmax(values, -1), values.shape[-1])
 
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
-        """One update, and every target_period a copy to the target network."""
-        nets = self._nets
-        obs = {k: batch[k] for k in self._observations.shapes}
-        later = {k: batch[f"next_{k}"] for k in self._observations.shapes}
+        """Updates the network, and every target_period its target."""
+        nets, (obs, later) = self._nets, self.observations_of(batch)
         target = double_q_target(batch["return"], batch["factor"], nets(later), self._target(later))
         with tf.GradientTape() as tape:
             value = tf.reduce_sum(nets(obs) * batch["action"], -1)  # [B]
@@ -152,14 +125,12 @@ class DQN(OffPolicy):
         return {"loss": loss, **means, **report}, error
 
     def variables(self) -> dict[str, Any]:
-        """Networks and optimizer, by name."""
-        found = {f"nets/{v.path}": v for v in self._nets.variables}
-        found |= {f"target/{v.path}": v for v in self._target.variables}
-        return found | {f"adam/{k}": v for k, v in self._optimizer.state.items()}
+        """Returns the variables of networks, targets and optimizer, by name."""
+        return super().variables() | {f"adam/{k}": v for k, v in self._optimizer.state.items()}
 
 
 def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> DQN:
-    """The agent that a config describes."""
+    """Returns the agent that a config describes."""
     return DQN(
         obs_space, act_space, dqn=config.section("dqn"), explore=config.section("explore"),
         batch_size=config.train.batch_size, seed=config.seed,

@@ -1,4 +1,4 @@
-"""Random and constant policies: the floor of every table."""
+"""Random and constant policies, the lowest baselines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dreamer.errors import UserError
 
 
 class Random(Baseline):
-    """Independent actions, uniform over the space, in training and evaluation alike."""
+    """Takes independent actions, uniform over the space, in training and evaluation."""
 
     def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
-        """Chooses actions float32 [n, A]; the same run, resumed or not, draws the same."""
+        """Returns actions float32 [n, A], which follow from the seed and the number of the call."""
         del state, mode
         rng = np.random.default_rng([self.seed, self.policy_calls])
         self.policy_calls += 1
@@ -26,12 +26,14 @@ class Random(Baseline):
 
 
 class Constant(Baseline):
-    """One action for ever.
+    """Takes the same action always.
 
     Args:
-        value: Of every element of a continuous action, in [-1, 1]; or the number of a one-hot one.
+        value: The value of each element of a continuous action, in [-1, 1]; or the number of a
+            one-hot action.
+
     Raises:
-        UserError: the action space has no such action.
+        UserError: The action space has no such action.
     """
 
     def __init__(self, obs_space: Mapping[str, Space], act_space: Space, seed: int, value: float):
@@ -55,7 +57,7 @@ class Constant(Baseline):
 
 
 def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Baseline:
-    """The policy that a config names."""
+    """Returns the policy that a config names."""
     if config.agent == "random":
         return Random(obs_space, act_space, config.seed)
     return Constant(obs_space, act_space, config.seed, config.constant.action)

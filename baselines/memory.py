@@ -1,7 +1,7 @@
-"""The newest timesteps in memory, drawn as n-step transitions, uniformly or by priority.
+"""A memory of the newest timesteps, drawn as n-step transitions, uniformly or by priority.
 
-Beside dreamer.data.replay, which keeps every episode on disk and draws sequences: agents that make
-thousands of small updates from single transitions need them faster than files give them.
+dreamer.data.replay keeps every episode on disk and draws sequences. Agents that make thousands of
+small updates from single transitions need them faster than files can be read.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ class Transitions:
 
         return_t = sum over k = 1..m of gamma^(k-1) r_(t+k),   factor_t = gamma^m cont_(t+m)
 
-    so the target of Q(o_t, a_(t+1)) is return_t + factor_t Q(o_(t+m), ...). A terminal has cont 0;
-    at a time limit, which is none, cont is 1 and the value of the last observation counts.
+    so the target of Q(o_t, a_(t+1)) is return_t + factor_t Q(o_(t+m), ...). At a terminal cont is
+    0. At a time limit cont is 1, and the value of the last observation counts.
 
     With a priority exponent alpha > 0, transition i is drawn with P(i) = p_i^alpha / sum p^alpha
-    and has the weight (N P(i))^-beta over its batch's largest (arXiv 1511.05952). New ones have the
-    largest priority so far. Priorities are not saved: after a resume all are equal.
+    and has the weight (N P(i))^-beta, divided by the batch's largest weight (arXiv 1511.05952). New
+    transitions have the largest priority so far. Priorities are not saved: after a resume all are
+    equal.
 
     Args:
-        observations: Packs what agents see.
+        observations: Packs the observations.
         actions: A.
-        capacity: Timesteps held; the oldest leave first.
+        capacity: Timesteps held; the oldest are dropped first.
         n: Steps of a return.
         gamma: Discount of a step.
-        alpha: 0 for uniform draws.
+        alpha: Exponent of the priorities; 0: uniform draws.
         beta: Exponent of the weights.
-        reward_bound: Rewards are clipped to [-bound, bound]; infinite for as they are.
-        seed: Of the draws.
+        reward_bound: Rewards are clipped to [-bound, bound].
+        seed: Seed of the draws.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Transitions:
         self._gamma, self._alpha, self._beta, self._seed = gamma, alpha, beta, seed
         kinds = {"image": np.uint8, "vector": np.float32}
         shapes = observations.timestep_shapes
-        # Memory is taken as it is written, not now: np.empty's pages come when touched.
+        # The kernel gives memory page by page when it is written, not now.
         self._timesteps: Arrays = {
             **{k: np.empty((capacity, *s), kinds[k]) for k, s in shapes.items()},
             "action": np.empty((capacity, actions), np.float32),
@@ -67,7 +68,7 @@ class Transitions:
         return min(self._written, self.capacity)
 
     def add(self, episode: Mapping[str, np.ndarray]) -> None:
-        """Takes a complete episode [L, ...] of the environment's timesteps; its end, if long."""
+        """Adds a complete episode [L, ...], or its end if it is longer than the memory."""
         packed = {**self._obs.pack(episode), **{k: episode[k] for k in ("action", "cont")}}
         packed["reward"] = np.clip(episode["reward"], -self._bound, self._bound)
         length = len(episode["reward"])
@@ -80,16 +81,16 @@ class Transitions:
         self._after[slots] = count - 1 - np.arange(count)
         self._written += count
         if self._tree:
-            # An episode's last timestep begins no transition, and the oldest may lack its past.
+            # No transition begins at an episode's last timestep, or where frames are gone.
             self._tree.set(slots, np.where(self._after[slots] > 0, self._largest**self._alpha, 0.0))
             self._tree.set(self._worn_slots(), 0.0)
 
     def sample(self, first: int, count: int, batch_size: int) -> Arrays:
-        """Draws the batches of updates `first` to `first + count - 1`, all at once.
+        """Draws the batches of updates `first` to `first + count - 1` together.
 
         Returns:
-            Arrays [count, B, ...]: image and vector (where there are such) and next_image,
-            next_vector; action [count, B, A], return, factor, weight; and index, for `prioritise`.
+            Arrays [count, B, ...]: image and vector (those that there are), next_image,
+            next_vector, action [count, B, A], return, factor, weight; and index, for `prioritise`.
         """
         rng = np.random.default_rng([self._seed, first])
         total = count * batch_size
@@ -106,22 +107,22 @@ class Transitions:
         return {**shaped, "weight": weight}
 
     def prioritise(self, index: np.ndarray, errors: np.ndarray) -> None:
-        """Sets the priorities |error| of drawn transitions; without priorities, does nothing."""
+        """Sets the priorities of drawn transitions to |error|, if there are priorities."""
         if self._tree is None:
             return
         slots, priority = index.reshape(-1), np.abs(errors.reshape(-1)) + EPSILON
-        sound = np.isfinite(priority)  # an update that is not finite changes nothing here either
+        sound = np.isfinite(priority)  # an update that is not finite changes nothing
         slots, priority = slots[sound], priority[sound]
         self._largest = max(self._largest, float(priority.max(initial=0.0)))
         self._tree.set(slots, np.where(self._tree.masses(slots) > 0, priority**self._alpha, 0.0))
 
     def _worn_slots(self) -> np.ndarray:
-        """The oldest timesteps of a full ring, whose frames before them may be gone."""
+        """Returns the oldest timesteps of a full ring, whose earlier frames may be gone."""
         count = self._obs.frames - 1 if self._written > self.capacity else 0
         return (self._written + np.arange(count)) % self.capacity
 
     def _uniform(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Slots of transitions, each equally likely: draws again what is none."""
+        """Returns slots of transitions, each equally likely; draws again where none begins."""
         worn = len(self._worn_slots())
         oldest = self._written - len(self) + worn
         slots = rng.integers(oldest, self._written, count) % self.capacity
@@ -152,17 +153,17 @@ class Transitions:
             found["vector"] = self._timesteps["vector"][slots]
         if "image" in self._timesteps:
             back = np.arange(self._obs.frames)[::-1]
-            back = np.minimum(back, self._before[slots][:, None])  # the first frame stands in
+            back = np.minimum(back, self._before[slots][:, None])  # the first frame is repeated
             frames = self._timesteps["image"][(slots[:, None] - back) % self.capacity]
             found["image"] = np.concatenate(np.moveaxis(frames, 1, 0), -1)  # [m, 64, 64, k * C]
         return found
 
 
 class SumTree:
-    """Masses of `size` items, drawn in proportion to them (arXiv 1511.05952, appendix B.2.1).
+    """Draws items in proportion to their masses (arXiv 1511.05952, appendix B.2.1).
 
     A binary tree in one array: node i has the children 2 i and 2 i + 1 and holds their sum; the
-    leaves are the items. Setting and drawing m items takes O(m log size), all of them at once.
+    leaves are the items. Setting or drawing m items together takes O(m log size).
 
     Args:
         size: Number of items; all masses are 0 at first.
@@ -196,7 +197,7 @@ class SumTree:
         while nodes[0] < self._leaves:
             nodes *= 2
             mass = self._nodes[nodes]
-            # Rounding may leave a share at or beyond a subtree's end: an empty one is not entered.
+            # By rounding, a share may lie at a subtree's end; an empty subtree is not entered.
             right = (left >= mass) & (self._nodes[nodes + 1] > 0)
             left = np.where(right, left - mass, left)
             nodes += right

@@ -12,11 +12,11 @@ from dreamer.nets.layers import Dense
 
 
 class Torso(keras.layers.Layer):
-    """Observations to one vector: Dreamer's convolutions on images, vectors as they are.
+    """Maps observations to one vector: Dreamer's convolutions on images, vectors as they are.
 
     Args:
         shapes: Observation key -> shape, as `Observations.shapes`.
-        cnn_depth: Channels of the first of four convolutions, doubled by each.
+        cnn_depth: Channels of the first of four convolutions; each next one has twice as many.
 
     Input: dict of uint8 images [N, 64, 64, C] and float32 vectors [N, V]. Output: float32 [N, E].
     """
@@ -42,9 +42,9 @@ class Torso(keras.layers.Layer):
 class NormMLP(keras.layers.Layer):
     """A dense layer with layer normalisation and tanh, ELU layers, and a linear output.
 
-    The first layer is that of the agents that DeepMind Control's authors report on (arXiv
-    1801.00690, section 5.1: "layer normalization ... on the first layer"): it makes unlike scales
-    of observations alike.
+    The first layer is that of the agents in the report on DeepMind Control (arXiv 1801.00690,
+    section 5.1: "layer normalization ... on the first layer"). It brings observations of different
+    scales to one scale.
 
     Args:
         units: Width of each hidden layer, the first included.
@@ -100,7 +100,7 @@ def copy_every(
 
 
 def follow(rate: float, sources: Sequence[tf.Variable], targets: Sequence[tf.Variable]) -> None:
-    """Moves each target a part of the way to its source: t <- (1 - rate) t + rate s."""
+    """Moves each target towards its source: t <- (1 - rate) t + rate s."""
     for source, target in zip(sources, targets, strict=True):
         value = tf.convert_to_tensor(source)
         target.assign(value if rate == 1.0 else target + rate * (value - target))

@@ -1,4 +1,4 @@
-"""What model-free agents see: all images as one, all vectors as one, the newest frames stacked."""
+"""Packs observations for model-free agents: one image, one vector, the newest frames stacked."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class Observations:
     """Packs an environment's observations under at most two keys, ``image`` and ``vector``.
 
     Images [64, 64, C] are joined along their channels, vectors [size] end to end, both in the order
-    of their names. A single image shows no movement, so agents see a stack of the newest frames; at
-    the start of an episode the first frame stands in for those before it.
+    of their names. A single image shows no movement, so agents observe a stack of the newest
+    frames. At the start of an episode its first frame is repeated.
 
     Args:
-        obs_space: Of the environment.
-        frames: How many frames a stack has.
+        obs_space: The environment's.
+        frames: Number of frames in a stack.
         gray: Whether images with three channels become gray.
+
     Raises:
         UserError: An observation is neither an image of 64x64 nor a vector.
     """
@@ -48,17 +49,17 @@ class Observations:
 
     @property
     def frames(self) -> int:
-        """Frames in a stack; 1 where there are no images."""
+        """Frames in a stack; 1 without images."""
         return self._frames
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what a network takes: images with frames * C channels, vectors unstacked."""
+        """Shapes of a network's inputs: images with frames * C channels, vectors not stacked."""
         stacked = {k: (*s[:-1], s[-1] * self._frames) for k, s in self.timestep_shapes.items()}
         return {**stacked, **{k: s for k, s in self.timestep_shapes.items() if k == "vector"}}
 
     def pack(self, timesteps: Mapping[str, np.ndarray]) -> Arrays:
-        """Observations [..., *shape] by name -> image uint8 [..., 64, 64, C], vector [..., V]."""
+        """Packs observations [..., *shape] as image uint8 [..., 64, 64, C] and vector [..., V]."""
         packed: Arrays = {}
         if self._images:
             packed["image"] = np.concatenate([self._shade(timesteps[k]) for k in self._images], -1)
@@ -68,10 +69,10 @@ class Observations:
         return packed
 
     def push(self, stack: Arrays | None, timesteps: Mapping[str, np.ndarray]) -> Arrays:
-        """The next stack of n environments, for acting.
+        """Returns the next stack of n environments, for acting.
 
         Args:
-            stack: What the call before returned; None at the very start.
+            stack: What the last call returned; None at first.
             timesteps: Observations [n, ...] and is_first [n]; a first timestep fills the stack.
         Returns:
             ``shapes``, each [n, ...], the newest frame last.

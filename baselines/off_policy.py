@@ -2,49 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from baselines.agent import Baseline
 from baselines.memory import Transitions
+from baselines.observations import Observations
 from dreamer.agent.exploration import Exploration
+from dreamer.envs.spec import Space
 from dreamer.training.build import Experience, Setup, make_replay_collector
 from dreamer.training.collector import Episode
 
 Tensors = dict[str, tf.Tensor]
-_ACTING = 1  # what a random stream is for
+_ACTING = 1  # the number of the random stream of exploration
 
 
 class OffPolicy(Baseline):
-    """An agent with a memory of transitions.
+    """An agent with a memory of transitions, and networks that others follow as targets.
 
-    Attributes (set by the agent):
-        memory: The transitions.
+    A subclass calls `build`, and defines `greedy`, `update_once` and `metric_names`.
+
+    Args:
+        obs_space, act_space: The environment's.
+        section: The agent's section of the config.
+        explore: The section of configs/defaults.yaml, for training.
         batch_size: Transitions in an update.
+        seed: Seed of weights, noise and draws.
+        gray: Whether images become gray.
+        reward_bound: Rewards are clipped to [-bound, bound].
+        eval_epsilon: Probability of a random action in evaluations.
+
+    Attributes:
+        memory: The transitions.
+        batch_size: See above.
         group: Updates made by one call, from batches drawn together, because a call takes longer
             than a small update. Priorities change once a group.
+        metric_names: The metrics of `update_once`.
     """
 
-    memory: Transitions
-    batch_size: int
-    group: int
+    metric_names: tuple[str, ...] = ()
 
-    def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
-        """One update in graph mode.
+    def __init__(
+        self,
+        obs_space: Mapping[str, Space],
+        act_space: Space,
+        section: Mapping[str, Any],
+        *,
+        explore: Mapping[str, Any],
+        batch_size: int,
+        seed: int,
+        gray: bool = False,
+        reward_bound: float = np.inf,
+        eval_epsilon: float = 0.0,
+    ) -> None:
+        super().__init__(obs_space, act_space, seed)
+        keras.utils.set_random_seed(seed)
+        self.batch_size, self.group = batch_size, section["group"]
+        self._period = section["target_period"]
+        self._explore = Exploration(act_space, **explore)
+        self._noise_scale = self._explore.noise_scale(0, 0)
+        kind = "epsilon" if eval_epsilon else "none"
+        self._eval_explore = Exploration(act_space, kind=kind, noise_scale=eval_epsilon)
+        self._observations = Observations(obs_space, section["frames"], gray)
+        self.memory = Transitions(
+            self._observations, act_space.shape[0], seed=seed, n=section["n_step"],
+            reward_bound=reward_bound,
+            **{k: section[k] for k in ("alpha", "beta", "capacity", "gamma")},
+        )  # fmt: skip
+
+    def build(self, make_networks: Callable[[str], Any]) -> None:
+        """Makes the networks, and a copy of them as targets.
 
         Args:
-            batch: As `Transitions.sample`, without the leading axis.
-            update: int32, its number.
-        Returns:
-            Scalar metrics (`metric_names`), and each transition's error float32 [B]; its absolute
-            value is the priority.
+            make_networks: Makes them under a name.
         """
+        self._nets, self._target = (make_networks(name) for name in ("nets", "target"))
+        for nets in (self._nets, self._target):
+            nets.build()
+        for source, target in zip(self._nets.variables, self._target.variables, strict=True):
+            target.assign(source)
+        self._act = tf.function(self._policy_step, autograph=False)
+        self._update = tf.function(self._group, autograph=False, reduce_retracing=True)
+
+    def variables(self) -> dict[str, Any]:
+        """Returns the variables of networks and targets, by name."""
+        found = {f"nets/{v.path}": v for v in self._nets.variables}
+        return found | {f"target/{v.path}": v for v in self._target.variables}
+
+    # ---------------------------------------------------------------- acting
+
+    def progress(self, step: int, update: int) -> None:
+        """Sets the progress of training, which the noise depends on."""
+        self._noise_scale = self._explore.noise_scale(step, update)
+
+    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
+        """Returns actions float32 [n, A], with noise in training, and the next state."""
+        stack = self._observations.push(state, timesteps)
+        # As NumPy numbers, because TensorFlow keeps a tensor for each Python number for ever.
+        calls = tf.constant(np.int32(self.policy_calls))
+        self.policy_calls += 1
+        training = mode == "train"
+        noise_scale = self._noise_scale if training else self._eval_explore.noise_scale(0, 0)
+        tensors = {k: tf.convert_to_tensor(v) for k, v in stack.items()}
+        action = self._act(tensors, calls, tf.constant(np.float32(noise_scale)), training)
+        return action.numpy(), stack
+
+    def _policy_step(
+        self, obs: Tensors, calls: tf.Tensor, noise_scale: tf.Tensor, training: bool
+    ) -> tf.Tensor:
+        """Adds noise to `greedy` actions; traced for training and for evaluation."""
+        base = tf.constant([self.seed, _ACTING], tf.int32)
+        folded = tf.random.experimental.stateless_fold_in(base, calls)
+        explore = self._explore if training else self._eval_explore
+        return explore(self.greedy(obs), noise_scale, tf.unstack(tf.random.split(folded, 2)))
+
+    def greedy(self, obs: Tensors) -> tf.Tensor:
+        """Returns the best actions [n, A] for observations [n, ...], in graph mode."""
         raise NotImplementedError
 
-    metric_names: tuple[str, ...] = ()
+    # -------------------------------------------------------------- learning
 
     @property
     def capacity(self) -> int:
@@ -55,53 +135,29 @@ class OffPolicy(Baseline):
         """Takes a complete episode into the memory."""
         self.memory.add(episode)
 
-    def explore(self, section: Mapping[str, Any], eval_epsilon: float = 0.0) -> None:
-        """Sets the exploration; call before acting.
+    def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
+        """Makes one update in graph mode.
 
         Args:
-            section: The config's section explore, for training.
-            eval_epsilon: Probability of a random action in evaluations.
+            batch: From `Transitions.sample`, without the leading axis.
+            update: int32, its number.
+
+        Returns:
+            Scalar metrics (`metric_names`), and each transition's error float32 [B]; its absolute
+            value is the priority.
         """
-        self._explore = Exploration(self.act_space, **section)
-        self._noise_scale = self._explore.noise_scale(0, 0)
-        kind = "epsilon" if eval_epsilon else "none"
-        self._eval_explore = Exploration(self.act_space, kind=kind, noise_scale=eval_epsilon)
+        raise NotImplementedError
 
-    def progress(self, step: int, update: int) -> None:
-        """Sets the progress of training, which the noise depends on."""
-        self._noise_scale = self._explore.noise_scale(step, update)
-
-    def act(self, function: Any, stack: Mapping[str, np.ndarray], mode: str) -> np.ndarray:
-        """Returns actions [n, A] from a traced ``function(obs, calls, noise_scale, training)``.
-
-        Args:
-            function: It ends in `exploring`; it is traced for training and for evaluation.
-            stack: From `Observations.push`.
-            mode: "train" or "eval".
-        """
-        # As NumPy numbers, because TensorFlow keeps a tensor for each Python number for ever.
-        calls = tf.constant(np.int32(self.policy_calls))
-        self.policy_calls += 1
-        training = mode == "train"
-        noise_scale = self._noise_scale if training else self._eval_explore.noise_scale(0, 0)
-        tensors = {k: tf.convert_to_tensor(v) for k, v in stack.items()}
-        return function(tensors, calls, tf.constant(np.float32(noise_scale)), training).numpy()
-
-    def exploring(
-        self, action: tf.Tensor, calls: tf.Tensor, noise_scale: tf.Tensor, training: bool
-    ) -> tf.Tensor:
-        """Actions [n, A] with noise of this scale, keyed by the policy's calls; outside training
-        of the evaluations' kind, whatever explore.kind is."""
-        base = tf.constant([self.seed, _ACTING], tf.int32)
-        folded = tf.random.experimental.stateless_fold_in(base, calls)
-        explore = self._explore if training else self._eval_explore
-        return explore(action, noise_scale, tf.unstack(tf.random.split(folded, 2)))
+    def observations_of(self, batch: Tensors) -> tuple[Tensors, Tensors]:
+        """Returns the observations of a batch of transitions, and those n steps later."""
+        keys = self._observations.shapes
+        return {k: batch[k] for k in keys}, {k: batch[f"next_{k}"] for k in keys}
 
     def train_step(self, batch: Any, update: int) -> Mapping[str, np.ndarray]:
         """Makes the updates of a group of batches, in turn.
 
         Args:
-            batch: `Transitions.sample`'s, [count, B, ...].
+            batch: From `Transitions.sample`, [count, B, ...].
             update: Number of the first.
 
         Returns:
@@ -109,15 +165,11 @@ class OffPolicy(Baseline):
         """
         index = batch["index"]
         tensors = {k: tf.convert_to_tensor(v) for k, v in batch.items() if k != "index"}
-        metrics, errors = self._group_function(tensors, tf.constant(np.int32(update)))
+        metrics, errors = self._update(tensors, tf.constant(np.int32(update)))
         self.memory.prioritise(index, errors.numpy())
         found = dict(zip(self.metric_names, metrics.numpy().T, strict=True))
         means = {name: values.mean() for name, values in found.items()}
         return {**means, "nonfinite": found["nonfinite"]}
-
-    def compile(self) -> None:
-        """Prepares train_step; call when all variables are made."""
-        self._group_function = tf.function(self._group, autograph=False, reduce_retracing=True)
 
     def _group(self, batches: Tensors, first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Updates on batches [count, B, ...]; returns metrics [count, M] and errors [count, B]."""

@@ -1,7 +1,8 @@
 """The agents that can be trained here, and the functions that make them.
 
-To add an agent, write three files: its module, its keys in configs/agents/<name>.yaml, and its
-entry in AGENTS. A module outside of this package can be added with `register`.
+To add an agent, write its module and its keys (configs/agents/<name>.yaml), and add its entry to
+AGENTS. An agent outside of this repository adds its entry at run time, and the folder of its keys
+with `dreamer.config.schema.add_configs`.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ from whole_runs import (
 )
 
 from dreamer.data.episodes import EpisodeFile
+from dreamer.errors import UserError
+from dreamer.run import main
 from dreamer.training.schedule import UpdateSchedule
 
 COUNTING = f"{ROOT}/tests/counting_env.py:make"
@@ -243,12 +245,14 @@ def refused(*words: str | Path, **environ: str) -> str:
         (f"--task {COUNTING}_it", "no function 'make_it'; did you mean 'make'?"),
     ],
 )
-def test_mistakes_get_one_line_and_leave_nothing(words: str, message: str, tmp_path: Path):
-    assert message in refused(*words.split(), "--logdir", tmp_path / "runs")
+def test_usage_errors_leave_nothing(words: str, message: str, tmp_path: Path):
+    with pytest.raises(UserError) as error:
+        main([*words.split(), "--logdir", str(tmp_path / "runs")])
+    assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_logdir_that_cannot_be_written(tmp_path: Path):
+def test_a_usage_error_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("not a folder")
     line = refused("--task", COUNTING, "--configs", "debug", "--logdir", tmp_path / "file")
     assert "choose a --logdir you may write to" in line

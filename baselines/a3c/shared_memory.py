@@ -1,7 +1,7 @@
 """Arrays that several processes read and write at once.
 
-An anonymous file in memory (memfd, Linux), handed to a child by its descriptor: it has no name that
-could be left behind, and is gone when the last process that holds it is. No pickle.
+They lie in an anonymous file in memory (memfd, Linux) that a child inherits by its descriptor. The
+file has no name that could be left behind, and ends with the last process that holds it. No pickle.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _ALIGNMENT = 64
 class SharedArrays:
     """Named arrays in memory that other processes may map too.
 
-    Aligned numbers of 4 and 8 bytes are read and written whole; nothing else is promised: who adds
-    to an element that another process writes may lose an addition.
+    Aligned numbers of 4 and 8 bytes are read and written whole. Nothing else is promised: if two
+    processes add to one element, an addition may be lost.
 
     Args:
         layout: Name -> dtype and shape; the same in every process.
-        descriptor: Of memory made by another process; None makes it, all zeros.
+        descriptor: Of memory that another process has made; None: new memory, all zeros.
 
     Attributes:
-        descriptor: To be inherited by a child (`pass_fds`).
+        descriptor: For a child to inherit (`pass_fds`).
     """
 
     def __init__(self, layout: Layout, descriptor: int | None = None):

@@ -1,4 +1,4 @@
-"""Beginnings of episodes that no training sees, to predict: run now, or saved by evaluations."""
+"""Beginnings of episodes that training never sees: run now, or saved by evaluations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dreamer.training.evaluation import EVAL_SEED_OFFSET
 if TYPE_CHECKING:
     from dreamer.envs.processes.pool import EnvPool
 
-TRIES = 4  # episodes started at most for each one wanted, where they end too soon
+TRIES = 4  # episodes started at most for each one wanted, if they end too soon
 
 
 def collect_fresh(
@@ -25,11 +25,11 @@ def collect_fresh(
 ) -> list[Episode]:
     """Runs the first `length` timesteps of `count` new episodes, [length, ...] each.
 
-    They start as those of a first evaluation do. Those that end too soon are left out and others
-    run in their place, up to TRIES * count in all, so there may be fewer than `count`.
+    They start as the episodes of a first evaluation do. Episodes that end too soon are left out and
+    others run instead, at most TRIES * count in all, so there may be fewer than `count`.
 
     Raises:
-        UserError: None was long enough.
+        UserError: No episode was long enough.
     """
     found: list[Episode] = []
     started = longest = 0
@@ -50,7 +50,7 @@ def collect_fresh(
 
 
 def _beginnings(pool: EnvPool, policy: Policy, seeds: list[int], length: int) -> Iterator[Episode]:
-    """One episode a seed, each on a worker of its own, up to its end or `length` timesteps."""
+    """Yields an episode for each seed, up to its end or `length` timesteps."""
     nothing = np.zeros(pool.act_space.shape, np.float32)
     first = pool.reset(seeds, range(len(seeds)))
     episodes = [[{**timestep, "action": nothing}] for timestep in first]
@@ -59,7 +59,7 @@ def _beginnings(pool: EnvPool, policy: Policy, seeds: list[int], length: int) ->
         running = [i for i, timesteps in enumerate(episodes) if not timesteps[-1]["is_last"]]
         if not running:
             break
-        latest = [timesteps[-1] for timesteps in episodes]  # of ended ones too: a row for each
+        latest = [timesteps[-1] for timesteps in episodes]  # of ended episodes, too: one row each
         stacked = {key: np.stack([row[key] for row in latest]) for key in first[0]}
         actions, state = policy(stacked, state)
         for i, timestep in zip(running, pool.step(actions[running], running), strict=True):
@@ -69,12 +69,12 @@ def _beginnings(pool: EnvPool, policy: Policy, seeds: list[int], length: int) ->
 
 
 def read_saved(folder: Path, pool: EnvPool, count: int, length: int) -> list[Episode]:
-    """Reads the first `length` timesteps of the newest `count` long enough episodes of a folder.
+    """Reads the first `length` timesteps of the newest `count` episodes that are long enough.
 
-    Files that are damaged are named on stderr and passed over.
+    Damaged files are named on stderr and skipped.
 
     Raises:
-        UserError: There are none, none is long enough, or they are another environment's.
+        UserError: There are no episodes, none is long enough, or they are another environment's.
     """
     paths = sorted(folder.glob("*.npz"), reverse=True)
     if not paths:

@@ -1,7 +1,7 @@
-"""Open-loop predictions beside the truth: their error by step ahead, and clips of them.
+"""Compares open-loop predictions with the truth: errors by steps ahead, and images of both.
 
-Sequences are [B, T, ...] as `Agent.predict` gives them: images uint8, everything else float32.
- The model saw the first `context` timesteps; timestep context - 1 + k is k steps ahead.
+Sequences are [B, T, ...] from `Agent.predict`: images uint8, everything else float32. The model has
+observed the first `context` timesteps; timestep context - 1 + k is k steps ahead.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dreamer.logs.video import signed_difference
 
 IMAGE_UNIT = "levels of 255"
 VECTOR_UNIT = "own units"
-_HEIGHT = 64  # pixels of a picture of bars, as an image has
+_HEIGHT = 64  # pixels of an image of bars, as observations have
 _BAR, _GROUND = 220, 20  # grey levels
 
 
 @dataclass(frozen=True)
 class StepErrors:
-    """Mean absolute errors of one observation, or of the reward; element k - 1 is k steps ahead.
+    """Mean absolute errors of an observation or the reward; element k - 1 is k steps ahead.
 
     Attributes:
-        unit: What they count.
-        mean: Over the sequences and the observation's elements.
-        std: Standard deviation over the sequences of each one's error.
-        still: Error of the prediction that nothing changes after the last timestep seen, for
-            comparison.
+        unit: Their unit.
+        mean: Mean over the sequences and the observation's elements.
+        std: Standard deviation over the sequences of each sequence's error.
+        still: For comparison, the error of the prediction that nothing changes after the last
+            timestep observed.
     """
 
     unit: str
@@ -37,7 +37,7 @@ class StepErrors:
 
 
 def step_errors(truth: np.ndarray, model: np.ndarray, context: int) -> StepErrors:
-    """The errors of predictions [B, T, ...] of any rank, T - context of them."""
+    """Returns the errors of predictions [B, T, ...] of any rank, T - context of them."""
     error = _absolute(truth[:, context:], model[:, context:])
     still = _absolute(truth[:, context:], truth[:, context - 1 : context])
     return StepErrors(
@@ -49,19 +49,20 @@ def step_errors(truth: np.ndarray, model: np.ndarray, context: int) -> StepError
 
 
 def _absolute(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
-    """[B, K, ...] and what broadcasts to it -> float64 [B, K], mean absolute differences."""
+    """Returns the mean absolute differences float64 [B, K] of [B, K, ...] and a like array."""
     difference = np.abs(truth.astype(np.float64) - model.astype(np.float64))
     return difference.reshape(*truth.shape[:2], -1).mean(-1)
 
 
 def rows(truth: np.ndarray, model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth, model and error of one observation as pictures, for `open_loop_video`.
+    """Returns truth, model and error of one observation as images, for `open_loop_video`.
 
     Args:
-        truth, model: Both uint8 [B, T, H, W, C], images; or float32 [B, T, n] or [B, T], which
-            become bars, one for each element.
+        truth, model: Images uint8 [B, T, H, W, C]; or float32 [B, T, n] or [B, T], which become
+            bars, one for each element.
+
     Returns:
-        Three times uint8 [B, T, H, W, C].
+        Three arrays uint8 [B, T, H, W, C].
     """
     if truth.dtype == np.uint8:
         return truth, model, signed_difference(truth, model)
@@ -70,13 +71,13 @@ def rows(truth: np.ndarray, model: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     low, high = everything.min(0), everything.max(0)
     span = np.where(high > low, high - low, 1.0)
     truth_part, model_part = ((v - low) / span for v in values)
-    error = (model_part - truth_part + 1.0) / 2.0  # no error is half as high as the picture
+    error = (model_part - truth_part + 1.0) / 2.0  # without an error, half the image's height
     return _bars(truth_part, 0.0), _bars(model_part, 0.0), _bars(error, 0.5)
 
 
 def _bars(parts: np.ndarray, origin: float) -> np.ndarray:
-    """[B, T, n] in [0, 1] -> uint8 [B, T, H, W, 1]: n bars from `origin` to each value."""
-    place = (np.arange(_HEIGHT)[::-1] + 0.5) / _HEIGHT  # of a pixel's row, from the bottom
+    """Draws values [B, T, n] in [0, 1] as n bars from `origin`: uint8 [B, T, H, W, 1]."""
+    place = (np.arange(_HEIGHT)[::-1] + 0.5) / _HEIGHT  # of each row of pixels, from the bottom
     low, high = np.minimum(parts, origin), np.maximum(parts, origin)
     inside = (place[:, None] >= low[..., None, :]) & (place[:, None] <= high[..., None, :])
     picture = np.where(inside, _BAR, _GROUND).astype(np.uint8)[..., None]  # [B, T, H, n, 1]

@@ -21,6 +21,7 @@ from dreamer.training.schedule import UpdateSchedule
 from dreamer.training.trainer import Trainer
 
 HERE = Path(__file__).resolve().parent
+TASKS = HERE / "reach_env.py"
 QUICK = {
     "steps": 120, "eval.every": 50, "eval.episodes": 2, "eval.videos": 0, "log.every": 20,
     "log.terminal": "plain", "log.tensorboard": False, "checkpoint.every": 40,
@@ -34,7 +35,7 @@ def config_for(agent: str, logdir: Path, maker: str = "continuous", **values) ->
     learns = agent in ("d4pg", "dqn")
     presets = ["debug"] if learns else []
     overrides = {**QUICK, **(TRAINED if learns else {}), "logdir": str(logdir), **values}
-    task = f"{HERE}/reach_env.py:{maker}"
+    task = f"{TASKS}:{maker}"
     return load_config(*presets, task=task, overrides=overrides, agent=agent)
 
 

@@ -46,7 +46,7 @@ def hostile_steps(probability: float, agent_steps: int) -> Collector:
         assert pool.failures == collector.dropped
     said = [w for w in caught if issubclass(w.category, EnvRestartWarning)]
     assert len(said) == collector.dropped
-    under_way = [episode.number for episode in collector.under_way() if episode]
+    under_way = [e["number"] for e in collector.state(False)["under_way"] if e]
     begun = set(range(collector.next_episode)) - set(under_way)
     assert set(kept) == {n for n in begun if faulty_step(episode_seed(5, n)) is None}
     assert collector.dropped == len(begun) - len(kept)

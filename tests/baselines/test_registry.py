@@ -1,0 +1,107 @@
+"""The registry of agents, and an agent from a folder outside the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_baseline_runs import QUICK, TASKS
+from whole_runs import metrics_of
+
+from baselines import registry
+from baselines.run import main
+from dreamer.config import schema
+from dreamer.errors import UserError
+
+# The three files of an agent: its module, its keys, and its entry in the registry.
+MODULE = '''
+"""Learns the mean reward, and acts at random."""
+import numpy as np
+
+from baselines.agent import Baseline
+
+
+class Mean(Baseline):
+    def __init__(self, obs_space, act_space, seed, rate):
+        super().__init__(obs_space, act_space, seed)
+        self.mean, self.rate = np.zeros(()), rate
+
+    def policy(self, timesteps, state, mode="train"):
+        rng = np.random.default_rng([self.seed, self.policy_calls])
+        self.policy_calls += 1
+        return np.stack([self.act_space.sample(rng) for _ in timesteps["is_first"]]), None
+
+    def train_step(self, batch, update):
+        error = batch["reward"].mean() - self.mean
+        self.mean = self.mean + self.rate * error
+        return {"error": error, "nonfinite": 0.0}
+
+    def state_arrays(self):
+        return {"mean": self.mean, "policy_calls": np.asarray(self.policy_calls)}
+
+    def load_arrays(self, arrays):
+        self.mean, self.policy_calls = arrays["mean"], int(arrays["policy_calls"])
+
+
+def make(config, obs_space, act_space):
+    return Mean(obs_space, act_space, config.seed, config.mean.rate)
+'''
+KEYS = """
+without: [agent]
+mean:
+  rate: {value: 0.1, unit: "", help: Rate of the mean., source: ours}
+train:
+  batch_size: {value: 4, source: ours}
+  batch_length: {value: 5, source: ours}
+  prefill: {value: 30, source: ours}
+  every: {value: 20, unit: steps, help: Steps in a round., source: ours}
+  updates: {value: 7, unit: updates, help: Updates in a round., source: ours}
+log:
+  video_every: {value: 0, source: ours}
+"""
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder with an agent `mean`, and its entry in the registry."""
+    (tmp_path / "mean_agent.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "configs" / "agents").mkdir(parents=True)
+    (tmp_path / "configs" / "agents" / "mean.yaml").write_text(KEYS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = list(schema._added)
+    schema.add_configs(tmp_path / "configs")
+    monkeypatch.setitem(registry.AGENTS, "mean", registry.Entry("mean_agent:make"))
+    yield
+    schema._added[:] = before
+    for cached in (schema.load_schema, schema.agent_file, schema.agent_names, schema._defaults):
+        cached.cache_clear()
+
+
+def test_an_agent_from_outside_trains_and_resumes(
+    outside: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    flags = {**QUICK, "logdir": tmp_path / "runs", "task": f"{TASKS}:continuous", "mean.rate": 0.5}
+    words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+    assert main(["--agent", "mean", *words]) == 0
+    assert main(["--agent", "mean", *words, "--steps", "160"]) == 0
+    assert "resumed at step 120" in capsys.readouterr().out
+    (run,) = tmp_path.glob("runs/*/mean/0")
+    lines = metrics_of(run)
+    assert (lines[-1]["step"], lines[-1]["updates"]) == (160, (160 - 30) * 7 // 20)
+    assert abs(lines[-1]["model/error"]) < abs(lines[0]["model/error"])
+
+
+def test_every_agent_with_keys_has_an_entry():
+    assert list(registry.AGENTS) == schema.agent_names()[1:]
+    for name in ("d4pg", "dqn", "a3c", "random"):
+        assert callable(registry._function(registry.AGENTS[name].agent))
+        assert (registry.experience_of(name) is None) == (name == "random")
+
+
+def test_the_flag_is_taken_from_the_command_line():
+    assert registry.take_agent(["--a", "1", "--agent", "dqn"]) == ("dqn", ["--a", "1"])
+    assert registry.take_agent(["--agent=dqn", "--a"]) == ("dqn", ["--a"])
+    assert registry.take_agent(["--help"]) == ("", ["--help"])
+    with pytest.raises(UserError, match="--agent is ''; expected one of"):
+        registry.take_agent(["--agent"])
