@@ -1,8 +1,7 @@
 """The agents that can be trained here, and the functions that make them.
 
 To add an agent, write its module and its keys (configs/agents/<name>.yaml), and add its entry to
-AGENTS. An agent outside of this repository adds its entry at run time, and the folder of its keys
-with `dreamer.config.schema.add_configs`.
+AGENTS. An agent outside of this repository calls `register` instead.
 """
 
 from __future__ import annotations
