@@ -71,7 +71,8 @@ def make_agent(config: Config, obs_space: Mapping[str, Space], act_space: Space)
 def experience_of(agent: str) -> MakeExperience | None:
     """Returns what makes an agent's experience; None: sequences from the replay."""
     place = AGENTS[agent].experience
-    return _function(place) if place else None
+    # The module imports TensorFlow, so it is imported when the call comes.
+    return (lambda setup: _function(place)(setup)) if place else None
 
 
 def _function(place: str) -> Any:

@@ -1,7 +1,7 @@
-"""TensorBoard's event files, written through its own record and message classes.
+"""TensorBoard's event files, written by TensorBoard's own classes for records and messages.
 
-TensorBoard's ready-made writer opens its file by way of TensorFlow; here an ordinary file does, so
-that a process that only logs need not import it.
+TensorBoard's complete writer opens its file through TensorFlow. This one opens an ordinary file, so
+that a process that only logs does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 class EventFile:
-    """One events.* file, new for each process that writes into the run's directory.
+    """One events.* file. Each process that writes into a run's directory makes a new one.
 
     Args:
-        folder: the run's directory.
+        folder: The run's directory.
 
     Raises:
-        OSError: there is no room for it, or the folder cannot be written.
+        OSError: The disk is full, or the folder cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         stamp = f"{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
         self.path = Path(folder) / f"events.out.tfevents.{stamp}"
-        self._file = open(self.path, "xb")  # noqa: SIM115  closed by close()
+        self._file = open(self.path, "xb")  # noqa: SIM115  close() closes it
         self._records = RecordWriter(self._file)
         try:
             self._add(Event(file_version="brain.Event:2"))
         except BaseException:
-            with contextlib.suppress(OSError):  # closing writes what is left
+            with contextlib.suppress(OSError):  # closing writes the buffer
                 self._file.close()
             raise
 
     def resume(self, step: int) -> None:
-        """Tells TensorBoard to forget what earlier files hold of later steps than `step`."""
+        """Tells TensorBoard to ignore the points of later steps than `step` in earlier files."""
         started = SessionLog(status=SessionLog.SessionStatus.START)
         self._add(Event(step=step + 1, session_log=started))
 
@@ -51,7 +51,7 @@ class EventFile:
         self._add(Event(step=step, summary=Summary(value=points)))
 
     def video(self, name: str, gif: bytes, step: int) -> None:
-        """Adds a GIF, which TensorBoard's image page plays."""
+        """Adds a GIF; TensorBoard's page of images plays it."""
         width, height = (int.from_bytes(gif[at : at + 2], "little") for at in (6, 8))
         image = Summary.Image(encoded_image_string=gif, width=width, height=height, colorspace=3)
         self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)])))

@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl (the truth), TensorBoard, the terminal, and videos."""
+"""A run's logs: metrics.jsonl, videos, the terminal, TensorBoard and other sinks."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ from dreamer.logs.sinks import Sink
 from dreamer.logs.terminal import make_terminal
 from dreamer.logs.video import encode_gif
 
-_ETA_WRITES = 20  # the time left is judged by the speed over so many log writes
+_ETA_WRITES = 20  # the time left follows from the speed over so many records
 
 
 class Logger:
-    """Gathers values under their names and reports their means.
+    """Collects values by name and logs their means.
 
-    A value that is not finite is left out of its mean and counted under ``nonfinite/<name>``, so
-    that each line stays JSON and each number means what it says.
+    Values that are not finite are left out of the mean and counted under ``nonfinite/<name>``.
 
     Args:
-        rundir_path: the run's directory; must exist.
-        tensorboard: whether to write TensorBoard's event file as well.
+        rundir_path: The run's directory, which exists.
+        tensorboard: Whether to write TensorBoard's event file.
         terminal: "live", "plain", or "auto" (live if the standard output is a terminal).
-        total_steps: where the run ends, for the time left.
-        sinks: other places for metrics and films; closed with the logger.
+        total_steps: Steps of the whole run, for the time left.
+        sinks: Other places for metrics and videos; closed with the logger.
     """
 
     def __init__(
@@ -63,23 +62,24 @@ class Logger:
         warnings.showwarning = self._show_warning
         if self._metrics.torn:
             self.message(
-                f"warning: {self._metrics.torn} torn line(s) of {self._metrics.path} set aside"
+                f"warning: {self._metrics.torn} torn line(s) of {self._metrics.path} moved to "
+                "metrics.jsonl.dropped"
             )
 
     @property
     def wall_time(self) -> float:
-        """Seconds this run has worked, all its resumptions together; belongs in a checkpoint."""
+        """Seconds this run has worked, in all its processes; checkpoints keep it."""
         return time.monotonic() - self._start
 
     def resume(self, step: int, wall_time: float) -> None:
-        """Goes on from a checkpoint, before the first `write`.
+        """Resumes from a checkpoint. Call it before the first `write`.
 
-        Lines of later steps in metrics.jsonl are moved to metrics.jsonl.dropped by an atomic
-        rewrite, since the run writes them anew; TensorBoard is told to forget them.
+        The lines of later steps in metrics.jsonl are moved to metrics.jsonl.dropped, because the
+        run writes them again.
 
         Args:
-            step: of the checkpoint; 0 for a run that starts over.
-            wall_time: what the checkpoint says of `wall_time`.
+            step: Step of the checkpoint; 0 for a run that starts over.
+            wall_time: `wall_time` at the checkpoint.
         """
         self._metrics.rewind(step)
         self._to_sinks(lambda sink: sink.resume(step))
@@ -91,24 +91,24 @@ class Logger:
             self._terminal.resume(step, wall_time)
 
     def scalars(self, mapping: Mapping[str, Any]) -> None:
-        """Adds one value (a number or an array of shape []) to the mean of each name."""
+        """Adds one value, a number or an array of shape [], to the mean of each name."""
         for name, value in mapping.items():
             if name in ("step", "wall_time"):
-                raise ValueError(f"the name {name!r} is the line's own; choose another")
+                raise ValueError(f"the name {name!r} is reserved; choose another")
             self._values.setdefault(name, []).append(float(value))
 
     def write(self, step: int, **counters: float) -> None:
-        """Reports the means of all values since the last call.
+        """Logs the means of all values since the last call.
 
-        Adds ``fps/frames`` and, if there is a counter `updates`, ``fps/updates``: rates a second
+        Adds the rates ``fps/frames`` and, with a counter `updates`, ``fps/updates``, per second
         since the last call at another step.
 
         Args:
-            step: environment frames so far.
-            counters: values reported as they are, e.g. episodes=12, updates=3400.
+            step: Environment frames so far.
+            counters: Values logged as they are, such as episodes=12, updates=3400.
 
         Raises:
-            DiskFullError: no room for the line; the values are kept for the next call.
+            DiskFullError: The disk is full; the next call logs these values.
         """
         now = self.wall_time
         finite = {name: _plain(value) for name, value in counters.items() if math.isfinite(value)}
@@ -125,17 +125,19 @@ class Logger:
         self._terminal.write(record, self._eta(int(step), now))
 
     def video(self, name: str, frames: np.ndarray, step: int, fps: float) -> Path:
-        """Writes videos/<name>-<step>.gif and shows it in TensorBoard.
+        """Writes videos/<name>-<step>.gif and adds it to the sinks.
 
         Args:
-            name: what it shows, e.g. "eval/policy"; slashes become underscores in the file's name.
+            name: Such as "eval/policy"; slashes become underscores in the file's name.
             frames: uint8 [T, H, W, C].
-            fps: frames a second.
+            step: Environment frames so far.
+            fps: Frames a second.
 
-        Returns the file's path.
+        Returns:
+            The file's path.
 
         Raises:
-            DiskFullError: no room for it.
+            DiskFullError: The disk is full.
         """
         gif = encode_gif(frames, fps)
         folder = self.path / "videos"
@@ -147,11 +149,11 @@ class Logger:
         return path
 
     def message(self, text: str) -> None:
-        """Shows a line on the terminal, above the live display."""
+        """Prints a message on the terminal, above the live display."""
         self._terminal.message(text)
 
     def close(self) -> None:
-        """Closes the files and gives the terminal back. Values not written yet are dropped."""
+        """Closes files, sinks and the display. Values that are not written yet are lost."""
         if warnings.showwarning == self._show_warning:
             warnings.showwarning = self._showwarning
         self._to_sinks(lambda sink: sink.close())
@@ -198,11 +200,11 @@ class Logger:
             self._give_up("TensorBoard's file", error)
 
     def _to_sinks(self, act: Callable[[Sink], None]) -> None:
-        """Sinks are a convenience: when one fails the run goes on without it, and says so."""
+        """Calls `act` with each sink. A sink that fails is given up with a warning."""
         for sink in list(self._sinks):
             try:
                 act(sink)
-            except Exception as error:  # of other libraries, which raise what they like
+            except Exception as error:  # a library may raise any kind
                 name = "TensorBoard's file" if isinstance(sink, EventFile) else type(sink).__name__
                 self._give_up(name, error)
                 self._sinks.remove(sink)
@@ -216,5 +218,5 @@ class Logger:
 
 
 def _plain(value: Any) -> int | float:
-    """A JSON number for any real number, NumPy's included."""
+    """The value as a number for JSON, also if it is NumPy's."""
     return int(value) if isinstance(value, (int, np.integer)) else float(value)

@@ -1,4 +1,4 @@
-"""metrics.jsonl, the truth about a run: one JSON object a line, steps in rising order."""
+"""The file metrics.jsonl of a run: one JSON object a line, in the order of steps."""
 
 from __future__ import annotations
 
@@ -20,33 +20,31 @@ from dreamer.io.files import (
 
 
 class MetricsFile:
-    """Appends whole lines, and takes back those that a resumed run will write anew.
+    """Appends whole lines, and removes the lines that a resumed run will write again.
 
-    A line that a killed process left torn is moved to ``<name>.dropped`` before anything is
-    appended; so is what `rewind` takes back. Nothing is deleted.
+    Removed lines are moved to ``<name>.dropped``; nothing is deleted. So are torn lines, which a
+    killed process leaves, before anything is appended.
 
     Args:
-        path: the file; made with the first line.
+        path: The file. It is made with the first line.
 
     Attributes:
-        torn: lines found torn or otherwise unreadable, and set aside.
-        superseded: whole lines that `rewind` has set aside.
+        torn: How many torn or unreadable lines were moved.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.torn = 0
-        self.superseded = 0
         self._keep_until(None)
         self._file = open_to_append(self.path)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds one line, whole or not at all, and syncs it to the disk.
+        """Appends one line, whole or not at all, and syncs it to the disk.
 
         Raises:
-            DiskFullError: no room; the file is as it was before.
-            StorageError: the disk fails, or is read-only now.
-            ValueError: a number that JSON does not know (not-a-number, infinity).
+            DiskFullError: The disk is full; the file is as before.
+            StorageError: The disk fails, or is read-only now.
+            ValueError: A number is not finite, which JSON does not allow.
         """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         before = os.fstat(self._file).st_size
@@ -56,16 +54,16 @@ class MetricsFile:
                 written += os.write(self._file, line[written:])
             os.fsync(self._file)
         except OSError as error:
-            with contextlib.suppress(OSError):  # a disk that is read-only now keeps the torn line
+            with contextlib.suppress(OSError):  # on a disk that is read-only now, the line stays
                 os.ftruncate(self._file, before)
             raise storage_error(error, self.path, self.path, len(line)) from error
 
     def rewind(self, step: int) -> None:
-        """Sets aside the lines of later steps than `step`, which the resumed run writes anew.
+        """Removes the lines of later steps than `step`, which the resumed run writes again.
 
         Raises:
-            DiskFullError: no room; the file is as it was before, and open.
-            StorageError: the disk fails, or is read-only now.
+            DiskFullError: The disk is full; the file is as before, and open.
+            StorageError: The disk fails, or is read-only now.
         """
         self._keep_until(step)
         before, self._file = self._file, open_to_append(self.path)
@@ -75,8 +73,8 @@ class MetricsFile:
         os.close(self._file)
 
     def _keep_until(self, step: int | None) -> None:
-        """Keeps readable lines (up to `step`) by an atomic rewrite, if there are any others."""
-        if not any(not self._keeps(line, step) for line in self._lines()):
+        """Removes unreadable lines, and those of later steps, by an atomic rewrite if needed."""
+        if all(self._keeps(line, step) for line in self._lines()):
             return
         dropped = self.path.with_name(f"{self.path.name}.dropped")
         with atomic_write(self.path) as kept, open(open_to_append(dropped), "ab") as aside:
@@ -85,10 +83,8 @@ class MetricsFile:
                     kept.write(line)
                     continue
                 aside.write(line.rstrip(b"\n") + b"\n")
-                whole = parse_line(line) is not None
-                self.superseded += whole
-                self.torn += not whole
-            aside.flush()  # before the lines leave the file that they were in
+                self.torn += parse_line(line) is None
+            aside.flush()  # before the rewritten file replaces the old one
             os.fsync(aside.fileno())
 
     def _lines(self) -> Iterator[bytes]:

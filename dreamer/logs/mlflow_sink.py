@@ -1,5 +1,5 @@
-"""MLflow. Its own variables choose where: MLFLOW_TRACKING_URI (default: mlflow.db in the working
-directory), MLFLOW_EXPERIMENT_NAME (default: dreamer)."""
+"""Logs to MLflow. MLflow's environment variables choose the place: MLFLOW_TRACKING_URI (default:
+mlflow.db in the working directory) and MLFLOW_EXPERIMENT_NAME (default: dreamer)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlflow.entities import Metric, Param
 
 from dreamer.logs.sinks import recall, remember
 
-_MOST_PARAMS = 100  # in one call, and
-_LONGEST_PARAM = 500  # characters of one, by MLflow's limits
+_MAX_PARAMS = 100  # MLflow's limit for one call
+_MAX_LENGTH = 500  # MLflow's limit for one parameter, in characters
 
 
 class MlflowSink:
-    """A run of MLflow; metrics stand at our steps."""
+    """A run of MLflow. The steps of metrics are environment frames."""
 
     def __init__(self, client: MlflowClient, identity: str) -> None:
         self._client, self._id = client, identity
@@ -45,7 +45,7 @@ class MlflowSink:
 
 
 def open_sink(path: Path, name: str, config: Mapping[str, Any]) -> MlflowSink:
-    """Opens a run in the experiment, the same one as before if it has one."""
+    """Opens a run in the experiment, or the run's earlier one if it is resumed."""
     client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or None)
     known = recall(path, "mlflow")
     if known:
@@ -55,13 +55,13 @@ def open_sink(path: Path, name: str, config: Mapping[str, Any]) -> MlflowSink:
     found = client.get_experiment_by_name(experiment)
     place = found.experiment_id if found else client.create_experiment(experiment)
     identity = client.create_run(place, run_name=name).info.run_id
-    params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in config.items()]
-    for start in range(0, len(params), _MOST_PARAMS):
-        client.log_batch(identity, params=params[start : start + _MOST_PARAMS])
+    params = [Param(key, str(value)[:_MAX_LENGTH]) for key, value in config.items()]
+    for start in range(0, len(params), _MAX_PARAMS):
+        client.log_batch(identity, params=params[start : start + _MAX_PARAMS])
     remember(path, "mlflow", identity)
     return MlflowSink(client, identity)
 
 
 def _plain(name: str) -> str:
-    """A name as MLflow takes it."""
+    """A name without the characters that MLflow does not allow."""
     return re.sub(r"[^\w./ :-]+", "_", name)

@@ -1,7 +1,7 @@
-"""Where metrics and films go besides metrics.jsonl, which stays the truth about a run.
+"""Optional places for metrics and videos, besides metrics.jsonl and videos/.
 
-A sink is optional, and a convenience: the logger gives up one that fails, says so, and the run
-goes on. TensorBoard (`dreamer.logs.event_file`), Weights & Biases and MLflow are sinks.
+TensorBoard (`dreamer.logs.event_file`), Weights & Biases and MLflow are sinks. If a sink fails, the
+logger prints a warning and closes it; the run continues.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from dreamer.errors import UserError, suggest
 from dreamer.io.files import atomic_write, open_to_read
 
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
-"""Sinks by name, which is also what they import, and what to install for them."""
+"""For each sink its package on PyPI. A sink's name is also the package's name in Python."""
 _IDS = "sinks.json"
 
 
 class Sink(Protocol):
-    """What a logger hands over."""
+    """What a logger calls."""
 
     def resume(self, step: int) -> None:
-        """The run goes on from `step`; what was handed over for later steps counts no more."""
+        """The run resumes at `step`; points of later steps are no longer valid."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """One point for the curve of each name: finite numbers, at environment frame `step`."""
+        """Adds a point to the curve of each name: finite numbers, at environment frame `step`."""
 
     def video(self, name: str, gif: bytes, step: int) -> None:
-        """A film, as the bytes of a GIF."""
+        """Adds a video, as the bytes of a GIF."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Ends the sink's use."""
 
 
 def sink_names(text: str) -> list[str]:
-    """Returns the sinks that `log.sinks` names, separated by commas.
+    """Returns the names in `log.sinks`, where commas separate them.
 
     Raises:
-        UserError: an unknown one, or one whose package is not installed.
+        UserError: A sink is unknown, or its package is not installed.
     """
     names = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for name in names:
@@ -59,23 +59,23 @@ def sink_names(text: str) -> list[str]:
 
 
 def make_sinks(text: str, path: Path, config: Mapping[str, Any]) -> list[Sink]:
-    """Opens the sinks that `log.sinks` names.
+    """Opens the sinks in `log.sinks`.
 
     Args:
-        text: the key's value.
-        path: the run's directory; its last three parts name the run, and sinks.json in it keeps the
-            ids by which a resumed run goes on in the same place.
-        config: all keys by dotted name, shown beside the metrics.
+        text: The key's value.
+        path: The run's directory. Its last three parts are the run's name in the sink. Its file
+            sinks.json keeps the sinks' ids of the run, so that a resumed run continues there.
+        config: All keys by dotted name, to be shown beside the metrics.
 
     Raises:
-        UserError: as `sink_names`, or a sink that cannot be opened.
+        UserError: As `sink_names`, or a sink cannot be opened.
     """
     sinks: list[Sink] = []
     for name in sink_names(text):
         try:
-            module = importlib.import_module(f"dreamer.logs.sinks.{name}_sink")
+            module = importlib.import_module(f"dreamer.logs.{name}_sink")
             sinks.append(module.open_sink(path, "/".join(path.absolute().parts[-3:]), config))
-        except Exception as error:  # a library's own, of whatever kind
+        except Exception as error:  # a library may raise any kind
             for sink in sinks:
                 sink.close()
             raise UserError(
@@ -86,7 +86,7 @@ def make_sinks(text: str, path: Path, config: Mapping[str, Any]) -> list[Sink]:
 
 
 def recall(path: Path, name: str) -> str:
-    """Returns the id that a sink has given this run before; "" if none."""
+    """Returns a sink's id of this run; "" without one."""
     try:
         with open(open_to_read(path / _IDS), "rb") as file:
             found = json.load(file)[name]
@@ -96,7 +96,7 @@ def recall(path: Path, name: str) -> str:
 
 
 def remember(path: Path, name: str, identity: str) -> None:
-    """Keeps the id that a sink has given this run."""
+    """Writes a sink's id of this run to sinks.json."""
     ids = {other: known for other in PACKAGES if (known := recall(path, other))}
     with atomic_write(path / _IDS) as file:
         file.write(json.dumps({**ids, name: identity}).encode() + b"\n")

@@ -1,7 +1,7 @@
-"""Films and strips of frames: tiling, open-loop predictions, GIF and MP4 files.
+"""Videos: GIF and MP4 files, tiles of several videos, open-loop predictions.
 
-A video is uint8 [T, H, W, C] with C = 3 (colour) or 1 (grey). Small frames are written enlarged,
-each pixel a square, so that 64x64 images can be seen on a screen.
+A video is uint8 [T, H, W, C] with C = 3 (colour) or 1 (grey). Small frames are enlarged in files,
+so that 64x64 images are large enough for a screen.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from PIL import Image
 from dreamer.errors import UserError
 from dreamer.io.files import atomic_write
 
-GIF_FASTEST = 50  # frames a second; browsers slow down anything that asks for more
-_SIDE = 768  # pixels; frames are enlarged up to this width or height, at most fourfold
-_CONTEXT = (60, 180, 75)  # green: the model still sees the truth
-_IMAGINED = (40, 40, 40)
+_MAX_GIF_FPS = 50  # browsers play faster GIFs slowly
+_SIDE = 768  # pixels; frames are enlarged up to this width or height, at most 4 times
+_CONTEXT = (60, 180, 75)  # colour of the border while the model sees the truth: green
+_IMAGINED = (40, 40, 40)  # colour of the border afterwards
 _BORDER = 2  # pixels
 
 
 def write_video(
     path: str | os.PathLike[str], frames: np.ndarray, fps: float, scale: int | None = None
 ) -> None:
-    """Writes a film in the format that the ending of `path` names: .gif or .mp4.
+    """Writes a GIF or an MP4, by the ending of `path`.
 
     Args:
+        path: A name that ends in .gif or .mp4.
         frames: uint8 [T, H, W, C].
-        fps: frames a second.
-        scale: enlargement; by default what brings the longer side near 768 pixels, at most 4.
+        fps: Frames a second.
+        scale: Factor of enlargement. None: up to 768 pixels of the longer side, at most 4.
 
     Raises:
-        UserError: another ending, no ffmpeg for an MP4, or the file cannot be written.
+        UserError: Another ending, an MP4 without ffmpeg, or the file cannot be written.
     """
     ending = Path(path).suffix.lower()
     if ending == ".gif":
@@ -50,19 +51,19 @@ def write_video(
 
 
 def encode_gif(frames: np.ndarray, fps: float, scale: int | None = None) -> bytes:
-    """The bytes of a GIF that repeats for ever; arguments as for `write_video`.
+    """Returns a GIF that repeats without end; arguments as for `write_video`.
 
-    GIFs count time in hundredths of a second: delays are rounded such that no error adds up. Above
-    50 frames a second frames are left out, so that the speed stays right.
+    GIFs count time in 1/100 s. Delays are rounded so that errors do not add up. Above 50 frames a
+    second, frames are left out, so that the speed is right.
     """
     frames = _check(frames, fps)
-    stride = math.ceil(fps / GIF_FASTEST)
+    stride = math.ceil(fps / _MAX_GIF_FPS)
     frames, fps = frames[::stride], fps / stride
     ends = [round(100 * count / fps) for count in range(len(frames) + 1)]
     delays = [10 * (end - start) for start, end in zip(ends[:-1], ends[1:], strict=True)]
     scale = scale or _scale(frames)
     palette = _palette(frames)
-    # Colours are chosen before enlarging: it is faster, and no dither pattern gets enlarged.
+    # Colours are reduced before the enlargement, because that is faster.
     images = [
         image.quantize(palette=palette, dither=Image.Dither.NONE).resize(
             (image.width * scale, image.height * scale), Image.Resampling.NEAREST
@@ -75,10 +76,11 @@ def encode_gif(frames: np.ndarray, fps: float, scale: int | None = None) -> byte
 
 
 def _palette(frames: np.ndarray) -> Image.Image:
-    """256 colours for the whole film: nothing flickers, and files are a half to a tenth as large
-    as with colours of each frame's own (mean error on control tasks 1.6 of 255 instead of 0.5).
+    """256 colours for the whole video.
 
-    This way of choosing keeps rare colours, such as a small target's.
+    Compared with colours for each frame, nothing flickers and files have a half to a tenth of the
+    size; the mean error on control tasks is 1.6 of 255 instead of 0.5. MAXCOVERAGE keeps rare
+    colours, such as a small target's.
     """
     pixels = frames.reshape(-1, 3)
     some = np.random.default_rng(0).integers(len(pixels), size=(256, 256))
@@ -94,11 +96,11 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, scale: int | None) ->
             ".gif"
         ) from None
     frames = enlarge(_check(frames, fps), scale or _scale(frames))
-    # The usual pixel format halves the colours' resolution, so both sides must be even.
+    # Both sides must be even, because the pixel format halves the resolution of colours.
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
     frames = np.pad(frames, odd, mode="edge")
     with atomic_write(path) as file:
-        film = imageio_ffmpeg.write_frames(
+        writer = imageio_ffmpeg.write_frames(
             file.name,
             (frames.shape[2], frames.shape[1]),
             fps=fps,
@@ -106,24 +108,26 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, scale: int | None) ->
             output_params=["-f", "mp4"],
             ffmpeg_log_level="error",
         )
-        film.send(None)
+        writer.send(None)
         for frame in frames:
-            film.send(np.ascontiguousarray(frame))
-        film.close()
+            writer.send(np.ascontiguousarray(frame))
+        writer.close()
 
 
 def enlarge(frames: np.ndarray, scale: int) -> np.ndarray:
-    """[..., H, W, C] -> [..., scale*H, scale*W, C], each pixel a square."""
+    """[..., H, W, C] -> [..., scale*H, scale*W, C]: each pixel becomes a square."""
     return frames.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
 def tile(videos: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
-    """Puts videos beside each other, in rows of `columns` (by default as square as can be).
+    """Puts videos beside each other in a grid.
 
     Args:
-        videos: n times uint8 [T_i, H, W, C]; a shorter one stands still at its last frame.
+        videos: n times uint8 [T_i, H, W, C]. A shorter video repeats its last frame.
+        columns: Videos in a row; None: about as many as there are rows.
 
-    Returns uint8 [max T_i, rows*H, columns*W, C]; places left over are black.
+    Returns:
+        uint8 [max T_i, rows*H, columns*W, C]; empty places are black.
     """
     columns = columns or math.ceil(math.sqrt(len(videos)))
     length = max(len(video) for video in videos)
@@ -139,21 +143,22 @@ def tile(videos: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray
 
 
 def signed_difference(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
-    """Two uint8 [...] -> uint8 [...]: grey where they agree, lighter where `model` is lighter."""
+    """Two uint8 [...] -> uint8 [...]: grey if they are equal, lighter if `model` is lighter."""
     return ((model.astype(np.int16) - truth + 255) // 2).astype(np.uint8)
 
 
 def open_loop_video(
     truth: np.ndarray, model: np.ndarray, error: np.ndarray, context: int
 ) -> np.ndarray:
-    """A film of open-loop predictions: rows truth, model and error, a column for each sequence.
+    """Returns a video of open-loop predictions: rows truth, model, error; a column a sequence.
 
     Args:
         truth, model, error: uint8 [B, T, H, W, C].
-        context: how many first frames the model saw; they have a green border, what it imagined
-            after them a dark one.
+        context: How many first frames the model saw. They have a green border, the frames that it
+            imagined have a dark one.
 
-    Returns uint8 [T, 3*(H+4), B*(W+4), C'] with C' = 3.
+    Returns:
+        uint8 [T, 3*(H+4), B*(W+4), 3].
     """
     rows = [_mark(videos, context) for videos in _same_shape(truth, model, error)]
     return np.concatenate([np.concatenate(list(videos), axis=2) for videos in rows], axis=1)
@@ -162,14 +167,15 @@ def open_loop_video(
 def open_loop_strip(
     truth: np.ndarray, model: np.ndarray, error: np.ndarray, context: int, every: int = 5
 ) -> np.ndarray:
-    """A still of one open-loop prediction as papers print it: time runs to the right.
+    """Returns an image of one open-loop prediction, as in papers: time runs to the right.
 
     Args:
         truth, model, error: uint8 [T, H, W, C], the rows.
-        context: as for `open_loop_video`.
-        every: the strip holds each `every`-th frame from the first on.
+        context: As for `open_loop_video`.
+        every: The strip has frames 0, every, 2*every, ...
 
-    Returns uint8 [3*(H+4), n*(W+4), 3], n = ceil(T / every).
+    Returns:
+        uint8 [3*(H+4), n*(W+4), 3] with n = ceil(T / every).
     """
     rows = _same_shape(truth[None], model[None], error[None])
     marked = [_mark(videos, context)[0, ::every] for videos in rows]
@@ -187,9 +193,9 @@ def _same_shape(*videos: np.ndarray) -> list[np.ndarray]:
 
 
 def _mark(videos: np.ndarray, context: int) -> np.ndarray:
-    """[B, T, H, W, 3] -> [B, T, H+4, W+4, 3], the first `context` frames framed in green."""
-    amount, length, height, width, _ = videos.shape
-    shape = (amount, length, height + 2 * _BORDER, width + 2 * _BORDER, 3)
+    """[B, T, H, W, 3] -> [B, T, H+4, W+4, 3]: adds a border, green in `context` first frames."""
+    batch, length, height, width, _ = videos.shape
+    shape = (batch, length, height + 2 * _BORDER, width + 2 * _BORDER, 3)
     framed = np.full(shape, _IMAGINED, np.uint8)
     framed[:, :context] = _CONTEXT
     framed[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER] = videos
@@ -197,7 +203,7 @@ def _mark(videos: np.ndarray, context: int) -> np.ndarray:
 
 
 def _check(frames: np.ndarray, fps: float) -> np.ndarray:
-    """The frames with three colour channels."""
+    """The frames with three channels."""
     shape = frames.shape
     if frames.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
         raise ValueError(f"frames: expected uint8 [T, H, W, 1 or 3], got {frames.dtype} {shape}")

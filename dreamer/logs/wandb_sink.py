@@ -1,4 +1,4 @@
-"""Weights & Biases. Its own variables choose project, account and whether it is online:
+"""Logs to Weights & Biases. Its environment variables choose project, account and mode:
 WANDB_PROJECT (default: dreamer), WANDB_API_KEY, WANDB_MODE=offline."""
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dreamer.logs.sinks import recall, remember
 class WandbSink:
     """A run of Weights & Biases.
 
-    Its own step only rises, so ours is a metric among the others, over which they are drawn: what a
-    resumed run repeats is there twice.
+    Its own step must rise, so environment frames are a metric `step`, over which the others are
+    drawn. Steps that a resumed run repeats are there twice.
     """
 
     def __init__(self, run: Any) -> None:
@@ -38,7 +38,7 @@ class WandbSink:
 
 
 def open_sink(path: Path, name: str, config: Mapping[str, Any]) -> WandbSink:
-    """Opens the run's page, the same one as before if it has one."""
+    """Opens the run's page, or its earlier page if it is resumed."""
     known = recall(path, "wandb")
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "dreamer"), name=name, dir=path,

@@ -1,26 +1,36 @@
-"""The device that TensorFlow runs on: set up quietly, and named plainly."""
+"""Imports TensorFlow without its messages, sets its devices up, and describes them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 _NVIDIA = "0x10de"  # PCI vendor
-_DISPLAY = "0x03"  # PCI class of display controllers, which cards for computing have too
+_DISPLAY = "0x03"  # PCI class of display controllers; cards without a display have it, too
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+# Messages that TensorFlow's libraries print while they are loaded, as an extended regular
+# expression. Fatal errors (F0000) are not among them.
+_MESSAGES = r"^(WARNING: All log messages before absl::|[IWE][0-9]{4} [0-9:. ]+ [a-z0-9_]+\.cc:)"
 
 
 def prepare_tensorflow(deterministic: bool = False) -> None:
-    """Imports TensorFlow and sets its devices up; before anything else imports it.
+    """Imports TensorFlow and sets its devices up. Call it before anything else imports TensorFlow.
+
+    TensorFlow's own messages are not shown, unless the user has set TF_CPP_MIN_LOG_LEVEL.
 
     Args:
         deterministic: Whether equal inputs must give equal bits.
     """
-    # Level 2 hides remarks and warnings. Without an NVIDIA card there is one "error" more that is
-    # none: that CUDA finds no card. TensorFlow's real errors are exceptions. (The lines that its
-    # libraries print while they are loaded heed no variable.)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_nvidia() else "3")
-    import tensorflow as tf
+    with _without_messages():
+        # Level 2 hides information and warnings. Level 3 hides errors, too: without an NVIDIA card
+        # there is one, which says that CUDA finds no card. Other errors are exceptions as well.
+        os.environ.setdefault(_LEVEL, "2" if has_nvidia() else "3")
+        import tensorflow as tf
 
     for gpu in tf.config.list_physical_devices("GPU"):
         # Several trials, and EGL, share a card: take what is needed, not all there is.
@@ -31,10 +41,10 @@ def prepare_tensorflow(deterministic: bool = False) -> None:
 
 
 def describe_device(system: Path = Path("/")) -> str:
-    """What TensorFlow runs on; and if that is not the GPU that is there, why and what to do.
+    """Names the device that TensorFlow runs on. If it cannot use the machine's GPU, says why.
 
     Args:
-        system: Root of the file system that tells what is there.
+        system: Root of the file system that describes the machine.
     """
     import tensorflow as tf
 
@@ -67,6 +77,31 @@ def has_nvidia(system: Path = Path("/")) -> bool:
         _content(device / "vendor") == _NVIDIA and _content(device / "class").startswith(_DISPLAY)
         for device in system.glob("sys/bus/pci/devices/*")
     )
+
+
+@contextlib.contextmanager
+def _without_messages() -> Iterator[None]:
+    """Filters the messages of TensorFlow's libraries out of the standard error.
+
+    No variable switches these messages off. Another process filters them, so that the last lines
+    of this one arrive even if it crashes.
+    """
+    program = shutil.which("grep")
+    if _LEVEL in os.environ or program is None or sys.stderr is None:  # None: it is closed
+        yield
+        return
+    standard_error = os.dup(2)
+    command = [program, "--line-buffered", "-a", "-v", "-E", _MESSAGES]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=standard_error, start_new_session=True
+    ) as grep:
+        assert grep.stdin is not None
+        os.dup2(grep.stdin.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
 
 
 def _content(path: Path) -> str:

@@ -52,6 +52,16 @@ def test_attributes_sections_and_flat_names_agree():
     assert list(config.flat()) == list(load_schema())
 
 
+def test_each_group_of_keys_is_the_agents_or_the_programs():
+    """A new group belongs in the list `agent` of configs/defaults.yaml, or here."""
+    groups = {name.partition(".")[0] for name in load_schema() if "." in name}
+    of_the_agent = load_config().agent_sections()
+    assert groups - set(of_the_agent) == {"envs", "replay", "train", "eval", "log", "checkpoint"}
+    assert of_the_agent["value"] == load_config().section("value")
+    own = load_config(agent="latent_sac").agent_sections()
+    assert "planner" not in own and "gradient" not in own["actor"]
+
+
 def test_later_beats_earlier(tmp_path: Path):
     mine = write(tmp_path / "mine.yaml", "train: {batch_size: 7, every: 50}\nsteps: 1e6\n")
     config = load_config("small", mine, overrides={"train.every": "60"})

@@ -1,4 +1,4 @@
-"""Films keep their pixels, speed and length; strips show what belongs together."""
+"""Videos keep their pixels, speed and length; strips show what belongs together."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def read_gif(path):
 
 
 def test_a_gif_holds_the_frames_enlarged_and_repeats(tmp_path):
-    write_video(tmp_path / "film.gif", moving(10), fps=20, scale=3)
-    frames, durations, loop = read_gif(tmp_path / "film.gif")
+    write_video(tmp_path / "video.gif", moving(10), fps=20, scale=3)
+    frames, durations, loop = read_gif(tmp_path / "video.gif")
     assert np.array_equal(frames, enlarge(moving(10), 3))
     assert durations == [50] * 10 and loop == 0
 
 
 @pytest.mark.parametrize("fps", [7, 15, 24, 30, 40, 50])
 def test_a_gifs_speed_is_right_over_its_whole_length(tmp_path, fps):
-    write_video(tmp_path / "film.gif", moving(300), fps)
-    frames, durations, _ = read_gif(tmp_path / "film.gif")
+    write_video(tmp_path / "video.gif", moving(300), fps)
+    frames, durations, _ = read_gif(tmp_path / "video.gif")
     assert len(frames) == 300
     assert sum(durations) == pytest.approx(300 / fps * 1000, abs=10)
     assert min(durations) >= 20
 
 
 def test_above_fifty_frames_a_second_the_speed_stays(tmp_path):
-    write_video(tmp_path / "film.gif", moving(240), fps=120)
-    frames, durations, _ = read_gif(tmp_path / "film.gif")
+    write_video(tmp_path / "video.gif", moving(240), fps=120)
+    frames, durations, _ = read_gif(tmp_path / "video.gif")
     assert len(frames) == 80 and sum(durations) == pytest.approx(2000, abs=10)
 
 
@@ -69,17 +69,17 @@ def test_small_frames_are_enlarged(size, scale):
 def test_gradients_and_small_things_keep_their_colours(tmp_path):
     ramp = np.linspace(0, 255, 64)
     sky = np.broadcast_to(ramp[:, None, None] * [0.2, 0.5, 0.9], (20, 64, 64, 3)).astype(np.uint8)
-    film = np.maximum(sky, moving(20, 64, 64) // 4)
-    film[10:, 50:52, 50:52] = (255, 0, 0)
-    write_video(tmp_path / "film.gif", film, fps=10, scale=1)
-    frames, _, _ = read_gif(tmp_path / "film.gif")
-    error = np.abs(frames.astype(int) - film)
+    video = np.maximum(sky, moving(20, 64, 64) // 4)
+    video[10:, 50:52, 50:52] = (255, 0, 0)
+    write_video(tmp_path / "video.gif", video, fps=10, scale=1)
+    frames, _, _ = read_gif(tmp_path / "video.gif")
+    error = np.abs(frames.astype(int) - video)
     assert error.mean() < 2 and error[10:, 50:52, 50:52].max() < 16
 
 
-def test_grey_frames_are_films_too(tmp_path):
-    write_video(tmp_path / "film.gif", moving(3)[..., :1], fps=10, scale=1)
-    frames, _, _ = read_gif(tmp_path / "film.gif")
+def test_grey_frames_make_videos_too(tmp_path):
+    write_video(tmp_path / "video.gif", moving(3)[..., :1], fps=10, scale=1)
+    frames, _, _ = read_gif(tmp_path / "video.gif")
     assert np.array_equal(frames, np.repeat(moving(3)[..., :1], 3, -1))
 
 
@@ -87,17 +87,17 @@ def test_grey_frames_are_films_too(tmp_path):
 def test_an_mp4_holds_the_frames_at_their_speed(tmp_path, size):
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     truth = np.repeat(moving(30, *size), 2, axis=0)
-    write_video(tmp_path / "film.mp4", truth, fps=30, scale=5)
-    film = imageio_ffmpeg.read_frames(str(tmp_path / "film.mp4"))
-    about = next(film)
+    write_video(tmp_path / "video.mp4", truth, fps=30, scale=5)
+    pages = imageio_ffmpeg.read_frames(str(tmp_path / "video.mp4"))
+    about = next(pages)
     width, height = about["source_size"]
     assert (height, width) == (size[0] * 5 + size[0] * 5 % 2, size[1] * 5 + size[1] * 5 % 2)
     assert about["fps"] == 30
-    frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in film]
+    frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in pages]
     assert len(frames) == 60
     expected = enlarge(truth, 5)[25].astype(float)
     assert np.abs(frames[25][: expected.shape[0], : expected.shape[1]] - expected).mean() < 15
-    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
 WITHOUT = """
@@ -114,7 +114,7 @@ except UserError as error:
 
 
 def test_without_ffmpeg_the_pip_command_is_named(tmp_path):
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "video.mp4"
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, str(path)], capture_output=True, text=True, check=True
     )
@@ -124,9 +124,9 @@ def test_without_ffmpeg_the_pip_command_is_named(tmp_path):
 
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(UserError, match=r"must end in .gif or .mp4"):
-        write_video(tmp_path / "film.avi", moving(2), 10)
+        write_video(tmp_path / "video.avi", moving(2), 10)
     with pytest.raises(UserError, match="No such file"):
-        write_video(tmp_path / "absent" / "film.gif", moving(2), 10)
+        write_video(tmp_path / "absent" / "video.gif", moving(2), 10)
     for frames in (np.zeros((2, 8, 8, 3)), moving(2)[0], moving(2)[:0], moving(2)[..., :2]):
         with pytest.raises(ValueError, match=r"expected uint8 \[T, H, W, 1 or 3\]"):
             encode_gif(frames, 10)
@@ -134,13 +134,13 @@ def test_mistakes_are_named(tmp_path):
         encode_gif(moving(2), 0)
 
 
-def test_tiles_stand_in_rows_and_short_films_stand_still():
-    films = [np.full((length, 2, 3, 3), length, np.uint8) for length in (1, 2, 3)]
-    tiled = tile(films)
+def test_tiles_stand_in_rows_and_short_ones_stand_still():
+    videos = [np.full((length, 2, 3, 3), length, np.uint8) for length in (1, 2, 3)]
+    tiled = tile(videos)
     assert tiled.shape == (3, 4, 6, 3)
     assert (tiled[:, :2, :3] == 1).all() and (tiled[:, :2, 3:] == 2).all()
     assert (tiled[:, 2:, :3] == 3).all() and (tiled[:, 2:, 3:] == 0).all()
-    assert tile(films, columns=3).shape == (3, 2, 9, 3)
+    assert tile(videos, columns=3).shape == (3, 2, 9, 3)
 
 
 def three(batch=2, length=7):
@@ -148,15 +148,15 @@ def three(batch=2, length=7):
     return [random.integers(0, 255, (batch, length, 8, 8, 3), np.uint8) for _ in range(3)]
 
 
-def test_open_loop_films_stack_truth_model_and_error():
+def test_open_loop_videos_stack_truth_model_and_error():
     rows = three()
-    film = open_loop_video(*rows, context=5)
-    assert film.shape == (7, 3 * 12, 2 * 12, 3)
+    video = open_loop_video(*rows, context=5)
+    assert video.shape == (7, 3 * 12, 2 * 12, 3)
     for row, videos in enumerate(rows):
         for column in range(2):
-            inner = film[:, row * 12 + 2 : row * 12 + 10, column * 12 + 2 : column * 12 + 10]
+            inner = video[:, row * 12 + 2 : row * 12 + 10, column * 12 + 2 : column * 12 + 10]
             assert np.array_equal(inner, videos[column])
-    border = film[:, 0, 0].tolist()
+    border = video[:, 0, 0].tolist()
     assert border[:5] == [border[0]] * 5 and border[5:] == [border[5]] * 2
     assert border[0] != border[5]
 

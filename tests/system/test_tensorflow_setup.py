@@ -1,7 +1,10 @@
-"""What is said of the device, and how an NVIDIA card is found."""
+"""What is said of the device, how an NVIDIA card is found, and that TensorFlow itself is quiet."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,30 @@ def test_a_card_that_tensorflow_cannot_use_is_told_plainly(
     assert "tensorflow[and-cuda]" in text and "nvidia-smi" in text
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert describe_device(tmp_path).startswith("CUDA_VISIBLE_DEVICES=-1 hides the GPU")
+
+
+QUIET = """
+import os, sys
+import dreamer.benchmark, dreamer.evaluate, dreamer.predict, dreamer.run
+import baselines.evaluate, baselines.run
+from dreamer.system import tensorflow
+for agent in baselines.registry.AGENTS:
+    baselines.registry.experience_of(agent)
+assert "tensorflow" not in sys.modules  # no program imports it before it is prepared
+with tensorflow._without_messages():
+    os.write(2, b"I0000 00:00:17.5    42 cudart_stub.cc:31] Could not find cuda drivers\\n")
+    os.write(2, b"F0000 00:00:17.5    42 cpu_feature_guard.cc:7] no such instruction\\n")
+tensorflow.prepare_tensorflow()
+import tensorflow as tf
+tf.constant(1) + 1
+print("our own words", file=sys.stderr)
+"""
+
+
+def test_programs_show_no_messages_of_tensorflow():
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET], env=environment, capture_output=True, text=True, check=False
+    )
+    fatal, own = done.stderr.splitlines()
+    assert fatal.endswith("no such instruction") and own == "our own words"
