@@ -16,7 +16,7 @@ import numpy as np
 
 
 def rehash(folder: Path) -> None:
-    """Makes the manifest agree with what the files hold now, as a forger would."""
+    """Makes the manifest agree with the files, as a forger would."""
     manifest = json.loads((folder / "manifest.json").read_text())
     for name in manifest["files"]:
         content = (folder / name).read_bytes()
@@ -138,7 +138,7 @@ def compressed_bomb(folder: Path) -> None:
 
 
 def nested_members(folder: Path) -> None:
-    """Each member's data hold the next one, header and all: many times the file once read."""
+    """Each member contains the next one, so that all together are far larger than the file."""
     blob, entries = bytes(100_000), []
     for number in range(50):
         shape = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({len(blob)},), }}"
@@ -147,7 +147,7 @@ def nested_members(folder: Path) -> None:
         local = struct.pack("<4s5H3L2H", b"PK\3\4", *numbers) + name
         entries.append((name, numbers, len(local) + len(data)))
         blob = local + data
-    directory = b"".join(  # of each member all that follows is its own
+    directory = b"".join(  # each member reaches to the end
         struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, *numbers, 0, 0, 0, 0, len(blob) - reach) + name
         for name, numbers, reach in entries
     )

@@ -1,4 +1,4 @@
-"""Episodes to test with, sound ones and damaged ones."""
+"""Sound and damaged episodes for tests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_episode(length: int, seed: int = 0, size: int = 8, terminal: bool = Fal
 
 
 def file_arrays(episode: Arrays) -> Arrays:
-    """The arrays as they are named in a file."""
+    """Returns the arrays under their names in a file."""
     return {{"cont": "discount"}.get(key, key): value for key, value in episode.items()}
 
 
@@ -97,7 +97,7 @@ def forged_size(path: Path) -> None:
 
 
 def zeros(path: Path, length: int) -> None:
-    """An episode of zeros, compressed to a thousandth; sound but for its checksums."""
+    """An episode of zeros, compressed to a thousandth; only its checksums are wrong."""
     shapes = {"image": ("|u1", (8, 8, 3)), "position": ("<f4", (4,)), "action": ("<f4", (2,))}
     scalars = {"discount": ("<f4", ()), "reward": ("<f4", ())}
     directory = b""
@@ -120,7 +120,7 @@ def zeros(path: Path, length: int) -> None:
 
 
 def _deflated(head: bytes, count: int) -> bytes:
-    """`head` and `count` zeros, of which one piece is compressed and then repeated."""
+    """Compresses `head` and `count` zeros, by repeating one compressed piece."""
     piece = bytes(1 << 20)
     stream = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     begin = stream.compress(head) + stream.flush(zlib.Z_FULL_FLUSH)
@@ -180,7 +180,7 @@ def _compressed_beyond_float32(path: Path) -> None:
 
 
 def descr(text: str) -> Callable[[Path], None]:
-    """A header that gives that text as the dtype of the rewards."""
+    """Writes `text` as the dtype into the header of the rewards."""
 
     def forge(path: Path) -> None:
         stream = io.BytesIO()

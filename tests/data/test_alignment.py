@@ -1,4 +1,4 @@
-"""From environment to batch, nothing slips: each timestep's parts belong together, and in order."""
+"""From the environment to the batch, the parts of a timestep stay together and in order."""
 
 from __future__ import annotations
 

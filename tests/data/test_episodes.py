@@ -1,4 +1,4 @@
-"""Episode files: written whole or not at all, read slice by slice, trusted in nothing."""
+"""Episode files are complete or absent, read in slices, and checked before use."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_malformed_episode_is_not_written(
 
 @pytest.mark.parametrize("limit", [0, 1000, 5000])
 def test_no_half_file_where_there_is_no_room(tmp_path: Path, limit: int) -> None:
-    """A limit on file sizes stands for a full disk; it strikes in the middle of the write."""
+    """A limit on file sizes acts like a disk that fills up during the write."""
     code = (
         "import resource, sys; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
         "from dreamer.data.episodes import save_episode\n"
@@ -177,7 +177,7 @@ def test_moving_aside_does_not_follow_a_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize("discount", [True, False])
 @pytest.mark.parametrize("flags", [True, False])
 def test_older_files_load(tmp_path: Path, discount: bool, flags: bool) -> None:
-    """Compressed, float16, keys missing: what can be derived is."""
+    """They are compressed and float16, and missing arrays are derived."""
     episode = make_episode(9, terminal=True)
     arrays = file_arrays(episode)
     arrays["reward"] = (np.arange(9) / 8).astype(np.float16)
@@ -281,7 +281,7 @@ def test_what_a_damaged_disk_says_is_the_files_fault(
     def preadv(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "preadv", preadv)  # no such disk can be had here
+    monkeypatch.setattr(os, "preadv", preadv)  # instead of a damaged disk
     for read in (file.read, lambda: file.check(file.keys)):
         with pytest.raises(EpisodeError, match=f"it cannot be read .{os.strerror(number)}"):
             read()
@@ -302,7 +302,7 @@ def test_lack_of_descriptors_is_not_the_files_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("amount", [300, pytest.param(2000, marks=pytest.mark.slow)])
 def test_mutated_compressed_files_are_refused_or_unharmed(tmp_path: Path, amount: int) -> None:
-    """Random mutations: an error that names the file, or exactly the old content.
+    """A mutated file raises an error that names it, or has its old content.
 
     Uncompressed files are mutated in tests/faults/test_04_episodes.py.
     """

@@ -1,4 +1,4 @@
-"""The background thread: bounded, in order, honest about errors, and gone when closed."""
+"""The background thread is bounded, keeps the order, passes errors on, and ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_prefetch_is_bounded_and_ends_when_closed() -> None:
         return index * 10
 
     items = Prefetcher(make, range(100), depth=3)
-    for _ in range(4):  # three wait in the queue, one in the thread's hand
+    for _ in range(4):  # three in the queue, and one in the making
         assert made.acquire(timeout=60)
     assert next(items) == 0
     assert made.acquire(timeout=60)

@@ -1,4 +1,4 @@
-"""Replay: what is drawn, how often, how it is kept, and what happens to files that are no good."""
+"""The replay: its sampling, its memory, and its handling of unusable files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_batch_has_the_promised_keys_shapes_and_dtypes(tmp_path: Path) -> None:
 
 
 def test_episodes_are_drawn_uniformly_then_their_starts(tmp_path: Path) -> None:
-    """Whatever their lengths, episodes are equally likely; so are the starts within each."""
+    """Episodes of any length are equally likely, and so are the starts within each."""
     replay = make_replay(tmp_path)
     lengths = [10, 12, 20, 40]
     fill(replay, lengths)
@@ -91,7 +91,7 @@ def test_sequences_continue_with_another_episode_after_a_short_one(tmp_path: Pat
             assert joints[0] == 0
             for joint, after in zip(joints, [*joints[1:], 13], strict=True):
                 length = [3, 5, 4][numbers[joint]]
-                assert after - joint == length or after == 13  # whole, but for the sequence's end
+                assert after - joint == length or after == 13  # complete, unless the sequence ends
                 assert (numbers[joint:after] == numbers[joint]).all()
                 assert (steps[joint:after] == np.arange(after - joint)).all()
                 assert after == 13 or batch["is_last"][row, after - 1]
@@ -220,7 +220,7 @@ def test_errors_of_the_sampling_thread_surface(tmp_path: Path) -> None:
 
 
 def test_memory_is_flat_over_1000_episodes(tmp_path: Path) -> None:
-    """35 MB of episodes are written and sampled; what stays is the index, 3 KB an episode."""
+    """Of 35 MB of episodes, only the index stays in memory: 3 KB an episode."""
     replay = make_replay(tmp_path)
     episode = make_episode(150)
     fill(replay, [150] * 5)

@@ -1,4 +1,4 @@
-"""The order in which things reach the disk, on which depends what a loss of power leaves."""
+"""The order of writing and syncing, which decides what a loss of power leaves."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir
 from dreamer.sweeps.trial import record_attempt
 
-Event = tuple[str, Path, Path]  # "synced", "made" or "renamed", what, and the name it then has
+Event = tuple[str, Path, Path]  # "synced", "made", "renamed" or "moved"; a path; its new name
 
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Event]]:
-    """Notes, in their order, the calls that decide what a loss of power leaves."""
+    """Lists the calls that decide what a loss of power leaves, in their order."""
     noted: list[Event] = []
 
     def noting(kind: str, name: str, path_of: Callable[..., Path], only_new: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Writing that is complete or absent: under exceptions, kills and full disks."""
+"""Files and folders are complete or absent after exceptions, kills and full disks."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_no_room_is_said_with_path_and_size_and_leaves_the_old_file(tmp_path):
 
 @contextlib.contextmanager
 def mounted(folder: Path, options: str) -> Iterator[None]:
-    """A file system of its own at `folder`, where there is the right to mount one."""
+    """Mounts a file system of its own at `folder`; skips the test without the right to."""
     words = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
     if subprocess.run(words, capture_output=True, check=False).returncode != 0:
         pytest.skip("no right to mount a file system here")
@@ -174,7 +174,7 @@ def test_nothing_but_regular_files_is_opened(tmp_path, impatient):
     assert names(tmp_path) == before and (tmp_path / "file").read_text() == "content"
     with open(open_to_read(tmp_path / "file"), "rb") as file:
         assert file.read() == b"content"
-    (tmp_path / "folder").symlink_to(tmp_path)  # which a user may have set
+    (tmp_path / "folder").symlink_to(tmp_path)  # a link that a user may set
     os.close(open_to_read(tmp_path / "folder" / "file"))
 
 

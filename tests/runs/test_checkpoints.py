@@ -1,4 +1,4 @@
-"""Checkpoints: exact, complete or absent, and refused whatever is wrong with them."""
+"""Checkpoints are exact, complete or absent, and refused if anything is wrong."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_files_of_far_more_than_the_agent_needs_are_not_read(store):
     for name in ("arrays.npz", "state.json"):
         store.save(2000, ARRAYS, STATE)
         manifest = json.loads((newest(store) / "manifest.json").read_text())
-        os.truncate(newest(store) / name, 1 << 32)  # which a reader would take into memory
+        os.truncate(newest(store) / name, 1 << 32)  # which would fill the memory
         manifest["files"][name]["bytes"] = 1 << 32
         (newest(store) / "manifest.json").write_text(json.dumps(manifest))
         tracemalloc.start()
@@ -106,7 +106,7 @@ def test_files_of_far_more_than_the_agent_needs_are_not_read(store):
 
 
 def test_while_another_process_saves_the_newest_is_found(store, monkeypatch):
-    """All that were there are gone when they are read; or one was replaced in between."""
+    """All checkpoints of the first listing are gone, or one was replaced, when they are read."""
     original = checkpoint_files._opened
     saving = iter([3000, 4000, 5000, 5000])
 

@@ -1,4 +1,4 @@
-"""Where runs lie, who may enter, and what is written down about them."""
+"""Run directories: their places, their locks, and their config.yaml."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_another_config_is_refused_with_each_key_and_both_values(config, left):
 
 
 def test_a_run_that_collected_nothing_begins_anew_as_configured(config):
-    """A mistake that shows only once the run has begun is corrected by the same command."""
+    """A mistake that shows only after the start can be corrected, with the same directory."""
     with RunDir.open(config) as run:
         run.metrics.touch()
         first = read_yaml(run.config_file)
