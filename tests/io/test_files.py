@@ -63,7 +63,7 @@ def test_an_error_about_another_file_stays_what_it_is(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_missing_folder_and_a_folder_in_the_way_are_the_users_to_mend(tmp_path):
+def test_a_missing_folder_and_a_folder_in_the_way_are_user_errors(tmp_path):
     missing = pytest.raises(UserError, match=r"absent/file: No such file")
     with missing, atomic_write(tmp_path / "absent" / "file"):
         pass

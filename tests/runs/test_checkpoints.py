@@ -133,7 +133,7 @@ def test_an_unreadable_one_is_passed_over():
             assert store.load_latest().step == 1
 
 
-def test_all_damaged_is_the_users_to_mend_and_nothing_is_removed(store):
+def test_all_damaged_is_a_user_error_and_nothing_is_removed(store):
     flipped_bit(newest(store))
     empty_folder(store.directory / "000000001000")
     with pytest.raises(UserError, match=r"000000002000 \(.*\); .*000000001000 \(.*\); bring"):
