@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from dreamer.envs.processes import messages as wire
+from dreamer.envs.processes import messages
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def test_arrays_arrive_as_they_were_sent(pair):
         "flag": np.asarray(True),
         "empty": np.zeros((0, 4), np.float64),
     }
-    wire.send(pair[0], {"kind": "timestep", "text": "ä\n"}, arrays)
-    header, received = wire.receive(pair[1], 5.0)
+    messages.send(pair[0], {"kind": "timestep", "text": "ä\n"}, arrays)
+    header, received = messages.receive(pair[1], 5.0)
     assert header == {"kind": "timestep", "text": "ä\n"}
     assert received.keys() == arrays.keys()
     for key, value in arrays.items():
@@ -33,27 +33,27 @@ def test_arrays_arrive_as_they_were_sent(pair):
 
 def test_message_larger_than_the_sockets_buffer(pair):
     big = np.random.default_rng(0).integers(0, 255, 5_000_000, dtype=np.uint8)
-    sender = threading.Thread(target=wire.send, args=(pair[0], {}, {"big": big}))
+    sender = threading.Thread(target=messages.send, args=(pair[0], {}, {"big": big}))
     sender.start()
-    np.testing.assert_array_equal(wire.receive(pair[1], 30.0)[1]["big"], big)
+    np.testing.assert_array_equal(messages.receive(pair[1], 30.0)[1]["big"], big)
     sender.join()
 
 
 def test_half_a_message_times_out(pair):
     pair[0].sendall(b"\x50\x00\x00\x00{")
     with pytest.raises(TimeoutError):
-        wire.receive(pair[1], 0.05)
+        messages.receive(pair[1], 0.05)
 
 
 def test_closed_connection(pair):
     pair[0].close()
-    with pytest.raises(wire.DisconnectedError):
-        wire.receive(pair[1], 5.0)
-    with pytest.raises(wire.DisconnectedError):
-        wire.send(pair[1], {}, {"data": np.zeros(1 << 20)})
+    with pytest.raises(messages.DisconnectedError):
+        messages.receive(pair[1], 5.0)
+    with pytest.raises(messages.DisconnectedError):
+        messages.send(pair[1], {}, {"data": np.zeros(1 << 20)})
 
 
 def test_objects_cannot_travel(pair):
     with pytest.raises(ValueError):
-        wire.send(pair[0], {"kind": "x"}, {"o": np.array([object()])})
-        wire.receive(pair[1], 5.0)
+        messages.send(pair[0], {"kind": "x"}, {"o": np.array([object()])})
+        messages.receive(pair[1], 5.0)
