@@ -14,7 +14,7 @@ from dreamer.errors import UserError
 from dreamer.training.collector import episode_seed, random_policy
 from dreamer.training.evaluation import EVAL_SEED_OFFSET
 
-COUNTING = f"{Path(__file__).parents[1] / 'envs' / 'probe_envs.py'}:counting"  # 5 to 9 steps
+COUNTING = f"{Path(__file__).parents[1] / 'envs' / 'probe_envs.py'}:Counting"  # 5 to 9 steps
 
 
 @pytest.fixture(scope="module")

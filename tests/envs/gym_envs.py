@@ -109,12 +109,4 @@ class Old:
         pass
 
 
-def drift() -> Drift:
-    return Drift()
-
-
-def mixed() -> Mixed:
-    return Mixed()
-
-
 gymnasium.register("Drift-v0", entry_point=Drift, max_episode_steps=5)

@@ -68,10 +68,6 @@ class Counting:
         pass
 
 
-def counting() -> Counting:
-    return Counting()
-
-
 def counting_time_limit() -> Counting:
     return Counting(terminal=False)
 
@@ -105,11 +101,7 @@ class Misbehaving(Counting):
         return {**timestep, **changed[fault or "keys"]}
 
 
-def misbehaving() -> Misbehaving:
-    return Misbehaving()
-
-
-class ChattyCounting(Counting):
+class Chatty(Counting):
     """Prints to both standard streams at every step."""
 
     def step(self, action: np.ndarray) -> Timestep:
@@ -118,20 +110,12 @@ class ChattyCounting(Counting):
         return super().step(action)
 
 
-def chatty() -> ChattyCounting:
-    return ChattyCounting()
-
-
 class Slow(Counting):
     """Takes a second for a step."""
 
     def step(self, action: np.ndarray) -> Timestep:
         time.sleep(1.0)
         return super().step(action)
-
-
-def slow() -> Slow:
-    return Slow()
 
 
 class RenderCounting(DMC):
@@ -173,9 +157,9 @@ class BothWays(DMC):
         return {**obs, "difference": np.array([difference], F32)}
 
 
-def renders_both_ways_walker_walk() -> NormalizeActions:
+def renders_both_ways_walker() -> NormalizeActions:
     return NormalizeActions(BothWays("walker", "walk"))
 
 
-def renders_both_ways_quadruped_walk() -> NormalizeActions:
+def renders_both_ways_quadruped() -> NormalizeActions:
     return NormalizeActions(BothWays("quadruped", "walk"))

@@ -11,14 +11,9 @@ from dreamer.envs.conformance import check_env
 from dreamer.envs.make import make_env
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
+from dreamer.tasks import TASK_LISTS
 
-PAPER = [
-    "acrobot_swingup", "cartpole_balance", "cartpole_balance_sparse", "cartpole_swingup",
-    "cartpole_swingup_sparse", "cheetah_run", "cup_catch", "finger_spin", "finger_turn_easy",
-    "finger_turn_hard", "hopper_hop", "hopper_stand", "pendulum_swingup", "quadruped_run",
-    "quadruped_walk", "reacher_easy", "reacher_hard", "walker_run", "walker_stand",
-    "walker_walk",
-]  # fmt: skip
+PAPER = [task.removeprefix("dmc_") for task in TASK_LISTS["dmc20"]]
 FILE = Path(__file__).with_name("probe_envs.py")
 STATE = {"image": False, "state": True}
 
@@ -159,10 +154,10 @@ def test_only_the_last_frame_of_a_step_is_rendered():
     assert drawn == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("task", ["walker_walk", "quadruped_walk"])
-def test_pixels_are_dm_controls(task):
+@pytest.mark.parametrize("domain", ["walker", "quadruped"])
+def test_pixels_are_dm_controls(domain):
     """The small buffer and the one camera change none, against plain `physics.render`."""
-    with EnvPool(f"{FILE}:renders_both_ways_{task}", 1, 60.0, state=True) as pool:
+    with EnvPool(f"{FILE}:renders_both_ways_{domain}", 1, 60.0, state=True) as pool:
         timesteps = pool.reset([0])
         for _ in range(3):
             timesteps += pool.step(np.full((1, *pool.act_space.shape), 0.5, np.float32))

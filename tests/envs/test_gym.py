@@ -34,7 +34,7 @@ FAST = np.array([1, 0], np.float32)  # 1 and 0 in Drift's own range
     lambda: make_env("gym_Drift-v0", time_limit=6),
     lambda: make_env("gym_CartPole-v1", image=False, state=True, action_repeat=1),
     lambda: make_env("gym_Pendulum-v1", image=False, state=True),
-    lambda: PoolEnv(f"{FILE}:drift", image=True, state=True, action_repeat=2),
+    lambda: PoolEnv(f"{FILE}:Drift", image=True, state=True, action_repeat=2),
     lambda: PoolEnv("gym_MountainCarContinuous-v0", image=False, state=True),
     lambda: PoolEnv("gym_MiniGrid-DoorKey-5x5-v0", image=True, state=True, action_repeat=1),
     lambda: PoolEnv("gym_VizdoomBasic-v1", image=True, state=True, action_repeat=1),
