@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 
 from dreamer.errors import UserError
+from dreamer.system.processes import try_python
 
 #: Candidates, in the order of trial. EGL is a GPU's or software; OSMesa is always software.
 CANDIDATES = ("egl", "osmesa")
@@ -24,7 +24,6 @@ HELP = (
     "apt-get install -y libegl1 libgl1-mesa-dri libopengl0 libosmesa6; "
     "or learn without images: --configs dmc_proprio"
 )
-PROBE_TIMEOUT = 120.0  # seconds; a first import from a cold disk is slow
 PROBE = """
 import mujoco
 from dm_control.mujoco import Physics
@@ -62,26 +61,17 @@ def _first_that_renders(device: tuple[tuple[str, str], ...]) -> str:
     # OSMesa has no devices: it would silently render on another one than was asked for.
     for backend in ("egl",) if device else CANDIDATES:
         problem = _probe({**dict(device), "MUJOCO_GL": backend})
-        if problem is None:
+        if not problem:
             return backend
         failures.append(f"{backend}: {problem}")
     raise UserError(f"no OpenGL renders on this machine ({'; '.join(failures)}); {HELP}")
 
 
-def _probe(variables: dict[str, str]) -> str | None:
-    """Renders one frame in a new process; returns None, or the problem in one line."""
-    environ = {**os.environ, **variables, "PYOPENGL_PLATFORM": variables["MUJOCO_GL"]}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", PROBE], env=environ, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=PROBE_TIMEOUT,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"no frame within {PROBE_TIMEOUT:.0f} s"
-    if done.returncode == 0:
-        return None
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines and done.returncode > 0 else f"killed by signal {-done.returncode}"
+def _probe(variables: dict[str, str]) -> str:
+    """Renders one frame in a new process; returns "", or the problem in one line."""
+    return try_python(
+        PROBE, {**os.environ, **variables, "PYOPENGL_PLATFORM": variables["MUJOCO_GL"]}
+    )
 
 
 def prepare(egl_device: int = -1) -> None:

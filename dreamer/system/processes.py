@@ -15,6 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
+_ANSWER = "the code has run"
+_TRY_TIMEOUT = 120.0  # seconds; a first import from a cold disk is slow
 _TAIL_BYTES = 4000  # of a child's output, for error messages
 
 
@@ -126,6 +128,32 @@ def inherited_variables(**changed: str) -> dict[str, str]:
     """
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return {**os.environ, **changed, "PYTHONPATH": path}
+
+
+def try_python(code: str, variables: Mapping[str, str], python: str = sys.executable) -> str:
+    """Runs a few lines of Python in a new process; returns "", or the problem in one line.
+
+    Args:
+        code: Lines of Python.
+        variables: All environment variables of the process.
+        python: The interpreter.
+    """
+    try:
+        done = subprocess.run(
+            [python, "-P", "-c", f"{code}\nprint({_ANSWER!r})"], env=variables,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=_TRY_TIMEOUT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no answer within {_TRY_TIMEOUT:.0f} s"
+    except OSError as error:
+        return str(error)
+    if done.returncode < 0:
+        return f"killed by signal {-done.returncode}"
+    if done.returncode > 0:
+        return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    # The exit status is not enough: /bin/true succeeds, too.
+    return "" if done.stdout.splitlines()[-1:] == [_ANSWER] else "it does not run Python code"
 
 
 def end_with(process: int) -> None:

@@ -29,8 +29,7 @@ def test_choice_renders(monkeypatch):
 
 
 def test_osmesa_renders_where_it_is_installed(monkeypatch):
-    problem = rendering._probe({"MUJOCO_GL": "osmesa"})
-    if problem is not None:
+    if problem := rendering._probe({"MUJOCO_GL": "osmesa"}):
         pytest.skip(f"OSMesa does not render here: {problem}")
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     with EnvPool("dmc_pendulum_swingup", shadow_size=64) as pool:
@@ -44,7 +43,7 @@ def test_second_choice_where_the_first_fails(monkeypatch):
     monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "77")
     rendering._first_that_renders.cache_clear()
     try:
-        if rendering._probe({"MUJOCO_GL": "osmesa"}) is None:
+        if not rendering._probe({"MUJOCO_GL": "osmesa"}):
             assert rendering.backend_variables()["MUJOCO_GL"] == "osmesa"
     finally:
         rendering._first_that_renders.cache_clear()
@@ -75,7 +74,7 @@ def test_no_opengl_at_all_says_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize("backend", ["nosuchgl", "egl", "glfw"])
 def test_unusable_choice_is_one_message(monkeypatch, backend):
-    if backend == "glfw" and rendering._probe({"MUJOCO_GL": backend}) is None:
+    if backend == "glfw" and not rendering._probe({"MUJOCO_GL": backend}):
         pytest.skip("there is a display, and GLFW renders on it")
     monkeypatch.setenv("MUJOCO_GL", backend)
     with pytest.raises(UserError, match="apt-get install"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,16 +15,15 @@ import dreamer
 from dreamer.envs import rendering
 from dreamer.envs.spec import EnvSettings
 from dreamer.errors import UserError
+from dreamer.system.processes import try_python
 from dreamer.tasks import Suite
 
+#: Checks what every worker needs. Pillow is needed only to resize images.
+PROBE = "import numpy, sys; assert sys.version_info >= (3, 11), sys.version"
 EXPECTED = (
     "expected a Python 3.11 or newer with NumPy, such as some_folder/bin/python of a virtual "
     "environment"
 )
-ANSWER = "can run environments"
-#: Checks what every worker needs. Pillow is needed only to resize images.
-PROBE = f"import numpy, sys; assert sys.version_info >= (3, 11), sys.version; print({ANSWER!r})"
-PROBE_TIMEOUT = 120.0  # seconds; a first import from a cold disk is slow
 
 
 def find_python(python: str) -> str:
@@ -40,20 +38,9 @@ def find_python(python: str) -> str:
     if found is None:
         raise UserError(f"envs.python is {python}, which is no program; {EXPECTED}")
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    try:
-        done = subprocess.run(
-            [found, "-P", "-c", PROBE], env=variables, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, errors="replace", timeout=PROBE_TIMEOUT, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        printed = (getattr(error, "stderr", None) or "").strip().splitlines() or [str(error)]
+    if problem := try_python(PROBE, variables, found):
         raise UserError(
-            f"envs.python is {python}, which cannot run environments ({printed[-1]}); {EXPECTED}"
-        ) from error
-    # The exit status is not enough: /bin/true succeeds, too.
-    if done.stdout.splitlines()[-1:] != [ANSWER]:
-        raise UserError(
-            f"envs.python is {python}, which did not do what a Python is told with -c; {EXPECTED}"
+            f"envs.python is {python}, which cannot run environments ({problem}); {EXPECTED}"
         )
     return os.path.abspath(found)
 

@@ -24,6 +24,10 @@ from dreamer.envs.spec import EnvKeywords, EnvSettings, Timestep, spaces_from_js
 from dreamer.errors import EnvError, UserError
 from dreamer.tasks import find_suite, split_tasks, suite_of
 
+Seeds = Sequence[int | None]
+Indices = Sequence[int] | None
+Outcome = Timestep | EnvError
+
 __all__ = ["EnvError", "EnvPool", "EnvRestartWarning"]
 
 #: Seconds. A start takes longer than a step: imports from a cold disk, several workers at once.
@@ -120,19 +124,15 @@ class EnvPool:
             worker.send(requests[-1])
         return [worker.receive(max(self.timeout, START_TIMEOUT))[0] for worker in self._workers]
 
-    def reset(
-        self, seeds: Sequence[int | None], indices: Sequence[int] | None = None
-    ) -> list[Timestep]:
+    def reset(self, seeds: Seeds, indices: Indices = None) -> list[Timestep]:
         """Starts an episode in each of `indices` (default: all); returns the first timesteps."""
         return self._all(self._reset(seeds, indices))
 
-    def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> list[Timestep]:
+    def step(self, actions: np.ndarray, indices: Indices = None) -> list[Timestep]:
         """Steps each of `indices` (default: all) with its row of `actions` [n, A] float32."""
         return self._all(self._step(actions, indices))
 
-    def try_reset(
-        self, seeds: Sequence[int | None], indices: Sequence[int] | None = None
-    ) -> list[Timestep | EnvError]:
+    def try_reset(self, seeds: Seeds, indices: Indices = None) -> list[Outcome]:
         """Like `reset`, with an error for each worker that failed.
 
         Raises:
@@ -140,48 +140,32 @@ class EnvPool:
         """
         return self._tolerate(self._reset(seeds, indices), indices)
 
-    def try_step(
-        self, actions: np.ndarray, indices: Sequence[int] | None = None
-    ) -> list[Timestep | EnvError]:
+    def try_step(self, actions: np.ndarray, indices: Indices = None) -> list[Outcome]:
         """Like `step`, with an error for each worker that failed. Raises as `try_reset`."""
         return self._tolerate(self._step(actions, indices), indices)
 
-    def _reset(
-        self, seeds: Sequence[int | None], indices: Sequence[int] | None
-    ) -> list[Timestep | EnvError]:
-        chosen = self._select(indices, len(seeds), "seeds")
-        requests = [{"kind": "reset", "seed": None if seed is None else int(seed)}
-                    for seed in seeds]  # fmt: skip
-        return self._exchange(chosen, requests, [{} for _ in chosen])
+    def _reset(self, seeds: Seeds, indices: Indices) -> list[Outcome]:
+        headers = [{"kind": "reset", "seed": seed if seed is None else int(seed)} for seed in seeds]
+        return self._exchange("seeds", [(header, {}) for header in headers], indices)
 
-    def _step(
-        self, actions: np.ndarray, indices: Sequence[int] | None
-    ) -> list[Timestep | EnvError]:
-        chosen = self._select(indices, len(actions), "actions")
+    def _step(self, actions: np.ndarray, indices: Indices) -> list[Outcome]:
         arrays = [{"action": np.asarray(action, np.float32)} for action in actions]
-        return self._exchange(chosen, [{"kind": "step"}] * len(chosen), arrays)
+        return self._exchange("actions", [({"kind": "step"}, array) for array in arrays], indices)
 
-    def _select(self, indices: Sequence[int] | None, given: int, name: str) -> list[int]:
+    def _exchange(
+        self, name: str, requests: Sequence[tuple[dict[str, Any], Timestep]], indices: Indices
+    ) -> list[Outcome]:
+        """Returns each chosen worker's timestep or failure; a failed worker is killed at once."""
         if not self._workers:
             raise RuntimeError("the pool is closed")
         chosen = list(range(self.num_envs) if indices is None else indices)
-        if given != len(chosen):
-            raise ValueError(f"{name}: expected {len(chosen)} rows, got {given}")
-        return chosen
-
-    def _exchange(
-        self, chosen: list[int], requests: list[dict[str, Any]], arrays: list[Timestep]
-    ) -> list[Timestep | EnvError]:
-        """Returns each chosen worker's timestep or failure; a failed worker is killed at once."""
+        if len(requests) != len(chosen):
+            raise ValueError(f"{name}: expected {len(chosen)} rows, got {len(requests)}")
         try:
-            unsent = [
-                self._attempt(index, self._ask, request, values)
-                for index, request, values in zip(chosen, requests, arrays, strict=True)
-            ]
-            return [
-                error or self._attempt(index, self._answer)
-                for index, error in zip(chosen, unsent, strict=True)
-            ]
+            unsent = [self._attempt(index, self._ask, *request)
+                      for index, request in zip(chosen, requests, strict=True)]  # fmt: skip
+            return [error or self._attempt(index, self._answer)
+                    for index, error in zip(chosen, unsent, strict=True)]  # fmt: skip
         except BaseException:
             # Later replies would be taken for replies to the next request.
             self.close()
@@ -215,7 +199,7 @@ class EnvPool:
             self._workers[index].receive(max(self.timeout, START_TIMEOUT), self.on_wait)
         self._failed.remove(index)
 
-    def _all(self, outcomes: list[Timestep | EnvError]) -> list[Timestep]:
+    def _all(self, outcomes: list[Outcome]) -> list[Timestep]:
         """Returns the timesteps; if a worker failed, closes the pool and raises its error."""
         timesteps = [outcome for outcome in outcomes if not isinstance(outcome, EnvError)]
         if len(timesteps) < len(outcomes):
@@ -223,9 +207,7 @@ class EnvPool:
             raise next(outcome for outcome in outcomes if isinstance(outcome, EnvError))
         return timesteps
 
-    def _tolerate(
-        self, outcomes: list[Timestep | EnvError], indices: Sequence[int] | None
-    ) -> list[Timestep | EnvError]:
+    def _tolerate(self, outcomes: list[Outcome], indices: Indices) -> list[Outcome]:
         """Counts failures and warns; raises if a worker has too many in a row."""
         errors = [outcome for outcome in outcomes if isinstance(outcome, EnvError)]
         self.failures += len(errors)
