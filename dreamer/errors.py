@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend."""
+"""The errors that command lines print as a message, and suggestions for mistyped words."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in what the user asked for, or something missing on their machine.
+    """The user made a mistake, or something is missing on the machine.
 
-    The message is complete in itself: what was wrong, what was expected, what to do. Command
-    lines print it without a traceback and exit with `status`.
+    The message says what was wrong, what was expected and what to do. Command lines print it
+    without a traceback and exit with `status`.
     """
 
     status = 2
@@ -22,23 +22,23 @@ class EnvError(RuntimeError):
     Command lines print it with the worker's own traceback and exit with `status`.
 
     Attributes:
-        index: of the worker.
-        what: "raised", "contract" (wrong shape, dtype, keys, or not finite), "died", "timed out",
-            "did not start".
-        traceback: the worker's own, or the end of what it printed.
+        index: Number of the worker.
+        kind: "raised", "contract" (wrong shape, dtype or keys, or not finite), "died", "timed out"
+            or "did not start".
+        traceback: The worker's own traceback, or the end of its output.
     """
 
     status = 70  # EX_SOFTWARE
 
-    def __init__(self, index: int, what: str, message: str, traceback: str = ""):
-        self.index, self.what, self.message, self.traceback = index, what, message, traceback
-        text = f"environment {index} {what}: {message}"
+    def __init__(self, index: int, kind: str, message: str, traceback: str = ""):
+        self.index, self.kind, self.message, self.traceback = index, kind, message, traceback
+        text = f"environment {index} {kind}: {message}"
         super().__init__(f"{text}\n{traceback.rstrip()}" if traceback.strip() else text)
 
     @property
     def advice(self) -> str:
-        """What to check."""
-        return _ENV_ADVICE[self.what]
+        """What the user should check."""
+        return _ENV_ADVICE[self.kind]
 
 
 _ENV_ADVICE = {
@@ -54,13 +54,13 @@ _ENV_ADVICE = {
 
 
 def suggest(word: str, known: Iterable[str], *, most: int = 1, prefix: str = "") -> str:
-    """Returns ``"; did you mean 'x' or 'y'?"`` for the known words nearest to `word`, or ``""``.
+    """Returns ``"; did you mean 'x' or 'y'?"`` with the known words nearest to `word`, or ``""``.
 
     Args:
-        word: what was typed.
-        known: what could have been.
-        most: words to name at most, the nearest first.
-        prefix: what stands before each of them when they are named.
+        word: The word that the user typed.
+        known: All valid words.
+        most: Most words to suggest, the nearest first.
+        prefix: Text to show before each suggested word.
     """
     near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
     named = [repr(prefix + name) for name in near]

@@ -50,7 +50,7 @@ def _describe(error: Exception) -> dict[str, Any]:
     if isinstance(error, UserError):
         return {"user": str(error)}
     if isinstance(error, EnvError):
-        return {"environment": [error.index, error.what, error.message, error.traceback]}
+        return {"environment": [error.index, error.kind, error.message, error.traceback]}
     return {"traceback": "".join(traceback.format_exception(error))}
 
 

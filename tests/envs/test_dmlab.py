@@ -146,7 +146,7 @@ def test_a_simulator_that_fails_is_replaced(lab, tmp_path, monkeypatch):
         switch.touch()
         with pytest.warns(EnvRestartWarning, match="Failed to advance"):
             (failed,) = pool.try_step(FORWARD[None])
-        assert isinstance(failed, EnvError) and failed.what == "raised"
+        assert isinstance(failed, EnvError) and failed.kind == "raised"
         assert "Failed to advance environment" in failed.message
         (again,) = pool.try_reset([1])
         np.testing.assert_array_equal(again["image"], start["image"])

@@ -55,7 +55,7 @@ def test_worker_has_no_tensorflow_and_one_thread():
         assert int(pool.info["pid"]) != os.getpid()
 
 
-@pytest.mark.parametrize("fault, what, message", [
+@pytest.mark.parametrize("fault, kind, message", [
     ("raise", "raised", "ZeroDivisionError: physics went wrong"),
     ("quit", "raised", r"raised: SystemExit\(0\)\nTraceback(?s:.)*probe_envs.py"),
     ("exit", "died", "exit status 3\nthe last words"),
@@ -67,7 +67,7 @@ def test_worker_has_no_tensorflow_and_one_thread():
     ("inf", "contract", "reward: not finite"),
     ("keys", "contract", "unexpected keys"),
 ])  # fmt: skip
-def test_faults_are_told_apart(monkeypatch, fault, what, message):
+def test_faults_are_told_apart(monkeypatch, fault, kind, message):
     monkeypatch.setenv("DREAMER_TEST_FAULT", fault)
     with open_pool("Misbehaving", 2, 2.0 if fault == "hang" else 60.0) as pool:
         processes = list(pool._workers)
@@ -75,7 +75,7 @@ def test_faults_are_told_apart(monkeypatch, fault, what, message):
         pool.step(np.zeros((2, 2), np.float32))
         with pytest.raises(EnvError, match=message) as caught:
             pool.step(np.zeros((2, 2), np.float32))
-        assert (caught.value.index, caught.value.what) == (0, what)
+        assert (caught.value.index, caught.value.kind) == (0, kind)
         assert all(process.poll() is not None for process in processes)
         with pytest.raises(RuntimeError, match="closed"):
             pool.reset([0, 0])

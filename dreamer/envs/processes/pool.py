@@ -222,10 +222,10 @@ class EnvPool:
                 self.close()
                 count = self._in_a_row[error.index]
                 message = f"{error.message} ({count} failures without an episode completed)"
-                raise EnvError(error.index, error.what, message, error.traceback)
+                raise EnvError(error.index, error.kind, message, error.traceback)
         for error in errors:
             warnings.warn(
-                f"environment {error.index} {error.what}: {error.message.splitlines()[0]}; its "
+                f"environment {error.index} {error.kind}: {error.message.splitlines()[0]}; its "
                 f"episode is dropped and it is started again (failure {self.failures}, "
                 f"{self._in_a_row[error.index]} in a row)",
                 EnvRestartWarning, stacklevel=3,

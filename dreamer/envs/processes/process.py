@@ -65,9 +65,9 @@ class WorkerProcess(ChildProcess):
             raise EnvError(self._index, "timed out", message, self.last_output()) from None
         if header["kind"] != "error":
             return header, arrays
-        if header["what"] == "user":
+        if header["error"] == "user":
             raise UserError(header["message"])
-        raise EnvError(self._index, header["what"], header["message"], header["traceback"])
+        raise EnvError(self._index, header["error"], header["message"], header["traceback"])
 
     def ask_to_close(self) -> None:
         """Asks the worker to close its environment and end; `close` waits for the end."""

@@ -115,7 +115,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     message = str(error) if isinstance(error, Exception) else repr(error)
     return {
         "kind": "error",
-        "what": kind,
+        "error": kind,
         "message": message or type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }
