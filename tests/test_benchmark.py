@@ -21,6 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 CARTPOLE = ("--task", f"{benchmark_services.__file__}:make_cartpole", "--envs.image", "false")
 
 
+# Short sequences and imagination: seconds to trace.
+SHORT = ("--train.batch_length", "3", "--behavior.horizon", "2")
+
+
 def run_python(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=600
@@ -39,7 +43,7 @@ def measure(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     """Of the default parts on walker_walk, in every format that a CPU may have."""
     folder = tmp_path_factory.mktemp("benchmark")
-    return measure(folder, "--precisions", "float32", "bfloat16")
+    return measure(folder, *SHORT, "--precisions", "float32", "bfloat16")
 
 
 def test_all_parts_have_their_keys(measured):
@@ -94,7 +98,7 @@ def test_every_limit_has_a_verdict_in_the_table(measured):
 def test_a_planner_with_one_hot_actions_and_vectors(tmp_path: Path):
     """Measures the chosen parts alone, what an update leaves out, and what an action costs."""
     results, table = measure(
-        tmp_path, "--configs", "planet", *CARTPOLE, "--parts", "update", "env",
+        tmp_path, "--configs", "planet", *CARTPOLE, *SHORT, "--parts", "update", "env",
         "--precisions", "float32", "--planner.candidates", "20", "--planner.num_elites", "5",
         "--planner.iterations", "3",
     )  # fmt: skip
@@ -114,7 +118,7 @@ def test_a_planner_with_one_hot_actions_and_vectors(tmp_path: Path):
 @pytest.mark.slow
 def test_collecting_beside_updates_and_each_agent_in_its_row(tmp_path: Path):
     words = ("--precisions", "float32", "--parts")
-    results, _ = measure(tmp_path, *CARTPOLE, *words, "overlap")
+    results, _ = measure(tmp_path, *CARTPOLE, *SHORT, *words, "overlap")
     assert set(results["overlap"]) == {"here", "simulated_20_ms", "simulated_100_ms"}
     for kind in results["overlap"].values():
         assert kind["gain"] == kind["sequential_seconds"] / kind["overlapped_seconds"] > 0

@@ -123,7 +123,9 @@ class CommandLine:
         if extra and (agent or not self.takes_config):  # without its agent no key is known
             _refuse(extra[0], [*own, *configs], keys)
         given = vars(found)
-        presets = tuple(_one_or_more("configs", given.pop("configs"))) if "configs" in given else ()
+        presets: tuple[str, ...] = ()
+        if "configs" in given and "configs" not in own:
+            presets = tuple(_one_or_more("configs", given.pop("configs")))
         options = {name: own[name].read(given.pop(name)) for name in own if name in given}
         overrides = {k: keys[k].coerce(_one(k, words, keys[k].value)) for k, words in given.items()}
         for option in self.options:
