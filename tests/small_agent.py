@@ -9,6 +9,7 @@ import numpy as np
 
 from dreamer.agent.agent import Agent
 from dreamer.agent.devices import Devices
+from dreamer.agent.world_model import WorldModel
 from dreamer.config.config import load_config
 from dreamer.envs.spec import Space
 from dreamer.training.build import make_agent as agent_of
@@ -49,6 +50,20 @@ def make_agent(
     fixed |= {"precision": precision, "seed": seed}
     config = load_config("debug", preset, task="small:agent", overrides={**fixed, **dotted})
     return agent_of(config, obs_space, act_space, devices)
+
+
+def shared_model(obs_space: Mapping[str, Space] = VECTORS, **overrides: Any) -> WorldModel:
+    """The world model of `make_agent`'s agent; the same one for the same arguments.
+
+    For tests that leave its weights alone: making an agent takes longer than its loss.
+    """
+    key = tuple(obs_space.items()), tuple(sorted(overrides.items()))
+    if key not in _SHARED:
+        _SHARED[key] = make_agent(obs_space, **overrides).world_model
+    return _SHARED[key]
+
+
+_SHARED: dict[Any, WorldModel] = {}
 
 
 def make_batch(

@@ -1,4 +1,4 @@
-"""Noise on the actions of training, for exploration (arXiv 1912.01603, appendix A)."""
+"""Exploration noise on the actions of training (arXiv 1912.01603, appendix A)."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Exploration:
             )
 
     def noise_scale(self, step: int, update: int) -> float:
-        """The noise scale after that many steps and updates, linear in the one that `unit` names.
+        """The noise scale after this many steps and updates, linear in the one that `unit` names.
 
-        It depends on nothing else: a resumed run goes on where it was.
+        It depends on nothing else, so a resumed run continues the schedule.
         """
         passed = step if self._unit == "steps" else update
         share = min(passed / self._decay_steps, 1.0) if self._decay_steps else 1.0
@@ -73,7 +73,7 @@ class Exploration:
     def __call__(
         self, action: tf.Tensor, noise_scale: tf.Tensor, seeds: list[tf.Tensor]
     ) -> tf.Tensor:
-        """Returns the actions to carry out.
+        """Returns the actions to execute.
 
         Args:
             action: float32 [n, A].

@@ -1,6 +1,6 @@
 """Planning by the cross-entropy method (PlaNet, arXiv 1811.04551, algorithm 2).
 
-It knows the model as a function that judges actions, and nothing else of it.
+The model is a function that judges actions; the planner knows nothing else of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 # Actions [N, K, H, A] and a stateless seed, int32 [2] -> their returns [N, K].
 Judge = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-# What the candidates are drawn from: tensors [N, H, A].
+# The distribution of the candidates: tensors [N, H, A].
 _Belief = tuple[tf.Tensor, ...]
 
 
@@ -33,8 +33,8 @@ def plan(
     frequent action is returned. (PlaNet plans continuous actions alone; this is the same
     method's form for categories.)
 
-    Candidates whose return is not finite are ignored: fewer than `num_elites` may then count, and
-    where none does the distribution stays as it was.
+    Candidates whose return is not finite are ignored. Fewer than `num_elites` may then count; if
+    none counts, the distribution stays as it was.
 
     Args:
         judge: The model: actions float32 [N, K, H, A] and a seed, int32 [2], new for each
@@ -43,8 +43,8 @@ def plan(
         seed: int32 [2], stateless seed.
         discrete: Whether actions are one-hot.
         candidates: K.
-        num_elites: How many of them the next distribution is fitted to.
-        iterations: How often.
+        num_elites: Number of best candidates that the next distribution is fitted to.
+        iterations: Number of iterations.
     Returns:
         The means (one-hot: the modes) of the last distribution, float32 [N, H, A].
     """

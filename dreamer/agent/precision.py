@@ -29,7 +29,7 @@ def choose_precision(asked: str) -> str:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor says that it multiplies bfloat16 itself."""
+    """Whether the processor has instructions that multiply bfloat16."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return False
@@ -43,5 +43,5 @@ def choose_jit(asked: str) -> bool:
 
 
 def dtype_policy(precision: str) -> keras.DTypePolicy:
-    """Float32 variables, computing in the given format."""
+    """Computes in the given format, with float32 variables."""
     return keras.DTypePolicy("float32" if precision == "float32" else f"mixed_{precision}")

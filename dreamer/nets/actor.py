@@ -13,7 +13,7 @@ def choose_distribution(asked: str, discrete: bool) -> str:
     """Resolves ``auto``: onehot for one-hot actions, tanh_normal for continuous ones.
 
     Raises:
-        UserError: The distribution asked for is not one over such actions.
+        UserError: The distribution does not fit the actions.
     """
     fitting = "onehot" if discrete else "tanh_normal"
     if asked in ("auto", fitting):
@@ -25,15 +25,11 @@ def choose_distribution(asked: str, discrete: bool) -> str:
 
 
 def check_gradient(gradient: str, discrete: bool) -> None:
-    """Refuses the score-function gradient for continuous actions.
-
-    Raises:
-        UserError: Then.
-    """
+    """Raises UserError for the score-function gradient with continuous actions."""
     if gradient == "score" and not discrete:
         raise UserError(
-            "actor.gradient is score, which is for one-hot actions, but those of this task are "
-            "continuous; leave it at dynamics"
+            "actor.gradient is score, which is for one-hot actions, but the actions of this task "
+            "are continuous; leave it at dynamics"
         )
 
 

@@ -10,17 +10,17 @@ from dreamer.ops.replicas import total
 
 
 class Ensemble(keras.layers.Layer):
-    """Networks that predict the same from the same, apart from where they started.
+    """Networks that learn the same function from different initial weights.
 
-    Where there is much data they agree; the variance between their means estimates what the agent
-    could still learn there, and not the noise of the environment, which none of them can predict
+    They agree where there is much data. The variance between their means estimates what the agent
+    could still learn. It does not contain the environment's noise, which none of them can predict
     (Plan2Explore, arXiv 2005.05960, equations 2 to 5).
 
     Args:
         members: K.
         layers: Hidden layers of each.
         units: Their width.
-        outputs: Size of what is predicted.
+        outputs: Size of a prediction.
 
     Input shape: float32 [N, inputs]. Output shape: float32 [K, N, outputs].
     """
@@ -41,9 +41,9 @@ class Ensemble(keras.layers.Layer):
         return tf.stack([member(inputs) for member in self._members])
 
     def loss(self, inputs: tf.Tensor, target: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-        """Squared error, halved and summed over the outputs: - log Normal(target | mean, 1).
+        """- log Normal(target | mean, 1) without its constant: half the sum of squared errors.
 
-        Without its constant; averaged over members and over the timesteps that count.
+        Averaged over members and over the timesteps that count.
 
         Args:
             inputs: float32 [N, inputs].

@@ -1,4 +1,4 @@
-"""Layers that several modules share: dense, convolutions, MLP, a fast transposed convolution."""
+"""Layers that several networks use: dense, convolutions, MLP, a fast transposed convolution."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 
 
 class Dense(keras.layers.Dense):
-    """Keras's, with a bias gradient that is right in bfloat16; see `add_bias`."""
+    """Keras's Dense, with a bias gradient that is right in bfloat16; see `add_bias`."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, self.compute_dtype)
@@ -27,18 +27,18 @@ class Conv(keras.layers.Conv2D):
 def add_bias(x: tf.Tensor, bias: tf.Variable) -> tf.Tensor:
     """Adds a bias [C] to [..., C].
 
-    Not by tf.nn.bias_add, which Keras's own layers come to: its gradient sums bfloat16 in bfloat16
-    on CPUs (TensorFlow 2.21), and over the pixels of a batch such a sum stops growing at a
-    hundredth of its value.
+    Keras's own layers call tf.nn.bias_add, whose gradient sums bfloat16 in bfloat16 on CPUs
+    (TensorFlow 2.21). Over the pixels of a batch such a sum stops growing at a hundredth of its
+    value.
     """
     return x + tf.cast(bias, x.dtype)
 
 
 class MLP(keras.layers.Layer):
-    """Dense layers with ELU, then a linear output computed in float32.
+    """Dense layers with ELU, then a linear output that is computed in float32 in every precision.
 
-    In every precision: bfloat16 has no numbers between 128 and 129, so that a value network whose
-    last product it rounds could tell no two states of such a return apart, nor be taught to.
+    bfloat16 has no numbers between 128 and 129. A value network whose last product is rounded to
+    bfloat16 could neither tell two states of such a return apart nor learn to.
 
     Args:
         layers: Number of hidden layers.
@@ -96,11 +96,11 @@ class UnitNormalHead(MLP):
 class TransposedConv(keras.layers.Layer):
     """Transposed convolution with stride 2 and valid padding, by the fastest exact way.
 
-    The same function, weights and initialisation as ``keras.layers.Conv2DTranspose(filters,
-    kernel, 2)``. CPUs are several times slower at two of the decoder's four than they need be:
+    Function, weights and initialisation are those of ``keras.layers.Conv2DTranspose(filters,
+    kernel, 2)``. On CPUs two of the decoder's four layers are several times faster another way:
 
-    - a 1x1 input touches each output pixel once, so that layer is one matrix product;
-    - with few filters (the last layer) see `narrow_transposed_conv`.
+    - from a 1x1 input each output pixel has one term, so that layer is one matrix product;
+    - a layer with few filters (the last one) is `narrow_transposed_conv`.
 
     Args:
         filters: Output channels.
@@ -144,16 +144,16 @@ class TransposedConv(keras.layers.Layer):
         return [tf.shape(inputs)[0], *sides, self._filters]
 
 
-_NARROW = 16  # filters; oneDNN's transposed convolution is no slower from here on
+_NARROW = 16  # filters; from here on oneDNN's transposed convolution is as fast
 
 
 @tf.custom_gradient
 def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
     """Transposed convolution with stride 2 and valid padding, for few output channels.
 
-    Output pixels of the four parities (row, column odd or even) are each an ordinary convolution
-    of the input. So the forward pass is one 3x3 convolution to 4*filters channels whose result is
-    interleaved (depth to space); the gradients, which the library computes fast, are its own.
+    For each of the four parities (row and column odd or even) the output pixels are an ordinary
+    convolution of the input. So the forward pass is one 3x3 convolution to 4*filters channels,
+    whose result is interleaved (depth to space). The library computes the gradients fast.
 
     Args:
         inputs: [N, h, w, c].
@@ -188,9 +188,9 @@ def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
 
 
 def interleave(x: tf.Tensor) -> tf.Tensor:
-    """tf.nn.depth_to_space(x, 2), which runs on one thread, as a transposition, which does not.
+    """tf.nn.depth_to_space(x, 2): [N, h, w, 4f] -> [N, 2h, 2w, f].
 
-    [N, h, w, 4f] -> [N, 2h, 2w, f].
+    As a transposition, because depth_to_space runs on one thread.
     """
     _, h, w, channels = x.shape
     rows = tf.reshape(x, [-1, w, 2, channels // 2])  # [N*h, w, p, (q, f)]

@@ -10,13 +10,13 @@ _TRANSFORMS = {"none": tf.identity, "tanh": tf.tanh}
 
 
 class Reward(UnitNormalHead):
-    """Reward received on arriving in a state, on the scale that `target` gives.
+    """Predicts the reward received on arriving in a state, on the scale of `target`.
 
     Args:
         layers, units: As UnitNormalHead's.
-        transform: "none", or "tanh" as the paper has it for Atari and DeepMind Lab (appendix A).
+        transform: "none", or "tanh" as in the paper on Atari and DeepMind Lab (appendix A).
     Raises:
-        ValueError: If the transform is another.
+        ValueError: If there is no such transform.
     """
 
     def __init__(self, *, layers: int, units: int, transform: str = "none", **kwargs):
@@ -26,5 +26,5 @@ class Reward(UnitNormalHead):
         self._transform = _TRANSFORMS[transform]
 
     def target(self, reward: tf.Tensor) -> tf.Tensor:
-        """What this head learns in place of the environment's reward, [...] -> [...]."""
+        """The environment's reward on the scale that this head learns, [...] -> [...]."""
         return self._transform(reward)

@@ -1,6 +1,6 @@
 """Recurrent state-space model (PlaNet, arXiv 1811.04551, section 3; sizes of 1912.01603).
 
-dreamer.nets.rssm_kinds has the models that lack one of its two paths.
+dreamer.nets.rssm_kinds has the models with only one of its two paths.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ State = dict[str, tf.Tensor]
 
 
 class Float32Layer(keras.layers.Layer):
-    """Keeps inputs and variables in float32 and leaves it to `dot` to use the compute dtype."""
+    """A layer with float32 inputs and variables; `dot` alone uses the compute dtype."""
 
     def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)
@@ -29,7 +29,7 @@ class Float32Layer(keras.layers.Layer):
 
 
 class Linear(Float32Layer):
-    """Affine map whose kernel can be used in parts, for inputs that are concatenations.
+    """Affine map. Where the input is a concatenation, the kernel can be used in parts.
 
     Input shape: [..., inputs]. Output shape: float32 [..., units].
     """
@@ -44,7 +44,7 @@ class Linear(Float32Layer):
         return dot(inputs, self.kernel, self.compute_dtype) + self.bias
 
     def parts(self, *sizes: int) -> list[tf.Tensor]:
-        """The rows of the kernel that meet each part of the input."""
+        """The rows of the kernel for each part of the input."""
         return tf.split(tf.convert_to_tensor(self.kernel), sizes, 0)
 
 
@@ -118,7 +118,7 @@ class RSSM(Float32Layer):
         self._make_latent(self._deter)
 
     def _make_latent(self, path: int) -> None:
-        """The layers of prior and posterior, which read a vector [path] of what came before."""
+        """The layers of prior and posterior. Their input from the past is a vector [path]."""
         policy, hidden, stats = self.dtype_policy, self._hidden, 2 * self._stoch
         self._path = path
         self._prior_hidden = Linear(path, hidden, dtype=policy, name="prior_hidden")
@@ -147,21 +147,22 @@ class RSSM(Float32Layer):
         return tf.concat([state["stoch"], state["deter"]], -1)
 
     def head_state(self, post: State, prior: State) -> State:
-        """Which of the two states must explain the timesteps that the posterior has seen.
+        """The state that the heads learn from: the posterior.
 
-        The posterior: the KL to the prior bounds how much of a timestep it may pass on.
+        The posterior has seen the timestep that the heads must predict from it. The KL to the prior
+        limits how much of the timestep it may tell them.
         """
         del prior
         return post
 
     def head_features(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
-        """Features of the state that `head_state` chooses, from what was filtered.
+        """Features of the state that `head_state` chooses, found from the posteriors alone.
 
         Args:
             post: Posterior states of whole sequences, entries [B, T, ...].
-            action, is_first: As `observe` had them.
+            action, is_first: The arguments of `observe`.
         Returns:
-            float32 [B, T, F]: what heads that judge filtered states have learnt from.
+            float32 [B, T, F], the features that heads have learnt from.
         """
         del action, is_first
         return self.feat(post)
@@ -187,8 +188,8 @@ class RSSM(Float32Layer):
             noise: float32 [B, T, S], standard Normal.
             start: State before the sequences; zeros if None.
         Returns:
-            Posterior and prior states, each entry [B, T, ...]. The prior's stoch is its mean: no
-            loss needs a sample of it.
+            Posterior and prior states, each entry [B, T, ...]. The prior's stoch is its mean,
+            because no loss needs a sample.
         """
         keep = 1.0 - tf.cast(is_first, tf.float32)[..., None]  # [B, T, 1]
         inputs = {
@@ -216,26 +217,26 @@ class RSSM(Float32Layer):
         return {**self._prior(path, noise), "deter": deter}
 
     def _move(self, x: tf.Tensor, deter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What prior and posterior read, [N, path], and the next deter [N, D]."""
+        """The input of prior and posterior, [N, path], and the next deter [N, D]."""
         deter = self._gru(x, deter)
         return deter, deter
 
     def _split(self, filtered: State, start: State, inputs: State) -> tuple[State, State]:
-        """Posterior and prior states from those of the loop, entries [B, T, ...]."""
+        """Posterior and prior states from the states of the loop, entries [B, T, ...]."""
         del start, inputs
         return filtered, {**self._prior(filtered["deter"], None), "deter": filtered["deter"]}
 
     def _prior(self, path: tf.Tensor, noise: tf.Tensor | None) -> State:
-        """The prior's mean, std and stoch from what it reads, [..., path]."""
+        """The prior's mean, std and stoch from its input [..., path]."""
         x = tf.nn.elu(over_leading(self._prior_hidden, path))
         mean, std = self._mean_std(over_leading(self._prior_stats, x))
         return {"mean": mean, "std": std, "stoch": mean if noise is None else mean + std * noise}
 
     def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
-        """The part of a filtering step that must wait for the step before it.
+        """The part of a filtering step that depends on the step before it.
 
-        What concerns the action and the embedding alone has been computed for all times at once,
-        and the prior's statistics, which nothing here needs, are computed afterwards.
+        The parts that depend on the action or the embedding alone are computed for all times at
+        once beforehand. The prior's statistics, which the loop does not need, come afterwards.
         """
         stoch_kernel, _ = self._input.parts(self._stoch, self._actions)
         path_kernel, _ = self._post_hidden.parts(self._path, self._embed)

@@ -1,7 +1,7 @@
 """The RSSM without one of its two paths (PlaNet, arXiv 1811.04551, figures 2 and 4).
 
-Every kind has the RSSM's interface and the same four entries of a state; what a kind lacks has
-width zero, so that whoever keeps, folds or selects states need not know the kind.
+Every kind has the RSSM's interface, and its states have the same four entries. An entry that a
+kind lacks has width zero, so code that stores or reshapes states need not know the kind.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class StochasticSSM(RSSM):
         prior      s_t ~ p(s | x_t)
         posterior  s_t ~ q(s | x_t, e_t)
 
-    x_t takes the place of the full model's h_t for both, so that each keeps its two hidden layers,
-    and is no part of the state: whatever is remembered must pass through the sample. The KL is the
-    full model's. PlaNet names the ablation without its layers; these are ours.
+    x_t takes the place of the full model's h_t in both, so each keeps its two hidden layers. x_t is
+    not a part of the state: all memory must pass through the sample. The KL is the full model's.
+    PlaNet does not publish this ablation's layers; these are ours.
 
     Args:
-        deter: Not used; the full model's, so that both are made from the same section.
+        deter: Not used; all kinds take the same arguments.
         actions, embed, stoch, hidden, min_std: As RSSM's.
     """
 
@@ -57,14 +57,14 @@ class DeterministicSSM(RSSM):
         prior      h_t- = GRU(ELU(W a_t), h_(t-1))
         posterior  h_t  = GRU'(ELU(W' e_t), h_t-)
 
-    There is no latent, hence no KL. Without one the evidence bound becomes the exact likelihood
-    sum_t log p(timestep_t | h_t-) of what was predicted before it was seen. So the heads learn from
-    the prior's features: learnt from the posterior's, the observations would be a matter of
-    copying and nothing would train the transition, which imagines. PlaNet's figure 2a shows the
-    transition; how an observation enters the state, the second GRU cell, is ours.
+    There is no stochastic latent, hence no KL. The evidence bound becomes the exact likelihood
+    sum_t log p(timestep_t | h_t-) of timesteps that are predicted before they are seen. So the
+    heads learn from the prior's features. From the posterior's they would learn to copy, and
+    nothing would train the transition, which imagination needs. The transition is that of PlaNet's
+    figure 2a; the second GRU cell, by which observations enter the state, is ours.
 
     Args:
-        stoch, min_std: Not used; the full model's, so that both are made from the same section.
+        stoch, min_std: Not used; all kinds take the same arguments.
         actions, embed, deter, hidden: As RSSM's.
     """
 
@@ -73,12 +73,12 @@ class DeterministicSSM(RSSM):
         super().__init__(actions, embed, stoch=0, **kwargs)
 
     def head_state(self, post: State, prior: State) -> State:
-        """The prior, which has not seen the timesteps; see the class."""
+        """The prior, which has not seen the timestep; see the class."""
         del post
         return prior
 
     def head_features(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
-        """Of the prior, one step from the posterior before each timestep."""
+        """Features of the prior, one step after the posterior of the timestep before."""
         keep = 1.0 - tf.cast(is_first, tf.float32)[..., None]  # [B, T, 1]
         before = {k: tf.pad(v[:, :-1], [[0, 0], [1, 0], [0, 0]]) * keep for k, v in post.items()}
         flat = {k: flatten_leading(v) for k, v in before.items()}

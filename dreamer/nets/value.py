@@ -6,4 +6,4 @@ from dreamer.nets.layers import UnitNormalHead
 
 
 class Value(UnitNormalHead):
-    """Expected lambda-return of a state, its own reward included."""
+    """Predicts the lambda-return of a state, which includes the state's own reward."""

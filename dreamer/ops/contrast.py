@@ -46,12 +46,11 @@ def contrastive_loss(
 ) -> tf.Tensor:
     """Mean of log sum_(j in window of i) exp(log_prob_ij) - log_prob_ii.
 
-    Row i is held, and column i, its own, competes with those of other sequences and times of the
-    batch: with the columns that come to stand in its place when the sequences are rolled on by 0
-    to batch_shifts - 1 places and the times by 0 to time_shifts - 1. Shift (0, 0) is column i
-    itself, so the sum includes the positive: the loss is never below 0, and it is the log of the
-    window's size for a head that tells nothing apart. A window larger than the batch is the whole
-    batch.
+    In each row i, its own column i competes with the columns of other sequences and times. These
+    are the columns that come to its place if the sequences are rolled on by 0 to batch_shifts - 1
+    places and the times by 0 to time_shifts - 1. Shift (0, 0) is column i itself, so the sum
+    includes the positive. Hence the loss is never below 0, and it is the log of the window's size
+    for a head that tells nothing apart. A window larger than the batch is the whole batch.
 
     Args:
         log_prob: float32 [B*T, B*T], B-major.

@@ -1,4 +1,4 @@
-"""Distributions of the agent that TensorFlow Probability does not have as one piece.
+"""Distributions that TensorFlow Probability does not have in one class.
 
 All parameters and densities are float32, whatever the precision of the networks.
 """
@@ -22,9 +22,9 @@ def diagonal_normal(mean: tf.Tensor, std: tf.Tensor) -> tfp.distributions.Distri
 def unit_normal_log_prob(target: tf.Tensor, mean: tf.Tensor, event_ndims: int) -> tf.Tensor:
     """Log density of Normal(mean, 1), constants included, summed over the last axes.
 
-    The same number as ``tfd.Independent(tfd.Normal(mean, 1.0), event_ndims).log_prob(target)``,
-    which divides by the scale and adds the constant once a pixel: five passes over the largest
-    tensors of the update instead of two.
+    Equal to ``tfd.Independent(tfd.Normal(mean, 1.0), event_ndims).log_prob(target)``, which divides
+    by the scale and adds the constant for each pixel: five passes over the largest tensors of the
+    update instead of two.
 
     Args:
         target: float32 [..., *event].
@@ -78,7 +78,7 @@ class TanhNormal:
     def mode(self, samples: int, seed: tf.Tensor) -> tf.Tensor:
         """The densest of `samples` draws, chosen for each row by itself: [..., A].
 
-        The TF2 release takes row 0's choice for the whole batch; here every row has its own.
+        The TF2 release takes row 0's choice for the whole batch.
 
         Args:
             samples: How many to draw.
@@ -112,8 +112,8 @@ class StraightThroughOneHot:
     def from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Sample and its log probability from standard Normal noise [..., A]: [..., A] and [...].
 
-        The Normal noise becomes Gumbel noise by way of its distribution function, so that both
-        kinds of actor take the same random numbers.
+        Its distribution function turns the Normal noise into Gumbel noise, so that both kinds of
+        actor take the same random numbers.
         """
         tiny = 1e-6
         uniform = tf.clip_by_value(tfd.Normal(0.0, 1.0).cdf(noise), tiny, 1.0 - tiny)

@@ -15,19 +15,19 @@ GROWTH_INTERVAL = 1000
 
 
 class Optimizer(tf.Module):
-    """Steps one group of variables: the world model's, the actor's or the value network's.
+    """Steps the variables of one network.
 
-    Differs from the releases in one point: an update whose gradient is not finite leaves weights
-    and slots as they were and is counted (see also `apply_together`).
+    It differs from the releases in one point: a gradient that is not finite leaves weights and
+    slots as they were, and is counted (see also `apply_together`).
 
     Args:
-        variables: What it updates; the slots are made at once, so that a checkpoint can fill them.
+        variables: The network's; the slots are made at once, so that a checkpoint can fill them.
         learning_rate: Adam's step size.
         eps: Adam's epsilon, added to the root of the second moment.
         clip: Largest global norm of a gradient.
         scale_loss: Whether losses are scaled dynamically (float16).
-        apart: Those of the variables that are clipped by a global norm of their own, so that the
-            size of their gradient does not scale the others' down.
+        apart: Variables that are clipped by a global norm of their own, so that a large gradient
+            of theirs does not scale the others' down.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Optimizer(tf.Module):
 
     @property
     def state(self) -> dict[str, tf.Variable]:
-        """Everything a checkpoint must hold, by name."""
+        """All state that a checkpoint must hold, by name."""
         slots = {v.path: v for v in self._adam.variables}
         return {**slots, "loss_scale": self.scale, "good_updates": self.good_updates}
 
@@ -75,11 +75,11 @@ class Optimizer(tf.Module):
 
         Args:
             scaled_gradients: Gradients of ``scaled(loss)``, one a variable.
-            allowed: Whether the step may be made, bool []; else only the loss scale may change,
-                which halves where these gradients have overflowed.
+            allowed: Whether the step may be made, bool []. If not, only the loss scale changes: it
+                halves if these gradients have overflowed.
         Returns:
-            grad_norm, the global norm before clipping, without the variables apart, and
-            grad_finite, 1 where that and theirs are finite.
+            grad_norm, the global norm before clipping, without the variables apart; and
+            grad_finite, 1 if that norm and theirs are finite.
         """
         gradients = self._unscaled(scaled_gradients)
         norm, clipped = self._clipped(gradients, apart=False)
@@ -102,7 +102,7 @@ class Optimizer(tf.Module):
     def _clipped(
         self, gradients: list[tf.Tensor], apart: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
-        """Global norm of one group's gradients, and these, clipped; None for the other group's."""
+        """Global norm of one group's gradients, and the clipped gradients; None for the others."""
         group = [g if a is apart else None for g, a in zip(gradients, self._apart, strict=True)]
         norm = tf.linalg.global_norm(group)
         clipped, _ = tf.clip_by_global_norm(group, self._clip, use_norm=norm)
@@ -124,19 +124,19 @@ def apply_together(
     scaled_gradients: Mapping[str, list[tf.Tensor]],
     losses: Mapping[str, tf.Tensor],
 ) -> dict[str, tf.Tensor]:
-    """Steps all parts, or none where any loss or gradient is not finite.
+    """Steps all networks, or none if any loss or gradient is not finite.
 
-    The releases step each part by itself; but parts learn from each other, so one that has seen
-    not-a-number has nothing to teach the others.
+    The releases step each network by itself. But the networks learn from each other, so one that
+    has met not-a-number must not teach the others.
 
     Args:
-        optimizers: One a part.
-        scaled_gradients: Of each part's scaled loss, one a variable.
+        optimizers: One for each network, by name.
+        scaled_gradients: For each network those of its scaled loss, one a variable.
         losses: Unscaled, each [].
     Returns:
-        For each part ``<part>_grad_norm`` and ``<part>_grad_finite``, and skipped: 1 where no part
-        was stepped; nonfinite: 1 where that is more than an overflow that a smaller loss scale
-        will mend.
+        For each network ``<name>_grad_norm`` and ``<name>_grad_finite``. skipped: 1 if no network
+        was stepped. nonfinite: 1 if the cause is more than an overflow, which a smaller loss scale
+        avoids.
     """
     sound_losses = tf.reduce_all([tf.math.is_finite(loss) for loss in losses.values()])
     finite = {name: o.is_finite(scaled_gradients[name]) for name, o in optimizers.items()}

@@ -1,9 +1,9 @@
-"""What a batch needs as a whole, where several devices each compute on a share of its sequences.
+"""Means, sums and noise of a whole batch whose sequences are shared among devices.
 
-Within ``tf.distribute.Strategy.run`` every replica has B / R sequences of the batch, in order. The
-functions here give it what one device with all of them would have. Outside, where there is one
-replica, they change nothing. A replica's gradients are those of the mean over its own share; the
-mean of these over the replicas is the gradient of the mean over the batch.
+Within ``tf.distribute.Strategy.run`` each of R replicas has B / R sequences of the batch, in order.
+The functions here return what one device with the whole batch would compute. With one replica they
+change nothing. A replica's gradients are those of the mean over its own share; their mean over the
+replicas is the gradient of the mean over the batch.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import tensorflow as tf
 
 
 def replicas() -> int:
-    """R, how many devices compute on the batch; 1 outside of ``Strategy.run``."""
+    """R, the number of devices that share the batch; 1 outside of ``Strategy.run``."""
     return tf.distribute.get_replica_context().num_replicas_in_sync
 
 
 def batch_normal(shape: Sequence[int], seed: tf.Tensor, axis: int) -> tf.Tensor:
-    """Standard Normal noise that belongs to the rows of the batch, whichever device has them.
+    """Standard Normal noise that follows the rows of the batch, whichever device has them.
 
     Args:
-        shape: Of this replica's share.
+        shape: The shape on this replica.
         seed: Stateless seed, int32 [2].
-        axis: The one that is split: it has the batch's sequences, or what was made of them in
-            their order.
+        axis: The axis that is shared: the batch's sequences, or rows made from them in order.
     Returns:
         float32 [*shape], this replica's rows of the noise that one device would draw.
     """
@@ -40,9 +39,9 @@ def batch_normal(shape: Sequence[int], seed: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def average(local: tf.Tensor) -> tf.Tensor:
-    """Mean over the replicas of a mean over each one's share: the mean over the batch.
+    """Mean over the batch, from this replica's mean over its share.
 
-    Needed where something that is not linear comes after it. The gradient is the local mean's.
+    It is needed before a function that is not linear. The gradient is the local mean's.
     """
     if replicas() == 1:
         return local
@@ -50,13 +49,13 @@ def average(local: tf.Tensor) -> tf.Tensor:
 
 
 def total(local: tf.Tensor) -> tf.Tensor:
-    """Sum over the replicas of a sum over each one's share, differentiated likewise."""
+    """Sum over the batch, from this replica's sum over its share; for gradients see `average`."""
     count = replicas()
     return local if count == 1 else average(local) * count
 
 
 def gather(local: tf.Tensor) -> tf.Tensor:
-    """Every replica's rows [n, ...], one's after the other's: [R n, ...], differentiable."""
+    """The rows [n, ...] of all replicas in order: [R n, ...], differentiable."""
     count = replicas()
     if count == 1:
         return local
@@ -65,15 +64,15 @@ def gather(local: tf.Tensor) -> tf.Tensor:
 
 
 def averaged(found: Any) -> Any:
-    """Mean over the replicas of everything in a nest of tensors, the same on all of them."""
+    """Mean over the replicas of every tensor in a nest."""
     return found if replicas() == 1 else _mean(found)
 
 
 def apply_adam(adam: Any, gradients: list[tf.Tensor], variables: list) -> None:
     """One step of a Keras optimizer, on every device's copy of the variables.
 
-    To be called on one device, or from outside of the replicas with gradients that are reduced
-    already: Keras's own `apply` works only within them, and sums what each of them brings.
+    Call it on one device, or outside of ``Strategy.run`` with averaged gradients. Keras's own
+    `apply` works only inside of it, and sums the replicas' gradients.
     """
     if not tf.distribute.in_cross_replica_context():
         adam.apply(gradients, variables)

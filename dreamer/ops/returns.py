@@ -14,10 +14,9 @@ def lambda_returns(
 
         V_i = r_i + pcont_i * ((1 - lambda) v_(i+1) + lambda V_(i+1)),  i = 1..H-1,  V_H = v_H
 
-    r_i is the reward received on arriving at state i, so V_i, and the value network that learns
-    it, count the reward of their own state. This is the paper's equation 6 in the recursive form
-    and with the bootstrap of the TF2 release. lambda=0 gives one-step targets, lambda=1 the
-    discounted reward sum closed by v_H.
+    r_i is the reward received on arriving at state i, so V_i includes the reward of its own state.
+    This is the paper's equation 6 in recursive form, with the bootstrap of the TF2 release.
+    lambda=0 gives one-step targets, lambda=1 the discounted reward sum closed by v_H.
 
     Args:
         reward: float32 [N, H], r_1..r_H; r_H is not used.
@@ -82,9 +81,9 @@ def replayed_returns(
 
         V_t = r_t + pcont_t * ((1 - lambda) v_(t+1) + lambda V_(t+1)),  t = 1..T-1,  V_T = v_T
 
-    as in `lambda_returns`, but where timestep t + 1 begins another episode nothing is known of what
-    followed t: V_t = v_t there, which serves as a bootstrap and is no target. (A true terminal
-    has pcont_t = 0, so that what followed counts for nothing: V_t = r_t stays a target.)
+    as in `lambda_returns`. But where timestep t + 1 begins another episode, the state after t is
+    unknown: there V_t = v_t, which serves as a bootstrap and is not a target. (At a true terminal
+    pcont_t = 0, so the state after it does not matter: V_t = r_t stays a target.)
 
     Args:
         reward, value, pcont: float32 [B, T]; pcont is gamma * cont.
@@ -104,7 +103,7 @@ def replayed_returns(
 
 
 def trajectory_weights(pcont: tf.Tensor) -> tf.Tensor:
-    """Probability, discounted, that an imagined trajectory reaches each of its states.
+    """Discounted probability that an imagined trajectory reaches each of its states.
 
         weight_1 = 1,  weight_i = pcont_1 ... pcont_(i-1)
 

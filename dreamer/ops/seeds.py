@@ -1,4 +1,4 @@
-"""Random streams that are functions of counters, so that a resumed run draws what it would have."""
+"""Random streams that are functions of counters, so that a resumed run repeats them exactly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class Purpose(IntEnum):
-    """What the random streams are for; each has its own, keyed by a counter."""
+    """The random streams; each is keyed by a counter."""
 
     LATENT = 0
     IMAGINED = 1
@@ -24,7 +24,7 @@ def make_seeds(seed: int, purpose: Purpose, counter: tf.Tensor, count: int = 1) 
 
     Args:
         seed: The run's.
-        purpose: What is drawn with them.
+        purpose: The stream.
         counter: int32 [], of updates or policy calls.
         count: How many.
     """

@@ -62,24 +62,26 @@ def test_every_seed_of_the_config_works(seed: int) -> None:
 # ---------------------------------------------------------------- checkpoints
 
 
-@pytest.mark.parametrize(("precision", "eager"), [("float32", False), ("float16", True)])
+@pytest.mark.parametrize(
+    ("precision", "space", "eager"), [("float32", VECTORS, False), ("float16", BOTH, True)]
+)
 def test_saved_and_restored_the_next_update_is_the_same_bit_for_bit(
-    precision: str, eager: bool
+    precision: str, space: dict[str, Space], eager: bool
 ) -> None:
     tf.config.run_functions_eagerly(eager)
-    batches = [make_batch(BOTH, size=2, length=4, seed=seed) for seed in range(4)]
-    agent = make_agent(BOTH, precision=precision, discount__enabled=True)
+    batches = [make_batch(space, size=2, length=4, seed=seed) for seed in range(4)]
+    agent = make_agent(space, precision=precision, discount__enabled=True)
     for number in (0, 1):
         update(agent, batches[number], number)
-    agent.policy(make_timesteps(BOTH), None)
+    agent.policy(make_timesteps(space), None)
     saved = {k: np.array(v) for k, v in agent.state_arrays().items()}
-    restored = make_agent(BOTH, precision=precision, discount__enabled=True, seed=0)
+    restored = make_agent(space, precision=precision, discount__enabled=True, seed=0)
     update(restored, batches[3], 7)  # whatever it did before
     restored.load_arrays(saved)
     for number in (2, 3):
         assert update(agent, batches[number], number) == update(restored, batches[number], number)
-    action, _ = agent.policy(make_timesteps(BOTH), None)
-    np.testing.assert_array_equal(action, restored.policy(make_timesteps(BOTH), None)[0])
+    action, _ = agent.policy(make_timesteps(space), None)
+    np.testing.assert_array_equal(action, restored.policy(make_timesteps(space), None)[0])
     final, same = agent.state_arrays(), restored.state_arrays()
     for key, value in final.items():
         np.testing.assert_array_equal(value, same[key], err_msg=key)

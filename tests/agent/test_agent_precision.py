@@ -20,12 +20,11 @@ pytestmark = pytest.mark.usefixtures("eagerly")
 
 @pytest.mark.parametrize(("precision", "eager"), [("bfloat16", False), ("float16", True)])
 def test_mixed_precision_learns_the_same_in_float32(precision: str, eager: bool) -> None:
-    tf.config.run_functions_eagerly(eager)
     batch = make_batch(BOTH, size=2, length=5)
-    full = make_agent(BOTH, discount__enabled=True)
+    expected = update(make_agent(BOTH, discount__enabled=True), batch)
     mixed = make_agent(BOTH, precision=precision, discount__enabled=True)
     before = mixed.state_arrays()
-    expected = update(full, batch)
+    tf.config.run_functions_eagerly(eager)
     metrics = mixed.train_step(batch, 0)
     assert {v.dtype for v in metrics.values()} == {tf.float32}
     actual = {k: float(v) for k, v in metrics.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import make_agent, make_batch
+from small_agent import make_agent, make_batch, shared_model
 
 from dreamer.agent.kl import KLLoss
 from dreamer.errors import UserError
@@ -16,12 +16,12 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def divergence(**settings) -> KLLoss:
+def kl_loss(**settings) -> KLLoss:
     return KLLoss(**{**SETTINGS, **settings})
 
 
 def model_of(**overrides):
-    return make_agent(**{f"loss__{k}": v for k, v in overrides.items()}).world_model
+    return shared_model(**{f"loss__{k}": v for k, v in overrides.items()})
 
 
 def filtered(model, batch, noise):
@@ -65,8 +65,8 @@ def states():
 @pytest.mark.parametrize("alpha", [0.8, 0.5, 1.0])
 def test_balancing_shares_the_gradient_and_keeps_the_value(states, alpha, per_step) -> None:
     plain = {"kl_scale": 0.3, "free_nats_per_step": per_step, "free_nats": 1e-3}
-    value, ordinary = gradients(divergence(**plain), states)
-    same, balanced = gradients(divergence(**plain, kl_balance=alpha), states)
+    value, ordinary = gradients(kl_loss(**plain), states)
+    same, balanced = gradients(kl_loss(**plain, kl_balance=alpha), states)
     np.testing.assert_allclose(same, value, rtol=1e-5)
     for i, (part, whole) in enumerate(zip(balanced, ordinary, strict=True)):
         share = 1.0 - alpha if i < 2 else alpha
@@ -75,7 +75,7 @@ def test_balancing_shares_the_gradient_and_keeps_the_value(states, alpha, per_st
 
 
 def test_balanced_kl_below_the_free_nats_pulls_nothing(states) -> None:
-    _, pulls = gradients(divergence(kl_balance=0.8, free_nats=1e3), states)
+    _, pulls = gradients(kl_loss(kl_balance=0.8, free_nats=1e3), states)
     assert not any(np.any(pull) for pull in pulls)
 
 
@@ -118,7 +118,7 @@ def test_overshooting_is_the_literal_sum(kind: str, per_step: bool) -> None:
     overrides = {"loss__overshooting": distance, "loss__overshooting_scale": 0.7,
                  "loss__kl_scale": 0.4, "loss__free_nats": free, "rssm__kind": kind,
                  "loss__free_nats_per_step": per_step}  # fmt: skip
-    model = make_agent(**overrides).world_model
+    model = shared_model(**overrides)
     assert model.noise_size == distance * model.rssm.stoch_size
     noise = normals([3, 6, model.noise_size])
     _, _, metrics = model.loss({k: tf.constant(v) for k, v in batch.items()}, noise)
@@ -140,7 +140,7 @@ def test_overshooting_is_the_literal_sum(kind: str, per_step: bool) -> None:
 
 
 def overshooting_loss(model, post, prior, batch) -> tf.Tensor:
-    terms = divergence(overshooting=3)
+    terms = kl_loss(overshooting=3)
     noise = normals([3, 6, 2 * model.rssm.stoch_size])
     return terms.losses(model.rssm, post, prior, batch, noise)[0]["overshooting_loss"]
 
@@ -172,7 +172,7 @@ def test_posterior_and_encoder_are_trained_by_what_is_predicted_from_them() -> N
 
 def test_one_step_is_dreamers_term_alone(states) -> None:
     model, post, prior = states
-    losses, metrics = divergence().losses(model.rssm, post, prior, {}, None)
+    losses, metrics = kl_loss().losses(model.rssm, post, prior, {}, None)
     assert set(losses) == {"kl_loss"} and "overshooting_kl" not in metrics
     assert model.noise_size == model.rssm.stoch_size
 
@@ -181,7 +181,7 @@ def test_no_state_is_predicted_from_before_its_sequence(states) -> None:
     model, post, prior = states
     batch = {k: tf.constant(v) for k, v in make_batch().items()}
     with pytest.raises(ValueError, match="overshooting is 7, but sequences have 6"):
-        terms = divergence(overshooting=7)
+        terms = kl_loss(overshooting=7)
         terms.losses(model.rssm, post, prior, batch, normals([3, 6, 6 * 4]))
 
 
@@ -189,7 +189,7 @@ def test_no_state_is_predicted_from_before_its_sequence(states) -> None:
 
 
 def test_without_a_latent_there_is_no_kl() -> None:
-    model = make_agent(rssm__kind="deterministic_only").world_model
+    model = shared_model(rssm__kind="deterministic_only")
     batch = {k: tf.constant(v) for k, v in make_batch().items()}
     assert model.noise_size == 0
     _, _, metrics = model.loss(batch, tf.zeros([3, 6, 0]))

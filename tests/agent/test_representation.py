@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import CONTINUOUS, VECTORS, make_agent, make_batch, update, weights
+from small_agent import CONTINUOUS, VECTORS, make_agent, make_batch, shared_model, update, weights
 
 from dreamer.agent import representation
 from dreamer.agent.build import make_dreamer
@@ -23,7 +23,7 @@ WITHOUT = ("contrastive", "reward_only")
 
 
 def model_and_batch(representation: str, **overrides):
-    model = make_agent(loss__representation=representation, **overrides).world_model
+    model = shared_model(loss__representation=representation, **overrides)
     batch = {k: tf.constant(v) for k, v in make_batch().items()}
     return model, batch, tf.random.stateless_normal([B, T, model.noise_size], [0, 1])
 
@@ -112,8 +112,11 @@ def test_what_is_differentiated_and_what_is_reported(representation: str) -> Non
     np.testing.assert_allclose(total, learnt + shown, rtol=1e-5)
     found = gradients(model, lambda: model.loss(batch, noise)[0])
     assert all(found.values())  # nothing is left without a gradient
-    model.decoder.trainable_variables[-1].assign_add([9.0] * 5)
-    np.testing.assert_array_equal(model.loss(batch, noise)[2]["model_loss"], metrics["model_loss"])
+    bias = model.decoder.trainable_variables[-1]
+    bias.assign_add([9.0] * 5)
+    changed = model.loss(batch, noise)[2]
+    bias.assign_add([-9.0] * 5)
+    np.testing.assert_array_equal(changed["model_loss"], metrics["model_loss"])
 
 
 def test_reconstruction_has_no_diagnostics() -> None:

@@ -7,17 +7,13 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import CONTINUOUS, IMAGE, VECTORS, make_agent, make_batch
+from small_agent import CONTINUOUS, IMAGE, VECTORS, make_agent, make_batch, shared_model
 
 from dreamer.agent.world_model import WorldModel, matching_keys
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-
-
-def make_model(obs_space=VECTORS, **overrides) -> WorldModel:
-    return make_agent(obs_space, **overrides).world_model
 
 
 def noise_for(model: WorldModel, batch, seed: int = 0) -> tf.Tensor:
@@ -49,11 +45,12 @@ def filtered(model: WorldModel, batch, noise):
 def test_kl_with_free_nats(per_step: bool, share: float) -> None:
     """On the batch's mean max(mean KL, free); per step, as TF1, mean max(0, KL - free)."""
     batch = tensors(make_batch())
-    probe = make_model()
+    probe = shared_model()
     noise = noise_for(probe, batch)
     kl = kl_of_normals(*filtered(probe, batch, noise))
     free = share * kl.mean()
-    model = make_model(loss__free_nats=free, loss__free_nats_per_step=per_step, loss__kl_scale=0.7)
+    settings = {"free_nats": free, "free_nats_per_step": per_step, "kl_scale": 0.7}
+    model = shared_model(**{f"loss__{key}": value for key, value in settings.items()})
     _, _, metrics = model.loss(batch, noise)
     expected = np.maximum(kl - free, 0.0).mean() if per_step else max(kl.mean(), free)
     np.testing.assert_allclose(metrics["kl_loss"], 0.7 * expected, rtol=1e-4, atol=1e-6)
@@ -72,11 +69,11 @@ def kl_gradients(model: WorldModel, batch, noise) -> tuple[np.ndarray, np.ndarra
 @pytest.mark.parametrize("per_step", [False, True])
 def test_below_the_free_nats_nothing_pulls(per_step: bool) -> None:
     batch = tensors(make_batch())
-    noise = noise_for(make_model(), batch)
-    generous = make_model(loss__free_nats=1000.0, loss__free_nats_per_step=per_step)
+    noise = noise_for(shared_model(), batch)
+    generous = shared_model(loss__free_nats=1000.0, loss__free_nats_per_step=per_step)
     for gradient in kl_gradients(generous, batch, noise):
         assert not gradient.any()
-    none = make_model(loss__free_nats=0.0, loss__free_nats_per_step=per_step)
+    none = shared_model(loss__free_nats=0.0, loss__free_nats_per_step=per_step)
     for gradient in kl_gradients(none, batch, noise):
         assert gradient.any()
 
@@ -84,10 +81,10 @@ def test_below_the_free_nats_nothing_pulls(per_step: bool) -> None:
 def test_above_the_free_nats_the_whole_kl_pulls_on_both_sides() -> None:
     """TF2's clip changes no gradient once the mean is above it; neither side is favoured."""
     batch = tensors(make_batch())
-    model = make_model(loss__free_nats=0.0)
+    model = shared_model(loss__free_nats=0.0)
     noise = noise_for(model, batch)
     kl = kl_of_normals(*filtered(model, batch, noise)).mean()
-    clipped = make_model(loss__free_nats=0.9 * kl)
+    clipped = shared_model(loss__free_nats=0.9 * kl)
     for some, same in zip(
         kl_gradients(model, batch, noise), kl_gradients(clipped, batch, noise), strict=True
     ):
@@ -96,16 +93,16 @@ def test_above_the_free_nats_the_whole_kl_pulls_on_both_sides() -> None:
 
 def test_per_step_only_the_steps_above_pull() -> None:
     batch = tensors(make_batch())
-    model = make_model(loss__free_nats=0.0)
+    model = shared_model(loss__free_nats=0.0)
     noise = noise_for(model, batch)
     kl = kl_of_normals(*filtered(model, batch, noise))
     free = float(np.median(kl))
-    one = make_model(loss__free_nats=free, loss__free_nats_per_step=True)
+    one = shared_model(loss__free_nats=free, loss__free_nats_per_step=True)
     with tf.GradientTape() as tape:
         post, prior = filtered(one, batch, noise)
         tape.watch(prior["mean"])
         pair = one.rssm.dist(post), one.rssm.dist({"mean": prior["mean"], "std": prior["std"]})
-        loss = one._divergence.free(pair[0].kl_divergence(pair[1]))
+        loss = one._kl.free(pair[0].kl_divergence(pair[1]))
     pulls = np.abs(tape.gradient(loss, prior["mean"])).sum(-1) > 0
     np.testing.assert_array_equal(pulls, kl > free)
 
@@ -115,7 +112,7 @@ def test_per_step_only_the_steps_above_pull() -> None:
 
 def test_loss_terms_are_mean_negative_log_likelihoods() -> None:
     batch = make_batch(VECTORS)
-    model = make_model(discount__enabled=True, behavior__gamma=0.9)
+    model = shared_model(discount__enabled=True, behavior__gamma=0.9)
     noise = noise_for(model, batch)
     total, post, metrics = model.loss(tensors(batch), noise)
     feat = tf.reshape(model.rssm.feat(post), [-1, model.rssm.feat_size])
@@ -139,7 +136,7 @@ def test_tanh_rewards_are_learnt_and_compared_as_such() -> None:
     batch = make_batch()
     batch["reward"] *= 5.0
     raw = batch["reward"].copy()
-    model = make_model(reward__transform="tanh")
+    model = shared_model(reward__transform="tanh")
     noise = noise_for(model, batch)
     _, post, metrics = model.loss(tensors(batch), noise)
     means = model.reward(tf.reshape(model.rssm.feat(post), [18, -1])).numpy()
@@ -153,7 +150,7 @@ def test_tanh_rewards_are_learnt_and_compared_as_such() -> None:
 def test_image_loss_with_its_constants() -> None:
     """64*64*3 pixels in [-0.5, 0.5] under unit Normals: the constants alone are 11,292 nats."""
     batch = make_batch(IMAGE, size=2, length=3)
-    model = make_model(IMAGE)
+    model = shared_model(IMAGE)
     _, post, metrics = model.loss(tensors(batch), noise_for(model, batch))
     feat = tf.reshape(model.rssm.feat(post), [-1, model.rssm.feat_size])
     truth = batch["image"].reshape(6, 64, 64, 3) / 255.0 - 0.5
@@ -164,7 +161,7 @@ def test_image_loss_with_its_constants() -> None:
 
 def test_entropies_are_those_of_the_latents() -> None:
     batch = tensors(make_batch())
-    model = make_model()
+    model = shared_model()
     noise = noise_for(model, batch)
     post, prior = filtered(model, batch, noise)
     _, _, metrics = model.loss(batch, noise)
@@ -174,7 +171,7 @@ def test_entropies_are_those_of_the_latents() -> None:
 
 
 def test_preprocessing() -> None:
-    model = make_model()
+    model = shared_model()
     image = np.uint8([0, 51, 255])
     state = np.float64([0.0, 51.0, -3.0])
     result = model.preprocess({"image": tf.constant(image), "state": tf.constant(state)})
@@ -186,7 +183,7 @@ def test_preprocessing() -> None:
 def test_every_part_learns_from_the_loss() -> None:
     space = {**VECTORS, **IMAGE}
     batch = tensors(make_batch(space, size=2, length=4))
-    model = make_model(space, discount__enabled=True, loss__free_nats=0.0)
+    model = shared_model(space, discount__enabled=True, loss__free_nats=0.0)
     with tf.GradientTape() as tape:
         total, _, _ = model.loss(batch, noise_for(model, batch))
     gradients = tape.gradient(total, model.trainable_variables)
@@ -200,7 +197,7 @@ def test_every_part_learns_from_the_loss() -> None:
 def test_open_loop_filters_its_context_and_then_sees_nothing() -> None:
     batch, context = make_batch(), 3
     batch["is_first"][:] = False
-    model = make_model()
+    model = shared_model()
     noise = noise_for(model, batch)
     truth, expected = model.open_loop(tensors(batch), context, noise)
     for key in VECTORS:
@@ -267,13 +264,14 @@ def test_what_is_no_vector_and_no_image_is_refused(shape: tuple[int, ...]) -> No
 @pytest.mark.parametrize("name", ["kl", "contrastive", "overshooting", "model"])
 def test_an_observation_that_would_lose_its_loss_is_refused(name: str) -> None:
     spaces = {**VECTORS, name: VECTORS["speed"]}
+    contrastive = {"loss__representation": "contrastive"}
     with pytest.raises(UserError, match=f"named '{name}', and so is a loss .* with decoder.keys"):
-        make_model(spaces)
-    assert name in make_model(spaces, decoder__keys="speed").inputs
+        shared_model(spaces, **contrastive)
+    assert name in shared_model(spaces, decoder__keys="speed", **contrastive).inputs
 
 
 def test_encoder_and_decoder_choose_apart() -> None:
-    model = make_model(encoder__keys="joints", decoder__keys="speed")
+    model = shared_model(encoder__keys="joints", decoder__keys="speed")
     assert set(model.inputs) == {"joints"} and set(model.targets) == {"speed"}
     batch = make_batch()
     _, _, metrics = model.loss(tensors(batch), noise_for(model, batch))

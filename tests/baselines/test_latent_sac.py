@@ -121,7 +121,7 @@ def test_the_model_learns_from_its_own_loss_alone(agent: Agent):
     assert all(gradient is None for gradient in gradients)
 
 
-def test_it_acts_and_comes_back(agent: Agent):
+def test_it_acts_and_comes_back(agent: Agent, eagerly: None):
     other = make_agent(seed=1)
     other.load_arrays(agent.state_arrays())
     for key, value in agent.state_arrays().items():
@@ -133,7 +133,7 @@ def test_it_acts_and_comes_back(agent: Agent):
     assert "model/joints" in agent.predict(make_batch(), 2)
 
 
-def test_it_is_evaluated_at_its_mean_and_learns_from_samples(agent: Agent):
+def test_it_is_evaluated_at_its_mean_and_learns_from_samples(agent: Agent, eagerly: None):
     timesteps = {k: v[:, 0] for k, v in make_batch().items() if k != "action"}
     calm, state = agent.policy(timesteps, None, "eval")
     latent = {k: tf.constant(v) for k, v in state.items() if k != "action"}

@@ -49,7 +49,7 @@ def test_the_noise_is_uniform_over_a_bin_and_a_function_of_the_update(agent: Age
     assert (seen[0] != seen[2]).mean() > 0.9
 
 
-def test_it_plans_and_its_model_learns(agent: Agent):
+def test_it_plans_and_its_model_learns(agent: Agent, eagerly: None):
     assert agent.actor is None and agent.value is None
     timesteps = make_timesteps(IMAGE, 2, first=True)
     action, _ = agent.policy(timesteps, None, "eval")
@@ -88,7 +88,7 @@ def test_several_tasks_that_need_different_repeats_are_told_apart():
         assert config.envs.action_repeat == 4
 
 
-def test_it_explores_one_hot_actions():
+def test_it_explores_one_hot_actions(eagerly: None):
     overrides = {"precision": "float32", "jit": "off"}
     one = make(load_config("debug", agent="planet", overrides=overrides), VECTORS, ONEHOT)
     action, _ = one.policy(make_timesteps(VECTORS, 4, first=True), None, "train")
