@@ -1,4 +1,4 @@
-"""Gymnasium and old gym environments for tests, loaded by path in workers or made in process."""
+"""Gymnasium and old gym environments for tests, in workers or in the tests' own process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 
 class Drift(gymnasium.Env):
-    """A point drifts by the action; its frame is drawn on demand, and the drawings are counted."""
+    """A point that moves by the action; its images are drawn on demand and counted."""
 
     metadata = {"render_modes": ["rgb_array"]}
 
@@ -40,7 +40,7 @@ class Drift(gymnasium.Env):
 
 
 class Mixed(gymnasium.Env):
-    """A Dict of an image, a grey image, a vector and a Discrete; Discrete actions from 3 on."""
+    """Observes a Dict of images, a vector and a Discrete; takes Discrete actions from 3 on."""
 
     def __init__(self):
         self.observation_space = Dict({
@@ -68,7 +68,7 @@ class Mixed(gymnasium.Env):
 
 
 class OldBox:
-    """A space as old gym's, which shares no class with Gymnasium's."""
+    """A space like old gym's, which shares no class with Gymnasium's."""
 
     def __init__(self, low, high, shape, dtype):
         self.low, self.high = np.full(shape, low, dtype), np.full(shape, high, dtype)
@@ -79,7 +79,7 @@ OldBox.__name__ = "Box"
 
 
 class Old:
-    """As old gym's before 0.22: seed(), reset() -> obs, a 4-tuple step, render(mode)."""
+    """Like old gym's before 0.22: seed(), reset() -> obs, a 4-tuple step, render(mode)."""
 
     def __init__(self, limit: int = 0):
         self.observation_space = OldBox(-10, 10, (3,), np.float32)

@@ -1,4 +1,4 @@
-"""Environments of the real gym 0.26 whose steps return four values; for a Python that has it."""
+"""Environments of the real gym 0.26 whose steps return four values; for a Python with gym."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from gym.wrappers import StepAPICompatibility
 
 
 def cartpole():
-    """gym's own, with its time limit, behind gym's own conversion to four values."""
+    """gym's own environment with its time limit, converted to four values by gym itself."""
     env = gym.make("CartPole-v1", render_mode="rgb_array", max_episode_steps=30)
     return StepAPICompatibility(env, output_truncation_bool=False)
 
 
 class Dot(gym.Env):
-    """As environments were written before gym 0.26: reset() returns the observation alone, seed()
-    is a method, render takes a mode, step returns four values."""
+    """Like environments before gym 0.26: reset() returns only the observation, seed() is a method,
+    render takes a mode, and step returns four values."""
 
     observation_space = gym.spaces.Dict({
         "camera": gym.spaces.Box(0, 255, (32, 48, 3), np.uint8),

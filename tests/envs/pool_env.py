@@ -11,9 +11,9 @@ from dreamer.envs.spec import Timestep
 
 
 class PoolEnv:
-    """Tests' own process may hold TensorFlow, which an environment that renders must not meet.
+    """An environment that renders cannot run in the tests' own process, which may hold TensorFlow.
 
-    A failed step closes a pool, so an error is remembered and the worker started again.
+    A failed step closes the pool; a new pool then replaces it.
     """
 
     def __init__(self, task: str, **settings: Any):

@@ -1,6 +1,6 @@
-"""Environments whose timesteps say which step they belong to, for tests of alignment.
+"""Environments whose timesteps contain their own index, for tests of alignment.
 
-Loaded by path in worker processes, as a user's own file would be.
+Workers load this file by its path, like a user's own file.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ F32 = np.dtype(np.float32)
 
 
 class Counting:
-    """Timestep t holds t in every pixel, t as its reward, and the action that led to it.
+    """Timestep t has t in every pixel, the reward t, and the action that led to it.
 
-    An episode has 5 to 9 steps, drawn from its seed, and ends in a terminal if `terminal`.
+    An episode has 5 to 9 steps, drawn from its seed; its end is terminal if `terminal`.
     """
 
     def __init__(self, terminal: bool = True, size: int = 8):
@@ -73,7 +73,7 @@ def counting_time_limit() -> Counting:
 
 
 class Misbehaving(Counting):
-    """Does at step 2 what the environment variable DREAMER_TEST_FAULT says."""
+    """At step 2, has the fault that the environment variable DREAMER_TEST_FAULT names."""
 
     def step(self, action: np.ndarray) -> Timestep:
         timestep = super().step(action)
@@ -119,7 +119,7 @@ class Slow(Counting):
 
 
 class RenderCounting(DMC):
-    """DeepMind Control whose first pixel counts the frames it has drawn."""
+    """DeepMind Control whose first pixel counts the rendered frames."""
 
     _drawn = 0
 
@@ -141,7 +141,7 @@ def not_an_env() -> str:
 
 
 class BothWays(DMC):
-    """Also renders by dm_control's own means, in a second environment; says how they differ."""
+    """Also renders with dm_control's own method, and observes the difference."""
 
     def __init__(self, domain: str, task: str):
         super().__init__(domain, task, EnvSettings())

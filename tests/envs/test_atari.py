@@ -1,4 +1,4 @@
-"""Games of the real emulator, held to the published protocol."""
+"""Games of the real emulator, compared with the published protocol."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def actions_of(env, count, seed=0):
 
 
 def play(env, actions):
-    """The timesteps of steps up to the episode's end, and the actions that are left."""
+    """Returns the timesteps up to the episode's end, and the remaining actions."""
     timesteps = []
     for index, action in enumerate(actions):
         timesteps.append(env.step(action))
@@ -56,7 +56,7 @@ def test_spaces():
 
 
 class Literal:
-    """The protocol step by step: every frame kept, nothing shared with the adapter but the seed."""
+    """The protocol step by step, with every frame stored; shares only the seed with the adapter."""
 
     def __init__(self, game, seed):
         rng = np.random.default_rng(seed)
@@ -70,7 +70,7 @@ class Literal:
         self.act(Action.NOOP, int(rng.integers(1, 31)))
 
     def act(self, action, frames):
-        """The points of each frame."""
+        """Returns the points of each frame."""
         points = []
         for _ in range(frames):
             points.append(self.ale.act(action))
@@ -127,7 +127,7 @@ def test_without_a_seed_every_game_is_another():
 
 
 def test_a_lost_life_ends_a_training_episode_and_the_game_goes_on():
-    """Frame by frame, the training episodes of a game one after the other are the whole game."""
+    """The training episodes of a game, one after the other, are the whole game frame by frame."""
     whole = make_env("atari_breakout", action_repeat=1)
     parts = make_env("atari_breakout", action_repeat=1, training=True)
     start = whole.reset(3)

@@ -156,7 +156,7 @@ def test_only_the_last_frame_of_a_step_is_rendered():
 
 @pytest.mark.parametrize("domain", ["walker", "quadruped"])
 def test_pixels_are_dm_controls(domain):
-    """The small buffer and the one camera change none, against plain `physics.render`."""
+    """The small buffer and the single camera give the same pixels as `physics.render`."""
     with EnvPool(f"{FILE}:renders_both_ways_{domain}", 1, 60.0, state=True) as pool:
         timesteps = pool.reset([0])
         for _ in range(3):

@@ -1,7 +1,6 @@
-"""The adapter of DeepMind Lab against a stand-in as strict as the real one.
+"""The adapter of DeepMind Lab, with a stand-in that is as strict as the real package.
 
-The real package cannot be installed here: what these tests show of it is only that the adapter
-keeps to its interface.
+No index has the real package. These tests only show that the adapter keeps to its interface.
 """
 
 import importlib.util
@@ -22,8 +21,6 @@ from dreamer.errors import EnvError, UserError
 
 FORWARD = np.eye(9, dtype=np.float32)[0]
 
-
-# ------------------------------------------------------------------ the adapter
 
 @pytest.mark.parametrize("settings", [
     {"action_repeat": 4},

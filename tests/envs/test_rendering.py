@@ -8,6 +8,15 @@ from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
 
 
+@pytest.fixture
+def no_choice(monkeypatch):
+    """The user has not set MUJOCO_GL, and nothing is remembered from earlier tests."""
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    rendering._first_that_renders.cache_clear()
+    yield
+    rendering._first_that_renders.cache_clear()
+
+
 def test_users_choice_is_respected(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     assert rendering.backend_variables() == {"MUJOCO_GL": "osmesa"}
@@ -28,7 +37,7 @@ def test_choice_renders(monkeypatch):
         assert pool.info["gl"] == chosen
 
 
-def test_osmesa_renders_where_it_is_installed(monkeypatch):
+def test_osmesa_renders_if_it_is_installed(monkeypatch):
     if problem := rendering._probe({"MUJOCO_GL": "osmesa"}):
         pytest.skip(f"OSMesa does not render here: {problem}")
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
@@ -37,16 +46,11 @@ def test_osmesa_renders_where_it_is_installed(monkeypatch):
         assert pool.reset([0])[0]["image"].std() > 1
 
 
-def test_second_choice_where_the_first_fails(monkeypatch):
-    """An EGL device that does not exist makes EGL fail in earnest."""
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
+def test_second_choice_if_the_first_fails(no_choice, monkeypatch):
+    """EGL really fails, because the device does not exist."""
     monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "77")
-    rendering._first_that_renders.cache_clear()
-    try:
-        if not rendering._probe({"MUJOCO_GL": "osmesa"}):
-            assert rendering.backend_variables()["MUJOCO_GL"] == "osmesa"
-    finally:
-        rendering._first_that_renders.cache_clear()
+    if not rendering._probe({"MUJOCO_GL": "osmesa"}):
+        assert rendering.backend_variables()["MUJOCO_GL"] == "osmesa"
 
 
 def test_the_device_asked_for_or_none(monkeypatch):
@@ -60,16 +64,11 @@ def test_an_empty_choice_is_none(monkeypatch):
     assert rendering.backend_variables()["MUJOCO_GL"] in rendering.CANDIDATES
 
 
-def test_no_opengl_at_all_says_what_to_install(monkeypatch):
-    """A candidate that does not exist stands for a machine on which none works."""
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
+def test_without_opengl_the_message_says_what_to_install(no_choice, monkeypatch):
+    """The only candidate does not exist, as on a machine where none renders."""
     monkeypatch.setattr(rendering, "CANDIDATES", ("nosuchgl",))
-    rendering._first_that_renders.cache_clear()
-    try:
-        with pytest.raises(UserError, match="no OpenGL renders .* apt-get install -y libegl1"):
-            EnvPool("dmc_walker_walk")
-    finally:
-        rendering._first_that_renders.cache_clear()
+    with pytest.raises(UserError, match="no OpenGL renders .* apt-get install -y libegl1"):
+        EnvPool("dmc_walker_walk")
 
 
 @pytest.mark.parametrize("backend", ["nosuchgl", "egl", "glfw"])
@@ -92,7 +91,7 @@ def test_not_beside_tensorflow():
 
 
 def test_states_alone_load_no_opengl():
-    """Whatever MUJOCO_GL says: this process may hold TensorFlow, or come to."""
+    """MUJOCO_GL does not matter, because this process may load TensorFlow."""
     code = (
         "import os, sys; os.environ['MUJOCO_GL'] = 'egl'\n"
         "from dreamer.envs.make import make_env\n"
