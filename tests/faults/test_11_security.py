@@ -32,7 +32,7 @@ from dreamer.logs.metrics import MetricsFile
 from dreamer.predict import predict
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir
-from dreamer.sweeps import attempts
+from dreamer.sweeps import trial
 from dreamer.sweeps.trial import TrialRefusedError, run_trial
 
 ROOT = test_source.ROOT
@@ -147,7 +147,7 @@ def test_what_is_appended_to_follows_no_link(tmp_path: Path):
     theirs = tmp_path / "theirs"
     theirs.write_text('{"step": 1}\n')
     run = tmp_path / "run"
-    for name in ("metrics.jsonl.dropped", "metrics.jsonl", attempts.FILE, attempts.LOG):
+    for name in ("metrics.jsonl.dropped", "metrics.jsonl", trial.ATTEMPTS, trial.LOG):
         shutil.rmtree(run, ignore_errors=True)
         run.mkdir()
         (run / "metrics.jsonl").write_text("torn")  # what is torn goes to the file beside it
@@ -155,7 +155,7 @@ def test_what_is_appended_to_follows_no_link(tmp_path: Path):
         (run / name).symlink_to(theirs)
         with pytest.raises(UserError, match="it is a link, which is not"):
             MetricsFile(run / "metrics.jsonl")
-            attempts.record(run, "start")
+            trial.record_attempt(run, "start")
             open_to_append(run / name)
         with pytest.raises(TrialRefusedError, match=f"{name} is a link"):
             run_trial(str(run), ["no.such.module"], 1, 1.0, str(tmp_path))
