@@ -18,9 +18,9 @@ from dreamer.evaluate import evaluate, main
 
 
 def test_from_the_command_line(debug_runs: DebugRuns, tmp_path: Path):
-    film, report = tmp_path / "out.gif", tmp_path / "out.json"
+    video, report = tmp_path / "out.gif", tmp_path / "out.json"
     before = {path: contents(path) for path in (debug_runs.path, debug_runs.path / "checkpoints")}
-    words = ("--run", debug_runs.path, "--episodes", "3", "--video", film, "--json", report)
+    words = ("--run", debug_runs.path, "--episodes", "3", "--video", video, "--json", report)
     status, output, errors = finish(start("dreamer.evaluate", *words))
     assert status == 0, errors
     result = json.loads(report.read_text(encoding="utf-8"))
@@ -33,7 +33,7 @@ def test_from_the_command_line(debug_runs: DebugRuns, tmp_path: Path):
     assert f"return {mean:.1f} +- {std:.1f} over 3 episodes" in output
     for number, value in enumerate(returns):
         assert f"episode {number}: return {value:.1f} in 80 steps, at the time limit" in output
-    with Image.open(film) as gif:
+    with Image.open(video) as gif:
         # Three episodes in a square of four, enlarged fourfold; 40 steps and the first timestep.
         assert (gif.size, gif.n_frames) == ((512, 512), 41)
         gif.seek(40)

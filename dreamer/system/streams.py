@@ -1,6 +1,6 @@
-"""Standard streams that fail: a closed pipe, a full disk under nohup or ``2>log``.
+"""Standard output and error that may fail: a closed pipe, or a full disk under ``2>log``.
 
-None of that is the program's failure: it must neither end a run nor change an exit status.
+Such a failure is not the program's. It neither ends a run nor changes the exit status.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from typing import IO
 
 
 class LastingStream:
-    """A text stream that swallows what is written once its reader has gone away.
+    """A text stream that ignores all text after its first failure.
 
-    Training must not end because the terminal, or the program it was piped into, did. What the
-    stream's encoding cannot say is written as escapes.
+    Training must not end when its terminal closes, or the program that reads its pipe ends.
+    Characters that the stream's encoding lacks are written as escapes.
     """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._gone = False
+        self._failed = False
 
     def write(self, text: str) -> int:
-        if not self._gone:
+        if not self._failed:
             try:
                 self._stream.write(_encodable(text, self.encoding))
             except (OSError, ValueError):
-                self._leave()
+                self._give_up()
         return len(text)
 
     def flush(self) -> None:
-        if not self._gone:
+        if not self._failed:
             try:
                 self._stream.flush()
             except (OSError, ValueError):
-                self._leave()
+                self._give_up()
 
     def isatty(self) -> bool:
         try:
@@ -50,10 +50,10 @@ class LastingStream:
     def encoding(self) -> str:
         return getattr(self._stream, "encoding", None) or "utf-8"
 
-    def _leave(self) -> None:
-        # What sits in the stream's buffer would fail again when the interpreter flushes it on
-        # exit, and turn the exit status into 120; so the buffer gets somewhere to go.
-        self._gone = True
+    def _give_up(self) -> None:
+        # The interpreter flushes the stream's buffer on exit. If that failed, the exit status would
+        # be 120, so the buffer's text goes to /dev/null.
+        self._failed = True
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -61,29 +61,28 @@ class LastingStream:
 
 
 def standard_output() -> LastingStream:
-    """The standard output; nowhere where it is closed (``>&-``)."""
+    """Returns the standard output, or /dev/null if it is closed (``>&-``)."""
     return LastingStream(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115
 
 
 def say(text: str) -> None:
-    """Writes a line to the standard output, or nowhere if that fails; either way the interpreter's
-    own flush on exit has nothing left to fail at."""
+    """Writes a line to the standard output and flushes it; nothing happens if that fails."""
     _say(sys.stdout, text)
 
 
 def warn(text: str) -> None:
-    """The same to the standard error."""
+    """Writes a line to the standard error and flushes it; nothing happens if that fails."""
     _say(sys.stderr, text)
 
 
 def settle() -> None:
-    """Writes out what the standard output still holds, or drops it if that fails."""
+    """Flushes the standard output; its buffer is dropped if that fails."""
     if sys.stdout:
         LastingStream(sys.stdout).flush()
 
 
 def _say(stream: IO[str] | None, text: str) -> None:
-    if stream is not None:  # as where the shell closed it
+    if stream is not None:  # None: the shell has closed it
         lasting = LastingStream(stream)
         lasting.write(text + "\n")
         lasting.flush()

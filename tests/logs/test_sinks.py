@@ -46,7 +46,7 @@ class Kept:
 
 
 def report(folder: Path, *sinks: Kept) -> list[dict]:
-    """A logger's life: resumed, two lines, a film, closed. Returns the lines of metrics."""
+    """A logger's life: resumed, two lines, a video, closed. Returns the lines of metrics."""
     with Logger(folder, tensorboard=True, terminal="plain", total_steps=10, sinks=sinks) as logger:
         logger.resume(0, 0.0)
         logger.scalars({"eval/return": 3.0, "model/kl": float("nan")})
