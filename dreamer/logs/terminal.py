@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -25,23 +25,7 @@ from dreamer.system.streams import LastingStream, standard_output
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class Terminal(Protocol):
-    """A display of records and messages."""
-
-    def resume(self, step: int, wall_time: float) -> None:
-        """Shows where a resumed run is: environment frames, and seconds worked."""
-
-    def write(self, record: Mapping[str, Any], eta: float | None) -> None:
-        """Shows a record of metrics.jsonl; `eta` is the time left in seconds, if it is known."""
-
-    def message(self, text: str) -> None:
-        """Shows a message that stays."""
-
-    def close(self) -> None:
-        """Ends the display."""
-
-
-def make_terminal(kind: str, title: str, total_steps: int) -> Terminal:
+def make_terminal(kind: str, title: str, total_steps: int) -> PlainTerminal:
     """Returns a display on the standard output.
 
     Args:
@@ -59,16 +43,17 @@ def make_terminal(kind: str, title: str, total_steps: int) -> Terminal:
 
 
 class PlainTerminal:
-    """One line of text for each record."""
+    """A display of one line of text for each record."""
 
     def __init__(self, stream: LastingStream, total_steps: int) -> None:
         self._stream = stream
         self._total = total_steps
 
     def resume(self, step: int, wall_time: float) -> None:
-        """Shows nothing: the next line says where the run is."""
+        """Shows where a resumed run is: environment frames, and seconds worked."""
 
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
+        """Shows a record of metrics.jsonl; `eta` is the time left in seconds, if it is known."""
         step, total = record["step"], self._total
         parts = [f"step {step:,}/{total:,} ({100 * step / max(total, 1):.1f}%)"]
         parts += _pairs(_returns(record))
@@ -78,17 +63,20 @@ class PlainTerminal:
         self.message("  ".join(parts))
 
     def message(self, text: str) -> None:
+        """Shows a message that stays."""
         self._stream.write(clean(text) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
+        """Ends the display."""
         self._stream.flush()
 
 
-class LiveTerminal:
+class LiveTerminal(PlainTerminal):
     """A panel at the bottom of the terminal; messages, prints and warnings appear above it."""
 
     def __init__(self, stream: LastingStream, title: str, total_steps: int) -> None:
+        super().__init__(stream, total_steps)
         self._console = Console(file=stream, force_terminal=True)  # type: ignore[arg-type]
         self._title = title
         counted = "{task.completed:,} / {task.total:,} steps  {task.percentage:.1f}%"
