@@ -17,14 +17,13 @@ USE = """
 import pathlib, sys
 import dreamer
 from dreamer import load_config
-from dreamer.config.config import preset_names
-from dreamer.config.schema import find_configs
+from dreamer.config.schema import find_configs, preset_files
 site = pathlib.Path(sys.argv[1]).resolve()
 assert pathlib.Path(dreamer.__file__).is_relative_to(site), dreamer.__file__
 assert find_configs().is_relative_to(site), find_configs()
-for preset in preset_names():
+for preset in sorted(preset_files()):
     load_config(preset)
-print(" ".join(preset_names()))
+print(" ".join(sorted(preset_files())))
 """
 
 

@@ -181,11 +181,6 @@ def load_config(
     return config
 
 
-def preset_names(agent: str = DREAMER) -> list[str]:
-    """Returns the names of the project's presets, an agent's own among them."""
-    return sorted(preset_files(agent))
-
-
 def preset_refusal(preset: str, agent: str) -> str:
     """Returns why an agent does not take a preset or preset file; "" if it does."""
     try:

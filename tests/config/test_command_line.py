@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dreamer.config.command_line import CommandLine, Option, parse_args
-from dreamer.config.config import load_config, preset_names
-from dreamer.config.schema import load_schema
+from dreamer.config.config import load_config
+from dreamer.config.schema import load_schema, preset_files
 from dreamer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +56,7 @@ def test_negative_values_bare_switches_and_empty_values():
     config = parse_args(argv, "x", "x")
     assert (config.envs.camera, config.deterministic, config.method) == (-1, True, "")
     assert config.log.tensorboard is False
+    assert parse_args(["--d4pg.v_min", "-1e2"], "x", "x", agent="d4pg").d4pg.v_min == -100.0
 
 
 def test_a_programs_own_options_live_beside_the_keys():
@@ -136,7 +137,7 @@ def test_help_names_every_key_preset_and_option_without_loading_tensorflow():
     for name, key in load_schema().items():
         assert f"--{name} " in done.stdout
         assert key.help.split()[0] in done.stdout
-    for preset in preset_names():
+    for preset in sorted(preset_files()):
         assert f"\n  {preset} " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dreamer.config.config import Config, load_config, preset_names
-from dreamer.config.schema import load_schema, number
+from dreamer.config.config import Config, load_config
+from dreamer.config.schema import load_schema, number, preset_files
 from dreamer.errors import UserError
 from dreamer.io.yaml_files import format_yaml, parse_yaml, read_yaml
 
@@ -36,7 +36,7 @@ def test_numbers_and_steps_have_units():
             assert key.unit or dimensionless.fullmatch(key.name), key.name
 
 
-@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("preset", sorted(preset_files()))
 def test_every_preset_loads(preset: str):
     config = load_config(preset, task="dmc_cartpole_balance")
     assert config.task == "dmc_cartpole_balance"
