@@ -87,7 +87,7 @@ class Temperature(keras.layers.Layer):
         return tf.exp(tf.convert_to_tensor(self.log))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SACNetworks(Networks):
     """Dreamer's networks without a value network, and this agent's own.
 
@@ -95,13 +95,14 @@ class SACNetworks(Networks):
         critic: Both critics.
         target: A copy of the critics that follows them.
         replayed: The policy that the replay's actions seem to come from.
-        temperature: See there.
+        temperature: The weight of the policy's entropy.
     """
 
-    critic: TwinQ | None = None
-    target: TwinQ | None = None
-    replayed: Actor | None = None
-    temperature: Temperature | None = None
+    actor: Actor
+    critic: TwinQ
+    target: TwinQ
+    replayed: Actor
+    temperature: Temperature
 
 
 class SACLearner(Learner):
@@ -199,7 +200,7 @@ class SACLearner(Learner):
         return tf.stop_gradient(target), weight, mu
 
 
-def by_mean(networks: Networks) -> Choose:
+def by_mean(networks: SACNetworks) -> Choose:
     """Samples of the actor while training, else the tanh of its normal's mean, as in SAC.
 
     Dreamer takes the density's mode, which for a wide policy is at the ends of the range; SAC's is
@@ -282,5 +283,6 @@ def make_networks(
     temperature.build()
     follow(1.0, critic.variables, target.variables)
     return SACNetworks(
-        model, actor, critic=critic, target=target, replayed=replayed, temperature=temperature
-    )
+        model=model, actor=actor, critic=critic, target=target, replayed=replayed,
+        temperature=temperature,
+    )  # fmt: skip

@@ -106,7 +106,7 @@ class Config(Section):
             (tree.setdefault(group, {}) if group else tree)[inner] = value
         return tree
 
-    def section(self, name: str) -> dict[str, Value]:
+    def section(self, name: str) -> dict[str, Any]:
         """Returns the values of one group, to be passed on as keyword arguments."""
         sections = {k: v for k, v in self.tree().items() if isinstance(v, dict)}
         if name not in sections:

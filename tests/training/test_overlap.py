@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_trainer import SCHEDULE, collected, config_for
+from test_trainer import SCHEDULE, collected, config_for, train
 from whole_runs import metrics_of, state_of
 
-from dreamer import train
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
 from dreamer.training.overlap import AbandonedError, Background, Lag

@@ -1,4 +1,4 @@
-"""The loop, on a quick environment with vectors for observations: counters, stops, resumption."""
+"""The loop, on a quick environment with a quick agent: counters, stops, resumption."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from counting_env import LONGEST
+from stub_agent import StubAgent
 from whole_runs import ROOT, contents, metrics_of, state_of, wait_until
 
-from dreamer import load_config, train
-from dreamer.agent.agent import Agent
-from dreamer.agent.exploration import Exploration
+from dreamer import load_config
 from dreamer.config.config import Config
 from dreamer.errors import UserError
 from dreamer.run import Result
+from dreamer.run import train as train_with
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.training.interrupts import StopRequested
 from dreamer.training.schedule import UpdateSchedule
 
 # Nothing is a multiple of anything else here, and two environments step together.
 VALUES: dict[str, Any] = {
-    "steps": 200, "precision": "float32", "encoder.keys": "vector", "decoder.keys": "vector",
-    "envs.num_envs": 2, "train.prefill": 50, "train.pretrain": 3, "train.every": 30,
-    "train.updates": 7, "train.batch_length": 5, "behavior.horizon": 3, "eval.num_envs": 2,
-    "eval.every": 70, "eval.episodes": 3, "eval.videos": 0, "eval.save_episodes": True,
-    "log.every": 45, "log.terminal": "plain", "log.tensorboard": False, "checkpoint.every": 60,
+    "steps": 200, "envs.num_envs": 2, "train.prefill": 50, "train.pretrain": 3, "train.every": 30,
+    "train.updates": 7, "train.batch_length": 5, "eval.num_envs": 2, "eval.every": 70,
+    "eval.episodes": 3, "eval.videos": 0, "eval.save_episodes": True, "log.every": 45,
+    "log.terminal": "plain", "log.tensorboard": False, "checkpoint.every": 60,
 }
 SCHEDULE = UpdateSchedule(prefill=50, pretrain=3, every=30, updates=7)
+train = partial(train_with, make_agent=StubAgent)
 
 
 def config_for(logdir: Path, **values: Any) -> Config:
@@ -97,30 +98,11 @@ def test_a_finished_run_has_nothing_left_to_do(trained: Result):
     assert metrics_of(trained.path) == before
 
 
-@pytest.fixture
-def explored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
-    """Updates made when actions were chosen, and how much they explored; filled as they are."""
-    found, made = [], []
-
-    def train_step(agent: Agent, *arguments: Any) -> Any:
-        made.append(agent)
-        return train_step_itself(agent, *arguments)
-
-    def noise_scale(exploration: Exploration, *progress: int) -> float:
-        found.append((len(made), noise_scale_itself(exploration, *progress)))
-        return found[-1][1]
-
-    train_step_itself, noise_scale_itself = Agent.train_step, Exploration.noise_scale
-    monkeypatch.setattr(Agent, "train_step", train_step)
-    monkeypatch.setattr(Exploration, "noise_scale", noise_scale)
-    return found
-
-
 def test_a_stop_between_updates_and_more_steps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], explored: list[tuple[int, float]]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    fading = {"explore.noise_scale": 0.5, "explore.decay_steps": 10_000, "explore.unit": "updates"}
-    config = config_for(tmp_path, steps=100_000, **fading)
+    monkeypatch.setattr(StubAgent, "seen", [])
+    config = config_for(tmp_path, steps=100_000)
     run = tmp_path.joinpath(*_place(config))
     thread = signal_when(lambda: len(metrics_of(run)) >= 2, signal.SIGINT)
     with pytest.raises(StopRequested) as stop:
@@ -130,7 +112,7 @@ def test_a_stop_between_updates_and_more_steps(
     saved = state_of(run)
     seen = metrics_of(run)
     stored = contents(run / "episodes")
-    before = len(explored)
+    before = len(StubAgent.seen)
     steps = 2 * saved["agent_steps"] + 100
     result = train(config.replace({"steps": steps}))
     assert f"resumed at step {2 * saved['agent_steps']}" in capsys.readouterr().out
@@ -143,9 +125,9 @@ def test_a_stop_between_updates_and_more_steps(
     assert all(now[name] == content for name, content in stored.items())
     numbers = [int(name.split("-")[1].removeprefix("s0e")) for name in sorted(now)]
     assert len(set(numbers)) == len(numbers)
-    # Exploration fades by the updates made, those before the stop included.
-    assert 0 < before < len(explored) and explored[before][0] >= saved["update"] > 0
-    assert all(noise_scale == pytest.approx(0.5 - made * 0.5e-4) for made, noise_scale in explored)
+    # The agent is told of the updates made, those before the stop included.
+    assert 0 < before < len(StubAgent.seen) and StubAgent.seen[before][0] >= saved["update"] > 0
+    assert all(told == made for told, made in StubAgent.seen)
 
 
 def test_a_stop_within_an_evaluation_repeats_it(tmp_path: Path):
@@ -198,7 +180,7 @@ def test_another_agents_checkpoint_is_the_users_to_move(trained: Result, tmp_pat
     assert checkpoint is not None
     folder = tmp_path.joinpath(*_place(config)) / "checkpoints"
     arrays = dict(checkpoint.arrays)
-    name = next(name for name in arrays if "actor" in name)
+    name = "mean"
     for wrong, state in (
         ({**arrays, name: arrays[name][:1]}, checkpoint.state),
         ({k: v for k, v in arrays.items() if k != name}, checkpoint.state),
