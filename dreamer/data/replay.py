@@ -13,7 +13,6 @@ import bisect
 import math
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +81,8 @@ class Replay:
         self._dtypes = {key: dtype for key, (_, dtype) in self._layout.items()}
         self._files: list[EpisodeFile] = []  # ordered by `_order`
         self._hidden: dict[str, list[Path]] = {}
-        self._cache = ByteCache(int(cache_bytes))
+        self._cache: dict[Path, Batch] = {}  # unpacked episodes, the least recently used one first
+        self._cache_limit, self._cached = cache_bytes, 0  # bytes
         self._lock = threading.RLock()
         make_folder(self.directory)
         self._scan()
@@ -254,7 +254,7 @@ class Replay:
     def _forget(self, file: EpisodeFile) -> None:
         self._files.remove(file)
         self.timesteps -= file.length
-        self._cache.drop(file.path)
+        self._drop(file.path)
 
     def _set_aside(self, error: EpisodeError) -> None:
         for file in [file for file in self._files if file.path == error.path]:
@@ -301,13 +301,26 @@ class Replay:
                 file.check(self._layout, self._dtypes)
             file.read_into(out, piece.start, piece.stop)
             return
+        episode = self._unpacked(file)
+        for key, target in out.items():
+            target[...] = episode[key][piece.start : piece.stop]
+
+    def _unpacked(self, file: EpisodeFile) -> Batch:
+        """Returns a whole episode, from the cache if possible."""
         episode = self._cache.get(file.path)
+        self._drop(file.path)
         if episode is None:
             episode = file.read(keys=self._layout, dtypes=self._dtypes)
             file.check_values(episode)
-            self._cache.put(file.path, episode)
-        for key, target in out.items():
-            target[...] = episode[key][piece.start : piece.stop]
+        if _nbytes(episode) <= self._cache_limit:
+            self._cache[file.path] = episode  # the newest one is the last
+            self._cached += _nbytes(episode)
+        while self._cached > self._cache_limit:
+            self._drop(next(iter(self._cache)))
+        return episode
+
+    def _drop(self, path: Path) -> None:
+        self._cached -= _nbytes(self._cache.pop(path, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,44 +334,8 @@ class _Piece:
     stop: int
 
 
-class ByteCache:
-    """Episodes by path, up to a total size; the least recently used ones are dropped first.
-
-    Args:
-        limit: Largest total size in bytes. A larger episode is not kept.
-
-    Attributes:
-        nbytes: Total size now.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.nbytes = 0
-        self._limit = limit
-        self._items: OrderedDict[Path, Batch] = OrderedDict()
-
-    def get(self, key: Path) -> Batch | None:
-        """Returns an episode, or None if it is not held."""
-        if key in self._items:
-            self._items.move_to_end(key)
-        return self._items.get(key)
-
-    def put(self, key: Path, item: Batch) -> None:
-        """Holds an episode, and drops others as needed."""
-        self.drop(key)
-        if _nbytes(item) > self._limit:
-            return
-        self._items[key] = item
-        self.nbytes += _nbytes(item)
-        while self.nbytes > self._limit:
-            self.nbytes -= _nbytes(self._items.popitem(last=False)[1])
-
-    def drop(self, key: Path) -> None:
-        """Drops an episode, if it is held."""
-        self.nbytes -= _nbytes(self._items.pop(key, {}))
-
-
-def _nbytes(item: Batch) -> int:
-    return sum(array.nbytes for array in item.values())
+def _nbytes(episode: Batch) -> int:
+    return sum(array.nbytes for array in episode.values())
 
 
 def layout_of(obs_space: Mapping[str, Space], act_space: Space) -> Layout:

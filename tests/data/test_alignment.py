@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import counting_env
@@ -75,7 +76,7 @@ def test_alignment_from_workers_to_batches(pool: EnvPool, tmp_path: Path) -> Non
 
     reopened = make_replay(tmp_path, pool)
     for source in (replay, reopened):
-        with source.batches(0, 20, batch_size=8, length=9, prefetch=2) as batches:
+        with closing(source.batches(0, 20, batch_size=8, length=9, prefetch=2)) as batches:
             for batch in batches:
                 assert batch["image"].shape == (8, 9, 8, 8, 3)
                 for row in range(8):

@@ -12,7 +12,7 @@ from dreamer.data.prefetch import Prefetcher
 
 def prefetch_threads() -> int:
     gc.collect()
-    return sum(thread.name == "prefetch" for thread in threading.enumerate())
+    return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
 
 def test_prefetch_is_bounded_and_ends_when_closed() -> None:
@@ -40,7 +40,7 @@ def test_prefetch_is_bounded_and_ends_when_closed() -> None:
 def test_prefetch_ends_when_it_is_dropped() -> None:
     items = Prefetcher(lambda index: index, range(100), depth=2)
     assert next(items) == 0
-    thread = items._thread
+    (thread,) = items._pool._threads
     del items
     gc.collect()
     thread.join(60)

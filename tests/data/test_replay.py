@@ -13,7 +13,7 @@ from episode_samples import assert_same, file_arrays, make_episode
 from scipy import stats
 
 from dreamer.data.episodes import save_episode
-from dreamer.data.replay import ByteCache, DamagedEpisodeWarning, Replay
+from dreamer.data.replay import DamagedEpisodeWarning, Replay
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
@@ -124,8 +124,7 @@ def test_sample_is_a_function_of_seed_index_and_members(tmp_path: Path) -> None:
     other_seed = make_replay(tmp_path / "a", seed=1)
     for other in (forth.sample(4, 6, 10), other_seed.sample(3, 6, 10)):
         assert not np.array_equal(other["position"], expected["position"])
-    with forth.batches(2, 3, 6, 10, prefetch=1) as batches:
-        got = list(batches)
+    got = list(forth.batches(2, 3, 6, 10, prefetch=1))
     assert len(got) == 3
     for index, batch in enumerate(got, 2):
         assert_same(batch, back.sample(index, 6, 10))
@@ -208,15 +207,12 @@ def test_older_compressed_files_sample_alike_whatever_the_cache(tmp_path: Path) 
         replay = make_replay(tmp_path, cache_bytes=cache_bytes)
         for index in range(10):
             assert_same(replay.sample(index, 4, 10), expected[index])
-            assert replay._cache.nbytes <= cache_bytes
+            assert replay._cached <= cache_bytes
 
 
 def test_errors_of_the_sampling_thread_surface(tmp_path: Path) -> None:
-    with (
-        make_replay(tmp_path).batches(0, 3, 2, 5, prefetch=1) as batches,
-        pytest.raises(UserError, match="holds no episode"),
-    ):
-        next(batches)
+    with pytest.raises(UserError, match="holds no episode"):
+        next(make_replay(tmp_path).batches(0, 3, 2, 5, prefetch=1))
 
 
 def test_memory_is_flat_over_1000_episodes(tmp_path: Path) -> None:
@@ -241,20 +237,14 @@ def test_memory_is_flat_over_1000_episodes(tmp_path: Path) -> None:
     assert peak < 8e6
 
 
-def test_the_cache_keeps_the_episodes_used_last_within_its_limit() -> None:
-    cache = ByteCache(100)
-    item = {"x": np.zeros(40, np.uint8)}
-    a, b, c, d = map(Path, "abcd")
-    for key in (a, b):
-        cache.put(key, item)
-    assert cache.get(a) is item
-    cache.put(c, item)
-    assert cache.get(b) is None
-    assert cache.get(a) is item
-    cache.put(a, {"x": np.zeros(10, np.uint8)})
-    assert cache.nbytes == 50
-    cache.put(d, {"x": np.zeros(101, np.uint8)})
-    assert cache.get(d) is None
-    cache.drop(a)
-    cache.drop(a)
-    assert cache.nbytes == 40
+def test_the_cache_keeps_the_episodes_used_last(tmp_path: Path) -> None:
+    write_older_files(tmp_path, 3)
+    size = sum(array.nbytes for array in make_replay(tmp_path).sample(0, 1, 20).values())
+    replay = make_replay(tmp_path, cache_bytes=2.5 * size)
+    a, b, c = replay._files
+    first = [replay._unpacked(file) for file in (a, b)]
+    assert replay._unpacked(a) is first[0]
+    replay._unpacked(c)
+    assert list(replay._cache) == [a.path, c.path] and replay._cached == 2 * size
+    replay._forget(c)
+    assert list(replay._cache) == [a.path] and replay._cached == size
