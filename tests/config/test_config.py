@@ -86,6 +86,9 @@ def test_inherited_presets_come_first_and_are_found_beside_the_file(tmp_path: Pa
     assert (config.steps, config.train.prefill) == (2000, 10)
     assert config.train.batch_size == load_config("small").train.batch_size
     assert config.presets == ("mine",)
+    write(tmp_path / "other.yaml", "train: {prefill: 20}\n")
+    both = write(tmp_path / "both.yaml", "inherit: [./base.yaml, ./other.yaml]\n")
+    assert load_config(both).train.prefill == 20  # the later one's
 
 
 def test_what_two_presets_inherit_undoes_neither():
@@ -234,6 +237,11 @@ def test_bad_preset_files_are_refused_in_one_line(tmp_path: Path, text: str, wor
     with pytest.raises(UserError, match=words) as caught:
         load_config(path)
     assert "\n" not in str(caught.value)
+
+
+def test_values_at_the_bounds_of_each_other_are_taken():
+    config = load_config(overrides={"steps": 5000, "eval.videos": 10, "loss.overshooting": 50})
+    assert config.train.prefill == config.steps
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path):
