@@ -25,6 +25,7 @@ from dreamer.io.files import DiskFullError, atomic_write, open_to_read, storage_
 
 _TIMEOUT = 0.3  # seconds; longer than `live_holder` of another process holds the lock
 _NOTE_BYTES = 4096
+_UNNAMED = "a process that has not written its name yet"
 
 
 class Lock:
@@ -53,7 +54,7 @@ class Lock:
             ) from error
         if lock is None:
             raise UserError(
-                f"another run works in {self.path.parent}: {_holder(self.path) or 'unnamed yet'}; "
+                f"another run works in {self.path.parent}: {_holder(self.path) or _UNNAMED}; "
                 "wait for its end or stop it, or choose another --seed, --method or --logdir"
             )
         self._lock = lock
@@ -94,7 +95,7 @@ def live_holder(path: str | os.PathLike[str]) -> str:
     except OSError:
         return ""
     if lock is None:
-        return _holder(path) or "a process that has not written its name yet"
+        return _holder(path) or _UNNAMED
     lock.release()
     return ""
 

@@ -84,7 +84,7 @@ def test_a_released_lock_is_free_and_has_no_dead_holder(tmp_path):
 )
 def test_the_note_decides_nothing(tmp_path, holder, content):
     (tmp_path / "lock.json").write_text(content)
-    with pytest.raises(UserError, match="another run works in .*: unnamed yet"):
+    with pytest.raises(UserError, match="another run works in .*: a process that has not"):
         Lock(tmp_path / "lock")
     assert "has not written its name" in live_holder(tmp_path / "lock")
     holder.kill()
