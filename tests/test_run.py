@@ -18,8 +18,10 @@ from whole_runs import (
     ROOT,
     RUN,
     DebugRuns,
+    children_of,
     contents,
     finish,
+    is_gone,
     metrics_of,
     start,
     state_of,
@@ -124,19 +126,6 @@ def test_a_script_gets_the_result(debug_runs: DebugRuns):
     assert Path(path) == Path("from_script") / RUN
     assert (step, updates) == ("400", "8")
     assert float(eval_return) == metrics_of(debug_runs.path)[-1]["eval/return"]
-
-
-def children_of(process: subprocess.Popen[str]) -> list[int]:
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    return [int(pid) for pid in listed.split()]
-
-
-def is_gone(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/stat")
-    try:
-        return status.read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def damage(path: Path) -> None:

@@ -84,3 +84,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 def with_lab() -> dict[str, str]:
     """Environment variables with which a process and its workers find DeepMind Lab's stand-in."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), STANDIN])}
+
+
+def children_of(process: subprocess.Popen[str]) -> list[int]:
+    """Ids of the processes that a process has started."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in listed.split()]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, even if nobody has asked for its status yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"

@@ -209,10 +209,7 @@ class ReplayCollector:
         self, state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]
     ) -> None:
         """Keeps every episode on disk; those that were running are dropped."""
-        if "members" in state:
-            steps = state["agent_steps"] + _steps_since(state, own)
-        else:  # no checkpoint
-            steps = max(state.get("agent_steps", 0), sum(steps for _, steps in own.values()))
+        steps = state.get("agent_steps", 0) + _steps_since(state, own)
         aside = [self._number(uid) for uid in self.replay.set_aside()]
         numbers = {number for number in aside if number is not None}
         numbers |= {number for number, _ in own.values()}
@@ -224,15 +221,14 @@ class ReplayCollector:
         check: Callable[[], None],
     ) -> bool:  # fmt: skip
         """Restores what the state lists; returns False if that cannot be done."""
-        if "collector" in state and not {"exact", "games", "policy"} <= set(state["collector"]):
+        if state and not {"exact", "games", "policy"} <= set(state["collector"]):
             self._logger.message(
                 f"{_NOT_EXACT}the checkpoint lacks the actions of the running episodes, because "
                 "its run was not deterministic; the run continues with every episode there is"
             )
             return False
-        members = state.get("members", None if state else [*set(self.replay.members) - set(own)])
-        missing = {"the list of episodes"} if members is None else self.replay.restrict(members)
-        if missing:
+        members = state["members"] if state else set(self.replay.members) - set(own)
+        if missing := self.replay.restrict(members):
             self._logger.message(
                 f"{_NOT_EXACT}{min(missing)} is missing ({len(missing)} in all); the run continues "
                 "with every episode there is"
@@ -287,10 +283,11 @@ def _steps_since(state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]) -
     """Returns the agent steps on disk that were collected after a checkpoint.
 
     Args:
-        state: The checkpoint's: its members, and the episodes that were running.
+        state: The checkpoint's: its members, and the episodes that were running; {} without one.
         own: File name -> (number, agent steps) of the run's own episodes on disk.
     """
-    members = set(state["members"])
-    begun = {e["number"]: e["steps"] for e in state["collector"]["under_way"] if e}
+    members = set(state["members"]) if state else set()
+    running = state["collector"]["under_way"] if state else []
+    begun = {e["number"]: e["steps"] for e in running if e}
     later = [value for name, value in own.items() if name not in members]
     return sum(steps - begun.get(number, 0) for number, steps in later)

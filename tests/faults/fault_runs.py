@@ -97,11 +97,3 @@ def fill(disk: Path) -> Path:
         except OSError:
             return filler
     raise AssertionError("it never was full")
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state == "Z"

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import whole_runs
-from fault_runs import TESTS, is_gone, python, run_of, words_for
-from whole_runs import metrics_of, wait_until
+from fault_runs import TESTS, python, run_of, words_for
+from whole_runs import is_gone, metrics_of, wait_until
 from witness import Witness
 
 from dreamer.training.schedule import UpdateSchedule

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from counting_env import decode
-from fault_runs import FAULTY, environ, is_gone
-from whole_runs import ROOT, wait_until
+from fault_runs import FAULTY, environ
+from whole_runs import ROOT, is_gone, wait_until
 
 from dreamer.envs.processes import messages as wire
 from dreamer.envs.processes.pool import EnvPool

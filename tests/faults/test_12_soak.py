@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fault_runs import TESTS, environ, newest, run_of, words_for
-from whole_runs import ROOT, metrics_of, start, wait_until
+from whole_runs import ROOT, children_of, metrics_of, start, wait_until
 from witness import Witness
 
 from dreamer.config.config import load_config
@@ -25,11 +25,6 @@ FAULTY = f"{TESTS}/faults/noted_env.py:faulty"
 CARTPOLE = f"{TESTS}/faults/noted_env.py:long_cartpole"
 SECONDS = float(os.environ.get("SOAK_SECONDS", "7200"))
 FAULTS = ("kill", "stop", "worker", "hang", "episode", "checkpoint")
-
-
-def children_of(process: subprocess.Popen[str]) -> list[int]:
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    return [int(pid) for pid in listed.split()]
 
 
 class Soak:
