@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from baselines.a3c.agent import A3C
 from baselines.a3c.learner import ActorLearner
 from baselines.a3c.processes import Learners
@@ -36,9 +34,6 @@ class A3CCollector:
         guard: Watches for updates that are not finite.
     """
 
-    episodes = 0
-    damaged = 0
-
     def __init__(
         self,
         agent: A3C,
@@ -64,10 +59,10 @@ class A3CCollector:
         """Updates made by all learners."""
         return int(self._shared["updates"].sum())
 
-    @property
-    def dropped(self) -> int:
-        """Episodes that an environment's failure ended."""
-        return int(self._shared["dropped"].sum())
+    def counters(self) -> dict[str, float]:
+        """Returns the number of episodes that an environment's failure ended; none is stored."""
+        dropped = int(self._shared["dropped"].sum())
+        return {"episodes": 0, "dropped_episodes": dropped, "damaged_episodes": 0}
 
     def resume(self, state: Mapping[str, Any], check: Callable[[], None]) -> bool:
         """Continues from a checkpoint, whose arrays hold all counts; later steps are lost."""
@@ -150,7 +145,7 @@ class A3CCollector:
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps besides the agent's arrays: nothing."""
-        return {"next_episode": int(np.sum(self._shared["episodes"])), "dropped": self.dropped}
+        return {"next_episode": int(self._shared["episodes"].sum())}
 
 
 def make_experience(setup: Setup) -> Experience:

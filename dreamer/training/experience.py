@@ -102,15 +102,13 @@ class ReplayCollector:
         """Episodes that began and are neither stored nor running."""
         return self._dropped_before + self._collector.dropped
 
-    @property
-    def episodes(self) -> int:
-        """Episodes that batches are drawn from."""
-        return len(self.replay)
-
-    @property
-    def damaged(self) -> int:
-        """Episode files set aside."""
-        return len(self.replay.set_aside())
+    def counters(self) -> dict[str, float]:
+        """Returns how many episodes batches are drawn from, are dropped, and are set aside."""
+        return {
+            "episodes": len(self.replay),
+            "dropped_episodes": self.dropped,
+            "damaged_episodes": len(self.replay.set_aside()),
+        }
 
     def start(self, agent_steps: int) -> None:
         """Warns if the disk has no room for that many agent steps."""

@@ -32,21 +32,14 @@ class TrainingCollector(Protocol):
     Attributes:
         agent_steps: Actions carried out by the run's environments, earlier processes included.
         updates: Updates that it made itself while collecting; 0 for all but A3C's collector.
-        dropped: Episodes that an environment's failure ended, and that are not stored.
-        episodes: Episodes that batches are drawn from.
-        damaged: Episode files set aside.
     """
 
     @property
     def agent_steps(self) -> int: ...
     @property
     def updates(self) -> int: ...
-    @property
-    def dropped(self) -> int: ...
-    @property
-    def episodes(self) -> int: ...
-    @property
-    def damaged(self) -> int: ...
+    def counters(self) -> dict[str, float]:
+        """Returns counts of episodes, for the metrics: all, dropped_... and damaged_..."""
 
     def resume(self, state: Mapping[str, Any], check: Callable[[], None]) -> bool:
         """Continues from a checkpoint's state, {} without one; returns whether there is a run.

@@ -209,12 +209,12 @@ class Trainer:
         return -(-steps // self._action_repeat)
 
     def _counters(self) -> dict[str, float]:
-        collector = self._collector
         return {
-            "agent_steps": collector.agent_steps, "updates": self.update,
-            "episodes": collector.episodes, "dropped_episodes": collector.dropped,
-            "damaged_episodes": collector.damaged, "nonfinite_updates": self._guard.count,
-        }  # fmt: skip
+            "agent_steps": self._collector.agent_steps,
+            "updates": self.update,
+            **self._collector.counters(),
+            "nonfinite_updates": self._guard.count,
+        }
 
     def _measure_frames(self, before: int, start: float) -> None:
         if self.step > before:
