@@ -57,13 +57,13 @@ def shared_model(obs_space: Mapping[str, Space] = VECTORS, **overrides: Any) -> 
 
     For tests that leave its weights alone: making an agent takes longer than its loss.
     """
-    key = tuple(obs_space.items()), tuple(sorted(overrides.items()))
+    key = repr((sorted(obs_space.items()), sorted(overrides.items())))
     if key not in _SHARED:
         _SHARED[key] = make_agent(obs_space, **overrides).world_model
     return _SHARED[key]
 
 
-_SHARED: dict[Any, WorldModel] = {}
+_SHARED: dict[str, WorldModel] = {}
 
 
 def make_batch(

@@ -17,6 +17,7 @@ from small_agent import (
     update,
 )
 
+from dreamer.agent.agent import Agent
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
@@ -62,29 +63,61 @@ def test_every_seed_of_the_config_works(seed: int) -> None:
 # ---------------------------------------------------------------- checkpoints
 
 
-@pytest.mark.parametrize(
-    ("precision", "space", "eager"), [("float32", VECTORS, False), ("float16", BOTH, True)]
-)
-def test_saved_and_restored_the_next_update_is_the_same_bit_for_bit(
-    precision: str, space: dict[str, Space], eager: bool
-) -> None:
-    tf.config.run_functions_eagerly(eager)
-    batches = [make_batch(space, size=2, length=4, seed=seed) for seed in range(4)]
-    agent = make_agent(space, precision=precision, discount__enabled=True)
+def carry_on(agent: Agent, batches: list, timesteps: dict) -> tuple:
+    """Metrics of two more updates, an action, and the arrays after these."""
+    metrics = [update(agent, batches[number], number) for number in (2, 3)]
+    action, _ = agent.policy(timesteps, None)
+    return metrics, action, {k: np.array(v) for k, v in agent.state_arrays().items()}
+
+
+def check_restored(agent: Agent, restored: Agent, space: dict[str, Space]) -> None:
+    """Saved and restored, the next updates and actions are the same bit for bit."""
+    batches = [make_batch(space, size=3, length=6, seed=seed) for seed in range(4)]
+    timesteps = make_timesteps(space)
     for number in (0, 1):
         update(agent, batches[number], number)
-    agent.policy(make_timesteps(space), None)
+    agent.policy(timesteps, None)
     saved = {k: np.array(v) for k, v in agent.state_arrays().items()}
-    restored = make_agent(space, precision=precision, discount__enabled=True, seed=0)
+    metrics, action, arrays = carry_on(agent, batches, timesteps)
     update(restored, batches[3], 7)  # whatever it did before
     restored.load_arrays(saved)
-    for number in (2, 3):
-        assert update(agent, batches[number], number) == update(restored, batches[number], number)
-    action, _ = agent.policy(make_timesteps(space), None)
-    np.testing.assert_array_equal(action, restored.policy(make_timesteps(space), None)[0])
-    final, same = agent.state_arrays(), restored.state_arrays()
-    for key, value in final.items():
-        np.testing.assert_array_equal(value, same[key], err_msg=key)
+    same, twin, theirs = carry_on(restored, batches, timesteps)
+    assert metrics == same
+    np.testing.assert_array_equal(action, twin)
+    for key, value in arrays.items():
+        np.testing.assert_array_equal(value, theirs[key], err_msg=key)
+
+
+def test_another_agent_is_restored_bit_for_bit() -> None:
+    settings = {"precision": "float16", "discount__enabled": True}
+    check_restored(make_agent(BOTH, **settings), make_agent(BOTH, **settings), BOTH)
+
+
+@pytest.fixture(scope="module")
+def traced() -> Agent:
+    """An agent that runs its graphs, which tests share because tracing takes long."""
+    return make_agent(explore__decay_steps=100, discount__enabled=True)
+
+
+def test_graphs_restore_bit_for_bit(traced: Agent) -> None:
+    tf.config.run_functions_eagerly(False)
+    check_restored(traced, traced, VECTORS)
+
+
+def test_nothing_is_traced_twice(traced: Agent) -> None:
+    """Traced graphs are never freed: numbers and new arrays must not make new ones."""
+    tf.config.run_functions_eagerly(False)
+    for number in range(4):
+        traced.train_step(make_batch(seed=number), number)
+    assert traced._update.experimental_get_tracing_count() == 1
+    state = None
+    for number in range(4):
+        traced.progress(number, number)
+        _, state = traced.policy(make_timesteps(seed=number, first=number == 2), state)
+    assert traced._act.experimental_get_tracing_count() == 1
+    for number in range(3):
+        _, state = traced.policy(make_timesteps(seed=number), state, "eval")
+    assert traced._act.experimental_get_tracing_count() == 2
 
 
 def test_a_checkpoint_holds_every_variable_once() -> None:
@@ -158,23 +191,6 @@ def test_batches_of_another_shape_are_refused(key: str, shape, message: str) -> 
     batch = {**make_batch(), key: np.zeros(shape, np.float32)}
     with pytest.raises(ValueError, match=message):
         make_agent().train_step(batch, 0)
-
-
-def test_nothing_is_traced_twice() -> None:
-    """Traced graphs are never freed: numbers and new arrays must not make new ones."""
-    tf.config.run_functions_eagerly(False)
-    agent = make_agent(explore__decay_steps=100)
-    for number in range(4):
-        agent.train_step(make_batch(seed=number), number)
-    assert agent._update.experimental_get_tracing_count() == 1
-    state = None
-    for number in range(4):
-        agent.progress(number, number)
-        _, state = agent.policy(make_timesteps(seed=number, first=number == 2), state)
-    assert agent._act.experimental_get_tracing_count() == 1
-    for number in range(3):
-        _, state = agent.policy(make_timesteps(seed=number), state, "eval")
-    assert agent._act.experimental_get_tracing_count() == 2
 
 
 # ---------------------------------------------------------------- predictions
