@@ -14,42 +14,9 @@ from baselines.run import main
 from dreamer.config import schema
 
 # The three files of an agent: its module, its keys, and its entry in the registry.
-MODULE = '''
-"""Learns the mean reward, and acts at random."""
-import numpy as np
-
-from baselines.agent import Baseline
-
-
-class Mean(Baseline):
-    def __init__(self, obs_space, act_space, seed, rate):
-        super().__init__(obs_space, act_space, seed)
-        self.mean, self.rate = np.zeros(()), rate
-
-    def policy(self, timesteps, state, mode="train"):
-        rng = np.random.default_rng([self.seed, self.policy_calls])
-        self.policy_calls += 1
-        return np.stack([self.act_space.sample(rng) for _ in timesteps["is_first"]]), None
-
-    def train_step(self, batch, update):
-        error = batch["reward"].mean() - self.mean
-        self.mean = self.mean + self.rate * error
-        return {"error": error, "nonfinite": 0.0}
-
-    def state_arrays(self):
-        return {"mean": self.mean, "policy_calls": np.asarray(self.policy_calls)}
-
-    def load_arrays(self, arrays):
-        self.mean, self.policy_calls = arrays["mean"], int(arrays["policy_calls"])
-
-
-def make(config, obs_space, act_space):
-    return Mean(obs_space, act_space, config.seed, config.mean.rate)
-'''
+MODULE = "from stub_agent import StubAgent as make\n"
 KEYS = """
 without: [agent]
-mean:
-  rate: {value: 0.1, unit: "", help: Rate of the mean., source: ours}
 train:
   batch_size: {value: 4, source: ours}
   batch_length: {value: 5, source: ours}
@@ -80,7 +47,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_agent_from_outside_trains_and_resumes(
     outside: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    flags = {**QUICK, "logdir": tmp_path / "runs", "task": f"{TASKS}:continuous", "mean.rate": 0.5}
+    flags = {**QUICK, "logdir": tmp_path / "runs", "task": f"{TASKS}:continuous"}
     for steps in (120, 160):
         flags["steps"] = steps
         words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
