@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,16 +33,11 @@ class Curve:
     seeds: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Final:
-    """Final scores of a method on a task: `scores` and their `frames`, float64 [seeds].
-
-    `asked` is the number of runs. Runs that did not reach the frames asked for have no score.
-    """
+class Final(NamedTuple):
+    """Final scores of a method on a task, and their frames, both float64 [seeds]."""
 
     scores: np.ndarray
     frames: np.ndarray
-    asked: int
 
 
 def group(runs: Iterable[Run]) -> Runs:
@@ -99,17 +95,16 @@ def _bootstrap_band(
 
 
 def final(runs: Sequence[Run], width: int, at: float | None = None) -> Final:
-    """Returns each run's score in its last bin, or at `at` frames if the run got there.
+    """Returns each run's score in its last bin, or at `at` frames.
 
-    A run that ended less than one bin before `at` counts.
+    A run that ended more than one bin before `at` has no score.
     """
     if at is None:
         found = [(run.y[-1], run.x[-1]) for run in runs]
     else:
         found = [(np.interp(at, run.x, run.y), np.clip(at, run.x[0], run.x[-1])) for run in runs
                  if run.x[0] - width < at <= run.x[-1] + width]
-    scores, frames = np.array(found, np.float64).reshape(-1, 2).T
-    return Final(scores, frames, len(runs))
+    return Final(*np.array(found, np.float64).reshape(-1, 2).T)
 
 
 def whiskers(scores: np.ndarray, spread: str) -> np.ndarray:

@@ -39,9 +39,6 @@ def draw_curves(study: Study, end: float | None = None) -> Figure:
     rows = math.ceil(len(tasks) / columns)
     width = style.WIDTH if columns > 2 else 2.4 + 2.4 * columns
     height = 3.2 if len(tasks) == 1 else (1.45 if columns > 3 else 2.1) * rows + 0.8
-    legend_columns = 4 if columns > 2 else 2
-    height += style.legend_height(len(study.methods) + len(study.published_methods),
-                                  legend_columns)
     figure, panels = style.new_figure(height, len(tasks), columns, width)
     if end is None:
         ends = [found.x[-1] for (task, _), found in study.curves.items() if task in tasks]
@@ -55,7 +52,7 @@ def draw_curves(study: Study, end: float | None = None) -> Figure:
                       va="bottom", fontsize=5.5)
     figure.supxlabel("Environment frames, action repeat included", fontsize=8)
     figure.supylabel(_METRICS.get(study.metric, study.metric), fontsize=8)
-    style.legend(figure, panels, legend_columns)
+    style.legend(figure, panels, 4 if columns > 2 else 2)
     style.footnotes(figure, [curve_caption(study), *study.all_notes()])
     return figure
 
@@ -193,10 +190,8 @@ def bar_figure(
     width = style.WIDTH
     if columns == 1:
         width = min(width, 3.6 + 0.9 * (groups - 1 + 5 - groups_a_row))
-    legend_columns = 3 if width > 6 else 2
     # A single row must be tall enough for the label beside it.
     height = max(1.5 * math.ceil(count / columns) + 0.9, 3.0)
-    height += style.legend_height(len(study.methods) + len(published), legend_columns)
     figure, panels = style.new_figure(height, count, columns, width)
     for number, axes in enumerate(panels):
         part = tasks[number * groups : (number + 1) * groups]
@@ -205,7 +200,7 @@ def bar_figure(
         axes.set_xticks(range(len(part)), [task_title(task) for task in part])
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="x", visible=False)
-    style.legend(figure, panels, legend_columns)
+    style.legend(figure, panels, 3 if width > 6 else 2)
     return figure
 
 
@@ -277,8 +272,7 @@ def draw_aggregates(summary: Summary) -> Figure:
 def draw_profiles(summary: Summary) -> Figure:
     """Returns the fraction of our runs above each normalised score."""
     entries = summary.own
-    height = 2.6 + style.legend_height(len(entries), 2)
-    figure, (axes,) = style.new_figure(height, 1, 1, width=4.6)
+    figure, (axes,) = style.new_figure(2.6, 1, 1, width=4.6)
     values = [score for entry in entries for scores in entry.scores.values() for score in scores]
     thresholds = np.linspace(min([0.0, *values]), max(values, default=1.0), 201)
     for index, entry in enumerate(entries):

@@ -120,7 +120,7 @@ def curve_axes(axes: Axes) -> None:
 
 
 def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
-    """Adds one legend above all panels, with each label once."""
+    """Adds one legend above all panels, with each label once, and room for it."""
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -128,11 +128,8 @@ def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside upper center",
                       ncols=min(columns, len(handles)), handlelength=3)
-
-
-def legend_height(entries: int, columns: int) -> float:
-    """Returns the inches of a legend beyond two lines, for which every figure has room."""
-    return 0.16 * max(0, math.ceil(entries / columns) - 2)
+        lines = math.ceil(len(handles) / columns)  # every figure has room for two
+        figure.set_figheight(figure.get_figheight() + 0.16 * max(0, lines - 2))
 
 
 def footnotes(figure: Figure, notes: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ def score_records(study: Study) -> Records:
             records.append(blank | {
                 "task": task, "method": method, "kind": "run", "mean": mean,
                 **(spread if seeds > 1 else {}),
-                "seeds": seeds, "seeds_without_score": found.asked - seeds,
+                "seeds": seeds, "seeds_without_score": len(study.runs[task, method]) - seeds,
                 "frames_least": int(found.frames.min()), "frames_most": int(found.frames.max())})
         records += [blank | {
             "task": task, "method": method, "kind": "published", "mean": point.score,

@@ -44,19 +44,14 @@ def test_tasks_with_more_runs_weigh_no_more():
         assert aggregate(few)[name].value == pytest.approx(aggregate(many, 10)[name].value)
 
 
-def test_interval_is_scipys_percentile_bootstrap():
-    """With one task, stratified resampling is the ordinary bootstrap of the mean."""
-    scores = np.random.default_rng(1).normal(size=30)
-    ours = aggregate([scores], resamples=20_000)["mean"]
-    theirs = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="percentile",
-                             rng=np.random.default_rng(2)).confidence_interval
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
-
-
-def test_resampling_is_stratified():
-    """Runs of one task are alike: resampling within tasks leaves nothing to vary."""
-    found = aggregate([np.full(5, 1.0), np.full(5, 9.0)], resamples=100)
-    for value in found.values():
+def test_interval_is_the_stratified_percentile_bootstrap():
+    """Runs are drawn within each task; the task with one run never varies."""
+    scores, rng = random_scores(2, 10, seed=1), np.random.default_rng(2)
+    found = aggregate([*scores, np.array([5.0])], resamples=20_000)["mean"]
+    means = [rng.choice(task, (20_000, 10)).mean(1) for task in scores]
+    expected = np.percentile((means[0] + means[1] + 5) / 3, [2.5, 97.5])
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.02)
+    for value in aggregate([np.full(5, 1.0), np.full(5, 9.0)], resamples=100).values():
         assert value.low == pytest.approx(value.value) == pytest.approx(value.high)
 
 
@@ -119,14 +114,11 @@ def test_scales(tmp_path):
 @pytest.mark.parametrize(
     "name, message",
     [("d4gp", "did you mean 'd4pg'"), ("missing.csv", "Cannot normalise by"),
-     ("simple", "None of the tasks .* Choose another --normalize, such as none")],
+     ("simple", "None of the tasks .* Choose another --normalize, such as none"),
+     ("flat.csv", "Cannot normalise dmc_walker_walk")],
 )
-def test_scales_that_do_not_exist(name, message):
+def test_unusable_scales(tmp_path, monkeypatch, name, message):
+    (tmp_path / "flat.csv").write_text("task,low,high\nwalker_walk,10,10\n")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         bounds_of(name, ["dmc_walker_walk"], PUBLISHED)
-
-
-def test_a_scale_without_extent(tmp_path):
-    (tmp_path / "flat.csv").write_text("task,low,high\nwalker_walk,10,10\n")
-    with pytest.raises(UserError, match="Cannot normalise dmc_walker_walk"):
-        bounds_of(str(tmp_path / "flat.csv"), ["dmc_walker_walk"], PUBLISHED)

@@ -293,6 +293,8 @@ def test_variants_are_found_in_the_names_with_what_they_vary():
 
 
 def test_tables():
+    late = tables.score_records(study(two_seeds(), at=4e5, published=[]))
+    assert [(record["seeds"], record["seeds_without_score"]) for record in late] == [(1, 1)]
     made = study(two_seeds(), published=["dreamer", "d4pg"])
     cells = tables.score_cells(made)
     assert cells[0] == ["Task", "mine (200k-300k)", "Dreamer, paper (5M)", "D4PG, images (100M)"]

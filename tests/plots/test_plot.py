@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dreamer.tasks import TASK_LISTS
+from plots import report
 from plots.plot import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,27 +178,27 @@ def test_an_outdir_that_is_a_file(runs, tmp_path, capsys):
     assert "Cannot make" in said
 
 
-@pytest.mark.parametrize("program, options, out, wrong, message", [
-    ("plot.py", ["--outdir", "out", "--formats", "png", "--figures", "curves"], "out/curves.png",
-     ["--bin", "many"], "argument --bin: 'many' is no number of frames, such as 1e6"),
-    ("report.py", ["--out", "report.html"], "report.html", ["--tasks"],
-     "argument --tasks: expected at least one argument"),
-])
-def test_as_a_script_without_tensorflow(
-    tmp_path, write_run, program, options, out, wrong, message
-):
-    """Runs from any folder, answers a usage error with status 2, and never imports TensorFlow."""
+@pytest.mark.parametrize("program, options, out", [
+    ("plot.py", ["--outdir", "out", "--formats", "png", "--figures", "curves"], "out/curves.png"),
+    ("report.py", ["--out", "report.html"], "report.html")])
+def test_as_a_script_without_tensorflow(tmp_path, write_run, program, options, out):
+    """Runs from any folder and never imports TensorFlow."""
     write_run("runs/dmc_walker_walk/mine/0", {1: 1.0})
     (tmp_path / "tensorflow.py").write_text("raise RuntimeError('plots import TensorFlow')\n")
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "plots" / program), "--indir", "runs", *options, *words],
-            cwd=tmp_path, capture_output=True, text=True,
-            env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
-
-    done = run()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "plots" / program), "--indir", "runs", *options],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert (tmp_path / out).is_file()
-    done = run(*wrong)
-    assert (done.returncode, done.stderr) == (2, f"{program}: error: {message} (see --help)\n")
+
+
+@pytest.mark.parametrize("program, wrong, message", [
+    (main, ["--bin", "many"],
+     "plot.py: error: argument --bin: 'many' is no number of frames, such as 1e6 (see --help)\n"),
+    (report.main, ["--indir"],
+     "report.py: error: argument --indir: expected at least one argument (see --help)\n")])
+def test_a_usage_error_is_one_line_with_status_2(capsys, program, wrong, message):
+    with pytest.raises(SystemExit) as stop:
+        program(["--indir", "runs", *wrong])
+    assert (stop.value.code, capsys.readouterr().err) == (2, message)
