@@ -90,7 +90,7 @@ def draw_sweep(study: Study, parameter: str, sweep: Sweep, readings: Sequence[Ro
     swept = {method for values in sweep.values() for method in values.values()}
     tasks = [task for task in study.tasks
              if any((task, method) in study.scored for method in swept)]
-    tasks = tasks or sorted({row.task for row in readings})  # without runs, the paper's alone
+    tasks = tasks or sorted({row.task for row in readings})  # without runs, only the paper's
     readings = [row for row in readings if row.task in tasks]
     columns = min(4, len(tasks))
     height = 1.7 * math.ceil(len(tasks) / columns) + 0.8
@@ -133,8 +133,8 @@ def _own_line(
 def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:
     """Returns bars of our methods beside the readings of one of the paper's figures.
 
-    It shows the tasks on which one of the methods has a score, be they in the figure or not. If
-    there are none, it shows the figure's tasks.
+    It shows every task on which one of the methods has a score, also if the paper's figure lacks
+    the task. If there is no such task, it shows the figure's tasks.
     """
     figure_tasks = sorted({row.task for row in readings})
     tasks = [task for task in study.tasks

@@ -265,7 +265,7 @@ def draw_aggregates(summary: Summary) -> Figure:
     style.footnotes(figure, [
         "Ours: bar at the estimate, band 95% stratified bootstrap interval over runs (none with "
         "one run a task). Diamonds: published, one value a task, so their median and "
-        "interquartile mean are over tasks alone.", *summary.notes])
+        "interquartile mean are over tasks only.", *summary.notes])
     return figure
 
 

@@ -145,7 +145,7 @@ def _find(options: argparse.Namespace, console: Console) -> tuple[FoundRuns, lis
         found = find_runs(options.indir, options.layout)
     unknown, where = found.unknown, ", ".join(map(str, options.indir))
     if unknown and not found.runs:
-        raise UserError(f"None of the {len(unknown)} run(s) in {where} tells its task, method and "
+        raise UserError(f"None of the {len(unknown)} run(s) in {where} names its task, method and "
                         f"seed, the first of them {unknown[0]}. Expected <task>/<method>/<seed>/, "
                         "or say how they are named with --layout, such as "
                         "'{method}/{task}/{seed}'.")
@@ -153,7 +153,7 @@ def _find(options: argparse.Namespace, console: Console) -> tuple[FoundRuns, lis
         raise UserError(" ".join([
             f"No {METRICS} below {where}.", *_without_metrics_note(found.without_metrics),
             f"Expected run folders such as dmc_walker_walk/dreamer/0/{METRICS}."]))
-    return found, [f"{len(unknown)} run(s) left out, because their folder tells no task, method "
+    return found, [f"{len(unknown)} run(s) left out, because their folder names no task, method "
                    f"and seed, the first of them {unknown[0]}; see --layout."] if unknown else []
 
 

@@ -110,7 +110,7 @@ class Published:
         """Returns a score, None if there is none.
 
         With `frames`: the curve at these frames, or else the score published at exactly these
-        frames. Without: the score with the most frames, from a curve or alone.
+        frames. Without: the score with the most frames, from a curve or a single one.
         """
         found = self._scores.get((task, method), [])
         curve = self._curves.get((task, method))

@@ -108,7 +108,7 @@ def bar_style(index: int, is_own: bool) -> dict[str, Any]:
 def curve_axes(axes: Axes) -> None:
     """Labels the x axis in k and M frames, and starts the y axis at 0.
 
-    The y axis starts lower if a line goes below 0; a band alone is cut off.
+    The y axis starts lower if a line goes below 0; a band below 0 is cut off.
     """
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_frames(value)))

@@ -163,7 +163,7 @@ def test_wrong_inputs_get_one_message(runs, tmp_path, capsys, write_run, options
 
 @pytest.mark.parametrize("name, message", [
     ("empty", "No metrics.jsonl below"), ("none", "is not a folder"),
-    ("foreign", "tells its task, method and seed")])
+    ("foreign", "names its task, method and seed")])
 def test_empty_and_foreign_folders(tmp_path, capsys, name, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "foreign").mkdir()

@@ -188,7 +188,7 @@ def test_limits_on_runs_and_clips_are_stated(tmp_path: Path, write_run, monkeypa
     write_run("runs/dmc_walker_walk/other/0", SCORES)
     reader = reported(tmp_path / "runs", "--clips", "1")
     assert "4 runs of 2 method(s)" in reader.text
-    assert "Together 7.5 hours of work by the runs' own clocks (1 of them tell none)" in reader.text
+    assert "Together 7.5 hours of work by the runs' own clocks (1 without a clock)" in reader.text
     assert "All of the first 2 runs have the same config" in reader.text
     assert "2 more runs are not listed." in reader.text
     assert reader.images("gif") == []
