@@ -14,7 +14,7 @@ from baselines.run import main
 from dreamer.config import schema
 
 # The three files of an agent: its module, its keys, and its entry in the registry.
-MODULE = "from stub_agent import StubAgent as make\n"
+MODULE = "from numpy_agent import NumpyAgent as make\n"
 KEYS = """
 without: [agent]
 train:

@@ -61,8 +61,8 @@ from functools import partial
 from dreamer import run
 from dreamer.config.command_line import run_main
 if "DREAMER_TEST_STUB" in os.environ:
-    from stub_agent import StubAgent
-    run.train = partial(run.train, make_agent=StubAgent)
+    from numpy_agent import NumpyAgent
+    run.train = partial(run.train, make_agent=NumpyAgent)
 sys.argv[1:] = words
 run_main(run.main)
 """

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from counting_env import LONGEST
-from stub_agent import StubAgent
+from numpy_agent import NumpyAgent
 from whole_runs import ROOT, contents, metrics_of, state_of, wait_until
 
 from dreamer import load_config
@@ -33,7 +33,7 @@ VALUES: dict[str, Any] = {
     "log.terminal": "plain", "log.tensorboard": False, "checkpoint.every": 60,
 }
 SCHEDULE = UpdateSchedule(prefill=50, pretrain=3, every=30, updates=7)
-train = partial(train_with, make_agent=StubAgent)
+train = partial(train_with, make_agent=NumpyAgent)
 
 
 def config_for(logdir: Path, **values: Any) -> Config:
@@ -101,7 +101,7 @@ def test_a_finished_run_has_nothing_left_to_do(trained: Result):
 def test_a_stop_between_updates_and_more_steps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(StubAgent, "seen", [])
+    monkeypatch.setattr(NumpyAgent, "seen", [])
     config = config_for(tmp_path, steps=100_000)
     run = tmp_path.joinpath(*_place(config))
     thread = signal_when(lambda: len(metrics_of(run)) >= 2, signal.SIGINT)
@@ -112,7 +112,7 @@ def test_a_stop_between_updates_and_more_steps(
     saved = state_of(run)
     seen = metrics_of(run)
     stored = contents(run / "episodes")
-    before = len(StubAgent.seen)
+    before = len(NumpyAgent.seen)
     steps = 2 * saved["agent_steps"] + 100
     result = train(config.replace({"steps": steps}))
     assert f"resumed at step {2 * saved['agent_steps']}" in capsys.readouterr().out
@@ -126,8 +126,8 @@ def test_a_stop_between_updates_and_more_steps(
     numbers = [int(name.split("-")[1].removeprefix("s0e")) for name in sorted(now)]
     assert len(set(numbers)) == len(numbers)
     # The agent is told of the updates made, those before the stop included.
-    assert 0 < before < len(StubAgent.seen) and StubAgent.seen[before][0] >= saved["update"] > 0
-    assert all(told == made for told, made in StubAgent.seen)
+    assert 0 < before < len(NumpyAgent.seen) and NumpyAgent.seen[before][0] >= saved["update"] > 0
+    assert all(told == made for told, made in NumpyAgent.seen)
 
 
 def test_a_stop_within_an_evaluation_repeats_it(tmp_path: Path):

@@ -11,7 +11,7 @@ from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 
 
-class StubAgent:
+class NumpyAgent:
     """Acts at random and learns the mean reward.
 
     Attributes:
