@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import whole_runs
+from filelock import FileLock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -52,7 +54,24 @@ def impatient() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def debug_runs(tmp_path_factory: pytest.TempPathFactory) -> whole_runs.DebugRuns:
-    root = tmp_path_factory.mktemp("runs")
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # shared by the processes that run tests: one of them makes the runs
+    root = base / "debug_runs"
+    with FileLock(base / "debug_runs.lock"):
+        printed = root / "printed.json"
+        if not printed.exists():
+            printed.write_text(json.dumps(_make_debug_runs(root)), encoding="utf-8")
+        output, errors, script_output = json.loads(printed.read_text(encoding="utf-8"))
+    return whole_runs.DebugRuns(
+        root / "runs" / whole_runs.RUN, root / "from_script" / whole_runs.RUN,
+        output, errors, script_output,
+    )  # fmt: skip
+
+
+def _make_debug_runs(root: Path) -> tuple[str, str, str]:
+    """Makes the same run by command and by script; returns what they printed."""
+    root.mkdir()
     (root / "script.py").write_text(SCRIPT, encoding="utf-8")
     command = whole_runs.start("dreamer.run", *whole_runs.DEBUG, "--logdir", root / "runs")
     script = subprocess.Popen(
@@ -63,10 +82,7 @@ def debug_runs(tmp_path_factory: pytest.TempPathFactory) -> whole_runs.DebugRuns
     assert status == 0, errors
     status, script_output, script_errors = whole_runs.finish(script)
     assert status == 0, script_errors
-    return whole_runs.DebugRuns(
-        root / "runs" / whole_runs.RUN, root / "from_script" / whole_runs.RUN,
-        output, errors, script_output,
-    )  # fmt: skip
+    return output, errors, script_output
 
 
 @pytest.fixture(scope="session")

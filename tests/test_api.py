@@ -64,6 +64,7 @@ def test_an_agent_acts_and_learns_from_the_api_alone():
     env.close()
 
 
+@pytest.mark.slow
 def test_the_worked_example_trains(tmp_path: Path):
     shutil.copy(EXAMPLE, tmp_path)
     done = python("own_env.py", "debug", cwd=tmp_path)

@@ -43,6 +43,7 @@ def read(folder: Path) -> list[dict[str, np.ndarray]]:
     return [EpisodeFile(path).read() for path in sorted(folder.iterdir())]
 
 
+@pytest.mark.slow
 def test_it_trains_and_goes_on(atari_run: tuple[Path, str, str]):
     run, first, second = atari_run
     lines = metrics_of(run)
@@ -58,6 +59,7 @@ def test_it_trains_and_goes_on(atari_run: tuple[Path, str, str]):
     assert "environment: time_limit 1600, actions noop fire up" in first
 
 
+@pytest.mark.slow
 def test_the_suites_preset_follows_from_the_name(atari_run: tuple[Path, str, str]):
     config = (atari_run[0] / "config.yaml").read_text(encoding="utf-8")
     for line in ("transform: tanh", "action_repeat: 4", "kl_scale: 0.1", "kind: epsilon",
@@ -65,6 +67,7 @@ def test_the_suites_preset_follows_from_the_name(atari_run: tuple[Path, str, str
         assert line in config, line
 
 
+@pytest.mark.slow
 def test_training_episodes_end_with_a_life_and_hold_points(atari_run: tuple[Path, str, str]):
     episodes = read(atari_run[0] / "episodes")
     assert any(episode["is_terminal"][-1] for episode in episodes)
@@ -91,6 +94,7 @@ def replay(episode: dict[str, np.ndarray], seed: int, *, training: bool) -> tupl
     return rewards, bool(timestep["is_last"])
 
 
+@pytest.mark.slow
 def test_a_life_is_an_episode_in_training_and_the_game_in_evaluation(
     atari_run: tuple[Path, str, str],
 ):

@@ -46,6 +46,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return measure(folder, *SHORT, "--precisions", "float32", "bfloat16")
 
 
+@pytest.mark.slow
 def test_all_parts_have_their_keys(measured):
     results, _ = measured
     for precision in ("float32", "bfloat16"):
@@ -63,6 +64,7 @@ def test_all_parts_have_their_keys(measured):
     assert results["memory"]["replay"]["episodes"] == 20
 
 
+@pytest.mark.slow
 def test_figures_agree_with_each_other(measured):
     results, _ = measured
     for found in results["update"].values():
@@ -83,6 +85,7 @@ def test_figures_agree_with_each_other(measured):
     assert len(rates) > 10 and all(rate > 0 for rate in rates)
 
 
+@pytest.mark.slow
 def test_every_limit_has_a_verdict_in_the_table(measured):
     results, table = measured
     assert len(results["verdicts"]) == len(LIMITS)
@@ -95,6 +98,7 @@ def test_every_limit_has_a_verdict_in_the_table(measured):
     assert "2-core CPU" in table
 
 
+@pytest.mark.slow
 def test_a_planner_with_one_hot_actions_and_vectors(tmp_path: Path):
     """Measures the chosen parts alone, what an update leaves out, and what an action costs."""
     results, table = measure(

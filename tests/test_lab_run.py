@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from whole_runs import metrics_of, state_of
 
 from dreamer.data.episodes import EpisodeFile
 
 
+@pytest.mark.slow
 def test_counters_losses_and_settings(lab_run: Path):
     lines = metrics_of(lab_run)
     assert [line["step"] for line in lines] == [160, 240, 320, 400]
@@ -23,6 +25,7 @@ def test_counters_losses_and_settings(lab_run: Path):
     assert (state["agent_steps"], state["update"], state["next_episode"]) == (100, 8, 5)
 
 
+@pytest.mark.slow
 def test_episodes_hold_one_hot_actions_and_raw_rewards(lab_run: Path):
     paths = sorted((lab_run / "episodes").iterdir())
     assert [path.name.split("-")[1:] for path in paths] == [

@@ -99,6 +99,7 @@ def test_what_is_predicted_is_held_out_and_seen_first(
     assert (other.result["truth/image"][0, 0] != prediction.result["truth/image"][0, 0]).any()
 
 
+@pytest.mark.slow
 def test_images_and_vectors_of_deepmind_lab(
     lab_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -149,6 +149,7 @@ def shortened(logdir: Path, *presets: str) -> list[str]:
     return [*main, *(("--configs", *presets) if presets else ()), *few]
 
 
+@pytest.mark.slow
 def test_the_main_command_at_the_size_for_cpus(tmp_path: Path):
     status, _, errors = finish(start("dreamer.run", *shortened(tmp_path, "small")))
     assert status == 0, errors

@@ -36,6 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / RUN
 
 
+@pytest.mark.slow
 def test_counters_and_returns_of_each_task(run: Path):
     lines = metrics_of(run)
     assert [line["step"] for line in lines] == [160, 240, 320]
@@ -49,6 +50,7 @@ def test_counters_and_returns_of_each_task(run: Path):
     assert (state["agent_steps"], state["next_episode"], state["eval_episode"]) == (160, 4, 6)
 
 
+@pytest.mark.slow
 def test_episodes_are_of_both_tasks_in_turn(run: Path):
     episodes = [EpisodeFile(path).read() for path in sorted((run / "episodes").iterdir())]
     assert len(episodes) == 4
@@ -58,6 +60,7 @@ def test_episodes_are_of_both_tasks_in_turn(run: Path):
     assert episodes[0]["action"][1:, 1].std() > 0  # the actor's own, though it does nothing
 
 
+@pytest.mark.slow
 def test_it_goes_on_and_refuses_other_tasks(run: Path, tmp_path: Path):
     copy = tmp_path / RUN
     shutil.copytree(run, copy)
@@ -71,6 +74,7 @@ def test_it_goes_on_and_refuses_other_tasks(run: Path, tmp_path: Path):
     assert (state_of(copy)["agent_steps"], len(list((copy / "episodes").iterdir()))) == (200, 4)
 
 
+@pytest.mark.slow
 def test_evaluation_of_each_task(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     report = tmp_path / "out.json"
     assert evaluate(["--run", str(run), "--episodes", "2", "--json", str(report)]) == 0
@@ -86,6 +90,7 @@ def test_evaluation_of_each_task(run: Path, tmp_path: Path, capsys: pytest.Captu
     assert "episode 1 of dmc_reacher_easy: return" in output
 
 
+@pytest.mark.slow
 def test_plots_find_the_run(run: Path):
     found = find_runs([run.parents[2]])
     (place,), unknown = found.runs, found.unknown

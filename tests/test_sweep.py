@@ -37,6 +37,7 @@ def run_sweep(*words: str | Path, **environ: str) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_tasks_one_killed_and_a_third_refused(tmp_path: Path):
     """Trials finish, a killed one is started again, a mistake is not; nothing is run twice."""
     pytest.importorskip("ray")

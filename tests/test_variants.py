@@ -23,7 +23,7 @@ SEARCH = {
 ENSEMBLE = {"disagreement.members": 3, "disagreement.units": 8, "disagreement.layers": 1}
 COUNTING = f"{ROOT}/tests/counting_env.py:make"
 CARTPOLE = "gym_CartPole-v1"
-MIXED = f"{ROOT}/tests/envs/gym_envs.py:mixed"  # two images, a nested vector, an index
+MIXED = f"{ROOT}/tests/envs/gym_envs.py:Mixed"  # two images, a nested vector, an index
 EVERYTHING = {"envs.image": True, "encoder.keys": ".*", "decoder.keys": ".*"}
 VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "no_value": (COUNTING, ["no_value"], {}),
@@ -53,7 +53,7 @@ VALUES: dict[str, Any] = {
 }  # fmt: skip
 
 
-SLOW = ("one_step", "planet_lambda")
+SLOW = ("no_value", "one_step", "planet", "planet_lambda", "explore")
 
 
 @pytest.mark.parametrize(

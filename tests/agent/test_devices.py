@@ -37,6 +37,7 @@ def checks() -> dict[str, Any]:
     return run_checks("updates", "clipping", "free_nats")
 
 
+@pytest.mark.slow
 def test_metrics_and_weights_agree_over_several_updates(checks: dict[str, Any]):
     found = checks["updates"]
     assert found["start"][0] == 0.0  # the same initial weights, bit for bit
@@ -48,22 +49,26 @@ def test_metrics_and_weights_agree_over_several_updates(checks: dict[str, Any]):
     assert found["copies_differ"] == 0
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_on_one_device_skips_the_step_on_both(checks: dict[str, Any]):
     found = checks["updates"]
     assert (found["skipped"], found["nonfinite"]) == (1.0, 1.0)
     assert found["kept"] and found["copies_differ"] == 0
 
 
+@pytest.mark.slow
 def test_arrays_go_from_two_devices_to_one_and_back(checks: dict[str, Any]):
     assert checks["updates"]["loaded"]
 
 
+@pytest.mark.slow
 def test_the_clipping_acts_on_the_reduced_gradient(checks: dict[str, Any]):
     found = checks["clipping"]
     assert found["clipped"][0] < GRADIENTS, found["clipped"]
     assert found["by_halves"][0] > 0.1  # so the other order would be seen
 
 
+@pytest.mark.slow
 def test_the_free_nats_act_on_the_mean_of_the_whole_batch(checks: dict[str, Any]):
     """One half's KL is below them and the other's above, whichever side the whole's is on."""
     whole = checks["free_nats"]["whole"]

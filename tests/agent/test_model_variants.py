@@ -45,6 +45,7 @@ VARIANTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("presets", VARIANTS, ids="+".join)
 def test_it_trains(presets: tuple[str, ...], tmp_path: Path) -> None:
     images = "model/image_loss" in VARIANTS[presets]

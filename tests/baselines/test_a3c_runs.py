@@ -30,6 +30,7 @@ def config_for(logdir: Path, **values: Any) -> Config:
     return load_config("debug", task=task, overrides={**quick, **values}, agent="a3c")
 
 
+@pytest.mark.slow
 def test_processes_share_what_they_learn_and_stop_and_go_on(tmp_path: Path):
     config = config_for(tmp_path, steps=100_000)
     run = tmp_path / "stopped"

@@ -37,6 +37,7 @@ for task in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_tasks_of_the_paper():
     """Construct, reset, step, render and conform, with images and states.
 

@@ -166,6 +166,7 @@ def test_nothing_is_lost_by_kills(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.faults)])
 def test_nothing_is_lost_by_kills_while_collecting_beside_updates(
     tmp_path: Path, figure: Callable[[str], None], kills: int

@@ -223,6 +223,7 @@ def test_nothing_listens():
             assert name not in SERVING or local, f"{path}, line {node.lineno}: {text[:80]}"
 
 
+@pytest.mark.slow
 def test_a_live_run_and_its_environments_listen_on_nothing(
     tmp_path: Path, figure: Callable[[str], None]
 ):
