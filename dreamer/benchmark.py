@@ -9,20 +9,21 @@ dm_control. Whatever imports TensorFlow or OpenGL runs in a process of its own.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamer.config.command_line import CommandLine, Option, Parsed, run_main
+from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
-from dreamer.io.files import check_writable_file
+from dreamer.io.files import atomic_write, check_writable_file
 
 LINE = CommandLine(
     "python -m dreamer.benchmark",
     "Measures how fast this machine updates, steps environments and samples, and the memory taken.",
     (
         Option("parts", "", "What to measure; default: all but overlap and agents (an update of "
-               "each, by python -m baselines.benchmark). Shares of an update need update.",
+               "each agent). Shares of an update need update.",
                many=True, choices=("update", "env", "replay", "memory", "overlap", "agents")),
         Option("precisions", "", "Number formats of the updates; default: float32 and what suits "
                "the device.", many=True, choices=("float32", "bfloat16", "float16")),
@@ -41,32 +42,24 @@ def main(argv: Sequence[str]) -> int:
     config = load_config(*presets, overrides=parsed.overrides)
     if "," in config.task:
         raise UserError(f"--task is {config.task!r}; the benchmark measures one task at a time")
-    from dreamer.benchmarks.report import print_report, write_json
-
     if options["json"]:
         check_writable_file(Path(options["json"]), "--json")
+    if "agents" in options["parts"] and (keys := set(parsed.overrides) - {"task", "logdir"}):
+        raise UserError(
+            f"--parts agents measures the agents with their presets, but --{min(keys)} is given; "
+            "measure agents and other parts separately"
+        )
     from dreamer.benchmarks.bench import DEFAULT_PARTS, QUICK, Bench, Scale
+    from dreamer.benchmarks.report import print_report
 
-    if "agents" in options["parts"]:
-        _check_agents(parsed)
     scale = QUICK if options["quick"] else Scale(options["updates"])
     with Bench(config, scale, list(dict.fromkeys(options["precisions"]))) as bench:
         results = bench.run(options["parts"] or DEFAULT_PARTS)
     print_report(results, scale.small)
     if options["json"]:
-        write_json(options["json"], results)
+        with atomic_write(options["json"]) as file:
+            file.write(json.dumps(results, indent=2, allow_nan=False).encode() + b"\n")
     return 0
-
-
-def _check_agents(parsed: Parsed) -> None:
-    from dreamer.benchmarks.bench import check_agents
-
-    check_agents()
-    if keys := sorted(set(parsed.overrides) - {"task", "logdir"}):
-        raise UserError(
-            f"--parts agents measures the agents with their presets, but --{keys[0]} is given; "
-            "measure agents and other parts separately"
-        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import benchmark_services
 import pytest
 
 from dreamer.benchmark import main
-from dreamer.benchmarks.environments import measure_stepping
+from dreamer.benchmarks.bench import measure_stepping
 from dreamer.benchmarks.report import LIMITS, flatten
 from dreamer.config.config import load_config
 from dreamer.errors import UserError

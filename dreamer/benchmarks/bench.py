@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import subprocess
+import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from dreamer.benchmarks.environments import measure_stepping
+import numpy as np
+
 from dreamer.benchmarks.flops import LayerTable, flops_by_part
-from dreamer.benchmarks.replay import episodes_folder
 from dreamer.benchmarks.report import judge
-from dreamer.benchmarks.sampling import in_turn
-from dreamer.benchmarks.service import Measure, Service
-from dreamer.config.config import Config
+from dreamer.benchmarks.service import Measure, Service, in_turn, random_timesteps, repeated
+from dreamer.config.config import Config, load_config, preset_refusal
+from dreamer.config.schema import DREAMER, agent_names
+from dreamer.envs import rendering
+from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space, spaces_to_json
 from dreamer.errors import UserError
 from dreamer.system.machine import machine
+from dreamer.tasks import suite_of
 from dreamer.training.build import make_pool
 
 DEFAULT_PARTS = ("update", "env", "replay", "memory")
-AGENTS_PROGRAM = "baselines.benchmark"
 DEFAULT_TIMESTEPS = 501  # of an episode, for tasks without a known time limit
+NO_UPDATES = ("random", "constant")  # agents that do not learn
 OVERLAP_UPDATES = 2  # per round
+_SERVICES = "dreamer.benchmarks.services"
+_BASELINES = "baselines.benchmark:BaselineService"
 
 
 class Scale(NamedTuple):
@@ -78,9 +81,14 @@ class Bench:
         Raises:
             UserError: No such task, no OpenGL, or no room for episodes.
         """
-        load = os.getloadavg()[0]
+        load, here = os.getloadavg()[0], machine()
+        facts = {key: self._facts[key] for key in ("device", "tensorflow", "xla")}
         results: dict[str, Any] = {
-            "task": self._config.task, "config": self._config.flat(), "machine": self._machine(),
+            "task": self._config.task, "config": self._config.flat(),
+            "machine": facts | {
+                "processor": here["processor"], "cores": here["cores"],
+                "python": platform.python_version(), "suits": self._facts["precision"],
+            },
         }  # fmt: skip
         sample = self._start_sampling() if "replay" in parts else None
         if "update" in parts:
@@ -97,12 +105,10 @@ class Bench:
             results["overlap"] = self._measure_overlap()
         if "agents" in parts:
             _say("updating each agent in turn")
-            presets = self._config.presets
-            results["agents"] = measure_agents(self._config.task, presets, self._scale.rounds)
+            presets, rounds = self._config.presets, self._scale.rounds
+            results["agents"] = measure_agents(self._config.task, presets, rounds)
         results["machine"] |= {"load_before": load, "load_after": os.getloadavg()[0]}
         return results | {"verdicts": judge(results)}
-
-    # --------------------------------------------------------------- processes
 
     @cached_property
     def _task(self) -> tuple[dict[str, Space], Space, int]:
@@ -112,23 +118,17 @@ class Bench:
             timesteps = -(-limit // pool.action_repeat) + 1 if limit else DEFAULT_TIMESTEPS
             return pool.obs_space, pool.act_space, timesteps
 
-    def _start(self, name: str, **settings: Any) -> Service:
-        """Starts a service of the config and the spaces; `precision` replaces the config's."""
-        obs_space, act_space, _ = self._task
-        changed = {"precision": settings.pop("precision")} if "precision" in settings else {}
-        service = Service(
-            f"dreamer.benchmarks.{name}",
-            values=self._config.replace(changed).flat(),
-            spaces=spaces_to_json(obs_space, act_space),
-            **settings,
-        )
+    def _start(self, name: str, config: Config | None = None, **settings: Any) -> Service:
+        """Starts a service of a config (this benchmark's by default) and the task's spaces."""
+        values = (config or self._config).flat()
+        spaces = spaces_to_json(*self._task[:2])
+        service = Service(f"{_SERVICES}:{name}", values=values, spaces=spaces, **settings)
         return self._stack.enter_context(service)
 
     def _agent(self, precision: str) -> Service:
         if precision not in self._agents:
-            self._agents[precision] = self._start(
-                "agent_service:AgentService", precision=precision, small=self._scale.small
-            )
+            config = self._config.replace({"precision": precision})
+            self._agents[precision] = self._start("AgentService", config, small=self._scale.small)
         return self._agents[precision]
 
     @cached_property
@@ -140,35 +140,25 @@ class Bench:
     def _precisions(self) -> list[str]:
         return self._chosen or list(dict.fromkeys(("float32", self._facts["precision"])))
 
-    def _machine(self) -> dict[str, Any]:
-        here, facts = machine(), self._facts
-        return {
-            "device": facts["device"],
-            "processor": here["processor"],
-            "cores": here["cores"],
-            "tensorflow": facts["tensorflow"],
-            "python": platform.python_version(),
-            "xla": facts["xla"],
-            "suits": facts["precision"],
-        }
-
     @cached_property
     def _layers(self) -> LayerTable:
-        obs_space, act_space, _ = self._task
-        shapes = {key: space.shape for key, space in obs_space.items()}
-        actions = act_space.shape[0]
-        return LayerTable(self._config, shapes, actions, discrete=act_space.discrete)
+        return LayerTable(self._config, *self._task[:2])
 
-    # ------------------------------------------------------------------- parts
+    def _start_replay(self, episodes: int, length: int) -> Service:
+        """Starts a replay in a temporary folder below TMPDIR, on a disk with room for episodes.
+
+        Raises:
+            UserError: The disk has too little room.
+        """
+        check_room(*self._task[:2], episodes, length)
+        folder = tempfile.TemporaryDirectory(prefix="dreamer_benchmark_")
+        return self._start("ReplayService", directory=self._stack.enter_context(folder))
 
     def _start_sampling(self) -> Measure:
         """Returns a function that samples batches from a replay of full-length episodes."""
-        obs_space, act_space, length = self._task
-        count = self._scale.sampled
+        count, length = self._scale.sampled, self._task[2]
         _say(f"writing {count} episodes of {length} timesteps to sample batches from")
-        room = episodes_folder(obs_space, act_space, count, length)
-        folder = self._stack.enter_context(room)
-        replay = self._start("replay:ReplayService", directory=str(folder))
+        replay = self._start_replay(count, length)
         replay.ask("add", episodes=count, length=length)
         return replay.measure("sample")
 
@@ -192,16 +182,18 @@ class Bench:
             measures["sample"] = sample
         seconds = in_turn(measures, scale.rounds, scale.shortest)
         parts = flops_by_part(self._layers.update_layers())
-        updates: dict[str, dict[str, float]] = {}
-        memory = {}
+        flops, updates, memory = sum(parts.values()), dict[str, Any](), {}
         for precision, agent in agents.items():
             rate = max(2 * m * k * n / seconds[precision, (m, k, n)] for m, k, n in products)
-            found = _compare_with_floor(seconds[precision, "update"], sum(parts.values()), rate)
+            took = seconds[precision, "update"]
+            updates[precision] = {
+                "seconds": took, "flops": flops, "matmul_flops_per_second": rate,
+                "floor_seconds": flops / rate, "over_floor": took * rate / flops,
+            }  # fmt: skip
             if precision != "float32" and "float32" in updates:
-                found["over_float32"] = found["seconds"] / updates["float32"]["seconds"]
-            updates[precision] = found
+                updates[precision]["over_float32"] = took / updates["float32"]["seconds"]
             # Printed now, because this took minutes and the next part may fail.
-            _say(f"{precision}: {found['seconds']:.3g} s, {found['over_floor']:.2f} of its floor")
+            _say(f"{precision}: {took:.3g} s, {took * rate / flops:.2f} of its floor")
             after = agent.ask("memory")
             memory[precision] = after | {
                 "growth_bytes": after["resident_bytes"] - before[precision]["resident_bytes"],
@@ -209,8 +201,7 @@ class Bench:
             }
         results = {"update": updates, "flops": parts, "memory": {"update": memory}}
         if sample:
-            fastest = min(found["seconds"] for found in updates.values())
-            share = seconds["sample"] / fastest
+            share = seconds["sample"] / min(found["seconds"] for found in updates.values())
             results["replay"] = {"sample_seconds": seconds["sample"], "share_of_update": share}
         return results
 
@@ -227,12 +218,8 @@ class Bench:
         after = agent.ask("memory")["resident_bytes"]
         policy = {"calls": calls, "growth_bytes": after - before, "resident_bytes": after}
         _say(f"adding {scale.added} episodes to a replay")
-        obs_space, act_space, _ = self._task
         length, warm_up = scale.added_timesteps, max(1, scale.added // 10)
-        with (
-            episodes_folder(obs_space, act_space, scale.added + warm_up, length) as folder,
-            self._start("replay:ReplayService", directory=str(folder)) as replay,
-        ):
+        with self._start_replay(scale.added + warm_up, length) as replay:
             replay.ask("add", episodes=warm_up, length=length)
             grown = replay.ask("add", episodes=scale.added, length=length)
         share = grown["growth_bytes"] / grown["added_bytes"]
@@ -270,48 +257,133 @@ class Bench:
         }  # fmt: skip
 
 
-def check_agents() -> None:
-    """Raises a UserError if the package baselines is missing, as in an installed wheel."""
+def check_room(
+    obs_space: Mapping[str, Space], act_space: Space, episodes: int, length: int
+) -> None:
+    """Raises a UserError if TMPDIR has too little room for so many episodes."""
+    timestep = random_timesteps(obs_space, act_space, (1,), seed=0)
+    needed = int(1.1 * episodes * length * sum(array.nbytes for array in timestep.values()))
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < needed:
+        raise UserError(
+            f"{tempfile.gettempdir()} has {free / 1e9:.1f} GB free, and the benchmark's episodes "
+            f"take {needed / 1e9:.1f} GB: set TMPDIR to a folder with more room, or choose other "
+            "--parts"
+        )
+
+
+def measure_stepping(config: Config, rounds: int, shortest: float) -> dict[str, Any]:
+    """Returns the environment frames per second of one environment, all kinds measured in turn.
+
+    Args:
+        config: The config.
+        rounds, shortest: As `in_turn` takes them.
+
+    Returns:
+        steps_per_second: with the config's settings; gl, renderer: what draws. For images of
+        dm_control's suite also steps_per_second_without_rendering: from states;
+        steps_per_second_shadow_<size>: with a reduced shadow map, of the config's size or the
+        `small` preset's; reference_steps_per_second: of `ReferenceLoop`; over_reference: ours with
+        the full shadow map, relative to that; over_reference_shadow_<size>: ours, reduced.
+    """
+    own = config.envs.shadow_size
+    compared = config.envs.image and suite_of(config.task) == "dmc"
+    kinds: dict[Any, dict[str, Any]] = {own: {}}
+    if compared:
+        reduced = own or load_config("small", task=config.task).envs.shadow_size
+        kinds |= {size: {"envs.shadow_size": size} for size in (0, reduced)}  # 0: the full map
+        kinds["states"] = {"envs.image": False, "envs.state": True}
+    with ExitStack() as stack:
+        pools = {
+            name: stack.enter_context(make_pool(config.replace(changed), 1, training=False))
+            for name, changed in kinds.items()
+        }
+        info, frames = pools[own].info, pools[own].action_repeat
+        measures = {name: _stepping(pool) for name, pool in pools.items()}
+        if compared:
+            reference = stack.enter_context(_start_reference(config, int(info["camera"])))
+            measures["reference"] = reference.measure("step")
+        rates = {k: frames / v for k, v in in_turn(measures, rounds, shortest).items()}
+    found: dict[str, Any] = {"steps_per_second": rates[own]}
+    if compared:
+        found |= {
+            "steps_per_second_without_rendering": rates["states"],
+            f"steps_per_second_shadow_{reduced}": rates[reduced],
+            "reference_steps_per_second": rates["reference"],
+            "over_reference": rates[0] / rates["reference"],
+            f"over_reference_shadow_{reduced}": rates[reduced] / rates["reference"],
+        }
+    return found | {key: info[key] for key in ("gl", "renderer") if key in info}
+
+
+def _stepping(pool: EnvPool) -> Measure:
+    """Returns a function that takes random actions in the pool's one environment."""
+    rng = np.random.default_rng(0)
+    pool.reset([0])
+
+    def step() -> None:
+        (timestep,) = pool.step(pool.act_space.sample(rng)[None])
+        if timestep["is_last"]:
+            pool.reset([None])
+
+    return repeated(step)
+
+
+def _start_reference(config: Config, camera: int) -> Service:
+    from dreamer.envs.dmc import find_task
+
+    domain, task = find_task(config.task.removeprefix("dmc_"))
+    return Service(
+        f"{_SERVICES}:ReferenceLoop", rendering.backend_variables(config.envs.egl_device),
+        domain=domain, task=task, camera=camera, action_repeat=config.envs.action_repeat,
+    )  # fmt: skip
+
+
+def measure_agents(
+    task: str, presets: Sequence[str], rounds: int, shortest: float = 0.5,
+    agents: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Measures an update of each agent that learns, in turn, each in a process of its own.
+
+    Args:
+        task: The task, whose spaces count.
+        presets: Each agent takes those that fit it.
+        rounds, shortest: As `in_turn` takes them.
+        agents: Names of the agents; by default all that learn.
+
+    Returns:
+        By agent: ``seconds`` of an update, ``records`` (timesteps that it learns from) and
+        ``without`` (the presets that the agent does not have); or ``refused``, the reason why the
+        agent cannot learn this task.
+
+    Raises:
+        UserError: The package baselines is missing, as in an installed wheel.
+    """
     if find_spec("baselines") is None:
         raise UserError(
             "--parts agents needs the package baselines, which is in the checkout and not in the "
             "wheel: run the benchmark from the checkout, or leave agents out"
         )
-
-
-def measure_agents(task: str, presets: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Measures an update of each agent that learns, by the program of the package baselines.
-
-    Returns:
-        By agent: ``seconds`` of an update, ``records`` (timesteps that it learns from) and
-        ``without`` (the presets that the agent does not have); or ``refused``.
-
-    Raises:
-        UserError: The program failed; it has printed the reason.
-    """
-    check_agents()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "agents.json"
-        words = ["--task", task, "--rounds", str(rounds), "--json", str(path)]
-        words += ["--configs", *presets] if presets else []
-        command = [sys.executable, "-m", AGENTS_PROGRAM, *words]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-        if done.returncode:
-            raise UserError(
-                f"python -m {AGENTS_PROGRAM} ended with status {done.returncode} for the reason "
-                "above; leave agents out of --parts to measure the rest"
-            )
-        return json.loads(path.read_text(encoding="utf-8"))["agents"]
-
-
-def _compare_with_floor(seconds: float, flops: int, rate: float) -> dict[str, float]:
-    return {
-        "seconds": seconds,
-        "flops": flops,
-        "matmul_flops_per_second": rate,
-        "floor_seconds": flops / rate,
-        "over_floor": seconds * rate / flops,
-    }
+    found: dict[str, Any] = {}
+    updates: dict[str, Measure] = {}
+    with ExitStack() as stack:
+        for agent in agents or [name for name in agent_names() if name not in NO_UPDATES]:
+            without = sorted({preset for preset in presets if preset_refusal(preset, agent)})
+            fitting = [preset for preset in presets if preset not in without]
+            config = load_config(*fitting, task=task, agent=agent)
+            with make_pool(config, 1, training=True) as pool:
+                spaces = spaces_to_json(pool.obs_space, pool.act_space)
+            name = f"{_SERVICES}:AgentService" if agent == DREAMER else _BASELINES
+            try:
+                service = Service(name, agent=agent, values=config.flat(), spaces=spaces)
+            except UserError as error:
+                found[agent] = {"refused": str(error)}
+                continue
+            updates[agent] = stack.enter_context(service).measure("update")
+            found[agent] = {"without": without, "records": service.ask("timesteps")}
+        for agent, seconds in in_turn(updates, rounds, shortest).items():
+            found[agent]["seconds"] = seconds
+    return found
 
 
 def _say(text: str) -> None:

@@ -23,47 +23,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dreamer.config.config import Config
+from dreamer.envs.spec import Space
 
-Shapes = Mapping[str, Sequence[int]]
+
+class Rows(NamedTuple):
+    """How many rows (images or states) each of a layer's three passes has.
+
+    Attributes:
+        forward: Rows of the forward pass.
+        inputs: Rows that need the gradient with respect to the layer's inputs.
+        weights: Rows that contribute to the gradient of the layer's weights.
+    """
+
+    forward: int
+    inputs: int = 0
+    weights: int = 0
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One matrix product or convolution.
 
     Attributes:
         part: Name of the network, such as "encoder" or "imagined dynamics".
         name: Name of the layer within the network.
-        macs: Multiply-adds per row. A row is one image or one state.
-        forward: Number of rows in the forward pass.
-        inputs: Number of rows that need the gradient with respect to the layer's inputs.
-        weights: Number of rows that contribute to the gradient of the layer's weights.
+        macs: Multiply-adds per row.
+        rows: Number of rows of each pass.
     """
 
     part: str
     name: str
     macs: int
-    forward: int
-    inputs: int
-    weights: int
+    rows: Rows
 
     @property
     def flops(self) -> int:
         """Operations of this layer."""
-        return 2 * self.macs * (self.forward + self.inputs + self.weights)
-
-
-class Rows(NamedTuple):
-    """Row counts of the three passes, as in `Layer`."""
-
-    forward: int
-    inputs: int = 0
-    weights: int = 0
+        return 2 * self.macs * sum(self.rows)
 
 
 def flops_by_part(layers: Iterable[Layer]) -> dict[str, int]:
@@ -98,14 +97,10 @@ def dense_layers(
         copies: Number of equal stacks that run side by side.
     """
     for i, (inputs, outputs) in enumerate(pairwise(sizes)):
-        gradient = rows.inputs if i or first_inputs is None else first_inputs
-        macs = copies * inputs * outputs
-        yield Layer(part, f"dense {i + 1}", macs, rows.forward, gradient, rows.weights)
-
-
-def mlp_sizes(inputs: int, section: Any, outputs: int) -> list[int]:
-    """Returns the widths of an MLP with `section.layers` hidden layers of `section.units`."""
-    return [inputs, *[section.units] * section.layers, outputs]
+        own = rows
+        if i == 0 and first_inputs is not None:
+            own = rows._replace(inputs=first_inputs)
+        yield Layer(part, f"dense {i + 1}", copies * inputs * outputs, own)
 
 
 class LayerTable:
@@ -113,16 +108,15 @@ class LayerTable:
 
     Args:
         config: The config.
-        shapes: Observation key -> shape: [64, 64, C] for an image, [size] for a vector.
-        actions: A.
-        discrete: Whether actions are one-hot. The actor then has A outputs instead of 2 A.
+        obs_space, act_space: The spaces of observations and of actions. Images are
+            [64, 64, C], vectors [size].
     """
 
-    def __init__(self, config: Config, shapes: Shapes, actions: int, *, discrete: bool) -> None:
-        self._config, self._actions = config, actions
-        self._outputs = actions if discrete else 2 * actions
-        self._encoded = _channels_and_vectors(shapes, config.encoder.keys)
-        self._decoded = _channels_and_vectors(shapes, config.decoder.keys)
+    def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space) -> None:
+        self._config, self._actions = config, act_space.shape[0]  # A
+        self._outputs = self._actions * (1 if act_space.discrete else 2)  # of the actor
+        self._encoded = _channels_and_vectors(obs_space, config.encoder.keys)
+        self._decoded = _channels_and_vectors(obs_space, config.decoder.keys)
         self._stoch = config.rssm.stoch if config.rssm.kind != "deterministic_only" else 0  # S
         self._deter = config.rssm.deter if config.rssm.kind != "stochastic_only" else 0  # D
         self._feat = self._stoch + self._deter  # F
@@ -130,9 +124,7 @@ class LayerTable:
         self._planning = config.behavior.policy == "planner"
         lambda_plans = config.planner.returns == "lambda"
         self._has_value = lambda_plans if self._planning else bool(config.behavior.value)
-        self._heads = {"reward": config.reward}
-        if config.discount.enabled:
-            self._heads["discount"] = config.discount
+        self._heads = ["reward", "discount"] if config.discount.enabled else ["reward"]
 
     def update_layers(self) -> list[Layer]:
         """Returns the layers of one update, the exploration's included if it is configured."""
@@ -141,8 +133,8 @@ class LayerTable:
         if self._planning:
             if self._has_value:
                 # The last timestep of a sequence has no target.
-                sizes = mlp_sizes(self._feat, self._config.value, 1)
-                layers += dense_layers("value", sizes, Rows(b * t, b * (t - 1), b * (t - 1)), 0)
+                later = b * (t - 1)
+                layers += self._mlp("value", "value", 1, Rows(b * t, later, later), 0)
             return layers
         layers += self._imagination("actor", self._config.actor.gradient == "dynamics")
         if self._config.disagreement.until:
@@ -154,19 +146,25 @@ class LayerTable:
     def policy_layers(self) -> list[Layer]:
         """Returns the layers that choose one action for each of the config's environments."""
         n = Rows(self._config.envs.num_envs)
-        layers = [*self._encoder(n)]
-        layers += self._step("rssm", n, n, n, prior=False)
+        layers = [*self._encoder(n), *self._step("rssm", n, n, n, prior=False)]
         layers += self._posterior(n, n)
         if not self._planning:
-            sizes = mlp_sizes(self._feat, self._config.actor, self._outputs)
-            return [*layers, *dense_layers("actor", sizes, n)]
+            return [*layers, *self._mlp("actor", "actor", self._outputs, n)]
         planner = self._config.planner
         planned = Rows(n.forward * planner.iterations * planner.candidates * planner.horizon)
         layers += self._step("planned dynamics", planned, planned, planned)
-        value = {"value": self._config.value} if self._has_value else {}
-        for name, head in {**self._heads, **value}.items():
-            layers += dense_layers(f"planned {name}", mlp_sizes(self._feat, head, 1), planned)
+        for name in [*self._heads, "value"] if self._has_value else self._heads:
+            layers += self._mlp(f"planned {name}", name, 1, planned)
         return layers
+
+    def _mlp(
+        self, part: str, section: str, outputs: int, rows: Rows, first_inputs: int | None = None,
+        inputs: int | None = None, copies: int = 1,
+    ) -> Iterator[Layer]:  # fmt: skip
+        """Yields a head with the hidden layers of a config section; its inputs default to F."""
+        head = getattr(self._config, section)
+        sizes = [self._feat if inputs is None else inputs, *[head.units] * head.layers, outputs]
+        yield from dense_layers(part, sizes, rows, first_inputs, copies)
 
     def _world_model(self) -> Iterator[Layer]:
         b, t = self._batch
@@ -184,12 +182,12 @@ class LayerTable:
         reconstructs = loss.representation == "reconstruction"
         yield from self._decoder(every, n if reconstructs else 0)
         if loss.representation == "contrastive":
-            sizes = mlp_sizes(self._embed_size(), self._config.contrastive, 2 * self._feat)
-            yield from dense_layers("contrastive", sizes, every)
+            embed = self._embed_size()
+            yield from self._mlp("contrastive", "contrastive", 2 * self._feat, every, inputs=embed)
             # Squared distances between all states and observations (dreamer.ops.contrast).
-            yield Layer("contrastive", "pairs", 2 * self._feat * n, *every)
-        for name, head in self._heads.items():
-            yield from dense_layers(name, mlp_sizes(self._feat, head, 1), every)
+            yield Layer("contrastive", "pairs", 2 * self._feat * n, every)
+        for name in self._heads:
+            yield from self._mlp(name, name, 1, every)
 
     def _embed_size(self) -> int:
         """E: 2 x 2 pixels of 8 * depth channels, and the output of the vectors' MLP."""
@@ -203,13 +201,10 @@ class LayerTable:
         encoder = self._config.encoder
         if channels:
             sizes = [channels, *(encoder.cnn_depth * 2**i for i in range(4))]
-            for i, (side, (inputs, outputs)) in enumerate(
-                zip((64, 31, 14, 6), pairwise(sizes), strict=True)
-            ):
-                macs = convolution_macs(side, 4, 2, inputs, outputs)
-                gradient = rows.inputs if i else 0
-                name = f"convolution {i + 1}"
-                yield Layer("encoder", name, macs, rows.forward, gradient, rows.weights)
+            for i, side in enumerate((64, 31, 14, 6)):
+                macs = convolution_macs(side, 4, 2, sizes[i], sizes[i + 1])
+                own = rows if i else rows._replace(inputs=0)
+                yield Layer("encoder", f"convolution {i + 1}", macs, own)
         if vectors:
             sizes = [vectors, *[encoder.mlp_units] * encoder.mlp_layers]
             yield from dense_layers("encoder", sizes, rows, 0)
@@ -217,16 +212,13 @@ class LayerTable:
     def _decoder(self, rows: Rows, first_inputs: int) -> Iterator[Layer]:
         channels, vectors = self._decoded
         decoder = self._config.decoder
-        depth = decoder.cnn_depth
         if channels:
+            depth = decoder.cnn_depth
             yield from dense_layers("decoder", [self._feat, 32 * depth], rows, first_inputs)
             sizes = [32 * depth, 4 * depth, 2 * depth, depth, channels]
-            kernels = ((1, 5), (5, 5), (13, 6), (30, 6))  # side of the input, of the kernel
-            for i, ((side, kernel), (inputs, outputs)) in enumerate(
-                zip(kernels, pairwise(sizes), strict=True)
-            ):
-                macs = transposed_macs(side, kernel, inputs, outputs)
-                yield Layer("decoder", f"transposed convolution {i + 1}", macs, *rows)
+            for i, (side, kernel) in enumerate(((1, 5), (5, 5), (13, 6), (30, 6))):
+                macs = transposed_macs(side, kernel, sizes[i], sizes[i + 1])
+                yield Layer("decoder", f"transposed convolution {i + 1}", macs, rows)
         if vectors:
             sizes = [self._feat, *[decoder.mlp_units] * decoder.mlp_layers, vectors]
             yield from dense_layers("decoder", sizes, rows, first_inputs)
@@ -237,25 +229,25 @@ class LayerTable:
         """Yields the layers of the transition: what reads actions, states, and all else."""
         s, d, hidden = self._stoch, self._deter, self._config.rssm.hidden
         if s:
-            yield Layer(part, "input, stoch", s * hidden, *state)
-        yield Layer(part, "input, action", self._actions * hidden, *action)
+            yield Layer(part, "input, stoch", s * hidden, state)
+        yield Layer(part, "input, action", self._actions * hidden, action)
         if d:
-            yield Layer(part, "gru, input", hidden * 3 * d, *rest)
-            yield Layer(part, "gru, recurrent", d * 3 * d, *state)
+            yield Layer(part, "gru, input", hidden * 3 * d, rest)
+            yield Layer(part, "gru, recurrent", d * 3 * d, state)
         if s and prior:
-            yield Layer(part, "prior hidden", (d or hidden) * hidden, *rest)
-            yield Layer(part, "prior mean and std", hidden * 2 * s, *rest)
+            yield Layer(part, "prior hidden", (d or hidden) * hidden, rest)
+            yield Layer(part, "prior mean and std", hidden * 2 * s, rest)
 
     def _posterior(self, rows: Rows, deterministic_rows: Rows) -> Iterator[Layer]:
         s, d, hidden = self._stoch, self._deter, self._config.rssm.hidden
         embed = self._embed_size()
         if s:
-            yield Layer("rssm", "post hidden", ((d or hidden) + embed) * hidden, *rows)
-            yield Layer("rssm", "post mean and std", hidden * 2 * s, *rows)
+            yield Layer("rssm", "post hidden", ((d or hidden) + embed) * hidden, rows)
+            yield Layer("rssm", "post mean and std", hidden * 2 * s, rows)
         else:
-            yield Layer("rssm", "post hidden", embed * hidden, *deterministic_rows)
-            yield Layer("rssm", "post gru, input", hidden * 3 * d, *deterministic_rows)
-            yield Layer("rssm", "post gru, recurrent", d * 3 * d, *deterministic_rows)
+            yield Layer("rssm", "post hidden", embed * hidden, deterministic_rows)
+            yield Layer("rssm", "post gru, input", hidden * 3 * d, deterministic_rows)
+            yield Layer("rssm", "post gru, recurrent", d * 3 * d, deterministic_rows)
 
     def _imagination(self, actor: str, through: bool) -> Iterator[Layer]:
         """Yields the layers of learning an actor, and its value network if there is one.
@@ -270,34 +262,33 @@ class LayerTable:
         from_start = self._has_value and (not through or horizon == 1)
         judged = n + starts if from_start else n
         rewarded = later if self._has_value else n
-        sizes = mlp_sizes(self._feat, self._config.actor, self._outputs)
-        yield from dense_layers(actor, sizes, Rows(n, n, n), 0)
-        action, state = Rows(n, through * n), Rows(n, through * later)
-        yield from self._step("imagined dynamics", action, state, action)
-        for name, head in self._heads.items():
+        yield from self._mlp(actor, "actor", self._outputs, Rows(n, n, n), 0)
+        action = Rows(n, through * n)
+        yield from self._step("imagined dynamics", action, Rows(n, through * later), action)
+        for name in self._heads:
             if name == "reward" and actor == "explorer":
                 continue
             back = through * (rewarded if name == "reward" else later)
-            sizes = mlp_sizes(self._feat, head, 1)
-            yield from dense_layers(f"imagined {name}", sizes, Rows(judged, back))
+            yield from self._mlp(f"imagined {name}", name, 1, Rows(judged, back))
         if actor == "explorer":
             yield from self._ensemble("imagined ensemble", Rows(n, rewarded))
         if self._has_value:
             moved = through * (starts if horizon == 1 else later)
             own = n if from_start else later
-            sizes = mlp_sizes(self._feat, self._config.value, 1)
-            yield from dense_layers("imagined value", sizes, Rows(judged, moved + own, own), moved)
+            rows = Rows(judged, moved + own, own)
+            yield from self._mlp("imagined value", "value", 1, rows, moved)
 
     def _ensemble(
         self, part: str, rows: Rows, first_inputs: int | None = None
     ) -> Iterator[Layer]:
-        section = self._config.disagreement
-        sizes = mlp_sizes(self._feat + self._actions, section, self._stoch)
-        yield from dense_layers(part, sizes, rows, first_inputs, copies=section.members)
+        inputs, members = self._feat + self._actions, self._config.disagreement.members
+        yield from self._mlp(
+            part, "disagreement", self._stoch, rows, first_inputs, inputs, members
+        )
 
 
-def _channels_and_vectors(shapes: Shapes, keys: str) -> tuple[int, int]:
+def _channels_and_vectors(obs_space: Mapping[str, Space], keys: str) -> tuple[int, int]:
     """Returns the channels of all images and the size of all vectors whose keys match."""
-    found = [shape for key, shape in shapes.items() if re.fullmatch(keys, key)]
+    found = [space.shape for key, space in obs_space.items() if re.fullmatch(keys, key)]
     channels = sum(shape[-1] for shape in found if len(shape) == 3)
     return channels, sum(shape[0] for shape in found if len(shape) == 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -16,17 +17,19 @@ from dreamer.benchmarks.flops import (
     transposed_macs,
 )
 from dreamer.config.config import load_config
-
-IMAGE = {"image": (64, 64, 3)}
+from dreamer.envs.spec import Space
 
 
 def table_of(
-    *presets: str, shapes: Any = IMAGE, actions: int = 6, discrete: bool = False,
+    *presets: str, shapes: Any = None, actions: int = 6, discrete: bool = False,
     task: str = "dmc_walker_walk", **overrides: Any,
 ) -> LayerTable:  # fmt: skip
     values = {key.replace("__", "."): value for key, value in overrides.items()}
     config = load_config(*presets, task=task, overrides=values)
-    return LayerTable(config, shapes, actions, discrete=discrete)
+    shapes = shapes or {"image": (64, 64, 3)}
+    obs_space = {key: Space(shape, np.dtype(np.float32)) for key, shape in shapes.items()}
+    act_space = Space((actions,), np.dtype(np.float32), discrete=discrete)
+    return LayerTable(config, obs_space, act_space)
 
 
 def update_parts(*presets: str, **settings: Any) -> dict[str, int]:
@@ -72,7 +75,7 @@ def test_convolutions_as_tensorflow_counts_them(side, kernel, channels, filters)
 def test_matrix_products_as_tensorflow_counts_them(full):
     layer = full["rssm", "post hidden"]
     counted = profiled_flops(tf.matmul, (2500, 200 + 1024), (200 + 1024, 200))
-    assert counted == 2 * layer.macs * layer.forward
+    assert counted == 2 * layer.macs * layer.rows.forward
 
 
 # With inputs and weights of ones, every product adds one to the sum of the outputs.
@@ -216,9 +219,9 @@ def test_deterministic_only_by_hand():
 
 def test_what_needs_no_gradient_gets_none(full):
     for layer in (("encoder", "convolution 1"), ("rssm", "input, action"), ("actor", "dense 1")):
-        assert full[layer].inputs == 0
+        assert full[layer].rows.inputs == 0
     frozen = [x for x in full.values() if x.part in ("imagined dynamics", "imagined reward")]
-    assert frozen and all(x.weights == 0 and x.inputs > 0 for x in frozen)
+    assert frozen and all(x.rows.weights == 0 and x.rows.inputs > 0 for x in frozen)
 
 
 def test_vectors_have_dense_layers_and_the_discount_head_counts():
