@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     from dreamer.io.files import check_writable_folder
     from dreamer.runs.rundir import ELSEWHERE
     from dreamer.sweeps.plan import plan
-    from dreamer.sweeps.progress import check_same_config, read_progress
+    from dreamer.sweeps.trial import read_progress
 
     if parsed.options["gpus"] < 0 and parsed.options["gpus"] != -1:
         raise UserError("--gpus must be -1 (1 where there are any) or at least 0")
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     for trial in trials:
         devices = int(trial.config.section("train").get("devices", 1))  # only Dreamer has the key
         check_gpus(devices, parsed.options["gpus"])
-        check_same_config(trial)
+        trial.check_same_config()
         finished = read_progress(trial.path).finished(trial.config.steps)
         (done if finished else left).append(trial)
     for trial in left:  # finished runs may be write-protected
@@ -96,7 +96,7 @@ def check_gpus(devices: int, gpus: float) -> None:
 def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> None:
     """Lists the trials with their commands, and the hours that they will take."""
     from dreamer.sweeps.estimate import COMMAND, read_speed
-    from dreamer.sweeps.progress import read_progress
+    from dreamer.sweeps.trial import read_progress
 
     path = Path(parsed.options["speed"])
     dreamer = parsed.agent == DREAMER
@@ -110,19 +110,16 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
         print(f"{trial.name}: {state}\n  python -m {shlex.join(trial.words)}")
     print(f"{len(trials)} trials, {len(done)} of them finished")
     if not dreamer:
-        print(f"machine hours: not known for {parsed.agent}, {COMMAND.partition(' --')[0]} "
-              "measures Dreamer alone")  # fmt: skip
+        text = f"not known for {parsed.agent}, python -m dreamer.benchmark measures Dreamer alone"
     elif speed is None:
-        print(f"machine hours: not known, the speed was not measured here ({path} is missing): "
-              f"{COMMAND}")  # fmt: skip
+        text = f"not known, the speed was not measured here ({path} is missing): {COMMAND}"
     else:
-        print(f"machine hours: about {hours:,.1f}, one trial at a time, without evaluations, by "
-              f"{path} ({speed.task})")  # fmt: skip
+        text = (f"about {hours:,.1f}, one trial at a time, without evaluations, by {path} "
+                f"({speed.task})")  # fmt: skip
         if differing := sorted({key for trial in trials for key in speed.differs(trial.config)}):
-            print(f"measured with other values of {', '.join(differing)}: the estimate is off; "
-                  "measure with the same --configs")  # fmt: skip
-        if not speed.config:
-            print("the file does not say which config was measured")
+            text += (f"\nmeasured with other values of {', '.join(differing)}: the estimate may be "
+                     "off; measure with the same --configs")  # fmt: skip
+    print(f"machine hours: {text}")
 
 
 def run(parsed: Parsed, done: Sequence[Trial], left: Sequence[Trial]) -> int:

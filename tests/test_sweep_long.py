@@ -18,9 +18,9 @@ from ray_helpers import SMALL, descendants
 from whole_runs import ROOT, metrics_of, start, wait_until
 
 from dreamer.errors import UserError
-from dreamer.sweeps import cluster
-from dreamer.sweeps.progress import read_progress
-from dreamer.sweeps.trial import read_attempts
+from dreamer.sweeps.cluster import check_address
+from dreamer.sweeps.trial import read_attempts, read_progress
+from dreamer.system import processes
 from dreamer.tasks import TASK_LISTS
 
 pytestmark = pytest.mark.slow
@@ -165,9 +165,9 @@ def test_a_cluster_that_loses_a_node(tmp_path: Path, nodes):
 
 
 def test_a_port_that_accepts_and_says_nothing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cluster, "JOIN", 5.0)
+    monkeypatch.setattr(processes, "_TRY_TIMEOUT", 5.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         threading.Thread(target=server.accept, daemon=True).start()
         with pytest.raises(UserError, match=f"at {address}"):
-            cluster.check_address(address)
+            check_address(address)

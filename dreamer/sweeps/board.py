@@ -16,10 +16,11 @@ from rich.text import Text
 
 from dreamer.logs.terminal import clean, duration
 from dreamer.sweeps.plan import Trial
-from dreamer.sweeps.progress import Progress, read_progress
-from dreamer.sweeps.trial import read_attempts
+from dreamer.sweeps.trial import Progress, read_attempts, read_progress
 from dreamer.system.streams import standard_output
 
+LOOK_EVERY = 2.0  # seconds between two looks at the runs' files
+LINE_EVERY = 60.0  # seconds between two plain lines about the whole sweep
 #: Waiting trials to look at, in addition to the number that run at once. Ray starts trials in
 #: about the order of their submission.
 _LOOK_AHEAD = 10
@@ -50,21 +51,17 @@ class Board:
         trials: Trials to run, in the order of their submission.
         kind: "live", "plain", or "auto": live on a terminal.
         slots: Number of trials that run at once.
-        every: Seconds between two looks at the runs' files.
-        lines_every: Seconds between two plain lines about the whole sweep.
         clock: Returns seconds.
     """
 
     def __init__(
         self, skipped: Sequence[Trial], trials: Sequence[Trial], kind: str, slots: int,
-        every: float = 2.0, lines_every: float = 60.0, clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.entries = [Entry(t, "skipped", read_progress(t.path)) for t in skipped]
         self.entries += [Entry(t, "waiting", read_progress(t.path)) for t in trials]
         self._by_path = {entry.trial.path: entry for entry in self.entries}
-        self._slots, self._every, self._lines_every = slots, every, lines_every
-        self._start = time.time()
-        self._clock = clock
+        self._slots, self._start, self._clock = slots, time.time(), clock
         self._last_look = self._last_line = clock()
         self._marks = deque([(self._last_look, self._steps_left())], maxlen=900)  # half an hour
         self._stream = standard_output()
@@ -89,19 +86,17 @@ class Board:
     def look(self) -> None:
         """Reads the files of trials that may have advanced, every few seconds."""
         now = self._clock()
-        if now - self._last_look < self._every:
+        if now - self._last_look < LOOK_EVERY:
             return
         self._last_look = now
         waiting = 0
-        for entry in self.entries:
-            if entry.state not in ("waiting", "running"):
-                continue
+        for entry in self._unfinished():
             self._update(entry)
             waiting += entry.state == "waiting"
             if waiting > _LOOK_AHEAD + self._slots:
                 break
         self._marks.append((now, self._steps_left()))
-        if self._live is None and now - self._last_line >= self._lines_every:
+        if self._live is None and now - self._last_line >= LINE_EVERY:
             self._last_line = now
             self.message(self.summary())
 
@@ -134,6 +129,9 @@ class Board:
         if self._live is not None:
             self._live.stop()
 
+    def _unfinished(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.state in ("waiting", "running")]
+
     def _steps(self) -> tuple[int, int]:
         """Returns the steps made, and all steps."""
         total = [entry.trial.config.steps for entry in self.entries]
@@ -141,11 +139,7 @@ class Board:
         return sum(map(min, made, total)), sum(total)
 
     def _steps_left(self) -> int:
-        return sum(
-            max(0, entry.trial.config.steps - entry.progress.step)
-            for entry in self.entries
-            if entry.state in ("waiting", "running")
-        )
+        return sum(max(0, e.trial.config.steps - e.progress.step) for e in self._unfinished())
 
     def _update(self, entry: Entry) -> None:
         """Reads a trial's files."""
@@ -153,13 +147,13 @@ class Board:
         starts = [attempt for attempt in attempts if attempt["event"] == "start"]
         if not starts:
             return
-        entry.progress = read_progress(entry.trial.path)
+        entry.progress, host = read_progress(entry.trial.path), str(starts[-1]["host"])
         if len(starts) > entry.starts:
             again = f"attempt {len(starts)}" if len(starts) > 1 else "started"
-            self.message(f"{entry.trial.name}: {again} on {starts[-1]['host']}")
+            self.message(f"{entry.trial.name}: {again} on {host}")
         # Between two attempts a trial waits for a free slot, as before the first one.
         entry.state = "running" if attempts[-1]["event"] == "start" else "waiting"
-        entry.host, entry.starts = str(starts[-1]["host"]), len(starts)
+        entry.host, entry.starts = host, len(starts)
 
     def _render(self) -> Group:
         room = max(4, self._console.height - 5)
@@ -171,19 +165,18 @@ class Board:
             table.add_column(column, no_wrap=True, justify="right" if column != "host" else "left")
         for entry in ordered[:room]:
             table.add_row(*_cells(entry), style=_STYLES[entry.state])
-        parts: list[Table | Text] = [table]
-        if len(ordered) > room:
-            parts.append(Text(f"and {len(ordered) - room} more", "dim"))
-        steps, total = self._steps()
         foot = Table.grid(expand=True)  # a bar by itself would not end its line
+        if len(ordered) > room:
+            foot.add_row(Text(f"and {len(ordered) - room} more", "dim"))
+        steps, total = self._steps()
         foot.add_row(ProgressBar(total=total, completed=steps))
         foot.add_row(Text(self.summary()))
-        return Group(*parts, foot)
+        return Group(table, foot)
 
 
-def _cells(entry: Entry) -> tuple[Text, ...]:
+def _cells(entry: Entry) -> list[Text]:
     progress, steps = entry.progress, entry.trial.config.steps
     score = "" if progress.eval_return is None else f"{progress.eval_return:.1f}"
     state = f"{entry.state} ({entry.starts})" if entry.starts > 1 else entry.state
     words = (entry.trial.name, state, f"{progress.step:,}/{steps:,}", score, entry.host)
-    return tuple(Text(clean(word)) for word in words)
+    return [Text(clean(word)) for word in words]

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from dreamer.errors import UserError
 from dreamer.sweeps.plan import Trial
 from dreamer.sweeps.trial import TrialFailedError, run_trial
+from dreamer.system.processes import try_python
 
 _STARTS = 3  # attempts to start a Ray, which fails if a busy machine takes more than 30 s
 ANSWER = 10.0  # seconds that a cluster's port has to accept a connection
-JOIN = 120.0  # seconds that the cluster then has to admit this process
 #: Environment variables of a Ray of our own.
 _LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,11 +29,7 @@ _LOCAL = {
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_gcs_server_port_wait_time_s": "300",
 }
-_PROBE = (
-    "import sys, ray\n"
-    "ray.init(address=sys.argv[1], log_to_driver=False, logging_level='CRITICAL')\n"
-    "ray.shutdown()\n"
-)
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 
 class Cluster:
@@ -78,7 +71,12 @@ class Cluster:
             self.nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             self.cpus = cpus
             self.gpus = gpus if gpus >= 0 else float(any(node.get("GPU") for node in self.nodes))
-            self._check_size()
+            if not self.slots:
+                sizes = [f"{n.get('CPU', 0):g} CPUs, {n.get('GPU', 0):g} GPUs" for n in self.nodes]
+                raise UserError(
+                    f"no node has the {self.cpus:g} CPUs and {self.gpus:g} GPUs of a trial; there "
+                    f"are {'; '.join(sizes[:5])}: lower --cpus or --gpus"
+                )
         except BaseException:
             self.close()
             raise
@@ -90,12 +88,9 @@ class Cluster:
     @property
     def slots(self) -> int:
         """Number of trials that run at once."""
-
-        def fitting(node: dict[str, float], name: str, share: float) -> int:
-            return int(node.get(name, 0) / share + 1e-9) if share else sys.maxsize
-
+        shares = {"CPU": self.cpus, "GPU": self.gpus}
         return sum(
-            min(fitting(node, "CPU", self.cpus), fitting(node, "GPU", self.gpus))
+            min(int(node.get(k, 0) / share + 1e-9) for k, share in shares.items() if share)
             for node in self.nodes
         )
 
@@ -106,10 +101,8 @@ class Cluster:
 
     def submit(self, trial: Trial) -> None:
         """Hands a trial to Ray."""
-        reference = self._task.options(name=trial.name).remote(
-            str(trial.path), trial.words, trial.config.steps, self.cpus, os.getcwd()
-        )
-        self._pending[reference] = trial
+        words = str(trial.path), trial.words, trial.config.steps, self.cpus, os.getcwd()
+        self._pending[self._task.options(name=trial.name).remote(*words)] = trial
 
     def wait(self, seconds: float) -> Iterator[tuple[Trial, str, str]]:
         """Waits at most so long for the end of a trial.
@@ -146,10 +139,8 @@ class Cluster:
         self.close()
 
     def _connect(self, address: str) -> None:
-        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
-        if address:
-            settings["address"] = address
-        else:
+        settings: dict[str, Any] = {"address": address, **_QUIET}
+        if not address:
             # Not below TMPDIR, because the paths of sockets are limited to 107 characters.
             self._folder = tempfile.mkdtemp(prefix="dreamer-ray-", dir="/tmp")
             settings |= {
@@ -168,15 +159,6 @@ class Cluster:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 where = f"the cluster at {address}" if address else "a Ray on this machine"
                 raise UserError(f"cannot use {where}: {reason}") from error
-
-    def _check_size(self) -> None:
-        sizes = [(node.get("CPU", 0), node.get("GPU", 0)) for node in self.nodes]
-        if not any(cpus >= self.cpus and gpus >= self.gpus for cpus, gpus in sizes):
-            listed = [f"{cpus:g} CPUs, {gpus:g} GPUs" for cpus, gpus in sizes[:5]]
-            raise UserError(
-                f"no node has the {self.cpus:g} CPUs and {self.gpus:g} GPUs of a trial; there are "
-                f"{'; '.join(listed)}: lower --cpus or --gpus"
-            )
 
     def _outcome(self, reference: Any) -> tuple[str, str]:
         from ray.exceptions import RayError, RayTaskError, TaskCancelledError
@@ -213,19 +195,10 @@ def check_address(address: str) -> None:
                 f"no Ray cluster answers at {address}: {error.strerror or error}; start one there "
                 "with `ray start --head`, or leave out --address to use this machine alone"
             ) from error
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE, address], capture_output=True, text=True, timeout=JOIN,
-            cwd=Path(__file__).parent.parent.parent, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
+    code = f"import ray\nray.init(address={address!r}, **{_QUIET!r})\nray.shutdown()"
+    if problem := try_python(code, os.environ):
         raise UserError(
-            f"the program at {address} did not answer as a Ray cluster within {JOIN:.0f} "
-            "seconds; check the port, and that both sides have the same version of Ray"
-        ) from None
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise UserError(
-            f"cannot use the Ray cluster at {address}: {reason[:500]}; this machine must be one "
-            "of its nodes (`ray start --address`), with the same version of Ray and RAY_AUTH_MODE"
+            f"cannot use the Ray cluster at {address}: {problem[:500]}; check the port. This "
+            "machine must be one of the cluster's nodes (`ray start --address`), with the same "
+            "version of Ray and RAY_AUTH_MODE"
         )

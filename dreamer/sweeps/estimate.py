@@ -13,12 +13,6 @@ from dreamer.errors import UserError
 from dreamer.training.schedule import UpdateSchedule
 
 COMMAND = "python -m dreamer.benchmark --json speed.json"
-#: Keys and sections, besides the task, that the duration of an update depends on.
-_COSTLY = (
-    *("train.batch_size", "train.batch_length", "behavior.horizon"),
-    *("loss.representation", "loss.overshooting"),
-    *("encoder", "decoder", "rssm", "reward", "discount", "value", "actor"),
-)
 
 
 @dataclass(frozen=True)
@@ -38,12 +32,7 @@ class Speed:
     config: Mapping[str, Any]
 
     def hours(self, config: Config, step: int = 0) -> float:
-        """Returns the hours of a run from `step` to its end, without evaluations.
-
-        Args:
-            config: A config of Dreamer; the file has no figures of other agents.
-            step: The step that the run has reached.
-        """
+        """Returns the hours of a run of Dreamer from `step` to its end, without evaluations."""
         train = config.train
         schedule = UpdateSchedule(train.prefill, train.pretrain, train.every, train.updates)
         updates = schedule.due(config.steps) - schedule.due(step)
@@ -51,10 +40,15 @@ class Speed:
         return (updates * seconds + max(0, config.steps - step) / self.frames) / 3600
 
     def differs(self, config: Config) -> list[str]:
-        """Returns the costly keys that had other values when the speed was measured."""
+        """Returns the keys that an update's duration may depend on and that were others then.
+
+        These are the agent's own, but for real numbers, which are rates and scales.
+        """
+        keys = ["train.batch_size", "train.batch_length"]
+        for section, values in config.agent_sections().items():
+            keys += [f"{section}.{key}" for key in values if not isinstance(values[key], float)]
         flat = config.flat()
-        costly = [key for key in self.config if {key, key.partition(".")[0]} & set(_COSTLY)]
-        return [key for key in costly if key in flat and flat[key] != self.config[key]]
+        return [key for key in keys if key in self.config and self.config[key] != flat[key]]
 
 
 def read_speed(path: Path) -> Speed:

@@ -14,10 +14,8 @@ from dreamer.config.command_line import Parsed
 from dreamer.config.config import Config, load_config
 from dreamer.config.schema import Value, find_key, load_schema, number
 from dreamer.errors import UserError, suggest
-from dreamer.runs.rundir import method_name, run_path
+from dreamer.runs.rundir import MAY_DIFFER, RunDir, method_name, run_path
 from dreamer.tasks import TASK_LISTS
-
-MAX_TRIALS = 100_000
 
 GridPoint = dict[str, Value]
 """Config keys and their values."""
@@ -42,6 +40,21 @@ class Trial:
         """``<task>/<method>/<seed>``, the end of the path."""
         return "/".join(self.path.parts[-3:])
 
+    def check_same_config(self) -> None:
+        """Raises a UserError if its directory was made with another config."""
+        if not (self.path / "config.yaml").exists():
+            return
+        old, new = RunDir.load(self.path)[1].flat(), self.config.flat()
+        if differing := [
+            f"{key} is {old.get(key)!r}, now {new[key]!r}"
+            for key in new
+            if old.get(key) != new[key] and not MAY_DIFFER.fullmatch(key)
+        ]:
+            raise UserError(
+                f"{self.path} was made with another config: {', '.join(differing)}; use the same "
+                "values, or another --method or --logdir"
+            )
+
 
 def plan(parsed: Parsed) -> list[Trial]:
     """Returns the trials that a command line asks for, ordered by seed first.
@@ -50,18 +63,12 @@ def plan(parsed: Parsed) -> list[Trial]:
     leaves complete figures.
 
     Raises:
-        UserError: An unknown suite, preset, key or value; a key given twice; two trials that
-            would share a directory; or too many trials.
+        UserError: An unknown suite, preset, key or value; a key given twice; or two trials that
+            would share a directory.
     """
     tasks, points = chosen_tasks(parsed), grid(parsed)
     variants = [tuple(word.split("+")) for word in parsed.presets] or [()]
     first, seeds = int(parsed.overrides.get("seed", 0)), parsed.options["seeds"]
-    count = len(tasks) * len(variants) * len(points) * seeds
-    if count > MAX_TRIALS:
-        raise UserError(
-            f"{count:,} trials are too many; expected at most {MAX_TRIALS:,}: give fewer "
-            "--tasks, --seeds, --configs or --grid values"
-        )
     trials: dict[Path, Trial] = {}
     for seed, task, presets, point in itertools.product(
         range(first, first + seeds), tasks, variants, points
@@ -124,23 +131,20 @@ def grid(parsed: Parsed) -> list[GridPoint]:
 def _trial(
     parsed: Parsed, task: str, presets: tuple[str, ...], point: GridPoint, seed: int
 ) -> Trial:
-    agent = parsed.options["agent"]
     common = {key: value for key, value in parsed.overrides.items() if key != "log.terminal"}
     logdir = str(common.get("logdir", load_schema()["logdir"].value))
     check_logdir(logdir)  # before it is made absolute, which makes an address look like a folder
-    folder = Path(logdir).expanduser().absolute()
-    place = {"task": task, "seed": seed, "logdir": str(folder)}
-    values: dict[str, Any] = {**common, **point, **place}
+    folder = str(Path(logdir).expanduser().absolute())
+    values: dict[str, Any] = {**common, **point, "task": task, "seed": seed, "logdir": folder}
     config = load_config(*presets, overrides=values, agent=parsed.agent)
-    method = "_".join([method_name(config), *_point_names(point)])
     # Set only where needed, so that the run can also be resumed without --method.
-    if method != method_name(config):
-        values["method"] = method
-        config = config.replace({"method": method})
+    if point:
+        values["method"] = "_".join([method_name(config), *_point_names(point)])
+        config = config.replace({"method": values["method"]})
+    agent = parsed.options["agent"]
     words = ["dreamer.run"] if not agent else ["baselines.run", "--agent", agent]
     words += ["--configs", *presets] if presets else []
-    for key, value in values.items():
-        words += [f"--{key}={_word(value)}"]
+    words += [f"--{key}={_word(value)}" for key, value in values.items()]
     return Trial(run_path(config), tuple(words), config)
 
 

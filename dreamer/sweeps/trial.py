@@ -1,7 +1,7 @@
-"""One attempt at a trial, on the node that Ray has chosen. Imports neither Ray nor TensorFlow.
+"""One attempt at a trial, on the node that Ray has chosen, and what the run's directory tells.
 
 attempts.jsonl in a run's directory records each attempt's start and end. output.log beside it
-holds what the run printed, one attempt after the other.
+holds what the run printed, one attempt after the other. This imports neither Ray nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,16 +17,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dreamer
 from dreamer.errors import UserError
 from dreamer.io.files import StorageError, last_lines, make_folder, open_to_append
+from dreamer.logs.metrics import last_records
 from dreamer.runs.lock import live_holder
 from dreamer.runs.trust import refuse_irregular
 from dreamer.sweeps import guard
-from dreamer.sweeps.progress import last_output, read_progress
 
 ATTEMPTS = "attempts.jsonl"
 LOG = "output.log"
@@ -41,6 +43,43 @@ class TrialFailedError(Exception):
 
 class TrialRefusedError(Exception):
     """The run reported a usage error."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: Environment frames of the last metrics line; 0 without one.
+        eval_return: Return of the newest evaluation.
+        evaluated: Step of the newest evaluation; -1 without one.
+        saved: Step of the newest checkpoint; -1 without one.
+    """
+
+    step: int = 0
+    eval_return: float | None = None
+    evaluated: int = -1
+    saved: int = -1
+
+    def finished(self, steps: int) -> bool:
+        """Returns whether a run of so many steps is finished.
+
+        A run ends with an evaluation and a checkpoint, both at its last step.
+        """
+        return min(self.saved, self.evaluated) >= steps
+
+
+def read_progress(run: Path) -> Progress:
+    """Reads the last lines of a run's metrics and the names of its checkpoints."""
+    step, eval_return, evaluated = 0, None, -1
+    for record in last_records(run / "metrics.jsonl"):
+        step = record["step"]
+        if isinstance(value := record.get("eval/return"), int | float):
+            eval_return, evaluated = float(value), step
+    folder = run / "checkpoints"
+    names = os.listdir(folder) if folder.is_dir() else []
+    saved = [int(name) for name in names if re.fullmatch(r"\d{12,}", name)]
+    return Progress(step, eval_return, evaluated, max(saved, default=-1))
 
 
 def run_trial(path: str, words: Sequence[str], steps: int, cpus: float, cwd: str) -> str:
@@ -62,7 +101,10 @@ def run_trial(path: str, words: Sequence[str], steps: int, cpus: float, cwd: str
         TrialRefusedError: A usage error, or a link or a pipe in the run's directory.
         KeyboardInterrupt: The task was cancelled; the run has saved and exited.
     """
-    _enable_cancellation()
+    # Ray cancels a task by SIGINT. A script's background processes ignore it in bash, and their
+    # children inherit that.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     run = Path(path)
     try:
         make_folder(run)
@@ -77,7 +119,8 @@ def run_trial(path: str, words: Sequence[str], steps: int, cpus: float, cwd: str
     status = _execute(run, words, cpus, cwd)
     if status == 0:
         return "finished"
-    output = last_output(run / LOG) or "it printed nothing"
+    lines = [line.decode("utf-8", "replace").strip() for line in last_lines(run / LOG)]
+    output = next((line[:300] for line in reversed(lines) if line), "it printed nothing")
     kind = TrialRefusedError if status == USAGE_ERROR else TrialFailedError
     raise kind(f"exit status {status}: {output}")
 
@@ -119,23 +162,18 @@ def wait_for_lock(
         sleep(1.0)
 
 
-def _enable_cancellation() -> None:
-    """Restores SIGINT's handler, by which Ray cancels a task.
-
-    A script's background processes ignore SIGINT in bash, and their children inherit that.
-    """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def _execute(run: Path, words: Sequence[str], cpus: float, cwd: str) -> int:
+    source = str(Path(dreamer.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+    threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, math.ceil(cpus)))}
     command = [sys.executable, "-m", guard.__name__, sys.executable, "-m", *words]
     with open(open_to_append(run / LOG), "ab") as log:
         log.write(f"\n--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(words)}\n".encode())
         log.flush()
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
-            cwd=cwd if Path(cwd).is_dir() else run, env=_variables(cpus),
+            cwd=cwd if Path(cwd).is_dir() else run,
+            env={**threads, **os.environ, "PYTHONPATH": path},
         )  # fmt: skip
     record_attempt(run, "start", pid=process.pid)
     start = time.monotonic()
@@ -154,13 +192,3 @@ def _execute(run: Path, words: Sequence[str], cpus: float, cwd: str) -> int:
         seconds = round(time.monotonic() - start, 1)
         record_attempt(run, "end", status=process.returncode, seconds=seconds)
     return process.returncode
-
-
-def _variables(cpus: float) -> dict[str, str]:
-    """Returns this process's environment variables with our import path and a thread count."""
-    source = str(Path(dreamer.__file__).resolve().parent.parent)
-    path = os.environ.get("PYTHONPATH")
-    threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, math.ceil(cpus)))}
-    return {
-        **threads, **os.environ, "PYTHONPATH": f"{source}{os.pathsep}{path}" if path else source
-    }  # fmt: skip

@@ -73,7 +73,7 @@ def test_from_waiting_to_the_end(tmp_path: Path, clock: Clock, capsys):
 
 def test_files_are_not_read_at_every_turn(tmp_path: Path, clock: Clock):
     (trial,) = make_trials(tmp_path, 1)
-    board = Board([], [trial], "plain", slots=1, clock=clock, every=2.0)
+    board = Board([], [trial], "plain", slots=1, clock=clock)
     record_attempt(trial.path, "start", pid=1)
     clock.now += 1.9
     board.look()
@@ -84,7 +84,7 @@ def test_files_are_not_read_at_every_turn(tmp_path: Path, clock: Clock):
 
 
 def test_a_line_a_minute_without_a_terminal(tmp_path: Path, clock: Clock, capsys):
-    board = Board([], make_trials(tmp_path, 1), "plain", slots=1, clock=clock, lines_every=60)
+    board = Board([], make_trials(tmp_path, 1), "plain", slots=1, clock=clock)
     for _ in range(21):
         clock.now += 10
         board.look()

@@ -102,7 +102,6 @@ def test_a_compared_agent():
         ("--task dmc_walker_walk --grid seed=1,2", "cannot vary seed"),
         ("--task dmc_walker_walk --behavior.horizon 4 --grid behavior.horizon=5", "given twice"),
         ("--task dmc_walker_walk --method mine --configs small debug", "would share"),
-        ("--suite dmc20 --seeds 5001", "trials are too many"),
     ],
 )
 def test_mistakes(words: str, message: str):

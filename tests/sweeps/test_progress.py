@@ -12,8 +12,7 @@ from dreamer.config.config import load_config
 from dreamer.errors import UserError
 from dreamer.runs.rundir import RunDir, run_path
 from dreamer.sweeps.plan import Trial
-from dreamer.sweeps.progress import Progress, check_same_config, last_output, read_progress
-from dreamer.sweeps.trial import read_attempts, record_attempt
+from dreamer.sweeps.trial import Progress, read_attempts, read_progress, record_attempt
 
 
 def write(path: Path, *lines: dict, tail: str = "", saved: tuple[int, ...] = ()) -> None:
@@ -23,14 +22,13 @@ def write(path: Path, *lines: dict, tail: str = "", saved: tuple[int, ...] = ())
         (path / "checkpoints" / f"{step:012d}").mkdir(parents=True)
 
 
-def test_nothing_there(tmp_path: Path):
-    assert read_progress(tmp_path / "none") == Progress()
-    assert not Progress().finished(1)
-
-
 def test_the_last_whole_lines_count(tmp_path: Path):
+    assert read_progress(tmp_path / "none") == Progress()
     write(tmp_path, {"step": 10, "eval/return": 3.5}, {"step": 20}, tail='{"step": 30, "eva')
     assert read_progress(tmp_path) == Progress(20, 3.5, 10, -1)
+    lines = [{"step": step, "filling": "x" * 1000} for step in range(1000)]
+    write(tmp_path, *lines, {"step": 1000, "eval/return": 7})
+    assert read_progress(tmp_path) == Progress(1000, 7.0, 1000, -1)
 
 
 def test_finished_is_evaluated_and_saved_at_the_end(tmp_path: Path):
@@ -50,19 +48,13 @@ def test_half_written_checkpoints_do_not_count(tmp_path: Path):
     assert read_progress(tmp_path).saved == -1
 
 
-def test_a_long_file_is_read_from_its_end(tmp_path: Path):
-    lines = [{"step": step, "filling": "x" * 1000} for step in range(1000)]
-    write(tmp_path, *lines, {"step": 1000, "eval/return": 7})
-    assert read_progress(tmp_path) == Progress(1000, 7.0, 1000, -1)
-
-
 def test_another_config_is_refused_before_anything_starts(tmp_path: Path):
     config = load_config("debug", overrides={"logdir": str(tmp_path)})
     RunDir.open(config).close()
     path = run_path(config)
-    check_same_config(Trial(path, (), config.replace({"steps": 900, "eval.every": 10})))
+    Trial(path, (), config.replace({"steps": 900, "eval.every": 10})).check_same_config()
     with pytest.raises(UserError, match=r"train.batch_size is 4, now 5"):
-        check_same_config(Trial(path, (), config.replace({"train.batch_size": 5})))
+        Trial(path, (), config.replace({"train.batch_size": 5})).check_same_config()
 
 
 def test_attempts_are_kept_and_torn_lines_left_out(tmp_path: Path):
@@ -76,19 +68,13 @@ def test_attempts_are_kept_and_torn_lines_left_out(tmp_path: Path):
     assert read_attempts(tmp_path / "none") == []
 
 
-def test_last_output(tmp_path: Path):
-    (tmp_path / "log").write_bytes(b"first\nerror: \xff wrong\n\n  \n")
-    assert last_output(tmp_path / "log") == "error: \N{REPLACEMENT CHARACTER} wrong"
-    assert last_output(tmp_path / "none") == ""
-
-
 def test_pipes_and_links_are_not_read(tmp_path: Path, impatient: None):
-    names = "metrics.jsonl", "attempts.jsonl", "output.log"
+    names = "metrics.jsonl", "attempts.jsonl"
     (tmp_path / "elsewhere").write_text('{"step": 20, "time": 1.0}\n')
     for put in (os.mkfifo, lambda path: path.symlink_to(tmp_path / "elsewhere")):
         for name in names:
             put(tmp_path / name)
         assert read_progress(tmp_path) == Progress()
-        assert read_attempts(tmp_path) == [] and last_output(tmp_path / "output.log") == ""
+        assert read_attempts(tmp_path) == []
         for name in names:
             (tmp_path / name).unlink()
