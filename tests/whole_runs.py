@@ -47,9 +47,9 @@ def start(module: str, *words: str | Path, **options: Any) -> subprocess.Popen[s
     return subprocess.Popen(command, text=True, **options)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = 500) -> tuple[int, str, str]:
     """Waits for the end; exit status, output and errors."""
-    output, errors = process.communicate(timeout=400)
+    output, errors = process.communicate(timeout=timeout)
     return process.returncode, output, errors
 
 

@@ -1,52 +1,42 @@
 """The table of promises: each test says what it saw, and the end of the session prints it all.
 
-A file test_<number>_<name>.py keeps the promise of that number. With the environment variable
-PROMISES the table is also written there, as JSON.
+A file test_<number>_<name>.py keeps the promise of that number, which its first line states. With
+the environment variable PROMISES the table is printed, and written there as JSON.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from promises import verdict
-
-PROMISES = {
-    1: "Kill -9 anywhere",
-    2: "Exact resume",
-    3: "Checkpoints complete or absent",
-    4: "Damaged episode files",
-    5: "Failing environments",
-    6: "Losses and gradients not finite",
-    7: "Full disk, no permission",
-    8: "Memory and tracing",
-    9: "Two runs in one directory",
-    10: "Signals",
-    11: "Security",
-    12: "Long soak",
-}
-_FILE = re.compile(r"test_(\d+)_\w+\.py")
-_figures: dict[int, list[str]] = defaultdict(list)
-_outcomes: dict[int, list[str]] = defaultdict(list)
 
 
-def _number(path: Path) -> int | None:
-    match = _FILE.fullmatch(path.name)
-    return int(match[1]) if match and path.parent == Path(__file__).parent else None
+@dataclass
+class Row:
+    """A promise's outcomes, counted, and what its tests have seen."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    figures: list[str] = field(default_factory=list)
+
+
+_rows: dict[str, Row] = defaultdict(Row)
+
+
+def _promise(item: pytest.Item) -> str:
+    """The number and the first words of a test's module."""
+    return (item.module.__doc__ or "").partition("\n")[0]  # type: ignore[attr-defined]
 
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Notes what a test has seen, for its promise's row of the table."""
-    number = _number(request.path)
-    assert number in PROMISES
-    return _figures[number].append
+    return _rows[_promise(request.node)].figures.append
 
 
 @pytest.fixture
@@ -69,27 +59,19 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
-    number = _number(item.path)
-    if number and (report.when == "call" or report.outcome != "passed"):
-        _outcomes[number].append(report.outcome)
+    if item.path.parent == Path(__file__).parent and (call.when == "call" or not report.passed):
+        _rows[_promise(item)].outcomes[report.outcome] += 1
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not os.environ.get("PROMISES"):
         return
-    rows = []
-    for number in sorted(_outcomes):
-        outcomes = _outcomes[number]
-        rows.append({
-            "number": number, "promise": PROMISES[number], "outcome": verdict(outcomes),
-            "tests": len(outcomes), "figures": _figures[number],
-        })  # fmt: skip
     terminalreporter.section("promises")
-    for row in rows:
-        terminalreporter.line(
-            f"{row['number']:2}  {row['promise']:32} {row['outcome']:16} {row['tests']:3} tests"
-        )
-        for text in row["figures"]:
+    table = []
+    for promise, row in sorted(_rows.items(), key=lambda item: int(item[0].partition(".")[0])):
+        terminalreporter.line(f"{promise}: {dict(row.outcomes)}")
+        for text in row.figures:
             terminalreporter.line(f"      {text}")
-    Path(os.environ["PROMISES"]).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        table.append({"promise": promise, "outcomes": row.outcomes, "figures": row.figures})
+    Path(os.environ["PROMISES"]).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from whole_runs import ROOT
+from counting_env import CountingEnv
+from whole_runs import ROOT, finish
 
 from dreamer.config.config import Config, load_config
-from dreamer.data.episodes import episode_uid
+from dreamer.data.episodes import EpisodeFile, episode_uid
+from dreamer.data.replay import Replay
 from dreamer.runs.checkpoints import Checkpoints
+from dreamer.training.schedule import UpdateSchedule
 
 TESTS = ROOT / "tests"
 COUNTING = f"{TESTS}/counting_env.py:make"
@@ -28,6 +32,9 @@ VALUES: dict[str, Any] = {
     "log.video_every": 0, "log.terminal": "plain", "log.tensorboard": False,
     "checkpoint.every": 60,
 }  # fmt: skip
+SCHEDULE = UpdateSchedule(prefill=50, pretrain=3, every=30, updates=7)
+Harm = tuple[str, int, int, float]
+"""Place, count, signal and delay; see `harm`."""
 
 
 def config_for(logdir: Path, task: str = COUNTING, **values: Any) -> Config:
@@ -35,9 +42,9 @@ def config_for(logdir: Path, task: str = COUNTING, **values: Any) -> Config:
 
 
 def words_for(logdir: Path, task: str = COUNTING, **values: Any) -> list[str]:
-    """The same as the words of a command line."""
+    """The same as the words of a command line; a value None leaves its key out."""
     flags = {**VALUES, "logdir": logdir, **values}
-    pairs = [(f"--{key}", str(value)) for key, value in flags.items()]
+    pairs = [(f"--{key}", str(value)) for key, value in flags.items() if value is not None]
     return ["--task", task, "--configs", "debug", *(word for pair in pairs for word in pair)]
 
 
@@ -53,14 +60,32 @@ def environ(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **variables}
 
 
-def python(
-    code: str, *words: str | Path, timeout: float = 550, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Runs code in a process of its own, which may take `timeout` seconds."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], cwd=ROOT, env=environ(**variables),
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+def python(*words: str | Path, **options: Any) -> subprocess.Popen[str]:
+    """Starts Python in the checkout; `options` are Popen's and variables of the environment."""
+    variables = {key: options.pop(key) for key in list(options) if key.isupper()}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)], cwd=ROOT, env=environ(**variables), text=True, **options
+    )
+
+
+def start(
+    words: list[str], *harms: Harm, agent: str = "dreamer", **options: Any
+) -> subprocess.Popen[str]:
+    """Starts the main program, which is to suffer `harms`."""
+    return start_in_turn([(words, list(harms))], agent=agent, **options)
+
+
+def start_in_turn(
+    runs: list[tuple[list[str], list[Harm]]], agent: str = "dreamer", **options: Any
+) -> subprocess.Popen[str]:
+    """Starts the main program several times, one after the other, in one process."""
+    return python(TESTS / "faults" / "harm.py", agent, json.dumps(runs), **options)
+
+
+def run(words: list[str], *harms: Harm, **options: Any) -> tuple[int, str, str]:
+    """Runs the main program to its end; exit status, output and errors."""
+    return finish(start(words, *harms, **options))
 
 
 def episodes_of(run: Path) -> dict[str, bytes]:
@@ -70,6 +95,15 @@ def episodes_of(run: Path) -> dict[str, bytes]:
     return {uid: path.read_bytes() for uid, path in found}
 
 
+def check_episodes(run: Path, harmed: Collection[str] = ()) -> int:
+    """Checks that the episode files of a run are sound, except `harmed` ids; returns how many."""
+    files = [EpisodeFile(p) for p in (run / "episodes").glob("*.npz")]
+    sound = [file for file in files if episode_uid(file.path) not in harmed]
+    for file in sound:
+        file.check(file.keys)
+    return len(sound)
+
+
 def newest(run: Path) -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
     """Step, arrays and state of the newest sound checkpoint."""
     checkpoint = Checkpoints(run / "checkpoints").load_latest()
@@ -77,14 +111,10 @@ def newest(run: Path) -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
     return checkpoint.step, checkpoint.arrays, checkpoint.state
 
 
-def assert_same_arrays(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
-    assert ours.keys() == theirs.keys()
-    different = [k for k, v in ours.items() if v.tobytes() != theirs[k].tobytes()]
-    assert not different
-
-
-def without(state: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if key not in set(keys)}
+def counting_replay(folder: Path) -> Replay:
+    """A replay of the counting environment's episodes."""
+    spaces = {"obs_space": CountingEnv.obs_space, "act_space": CountingEnv.act_space}
+    return Replay(folder, cache_bytes=0, seed=0, **spaces)
 
 
 def fill(disk: Path) -> Path:

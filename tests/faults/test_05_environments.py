@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from counting_env import decode, episode_length
-from fault_runs import COUNTING, FAULTY, environ, episodes_of, newest, run_of, words_for
+from fault_runs import COUNTING, FAULTY, episodes_of, newest, run, run_of, words_for
 from faulty_env import KINDS, faulty_step
-from whole_runs import finish, metrics_of, start
+from whole_runs import metrics_of
 
 from dreamer.envs.processes.pool import EnvError, EnvPool, EnvRestartWarning
 from dreamer.errors import UserError
@@ -159,8 +159,8 @@ def test_the_run_ends_with_the_workers_traceback_and_what_to_check(
     tmp_path: Path, figure: Callable[[str], None]
 ):
     words = words_for(tmp_path, FAULTY, **{"envs.restarts": 1})
-    variables = environ(DREAMER_TEST_FAULTS="always", DREAMER_TEST_KINDS="raise")
-    status, output, errors = finish(start("dreamer.run", *words, env=variables))
+    faults = {"DREAMER_TEST_FAULTS": "always", "DREAMER_TEST_KINDS": "raise"}
+    status, output, errors = run(words, agent="numpy", **faults)
     assert status == 70, errors
     assert output.count("its episode is dropped and it is started again") == 2
     assert "faulty_env.py" in errors and "ZeroDivisionError: physics went wrong" in errors
@@ -175,14 +175,13 @@ def test_a_run_with_crashing_environments_reaches_its_end(
     tmp_path: Path, figure: Callable[[str], None]
 ):
     words = words_for(tmp_path, FAULTY, steps=4000)
-    process = start("dreamer.run", *words, env=environ(DREAMER_TEST_FAULTS="0.01"))
-    status, _, errors = finish(process)
+    status, _, errors = run(words, DREAMER_TEST_FAULTS="0.01")
     assert status == 0, errors
-    run = run_of(tmp_path)
-    _, _, state = newest(run)
+    path = run_of(tmp_path)
+    _, _, state = newest(path)
     under_way = sum(e is not None for e in state["collector"]["under_way"])
-    assert len(episodes_of(run)) == state["next_episode"] - state["dropped"] - under_way
-    assert metrics_of(run)[-1]["dropped_episodes"] == state["dropped"] > 0
+    assert len(episodes_of(path)) == state["next_episode"] - state["dropped"] - under_way
+    assert metrics_of(path)[-1]["dropped_episodes"] == state["dropped"] > 0
     figure(f"a whole run at 0.01 a step: {state['dropped']} of {state['next_episode']} dropped")
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from counting_env import decode
-from fault_runs import FAULTY, environ
-from whole_runs import ROOT, is_gone, wait_until
+from fault_runs import FAULTY, python
+from whole_runs import is_gone, wait_until
 
 from dreamer.envs.processes import messages as wire
 from dreamer.envs.processes.pool import EnvPool
@@ -64,12 +63,9 @@ def test_no_process_is_left_after_any_exit(how: str, figure: Callable[[str], Non
     finds the workers halted."""
     faults = "always" if how in ("fail", "stepping") else "0"
     kind = "hang" if how == "stepping" else "kill"
-    variables = environ(
-        DREAMER_TEST_CHILD="1", DREAMER_TEST_FAULTS=faults, DREAMER_TEST_KINDS=kind
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", EXITS, FAULTY, how], cwd=ROOT, env=variables,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    with python(
+        "-c", EXITS, FAULTY, how, stderr=subprocess.DEVNULL,
+        DREAMER_TEST_CHILD="1", DREAMER_TEST_FAULTS=faults, DREAMER_TEST_KINDS=kind,
     ) as parent:  # fmt: skip
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]
@@ -91,14 +87,13 @@ def make():
 
 def test_a_worker_whose_pool_died_before_it_had_started_ends_in_whatever_hangs(tmp_path: Path):
     (tmp_path / "hanging.py").write_text(HANGING)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead = python("-c", "")
     dead.wait()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "dreamer.envs.processes.worker",
-             str(theirs.fileno()), str(dead.pid)],
-            cwd=ROOT, pass_fds=[theirs.fileno()], start_new_session=True,
+        worker = python(
+            "-m", "dreamer.envs.processes.worker", str(theirs.fileno()), str(dead.pid),
+            pass_fds=[theirs.fileno()], start_new_session=True,
         )  # fmt: skip
         wire.send(ours, {"kind": "make", "task": f"{tmp_path}/hanging.py:make", "settings": {}})
         assert worker.wait(300) != 0
@@ -122,9 +117,7 @@ def test_actor_learners_end_with_their_run_hanging_or_halted(
     """With what their environments run in."""
     noted = "import os\nopen(__file__ + f'.{os.getpid()}.{os.getppid()}', 'x').close()\n"
     (tmp_path / "hanging.py").write_text(noted + HANGING)
-    run = subprocess.Popen(
-        [sys.executable, "-c", LEARNERS, str(tmp_path / "hanging.py")], cwd=ROOT, env=environ()
-    )
+    run = python("-c", LEARNERS, tmp_path / "hanging.py", stdout=None, stderr=None)
     pids: list[int] = []
     try:
         wait_until(lambda: len(list(tmp_path.glob("hanging.py.*"))) == 2, run)

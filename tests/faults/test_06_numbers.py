@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import small_agent
 import tensorflow as tf
-from fault_runs import FAULTY, environ, newest, run_of, words_for
-from whole_runs import finish, start
+from fault_runs import FAULTY, newest, run, run_of, words_for
 
 from dreamer.ops.optimizers import INITIAL_SCALE, Optimizer, apply_together
 from dreamer.runs.checkpoints import Checkpoints
@@ -117,13 +116,14 @@ def test_batches_are_kept_and_too_many_in_a_row_end_it(tmp_path: Path):
     assert kept >= {f"update-{n:08d}.npz" for n in (30, 31, 32)}  # those that ended it
 
 
+@pytest.mark.parametrize("agent", ["numpy", pytest.param("dreamer", marks=pytest.mark.slow)])
 def test_a_run_that_only_sees_nonsense_stops_at_its_last_good_checkpoint(
-    tmp_path: Path, figure: Callable[[str], None]
+    tmp_path: Path, figure: Callable[[str], None], agent: str
 ):
     """Rewards that are finite, but whose squares are not, in a sixth of the episodes."""
     words = words_for(tmp_path, FAULTY, **{"steps": 4000, "train.nonfinite_limit": 2})
-    variables = environ(DREAMER_TEST_FAULTS="0.02", DREAMER_TEST_KINDS="huge")
-    status, output, errors = finish(start("dreamer.run", *words, env=variables))
+    faults = {"DREAMER_TEST_FAULTS": "0.02", "DREAMER_TEST_KINDS": "huge"}
+    status, output, errors = run(words, agent=agent, **faults)
     assert status == 65, errors
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     step, arrays, state = newest(run_of(tmp_path))

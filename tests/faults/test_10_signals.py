@@ -9,84 +9,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fault_runs import newest, python, run_of, words_for
-from whole_runs import finish, start, wait_until
-
-from dreamer.data.episodes import EpisodeFile
-
-# Sends itself SIGTERM and, while the checkpoint that follows is written, another one.
-TWICE = """
-import os, signal, sys
-from dreamer.agent.agent import Agent
-from dreamer.runs.checkpoints import Checkpoints
-from dreamer.config.command_line import run_main
-from dreamer.run import main
-
-calls, train_step = iter(range(10**9)), Agent.train_step
-def counted(self, *args):
-    if next(calls) == 8:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return train_step(self, *args)
-Agent.train_step = counted
-sync = os.fsync
-def fsync(descriptor):
-    name = os.readlink(f"/proc/self/fd/{descriptor}")
-    if "/checkpoints/." in name and next(calls) > 8:
-        os.kill(os.getpid(), signal.SIGTERM)
-    sync(descriptor)
-os.fsync = fsync
-run_main(main)
-"""
-
-
-# Sends itself SIGTERM while XLA compiles, which it does for 20 s of processor time.
-COMPILING = """
-import os, signal, sys, threading
-from dreamer.agent import agent
-from dreamer.system import threads
-from dreamer.config.command_line import run_main
-from dreamer.run import main
-
-def run(act):
-    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    threads.run_interruptibly(act)
-agent.run_interruptibly = run
-run_main(main)
-"""
+import whole_runs
+from fault_runs import check_episodes, newest, run, run_of, words_for
+from whole_runs import finish, wait_until
 
 
 def test_a_second_signal_ends_at_once_and_loses_nothing(
     tmp_path: Path, figure: Callable[[str], None]
 ):
-    words = words_for(tmp_path, steps=100_000)
-    code = TWICE.replace("run_main(main)", f"sys.argv[1:] = {words!r}\nrun_main(main)")
-    done = python(code)
-    assert done.returncode == -signal.SIGTERM, done.stderr
-    run = run_of(tmp_path)
-    assert list(run.rglob(".*.tmp")), "it was not in the middle of the checkpoint"
-    step, _, state = newest(run)
+    """The second one comes while the checkpoint that follows the first is written."""
+    harms = [(place, n, signal.SIGTERM, 0) for place, n in (("update", 8), ("checkpoints", 0))]
+    status, _, errors = run(words_for(tmp_path, steps=100_000), *harms, agent="numpy")
+    assert status == -signal.SIGTERM, errors
+    path = run_of(tmp_path)
+    assert list(path.rglob(".*.tmp")), "it was not in the middle of the checkpoint"
+    step, _, state = newest(path)
     assert step > 0
-    paths = list((run / "episodes").glob("*.npz"))
-    assert {path.name for path in paths} >= set(state["members"])
-    for path in paths:
-        file = EpisodeFile(path)
-        file.check(file.keys)
+    assert {file.name for file in (path / "episodes").glob("*.npz")} >= set(state["members"])
     figure(
-        f"a second SIGTERM in the middle of a checkpoint ends it at once: {len(paths)} episodes "
-        f"and the checkpoint before (step {step}) sound"
+        f"a second SIGTERM in the middle of a checkpoint ends it at once: {check_episodes(path)} "
+        f"episodes and the checkpoint before (step {step}) sound"
     )
 
 
 @pytest.mark.faults
 def test_while_xla_compiles(tmp_path: Path, figure: Callable[[str], None]):
+    """XLA compiles for 20 s of processor time."""
     words = words_for(tmp_path, jit="on")
-    done = python(COMPILING.replace("run_main(main)", f"sys.argv[1:] = {words!r}\nrun_main(main)"))
-    assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert "the run is saved" in done.stdout and "Traceback" not in done.stderr
+    status, output, errors = run(words, ("compile", 0, signal.SIGTERM, 2.0))
+    assert status == 128 + signal.SIGTERM, errors
+    assert "the run is saved" in output and "Traceback" not in errors
     _, arrays, state = newest(run_of(tmp_path))
     assert state["update"] == 0
     assert not any(array.any() for name, array in arrays.items() if name.endswith("_momentum"))
-    status, output, errors = finish(start("dreamer.run", *words))
+    status, output, errors = run(words)
     assert status == 0 and "resumed at step" in output, errors
     figure("SIGTERM while XLA compiles: status 143, saved as it was before the first update")
 
@@ -96,7 +52,7 @@ def test_while_xla_compiles(tmp_path: Path, figure: Callable[[str], None]):
 def test_at_full_size(tmp_path: Path, figure: Callable[[str], None], when: str):
     """The published networks and batches on walker_walk; minutes and 8 GB on a CPU. Half a minute
     from the signal to the end is a promise, so here a time is asserted."""
-    process = start(
+    process = whole_runs.start(
         "dreamer.run", "--task", "dmc_walker_walk", "--logdir", tmp_path, "--log.terminal", "plain",
         stderr=None, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip

@@ -7,18 +7,17 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_runs import TESTS, environ, newest, run_of, words_for
-from whole_runs import ROOT, children_of, metrics_of, start, wait_until
+from fault_runs import SCHEDULE, TESTS, check_episodes, newest, run_of, words_for
+from whole_runs import children_of, metrics_of, wait_until
 from witness import Witness
 
 from dreamer.config.config import load_config
-from dreamer.data.episodes import EpisodeFile, episode_uid
+from dreamer.data.episodes import episode_uid
 from dreamer.training.schedule import UpdateSchedule
 
 FAULTY = f"{TESTS}/faults/noted_env.py:faulty"
@@ -34,70 +33,59 @@ class Soak:
         folder: Takes the runs and what their processes print and note.
         words: Of the command line, but for the steps.
         seed: Of the harm.
-        faults: Probability of a fault of the environment at a step, where it is the faulty one.
+        options: Of the processes.
 
     Attributes:
         done: How often each fault was done.
         workers_harmed: Each costs one episode, which the environment may not have noted.
     """
 
-    def __init__(self, folder: Path, words: list[str], seed: int, faults: float = 0.0) -> None:
-        self.folder, self.words = folder, words
+    def __init__(self, folder: Path, words: list[str], seed: int, **options: str) -> None:
+        self.words, self.options = words, options
         self.done: Counter[str] = Counter()
-        self.witness = Witness(folder / "runs")
+        self.witness = Witness(folder)
         self.workers_harmed = 0
-        self._variables = {"DREAMER_TEST_FAULTS": str(faults)}
+        self._output = folder / "output.txt"
         self._harmed_checkpoints: set[Path] = set()
         self._rng = np.random.default_rng(seed)
-        self._processes = 0
 
     def cycle(self, fault: str, longest: int) -> None:
         """One process: some episodes, one fault, and the end of the process."""
-        harmed = fault in ("worker", "hang")
-        with self._started("10000000") as (process, notes):
+
+        def harm(process: subprocess.Popen[str]) -> None:
             self._let_collect(process, int(self._rng.integers(1, longest)))
-            if harmed:
+            if fault in ("worker", "hang"):
                 self._harm_worker(process, fault)
                 self._let_collect(process, 2)
             process.send_signal(signal.SIGTERM if fault == "stop" else signal.SIGKILL)
-            status = process.wait(500)
-        assert status in (-signal.SIGKILL, 128 + signal.SIGTERM), notes
-        self.workers_harmed += harmed
-        self.witness.look(notes, lost=int(harmed), checkpoints=not self._harmed_checkpoints)
+
+        ends = (-signal.SIGKILL, 128 + signal.SIGTERM)
+        self._process("10000000", harm, ends, lost=int(fault in ("worker", "hang")))
         self.done[fault if self._damage(fault) else "kill"] += 1
 
     def finish(self, more: int) -> Path:
         """Runs to a target and ends as runs end."""
-        run = run_of(self.folder / "runs")
+        run = run_of(self.witness.logdir)
         lines = metrics_of(run)
-        target = (lines[-1]["step"] if lines else 0) + more
-        with self._started(str(target)) as (process, notes):
-            status = process.wait(1800)
-        assert status == 0, notes.with_suffix(".txt").read_text()
-        self.witness.look(notes, checkpoints=not self._harmed_checkpoints)
+        self._process(str((lines[-1]["step"] if lines else 0) + more), lambda process: None, (0,))
         return run
 
-    @contextmanager
-    def _started(self, steps: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-        """The next process, and the file that its environments write their notes to."""
-        notes = self.folder / "processes" / str(self._processes)
-        self._processes += 1
-        notes.parent.mkdir(exist_ok=True)
-        notes.touch()
-        variables = {**self._variables, "DREAMER_TEST_NOTES": str(notes)}
-        with open(notes.with_suffix(".txt"), "w") as output:
-            process = start(
-                "dreamer.run", *self.words, "--steps", steps, stdout=output, stderr=output,
-                env=environ(**variables), cwd=ROOT,
-            )  # fmt: skip
-            try:
-                yield process, notes
-            finally:
-                process.kill()
-                process.wait(500)
+    def _process(
+        self, steps: str, harm: Callable[[subprocess.Popen[str]], None], ends: tuple[int, ...],
+        lost: int = 0,
+    ) -> None:  # fmt: skip
+        words = [*self.words, "--steps", steps]
+        with (
+            open(self._output, "w") as output,
+            self.witness.started(words, stdout=output, stderr=output, **self.options) as process,
+        ):
+            harm(process)
+            assert process.wait(1800) in ends, self._output.read_text()
+        self.workers_harmed += lost
+        self.witness.look(lost, checkpoints=not self._harmed_checkpoints)
 
     def _episodes(self) -> list[Path]:
-        return sorted(self.folder.glob("runs/*/*/*/episodes/*.npz"))
+        return sorted(self.witness.logdir.glob("*/*/*/episodes/*.npz"))
 
     def _let_collect(self, process: subprocess.Popen[str], amount: int) -> None:
         before = len(self._episodes())
@@ -114,7 +102,7 @@ class Soak:
         """Where the fault is one of files, flips a byte of an episode or of the newest sound
         checkpoint; of none twice, which would mend it. False where it is the only checkpoint.
         """
-        run = run_of(self.folder / "runs")
+        run = run_of(self.witness.logdir)
         if fault == "episode":
             paths = [p for p in self._episodes() if episode_uid(p) not in self.witness.harmed]
             path = paths[int(self._rng.integers(len(paths)))]
@@ -133,11 +121,8 @@ class Soak:
         notes, is on the disk, set aside, under way or counted as dropped. Updates = ratio x steps.
         """
         step, _, state = newest(run)
-        for path in (run / "episodes").glob("*.npz"):
-            assert path.name in state["members"]
-            if episode_uid(path) not in self.witness.harmed:
-                file = EpisodeFile(path)
-                file.check(file.keys)
+        check_episodes(run, self.witness.harmed)
+        assert {path.name for path in self._episodes()} <= set(state["members"])
         begun, written = self.witness.begun, self.witness.episodes.keys()
         under_way = {
             f"s0e{episode['number']:08d}" for episode in state["collector"]["under_way"] if episode
@@ -162,15 +147,12 @@ def flip(path: Path) -> None:
 
 
 def test_a_short_soak(tmp_path: Path, figure: Callable[[str], None]):
-    words = words_for(tmp_path / "runs", FAULTY, **{"envs.timeout": 120.0})
-    words = words[: words.index("--steps")] + words[words.index("--steps") + 2 :]
-    soak = Soak(tmp_path, words, seed=0, faults=0.02)
-    soak.cycle("episode", 12)
-    run = soak.finish(200)
-    written, begun, dropped = soak.check_counters(
-        run, UpdateSchedule(prefill=50, pretrain=3, every=30, updates=7)
-    )
-    assert dropped > 0
+    words = words_for(tmp_path / "runs", FAULTY, steps=None, **{"envs.timeout": 120.0})
+    soak = Soak(tmp_path, words, seed=0, agent="numpy", DREAMER_TEST_FAULTS="0.01")
+    for fault in ("worker", "stop", "episode", "checkpoint"):
+        soak.cycle(fault, 12)
+    written, begun, dropped = soak.check_counters(soak.finish(200), SCHEDULE)
+    assert dropped > 0 and soak.done.keys() == {"worker", "stop", "episode", "checkpoint"}
     figure(f"short soak: {begun} episodes begun, {written} written, {dropped} dropped")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from fault_runs import newest, run_of
+from fault_runs import Harm, newest, run_of, start
 
 from dreamer.data.episodes import EpisodeFile, episode_uid, moved_aside
 from dreamer.training.collector import episode_seed
@@ -15,9 +19,14 @@ AMPLE = 20_000  # episodes, more than any of these runs begins
 
 
 class Witness:
-    """Remembers what a run must still hold after its next process.
+    """Starts a run again and again, and remembers what it must still hold after each process.
+
+    Args:
+        folder: Takes the runs, and what their environments note (`noted_env`).
 
     Attributes:
+        logdir: Of the run.
+        notes: What the environments of the newest process note.
         episodes: Of each episode's file, by its id, what would change with it.
         begun: Ids of all episodes that have begun, by the environments' own notes.
         ended: Ids of those that ended before another one of the same process began.
@@ -25,26 +34,40 @@ class Witness:
         checkpoint: Step of the newest checkpoint.
     """
 
-    def __init__(self, logdir: Path) -> None:
-        self.logdir = logdir
+    def __init__(self, folder: Path) -> None:
+        self.logdir, self.notes = folder / "runs", folder
         self.episodes: dict[str, tuple[int, int, int]] = {}
         self.begun: set[str] = set()
         self.ended: set[str] = set()
         self.harmed: set[str] = set()
-        self.checkpoint = 0
+        self.checkpoint = self._processes = 0
 
-    def look(self, notes: Path, lost: int = 0, checkpoints: bool = True) -> None:
+    @contextmanager
+    def started(
+        self, words: list[str], *harms: Harm, **options: Any
+    ) -> Iterator[subprocess.Popen[str]]:
+        """The next process, which ends with the context at the latest."""
+        self.notes = self.logdir.parent / f"notes{self._processes}"
+        self._processes += 1
+        self.notes.touch()
+        process = start(words, *harms, DREAMER_TEST_NOTES=str(self.notes), **options)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait(500)
+
+    def look(self, lost: int = 0, checkpoints: bool = True) -> None:
         """Looks at the run after a process.
 
         Args:
-            notes: Of that process's environments (`noted_env`).
             lost: So many of its workers were killed, perhaps with an episode's end unsaid.
             checkpoints: Whether none is damaged.
         """
         if not list(self.logdir.glob("*/*/*/config.yaml")):
             return
         run = run_of(self.logdir)
-        begun, ended = noted(notes)
+        begun, ended = noted(self.notes)
         self._look_at_episodes(run / "episodes")
         missing = ended - self.episodes.keys()
         assert len(missing) <= lost, f"{missing} had ended and are not there"
