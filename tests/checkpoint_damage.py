@@ -10,6 +10,7 @@ import shutil
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,29 +26,22 @@ def rehash(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def truncated(folder: Path) -> None:
-    content = (folder / "arrays.npz").read_bytes()
-    (folder / "arrays.npz").write_bytes(content[: len(content) // 2])
+def edit(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+def edit_manifest(folder: Path, change: Callable[[dict], dict]) -> None:
+    edit(folder, "manifest.json", lambda raw: json.dumps(change(json.loads(raw))).encode())
 
 
 def flipped_bit(folder: Path) -> None:
-    content = bytearray((folder / "arrays.npz").read_bytes())
-    content[len(content) // 3] ^= 1
-    (folder / "arrays.npz").write_bytes(content)
+    at = (folder / "arrays.npz").stat().st_size // 3
+    edit(folder, "arrays.npz", lambda raw: raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
 
 
-def missing_arrays(folder: Path) -> None:
-    (folder / "arrays.npz").unlink()
-
-
-def missing_manifest(folder: Path) -> None:
-    (folder / "manifest.json").unlink()
-
-
-def forged_manifest(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
+def forged_manifest(manifest: dict) -> dict:
     manifest["files"]["../../config.yaml"] = manifest["files"].pop("state.json")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return manifest
 
 
 def empty_folder(folder: Path) -> None:
@@ -60,9 +54,10 @@ def wrong_json(folder: Path) -> None:
     rehash(folder)
 
 
-def replaced_by_directory(folder: Path) -> None:
+def replaced(folder: Path, make: Callable[[Path], object]) -> None:
+    """Replaces a file by something that is none."""
     (folder / "state.json").unlink()
-    (folder / "state.json").mkdir()
+    make(folder / "state.json")
 
 
 def symlink(folder: Path) -> None:
@@ -70,56 +65,28 @@ def symlink(folder: Path) -> None:
     (folder / "arrays.npz").symlink_to(folder.parent.parent / "elsewhere.npz")
 
 
-def another_step(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "step": 1}))
-
-
 def folder_is_a_file(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.write_text("")
 
 
-def a_pipe(folder: Path) -> None:
-    (folder / "state.json").unlink()
-    os.mkfifo(folder / "state.json")
-
-
-def a_deep_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_text('{"a":' * 50_000)
-
-
-def members(folder: Path, **content: bytes) -> None:
-    """A forged arrays.npz whose manifest agrees with it."""
-    with zipfile.ZipFile(folder / "arrays.npz", "w") as archive:
-        for name, data in content.items():
-            archive.writestr(f"{name}.npy", data)
+def forged(folder: Path, content: bytes, name: str = "a.npy", **options: int) -> None:
+    """An arrays.npz of one member, with which the manifest agrees."""
+    with zipfile.ZipFile(folder / "arrays.npz", "w", **options) as archive:
+        archive.writestr(name, content)
     rehash(folder)
 
 
-def npy(header: str, data: bytes = b"") -> bytes:
-    text = header.encode() + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
-
-
-def objects(folder: Path) -> None:
+def objects() -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.array([open], dtype=object), allow_pickle=True)
-    members(folder, a=buffer.getvalue())
+    return buffer.getvalue()
 
 
-def forged(folder: Path, shape: str) -> None:
-    """A sound archive of an array whose header claims a shape, with 16 bytes of data."""
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
-    members(folder, a=npy(header, bytes(16)))
-
-
-def terabytes(folder: Path) -> None:
-    forged(folder, "(1000000, 1000000)")
-
-
-def negative_shape(folder: Path) -> None:
-    forged(folder, "(-2, -2)")
+def npy(shape: str, data: bytes, descr: str = "<f4") -> bytes:
+    """An array whose header claims a shape, whatever the data."""
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
 
 
 def sparse(folder: Path) -> None:
@@ -131,18 +98,11 @@ def sparse(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def compressed_bomb(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "arrays.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.npy", bytes(50_000_000))
-    rehash(folder)
-
-
 def nested_members(folder: Path) -> None:
     """Each member contains the next one, so that all together are far larger than the file."""
     blob, entries = bytes(100_000), []
     for number in range(50):
-        shape = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({len(blob)},), }}"
-        name, data = f"{number}.npy".encode(), npy(shape, blob)
+        name, data = f"{number}.npy".encode(), npy(f"({len(blob)},)", blob, "|u1")
         numbers = 20, 0, 0, 0, 0, zlib.crc32(data), len(data), len(data), len(name), 0
         local = struct.pack("<4s5H3L2H", b"PK\3\4", *numbers) + name
         entries.append((name, numbers, len(local) + len(data)))
@@ -157,15 +117,27 @@ def nested_members(folder: Path) -> None:
     rehash(folder)
 
 
-def member_of_another_kind(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "arrays.npz", "w") as archive:
-        archive.writestr("../escape.txt", b"")
-    rehash(folder)
-
-
-DAMAGES = [
-    *(truncated, flipped_bit, missing_arrays, missing_manifest, forged_manifest, empty_folder),
-    *(wrong_json, replaced_by_directory, symlink, another_step, folder_is_a_file, a_pipe),
-    *(a_deep_manifest, objects, terabytes, negative_shape, compressed_bomb, nested_members),
-    *(member_of_another_kind, sparse),
-]
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda folder: edit(folder, "arrays.npz", lambda raw: raw[: len(raw) // 2]),
+    "flipped bit": flipped_bit,
+    "missing arrays": lambda folder: (folder / "arrays.npz").unlink(),
+    "missing manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "forged manifest": lambda folder: edit_manifest(folder, forged_manifest),
+    "another step": lambda folder: edit_manifest(folder, lambda manifest: {**manifest, "step": 1}),
+    "deep manifest": lambda folder: (folder / "manifest.json").write_text('{"a":' * 50_000),
+    "empty folder": empty_folder,
+    "folder is a file": folder_is_a_file,
+    "wrong JSON": wrong_json,
+    "directory": lambda folder: replaced(folder, Path.mkdir),
+    "pipe": lambda folder: replaced(folder, os.mkfifo),
+    "link": symlink,
+    "objects": lambda folder: forged(folder, objects()),
+    "terabytes": lambda folder: forged(folder, npy("(1000000, 1000000)", bytes(16))),
+    "negative shape": lambda folder: forged(folder, npy("(-2, -2)", bytes(16))),
+    "compressed bomb": lambda folder: forged(
+        folder, bytes(50_000_000), compression=zipfile.ZIP_DEFLATED
+    ),
+    "member of another kind": lambda folder: forged(folder, b"", "../escape.txt"),
+    "nested members": nested_members,
+    "sparse": sparse,
+}

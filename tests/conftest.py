@@ -16,6 +16,13 @@ from filelock import FileLock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# Files that take longest, which start first, so that the processes of `make test` end together.
+LONGEST = (
+    "test_learner", "test_run", "test_02_resume", "test_agent", "test_a3c_runs", "test_08_memory",
+    "test_01_kill", "test_predict", "test_evaluate", "test_baseline_runs", "test_d4pg",
+    "test_agent_routing", "test_variant_parts", "test_12_soak", "test_agent_precision", "test_pool",
+)  # fmt: skip
+
 # No `if __name__ == "__main__"`: nothing may need one, since no process imports the script anew.
 SCRIPT = f"""
 from dreamer import load_config, train
@@ -26,6 +33,11 @@ config = load_config(
 result = train(config)
 print(result.path, result.step, result.updates, result.eval_return)
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 @pytest.fixture

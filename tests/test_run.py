@@ -136,6 +136,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_stop_kill_damage_and_go_on(debug_runs: DebugRuns, tmp_path: Path):
     """SIGTERM, then kill -9, then a damaged checkpoint and a damaged episode: one long life."""
     run = tmp_path / RUN

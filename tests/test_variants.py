@@ -53,12 +53,8 @@ VALUES: dict[str, Any] = {
 }  # fmt: skip
 
 
-SLOW = ("no_value", "one_step", "planet", "planet_lambda", "explore")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in VARIANTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
 def test_trains_stops_and_goes_on(name: str, tmp_path: Path):
     task, presets, own = VARIANTS[name]
     limit = {"envs.time_limit": 25} if task in (CARTPOLE, MIXED) else {}
