@@ -153,6 +153,12 @@ class OffPolicy(Baseline):
         keys = self._observations.shapes
         return {k: batch[k] for k in keys}, {k: batch[f"next_{k}"] for k in keys}
 
+    def batches(self, first: int, count: int) -> Generator[tuple[int, Any], None, None]:
+        """Yields batches [n, B, ...] of `count` updates, each with its number of updates n."""
+        for update in range(first, first + count, self.group):
+            group = min(self.group, first + count - update)
+            yield group, self.memory.sample(update, group, self.batch_size)
+
     def train_step(self, batch: Any, update: int) -> Mapping[str, np.ndarray]:
         """Makes the updates of a group of batches, in turn.
 
@@ -188,27 +194,8 @@ class OffPolicy(Baseline):
         return rows.stack(), errors.stack()
 
 
-class TransitionBatches:
-    """Groups of batches from an agent's memory; see `OffPolicy.group`."""
-
-    def __init__(self, agent: OffPolicy) -> None:
-        self._agent = agent
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is an episode."""
-        return len(self._agent.memory) > 0
-
-    def draw(self, first: int, count: int) -> Generator[tuple[int, Any], None, None]:
-        """Yields batches [n, B, ...] of `count` updates, each with its number of updates n."""
-        agent = self._agent
-        for update in range(first, first + count, agent.group):
-            group = min(agent.group, first + count - update)
-            yield group, agent.memory.sample(update, group, agent.batch_size)
-
-
 def make_experience(setup: Setup) -> Experience:
     """Returns what collects into the replay and the agent's memory, and its transitions."""
     agent = setup.agent
     assert isinstance(agent, OffPolicy)
-    return make_replay_collector(setup, memory=agent), TransitionBatches(agent)
+    return make_replay_collector(setup, memory=agent), agent.batches

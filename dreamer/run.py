@@ -112,7 +112,7 @@ def train(
         if trainer.resume():
             logger.message(f"resumed at step {trainer.step}, update {trainer.update}")
         trainer.run()
-        return Result(rundir.path, trainer.step, trainer.update, trainer.last_return)
+        return Result(rundir.path, trainer.step, trainer.update, trainer.reporter.last_return)
 
 
 if __name__ == "__main__":

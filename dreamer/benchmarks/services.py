@@ -17,9 +17,9 @@ from dreamer.data.replay import Replay
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import spaces_from_json
 from dreamer.system.tensorflow import describe_device, prepare_tensorflow
+from dreamer.system.threads import in_background
 from dreamer.training.build import make_agent, make_pool
-from dreamer.training.collector import Collector
-from dreamer.training.overlap import Background
+from dreamer.training.collector import Collector, checked
 
 IMAGE_SIZE = 64
 #: Products [m, k] @ [k, n] that measure the device's rate; the fastest one counts.
@@ -165,8 +165,8 @@ class AgentService:
                 collector.collect(self._agent.policy, steps)
                 learn()
                 middle = time.perf_counter()
-                with Background(
-                    lambda leaving: collector.collect(leaving(self._agent.policy), steps)
+                with in_background(
+                    lambda check: collector.collect(checked(self._agent.policy, check), steps)
                 ):
                     learn()
                 sequential.append(middle - start)

@@ -7,7 +7,8 @@ start before TensorFlow does.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dreamer.config.combinations import check_devices
 from dreamer.config.config import Config
 from dreamer.config.schema import DREAMER
-from dreamer.data.replay import Replay
+from dreamer.data.replay import Batch, Replay
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
@@ -28,9 +29,9 @@ from dreamer.runs.rundir import RunDir
 from dreamer.tasks import split_tasks
 from dreamer.training.costs import forecast
 from dreamer.training.evaluation import Evaluator
-from dreamer.training.experience import ReplayBatches, ReplayCollector
+from dreamer.training.experience import ReplayCollector
 from dreamer.training.interfaces import (
-    BatchSource,
+    DrawBatches,
     EpisodeMemory,
     TrainableAgent,
     TrainingCollector,
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
 
 MakeAgent = Callable[[Config, Mapping[str, Space], Space], TrainableAgent]
 """Makes an agent from the config and the spaces of observations and actions."""
-Experience = tuple[TrainingCollector, BatchSource | None]
+Experience = tuple[TrainingCollector, DrawBatches | None]
 MakeExperience = Callable[["Setup"], Experience]
-"""Makes what collects, and what batches are drawn from; None if the collector makes updates."""
+"""Makes what collects, and what draws batches; None if the collector makes the updates."""
 
 
 @dataclass
@@ -93,9 +94,8 @@ def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
         num_envs: How many; 1: one of each task.
         training: Whether they are for training; Atari's episodes end with a life then.
     """
-    if num_envs == 1:
-        num_envs = len(split_tasks(config.task))
-    settings: dict[str, Any] = {**config.section("envs"), "num_envs": num_envs}
+    count = len(split_tasks(config.task)) if num_envs == 1 else num_envs
+    settings: dict[str, Any] = {**config.section("envs"), "num_envs": count}
     return EnvPool(config.task, **settings, training=training)
 
 
@@ -168,11 +168,18 @@ def make_agent(
 def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> ReplayCollector:
     """Returns what collects into the run's replay, and into an agent's own memory if it has one."""
     config = setup.config
+    replay = Replay(
+        setup.rundir.episodes,
+        cache_bytes=config.replay.cache_bytes,
+        seed=config.seed,
+        obs_space=setup.pool.obs_space,
+        act_space=setup.pool.act_space,
+    )
     return ReplayCollector(
-        setup.pool,
-        _make_replay(setup),
-        setup.logger,
-        setup.retry_while_disk_full,
+        pool=setup.pool,
+        replay=replay,
+        logger=setup.logger,
+        retry_while_disk_full=setup.retry_while_disk_full,
         seed=config.seed,
         prefix=f"{setup.rundir.owner}s{config.seed}e",
         deterministic=config.deterministic,
@@ -184,23 +191,15 @@ def make_replay_experience(setup: Setup) -> Experience:
     """Returns what collects into the run's replay, and the sequences drawn from it."""
     collector = make_replay_collector(setup)
     train = setup.config.section("train")  # some agents have fewer keys than Dreamer
-    batches = ReplayBatches(
-        collector.replay,
-        int(train.get("batch_size", 1)),
-        int(train.get("batch_length", 1)),
-        setup.config.replay.prefetch,
-    )
-    return collector, batches
+    shape = int(train.get("batch_size", 1)), int(train.get("batch_length", 1))
 
+    def draw(first: int, count: int) -> Generator[tuple[int, Batch], None, None]:
+        prefetch = setup.config.replay.prefetch
+        with closing(collector.replay.batches(first, count, *shape, prefetch)) as batches:
+            for batch in batches:
+                yield 1, batch
 
-def _make_replay(setup: Setup) -> Replay:
-    return Replay(
-        setup.rundir.episodes,
-        cache_bytes=setup.config.replay.cache_bytes,
-        seed=setup.config.seed,
-        obs_space=setup.pool.obs_space,
-        act_space=setup.pool.act_space,
-    )
+    return collector, draw
 
 
 def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experience) -> Trainer:
@@ -217,10 +216,6 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         log=config.log.every, evaluate=config.eval.every,
         video=config.log.video_every, save=config.checkpoint.every,
     )  # fmt: skip
-    reporter = Reporter(
-        setup.agent, evaluator, setup.logger, intervals,
-        setup.retry_while_disk_full, setup.interrupt,
-    )
     train = config.section("train")  # some agents have fewer keys than Dreamer
     keys = ("prefill", "pretrain", "every", "updates")
     schedule = UpdateSchedule(**{key: int(train.get(key, 0)) for key in keys})
@@ -229,7 +224,10 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         agent=setup.agent,
         collector=collector,
         batches=batches,
-        reporter=reporter,
+        reporter=Reporter(
+            setup.agent, evaluator, setup.logger, intervals,
+            setup.retry_while_disk_full, setup.interrupt,
+        ),
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
         interrupt=setup.interrupt,
         retry_while_disk_full=setup.retry_while_disk_full,
@@ -239,7 +237,7 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         action_repeat=setup.pool.action_repeat,
         overlap=bool(train.get("overlap", False)),
         forecast=partial(forecast, config, schedule),
-    )
+    )  # fmt: skip
 
 
 def describe(logger: Logger, agent: TrainableAgent, pool: EnvPool) -> None:
@@ -252,11 +250,9 @@ def describe(logger: Logger, agent: TrainableAgent, pool: EnvPool) -> None:
     tasks = list(dict.fromkeys(pool.tasks))
     if len(tasks) > 1:
         logger.message(f"{len(tasks)} tasks, in turn: {', '.join(tasks)}")
-    actions = pool.act_space
-    text = f"actions {actions.shape[0]} {'one-hot' if actions.discrete else 'continuous'}"
+    text = ""
     if model := getattr(agent, "world_model", None):  # not every agent has one
-        text = (
-            f"encoder takes {', '.join(model.inputs)}; decoder predicts "
-            f"{', '.join(model.targets)}; {text}"
-        )
-    logger.message(text)
+        text = f"encoder takes {', '.join(model.inputs)}; "
+        text += f"decoder predicts {', '.join(model.targets)}; "
+    kind = "one-hot" if pool.act_space.discrete else "continuous"
+    logger.message(f"{text}actions {pool.act_space.shape[0]} {kind}")

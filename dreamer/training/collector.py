@@ -56,13 +56,15 @@ def episode_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
+def stack(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Stacks timesteps to an episode [L, ...] or a row an environment, or episodes to a batch."""
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
 def random_policy(act_space: Space, seed: int, first: int = 0) -> Policy:
     """Returns a policy of independent uniform actions; its state is always None.
 
-    Args:
-        act_space: The space of the actions.
-        seed: The actions follow from it and from the number of the call.
-        first: Number of the first call.
+    The actions follow from the seed and the number of the call, which begins with `first`.
     """
     calls = itertools.count(first)
 
@@ -73,6 +75,16 @@ def random_policy(act_space: Space, seed: int, first: int = 0) -> Policy:
         return actions.astype(np.float32), None
 
     return policy
+
+
+def checked(policy: Policy, check: Callable[[], object]) -> Policy:
+    """Returns the same policy, which calls `check` before it acts; what that raises ends it."""
+
+    def act(timesteps: Timesteps, state: Any) -> tuple[np.ndarray, Any]:
+        check()
+        return policy(timesteps, state)
+
+    return act
 
 
 class Collector:
@@ -105,13 +117,9 @@ class Collector:
     def __init__(
         self, pool: EnvPool, on_episode: OnEpisode, seed: int, first_episode: int = 0
     ) -> None:
-        self.agent_steps = 0
-        self.episodes = 0
-        self.dropped = 0
+        self.agent_steps = self.episodes = self.dropped = 0
         self.next_episode = first_episode
-        self._pool = pool
-        self._on_episode = on_episode
-        self._seed = seed
+        self._pool, self._on_episode, self._seed = pool, on_episode, seed
         self._policy_state: Any = None
         self._running: list[_RunningEpisode | None] = [None] * pool.num_envs
         # Of each environment, the ended episodes that its next one continues (Atari's lives).
@@ -137,9 +145,8 @@ class Collector:
         """Runs exactly `count` new episodes of each task to their ends, for an evaluation.
 
         They are the first `count` to start. The first to end would favour short episodes. For each
-        episode that is dropped another one starts. Environments without an episode wait: the policy
-        sees their last timestep, and its action for them is ignored, so that it always gets one
-        row an environment.
+        episode that is dropped another one starts. The policy always gets one row an environment:
+        those without an episode repeat another's timestep, and their actions are ignored.
 
         Returns:
             Summaries, in the order of the episodes' numbers.
@@ -173,34 +180,67 @@ class Collector:
         summaries = []
         while self._complete:
             ended = self._complete[0]
-            episode = {k: np.stack([r[k] for r in ended.timesteps]) for k in ended.timesteps[0]}
+            episode = stack(ended.timesteps)
             self._on_episode(episode, ended.number)
             self._complete.pop(0)
             self.episodes += 1
-            summaries.append(_summary(ended, episode, self._pool.action_repeat))
+            length = len(episode["reward"]) - 1
+            summaries.append(EpisodeSummary(
+                number=ended.number,
+                episode_return=float(episode["reward"].sum(dtype=np.float64)),
+                length=length,
+                steps=length * self._pool.action_repeat,
+                terminal=bool(episode["is_terminal"][-1]),
+                task=ended.task,
+            ))  # fmt: skip
         return summaries
 
     def _start(self, workers: Sequence[int]) -> None:
-        if not workers:
-            return
-        numbers = range(self.next_episode, self.next_episode + len(workers))
-        timesteps = self._pool.try_reset([episode_seed(self._seed, n) for n in numbers], workers)
-        self.next_episode += len(workers)
-        no_action = np.zeros(self._pool.act_space.shape, np.float32)
-        for worker, number, timestep in zip(workers, numbers, timesteps, strict=True):
+        if workers:
+            numbers = range(self.next_episode, self.next_episode + len(workers))
+            self._reset(dict(zip(workers, numbers, strict=True)))
+            self.next_episode += len(workers)
+
+    def _reset(self, numbers: Mapping[int, int]) -> None:
+        """Begins the episodes of these numbers, by environment."""
+        seeds = [episode_seed(self._seed, number) for number in numbers.values()]
+        timesteps = self._pool.try_reset(seeds, list(numbers))
+        for worker, number in numbers.items():
             self._running[worker] = _RunningEpisode(number, self._pool.tasks[worker], [])
-            self._append(worker, no_action, timestep)
+        no_actions = np.zeros((len(numbers), *self._pool.act_space.shape), np.float32)
+        self._append(list(numbers), no_actions, timesteps)
 
     def _step(self, policy: Policy, workers: Sequence[int]) -> None:
         """Takes one agent step of `workers`; the policy sees all environments."""
-        actions, self._policy_state = policy(self._latest(), self._policy_state)
-        actions = np.asarray(actions, np.float32)
-        timesteps = self._pool.try_step(actions[list(workers)], workers)
-        for worker, timestep in zip(workers, timesteps, strict=True):
-            if running := self._append(worker, actions[worker].copy(), timestep):
+        latest = [running.timesteps[-1] if running else None for running in self._running]
+        stand_in = next(timestep for timestep in latest if timestep is not None)
+        timesteps = stack([stand_in if timestep is None else timestep for timestep in latest])
+        del timesteps["action"]
+        actions, self._policy_state = policy(timesteps, self._policy_state)
+        actions = np.asarray(actions, np.float32)[list(workers)]
+        self._append(workers, actions, self._pool.try_step(actions, workers))
+        for worker in workers:
+            if running := self._running[worker]:
                 self.agent_steps += 1
                 if running.timesteps[-1]["is_last"]:
                     self._end(worker, running)
+
+    def _append(
+        self,
+        workers: Sequence[int],
+        actions: np.ndarray,
+        timesteps: Sequence[Timestep | EnvError],
+    ) -> None:
+        """Adds a timestep to the episode of each environment; drops that of a failed one."""
+        for worker, action, timestep in zip(workers, actions, timesteps, strict=True):
+            running = self._running[worker]
+            assert running is not None
+            if isinstance(timestep, EnvError):
+                self.dropped += 1
+                self._running[worker] = None
+                self._games[worker].clear()
+            else:
+                running.timesteps.append({**timestep, "action": action})
 
     def _end(self, worker: int, running: _RunningEpisode) -> None:
         self._complete.append(running)
@@ -209,27 +249,6 @@ class Collector:
             self._games[worker].append(running.actions())
         else:
             self._games[worker].clear()
-
-    def _append(
-        self, worker: int, action: np.ndarray, timestep: Timestep | EnvError
-    ) -> _RunningEpisode | None:
-        """Adds a timestep to the environment's episode, or drops the episode and returns None."""
-        running = self._running[worker]
-        assert running is not None
-        if isinstance(timestep, EnvError):
-            self.dropped += 1
-            self._running[worker] = None
-            self._games[worker].clear()
-            return None
-        running.timesteps.append({**timestep, "action": action})
-        return running
-
-    def _latest(self) -> Timesteps:
-        """Stacks the newest timestep of each environment; a waiting one repeats another's."""
-        latest = [running.timesteps[-1] if running else None for running in self._running]
-        stand_in = next(timestep for timestep in latest if timestep is not None)
-        rows = [stand_in if timestep is None else timestep for timestep in latest]
-        return {key: np.stack([row[key] for row in rows]) for key in stand_in if key != "action"}
 
     # ------------------------------------------------------------ checkpoints
 
@@ -265,10 +284,7 @@ class Collector:
         Raises:
             KeyError, TypeError, ValueError: `state` did not return that.
         """
-        running = [
-            where and _Actions.from_json({**where, **how})
-            for where, how in zip(state["under_way"], state["exact"], strict=True)
-        ]
+        running = [episode and _Actions.from_json(episode) for episode in state["exact"]]
         games = [[_Actions.from_json(episode) for episode in game] for game in state["games"]]
         policy = state["policy"]
         differing = []
@@ -284,19 +300,14 @@ class Collector:
 
     def _repeat(self, episodes: Mapping[int, _Actions], check: Callable[[], None]) -> list[int]:
         """Repeats one episode in each environment, all together; returns those that differ."""
-        for worker, episode in episodes.items():
-            self._running[worker] = _RunningEpisode(episode.number, self._pool.tasks[worker], [])
         for step in range(max((len(episode.actions) for episode in episodes.values()), default=0)):
             check()
+            if step == 0:
+                self._reset({worker: episode.number for worker, episode in episodes.items()})
+                continue
             due = [w for w, e in episodes.items() if self._running[w] and step < len(e.actions)]
-            actions = [episodes[worker].actions[step] for worker in due]
-            if step:
-                timesteps = self._pool.try_step(np.array(actions), due)
-            else:
-                seeds = [episode_seed(self._seed, episodes[worker].number) for worker in due]
-                timesteps = self._pool.try_reset(seeds, due)
-            for worker, action, timestep in zip(due, actions, timesteps, strict=True):
-                self._append(worker, action, timestep)
+            actions = np.array([episodes[worker].actions[step] for worker in due])
+            self._append(due, actions, self._pool.try_step(actions, due))
         came = [(self._running[worker], episode) for worker, episode in episodes.items()]
         return [e.number for now, e in came if now is None or now.actions().digest != e.digest]
 
@@ -320,12 +331,9 @@ class _RunningEpisode:
 
 @dataclass(frozen=True)
 class _Actions:
-    """The actions that repeat an episode, or the beginning of one.
+    """The actions float32 [L, A] that repeat an episode, or the beginning of one.
 
-    Attributes:
-        number: The episode's number.
-        actions: float32 [L, A], that of each timestep; the first is zero.
-        digest: CRC-32 of the last timestep.
+    The first is zero. `digest` is the CRC-32 of the last timestep, so that a difference is noticed.
     """
 
     number: int
@@ -340,22 +348,9 @@ class _Actions:
         return cls(int(packed["number"]), _unpack(packed["actions"]), int(packed["digest"]))
 
 
-def _summary(ended: _RunningEpisode, episode: Episode, action_repeat: int) -> EpisodeSummary:
-    length = len(episode["reward"]) - 1
-    return EpisodeSummary(
-        number=ended.number,
-        task=ended.task,
-        episode_return=float(episode["reward"].sum(dtype=np.float64)),
-        length=length,
-        steps=length * action_repeat,
-        terminal=bool(episode["is_terminal"][-1]),
-    )
-
-
 def _pack(array: np.ndarray) -> dict[str, Any]:
     """Returns an array of numbers as JSON's types, exactly."""
-    raw = np.ascontiguousarray(array).tobytes()
-    data = base64.b64encode(raw).decode("ascii")
+    data = base64.b64encode(array.tobytes()).decode()
     return {"dtype": array.dtype.str, "shape": list(array.shape), "data": data}
 
 

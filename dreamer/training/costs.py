@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dreamer.config.config import Config, load_config
+from dreamer.config.config import Config, preset_refusal
 from dreamer.config.schema import load_schema
 from dreamer.data.replay import layout_of, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
@@ -74,7 +74,8 @@ def forecast(
     )
     if is_full_size(config) and not tf.config.list_physical_devices("GPU"):
         text += "; this is full size and wants a GPU"
-        text += ": --configs small is made for pixels on a CPU" if _takes_small(config) else ""
+        if not preset_refusal("small", config.agent):  # not all agents have the keys that it sets
+            text += ": --configs small is made for pixels on a CPU"
     return text
 
 
@@ -85,12 +86,3 @@ def is_full_size(config: Config) -> bool:
     keys = load_schema(config.agent)
     larger = [float(flat[key]) >= float(keys[key].value) for key in _SIZES if key in keys]
     return bool(flat["envs.image"]) and bool(larger) and all(larger)
-
-
-def _takes_small(config: Config) -> bool:
-    # The preset is general, but not all agents have the keys that it sets.
-    try:
-        load_config("small", task=config.task, agent=config.agent)
-    except UserError:
-        return False
-    return True

@@ -35,11 +35,10 @@ class Evaluation:
         return [s.episode_return for s in self.summaries]
 
     def by_task(self) -> dict[str, list[float]]:
-        """Returns the returns of the episodes, by task."""
-        returns: dict[str, list[float]] = {}
-        for summary in self.summaries:
-            returns.setdefault(summary.task, []).append(summary.episode_return)
-        return returns
+        """Returns the returns of each of several tasks; {} if there is one."""
+        tasks = dict.fromkeys(s.task for s in self.summaries)
+        several = tasks if len(tasks) > 1 else ()
+        return {t: [s.episode_return for s in self.summaries if s.task == t] for t in several}
 
     def scalars(self) -> dict[str, float]:
         """Returns mean, standard deviation and extremes of the returns, and the mean length.
@@ -47,10 +46,9 @@ class Evaluation:
         If there are several tasks, the mean of each is added. All have equally many episodes, so
         the overall mean is the mean over the tasks.
         """
-        tasks = self.by_task()
-        each = {f"eval/{task}/return": float(np.mean(tasks[task])) for task in tasks}
+        means = {f"eval/{task}/return": float(np.mean(r)) for task, r in self.by_task().items()}
         return {
-            **(each if len(each) > 1 else {}),
+            **means,
             "eval/return": float(np.mean(self.returns)),
             "eval/return_std": float(np.std(self.returns)),
             "eval/return_min": float(np.min(self.returns)),
@@ -77,29 +75,31 @@ class Evaluator:
     def __init__(
         self, pool: EnvPool, *, seed: int, episodes: int, shown: int, directory: Path | None = None
     ) -> None:
+        self._pool, self._seed = pool, seed + EVAL_SEED_OFFSET
         self._episodes, self._directory = episodes, directory
         tasks = len(set(pool.tasks))
+        # At least one of each task, for open-loop predictions.
         self._shown, self._wanted = shown * tasks, max(shown, 1) * tasks
-        self._kept: dict[int, Episode] = {}
-        self._pool, self._seed = pool, seed + EVAL_SEED_OFFSET
         self.next_episode = 0
 
     def run(self, policy: Policy) -> Evaluation:
         """Runs one evaluation. After an error or a stop, the next one has the same episodes."""
-        self._kept = {}
-        collector = Collector(self._pool, self._keep, self._seed, self.next_episode)
+        found: dict[int, Episode] = {}
+
+        def keep(episode: Episode, number: int) -> None:
+            # Those with the lowest numbers, or if their environments failed, the first that end.
+            if len(found) < self._wanted or number < self.next_episode + self._wanted:
+                found[number] = episode
+            self._save(episode, f"eval{number:08d}")
+
+        collector = Collector(self._pool, keep, self._seed, self.next_episode)
         summaries = collector.collect_episodes(policy, self._episodes)
         self.next_episode = collector.next_episode
-        kept = [self._kept[k] for k in sorted(self._kept)][: self._wanted]
+        kept = [found[number] for number in sorted(found)][: self._wanted]
         return Evaluation(summaries, kept, kept[: self._shown])
 
-    def _keep(self, episode: Episode, number: int) -> None:
-        # At least one of each task, for open-loop predictions. Those with the lowest numbers, or
-        # if their environments failed, the first that end.
-        if len(self._kept) < self._wanted or number < self.next_episode + self._wanted:
-            self._kept[number] = episode
+    def _save(self, episode: Episode, uid: str) -> None:
         if self._directory:
-            uid = f"eval{number:08d}"
             before = list(self._directory.glob(f"*-{uid}-*.npz"))  # from an interrupted evaluation
             path = save_episode(self._directory, episode, uid)
             for old in before:

@@ -10,6 +10,12 @@ import numpy as np
 
 from dreamer.training.collector import Episode, Policy
 
+DrawBatches = Callable[[int, int], Generator[tuple[int, Any], None, None]]
+"""(first, count) -> the batches of `count` updates, the first of which has the number `first`.
+
+Each batch comes with the number of updates that one `train_step` makes of it.
+"""
+
 
 class TrainableAgent(Protocol):
     """An agent that the loop can train; `dreamer.agent.agent.Agent` documents each method."""
@@ -29,74 +35,26 @@ class TrainableAgent(Protocol):
 class TrainingCollector(Protocol):
     """Steps the environments and keeps what the agent learns from.
 
-    Attributes:
-        agent_steps: Actions carried out by the run's environments, earlier processes included.
-        updates: Updates that it made itself while collecting; 0 for all but A3C's collector.
+    `dreamer.training.experience.ReplayCollector` documents each method.
     """
 
     @property
     def agent_steps(self) -> int: ...
     @property
     def updates(self) -> int: ...
-    def counters(self) -> dict[str, float]:
-        """Returns counts of episodes, for the metrics: all, dropped_... and damaged_..."""
-
-    def resume(self, state: Mapping[str, Any], check: Callable[[], None]) -> bool:
-        """Continues from a checkpoint's state, {} without one; returns whether there is a run.
-
-        Args:
-            state: What `state` returned.
-            check: Called now and then; what it raises ends the resumption.
-
-        Raises:
-            KeyError, TypeError, ValueError: `state` did not return that.
-        """
-
-    def start(self, agent_steps: int) -> None:
-        """Prepares to collect that many agent steps; called once, before the first."""
-
-    def random_policy(self) -> Policy:
-        """Returns a policy of uniform actions, which follow from the seed and the steps so far."""
-
-    def collect(self, policy: Policy, agent_steps: int) -> None:
-        """Collects at least that many agent steps."""
-
-    def withhold_episodes(self) -> contextlib.AbstractContextManager[None]:
-        """Within it, batches are drawn from the episodes that there were at its start."""
-
-    def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of it, as JSON's types."""
-
-    def close(self) -> None:
-        """Ends what `start` has begun."""
-
-
-class BatchSource(Protocol):
-    """Where the batches of updates come from.
-
-    Attributes:
-        ready: Whether there is anything to draw from.
-    """
-
-    @property
-    def ready(self) -> bool: ...
-
-    def draw(self, first: int, count: int) -> Generator[tuple[int, Any], None, None]:
-        """Yields the batches of `count` updates, the first of which has the number `first`.
-
-        Each comes with the number of updates that one `train_step` makes of it.
-        """
+    def counters(self) -> dict[str, float]: ...
+    def start(self, agent_steps: int) -> None: ...
+    def random_policy(self) -> Policy: ...
+    def collect(self, policy: Policy, agent_steps: int) -> None: ...
+    def withhold_episodes(self) -> contextlib.AbstractContextManager[None]: ...
+    def state(self) -> dict[str, Any]: ...
+    def resume(self, state: Mapping[str, Any], check: Callable[[], None]) -> bool: ...
+    def close(self) -> None: ...
 
 
 class EpisodeMemory(Protocol):
-    """An agent's own memory of episodes, beside the replay on disk.
-
-    Attributes:
-        capacity: Timesteps that it holds.
-    """
+    """An agent's own memory of `capacity` timesteps, beside the replay on disk."""
 
     @property
     def capacity(self) -> int: ...
-
-    def remember(self, episode: Episode) -> None:
-        """Takes a complete episode [L, ...] in."""
+    def remember(self, episode: Episode) -> None: ...

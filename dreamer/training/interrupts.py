@@ -8,8 +8,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from dreamer.training.collector import Policy, Timesteps
-
 SLOW = 10.0  # seconds after which a signal interrupts the wait for an environment
 
 
@@ -71,15 +69,6 @@ class Interrupt:
         """Raises StopRequested if a signal has come and this wait has lasted long."""
         if seconds >= SLOW:
             self.check()
-
-    def guard(self, policy: Policy) -> Policy:
-        """Returns the same policy, which checks before it acts."""
-
-        def guarded(timesteps: Timesteps, state: object) -> tuple:
-            self.check()
-            return policy(timesteps, state)
-
-        return guarded
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._number = number

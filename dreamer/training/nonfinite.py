@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,22 @@ class NonFiniteError(UserError):
     status = 65  # EX_DATAERR
 
 
+@dataclass(eq=False)
 class NonFiniteGuard:
     """Watches for updates that are not finite.
 
-    Args:
+    Attributes:
         folder: Where their batches are saved, as ``update-<number>.npz``; made with the first.
         limit: As many in a row end the run.
         say: Takes messages for the user.
-
-    Attributes:
         count: Updates so far that were not finite and changed nothing.
     """
 
-    def __init__(self, folder: Path, limit: int, say: Callable[[str], None]) -> None:
-        self.count = 0
-        self._folder, self._limit, self._say = folder, limit, say
-        self._in_a_row = 0
+    folder: Path
+    limit: int
+    say: Callable[[str], None]
+    count: int = field(default=0, init=False)
+    _in_a_row: int = field(default=0, init=False)
 
     def check(
         self, first: int, batch: Mapping[str, np.ndarray], metrics: Mapping[str, Any]
@@ -52,43 +53,37 @@ class NonFiniteGuard:
         """
         flags = np.asarray(metrics["nonfinite"])
         for i, flag in enumerate(flags.reshape(-1)):
-            if flag:
-                own = batch if flags.ndim == 0 else {k: v[i] for k, v in batch.items()}
-                self._note(first + i, own, metrics)
-            else:
-                self._in_a_row = 0
-
-    def _note(
-        self, update: int, batch: Mapping[str, np.ndarray], metrics: Mapping[str, Any]
-    ) -> None:
-        self.count += 1
-        self._in_a_row += 1
-        means = {name: float(np.mean(value)) for name, value in metrics.items()}
-        bad = ", ".join(f"{k} {v}" for k, v in means.items() if not np.isfinite(v))
-        self._say(
-            f"warning: update {update} was not finite ({bad or 'its gradients'}); weights and "
-            f"optimizers stay as they were{self._keep(update, batch)}"
-        )
-        if self._in_a_row >= self._limit:
-            raise NonFiniteError(
-                f"{self._in_a_row} updates in a row were not finite ({bad}); batches are in "
-                f"{self._folder}: look for extreme values in them, and try --precision float32 or "
-                "smaller learning rates in a new run, which may begin with this one's episodes "
-                "(--replay.directory)"
+            self._in_a_row = self._in_a_row + 1 if flag else 0
+            if not flag:
+                continue
+            self.count += 1
+            means = {name: float(np.mean(value)) for name, value in metrics.items()}
+            bad = ", ".join(f"{k} {v}" for k, v in means.items() if not np.isfinite(v))
+            own = batch if flags.ndim == 0 else {k: v[i] for k, v in batch.items()}
+            self.say(
+                f"warning: update {first + i} was not finite ({bad or 'its gradients'}); weights "
+                f"and optimizers stay as they were{self._keep(first + i, own)}"
             )
+            if self._in_a_row >= self.limit:
+                raise NonFiniteError(
+                    f"{self._in_a_row} updates in a row were not finite ({bad}); batches are in "
+                    f"{self.folder}: look for extreme values in them, and try --precision float32 "
+                    "or smaller learning rates in a new run, which may begin with this one's "
+                    "episodes (--replay.directory)"
+                )
 
     def _keep(self, update: int, batch: Mapping[str, np.ndarray]) -> str:
         """Saves a batch in place of the oldest; returns a message about it."""
-        path = self._folder / f"update-{update:08d}.npz"
+        path = self.folder / f"update-{update:08d}.npz"
         try:
-            make_folder(self._folder)
+            make_folder(self.folder)
             with atomic_write(path, sum(array.nbytes for array in batch.values())) as file:
                 np.savez(file, allow_pickle=False, **batch)
         except DiskFullError as error:
             return f"; its batch is not kept ({error})"
         # By time: a run that resumes from an earlier checkpoint repeats their numbers.
         others = sorted(
-            (file for file in self._folder.glob("update-*.npz") if file != path),
+            (file for file in self.folder.glob("update-*.npz") if file != path),
             key=lambda file: (file.stat().st_mtime_ns, file.name),
         )
         for old in others[: 1 - KEPT]:

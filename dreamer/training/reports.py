@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from dreamer.io.disk import RetryWhileDiskFull
 from dreamer.io.files import DiskFullError
 from dreamer.logs.logger import Logger
 from dreamer.logs.video import open_loop_video, signed_difference, tile
-from dreamer.training.collector import Episode, Policy
+from dreamer.training.collector import Episode, Policy, stack
 from dreamer.training.evaluation import Evaluation, Evaluator
 from dreamer.training.interfaces import TrainableAgent
 from dreamer.training.interrupts import Interrupt, StopRequested
@@ -27,37 +28,32 @@ MAX_EPISODE_FRAMES = 60 * EPISODE_FPS
 OPEN_LOOP_FPS = 10  # slow enough to compare truth and model
 
 
+@dataclass(eq=False)
 class Reporter:
     """Makes evaluations, videos and lines of metrics when they are due.
 
-    Args:
+    Attributes:
         agent: The agent; an interrupted evaluation gives its noise back.
         evaluator: Runs the evaluations.
         logger: Takes metrics and videos.
         intervals: How often each is due.
         retry_while_disk_full: Repeats what fails while the disk is full.
         interrupt: A stop leaves out the videos that are not written yet.
-
-    Attributes:
         done: The step at which each was last done, by the name of its interval.
         last_return: Mean return of the last evaluation; None before the first.
     """
 
-    def __init__(
-        self,
-        agent: TrainableAgent,
-        evaluator: Evaluator,
-        logger: Logger,
-        intervals: Intervals,
-        retry_while_disk_full: RetryWhileDiskFull,
-        interrupt: Interrupt,
-    ) -> None:
-        self.evaluator, self.logger = evaluator, logger
-        self.done: dict[str, int | None] = dict.fromkeys(vars(intervals))
-        self.last_return: float | None = None
-        self._agent, self._intervals = agent, intervals
-        self._retry_while_disk_full = retry_while_disk_full
-        self._interrupt = interrupt
+    agent: TrainableAgent
+    evaluator: Evaluator
+    logger: Logger
+    intervals: Intervals
+    retry_while_disk_full: RetryWhileDiskFull
+    interrupt: Interrupt
+    done: dict[str, int | None] = field(init=False)
+    last_return: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.done = dict.fromkeys(vars(self.intervals))
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Continues from the state of a checkpoint."""
@@ -66,9 +62,10 @@ class Reporter:
         self.last_return = state.get("last_return")
         self.evaluator.next_episode = state.get("eval_episode", 0)
 
-    def is_due(self, name: str, step: int) -> bool:
-        """Returns whether what has the interval of that name is due at this step."""
-        return is_due(getattr(self._intervals, name), step, self.done[name])
+    def is_due(self, name: str, step: int, final: bool = False) -> bool:
+        """Returns whether what has the interval of that name is due; at the end, everything is."""
+        last = self.done[name]
+        return is_due(getattr(self.intervals, name), step, last) or (final and last != step)
 
     def report(
         self, step: int, policy: Policy, counters: Mapping[str, float], final: bool = False
@@ -81,24 +78,25 @@ class Reporter:
             counters: Values for the line.
             final: Whether the run ends here, so that everything is due.
         """
-        if self.is_due("evaluate", step) or (final and self.done["evaluate"] != step):
+        evaluates = self.is_due("evaluate", step, final)
+        if evaluates:
             self._evaluate(step, policy)
-            self._write(step, counters)
-        elif self.is_due("log", step) or (final and self.done["log"] != step):
-            self._write(step, counters)
+        if evaluates or self.is_due("log", step, final):
+            self.retry_while_disk_full(lambda: self.logger.write(step, **counters))
+            self.done["log"] = step
 
     def _evaluate(self, step: int, policy: Policy) -> None:
         start = time.monotonic()
-        calls = self._agent.policy_calls
+        calls = self.agent.policy_calls
 
         def attempt() -> Evaluation:
             try:
                 return self.evaluator.run(policy)
             except BaseException:
-                self._agent.policy_calls = calls  # so that the next attempt has the same noise
+                self.agent.policy_calls = calls  # so that the next attempt has the same noise
                 raise
 
-        evaluation = self._retry_while_disk_full(attempt)
+        evaluation = self.retry_while_disk_full(attempt)
         scalars = evaluation.scalars()
         self.last_return = scalars["eval/return"]
         self.logger.scalars({**scalars, "eval/seconds": time.monotonic() - start})
@@ -107,11 +105,10 @@ class Reporter:
 
     def _write_videos(self, evaluation: Evaluation, step: int) -> None:
         due = self.is_due("video", step)
-        check = self._interrupt.check
         try:
-            write_evaluation_videos(self.logger, evaluation.shown, step, check)
+            self._show_episodes(evaluation.shown, step)
             if due:
-                write_open_loop_videos(self.logger, self._agent, evaluation.kept, step, check)
+                self._show_open_loop(evaluation.kept, step)
         except DiskFullError as error:  # a video is no reason to stop
             self.logger.message(f"warning: {error} -- the run goes on without this video")
         except StopRequested:
@@ -121,68 +118,40 @@ class Reporter:
         if due:
             self.done["video"] = step
 
-    def _write(self, step: int, counters: Mapping[str, float]) -> None:
-        self._retry_while_disk_full(lambda: self.logger.write(step, **counters))
-        self.done["log"] = step
+    def _show_episodes(self, episodes: Sequence[Episode], step: int) -> None:
+        """Writes a video of each image observation: the episodes side by side, a minute of them."""
+        for key in image_keys(episodes[0]) if episodes else ():
+            self.interrupt.check()  # as a video takes seconds
+            name = "eval/policy" if key == "image" else f"eval/policy_{key}"
+            frames = tile([episode[key][:MAX_EPISODE_FRAMES] for episode in episodes])
+            self.logger.video(name, frames, step, EPISODE_FPS)
 
+    def _show_open_loop(self, episodes: Sequence[Episode], step: int) -> None:
+        """Predicts held-out episodes; writes videos of truth, model and error, and logs the errors.
 
-# ------------------------------------------------------------------- videos
+        The model observes CONTEXT timesteps and imagines up to IMAGINED more from the actions
+        alone. Agents without a model predict nothing and get no video.
+        """
+        self.interrupt.check()
+        batch = held_out_batch(episodes, CONTEXT + IMAGINED)
+        result = self.agent.predict(batch, CONTEXT) if batch else {}
+        if not result:
+            return
+        error = result["model/reward"] - result["truth/reward"]
+        self.logger.scalars({"open_loop/reward_error": float(np.abs(error[:, CONTEXT:]).mean())})
+        for key in image_keys({k: v for k, v in result.items() if k.startswith("model/")}):
+            self.interrupt.check()
+            name = key.removeprefix("model/")
+            truth, model = result[f"truth/{name}"], result[key]
+            error = np.abs(model.astype(np.int16) - truth)[:, CONTEXT:]
+            self.logger.scalars({f"open_loop/{name}_error": float(error.mean())})
+            frames = open_loop_video(truth, model, signed_difference(truth, model), CONTEXT)
+            self.logger.video(f"open_loop/{name}", frames, step, OPEN_LOOP_FPS)
 
 
 def image_keys(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Returns the keys of images, uint8 arrays [..., H, W, C]."""
     return [k for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim >= 4]
-
-
-def write_evaluation_videos(
-    logger: Logger, episodes: Sequence[Episode], step: int, check: Callable[[], None]
-) -> None:
-    """Writes a video of each image observation: the episodes side by side, their first minute.
-
-    Args:
-        logger: Takes the videos.
-        episodes: Episodes [L, ...].
-        step: The current step.
-        check: Called before each video, which takes seconds; what it raises ends this.
-    """
-    if not episodes:
-        return
-    for key in image_keys(episodes[0]):
-        check()
-        name = "eval/policy" if key == "image" else f"eval/policy_{key}"
-        frames = tile([episode[key][:MAX_EPISODE_FRAMES] for episode in episodes])
-        logger.video(name, frames, step, EPISODE_FPS)
-
-
-def write_open_loop_videos(
-    logger: Logger,
-    agent: TrainableAgent,
-    episodes: Sequence[Episode],
-    step: int,
-    check: Callable[[], None],
-) -> None:
-    """Predicts held-out episodes; writes videos of truth, model and error, and logs the errors.
-
-    The model observes CONTEXT timesteps and imagines up to IMAGINED more from the actions alone.
-    Agents without a model predict nothing and get no video. Arguments: `write_evaluation_videos`.
-    """
-    check()
-    batch = held_out_batch(episodes, CONTEXT + IMAGINED)
-    if not batch:
-        return
-    result = agent.predict(batch, CONTEXT)
-    if not result:
-        return
-    error = result["model/reward"] - result["truth/reward"]
-    logger.scalars({"open_loop/reward_error": float(np.abs(error[:, CONTEXT:]).mean())})
-    for key in image_keys({k: v for k, v in result.items() if k.startswith("model/")}):
-        check()
-        name = key.removeprefix("model/")
-        truth, model = result[f"truth/{name}"], result[key]
-        difference = model.astype(np.int16) - truth
-        logger.scalars({f"open_loop/{name}_error": float(np.abs(difference[:, CONTEXT:]).mean())})
-        frames = open_loop_video(truth, model, signed_difference(truth, model), CONTEXT)
-        logger.video(f"open_loop/{name}", frames, step, OPEN_LOOP_FPS)
 
 
 def held_out_batch(episodes: Sequence[Episode], length: int) -> dict[str, np.ndarray]:
@@ -194,4 +163,4 @@ def held_out_batch(episodes: Sequence[Episode], length: int) -> dict[str, np.nda
     if not usable:
         return {}
     length = min(length, *(len(e["reward"]) for e in usable))
-    return {k: np.stack([e[k][:length] for e in usable]) for k in usable[0]}
+    return stack([{key: array[:length] for key, array in e.items()} for e in usable])

@@ -49,6 +49,4 @@ def is_due(interval: int, step: int, last: int | None) -> bool:
         step: The current step.
         last: The step at which it was last done; None: never, so it is due.
     """
-    if not interval:
-        return False
-    return last is None or step // interval > last // interval
+    return interval > 0 and (last is None or step // interval > last // interval)

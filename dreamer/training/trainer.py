@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from dreamer.errors import EnvError, UserError
 from dreamer.io.disk import RetryWhileDiskFull
-from dreamer.runs.checkpoints import Checkpoint, Checkpoints
-from dreamer.training.collector import Policy
-from dreamer.training.interfaces import BatchSource, TrainableAgent, TrainingCollector
+from dreamer.runs.checkpoints import Checkpoints
+from dreamer.system.threads import in_background
+from dreamer.training.collector import Policy, checked
+from dreamer.training.interfaces import DrawBatches, TrainableAgent, TrainingCollector
 from dreamer.training.interrupts import Interrupt, StopRequested
 from dreamer.training.nonfinite import NonFiniteError, NonFiniteGuard
-from dreamer.training.overlap import Background, Lag
 from dreamer.training.reports import Reporter
 from dreamer.training.schedule import UpdateSchedule
 
@@ -25,16 +26,17 @@ _TIMED_UPDATES = 5  # for the forecast; the first update, which also traces, is 
 _PREFILL_STEPS = 100  # agent steps between two checks whether the prefill is complete
 
 
+@dataclass(eq=False, kw_only=True)
 class Trainer:
     """Trains an agent to a number of environment steps.
 
     Steps are environment frames, action repeats included; agent steps and updates are counted
     apart. `run` is the loop; the methods below it are its parts, in order.
 
-    Args:
+    Attributes:
         agent: The agent to train.
         collector: Collects experience.
-        batches: Where the batches of updates come from; None if the collector makes the updates.
+        batches: Draws the batches of updates; None if the collector makes the updates.
         reporter: Evaluates and logs.
         checkpoints: Where the state is saved.
         interrupt: Signals that ask for a stop.
@@ -48,49 +50,33 @@ class Trainer:
             been measured; None: no message.
     """
 
-    def __init__(
-        self,
-        *,
-        agent: TrainableAgent,
-        collector: TrainingCollector,
-        batches: BatchSource | None,
-        reporter: Reporter,
-        checkpoints: Checkpoints,
-        interrupt: Interrupt,
-        retry_while_disk_full: RetryWhileDiskFull,
-        guard: NonFiniteGuard,
-        schedule: UpdateSchedule,
-        steps: int,
-        action_repeat: int,
-        overlap: bool = False,
-        forecast: Callable[[float, float], str] | None = None,
-    ) -> None:
-        self._agent, self._collector, self._batches = agent, collector, batches
-        self._reporter, self._logger = reporter, reporter.logger
-        self._checkpoints, self._interrupt = checkpoints, interrupt
-        self._retry_while_disk_full = retry_while_disk_full
-        self._guard, self._schedule = guard, schedule
-        self._steps, self._action_repeat = steps, action_repeat
-        self._overlap, self._forecast = overlap, forecast
-        self._updates = 0  # made here, from batches
-        self._round_end = 0  # the step at which the current round ends
-        self._frames_per_second = 0.0
-        self._traced = False
+    agent: TrainableAgent
+    collector: TrainingCollector
+    batches: DrawBatches | None
+    reporter: Reporter
+    checkpoints: Checkpoints
+    interrupt: Interrupt
+    retry_while_disk_full: RetryWhileDiskFull
+    guard: NonFiniteGuard
+    schedule: UpdateSchedule
+    steps: int
+    action_repeat: int
+    overlap: bool = False
+    forecast: Callable[[float, float], str] | None = None
+    _updates: int = field(default=0, init=False)  # made here, from batches
+    _round_end: int = field(default=0, init=False)  # the step at which the current round ends
+    _frames_per_second: float = field(default=0.0, init=False)
+    _traced: bool = field(default=False, init=False)
 
     @property
     def step(self) -> int:
         """Environment frames of the training environments."""
-        return self._collector.agent_steps * self._action_repeat
+        return self.collector.agent_steps * self.action_repeat
 
     @property
     def update(self) -> int:
         """Updates made."""
-        return self._updates + self._collector.updates
-
-    @property
-    def last_return(self) -> float | None:
-        """Mean return of the last evaluation; None before the first."""
-        return self._reporter.last_return
+        return self._updates + self.collector.updates
 
     # --------------------------------------------------------------- the loop
 
@@ -103,141 +89,148 @@ class Trainer:
             DiskFullError: The disk is full; the last checkpoint stays.
             NonFiniteError: Too many updates were not finite; the last checkpoint stays.
         """
-        self._collector.start(self._agent_steps(max(0, self._steps - self.step)))
+        self.collector.start(self._agent_steps(max(0, self.steps - self.step)))
         try:
             self._prefill()
-            if self.step < min(self._round_end, self._steps):
+            if self.step < min(self._round_end, self.steps):
                 self._collect()  # the rest of a round that a stop has cut short
             self._make_updates()
-            while self.step < self._steps:
+            while self.step < self.steps:
                 self._report()
-                if self._overlap:
+                if self.overlap:
                     self._collect_during_updates()
                 else:
                     self._collect()
                     self._make_updates()
             self._make_updates()
             self._report(final=True)
-            self._retry_while_disk_full(self._save)  # within `try`: a stop may end its waiting
+            self.retry_while_disk_full(self._save)  # within `try`: a stop may end its waiting
         except (StopRequested, EnvError):
             self._save()
             raise
         except NonFiniteError as error:
-            last = self._checkpoints.newest() or "none was written yet"
+            last = self.checkpoints.newest() or "none was written yet"
             raise NonFiniteError(f"{error}; the last good checkpoint stays: {last}") from None
         finally:
-            self._collector.close()
+            self.collector.close()
 
     def _prefill(self) -> None:
-        """Takes random actions until the schedule's prefill is complete."""
-        if self._batches is None:
+        """Takes random actions until the schedule's prefill is complete and there is an episode."""
+        if self.batches is None:
             return
-        policy = self._interrupt.guard(self._collector.random_policy())
+        policy = checked(self.collector.random_policy(), self.interrupt.check)
         start, before = time.monotonic(), self.step
-        while self.step < self._schedule.prefill or not self._batches.ready:
-            missing = self._agent_steps(max(self._schedule.prefill - self.step, 1))
-            self._collector.collect(policy, min(missing, _PREFILL_STEPS))
+        while self.step < self.schedule.prefill or not self.collector.counters()["episodes"]:
+            missing = self._agent_steps(max(self.schedule.prefill - self.step, 1))
+            self.collector.collect(policy, min(missing, _PREFILL_STEPS))
         self._measure_frames(before, start)
 
-    def _collect(self, policy: Policy | None = None) -> None:
-        """Collects until the end of the round."""
-        policy = self._interrupt.guard(policy or self._policy("train"))
+    def _collect(self, check: Callable[[], object] = lambda: None) -> None:
+        """Collects until the end of the round; before each action, calls `check`."""
         if self.step >= self._round_end:
-            self._round_end = self.step + self._schedule.every
+            self._round_end = self.step + self.schedule.every
         start, before = time.monotonic(), self.step
-        steps = min(self._round_end, self._steps) - self.step
-        self._collector.collect(policy, self._agent_steps(steps))
+        steps = min(self._round_end, self.steps) - self.step
+        self.collector.collect(checked(self._policy("train"), check), self._agent_steps(steps))
         self._measure_frames(before, start)
 
     def _collect_during_updates(self) -> None:
-        """Collects a round while the updates due by now are made; its episodes count afterwards."""
-        due = self._schedule.due(self.step)
-        lag = Lag(due, lambda: self.update)
-        policy = lag.measure(self._policy("train"))
-        with (
-            self._collector.withhold_episodes(),
-            Background(lambda stoppable: self._collect(stoppable(policy))),
-        ):
+        """Collects a round while the updates due by now are made; its episodes count afterwards.
+
+        Logs how many updates the weights are late at the actions: against those that they would
+        have seen without overlap.
+        """
+        due = self.schedule.due(self.step)
+        lags: list[int] = []
+
+        def collect(check: Callable[[], None]) -> None:
+            def before_action() -> None:
+                check()
+                lags.append(due - self.update)
+
+            self._collect(before_action)
+
+        with self.collector.withhold_episodes(), in_background(collect):
             self._make_updates(due)
-        self._logger.scalars(lag.scalars())
+        if lags:
+            mean = sum(lags) / len(lags)
+            self.reporter.logger.scalars({"overlap/lag": mean, "overlap/lag_max": float(max(lags))})
 
     def _make_updates(self, due: int | None = None) -> None:
         """Makes the updates that are due at this step, or as many as given in all."""
-        count = (self._schedule.due(self.step) if due is None else due) - self.update
-        if count <= 0 or self._batches is None:
+        count = (self.schedule.due(self.step) if due is None else due) - self.update
+        if count <= 0 or self.batches is None:
             return
         start, timed = 0.0, 0
-        self._agent.progress(self.step, self.update)
-        with closing(self._batches.draw(self.update, count)) as batches:
+        self.agent.progress(self.step, self.update)
+        with closing(self.batches(self.update, count)) as batches:
             for updates, batch in batches:
-                self._interrupt.check()
-                self._trace(batch)
-                metrics = self._agent.train_step(batch, self.update)
+                self.interrupt.check()
+                if not self._traced:
+                    with self.interrupt.immediately():  # as tracing may take minutes
+                        self.agent.trace(batch)
+                    self._traced = True
+                metrics = self.agent.train_step(batch, self.update)
                 first, self._updates = self.update, self._updates + updates
                 means = {f"model/{key}": np.mean(value) for key, value in metrics.items()}
-                self._logger.scalars(means)
-                self._guard.check(first, batch, metrics)
+                self.reporter.logger.scalars(means)
+                self.guard.check(first, batch, metrics)
                 timed = timed + updates if start else 0  # the first call also traces
                 start = start or time.monotonic()
                 if timed >= _TIMED_UPDATES:
                     self._show_forecast((time.monotonic() - start) / timed)
         if timed:
-            self._logger.scalars({"fps/train": timed / (time.monotonic() - start)})
-
-    def _trace(self, batch: Any) -> None:
-        """Before the first update, traces it; a signal interrupts that, as it may take minutes."""
-        if not self._traced:
-            with self._interrupt.immediately():
-                self._agent.trace(batch)
-            self._traced = True
+            self.reporter.logger.scalars({"fps/train": timed / (time.monotonic() - start)})
 
     def _report(self, final: bool = False) -> None:
         """Evaluates, logs and saves what is due at this step."""
-        policy = self._interrupt.guard(self._policy("eval"))
-        self._reporter.report(self.step, policy, self._counters(), final)
-        if self._reporter.is_due("save", self.step) and not final:
-            self._retry_while_disk_full(self._save)
+        self.reporter.report(self.step, self._policy("eval"), self._counters(), final)
+        if self.reporter.is_due("save", self.step) and not final:
+            self.retry_while_disk_full(self._save)
 
     def _policy(self, mode: str) -> Policy:
-        def policy(timesteps, state):
-            self._agent.progress(self.step, self.update)
-            return self._agent.policy(timesteps, state, mode)
+        """Returns the agent's policy; a stop that is asked for ends its next action."""
 
-        return policy
+        def policy(timesteps, state):
+            self.agent.progress(self.step, self.update)
+            return self.agent.policy(timesteps, state, mode)
+
+        return checked(policy, self.interrupt.check)
 
     def _agent_steps(self, steps: int) -> int:
-        return -(-steps // self._action_repeat)
+        return -(-steps // self.action_repeat)
 
     def _counters(self) -> dict[str, float]:
         return {
-            "agent_steps": self._collector.agent_steps,
+            "agent_steps": self.collector.agent_steps,
             "updates": self.update,
-            **self._collector.counters(),
-            "nonfinite_updates": self._guard.count,
+            **self.collector.counters(),
+            "nonfinite_updates": self.guard.count,
         }
 
     def _measure_frames(self, before: int, start: float) -> None:
         if self.step > before:
             self._frames_per_second = (self.step - before) / (time.monotonic() - start)
-            self._logger.scalars({"fps/collect": self._frames_per_second})
+            self.reporter.logger.scalars({"fps/collect": self._frames_per_second})
 
     def _show_forecast(self, seconds_per_update: float) -> None:
-        if self._forecast and self._frames_per_second:
-            self._logger.message(self._forecast(seconds_per_update, self._frames_per_second))
-            self._forecast = None
+        if self.forecast and self._frames_per_second:
+            text = self.forecast(seconds_per_update, self._frames_per_second)
+            self.reporter.logger.message(text)
+            self.forecast = None
 
     # ------------------------------------------------------------ checkpoints
 
     def _save(self) -> None:
-        reporter = self._reporter
+        reporter = self.reporter
         done = {**reporter.done, "save": self.step}
         state = {
-            **self._collector.state(), "agent_steps": self._collector.agent_steps,
+            **self.collector.state(), "agent_steps": self.collector.agent_steps,
             "update": self.update, "eval_episode": reporter.evaluator.next_episode, "done": done,
-            "wall_time": self._logger.wall_time, "nonfinite": self._guard.count,
-            "round_end": self._round_end, "last_return": self.last_return,
+            "wall_time": reporter.logger.wall_time, "nonfinite": self.guard.count,
+            "round_end": self._round_end, "last_return": reporter.last_return,
         }  # fmt: skip
-        self._checkpoints.save(self.step, self._agent.state_arrays(), state)
+        self.checkpoints.save(self.step, self.agent.state_arrays(), state)
         reporter.done = done
 
     def resume(self) -> bool:
@@ -249,25 +242,21 @@ class Trainer:
             UserError: The checkpoint is another agent's.
             StopRequested: After a signal.
         """
-        checkpoint = self._checkpoints.load_latest(self._agent.state_arrays())
+        checkpoint = self.checkpoints.load_latest(self.agent.state_arrays())
         state: dict[str, Any] = {}
         try:
             if checkpoint:
-                self._agent.load_arrays(checkpoint.arrays)
+                self.agent.load_arrays(checkpoint.arrays)
                 state = {**checkpoint.state, **{key: checkpoint.state[key] for key in _COUNTERS}}
-            resumed = self._collector.resume(state, self._interrupt.check)
+            resumed = self.collector.resume(state, self.interrupt.check)
         except (KeyError, TypeError, ValueError) as error:
-            raise _foreign(checkpoint, error) from error
-        self._updates = state.get("update", 0) - self._collector.updates
+            raise UserError(
+                f"checkpoint {checkpoint and checkpoint.path} is not one of this run's ({error}); "
+                "move it away to go on without it"
+            ) from error
+        self._updates = state.get("update", 0) - self.collector.updates
         self._round_end = state.get("round_end", 0)
-        self._guard.count = state.get("nonfinite", 0)
-        self._reporter.resume(state)
-        self._logger.resume(checkpoint.step if checkpoint else 0, state.get("wall_time", 0))
+        self.guard.count = state.get("nonfinite", 0)
+        self.reporter.resume(state)
+        self.reporter.logger.resume(checkpoint.step if checkpoint else 0, state.get("wall_time", 0))
         return checkpoint is not None or resumed
-
-
-def _foreign(checkpoint: Checkpoint | None, error: Exception) -> UserError:
-    return UserError(
-        f"checkpoint {checkpoint and checkpoint.path} is not one of this run's ({error}); move it "
-        "away to go on without it"
-    )

@@ -44,7 +44,7 @@ def look_first(held: list[int]) -> Callable[[Trainer], None]:
     run = Trainer.run
 
     def looking(trainer: Trainer) -> None:
-        held.extend(len(memory) for memory in [getattr(trainer._agent, "memory", None)] if memory)
+        held.extend(len(memory) for memory in [getattr(trainer.agent, "memory", None)] if memory)
         run(trainer)
 
     return looking

@@ -18,6 +18,7 @@ from dreamer.training.collector import (
     EpisodeSummary,
     _pack,
     _unpack,
+    checked,
     episode_seed,
     random_policy,
 )
@@ -189,6 +190,14 @@ def test_random_policy_fills_its_space() -> None:
     first, second = random_policy(box, 1), random_policy(box, 1)
     for _ in range(3):
         np.testing.assert_array_equal(first(timesteps, None)[0], second(timesteps, None)[0])
+
+
+def test_a_checked_policy_acts_until_the_check_fails():
+    checks = iter([None, None])
+    policy = checked(lambda timesteps, state: (timesteps, state + 1), lambda: next(checks))
+    assert [policy({}, 0), policy({}, 1)] == [({}, 1), ({}, 2)]
+    with pytest.raises(StopIteration):
+        policy({}, 2)
 
 
 @pytest.mark.parametrize("array", [

@@ -44,8 +44,9 @@ class Run:
             episodes, cache_bytes=0, seed=0, obs_space=pool.obs_space, act_space=pool.act_space,
         )  # fmt: skip
         self.collector = ReplayCollector(
-            pool, self.replay, logger, RetryWhileDiskFull(0, Interrupt(), self.messages.append),
-            seed=0, prefix=prefix, deterministic=exact,
+            pool=pool, replay=self.replay, logger=logger,
+            retry_while_disk_full=RetryWhileDiskFull(0, Interrupt(), self.messages.append), seed=0,
+            prefix=prefix, deterministic=exact,
         )  # fmt: skip
 
     def collect(self, agent_steps: int) -> None:
@@ -74,7 +75,7 @@ def test_what_came_after_the_checkpoint_counts_and_is_kept(pool: EnvPool, tmp_pa
     assert second.collector.agent_steps == 120 - sum(under_way)
     # Their numbers are not used again, so that two episodes never have one.
     lost = [e["number"] for e in first.state()["collector"]["under_way"] if e]
-    assert second.collector.dropped == sum(n < second.state()["next_episode"] for n in lost)
+    assert second.state()["dropped"] == sum(n < second.state()["next_episode"] for n in lost)
     second.collect(60)
     after = contents(tmp_path / "episodes")
     assert stored.items() <= after.items() and len(after) > len(stored)
@@ -236,7 +237,7 @@ def test_withheld_episodes_are_on_disk_as_soon_as_they_end(pool: EnvPool, tmp_pa
     run = Run(pool, tmp_path / "run", tmp_path / "episodes")
     run.collect(40)
     members, batch = run.replay.members, run.replay.sample(3, 4, 5)
-    run.collector._memory = Refusing(2)
+    run.collector.memory = Refusing(2)
     with pytest.raises(OSError, match="no more"), run.collector.withhold_episodes():
         run.collect(60)
         stored = set(contents(tmp_path / "episodes"))

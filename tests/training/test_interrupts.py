@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from dreamer.training.interrupts import Interrupt, StopRequested
@@ -51,17 +50,6 @@ def test_after_the_block_signals_act_as_before(heard: list[int]):
         pass
     os.kill(os.getpid(), signal.SIGINT)
     assert heard == [signal.SIGINT]
-
-
-def test_a_guarded_policy_acts_until_a_signal_comes():
-    timesteps, actions = {"reward": np.zeros(2, np.float32)}, np.ones((2, 1), np.float32)
-    with Interrupt() as interrupt:
-        policy = interrupt.guard(lambda timesteps, state: (actions, (state or 0) + 1))
-        assert policy(timesteps, None) == (actions, 1)
-        assert policy(timesteps, 1) == (actions, 2)
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(StopRequested):
-            policy(timesteps, 2)
 
 
 def test_outside_the_main_thread_it_does_nothing(heard: list[int]):

@@ -24,7 +24,6 @@ from dreamer.training.reports import (
     Reporter,
     held_out_batch,
     image_keys,
-    write_evaluation_videos,
 )
 from dreamer.training.schedule import Intervals
 
@@ -99,15 +98,6 @@ def test_image_keys_are_those_of_pictures():
     assert image_keys({**episode(9, 0), "bytes": np.zeros((9, 4), np.uint8)}) == ["image"]
 
 
-def test_videos_of_long_evaluations_last_a_minute(tmp_path: Path):
-    images = np.random.default_rng(0).integers(0, 255, (1600, 8, 8, 3)).astype(np.uint8)
-    with Logger(tmp_path, tensorboard=False, terminal="plain", total_steps=10) as logger:
-        episodes = [{"image": images}, {"image": images[:30]}]
-        write_evaluation_videos(logger, episodes, 7, lambda: None)
-    with Image.open(tmp_path / "videos" / "eval_policy-7.gif") as gif:
-        assert gif.n_frames == 60 * 25
-
-
 class StoppedAfterAVideo(Logger):
     """Gets SIGTERM once the first video is written."""
 
@@ -118,20 +108,33 @@ class StoppedAfterAVideo(Logger):
         return path
 
 
+def report(logger: Logger, interrupt: Interrupt, shown: dict[str, np.ndarray], step: int) -> Any:
+    """Reports an evaluation of one episode, by an agent that cannot be asked for predictions."""
+    evaluation = Evaluation([EpisodeSummary(0, 7.0, 59, 59, False, "")], [shown], [shown])
+    evaluator: Any = SimpleNamespace(run=lambda policy: evaluation)
+    agent: Any = SimpleNamespace(policy_calls=0, predict=lambda batch, context: {})
+    retry_while_disk_full = RetryWhileDiskFull(0, interrupt, logger.message)
+    intervals = Intervals(1, 1, 1, 1)
+    reporter = Reporter(agent, evaluator, logger, intervals, retry_while_disk_full, interrupt)
+    policy: Any = None
+    reporter.report(step, policy, {"updates": 0})
+    return reporter
+
+
+def test_videos_of_long_evaluations_last_a_minute(tmp_path: Path):
+    images = np.random.default_rng(0).integers(0, 255, (1600, 8, 8, 3)).astype(np.uint8)
+    with Logger(tmp_path, tensorboard=False, terminal="plain", total_steps=10) as logger:
+        report(logger, Interrupt(), {"image": images, "reward": np.zeros(1600)}, 7)
+    with Image.open(tmp_path / "videos" / "eval_policy-7.gif") as gif:
+        assert gif.n_frames == 60 * 25
+
+
 def test_a_stop_leaves_out_videos_and_keeps_the_evaluation(tmp_path: Path):
     pictures = {**episode(60, 1), "other": np.zeros((60, 8, 8, 3), np.uint8)}
-    summary = EpisodeSummary(0, 7.0, 59, 59, False, "")
-    evaluation = Evaluation([summary], [pictures], [pictures])
-    evaluator: Any = SimpleNamespace(run=lambda policy: evaluation)
-    agent: Any = SimpleNamespace(policy_calls=0)  # one that cannot be asked for predictions
-    intervals = Intervals(1, 1, 1, 1)
-    policy: Any = None
     with Interrupt() as interrupt, StoppedAfterAVideo(
         tmp_path, tensorboard=False, terminal="plain", total_steps=10
     ) as logger:
-        retry_while_disk_full = RetryWhileDiskFull(0, interrupt, logger.message)
-        reporter = Reporter(agent, evaluator, logger, intervals, retry_while_disk_full, interrupt)
-        reporter.report(4, policy, {"updates": 0})
+        reporter = report(logger, interrupt, pictures, 4)
         with pytest.raises(StopRequested):
             interrupt.check()
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["eval_policy-4.gif"]

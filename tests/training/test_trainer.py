@@ -213,3 +213,41 @@ def test_the_state_is_plain_json(trained: Result):
     state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
     assert state["done"] == {"log": 200, "evaluate": 200, "video": 200, "save": 200}
     assert state["last_return"] == trained.eval_return
+
+
+def test_the_ratio_holds_a_round_later_and_exactly_at_the_end(tmp_path: Path):
+    result = train(config_for(tmp_path, **{"train.overlap": True}))
+    lines = metrics_of(result.path)
+    steps = [line["step"] for line in lines]
+    # The same rounds as one after the other.
+    assert steps == [52, 84, 116, 148, 180, 200]
+    updates = [line["updates"] for line in lines]
+    due = [SCHEDULE.due(step) for step in steps]
+    assert updates == [due[0], due[0], *due[1:4], due[5]]
+    assert result.updates == SCHEDULE.due(200)
+    lagged = [line for line in lines if "overlap/lag" in line]
+    assert len(lagged) == 5
+    for before, line in zip(due, lagged, strict=False):
+        assert 0 <= line["overlap/lag"] <= line["overlap/lag_max"] <= before
+    # In the first round nothing is left to be made; later at most the updates of one.
+    assert lagged[0]["overlap/lag_max"] == 0
+    most = max(after - before for before, after in zip(due, due[1:], strict=False))
+    assert max(line["overlap/lag_max"] for line in lagged) <= most
+    assert collected(result.path) <= state_of(result.path)["agent_steps"] == 100
+    assert lines[-1]["episodes"] == len(list((result.path / "episodes").glob("*.npz"))) > 0
+
+
+@pytest.mark.slow
+def test_a_stopped_run_makes_up_for_its_updates(tmp_path: Path):
+    first = train(config_for(tmp_path, steps=116, **{"train.overlap": True}))
+    state = state_of(first.path)
+    assert state["update"] == SCHEDULE.due(116)
+    result = train(config_for(tmp_path, steps=200, **{"train.overlap": True}))
+    assert (result.step, result.updates) == (200, SCHEDULE.due(200))
+    names = [path.name.split("-")[1] for path in (result.path / "episodes").glob("*.npz")]
+    assert len(set(names)) == len(names)
+
+
+def test_overlap_and_deterministic_are_refused_together():
+    with pytest.raises(UserError, match="train.overlap and deterministic are both true"):
+        load_config("debug", overrides={"train.overlap": True, "deterministic": True})
