@@ -9,14 +9,13 @@ dm_control. Whatever imports TensorFlow or OpenGL runs in a process of its own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
-from dreamer.io.files import atomic_write, check_writable_file
+from dreamer.io.files import check_writable_file, write_json
 
 LINE = CommandLine(
     "python -m dreamer.benchmark",
@@ -57,8 +56,7 @@ def main(argv: Sequence[str]) -> int:
         results = bench.run(options["parts"] or DEFAULT_PARTS)
     print_report(results, scale.small)
     if options["json"]:
-        with atomic_write(options["json"]) as file:
-            file.write(json.dumps(results, indent=2, allow_nan=False).encode() + b"\n")
+        write_json(options["json"], results)
     return 0
 
 

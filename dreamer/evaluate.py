@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
-from dreamer.io.files import check_writable_file
+from dreamer.io.files import check_writable_file, write_json
 
 if TYPE_CHECKING:
+    from dreamer.analysis.trained_run import Loading
     from dreamer.training.build import MakeAgent
     from dreamer.training.evaluation import Evaluation
 
@@ -61,14 +62,10 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Returns all but the images as JSON's types; returns are named as in metrics.jsonl."""
         return {
-            "run": str(self.run),
-            "checkpoint": str(self.checkpoint),
-            "task": self.task,
-            "step": self.step,
-            "seed": self.seed,
-            **self.evaluation.scalars(),
+            "run": str(self.run), "checkpoint": str(self.checkpoint), "task": self.task,
+            "step": self.step, "seed": self.seed, **self.evaluation.scalars(),
             "episodes": [asdict(summary) for summary in self.evaluation.summaries],
-        }
+        }  # fmt: skip
 
 
 def main(
@@ -84,21 +81,13 @@ def main(
         command_line: The program's.
     """
     options = command_line.parse(argv).options
-    video, report = options["video"], options["json"]
+    video, report = options.pop("video"), options.pop("json")
     check_outputs(video, report)
-    result = evaluate(
-        options["run"],
-        episodes=options["episodes"],
-        video_episodes=min(options["video_episodes"], options["episodes"]) if video else 0,
-        seed=None if options["seed"] < 0 else options["seed"],
-        checkpoint=options["checkpoint"] or None,
-        task=options["task"],
-        python=options["python"],
-        make_agent=make_agent,
-    )
+    shown = min(options["video_episodes"], options["episodes"]) if video else 0
+    result = evaluate(**{**options, "video_episodes": shown}, make_agent=make_agent)
     print(as_text(result))
     if report:
-        write_json(result, report)
+        write_json(report, result.as_json())
     if video:
         write_video(result.evaluation, video)
     return 0
@@ -109,38 +98,35 @@ def evaluate(
     *,
     episodes: int = 10,
     video_episodes: int = 0,
-    seed: int | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    task: str = "",
-    python: str = "",
-    make_agent: MakeAgent | None = None,
+    seed: int = -1,
+    **loading: Unpack[Loading],
 ) -> Result:
     """Runs episodes with the agent of a run, which may still be training.
 
     Args:
         run: The run's directory.
-        episodes: Number of episodes.
+        episodes: Number of episodes of each task.
         video_episodes: Number of episodes to keep for a video; the task must have images then.
-        seed: Seed of the episodes; None: the run's.
-        checkpoint, task, python: See `dreamer.analysis.trained_run.load_run`.
-        make_agent: Makes another agent than Dreamer.
+        seed: Seed of the episodes; -1: the run's.
+        **loading: As for `dreamer.analysis.trained_run.load_run`.
 
     Raises:
         UserError: There is no run or no sound checkpoint, or no image for a video.
     """
-    from dreamer.analysis.trained_run import load_agent, open_run
+    from dreamer.analysis.trained_run import load_run
     from dreamer.training.evaluation import Evaluator
 
-    with open_run(run, None, checkpoint, task, python) as (rundir, config, envs):
-        if video_episodes and not any(space.is_image for space in envs.obs_space.values()):
+    with load_run(run, **loading) as loaded:
+        if video_episodes and not any(space.is_image for space in loaded.envs.obs_space.values()):
             raise UserError(
                 f"{run} learns without images, so there is nothing to show; leave --video out"
             )
-        agent, chosen = load_agent(rundir, config, envs, checkpoint, make_agent)
-        seed = config.seed if seed is None else seed
-        evaluator = Evaluator(envs, seed=seed, episodes=episodes, shown=video_episodes)
-        evaluation = evaluator.run(lambda timesteps, state: agent.policy(timesteps, state, "eval"))
-    return Result(rundir.path, chosen.path, config.task, chosen.step, seed, evaluation)
+        policy = partial(loaded.agent.policy, mode="eval")
+        seed = loaded.config.seed if seed < 0 else seed
+        evaluator = Evaluator(loaded.envs, seed=seed, episodes=episodes, shown=video_episodes)
+        evaluation = evaluator.run(policy)
+    task, path = loaded.config.task, loaded.rundir.path
+    return Result(path, loaded.checkpoint, task, loaded.step, seed, evaluation)
 
 
 def check_outputs(video: str, report: str) -> None:
@@ -169,22 +155,13 @@ def as_text(result: Result) -> str:
             f"episode {summary.number}{name}: return {summary.episode_return:.1f} in "
             f"{summary.steps} steps, {ending}"
         )
-    episodes = result.evaluation.by_task() if "," in result.task else {}
-    named = [(f"{task}: ", returns) for task, returns in episodes.items()]
-    for name, returns in [*named, ("", result.evaluation.returns)]:
+    each = {f"{task}: ": returns for task, returns in result.evaluation.by_task().items()}
+    for name, returns in {**each, "": result.evaluation.returns}.items():
         lines.append(
             f"{name}return {np.mean(returns):.1f} +- {np.std(returns):.1f} over {len(returns)} "
             "episodes (mean and standard deviation)"
         )
     return "\n".join(lines)
-
-
-def write_json(result: Result, path: str) -> None:
-    """Writes the results as JSON, whose numbers are all finite."""
-    from dreamer.io.files import atomic_write
-
-    with atomic_write(path) as file:
-        file.write(json.dumps(result.as_json(), indent=1, allow_nan=False).encode() + b"\n")
 
 
 def write_video(evaluation: Evaluation, path: str) -> None:

@@ -11,23 +11,22 @@ its first sequence.
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
-from dreamer.io.files import check_writable_folder
+from dreamer.io.files import atomic_write, check_writable_folder, make_folder, write_json
 
 if TYPE_CHECKING:
     import numpy as np
 
     from dreamer.analysis.open_loop import StepErrors
+    from dreamer.analysis.trained_run import Loading
 
 COMMAND_LINE = CommandLine(
     "python -m dreamer.predict",
@@ -95,21 +94,22 @@ def main(argv: Sequence[str]) -> int:
 
 def predict(
     run: str, *, context: int = 5, horizon: int = 50, episodes: int = 5, source: str = "fresh",
-    seed: int = -1, checkpoint: str = "", task: str = "", python: str = "",
+    seed: int = -1, **loading: Unpack[Loading],
 ) -> Prediction:  # fmt: skip
     """Predicts with the agent of a run, which may still be training; arguments: see --help.
 
     Raises:
         UserError: There is no run or no sound checkpoint, or no episode is long enough.
     """
-    import numpy as np
-
     from dreamer.analysis.held_out import collect_fresh, read_saved
-    from dreamer.analysis.trained_run import load_agent, open_run
+    from dreamer.analysis.open_loop import step_errors
+    from dreamer.analysis.trained_run import load_run
+    from dreamer.training.collector import stack
     from dreamer.training.costs import longest_episode
 
     length = context + horizon
-    with open_run(run, None, checkpoint, task, python) as (rundir, config, pool):
+    with load_run(run, **loading) as loaded:
+        config, pool = loaded.config, loaded.envs
         seed = config.seed if seed < 0 else seed
         longest = longest_episode(config, pool)
         if longest and length > longest:
@@ -118,29 +118,21 @@ def predict(
                 f"but those of {config.task} have at most {longest}: choose smaller ones"
             )
         if source == "saved":
-            found = read_saved(rundir.eval_episodes, pool, episodes, length)
-        agent, chosen = load_agent(rundir, config, pool, checkpoint or None)
-        if source == "fresh":
-            policy = partial(agent.policy, mode="eval")
+            found = read_saved(loaded.rundir.eval_episodes, pool, episodes, length)
+        else:
+            policy = partial(loaded.agent.policy, mode="eval")
             found = collect_fresh(pool, policy, seed, episodes, length)
-    about = {
-        "run": str(rundir.path), "checkpoint": str(chosen.path), "task": config.task,
-        "step": chosen.step, "source": source, "seed": seed, "episodes": len(found),
-    }  # fmt: skip
-    result = agent.predict({k: np.stack([e[k] for e in found]) for k in found[0]}, context)
-    errors = _errors(result, context, config.reward.transform)
-    return Prediction(about, context, horizon, result, errors)
-
-
-def _errors(result: dict[str, np.ndarray], context: int, transform: str) -> dict[str, StepErrors]:
-    from dreamer.analysis.open_loop import step_errors
-
+    result = loaded.agent.predict(stack(found), context)
     keys = [key.removeprefix("truth/") for key in result if key.startswith("truth/")]
     errors = {k: step_errors(result[f"truth/{k}"], result[f"model/{k}"], context) for k in keys}
-    if transform != "none":
-        unit = f"{transform} of the reward"
+    if config.reward.transform != "none":
+        unit = f"{config.reward.transform} of the reward"
         errors["reward"] = dataclasses.replace(errors["reward"], unit=unit)
-    return errors
+    about = {
+        "run": str(loaded.rundir.path), "checkpoint": str(loaded.checkpoint), "task": config.task,
+        "step": loaded.step, "source": source, "seed": seed, "episodes": len(found),
+    }  # fmt: skip
+    return Prediction(about, context, horizon, result, errors)
 
 
 def as_text(prediction: Prediction) -> str:
@@ -173,13 +165,10 @@ def write(prediction: Prediction, folder: Path) -> list[Path]:
     Raises:
         UserError: The folder cannot be made or written.
     """
-    from dreamer.io.files import atomic_write, make_folder
-
     make_folder(folder)
     step = prediction.about["step"]
     paths = [folder / f"errors-{step}.json"]
-    with atomic_write(paths[0]) as file:
-        file.write(json.dumps(prediction.as_json(), indent=1, allow_nan=False).encode() + b"\n")
+    write_json(paths[0], prediction.as_json())
     for key in prediction.errors:
         stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', key)}-{step}"
         paths += _write_images(prediction, key, folder / stem)
@@ -191,7 +180,6 @@ def _write_images(prediction: Prediction, key: str, stem: Path) -> list[Path]:
     from PIL import Image
 
     from dreamer.analysis.open_loop import rows
-    from dreamer.io.files import atomic_write
     from dreamer.logs.video import open_loop_strip, open_loop_video, write_video
     from dreamer.training.reports import OPEN_LOOP_FPS
 
@@ -202,10 +190,8 @@ def _write_images(prediction: Prediction, key: str, stem: Path) -> list[Path]:
     every = max(1, (prediction.context + prediction.horizon) // _STILL_COLUMNS)
     truth, model, error = (picture[0] for picture in pictures)
     strip = open_loop_strip(truth, model, error, prediction.context, every)
-    content = io.BytesIO()
-    Image.fromarray(strip).save(content, "PNG")
     with atomic_write(still) as file:
-        file.write(content.getvalue())
+        Image.fromarray(strip).save(file, "PNG")
     return [video, still]
 
 

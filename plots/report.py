@@ -27,7 +27,7 @@ from rich.console import Console
 from dreamer.config.config import load_config
 from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
-from dreamer.io.files import atomic_write, check_writable_file, open_to_read
+from dreamer.io.files import check_writable_file, open_to_read, write_file
 from dreamer.io.yaml_files import read_yaml
 from dreamer.logs.terminal import duration
 from plots import figures, options, tables
@@ -78,8 +78,7 @@ def report(chosen: argparse.Namespace, console: Console) -> Path:
     study = options.make_study(chosen, Published.load(chosen.published_dir), console)
     with console.status("drawing"):
         page = render(study, chosen.title, chosen.clips * 1_000_000, chosen.resamples)
-    with atomic_write(chosen.out) as file:
-        file.write(page.encode("utf-8", "replace"))
+    write_file(chosen.out, page.encode("utf-8", "replace"))
     return chosen.out
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer.io.files import atomic_write
+from dreamer.io.files import write_file
 from plots.aggregates import Estimate, Pair, Summary
 from plots.curves import whiskers
 from plots.labels import frames_range, published_label, short_score, task_title
@@ -210,6 +210,5 @@ def latex(cells: Cells, notes: Sequence[str]) -> str:
 
 
 def _write(path: Path, text: str) -> Path:
-    with atomic_write(path) as file:
-        file.write(text.encode())
+    write_file(path, text.encode())
     return path

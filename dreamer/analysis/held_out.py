@@ -11,7 +11,7 @@ import numpy as np
 from dreamer.data.episodes import EPISODE_KEYS, EpisodeError, EpisodeFile
 from dreamer.errors import UserError
 from dreamer.system.streams import warn
-from dreamer.training.collector import Episode, Policy, episode_seed
+from dreamer.training.collector import Episode, Policy, episode_seed, stack
 from dreamer.training.evaluation import EVAL_SEED_OFFSET
 
 if TYPE_CHECKING:
@@ -59,13 +59,12 @@ def _beginnings(pool: EnvPool, policy: Policy, seeds: list[int], length: int) ->
         running = [i for i, timesteps in enumerate(episodes) if not timesteps[-1]["is_last"]]
         if not running:
             break
-        latest = [timesteps[-1] for timesteps in episodes]  # of ended episodes, too: one row each
-        stacked = {key: np.stack([row[key] for row in latest]) for key in first[0]}
-        actions, state = policy(stacked, state)
+        latest = stack([timesteps[-1] for timesteps in episodes])  # of ended episodes, too
+        del latest["action"]
+        actions, state = policy(latest, state)
         for i, timestep in zip(running, pool.step(actions[running], running), strict=True):
             episodes[i].append({**timestep, "action": actions[i].copy()})
-    for timesteps in episodes:
-        yield {key: np.stack([timestep[key] for timestep in timesteps]) for key in timesteps[0]}
+    yield from map(stack, episodes)
 
 
 def read_saved(folder: Path, pool: EnvPool, count: int, length: int) -> list[Episode]:

@@ -7,128 +7,136 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from dreamer.config.config import Config
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
-from dreamer.runs.checkpoints import Checkpoint, Checkpoints
+from dreamer.runs.checkpoints import Checkpoint, Checkpoints, check_name
 from dreamer.runs.rundir import RunDir
-from dreamer.runs.trust import trusted
 from dreamer.system.streams import warn
 from dreamer.system.tensorflow import prepare_tensorflow
+from dreamer.tasks import suite_of
 from dreamer.training import build
 
 StrPath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class LoadedRun:
     """A trained agent, and environments of its task.
 
     Attributes:
-        agent: Acts with `agent.policy(timesteps, state, mode)`; of a Dreamer run, an `Agent`.
-        envs: The task's environments, each in a process of its own, to be stepped together.
+        rundir: The run's directory.
         config: The run's config.
-        step: Environment frames that the agent has been trained for.
-        checkpoint: The folder that the agent was loaded from.
+        envs: The task's environments, each in a process of its own, to be stepped together.
+        chosen: The checkpoint's folder; empty: the newest sound one.
+        make_agent: Makes the agent.
     """
 
-    agent: Any
-    envs: EnvPool
+    rundir: RunDir
     config: Config
-    step: int
-    checkpoint: Path
+    envs: EnvPool
+    chosen: StrPath
+    make_agent: build.MakeAgent
+
+    @property
+    def agent(self) -> Any:
+        """Acts with `agent.policy(timesteps, state, mode)`; of a Dreamer run, an `Agent`.
+
+        It is loaded when it, `step` or `checkpoint` is first used.
+
+        Raises:
+            UserError: There is no sound checkpoint, or it does not fit the config.
+        """
+        return self._loaded[0]
+
+    @property
+    def step(self) -> int:
+        """Environment frames that the agent has been trained for."""
+        return self._loaded[1].step
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder that the agent is loaded from."""
+        return self._loaded[1].path
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Checkpoint]:
+        prepare_tensorflow(self.config.deterministic)
+        agent = self.make_agent(self.config, self.envs.obs_space, self.envs.act_space)
+        like = agent.state_arrays()
+        if self.chosen:
+            found: Checkpoint | None = Checkpoints.load(self.chosen, like)
+        else:
+            with warnings.catch_warnings(record=True) as damaged:
+                warnings.simplefilter("always")
+                found = Checkpoints(self.rundir.checkpoints).load_latest(like)
+            for warning in damaged:
+                warn(f"warning: {warning.message}")
+        if found is None:
+            raise UserError(f"{self.rundir.path} has no checkpoint any more")
+        try:
+            agent.load_arrays(found.arrays)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"checkpoint {found.path} does not fit this run's agent ({error})"
+            ) from error
+        return agent, found
 
 
-@contextmanager
-def load_run(
-    run: StrPath,
-    *,
-    num_envs: int | None = None,
-    checkpoint: StrPath | None = None,
-    task: str = "",
-    python: str = "",
-    make_agent: build.MakeAgent | None = None,
-) -> Iterator[LoadedRun]:
-    """Loads the trained agent of a run, for a loop of your own; the run may still be training.
+class Loading(TypedDict, total=False):
+    """How to load a run.
 
-    The environments' processes end with the context.
-
-    Args:
-        run: The run's directory.
+    Attributes:
         num_envs: Number of environments; None: as many as the run evaluates with.
-        checkpoint: The checkpoint's folder; None: the newest sound one.
+        checkpoint: The checkpoint's folder; empty: the newest sound one.
         task: The run's task again, if it is code that the run's config names. The run may come
             from a stranger, so such code runs only if you name it.
-        python: The interpreter for environments; the one in the run's config is not used.
+        python: The interpreter for environments, "" for this process's own; the one in the run's
+            config is not used.
         make_agent: Makes another agent than Dreamer.
-
-    Raises:
-        UserError: There is no run or no sound checkpoint, or its code was not named.
     """
-    with open_run(run, num_envs, checkpoint, task, python) as (rundir, config, envs):
-        agent, chosen = load_agent(rundir, config, envs, checkpoint, make_agent)
-        yield LoadedRun(agent, envs, config, chosen.step, chosen.path)
+
+    num_envs: int | None
+    checkpoint: StrPath
+    task: str
+    python: str
+    make_agent: build.MakeAgent | None
 
 
 @contextmanager
-def open_run(
-    run: StrPath,
-    num_envs: int | None = None,
-    checkpoint: StrPath | None = None,
-    task: str = "",
-    python: str = "",
-) -> Iterator[tuple[RunDir, Config, EnvPool]]:
-    """Opens a run that has a checkpoint: its directory, config and environments.
+def load_run(run: StrPath, **loading: Unpack[Loading]) -> Iterator[LoadedRun]:
+    """Loads the trained agent of a run, for a loop of your own; the run may still be training.
 
-    Arguments and errors are those of `load_run`.
-    """
-    rundir, config = RunDir.load(run)
-    config = trusted(config, task, python)
-    if checkpoint:
-        Checkpoints.step_of(checkpoint)
-    elif Checkpoints(rundir.checkpoints).newest() is None:
-        raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the prefill")
-    with build.make_pool(config, num_envs or config.eval.num_envs, training=False) as envs:
-        yield rundir, config, envs
-
-
-def load_agent(
-    rundir: RunDir,
-    config: Config,
-    envs: EnvPool,
-    checkpoint: StrPath | None = None,
-    make_agent: build.MakeAgent | None = None,
-) -> tuple[Any, Checkpoint]:
-    """Returns the agent that a run has trained, and its checkpoint.
-
-    Args:
-        rundir, config, envs: From `open_run`.
-        checkpoint: The checkpoint's folder; None: the newest sound one; damaged ones are named.
-        make_agent: Makes another agent than Dreamer.
+    The environments' processes end with the context. Arguments: the run's directory, and those of
+    `Loading`.
 
     Raises:
-        UserError: There is no sound checkpoint, or it does not fit the config.
+        UserError: There is no run or no checkpoint, or its code was not named.
     """
-    prepare_tensorflow(config.deterministic)
-    agent = (make_agent or build.make_agent)(config, envs.obs_space, envs.act_space)
-    like = agent.state_arrays()
-    if checkpoint:
-        chosen: Checkpoint | None = Checkpoints.load(checkpoint, like)
-    else:
-        with warnings.catch_warnings(record=True) as damaged:
-            warnings.simplefilter("always")
-            chosen = Checkpoints(rundir.checkpoints).load_latest(like)
-        for warning in damaged:
-            warn(f"warning: {warning.message}")
-    if chosen is None:
-        raise UserError(f"{rundir.path} has no checkpoint any more")
-    try:
-        agent.load_arrays(chosen.arrays)
-    except (KeyError, ValueError) as error:
+    task, python = loading.get("task", ""), loading.get("python", "")
+    checkpoint = loading.get("checkpoint", "")
+    rundir, config = RunDir.load(run)
+    if ":" in config.task and config.task != task:
+        kind = "file or module" if suite_of(config.task) == "custom" else "module"
         raise UserError(
-            f"checkpoint {chosen.path} does not fit this run's agent ({error})"
-        ) from error
-    return agent, chosen
+            f"the run's task {config.task!r} runs code of its own, from a {kind} that its "
+            f"config.yaml names; if you trust that, say so: --task {config.task}"
+        )
+    if config.envs.python not in ("", python):
+        warn(
+            f"warning: the run's own Python for environments, {config.envs.python!r}, is not "
+            f"used: add --python {config.envs.python} if you trust that"
+        )
+    config = config.replace({"envs.python": python})
+    if checkpoint:
+        check_name(checkpoint)
+    elif Checkpoints(rundir.checkpoints).newest() is None:
+        raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the prefill")
+    num_envs = loading.get("num_envs") or config.eval.num_envs
+    with build.make_pool(config, num_envs, training=False) as envs:
+        make_agent = loading.get("make_agent") or build.make_agent
+        yield LoadedRun(rundir, config, envs, checkpoint, make_agent)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import resource
 import shutil
@@ -16,7 +17,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dreamer.errors import UserError
 
@@ -73,6 +74,17 @@ def atomic_write(path: str | os.PathLike[str], needed: int | None = None) -> Ite
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a whole file; errors are those of `atomic_write`."""
+    with atomic_write(path, len(content)) as file:
+        file.write(content)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes a JSON file for people and programs; raises ValueError if a number is not finite."""
+    write_file(path, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
 
 
 @contextlib.contextmanager

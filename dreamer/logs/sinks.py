@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dreamer.errors import UserError, suggest
-from dreamer.io.files import atomic_write, open_to_read
+from dreamer.io.files import open_to_read, write_json
 
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
 """For each sink its package on PyPI. A sink's name is also the package's name in Python."""
@@ -98,5 +98,4 @@ def recall(path: Path, name: str) -> str:
 def remember(path: Path, name: str, identity: str) -> None:
     """Writes a sink's id of this run to sinks.json."""
     ids = {other: known for other in PACKAGES if (known := recall(path, other))}
-    with atomic_write(path / _IDS) as file:
-        file.write(json.dumps({**ids, name: identity}).encode() + b"\n")
+    write_json(path / _IDS, {**ids, name: identity})

@@ -62,8 +62,8 @@ class Checkpoint:
 class Checkpoints:
     """The newest checkpoints of one run.
 
-    Only one process may `save` into a folder at a time (`dreamer.runs.rundir` ensures this). Any
-    number of processes may read at the same time.
+    Only one process may `save` into a folder at a time (`dreamer.runs.rundir` ensures this); any
+    number may read meanwhile.
 
     Args:
         directory: The run's ``checkpoints/``; the first `save` makes it.
@@ -158,27 +158,11 @@ class Checkpoints:
         Raises:
             UserError: There is no checkpoint, or it is damaged.
         """
-        Checkpoints.step_of(path)  # checks the name
+        check_name(path)
         try:
             return _read(Path(path).expanduser(), _max_bytes(like))
         except _DamagedError as error:
             raise UserError(f"checkpoint {path} is damaged ({error}); choose another") from error
-
-    @staticmethod
-    def step_of(path: str | os.PathLike[str]) -> int:
-        """Returns the step in the name of a checkpoint's folder.
-
-        Raises:
-            UserError: The path is not a checkpoint's folder.
-        """
-        folder = Path(path).expanduser()
-        step = _step(folder)
-        if step is not None and folder.is_dir():
-            return step
-        raise UserError(
-            f"{path} is no checkpoint; expected a folder like "
-            "runs/dmc_walker_walk/dreamer/0/checkpoints/000000010000"
-        )
 
     def _inodes(self) -> dict[Path, int]:
         """Returns the checkpoints, newest first; another inode means that one was replaced."""
@@ -208,6 +192,16 @@ class Checkpoints:
         for path in paths[paths.index(sound[self.keep - 1]) + 1 :]:
             discard(path)
             self._damaged.discard(path)
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Raises UserError if a path is not the folder of a checkpoint."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir() or _step(folder) is None:
+        raise UserError(
+            f"{path} is no checkpoint; expected a folder like "
+            "runs/dmc_walker_walk/dreamer/0/checkpoints/000000010000"
+        )
 
 
 class _DamagedError(Exception):
@@ -245,11 +239,7 @@ def _fingerprint(file: BinaryIO) -> dict[str, Any]:
 
 
 def _read(path: Path, max_bytes: int) -> Checkpoint:
-    """Reads a checkpoint and verifies all of it.
-
-    Args:
-        path: Its folder, named after its step.
-        max_bytes: Largest size of a file.
+    """Reads a checkpoint, whose files have at most `max_bytes`, and verifies all of it.
 
     Raises:
         _DamagedError: Something is wrong with the checkpoint.
@@ -259,18 +249,18 @@ def _read(path: Path, max_bytes: int) -> Checkpoint:
         raise _DamagedError("not a folder")
     with _opened(path / _MANIFEST, _MAX_MANIFEST) as file:
         manifest = _parse(_MANIFEST, file.read())
-    if manifest.get("format") != _FORMAT:
-        raise _DamagedError(
-            f"{_MANIFEST} says format {manifest.get('format')!r}, expected {_FORMAT}"
-        )
-    if manifest.get("step") != step:
-        raise _DamagedError(f"{_MANIFEST} says step {manifest.get('step')!r}, its folder {step}")
+    for key, expected in {"format": _FORMAT, "step": step}.items():
+        if manifest.get(key) != expected:
+            found = manifest.get(key)
+            raise _DamagedError(f"{_MANIFEST} says {key} {found!r}, expected {expected}")
     files = manifest.get("files")
     if not isinstance(files, dict) or set(files) != {_ARRAYS, _STATE}:
         raise _DamagedError(f"{_MANIFEST} does not list {_ARRAYS} and {_STATE}")
-    with _verified(path / _ARRAYS, files[_ARRAYS], max_bytes) as file:
+    with _opened(path / _ARRAYS, max_bytes) as file:
+        _verify(_ARRAYS, file, files[_ARRAYS])
         arrays = _read_arrays(file.fileno())
-    with _verified(path / _STATE, files[_STATE], max_bytes) as file:
+    with _opened(path / _STATE, max_bytes) as file:
+        _verify(_STATE, file, files[_STATE])
         state = _parse(_STATE, file.read())
     return Checkpoint(step, arrays, state, path)
 
@@ -288,26 +278,18 @@ def _opened(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
             yield file
     except MemoryError:
         raise _DamagedError(f"{path.name} does not fit into memory") from None
-    except ArchiveError as error:
-        raise _DamagedError(f"{path.name}: {error}") from error
-    except OSError as error:
-        raise _DamagedError(f"{path.name}: {error.strerror}") from error
+    except (ArchiveError, OSError) as error:
+        raise _DamagedError(f"{path.name}: {getattr(error, 'strerror', error)}") from error
 
 
-@contextlib.contextmanager
-def _verified(path: Path, expected: Any, max_bytes: int) -> Iterator[BinaryIO]:
-    """Opens a file and compares its size and SHA-256 with its entry in the manifest."""
-    size = expected.get("bytes") if isinstance(expected, dict) else None
-    if not isinstance(size, int):
-        raise _DamagedError(f"{_MANIFEST} gives no size for {path.name}")
-    with _opened(path, max_bytes) as file:
-        found = os.fstat(file.fileno()).st_size
-        if found != size:
-            raise _DamagedError(f"{path.name} has {found:,} bytes, expected {size:,}")
-        if _fingerprint(file) != expected:
-            raise _DamagedError(f"{path.name} does not have the SHA-256 that {_MANIFEST} gives")
-        file.seek(0)
-        yield file
+def _verify(name: str, file: BinaryIO, expected: Any) -> None:
+    """Compares a file's size and SHA-256 with its entry in the manifest."""
+    found = _fingerprint(file)
+    if found != expected:
+        raise _DamagedError(
+            f"{name} has {found['bytes']:,} bytes; {_MANIFEST} gives another size or SHA-256"
+        )
+    file.seek(0)
 
 
 def _parse(name: str, content: bytes) -> dict[str, Any]:

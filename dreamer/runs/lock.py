@@ -21,7 +21,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from dreamer.errors import UserError
-from dreamer.io.files import DiskFullError, atomic_write, open_to_read, storage_error
+from dreamer.io.files import DiskFullError, open_to_read, storage_error, write_file
 
 _TIMEOUT = 0.3  # seconds; longer than `live_holder` of another process holds the lock
 _NOTE_BYTES = 4096
@@ -59,8 +59,10 @@ class Lock:
             )
         self._lock = lock
         self.taken_over = _holder(self.path)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
         try:
-            self._write_note()
+            write_file(_note(self.path), json.dumps(note).encode())
         except BaseException:
             lock.release()
             raise
@@ -72,31 +74,18 @@ class Lock:
                 _note(self.path).unlink(missing_ok=True)
             self._lock.release()
 
-    def _write_note(self) -> None:
-        note = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-        with atomic_write(_note(self.path), _NOTE_BYTES) as file:
-            file.write(json.dumps(note).encode())
 
-
-def live_holder(path: str | os.PathLike[str]) -> str:
+def live_holder(path: Path) -> str:
     """Returns which live process holds the lock `path`, in words; "" if none does.
 
     Another process may take the lock a moment later.
     """
-    path = Path(path)
-    if not path.is_file():
-        return ""
-    try:
-        lock = _acquire(path, 0)
-    except OSError:
-        return ""
-    if lock is None:
-        return _holder(path) or _UNNAMED
-    lock.release()
+    if path.is_file():
+        with contextlib.suppress(OSError):
+            lock = _acquire(path, 0)
+            if lock is None:
+                return _holder(path) or _UNNAMED
+            lock.release()
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import socket
@@ -20,42 +21,32 @@ _PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """Returns the time, host, machine, commit and package versions of this process."""
+    """Returns time, host, machine, commit, and the versions of Python, dreamer and packages."""
+    versions = {"python": platform.python_version(), "dreamer": dreamer.__version__}
+    for package in _PACKAGES:
+        versions[package] = "not installed"
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
     return {
         "time": time.strftime("%Y-%m-%d %H:%M:%S%z"),
         "host": socket.gethostname(),
         "machine": machine(),
-        "commit": commit(),
-        "versions": versions(),
+        "commit": _commit(),
+        "versions": versions,
     }
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of Python, this package and its main dependencies, without imports."""
-    found = {"python": platform.python_version(), "dreamer": dreamer.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def commit() -> str:
-    """Returns the checkout's git commit, or "" outside a checkout.
-
-    It ends in ``-modified`` if files differ from the commit.
-    """
-    source = Path(dreamer.__file__).resolve().parent
-    head = _git(source, "rev-parse", "HEAD")
+def _commit() -> str:
+    """Returns the checkout's commit, with ``-modified`` if files differ; "" outside a checkout."""
+    head = _git("rev-parse", "HEAD")
     # An installed copy may lie inside another project's checkout, whose commit is not ours.
-    if not head or not _git(source, "ls-files", "__init__.py"):
+    if not head or not _git("ls-files", "__init__.py"):
         return ""
-    return head + ("-modified" if _git(source, "status", "--porcelain", "-uno") else "")
+    return head + ("-modified" if _git("status", "--porcelain", "-uno") else "")
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(dreamer.__file__).resolve().parent), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

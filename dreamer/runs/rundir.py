@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.config.config import Config
-from dreamer.config.schema import DREAMER
+from dreamer.config.schema import DREAMER, flatten, load_schema
 from dreamer.errors import UserError
 from dreamer.io.files import (
     DiskFullError,
     StorageError,
-    atomic_write,
     check_writable_folder,
     make_folder,
     remove_temporaries,
+    write_file,
 )
 from dreamer.io.yaml_files import format_yaml, read_yaml
 from dreamer.runs.lock import Lock
 from dreamer.runs.provenance import provenance
-from dreamer.runs.trust import refuse_irregular
 from dreamer.tasks import split_tasks
 
 # Keys that a resumed run may change, because they do not change what is learnt: the run's length,
@@ -51,8 +50,8 @@ class RunDir:
     Attributes:
         path: The directory.
         config_file, metrics, episodes, eval_episodes, checkpoints, videos: Paths of its content.
-            `open` makes the folders, except eval_episodes, which not every run has. `episodes` is
-            the config's `replay.directory` if that is set.
+            `open` makes the folders, except eval_episodes. `episodes` is the config's
+            `replay.directory` if that is set.
         resumed: Whether the run existed before `open`.
         owner: Start of the unique ids of its episodes if `replay.directory` is set, because two
             runs of one seed may share that folder; else "".
@@ -61,16 +60,13 @@ class RunDir:
 
     def __init__(self, path: Path, replay_directory: str = "") -> None:
         self.path = path
-        self.config_file = path / "config.yaml"
-        self.metrics = path / "metrics.jsonl"
+        self.config_file, self.metrics = path / "config.yaml", path / "metrics.jsonl"
         self.episodes = Path(replay_directory or path / "episodes").expanduser()
-        self.eval_episodes = path / "eval_episodes"
+        self.eval_episodes, self.videos = path / "eval_episodes", path / "videos"
         self.checkpoints = path / "checkpoints"
-        self.videos = path / "videos"
-        self.owner = ""
-        self._shares_episodes = bool(replay_directory)
-        self.resumed = False
+        self.resumed, self.owner = False, ""
         self.notes: list[str] = []
+        self._shares_episodes = bool(replay_directory)
         self._lock: Lock | None = None
 
     @classmethod
@@ -107,9 +103,7 @@ class RunDir:
             )
         refuse_irregular(run.path)
         _, config = run._read()
-        run = cls(run.path, config.replay.directory)
-        run.resumed = True
-        return run, config
+        return cls(run.path, config.replay.directory), config
 
     def close(self) -> None:
         """Releases the lock, so that the directory can be opened again."""
@@ -130,32 +124,23 @@ class RunDir:
         # Only this run writes here, unlike replay.directory and predictions/.
         for name in ("", "episodes", "eval_episodes", "videos", "nonfinite"):
             remove_temporaries(self.path / name)
-        content = self._resume(config) if self.config_file.exists() else self._claim(config)
-        with atomic_write(self.config_file) as file:
-            file.write(format_yaml(content).encode())
+        content = self._content(config)
+        write_file(self.config_file, format_yaml(content).encode())
         if self._shares_episodes and re.fullmatch(r"[0-9a-f]{8}", str(content.get("id"))):
             self.owner = f"{content['id']}."  # runs of older versions have no id
         for folder in (self.episodes, self.checkpoints, self.videos):
             _make_folder(folder)
 
-    def _claim(self, config: Config) -> dict[str, Any]:
-        """Returns the content of config.yaml for a new run."""
-        for foreign in (self.metrics, self.checkpoints):
-            if foreign.exists():
-                raise UserError(
-                    f"{self.path} holds {foreign.name} but no config.yaml, so what made it is "
-                    "unknown; move it away or choose another --logdir"
-                )
-        return _new_content(config)
-
-    def _is_bare(self) -> bool:
-        """Whether nothing has been collected, logged or saved yet."""
-        folders = (self.path / "episodes", self.eval_episodes, self.checkpoints)
-        kept = any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
-        return not kept and not (self.metrics.exists() and self.metrics.stat().st_size)
-
-    def _resume(self, config: Config) -> dict[str, Any]:
-        """Compares the configs, and returns the content of config.yaml for a resumed run."""
+    def _content(self, config: Config) -> dict[str, Any]:
+        """Returns the content of config.yaml; compares the configs if there is a run."""
+        if not self.config_file.exists():
+            for foreign in (self.metrics, self.checkpoints):
+                if foreign.exists():
+                    raise UserError(
+                        f"{self.path} holds {foreign.name} but no config.yaml, so what made it is "
+                        "unknown; move it away or choose another --logdir"
+                    )
+            return _new_content(config)
         content, before = self._read()
         old, new = before.flat(), config.flat()
         differing = [key for key in new if key not in old or old[key] != new[key]]
@@ -184,6 +169,12 @@ class RunDir:
         earlier = resumed[1 - _MAX_RESUMED :] if isinstance(resumed, list) else []
         return {**content, "config": config.tree(), "resumed": [*earlier, entry]}
 
+    def _is_bare(self) -> bool:
+        """Whether nothing has been collected, logged or saved yet."""
+        folders = (self.path / "episodes", self.eval_episodes, self.checkpoints)
+        kept = any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+        return not kept and not (self.metrics.exists() and self.metrics.stat().st_size)
+
     def _read(self) -> tuple[dict[str, Any], Config]:
         """Returns the content of config.yaml, and the config in it."""
         content = read_yaml(self.config_file, of_run=True)
@@ -191,14 +182,34 @@ class RunDir:
         agent = str(content.get("agent", DREAMER))  # runs of earlier versions do not name it
         if not isinstance(values, dict) or not isinstance(presets, list):
             raise UserError(f"{self.config_file} was not written by a run: it has no 'config' map")
-        flat: dict[str, Any] = {}
-        for key, value in values.items():
-            inner = value.items() if isinstance(value, dict) else ()
-            flat.update({f"{key}.{name}": leaf for name, leaf in inner} or {key: value})
         try:
+            flat = flatten(values, load_schema(agent))
             return content, Config(flat, [str(preset) for preset in presets], agent)
         except UserError as error:
             raise UserError(f"{self.config_file}: {error}") from None
+
+
+def refuse_irregular(run: Path) -> None:
+    """Refuses a run's directory that holds anything but files and folders.
+
+    In a stranger's run, a link could make us read or write a file elsewhere, and a pipe could make
+    us wait forever. The directory itself may be reached through links.
+
+    Raises:
+        UserError: The directory holds a link, a pipe or another special file.
+    """
+    for entry in sorted(os.scandir(run), key=lambda entry: entry.path):
+        if entry.is_symlink():
+            raise UserError(
+                f"{entry.path} is a link, which a run's directory must not hold; put the content "
+                "itself there, or set replay.directory to keep episodes elsewhere"
+            )
+        gone = not os.path.lexists(entry.path)  # removed meanwhile, by a live run
+        if not (entry.is_file() or entry.is_dir() or gone):
+            raise UserError(
+                f"{entry.path} is neither a file nor a folder, and a run's directory must hold "
+                "nothing else; move it away"
+            )
 
 
 def run_path(config: Config) -> Path:
@@ -231,14 +242,9 @@ def _plain(name: str) -> str:
 def _new_content(config: Config) -> dict[str, Any]:
     """Returns the content of config.yaml for a run that begins."""
     return {
-        "config": config.tree(),
-        "agent": config.agent,
-        "presets": list(config.presets),
-        "seed": config.seed,
-        **provenance(),
-        "id": uuid.uuid4().hex[:8],
-        "resumed": [],
-    }
+        "config": config.tree(), "agent": config.agent, "presets": list(config.presets),
+        "seed": config.seed, **provenance(), "id": uuid.uuid4().hex[:8], "resumed": [],
+    }  # fmt: skip
 
 
 def _make_folder(folder: Path) -> None:

@@ -26,7 +26,7 @@ from dreamer.errors import UserError
 from dreamer.io.files import StorageError, last_lines, make_folder, open_to_append
 from dreamer.logs.metrics import last_records
 from dreamer.runs.lock import live_holder
-from dreamer.runs.trust import refuse_irregular
+from dreamer.runs.rundir import refuse_irregular
 from dreamer.sweeps import guard
 
 ATTEMPTS = "attempts.jsonl"

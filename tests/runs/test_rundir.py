@@ -14,7 +14,7 @@ from ordinary_user import ordinary_user
 from dreamer.config.config import Config, load_config
 from dreamer.errors import UserError
 from dreamer.io.yaml_files import read_yaml
-from dreamer.runs.provenance import commit, versions
+from dreamer.runs.provenance import provenance
 from dreamer.runs.rundir import RunDir, method_name, run_path
 
 TASK = "dmc_cartpole_balance"
@@ -71,8 +71,7 @@ def test_the_commit_is_the_checkouts(tmp_path):
     head = subprocess.run(
         ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
-    assert commit().removesuffix("-modified") == head.stdout.strip()
-    assert versions()["dreamer"]
+    assert provenance()["commit"].removesuffix("-modified") == head.stdout.strip()
 
 
 def test_the_same_command_resumes_and_what_may_differ_is_noted(config):
