@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ VALUES: dict[str, Any] = {
     "checkpoint.every": 60,
 }  # fmt: skip
 SCHEDULE = UpdateSchedule(prefill=50, pretrain=3, every=30, updates=7)
+Figure = Callable[[str], None]
+"""Notes what a test has seen."""
+Disk = Callable[[str], Path]
+"""Mounts a file system of a size."""
 Harm = tuple[str, int, int, float]
 """Place, count, signal and delay; see `harm`."""
 

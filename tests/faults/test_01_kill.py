@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import whole_runs
-from fault_runs import SCHEDULE, TESTS, Harm, run_of, words_for
+from fault_runs import SCHEDULE, TESTS, Figure, Harm, run_of, words_for
 from whole_runs import finish, is_gone, metrics_of, wait_until
 from witness import Witness
 
@@ -49,9 +48,7 @@ def kill_again_and_again(words: list[str], folder: Path, kills: list[Harm], agen
     return witness
 
 
-def finish_the_run(
-    words: list[str], witness: Witness, schedule: UpdateSchedule, agent: str
-) -> int:
+def finish_the_run(words: list[str], witness: Witness, schedule: UpdateSchedule, agent: str) -> int:
     """Runs on to a target, and returns how many steps that is."""
     target = witness.checkpoint + 400
     with witness.started([*words, "--steps", str(target)], agent=agent) as process:
@@ -84,7 +81,7 @@ def children_left(folder: Path) -> list[int]:
     [(10, 4, "numpy"), pytest.param(50, 10, "dreamer", marks=pytest.mark.faults)],
 )
 def test_nothing_is_lost_by_kills(
-    tmp_path: Path, figure: Callable[[str], None], kills: int, forced: int, agent: str
+    tmp_path: Path, figure: Figure, kills: int, forced: int, agent: str
 ):
     """The files are the same with the NumPy agent, and ten processes start in seconds."""
     if agent == "numpy":
@@ -108,7 +105,7 @@ def test_nothing_is_lost_by_kills(
     ("kills", "agent"), [(2, "numpy"), pytest.param(20, "dreamer", marks=pytest.mark.faults)]
 )
 def test_nothing_is_lost_by_kills_while_collecting_beside_updates(
-    tmp_path: Path, figure: Callable[[str], None], kills: int, agent: str
+    tmp_path: Path, figure: Figure, kills: int, agent: str
 ):
     """The first falls into the last update beside the second round, whose episodes have ended."""
     rng = np.random.default_rng(kills)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import whole_runs
 from fault_runs import (
+    Figure,
     Harm,
     counting_replay,
     episodes_of,
@@ -45,9 +45,7 @@ def batch_after(run: Path) -> dict[str, np.ndarray]:
     return replay.sample(state["update"], 4, 5)
 
 
-def test_killed_and_stopped_anywhere_it_ends_bit_for_bit_as_if_not(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_killed_and_stopped_anywhere_it_ends_bit_for_bit_as_if_not(tmp_path: Path, figure: Figure):
     """Two environments, episodes of differing lengths, so that some are always under way."""
     quick = {"train.batch_length": 3, "behavior.horizon": 2}  # to trace
     whole, harmed = (
@@ -84,9 +82,7 @@ def test_killed_and_stopped_anywhere_it_ends_bit_for_bit_as_if_not(
 
 
 @pytest.mark.faults
-def test_twice_n_updates_are_n_kill_n_on_dm_control(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_twice_n_updates_are_n_kill_n_on_dm_control(tmp_path: Path, figure: Figure):
     words = [*whole_runs.DEBUG, "--steps", "800", "--envs.time_limit", "100", "--logdir"]
     whole, harmed = [*words, str(tmp_path / "whole")], [*words, str(tmp_path / "harmed")]
     status, _, errors = run(whole)
@@ -107,9 +103,7 @@ def test_twice_n_updates_are_n_kill_n_on_dm_control(
 
 
 @pytest.mark.faults
-def test_in_fast_mode_every_completed_episode_is_kept_and_used(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_in_fast_mode_every_completed_episode_is_kept_and_used(tmp_path: Path, figure: Figure):
     words = words_for(tmp_path, **{"steps": 2000, "checkpoint.every": 1000})
     process = start(words)
     wait_until(lambda: len(list(tmp_path.glob("*/*/*/episodes/*.npz"))) >= 60, process)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from checkpoint_damage import DAMAGES
+from fault_runs import Figure
 from test_checkpoints import ARRAYS, STATE, newest
 
 from dreamer.runs.checkpoints import Checkpoints
 
 
-def test_every_kind_of_damage_at_once_in_turn(tmp_path: Path, figure: Callable[[str], None]):
+def test_every_kind_of_damage_at_once_in_turn(tmp_path: Path, figure: Figure):
     """Killed writers are in tests/runs/test_checkpoints.py and test_01_kill.py."""
     for name, damage in DAMAGES.items():
         store = Checkpoints(tmp_path / name / "checkpoints", keep=2)

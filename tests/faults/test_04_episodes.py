@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from episode_samples import DAMAGES, assert_same, make_episode, mutate, open_and_check
+from fault_runs import Figure
 from ordinary_user import ordinary_user
 
 from dreamer.data.episodes import EpisodeError, save_episode
@@ -34,7 +34,7 @@ def content(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() if path in readable else b"" for path in paths}
 
 
-def test_every_kind_of_damage_in_one_folder(figure: Callable[[str], None]):
+def test_every_kind_of_damage_in_one_folder(figure: Figure):
     kinds = {kind: damage for kind, (damage, _) in DAMAGES.items() if kind != "gone"}
     bad = []
     with ordinary_user() as folder, warnings.catch_warnings(record=True) as caught:
@@ -61,7 +61,7 @@ def test_every_kind_of_damage_in_one_folder(figure: Callable[[str], None]):
 
 
 @pytest.mark.parametrize("amount", [300, pytest.param(6000, marks=pytest.mark.faults)])
-def test_mutations(tmp_path: Path, figure: Callable[[str], None], amount: int):
+def test_mutations(tmp_path: Path, figure: Figure, amount: int):
     episode = make_episode(10)
     path = save_episode(tmp_path, episode, "a")
     raw, rng, refused = path.read_bytes(), np.random.default_rng(amount + 1), 0

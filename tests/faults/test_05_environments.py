@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from counting_env import decode, episode_length
-from fault_runs import COUNTING, FAULTY, episodes_of, newest, run, run_of, words_for
+from fault_runs import COUNTING, FAULTY, Figure, episodes_of, newest, run, run_of, words_for
 from faulty_env import KINDS, faulty_step
 from whole_runs import metrics_of
 
@@ -21,6 +21,7 @@ from dreamer.errors import UserError
 from dreamer.training.collector import Collector, episode_seed
 
 Arrays = dict[str, np.ndarray]
+SetFaults = Callable[..., None]
 
 
 def constant(timesteps: Arrays, state: Any) -> tuple[np.ndarray, None]:
@@ -33,6 +34,17 @@ def check_episode(episode: Arrays, number: int, seed: int = 5) -> None:
     for step, image in enumerate(episode["image"]):
         assert decode(image)[:2] == (episode_seed(seed, number), step)
     assert all(np.isfinite(value).all() for value in episode.values())
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> SetFaults:
+    """Says how probable faults are at a step, and of which kinds."""
+
+    def set_faults(probability: float | str, *kinds: str) -> None:
+        monkeypatch.setenv("DREAMER_TEST_FAULTS", str(probability))
+        monkeypatch.setenv("DREAMER_TEST_KINDS", ",".join(kinds or KINDS))
+
+    return set_faults
 
 
 def hostile_steps(probability: float, agent_steps: int) -> Collector:
@@ -60,10 +72,9 @@ def hostile_steps(probability: float, agent_steps: int) -> Collector:
     [(0.03, 240), pytest.param(0.001, 60_000, marks=pytest.mark.faults)],
 )
 def test_a_crash_costs_only_its_episode(
-    monkeypatch: pytest.MonkeyPatch, figure: Callable[[str], None], probability: float,
-    agent_steps: int,
-):  # fmt: skip
-    monkeypatch.setenv("DREAMER_TEST_FAULTS", str(probability))
+    faults: SetFaults, figure: Figure, probability: float, agent_steps: int
+):
+    faults(probability)
     collector = hostile_steps(probability, agent_steps)
     assert collector.dropped >= 3
     figure(
@@ -76,41 +87,30 @@ def test_a_crash_costs_only_its_episode(
 @pytest.mark.parametrize(
     "fault", ["nan", *(pytest.param(k, marks=pytest.mark.faults) for k in KINDS if k != "nan")]
 )
+@pytest.mark.parametrize("alone", [True, False])
 def test_one_that_always_fails_is_given_up_after_so_many_restarts(
-    monkeypatch: pytest.MonkeyPatch, fault: str
+    faults: SetFaults, fault: str, alone: bool
 ):
-    monkeypatch.setenv("DREAMER_TEST_FAULTS", "always")
-    monkeypatch.setenv("DREAMER_TEST_KINDS", fault)
-    with EnvPool(FAULTY, 1, 120.0, 1, state=True) as pool:
-        collector = Collector(pool, lambda episode, number: None, 5)
-        given_up = pytest.raises(EnvError, match="2 failures without an episode completed")
-        with pytest.warns(EnvRestartWarning, match="failure 1, 1 in a row"), given_up as caught:
-            collector.collect(constant, 10)
-        assert pool.failures == 2 and collector.dropped == 1
-        assert len(caught.value.advice) > 20
-        with pytest.raises(RuntimeError, match="closed"):
-            pool.reset([0])
-
-
-def test_one_that_always_fails_is_given_up_though_others_complete_episodes(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    """As one broken task among several: whatever the others collect is none of its episodes."""
-    monkeypatch.setenv("DREAMER_TEST_FAULTS", "always")
-    monkeypatch.setenv("DREAMER_TEST_KINDS", "raise")
+    """As one broken task among several: what the others collect is none of its episodes."""
+    faults("always", fault)
     numbers: list[int] = []
-    with EnvPool(f"{COUNTING},{FAULTY}", 2, 120.0, 1, state=True) as pool:
+    with EnvPool(
+        FAULTY if alone else f"{COUNTING},{FAULTY}", 2 - alone, 120.0, 1, state=True
+    ) as pool:
         collector = Collector(pool, lambda episode, number: numbers.append(number), 0)
         given_up = pytest.raises(EnvError, match="2 failures without an episode completed")
         with pytest.warns(EnvRestartWarning, match="failure 1, 1 in a row"), given_up as caught:
             collector.collect(constant, 40)
-    assert caught.value.index == 1 and collector.dropped == 1
-    assert numbers == [0]  # three steps, the failures being of the second and the fourth
+        assert pool.failures == 2 and collector.dropped == 1
+        assert len(caught.value.advice) > 20 and caught.value.index == (not alone)
+        with pytest.raises(RuntimeError, match="closed"):
+            pool.reset([0])
+    # Three steps of the other one, the failures being of the second and the fourth.
+    assert numbers == ([] if alone else [0])
 
 
-def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("DREAMER_TEST_FAULTS", "always")
-    monkeypatch.setenv("DREAMER_TEST_KINDS", "hang")
+def test_one_that_hangs_is_replaced(faults: SetFaults):
+    faults("always", "hang")
     with EnvPool(FAULTY, 1, 10.0, 1, state=True) as pool:
         pool.reset([0])
         (timestep,) = pool.try_step(np.zeros((1, 2), np.float32))
@@ -121,9 +121,8 @@ def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
         assert not isinstance(timestep, EnvError) and decode(timestep["image"])[:2] == (3, 0)
 
 
-def test_a_replacement_for_which_there_is_no_room_is_tried_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("DREAMER_TEST_FAULTS", "always")
-    monkeypatch.setenv("DREAMER_TEST_KINDS", "raise")
+def test_a_replacement_for_which_there_is_no_room_is_tried_again(faults: SetFaults):
+    faults("always", "raise")
     with EnvPool(FAULTY, 1, 120.0, 3, state=True) as pool:
         (timestep,) = pool.try_reset([0])
         assert not isinstance(timestep, EnvError)
@@ -144,8 +143,8 @@ def test_a_replacement_for_which_there_is_no_room_is_tried_again(monkeypatch: py
         assert not isinstance(timestep, EnvError) and decode(timestep["image"])[:2] == (3, 0)
 
 
-def test_evaluations_have_their_number_of_episodes_all_the_same(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("DREAMER_TEST_FAULTS", "0.05")
+def test_evaluations_have_their_number_of_episodes_all_the_same(faults: SetFaults):
+    faults("0.05")
     with EnvPool(FAULTY, 2, 120.0, 16, state=True) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         collector = Collector(pool, check_episode, 5)
@@ -155,9 +154,7 @@ def test_evaluations_have_their_number_of_episodes_all_the_same(monkeypatch: pyt
     assert [summary.number for summary in summaries] == sound[:8]
 
 
-def test_the_run_ends_with_the_workers_traceback_and_what_to_check(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_the_run_ends_with_the_workers_traceback_and_what_to_check(tmp_path: Path, figure: Figure):
     words = words_for(tmp_path, FAULTY, **{"envs.restarts": 1})
     faults = {"DREAMER_TEST_FAULTS": "always", "DREAMER_TEST_KINDS": "raise"}
     status, output, errors = run(words, agent="numpy", **faults)
@@ -171,9 +168,7 @@ def test_the_run_ends_with_the_workers_traceback_and_what_to_check(
 
 
 @pytest.mark.faults
-def test_a_run_with_crashing_environments_reaches_its_end(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_a_run_with_crashing_environments_reaches_its_end(tmp_path: Path, figure: Figure):
     words = words_for(tmp_path, FAULTY, steps=4000)
     status, _, errors = run(words, DREAMER_TEST_FAULTS="0.01")
     assert status == 0, errors

@@ -8,13 +8,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from counting_env import decode
-from fault_runs import FAULTY, python
+from fault_runs import FAULTY, Figure, python
 from whole_runs import is_gone, wait_until
 
 from dreamer.envs.processes import messages as wire
@@ -58,7 +57,7 @@ elif sys.argv[2] == "stepping":
 @pytest.mark.parametrize(
     "how", ["close", "raise", "fail", "SIGTERM", "SIGINT", "SIGKILL", "stepping", "halted"]
 )
-def test_no_process_is_left_after_any_exit(how: str, figure: Callable[[str], None]):
+def test_no_process_is_left_after_any_exit(how: str, figure: Figure):
     """Neither workers nor what their environments have started; also if a step hangs, or a kill
     finds the workers halted."""
     faults = "always" if how in ("fail", "stepping") else "0"
@@ -111,9 +110,7 @@ Learners(config, SharedArrays({"unused": ("<f4", [1])}).descriptor, 2, 0)
 
 
 @pytest.mark.slow
-def test_actor_learners_end_with_their_run_hanging_or_halted(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_actor_learners_end_with_their_run_hanging_or_halted(tmp_path: Path, figure: Figure):
     """With what their environments run in."""
     noted = "import os\nopen(__file__ + f'.{os.getpid()}.{os.getppid()}', 'x').close()\n"
     (tmp_path / "hanging.py").write_text(noted + HANGING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import small_agent
 import tensorflow as tf
-from fault_runs import FAULTY, newest, run, run_of, words_for
+from fault_runs import FAULTY, Figure, newest, run, run_of, words_for
 
 from dreamer.ops.optimizers import INITIAL_SCALE, Optimizer, apply_together
 from dreamer.runs.checkpoints import Checkpoints
@@ -74,7 +73,7 @@ def test_an_overflow_that_the_loss_scale_explains_only_halves_it():
     assert step(made, "actor", "loss")["nonfinite"] == 1.0
 
 
-def test_an_agent_that_sees_nonsense_stays_what_it_was(figure: Callable[[str], None]):
+def test_an_agent_that_sees_nonsense_stays_what_it_was(figure: Figure):
     agent = small_agent.make_agent()
     agent.train_step(small_agent.make_batch(), 0)
     before = agent.state_arrays()
@@ -83,6 +82,7 @@ def test_an_agent_that_sees_nonsense_stays_what_it_was(figure: Callable[[str], N
         batch[key][1, 2] = np.nan if key == "reward" else 3e38
         metrics = agent.train_step(batch, 1)
         assert float(metrics["nonfinite"]) == float(metrics["skipped"]) == 1.0
+        assert float(metrics["model_grad_finite"]) == 0.0
         for name, array in agent.state_arrays().items():
             np.testing.assert_array_equal(array, before[name], err_msg=name)
     figure(f"not-a-number in a batch: all {len(before)} arrays of weights and slots unchanged")
@@ -118,7 +118,7 @@ def test_batches_are_kept_and_too_many_in_a_row_end_it(tmp_path: Path):
 
 @pytest.mark.parametrize("agent", ["numpy", pytest.param("dreamer", marks=pytest.mark.slow)])
 def test_a_run_that_only_sees_nonsense_stops_at_its_last_good_checkpoint(
-    tmp_path: Path, figure: Callable[[str], None], agent: str
+    tmp_path: Path, figure: Figure, agent: str
 ):
     """Rewards that are finite, but whose squares are not, in a sixth of the episodes."""
     words = words_for(tmp_path, FAULTY, **{"steps": 4000, "train.nonfinite_limit": 2})

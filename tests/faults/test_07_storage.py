@@ -7,13 +7,12 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from episode_samples import make_episode
-from fault_runs import config_for, fill
+from fault_runs import Disk, Figure, config_for, fill
 from ordinary_user import ordinary_user
 
 from dreamer.data.episodes import EpisodeFile, save_episode
@@ -28,9 +27,7 @@ from dreamer.training.interrupts import Interrupt, StopRequested
 from dreamer.training.nonfinite import NonFiniteGuard
 
 
-def test_what_found_no_room_is_tried_again_until_there_is(
-    small_disk: Callable[[str], Path], figure: Callable[[str], None]
-):
+def test_what_found_no_room_is_tried_again_until_there_is(small_disk: Disk, figure: Figure):
     disk, said = small_disk("64k"), []
     filler = fill(disk)
 
@@ -49,7 +46,7 @@ def test_what_found_no_room_is_tried_again_until_there_is(
     figure("an episode for which there was no room was stored once there was")
 
 
-def test_a_folder_that_may_no_longer_be_written_to(figure: Callable[[str], None]):
+def test_a_folder_that_may_no_longer_be_written_to(figure: Figure):
     arrays, said = {"w": np.arange(3.0)}, []
     first, second = make_episode(10), make_episode(9)
     codecs.lookup("cp437")  # which zipfile needs, while Python's library may be read
@@ -76,7 +73,7 @@ def test_a_folder_that_may_no_longer_be_written_to(figure: Callable[[str], None]
     figure("a folder whose permission was taken away: path and reason, all there was intact")
 
 
-def test_waiting_ends(small_disk: Callable[[str], Path]):
+def test_waiting_ends(small_disk: Disk):
     disk, said = small_disk("16k"), []
     filler = fill(disk)
     with pytest.raises(DiskFullError):
@@ -92,7 +89,7 @@ def test_waiting_ends(small_disk: Callable[[str], Path]):
 
 
 def test_a_start_on_a_full_disk_is_said_in_one_line(
-    small_disk: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    small_disk: Disk, capsys: pytest.CaptureFixture[str]
 ):
     disk = small_disk("64k,nr_inodes=3")
     config = config_for(disk / "runs")
@@ -115,9 +112,7 @@ def test_a_start_on_a_full_disk_is_said_in_one_line(
         assert run.resumed
 
 
-def test_a_batch_that_finds_no_room_for_its_folder_is_not_kept(
-    small_disk: Callable[[str], Path],
-):
+def test_a_batch_that_finds_no_room_for_its_folder_is_not_kept(small_disk: Disk):
     disk, said = small_disk("64k,nr_inodes=1"), []
     guard = NonFiniteGuard(disk / "nonfinite", 3, said.append)
     guard.check(0, {"reward": np.zeros((2, 3), np.float32)}, {"nonfinite": 1.0, "loss": np.inf})
@@ -139,9 +134,8 @@ def test_a_signal_ends_the_waiting():
 
 @pytest.mark.slow
 def test_a_signal_while_the_last_checkpoint_waits_for_room_is_no_saved_run(
-    small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):  # fmt: skip
+    small_disk: Disk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """It says that there is no room, not that the run is saved."""
     quick = {"steps": 20, "train.prefill": 20, "train.pretrain": 0, "disk_wait": 600}
     config = config_for(small_disk("64m") / "runs", **quick)

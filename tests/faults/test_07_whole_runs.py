@@ -6,12 +6,23 @@ import resource
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fault_runs import check_episodes, episodes_of, fill, newest, run, run_of, start, words_for
+from fault_runs import (
+    Disk,
+    Figure,
+    check_episodes,
+    episodes_of,
+    fill,
+    newest,
+    run,
+    run_of,
+    start,
+    words_for,
+)
 from whole_runs import finish, metrics_of, wait_until
 
 
@@ -19,9 +30,7 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
 
-def test_a_run_without_room_ends_with_its_own_status(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_a_run_without_room_ends_with_its_own_status(tmp_path: Path, figure: Figure):
     words = words_for(tmp_path, steps=10**12, disk_wait=1)
     status, output, errors = run(words, agent="numpy", preexec_fn=limited)
     assert status == 74, errors
@@ -53,9 +62,7 @@ def assert_ended(outcome: tuple[int, str, str], message: str) -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("disk_wait", [0, 600])
-def test_a_run_on_a_full_disk(
-    small_disk: Callable[[str], Path], figure: Callable[[str], None], disk_wait: int
-):
+def test_a_run_on_a_full_disk(small_disk: Disk, figure: Figure, disk_wait: int):
     disk = small_disk("64m")
     logdir = disk / "runs"
     words = words_for(logdir, steps=1500, disk_wait=disk_wait)
@@ -86,9 +93,7 @@ def test_a_run_on_a_full_disk(
 
 
 @pytest.mark.faults
-def test_a_start_on_a_full_disk_ends_with_its_own_status(
-    small_disk: Callable[[str], Path], figure: Callable[[str], None]
-):
+def test_a_start_on_a_full_disk_ends_with_its_own_status(small_disk: Disk, figure: Figure):
     disk = small_disk("64m")
     words = words_for(disk / "runs")
     status, _, errors = run(words_for(disk / "runs", steps=100))
@@ -103,7 +108,7 @@ def test_a_start_on_a_full_disk_ends_with_its_own_status(
 
 @pytest.mark.faults
 def test_a_disk_that_becomes_read_only_ends_the_run_with_its_own_status(
-    tmp_path: Path, figure: Callable[[str], None]
+    tmp_path: Path, figure: Figure
 ):
     words = words_for(tmp_path / "runs", steps=1500)
     process = start(words)

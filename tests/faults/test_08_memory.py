@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from episode_samples import file_arrays, make_episode
-from fault_runs import TESTS, python
+from fault_runs import TESTS, Figure, python
 from whole_runs import finish
 
 from dreamer.data.replay import Replay
@@ -120,7 +119,7 @@ SHORT, LONG = (1500, 30, 6, 300), (15_000, 3000, 600, 33_000)
     [SHORT, pytest.param(LONG, marks=pytest.mark.faults)],
 )
 def test_memory_is_flat_and_tracing_bounded(
-    tmp_path: Path, figure: Callable[[str], None], amounts: tuple[int, ...]
+    tmp_path: Path, figure: Figure, amounts: tuple[int, ...]
 ):
     words = [*map(str, amounts), CURTAIN, tmp_path]
     status, output, errors = finish(python("-c", SCRIPT, *words), timeout=3600)
@@ -142,7 +141,7 @@ def test_memory_is_flat_and_tracing_bounded(
     )
 
 
-def test_the_replays_limit_holds(tmp_path: Path, figure: Callable[[str], None]):
+def test_the_replays_limit_holds(tmp_path: Path, figure: Figure):
     """Of older, compressed files, which are unpacked whole: the others are read piece by piece."""
     for number in range(40):
         episode = make_episode(50, number, size=64)

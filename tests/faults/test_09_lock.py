@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fault_runs import config_for, python, run, words_for
+from fault_runs import Figure, config_for, python, run, words_for
 
 from dreamer.errors import UserError
 from dreamer.runs.rundir import RunDir
@@ -28,9 +27,7 @@ def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files}
 
 
-def test_the_second_run_is_refused_and_a_dead_ones_place_is_taken(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_the_second_run_is_refused_and_a_dead_ones_place_is_taken(tmp_path: Path, figure: Figure):
     holder = python("-c", HOLDER, tmp_path)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     before = times(tmp_path)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import whole_runs
-from fault_runs import check_episodes, newest, run, run_of, words_for
+from fault_runs import Figure, check_episodes, newest, run, run_of, words_for
 from whole_runs import finish, wait_until
 
 
-def test_a_second_signal_ends_at_once_and_loses_nothing(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_a_second_signal_ends_at_once_and_loses_nothing(tmp_path: Path, figure: Figure):
     """The second one comes while the checkpoint that follows the first is written."""
     harms = [(place, n, signal.SIGTERM, 0) for place, n in (("update", 8), ("checkpoints", 0))]
     status, _, errors = run(words_for(tmp_path, steps=100_000), *harms, agent="numpy")
@@ -33,7 +30,7 @@ def test_a_second_signal_ends_at_once_and_loses_nothing(
 
 
 @pytest.mark.faults
-def test_while_xla_compiles(tmp_path: Path, figure: Callable[[str], None]):
+def test_while_xla_compiles(tmp_path: Path, figure: Figure):
     """XLA compiles for 20 s of processor time."""
     words = words_for(tmp_path, jit="on")
     status, output, errors = run(words, ("compile", 0, signal.SIGTERM, 2.0))
@@ -49,7 +46,7 @@ def test_while_xla_compiles(tmp_path: Path, figure: Callable[[str], None]):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("when", ["tracing", "pretraining"])
-def test_at_full_size(tmp_path: Path, figure: Callable[[str], None], when: str):
+def test_at_full_size(tmp_path: Path, figure: Figure, when: str):
     """The published networks and batches on walker_walk; minutes and 8 GB on a CPU. Half a minute
     from the signal to the end is a promise, so here a time is asserted."""
     process = whole_runs.start(

@@ -9,7 +9,6 @@ import re
 import shutil
 import socket
 import zipfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 import test_source
 from episode_samples import make_episode
-from fault_runs import config_for, counting_replay, start, words_for
+from fault_runs import Figure, config_for, counting_replay, start, words_for
 from ray_helpers import LOOPBACK, descendants, listening
 from whole_runs import wait_until
 
@@ -63,9 +62,7 @@ def put(path: Path, name: str, content: bytes) -> None:
             archive.writestr(key, value)
 
 
-def test_an_object_array_is_no_episode_and_no_checkpoint(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_an_object_array_is_no_episode_and_no_checkpoint(tmp_path: Path, figure: Figure):
     mark = tmp_path / "opened"
     path = save_episode(tmp_path / "episodes", make_episode(20), "a")
     put(path, "reward.npy", trapped(mark))
@@ -166,9 +163,7 @@ def test_an_episode_that_is_a_link_reaches_no_batch(tmp_path: Path):
     assert len(replay) == 0 and replay.damaged == 1 and kept.is_file()
 
 
-def test_a_strangers_run_does_not_run_the_code_that_it_names(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_a_strangers_run_does_not_run_the_code_that_it_names(tmp_path: Path, figure: Figure):
     mark = tmp_path / "ran"
     (tmp_path / "evil.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n")
     for number, task in enumerate((f"{tmp_path}/evil.py:make", "gym_evil:Env-v0")):
@@ -216,9 +211,7 @@ def test_nothing_listens():
 
 
 @pytest.mark.slow
-def test_a_live_run_and_its_environments_listen_on_nothing(
-    tmp_path: Path, figure: Callable[[str], None]
-):
+def test_a_live_run_and_its_environments_listen_on_nothing(tmp_path: Path, figure: Figure):
     with socket.create_server(("127.0.0.1", 0)):
         assert listening([os.getpid()]) <= LOOPBACK and listening([os.getpid()])
     with start(words_for(tmp_path, steps=100_000)) as process:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_runs import SCHEDULE, TESTS, check_episodes, newest, run_of, words_for
+from fault_runs import SCHEDULE, TESTS, Figure, check_episodes, newest, run_of, words_for
 from whole_runs import children_of, metrics_of, wait_until
 from witness import Witness
 
@@ -146,7 +146,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_short_soak(tmp_path: Path, figure: Callable[[str], None]):
+def test_a_short_soak(tmp_path: Path, figure: Figure):
     words = words_for(tmp_path / "runs", FAULTY, steps=None, **{"envs.timeout": 120.0})
     soak = Soak(tmp_path, words, seed=0, agent="numpy", DREAMER_TEST_FAULTS="0.01")
     for fault in ("worker", "stop", "checkpoint", "episode"):
@@ -160,7 +160,7 @@ def test_a_short_soak(tmp_path: Path, figure: Callable[[str], None]):
 
 
 @pytest.mark.faults
-def test_a_long_soak(tmp_path: Path, figure: Callable[[str], None]):
+def test_a_long_soak(tmp_path: Path, figure: Figure):
     """For SOAK_SECONDS (two hours): dm_control from images, preset small."""
     words = [
         *("--task", CARTPOLE, "--configs", "small", "--logdir", tmp_path / "runs"),

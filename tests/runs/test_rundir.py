@@ -207,18 +207,6 @@ def test_a_strangers_config_is_refused_without_effect(tmp_path, config, text):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("part", ["config.yaml", "metrics.jsonl", "checkpoints", "episodes"])
-def test_links_in_a_run_are_refused(tmp_path, config, part):
-    with RunDir.open(config) as run:
-        pass
-    target = run.path / part
-    if target.exists():
-        target.rename(tmp_path / "elsewhere")
-    target.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=f"{part} is a link|no config.yaml"):
-        RunDir.open(config)
-
-
 @pytest.mark.parametrize("part", ["config.yaml", "metrics.jsonl", "lock", "checkpoints", "other"])
 def test_pipes_in_a_run_are_refused(tmp_path, config, part, impatient):
     with RunDir.open(config) as run:
