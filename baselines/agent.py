@@ -8,22 +8,24 @@ from typing import Any
 import numpy as np
 
 from dreamer.agent.agent import from_arrays, to_arrays
+from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 
 
 class Baseline:
     """The part of `dreamer.training.interfaces.TrainableAgent` that is the same for all agents.
 
+    A subclass defines `policy`; one that learns, `train_step` and `variables` as well.
+
     Args:
+        config: The run's config; its seed is that of all random numbers.
         obs_space, act_space: The environment's.
-        seed: Seed of all random numbers.
     """
 
     precision = "float32"
 
-    def __init__(self, obs_space: Mapping[str, Space], act_space: Space, seed: int):
-        self.obs_space, self.act_space, self.seed = dict(obs_space), act_space, seed
-        self.policy_calls = 0
+    def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space):
+        self.act_space, self.seed, self.policy_calls = act_space, config.seed, 0
 
     def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
         """Returns actions and the next state; see `dreamer.agent.agent.Agent.policy`."""
@@ -41,7 +43,6 @@ class Baseline:
 
     def predict(self, batch: Any, context: int = 5) -> dict[str, np.ndarray]:
         """Returns no predictions: there is no model of the environment."""
-        del batch, context
         return {}
 
     def variables(self) -> dict[str, Any]:
@@ -53,9 +54,5 @@ class Baseline:
         return to_arrays(self.variables(), self.policy_calls)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Restores what state_arrays returned.
-
-        Raises:
-            ValueError: If names or shapes differ from this agent's; nothing is changed then.
-        """
+        """Restores what state_arrays returned; raises ValueError as `from_arrays`."""
         self.policy_calls = from_arrays(self.variables(), arrays)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
-import keras
 import tensorflow as tf
 
-from baselines.networks import NormMLP, Torso, copy_every
+from baselines.networks import Head, Heads
 from baselines.off_policy import OffPolicy, Tensors
-from baselines.returns import atoms, project
+from baselines.returns import project
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.ops.optimizers import Optimizer, apply_together
 from dreamer.training.collector import Episode
 
 
@@ -27,52 +24,13 @@ class ValueRangeWarning(UserWarning):
     """Returns lie beyond the critic's atoms, where it cannot tell them apart."""
 
 
-class Nets(keras.layers.Layer):
-    """Torso, actor and critic.
-
-    Actions are tanh of the actor's output. The critic takes features and an action and returns the
-    logits of a distribution over the atoms. Actor and critic share the convolutions; the dense
-    layer with layer normalisation that follows is each one's own.
-
-    Args:
-        shapes: Shapes of observations.
-        actions: A.
-        count: K, the number of atoms.
-        units: Width of hidden layers.
-        layers: Number of hidden layers.
-        cnn_depth: Channels of the torso's first convolution.
-    """
-
-    def __init__(
-        self, shapes: Mapping[str, Any], actions: int, count: int, *, units: int, layers: int,
-        cnn_depth: int, **kwargs,
-    ):  # fmt: skip
-        super().__init__(**kwargs)
-        self.torso = Torso(shapes, cnn_depth, name="torso")
-        self.actor = NormMLP([units] * layers, actions, 1e-3, name="actor")
-        self.critic = NormMLP([units] * layers, count, name="critic")
-        self._actions = actions
-
-    def build(self, input_shape=None):
-        self.torso.build()
-        self.actor.build((None, self.torso.size))
-        self.critic.build((None, self.torso.size + self._actions))
-        self.built = True
-
-    def act(self, feat: tf.Tensor) -> tf.Tensor:
-        """Features [N, E] -> actions [N, A] in (-1, 1)."""
-        return tf.tanh(self.actor(feat))
-
-    def logits(self, feat: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
-        """Features [N, E] and actions [N, A] -> logits [N, K]."""
-        return self.critic(tf.concat([feat, action], -1))
-
-
 class D4PG(OffPolicy):
     """The agent.
 
-    Z is the critic's distribution; a prime (') marks the target networks and the end of the n-step
-    transition (arXiv 1804.08617, algorithm 1):
+    The actor's actions are tanh of its output. The critic takes features and an action and returns
+    the logits of a distribution over the atoms. Both share the convolutions. Z is the critic's
+    distribution; a prime (') marks the target networks and the end of the n-step transition (arXiv
+    1804.08617, algorithm 1):
 
         target      = project(return + factor Z'(o', actor'(o')))
         critic loss = mean weight * cross-entropy(target, Z(o, a))
@@ -81,47 +39,30 @@ class D4PG(OffPolicy):
     The torso learns from the critic's loss alone. A transition's cross-entropy is its priority.
 
     Args:
+        config: The run's config; the section d4pg is in configs/agents/d4pg.yaml.
         obs_space, act_space: The environment's; actions are continuous.
-        d4pg: The section of configs/agents/d4pg.yaml.
-        explore, batch_size, seed: See `OffPolicy`.
 
     Raises:
         UserError: Actions are one-hot, or observations do not fit.
     """
 
-    metric_names = (
-        *("critic_loss", "actor_loss", "value", "target", "critic_grad_norm", "actor_grad_norm"),
-        *("critic_grad_finite", "actor_grad_finite", "nonfinite"),
-    )
-
-    def __init__(
-        self, obs_space: Mapping[str, Space], act_space: Space, *, d4pg: Mapping[str, Any],
-        explore: Mapping[str, Any], batch_size: int, seed: int,
-    ):  # fmt: skip
+    def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space):
+        d4pg, actions = config.d4pg, act_space.shape[0]
         if act_space.discrete:
             raise UserError("d4pg takes continuous actions, but this task's are one-hot; try dqn")
-        if not d4pg["v_min"] < d4pg["v_max"]:
-            raise UserError(f"d4pg.v_min ({d4pg['v_min']}) must be below d4pg.v_max")
-        super().__init__(
-            obs_space, act_space, d4pg, explore=explore, batch_size=batch_size, seed=seed
+        if not d4pg.v_min < d4pg.v_max:
+            raise UserError(f"d4pg.v_min ({d4pg.v_min}) must be below d4pg.v_max")
+        heads = {
+            "actor": Head(actions, init_scale=1e-3), "critic": Head(d4pg.atoms, others=actions)
+        }  # fmt: skip
+        super().__init__(config, obs_space, act_space, heads)
+        self._gamma, self._range, self._warned = d4pg.gamma, (d4pg.v_min, d4pg.v_max), False
+        self._z = tf.linspace(tf.constant(d4pg.v_min), tf.constant(d4pg.v_max), d4pg.atoms)
+        torso, actor, critic = (
+            getattr(self._nets, name).trainable_variables for name in ("torso", "actor", "critic")
         )
-        self._gamma, self._range = d4pg["gamma"], (d4pg["v_min"], d4pg["v_max"])
-        self._warned = False
-        self._z = atoms(d4pg["v_min"], d4pg["v_max"], d4pg["atoms"])
-        shapes, actions = self._observations.shapes, act_space.shape[0]
-        sizes = {k: d4pg[k] for k in ("units", "layers", "cnn_depth")}
-        self.build(lambda name: Nets(shapes, actions, d4pg["atoms"], **sizes, name=name))
-        nets = self._nets
-        self._groups = {
-            "critic": nets.torso.trainable_variables + nets.critic.trainable_variables,
-            "actor": nets.actor.trainable_variables,
-        }
-        self._optimizers = {
-            name: Optimizer(
-                variables, d4pg[f"{name}_lr"], d4pg["eps"], d4pg["clip"], False, f"{name}_adam"
-            )
-            for name, variables in self._groups.items()
-        }
+        self.add_optimizer("critic", torso + critic, d4pg.critic_lr, "critic_adam")
+        self.add_optimizer("actor", actor, d4pg.actor_lr, "actor_adam")
 
     def remember(self, episode: Episode) -> None:
         """Takes an episode in; warns once if its returns leave the range of the atoms."""
@@ -141,45 +82,33 @@ class D4PG(OffPolicy):
 
     def greedy(self, obs: Tensors) -> tf.Tensor:
         """Returns the actor's actions [n, A]."""
-        return self._nets.act(self._nets.torso(obs))
+        return act(self._nets, self._nets.torso(obs))
 
-    def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
-        """Updates critic and actor, and every target_period the target networks."""
-        nets, (obs, later) = self._nets, self.observations_of(batch)
+    def losses(
+        self, batch: Tensors, obs: Tensors, later: Tensors
+    ) -> tuple[Tensors, Tensors, tf.Tensor]:
+        """The losses of actor and critic, metrics, and each transition's cross-entropy [B]."""
         feat = self._target.torso(later)
-        probs = tf.nn.softmax(self._target.logits(feat, self._target.act(feat)))
+        probs = tf.nn.softmax(logits(self._target, feat, act(self._target, feat)))
         target = tf.stop_gradient(project(batch["return"], batch["factor"], probs, self._z))
-        with tf.GradientTape(persistent=True) as tape:
-            feat = nets.torso(obs)
-            logits = nets.logits(feat, batch["action"])
-            entropy = tf.nn.softmax_cross_entropy_with_logits(target, logits)  # [B]
-            critic_loss = tf.reduce_mean(batch["weight"] * entropy)
-            feat = tf.stop_gradient(feat)
-            value = self._mean(nets.logits(feat, nets.act(feat)))
-            actor_loss = -tf.reduce_mean(value)
-        losses = {"critic": critic_loss, "actor": actor_loss}
-        gradients = {k: tape.gradient(v, self._groups[k]) for k, v in losses.items()}
+        feat = self._nets.torso(obs)
+        entropy = tf.nn.softmax_cross_entropy_with_logits(
+            target, logits(self._nets, feat, batch["action"])
+        )  # [B]
+        feat = tf.stop_gradient(feat)
+        values = tf.nn.softmax(logits(self._nets, feat, act(self._nets, feat)))
+        value = tf.reduce_mean(tf.linalg.matvec(values, self._z))
+        losses = {"critic": tf.reduce_mean(batch["weight"] * entropy), "actor": -value}
         metrics = {f"{name}_loss": loss for name, loss in losses.items()}
-        metrics |= apply_together(self._optimizers, gradients, losses)
-        copy_every(self._period, update, nets.variables, self._target.variables)
-        metrics["value"] = -actor_loss
-        metrics["target"] = tf.reduce_mean(tf.linalg.matvec(target, self._z))
-        return metrics, entropy
-
-    def _mean(self, logits: tf.Tensor) -> tf.Tensor:
-        return tf.linalg.matvec(tf.nn.softmax(logits), self._z)
-
-    def variables(self) -> dict[str, Any]:
-        """Returns the variables of networks, targets and optimizers, by name."""
-        found = super().variables()
-        for name, optimizer in self._optimizers.items():
-            found |= {f"{name}/adam/{k}": v for k, v in optimizer.state.items()}
-        return found
+        means = {"value": value, "target": tf.reduce_mean(tf.linalg.matvec(target, self._z))}
+        return losses, metrics | means, entropy
 
 
-def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> D4PG:
-    """Returns the agent that a config describes."""
-    return D4PG(
-        obs_space, act_space, d4pg=config.section("d4pg"), explore=config.section("explore"),
-        batch_size=config.train.batch_size, seed=config.seed,
-    )  # fmt: skip
+def act(nets: Heads, feat: tf.Tensor) -> tf.Tensor:
+    """Features [N, E] -> actions [N, A] in (-1, 1)."""
+    return tf.tanh(nets.actor(feat))
+
+
+def logits(nets: Heads, feat: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
+    """Features [N, E] and actions [N, A] -> the critic's logits [N, K]."""
+    return nets.critic(tf.concat([feat, action], -1))

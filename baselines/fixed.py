@@ -18,7 +18,6 @@ class Random(Baseline):
 
     def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
         """Returns actions float32 [n, A], which follow from the seed and the number of the call."""
-        del state, mode
         rng = np.random.default_rng([self.seed, self.policy_calls])
         self.policy_calls += 1
         actions = [self.act_space.sample(rng) for _ in timesteps["is_first"]]
@@ -26,21 +25,17 @@ class Random(Baseline):
 
 
 class Constant(Baseline):
-    """Takes the same action always.
-
-    Args:
-        value: The value of each element of a continuous action, in [-1, 1]; or the number of a
-            one-hot action.
+    """Takes the same action always: the config's constant.action.
 
     Raises:
         UserError: The action space has no such action.
     """
 
-    def __init__(self, obs_space: Mapping[str, Space], act_space: Space, seed: int, value: float):
-        super().__init__(obs_space, act_space, seed)
-        size = act_space.shape[0]
+    def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space):
+        super().__init__(config, obs_space, act_space)
+        size, value = act_space.shape[0], config.constant.action
         if act_space.discrete:
-            if not (value == int(value) and 0 <= value < size):
+            if value not in range(size):
                 raise UserError(
                     f"constant.action is {value:g}; the actions of this task are 0 to {size - 1}"
                 )
@@ -52,12 +47,4 @@ class Constant(Baseline):
 
     def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
         """Returns the action for each of n environments, float32 [n, A]."""
-        del state, mode
         return np.tile(self._action, (len(timesteps["is_first"]), 1)), None
-
-
-def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Baseline:
-    """Returns the policy that a config names."""
-    if config.agent == "random":
-        return Random(obs_space, act_space, config.seed)
-    return Constant(obs_space, act_space, config.seed, config.constant.action)

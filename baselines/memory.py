@@ -60,8 +60,8 @@ class Transitions:
         }
         self._before = np.zeros(capacity, np.int64)  # timesteps of its episode before each
         self._after = np.zeros(capacity, np.int64)
+        self._masses = np.zeros(capacity)  # p^alpha of the transition that begins at each
         self._written = 0
-        self._tree = SumTree(capacity) if alpha > 0 else None
         self._largest = 1.0
 
     def __len__(self) -> int:
@@ -80,10 +80,14 @@ class Transitions:
         self._before[slots] = np.arange(count)
         self._after[slots] = count - 1 - np.arange(count)
         self._written += count
-        if self._tree:
-            # No transition begins at an episode's last timestep, or where frames are gone.
-            self._tree.set(slots, np.where(self._after[slots] > 0, self._largest**self._alpha, 0.0))
-            self._tree.set(self._worn_slots(), 0.0)
+        # No transition begins at an episode's last timestep, or where frames are gone.
+        self._masses[slots] = np.where(self._after[slots] > 0, self._largest**self._alpha, 0.0)
+        self._masses[(self._written + np.arange(self._worn)) % self.capacity] = 0.0
+
+    @property
+    def _worn(self) -> int:
+        """Number of oldest timesteps of a full ring whose earlier frames may be gone."""
+        return self._obs.frames - 1 if self._written > self.capacity else 0
 
     def sample(self, first: int, count: int, batch_size: int) -> Arrays:
         """Draws the batches of updates `first` to `first + count - 1` together.
@@ -94,41 +98,32 @@ class Transitions:
         """
         rng = np.random.default_rng([self._seed, first])
         total = count * batch_size
-        if self._tree:
+        weight = np.ones((count, batch_size), np.float32)
+        if self._alpha > 0:
             strata = np.tile(np.arange(batch_size), count)
-            slots = self._tree.draw((strata + rng.random(total)) / batch_size)
-            masses = self._tree.masses(slots).reshape(count, batch_size)
+            slots = draw(self._masses, (strata + rng.random(total)) / batch_size)
+            masses = self._masses[slots].reshape(count, batch_size)
             weight = importance_weights(masses, self._beta)
         else:
             slots = self._uniform(rng, total)
-            weight = np.ones((count, batch_size), np.float32)
         batch = {**self._gather(slots), "index": slots}
         shaped = {k: v.reshape(count, batch_size, *v.shape[1:]) for k, v in batch.items()}
         return {**shaped, "weight": weight}
 
     def prioritise(self, index: np.ndarray, errors: np.ndarray) -> None:
         """Sets the priorities of drawn transitions to |error|, if there are priorities."""
-        if self._tree is None:
-            return
         slots, priority = index.reshape(-1), np.abs(errors.reshape(-1)) + EPSILON
         sound = np.isfinite(priority)  # an update that is not finite changes nothing
         slots, priority = slots[sound], priority[sound]
         self._largest = max(self._largest, float(priority.max(initial=0.0)))
-        self._tree.set(slots, np.where(self._tree.masses(slots) > 0, priority**self._alpha, 0.0))
-
-    def _worn_slots(self) -> np.ndarray:
-        """Returns the oldest timesteps of a full ring, whose earlier frames may be gone."""
-        count = self._obs.frames - 1 if self._written > self.capacity else 0
-        return (self._written + np.arange(count)) % self.capacity
+        self._masses[slots] = np.where(self._masses[slots] > 0, priority**self._alpha, 0.0)
 
     def _uniform(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """Returns slots of transitions, each equally likely; draws again where none begins."""
-        worn = len(self._worn_slots())
-        oldest = self._written - len(self) + worn
+        oldest = self._written - len(self) + self._worn
         slots = rng.integers(oldest, self._written, count) % self.capacity
         while (bad := self._after[slots] == 0).any():
-            again = rng.integers(oldest, self._written, int(bad.sum()))
-            slots[bad] = again % self.capacity
+            slots[bad] = rng.integers(oldest, self._written, int(bad.sum())) % self.capacity
         return slots
 
     def _gather(self, slots: np.ndarray) -> Arrays:
@@ -136,15 +131,13 @@ class Transitions:
         ends = (slots + ahead) % self.capacity
         steps = np.arange(1, self._n + 1)
         rewards = self._timesteps["reward"][(slots[:, None] + steps) % self.capacity]
-        inside = steps <= ahead[:, None]
-        powers = self._gamma ** (steps - 1.0)
-        returns = np.where(inside, rewards, 0.0) @ powers
+        rewards = np.where(steps <= ahead[:, None], rewards, 0.0)
         factor = self._gamma**ahead * self._timesteps["cont"][ends]
-        now, later = self._observe(slots), self._observe(ends)
         return {
-            **now, **{f"next_{k}": v for k, v in later.items()},
+            **self._observe(slots), **{f"next_{k}": v for k, v in self._observe(ends).items()},
             "action": self._timesteps["action"][(slots + 1) % self.capacity],
-            "return": returns.astype(np.float32), "factor": factor.astype(np.float32),
+            "return": (rewards @ self._gamma ** (steps - 1.0)).astype(np.float32),
+            "factor": factor.astype(np.float32),
         }  # fmt: skip
 
     def _observe(self, slots: np.ndarray) -> Arrays:
@@ -159,49 +152,18 @@ class Transitions:
         return found
 
 
-class SumTree:
-    """Draws items in proportion to their masses (arXiv 1511.05952, appendix B.2.1).
-
-    A binary tree in one array: node i has the children 2 i and 2 i + 1 and holds their sum; the
-    leaves are the items. Setting or drawing m items together takes O(m log size).
+def draw(masses: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Draws items in proportion to their masses; one of mass 0 is never drawn.
 
     Args:
-        size: Number of items; all masses are 0 at first.
+        masses: float64 [N], at least 0.
+        shares: Where to draw in the total mass, in [0, 1]: float64 [m].
+    Returns:
+        int64 [m].
     """
-
-    def __init__(self, size: int):
-        self._leaves = 1 << max(size - 1, 1).bit_length()
-        self._nodes = np.zeros(2 * self._leaves)
-
-    @property
-    def total(self) -> float:
-        """Sum of all masses."""
-        return float(self._nodes[1])
-
-    def masses(self, items: np.ndarray) -> np.ndarray:
-        """Returns the masses float64 [m] of items [m]."""
-        return self._nodes[self._leaves + items]
-
-    def set(self, items: np.ndarray, masses: np.ndarray | float) -> None:
-        """Sets the masses [m] >= 0 of items [m]; of an item named twice, the last one counts."""
-        nodes = self._leaves + np.asarray(items)
-        self._nodes[nodes] = masses
-        while len(nodes) and nodes[0] > 1:
-            nodes = np.unique(nodes // 2)
-            self._nodes[nodes] = self._nodes[2 * nodes] + self._nodes[2 * nodes + 1]
-
-    def draw(self, uniform: np.ndarray) -> np.ndarray:
-        """Returns the items at shares [m] of the total, in [0, 1): int64 [m], none of mass 0."""
-        left = np.asarray(uniform, np.float64) * self.total
-        nodes = np.ones(len(left), np.int64)
-        while nodes[0] < self._leaves:
-            nodes *= 2
-            mass = self._nodes[nodes]
-            # By rounding, a share may lie at a subtree's end; an empty subtree is not entered.
-            right = (left >= mass) & (self._nodes[nodes + 1] > 0)
-            left = np.where(right, left - mass, left)
-            nodes += right
-        return nodes - self._leaves
+    ends = np.cumsum(masses)
+    below = np.minimum(shares * ends[-1], np.nextafter(ends[-1], 0.0))
+    return np.searchsorted(ends, below, side="right")
 
 
 def importance_weights(probabilities: np.ndarray, beta: float) -> np.ndarray:

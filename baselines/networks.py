@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -23,7 +24,6 @@ class Torso(keras.layers.Layer):
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], cnn_depth: int, **kwargs):
         super().__init__(**kwargs)
-        self._keys = sorted(shapes)
         # Without hidden layers the encoder passes vectors on.
         sizes = {"cnn_depth": cnn_depth, "mlp_layers": 0, "mlp_units": 1}
         self._encoder = Encoder(shapes, **sizes, dtype=self.dtype_policy, name="encoder")
@@ -34,9 +34,8 @@ class Torso(keras.layers.Layer):
         self.built = True
 
     def call(self, obs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        floats = {k: tf.cast(obs[k], tf.float32) for k in self._keys}
-        scaled = {k: v / 255.0 - 0.5 if k == "image" else v for k, v in floats.items()}
-        return self._encoder(scaled)
+        scaled = {k: tf.cast(v, tf.float32) / 255.0 - 0.5 for k, v in obs.items() if k == "image"}
+        return self._encoder({**obs, **scaled})
 
 
 class NormMLP(keras.layers.Layer):
@@ -47,19 +46,19 @@ class NormMLP(keras.layers.Layer):
     scales to one scale.
 
     Args:
-        units: Width of each hidden layer, the first included.
+        layers: Number of hidden layers, the first included.
+        units: Width of each.
         outputs: Size of the output.
         init_scale: Bound of the output layer's first weights, uniform; 0 for Glorot's.
 
     Input shape: float32 [N, inputs]. Output shape: float32 [N, outputs].
     """
 
-    def __init__(self, units: Sequence[int], outputs: int, init_scale: float = 0.0, **kwargs):
+    def __init__(self, layers: int, units: int, outputs: int, init_scale: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         self._norm = keras.layers.LayerNormalization(name="norm")
         self._hidden = [
-            Dense(size, activation="elu" if i else None, name=f"dense{i}")
-            for i, size in enumerate(units)
+            Dense(units, activation="elu" if i else None, name=f"dense{i}") for i in range(layers)
         ]
         uniform = keras.initializers.RandomUniform(-init_scale, init_scale)
         initializer = uniform if init_scale else "glorot_uniform"
@@ -70,7 +69,7 @@ class NormMLP(keras.layers.Layer):
         for layer in self._hidden:
             layer.build((None, size))
             size = layer.units
-        self._norm.build((None, self._hidden[0].units))
+        self._norm.build((None, size))
         self._out.build((None, size))
         self.built = True
 
@@ -79,6 +78,47 @@ class NormMLP(keras.layers.Layer):
         for layer in self._hidden[1:]:
             x = layer(x)
         return self._out(x)
+
+
+class Head(NamedTuple):
+    """A network on the torso's features.
+
+    Attributes:
+        outputs: Size of its output.
+        others: Size of what it takes besides the features.
+        init_scale: See `NormMLP`.
+    """
+
+    outputs: int
+    others: int = 0
+    init_scale: float = 0.0
+
+
+class Heads(keras.layers.Layer):
+    """A torso, and networks that share it. The dense layers are each one's own.
+
+    Args:
+        shapes: Shapes of observations.
+        heads: The networks by name; each becomes an attribute of this layer.
+        layers, units: Hidden layers of each, and their width.
+        cnn_depth: Channels of the torso's first convolution.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, Sequence[int]], heads: Mapping[str, Head], *, layers: int,
+        units: int, cnn_depth: int, **kwargs,
+    ):  # fmt: skip
+        super().__init__(**kwargs)
+        self.torso, self._others = Torso(shapes, cnn_depth, name="torso"), {}
+        for name, (outputs, others, init_scale) in heads.items():
+            setattr(self, name, NormMLP(layers, units, outputs, init_scale, name=name))
+            self._others[name] = others
+
+    def build(self, input_shape=None):
+        self.torso.build()
+        for name, others in self._others.items():
+            getattr(self, name).build((None, self.torso.size + others))
+        self.built = True
 
 
 def copy_every(

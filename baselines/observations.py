@@ -25,6 +25,11 @@ class Observations:
         frames: Number of frames in a stack.
         gray: Whether images with three channels become gray.
 
+    Attributes:
+        frames: Frames in a stack; 1 without images.
+        timestep_shapes: Shapes of `pack`'s arrays, without leading axes.
+        shapes: Shapes of a network's inputs: images with frames * C channels, vectors not stacked.
+
     Raises:
         UserError: An observation is neither an image of 64x64 nor a vector.
     """
@@ -37,26 +42,13 @@ class Observations:
                     f"this agent takes images [64, 64, channels] and vectors [size], but {key} has "
                     f"shape {list(space.shape)}"
                 )
+        self._gray = gray
         self._images = sorted(k for k, s in obs_space.items() if s.is_image)
         self._vectors = sorted(k for k, s in obs_space.items() if not s.is_image)
-        self._frames, self._gray = frames if self._images else 1, gray
-        channels = [self._channels(obs_space[k].shape[-1]) for k in self._images]
-        self.timestep_shapes: dict[str, tuple[int, ...]] = {}
-        if self._images:
-            self.timestep_shapes["image"] = (64, 64, sum(channels))
-        if self._vectors:
-            self.timestep_shapes["vector"] = (sum(obs_space[k].shape[0] for k in self._vectors),)
-
-    @property
-    def frames(self) -> int:
-        """Frames in a stack; 1 without images."""
-        return self._frames
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of a network's inputs: images with frames * C channels, vectors not stacked."""
-        stacked = {k: (*s[:-1], s[-1] * self._frames) for k, s in self.timestep_shapes.items()}
-        return {**stacked, **{k: s for k, s in self.timestep_shapes.items() if k == "vector"}}
+        self.frames = frames if self._images else 1
+        zeros = {key: np.zeros(space.shape, space.dtype) for key, space in obs_space.items()}
+        self.timestep_shapes = {key: array.shape for key, array in self.pack(zeros).items()}
+        self.shapes = {key: array.shape for key, array in self.push(None, zeros).items()}
 
     def pack(self, timesteps: Mapping[str, np.ndarray]) -> Arrays:
         """Packs observations [..., *shape] as image uint8 [..., 64, 64, C] and vector [..., V]."""
@@ -78,21 +70,17 @@ class Observations:
             ``shapes``, each [n, ...], the newest frame last.
         """
         packed = self.pack(timesteps)
-        if self._frames == 1:
+        if self.frames == 1:
             return packed
         new = packed["image"]
-        channels = new.shape[-1]
-        full = np.concatenate([new] * self._frames, -1)
+        full = np.concatenate([new] * self.frames, -1)
         if stack is not None:
-            moved = np.concatenate([stack["image"][..., channels:], new], -1)
+            moved = np.concatenate([stack["image"][..., new.shape[-1] :], new], -1)
             first = np.asarray(timesteps["is_first"], bool)[:, None, None, None]
             full = np.where(first, full, moved)
         return {**packed, "image": full}
 
-    def _channels(self, count: int) -> int:
-        return 1 if self._gray and count == 3 else count
-
     def _shade(self, images: np.ndarray) -> np.ndarray:
-        if self._channels(images.shape[-1]) == images.shape[-1]:
+        if not self._gray or images.shape[-1] != 3:
             return images
         return np.rint(images.astype(np.float32) @ _LUMA)[..., None].astype(np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,9 +11,12 @@ import tensorflow as tf
 
 from baselines.agent import Baseline
 from baselines.memory import Transitions
+from baselines.networks import Head, Heads, copy_every
 from baselines.observations import Observations
 from dreamer.agent.exploration import Exploration
+from dreamer.config.config import Config
 from dreamer.envs.spec import Space
+from dreamer.ops.optimizers import Optimizer, apply_together
 from dreamer.training.build import Experience, Setup, make_replay_collector
 from dreamer.training.collector import Episode
 
@@ -24,74 +27,78 @@ _ACTING = 1  # the number of the random stream of exploration
 class OffPolicy(Baseline):
     """An agent with a memory of transitions, and networks that others follow as targets.
 
-    A subclass calls `build`, and defines `greedy`, `update_once` and `metric_names`.
+    A subclass defines `greedy` and `losses`, and calls `add_optimizer`.
 
     Args:
+        config: The run's config. The agent's keys are in the section of its name.
         obs_space, act_space: The environment's.
-        section: The agent's section of the config.
-        explore: The section of configs/defaults.yaml, for training.
-        batch_size: Transitions in an update.
-        seed: Seed of weights, noise and draws.
+        heads: The networks.
         gray: Whether images become gray.
         reward_bound: Rewards are clipped to [-bound, bound].
         eval_epsilon: Probability of a random action in evaluations.
 
     Attributes:
         memory: The transitions.
-        batch_size: See above.
+        batch_size: Transitions in an update.
         group: Updates made by one call, from batches drawn together, because a call takes longer
             than a small update. Priorities change once a group.
-        metric_names: The metrics of `update_once`.
     """
 
-    metric_names: tuple[str, ...] = ()
-
     def __init__(
-        self,
-        obs_space: Mapping[str, Space],
-        act_space: Space,
-        section: Mapping[str, Any],
-        *,
-        explore: Mapping[str, Any],
-        batch_size: int,
-        seed: int,
-        gray: bool = False,
-        reward_bound: float = np.inf,
+        self, config: Config, obs_space: Mapping[str, Space], act_space: Space,
+        heads: Mapping[str, Head], *, gray: bool = False, reward_bound: float = np.inf,
         eval_epsilon: float = 0.0,
-    ) -> None:
-        super().__init__(obs_space, act_space, seed)
-        keras.utils.set_random_seed(seed)
-        self.batch_size, self.group = batch_size, section["group"]
-        self._period = section["target_period"]
-        self._explore = Exploration(act_space, **explore)
+    ) -> None:  # fmt: skip
+        super().__init__(config, obs_space, act_space)
+        keras.utils.set_random_seed(self.seed)
+        section = self._section = config.section(config.agent)
+        self.batch_size, self.group = config.train.batch_size, section["group"]
+        self._explore = Exploration(act_space, **config.section("explore"))
         self._noise_scale = self._explore.noise_scale(0, 0)
         kind = "epsilon" if eval_epsilon else "none"
         self._eval_explore = Exploration(act_space, kind=kind, noise_scale=eval_epsilon)
         self._observations = Observations(obs_space, section["frames"], gray)
         self.memory = Transitions(
-            self._observations, act_space.shape[0], seed=seed, n=section["n_step"],
+            self._observations, act_space.shape[0], seed=self.seed, n=section["n_step"],
             reward_bound=reward_bound,
             **{k: section[k] for k in ("alpha", "beta", "capacity", "gamma")},
         )  # fmt: skip
-
-    def build(self, make_networks: Callable[[str], Any]) -> None:
-        """Makes the networks, and a copy of them as targets.
-
-        Args:
-            make_networks: Makes them under a name.
-        """
-        self._nets, self._target = (make_networks(name) for name in ("nets", "target"))
+        sizes = {k: section[k] for k in ("layers", "units", "cnn_depth")}
+        self._nets, self._target = (
+            Heads(self._observations.shapes, heads, **sizes, name=name)
+            for name in ("nets", "target")
+        )
         for nets in (self._nets, self._target):
             nets.build()
         for source, target in zip(self._nets.variables, self._target.variables, strict=True):
             target.assign(source)
+        self._trained: dict[str, Sequence] = {}
+        self._optimizers: dict[str, Optimizer] = {}
+        self._metric_names: list[str] = []
         self._act = tf.function(self._policy_step, autograph=False)
         self._update = tf.function(self._group, autograph=False, reduce_retracing=True)
 
+    def add_optimizer(self, loss: str, variables: Sequence, rate: float, name: str) -> None:
+        """Lets a loss train variables.
+
+        Args:
+            loss: Name of the loss.
+            variables: What it trains.
+            rate: Adam's learning rate.
+            name: Adam's name in checkpoints.
+        """
+        eps, clip = self._section["eps"], self._section["clip"]
+        self._trained[loss] = variables
+        self._optimizers[loss] = Optimizer(list(variables), rate, eps, clip, False, name)
+
     def variables(self) -> dict[str, Any]:
-        """Returns the variables of networks and targets, by name."""
+        """Returns the variables of networks, targets and optimizers, by name."""
         found = {f"nets/{v.path}": v for v in self._nets.variables}
-        return found | {f"target/{v.path}": v for v in self._target.variables}
+        found |= {f"target/{v.path}": v for v in self._target.variables}
+        for optimizer in self._optimizers.values():
+            place = optimizer.name.replace("_", "/")
+            found |= {f"{place}/{k}": v for k, v in optimizer.state.items()}
+        return found
 
     # ---------------------------------------------------------------- acting
 
@@ -135,23 +142,40 @@ class OffPolicy(Baseline):
         """Takes a complete episode into the memory."""
         self.memory.add(episode)
 
+    def losses(
+        self, batch: Tensors, obs: Tensors, later: Tensors
+    ) -> tuple[Tensors, Tensors, tf.Tensor]:
+        """Computes the losses of a batch in graph mode.
+
+        Args:
+            batch: From `Transitions.sample`, without the leading axis.
+            obs, later: The observations of its transitions, and those n steps later.
+
+        Returns:
+            The losses [] by name, other metrics [], and each transition's error float32 [B], whose
+            absolute value is the priority.
+        """
+        raise NotImplementedError
+
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
-        """Makes one update in graph mode.
+        """Makes one update in graph mode, and every target_period copies the networks.
 
         Args:
             batch: From `Transitions.sample`, without the leading axis.
             update: int32, its number.
 
         Returns:
-            Scalar metrics (`metric_names`), and each transition's error float32 [B]; its absolute
-            value is the priority.
+            Metrics [], and each transition's error float32 [B].
         """
-        raise NotImplementedError
-
-    def observations_of(self, batch: Tensors) -> tuple[Tensors, Tensors]:
-        """Returns the observations of a batch of transitions, and those n steps later."""
         keys = self._observations.shapes
-        return {k: batch[k] for k in keys}, {k: batch[f"next_{k}"] for k in keys}
+        obs, later = {k: batch[k] for k in keys}, {k: batch[f"next_{k}"] for k in keys}
+        with tf.GradientTape(persistent=True) as tape:
+            losses, metrics, error = self.losses(batch, obs, later)
+        gradients = {k: tape.gradient(loss, self._trained[k]) for k, loss in losses.items()}
+        report = apply_together(self._optimizers, gradients, losses)
+        period = self._section["target_period"]
+        copy_every(period, update, self._nets.variables, self._target.variables)
+        return {**metrics, **report}, error
 
     def batches(self, first: int, count: int) -> Generator[tuple[int, Any], None, None]:
         """Yields batches [n, B, ...] of `count` updates, each with its number of updates n."""
@@ -169,13 +193,11 @@ class OffPolicy(Baseline):
         Returns:
             The means of their metrics; nonfinite of each, float32 [count].
         """
-        index = batch["index"]
         tensors = {k: tf.convert_to_tensor(v) for k, v in batch.items() if k != "index"}
         metrics, errors = self._update(tensors, tf.constant(np.int32(update)))
-        self.memory.prioritise(index, errors.numpy())
-        found = dict(zip(self.metric_names, metrics.numpy().T, strict=True))
-        means = {name: values.mean() for name, values in found.items()}
-        return {**means, "nonfinite": found["nonfinite"]}
+        self.memory.prioritise(batch["index"], errors.numpy())
+        found = dict(zip(self._metric_names, metrics.numpy().T, strict=True))
+        return {k: v if k == "nonfinite" else v.mean() for k, v in found.items()}
 
     def _group(self, batches: Tensors, first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Updates on batches [count, B, ...]; returns metrics [count, M] and errors [count, B]."""
@@ -183,10 +205,10 @@ class OffPolicy(Baseline):
         rows, errors = (tf.TensorArray(tf.float32, count) for _ in range(2))
 
         def body(i, rows, errors):
-            batch = {k: v[i] for k, v in batches.items()}
-            metrics, error = self.update_once(batch, first + i)
-            row = tf.stack([metrics[name] for name in self.metric_names])
-            return i + 1, rows.write(i, row), errors.write(i, error)
+            metrics, error = self.update_once({k: v[i] for k, v in batches.items()}, first + i)
+            del metrics["skipped"]  # only loss scaling skips updates that are finite
+            self._metric_names = list(metrics)  # when it is traced
+            return i + 1, rows.write(i, tf.stack(list(metrics.values()))), errors.write(i, error)
 
         _, rows, errors = tf.while_loop(
             lambda i, *_: i < count, body, (tf.constant(0), rows, errors), parallel_iterations=1

@@ -35,13 +35,13 @@ class Entry:
 
 
 AGENTS = {
-    "a3c": Entry("baselines.a3c.agent:make", "baselines.a3c.collector:make_experience"),
-    "constant": Entry("baselines.fixed:make"),
-    "d4pg": Entry("baselines.d4pg:make", "baselines.off_policy:make_experience"),
-    "dqn": Entry("baselines.dqn:make", "baselines.off_policy:make_experience"),
+    "a3c": Entry("baselines.a3c.agent:A3C", "baselines.a3c.collector:make_experience"),
+    "constant": Entry("baselines.fixed:Constant"),
+    "d4pg": Entry("baselines.d4pg:D4PG", "baselines.off_policy:make_experience"),
+    "dqn": Entry("baselines.dqn:DQN", "baselines.off_policy:make_experience"),
     "latent_sac": Entry("baselines.latent_sac:make"),
     "planet": Entry("baselines.planet:make"),
-    "random": Entry("baselines.fixed:make"),
+    "random": Entry("baselines.fixed:Random"),
 }
 
 

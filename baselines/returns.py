@@ -84,11 +84,6 @@ def retrace(
     return tf.stack(targets[::-1], 1), going
 
 
-def atoms(low: float, high: float, count: int) -> tf.Tensor:
-    """Returns the returns z_0..z_(K-1) of a value distribution: float32 [count], evenly spaced."""
-    return tf.linspace(tf.constant(low, tf.float32), tf.constant(high, tf.float32), count)
-
-
 def project(returns: tf.Tensor, factor: tf.Tensor, probs: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """Projects the distribution of R + factor * Z on the atoms (arXiv 1707.06887, algorithm 1).
 

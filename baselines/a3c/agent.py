@@ -8,6 +8,8 @@ states or pixels, actions continuous or one-hot.
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from baselines.a3c.shared_memory import SharedArrays
 from baselines.agent import Baseline
-from baselines.networks import NormMLP, Torso
+from baselines.networks import Head, Heads
 from baselines.observations import Arrays, Observations
 from baselines.returns import n_step_returns
 from dreamer.config.config import Config
@@ -28,7 +29,7 @@ Tensors = dict[str, tf.Tensor]
 MIN_STD = 1e-3
 
 
-class PolicyValue(keras.layers.Layer):
+class PolicyValue(Heads):
     """A shared torso, then a policy and a value network.
 
     One-hot actions: logits of a categorical. Continuous ones: a Normal of mean tanh(m) and standard
@@ -38,33 +39,20 @@ class PolicyValue(keras.layers.Layer):
     Args:
         shapes: Of observations.
         act_space: Of actions.
-        units, layers: Of both networks.
-        cnn_depth: Of the torso.
         init_std: See above.
+        **kwargs: See `Heads`.
     """
 
-    def __init__(
-        self, shapes: Mapping[str, Any], act_space: Space, *, units: int, layers: int,
-        cnn_depth: int, init_std: float, **kwargs,
-    ):  # fmt: skip
-        super().__init__(**kwargs)
-        self._discrete, actions = act_space.discrete, act_space.shape[0]
-        self._raw_std = inverse_softplus(init_std)
-        self._torso = Torso(shapes, cnn_depth, name="torso")
-        outputs = actions if self._discrete else 2 * actions
-        self._policy = NormMLP([units] * layers, outputs, 1e-3, name="policy")
-        self._value = NormMLP([units] * layers, 1, name="value")
-
-    def build(self, input_shape=None):
-        self._torso.build()
-        self._policy.build((None, self._torso.size))
-        self._value.build((None, self._torso.size))
-        self.built = True
+    def __init__(self, shapes: Mapping[str, Any], act_space: Space, *, init_std: float, **kwargs):
+        outputs = act_space.shape[0] * (1 if act_space.discrete else 2)
+        heads = {"policy": Head(outputs, init_scale=1e-3), "value": Head(1)}
+        super().__init__(shapes, heads, **kwargs)
+        self._discrete, self._raw_std = act_space.discrete, inverse_softplus(init_std)
 
     def call(self, obs: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
         """Observations [N, ...] -> the policy's outputs [N, A or 2 A] and values [N]."""
-        feat = self._torso(obs)
-        return self._policy(feat), self._value(feat)[:, 0]
+        feat = self.torso(obs)
+        return self.policy(feat), self.value(feat)[:, 0]
 
     def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Actions [N, A] drawn from the policy."""
@@ -106,34 +94,40 @@ class A3C(Baseline):
     w <- w - lr g / sqrt(g2 + eps), after the gradient was scaled down to the norm `clip`.
 
     Args:
-        obs_space, act_space: Of the environment.
-        a3c: The section of configs/agents/a3c.yaml.
-        seed: Of weights and actions.
-        learners: Number of processes that learn.
+        config: The run's config; the section a3c is in configs/agents/a3c.yaml.
+        obs_space, act_space: The environment's.
         descriptor: Of the shared memory, if another process has made it.
+
+    Attributes:
+        settings: The section a3c.
+        shared: See `shared_arrays`. params and squares (RMSProp's mean of squared gradients), all
+            networks' end to end; limit, the number of steps at which all learners pause; and for
+            each learner its steps, updates, episodes begun and episodes dropped.
     """
 
     def __init__(
-        self, obs_space: Mapping[str, Space], act_space: Space, *, a3c: Mapping[str, Any],
-        seed: int, learners: int, descriptor: int | None = None,
+        self, config: Config, obs_space: Mapping[str, Space], act_space: Space,
+        descriptor: int | None = None,
     ):  # fmt: skip
-        super().__init__(obs_space, act_space, seed)
-        keras.utils.set_random_seed(seed)
-        self.settings = dict(a3c)
-        self.observations = Observations(obs_space, a3c["frames"], a3c["gray"])
-        sizes = {k: a3c[k] for k in ("units", "layers", "cnn_depth", "init_std")}
-        self.nets = PolicyValue(self.observations.shapes, act_space, **sizes, name="nets")
+        super().__init__(config, obs_space, act_space)
+        keras.utils.set_random_seed(self.seed)
+        a3c = self.settings = config.a3c
+        self.observations = Observations(obs_space, a3c.frames, a3c.gray)
+        self.nets = PolicyValue(
+            self.observations.shapes, act_space, init_std=a3c.init_std, layers=a3c.layers,
+            units=a3c.units, cnn_depth=a3c.cnn_depth, name="nets",
+        )  # fmt: skip
         self.nets.build()
-        self._sizes = [int(np.prod(v.shape)) for v in self.nets.trainable_variables]
+        weights = [v.numpy() for v in self.nets.trainable_variables]
+        self._sizes = [weight.size for weight in weights]
+        learners = 1 if a3c.synchronous else config.envs.num_envs
+        layout = {name: ("<f4", sum(self._sizes)) for name in ("params", "squares")}
+        layout |= {"limit": ("<i8", 1)}
         # One element a learner, so that no addition is lost.
-        counts = ("steps", "updates", "episodes", "dropped")
-        self.shared = SharedArrays({
-            "params": ("<f4", [sum(self._sizes)]), "squares": ("<f4", [sum(self._sizes)]),
-            "limit": ("<i8", [1]), **{name: ("<i8", [learners]) for name in counts},
-        }, descriptor)  # fmt: skip
+        layout |= dict.fromkeys(("steps", "updates", "episodes", "dropped"), ("<i8", learners))
+        self.shared, self.descriptor = shared_arrays(layout, descriptor)
         if descriptor is None:
-            flat = [v.numpy().reshape(-1) for v in self.nets.trainable_variables]
-            self.shared["params"][:] = np.concatenate(flat)
+            self.shared["params"][:] = np.concatenate([weight.ravel() for weight in weights])
         self._act = tf.function(self._policy_step, autograph=False)
         self._gradient = tf.function(self._gradient_step, autograph=False)
         self._assign = tf.function(self._assign_flat, autograph=False)
@@ -182,7 +176,7 @@ class A3C(Baseline):
         if not metrics["nonfinite"]:
             apply_rmsprop(
                 self.shared["params"], self.shared["squares"], gradient.numpy(),
-                **{k: self.settings[k] for k in ("lr", "decay", "eps")},
+                lr=self.settings.lr, decay=self.settings.decay, eps=self.settings.eps,
             )  # fmt: skip
         return metrics
 
@@ -194,11 +188,12 @@ class A3C(Baseline):
         outputs, value = self.nets(flat)
         value = tf.reshape(value, [steps + 1, n])
         reward, cont, is_last = (rollout[k] for k in ("reward", "cont", "is_last"))
-        returns = n_step_returns(reward, cont, is_last, value, self.settings["gamma"])
-        returns = tf.stop_gradient(returns)
+        returns = tf.stop_gradient(
+            n_step_returns(reward, cont, is_last, value, self.settings.gamma)
+        )
         action = tf.reshape(rollout["action"], [steps * n, -1])
         log_prob, entropy = self.nets.log_prob_and_entropy(outputs[: steps * n], action)
-        mask = tf.reshape(1.0 - tf.cast(rollout["is_last"][:-1], tf.float32), [-1])
+        mask = tf.reshape(1.0 - tf.cast(is_last[:-1], tf.float32), [-1])
         error = tf.reshape(returns - value[:-1], [-1])
 
         def mean(x: tf.Tensor) -> tf.Tensor:
@@ -211,8 +206,8 @@ class A3C(Baseline):
         }
         total = (
             parts["policy_loss"]
-            - self.settings["entropy_scale"] * parts["entropy"]
-            + self.settings["value_scale"] * parts["value_loss"]
+            - self.settings.entropy_scale * parts["entropy"]
+            + self.settings.value_scale * parts["value_loss"]
         )
         means = {"value": tf.reduce_mean(value), "return": mean(tf.reshape(returns, [-1]))}
         return total, {**parts, **means}
@@ -221,7 +216,7 @@ class A3C(Baseline):
         with tf.GradientTape() as tape:
             loss, metrics = self.loss(rollout)
         gradients = tape.gradient(loss, self.nets.trainable_variables)
-        clipped, norm = tf.clip_by_global_norm(gradients, self.settings["clip"])
+        clipped, norm = tf.clip_by_global_norm(gradients, self.settings.clip)
         flat = tf.concat([tf.reshape(g, [-1]) for g in clipped], 0)
         sound = tf.math.is_finite(loss) & tf.math.is_finite(norm)
         return flat, {**metrics, "grad_norm": norm, "nonfinite": tf.cast(~sound, tf.float32)}
@@ -268,8 +263,25 @@ def apply_rmsprop(
     params -= lr * gradient / np.sqrt(squares + eps)
 
 
-def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> A3C:
-    """The agent that a config describes."""
-    section = config.section("a3c")
-    learners = 1 if section.pop("synchronous") else config.envs.num_envs
-    return A3C(obs_space, act_space, a3c=section, seed=config.seed, learners=learners)
+def shared_arrays(
+    layout: Mapping[str, tuple[str, int]], descriptor: int | None = None
+) -> tuple[Arrays, int]:
+    """Maps named arrays into memory that several processes read and write at once.
+
+    They lie in an anonymous file in memory (memfd, Linux) that a child inherits by its descriptor.
+    The file has no name that could be left behind, and ends with the last process that holds it.
+    Aligned numbers of 4 and 8 bytes are read and written whole. Nothing else is promised: if two
+    processes add to one element, an addition may be lost.
+
+    Args:
+        layout: Name -> dtype and length; the same in every process.
+        descriptor: Of memory that another process has made; None: new memory, all zeros.
+    Returns:
+        The arrays, and the memory's descriptor.
+    """
+    kind = np.dtype([(name, dtype, (size,)) for name, (dtype, size) in layout.items()], align=True)
+    if descriptor is None:
+        descriptor = os.memfd_create("dreamer-baselines")
+        os.ftruncate(descriptor, kind.itemsize)
+    record = np.frombuffer(mmap.mmap(descriptor, kind.itemsize), kind)
+    return {name: record[name][0] for name in layout}, descriptor

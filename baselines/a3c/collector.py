@@ -3,50 +3,109 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from baselines.a3c.agent import A3C
 from baselines.a3c.learner import ActorLearner
-from baselines.a3c.processes import Learners
 from dreamer.config.config import Config
-from dreamer.envs.processes.pool import EnvPool
-from dreamer.logs.logger import Logger
+from dreamer.envs.processes import messages
+from dreamer.envs.processes.pool import EnvRestartWarning
+from dreamer.errors import EnvError, UserError
+from dreamer.system.processes import ChildProcess, inherited_variables
 from dreamer.training.build import Experience, Setup
 from dreamer.training.collector import Policy
-from dreamer.training.interrupts import Interrupt
-from dreamer.training.nonfinite import NonFiniteGuard
+from dreamer.training.interrupts import StopRequested
+
+CLOSE_TIMEOUT = 10.0  # seconds in which a learner may end by itself
+_ONE_THREAD = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
+class LearnerError(EnvError):
+    """An actor-learner's process failed. The run is saved and ends.
+
+    Args:
+        number: The learner's number.
+        message: How it failed.
+        traceback: Its traceback, or the end of its output.
+    """
+
+    def __init__(self, number: int, message: str, traceback: str = ""):
+        super().__init__(number, "died", f"actor-learner {number} {message}", traceback)
+        self.args = (f"{self.message}\n{traceback.rstrip()}",)
+
+    @property
+    def advice(self) -> str:
+        """What to check."""
+        return (
+            "check its last words above and the memory of the machine (the kernel's log names what "
+            "it killed); the run is saved, the same command resumes it"
+        )
+
+
+_ERRORS = {"user": UserError, "environment": EnvError, "learner": LearnerError}
+
+
+class LearnerProcess(ChildProcess):
+    """The process of one actor-learner.
+
+    Args:
+        config: The run's config.
+        number: The learner's number.
+        descriptor: Of the shared memory.
+        calls: First number of the random streams of its actions.
+    """
+
+    def __init__(self, config: Config, number: int, descriptor: int, calls: int):
+        self.number = number
+        super().__init__(
+            "baselines.a3c.worker", str(descriptor), str(number), pass_fds=[descriptor],
+            variables=inherited_variables(**dict.fromkeys(_ONE_THREAD, "1")),
+        )  # fmt: skip
+        self.send({"values": config.flat(), "agent": config.agent, "calls": calls})
+
+    def fileno(self) -> int:
+        """Returns the socket's descriptor, for `select`."""
+        return self.socket.fileno()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Sends a message; `receive` reports it if the process has ended."""
+        with contextlib.suppress(messages.DisconnectedError):
+            messages.send(self.socket, message)
+
+    def receive(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Waits for a message; raises the error that it tells of, or that the process died."""
+        try:
+            message, arrays = messages.receive(self.socket)
+        except messages.DisconnectedError:
+            how = f"died: {self.describe_exit()}"
+            raise LearnerError(self.number, how, self.last_output()) from None
+        if "error" in message:
+            raise _ERRORS[message["error"]](*message["values"])
+        return message, arrays
 
 
 class A3CCollector:
     """Collects with actor-learners, which make the updates themselves.
 
-    Between two calls of `collect` all of them wait, so that evaluations and checkpoints see the
-    state of one moment.
+    They are processes, or in the synchronous form one learner in this process. Between two calls of
+    `collect` all of them wait, so that evaluations and checkpoints see the state of one moment.
 
     Args:
-        agent: The agent.
-        config: The run's config.
-        pool: Environments of the synchronous form; otherwise each learner has its own.
-        logger: Takes metrics and messages.
-        interrupt: Signals that ask for a stop.
-        guard: Watches for updates that are not finite.
+        setup: The run's parts.
     """
 
-    def __init__(
-        self,
-        agent: A3C,
-        config: Config,
-        pool: EnvPool,
-        logger: Logger,
-        interrupt: Interrupt,
-        guard: NonFiniteGuard,
-    ) -> None:
-        self._agent, self._config, self._pool = agent, config, pool
-        self._logger, self._interrupt, self._guard = logger, interrupt, guard
-        self._shared = agent.shared
-        self._learners: Learners | None = None
+    def __init__(self, setup: Setup) -> None:
+        assert isinstance(setup.agent, A3C)
+        self._agent, self._shared = setup.agent, setup.agent.shared
+        self._config, self._pool, self._logger = setup.config, setup.pool, setup.logger
+        self._interrupt, self._guard = setup.interrupt, setup.guard
+        self._processes: list[LearnerProcess] = []
         self._single: ActorLearner | None = None
 
     @property
@@ -63,6 +122,10 @@ class A3CCollector:
         """Returns the number of episodes that an environment's failure ended; none is stored."""
         dropped = int(self._shared["dropped"].sum())
         return {"episodes": 0, "dropped_episodes": dropped, "damaged_episodes": 0}
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps besides the agent's arrays."""
+        return {"next_episode": int(self._shared["episodes"].sum())}
 
     def resume(self, state: Mapping[str, Any], check: Callable[[], None]) -> bool:
         """Continues from a checkpoint, whose arrays hold all counts; later steps are lost."""
@@ -84,14 +147,23 @@ class A3CCollector:
         # No number of the random streams of actions comes twice in a run: a learner uses one for
         # each step and each beginning of an episode.
         calls = int(self._shared["steps"].sum() + self._shared["episodes"].sum())
-        self._learners = Learners(
-            self._config, self._shared.descriptor, self._config.envs.num_envs, calls
-        )
+        memory = self._agent.descriptor
+        try:
+            for number in range(self._config.envs.num_envs):
+                self._processes.append(LearnerProcess(self._config, number, memory, calls))
+            for process in self._processes:
+                process.receive()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Ends the learners' processes."""
-        if self._learners:
-            self._learners.close()
+        for process in self._processes:
+            process.socket.close()
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        while self._processes:
+            self._processes.pop().close(max(0.0, deadline - time.monotonic()))
 
     def random_policy(self) -> Policy:
         """Never called: there is no replay to fill."""
@@ -107,34 +179,63 @@ class A3CCollector:
         Args:
             policy: Not used: the learners act with the newest shared parameters.
             agent_steps: How many.
+
+        Raises:
+            EnvError: A learner failed, or an environment too often; the others have paused.
         """
-        del policy
         start, made = time.monotonic(), self.updates
-        limit = self.agent_steps + agent_steps
-        self._shared["limit"][0] = limit
+        self._shared["limit"][0] = self.agent_steps + agent_steps
         try:
-            if self._learners:
-                self._run_processes(self._learners)
-            elif self._single:
-                self._run_single(self._single, limit)
+            if self._single:
+                self._run_single(self._single)
+            else:
+                self._run_processes()
         finally:
             self._agent.refresh()
         self._logger.scalars({"fps/train": (self.updates - made) / (time.monotonic() - start)})
 
-    def _run_processes(self, learners: Learners) -> None:
-        def stop() -> None:
-            self._shared["limit"][0] = 0
-
-        check = self._interrupt.check
-        for metrics in learners.run(check, self._log_episode, self._guard.check, stop):
-            self._log_metrics(metrics)
-
-    def _run_single(self, learner: ActorLearner, limit: int) -> None:
-        while self.agent_steps < limit:
+    def _run_single(self, learner: ActorLearner) -> None:
+        while self.agent_steps < self._shared["limit"][0]:
             self._interrupt.check()
             metrics, rollout = learner.round()
             self._log_metrics(metrics)
             self._guard.check(self.updates - 1, rollout, metrics)
+
+    def _run_processes(self) -> None:
+        """Lets all processes continue to the shared limit of steps, and hears what they tell."""
+        for process in self._processes:
+            process.send({"go": True})
+        running = list(self._processes)
+        raised: Exception | None = None
+        while running:
+            try:
+                for process in select.select(running, [], [], 1.0)[0]:
+                    self._hear(process, running)
+                if raised is None:
+                    self._interrupt.check()
+            except (EnvError, UserError, StopRequested) as error:
+                self._shared["limit"][0] = 0
+                raised = raised or error  # once all have paused: a checkpoint is of one moment
+        if raised is not None:
+            raise raised
+
+    def _hear(self, process: LearnerProcess, running: list[LearnerProcess]) -> None:
+        """Takes a message from a process; takes it off the list when it has paused or failed."""
+        try:
+            message, arrays = process.receive()
+        except (EnvError, UserError):
+            running.remove(process)
+            raise
+        if "done" in message:
+            running.remove(process)
+            self._log_metrics(message["done"])
+        elif "update" in message:
+            self._guard.check(message["update"], arrays, message["metrics"])
+        elif "warning" in message:
+            text = f"actor-learner {process.number}: {message['warning']}"
+            warnings.warn(text, EnvRestartWarning, stacklevel=3)
+        else:
+            self._log_episode(message["return"], message["length"])
 
     def _log_metrics(self, metrics: Mapping[str, float]) -> None:
         self._logger.scalars({f"model/{k}": v for k, v in metrics.items()})
@@ -143,14 +244,7 @@ class A3CCollector:
         frames = length * self._pool.action_repeat
         self._logger.scalars({"train/return": episode_return, "train/length": frames})
 
-    def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps besides the agent's arrays: nothing."""
-        return {"next_episode": int(self._shared["episodes"].sum())}
-
 
 def make_experience(setup: Setup) -> Experience:
     """Returns the collector of a run; there are no batches."""
-    agent = setup.agent
-    assert isinstance(agent, A3C)
-    parts = (setup.config, setup.pool, setup.logger, setup.interrupt, setup.guard)
-    return A3CCollector(agent, *parts), None
+    return A3CCollector(setup), None

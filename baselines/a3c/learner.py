@@ -46,11 +46,10 @@ class ActorLearner:
         Returns:
             Metrics, and the rollout.
         """
-        agent = self._agent
-        agent.refresh()
-        rollout = self._rollout(agent.settings["n_step"])
-        metrics = agent.learn(rollout)
-        agent.shared["updates"][self._number] += 1
+        self._agent.refresh()
+        rollout = self._rollout(self._agent.settings.n_step)
+        metrics = self._agent.learn(rollout)
+        self._count("updates")
         return metrics, rollout
 
     def _rollout(self, steps: int) -> Arrays:
@@ -71,7 +70,7 @@ class ActorLearner:
         """Returns the part of the newest timesteps that is learnt from: [N, ...] each."""
         keys = ("reward", "cont", "is_last")
         flags = {k: np.stack([timestep[k] for timestep in self._timesteps]) for k in keys}
-        if self._agent.settings["clip_rewards"]:
+        if self._agent.settings.clip_rewards:
             flags["reward"] = np.clip(flags["reward"], -1.0, 1.0)
         return {**(self._stack or {}), **flags}
 
@@ -82,28 +81,24 @@ class ActorLearner:
 
     def _step(self, actions: np.ndarray) -> list[int]:
         """Steps each environment or begins its new episode; returns those that failed in a step."""
-        going = [i for i, timestep in enumerate(self._timesteps) if not timestep["is_last"]]
         waiting = [i for i, timestep in enumerate(self._timesteps) if timestep["is_last"]]
-        lost = []
-        if going:
-            for i, timestep in zip(going, self._pool.try_step(actions[going], going), strict=True):
-                if isinstance(timestep, EnvError):
-                    lost.append(i)
-                    self._returns[i], self._lengths[i] = 0.0, 0
-                    continue
-                self._timesteps[i] = timestep
-                self._count(i, timestep)
-            self._agent.shared["steps"][self._number] += len(going) - len(lost)
-            self._agent.shared["dropped"][self._number] += len(lost)
+        going = [i for i in range(len(self._timesteps)) if i not in waiting]
+        outcomes = self._pool.try_step(actions[going], going) if going else []
+        lost = [i for i, o in zip(going, outcomes, strict=True) if isinstance(o, EnvError)]
+        for i, timestep in zip(going, outcomes, strict=True):
+            if isinstance(timestep, EnvError):
+                self._returns[i], self._lengths[i] = 0.0, 0
+                continue
+            self._timesteps[i] = timestep
+            self._returns[i] += float(timestep["reward"])
+            self._lengths[i] += 1
+            if timestep["is_last"]:
+                self._on_episode(float(self._returns[i]), int(self._lengths[i]))
+                self._returns[i], self._lengths[i] = 0.0, 0
+        self._count("steps", len(going) - len(lost))
+        self._count("dropped", len(lost))
         self._reset(waiting + lost)
         return lost
-
-    def _count(self, i: int, timestep: Timestep) -> None:
-        self._returns[i] += float(timestep["reward"])
-        self._lengths[i] += 1
-        if timestep["is_last"]:
-            self._on_episode(float(self._returns[i]), int(self._lengths[i]))
-            self._returns[i], self._lengths[i] = 0.0, 0
 
     def _reset(self, indices: list[int]) -> None:
         """Begins an episode in each of these environments, and another one if that fails."""
@@ -111,7 +106,7 @@ class ActorLearner:
             seeds = [self._next_seed() for _ in indices]
             outcomes = dict(zip(indices, self._pool.try_reset(seeds, indices), strict=True))
             indices = [i for i, timestep in outcomes.items() if isinstance(timestep, EnvError)]
-            self._agent.shared["dropped"][self._number] += len(indices)
+            self._count("dropped", len(indices))
             for i, timestep in outcomes.items():
                 if not isinstance(timestep, EnvError):
                     self._timesteps[i] = timestep
@@ -119,5 +114,8 @@ class ActorLearner:
     def _next_seed(self) -> int:
         started = self._agent.shared["episodes"]
         number = int(started[self._number]) * len(started) + self._number
-        started[self._number] += 1
+        self._count("episodes")
         return episode_seed(self._agent.seed, number)
+
+    def _count(self, name: str, more: int = 1) -> None:
+        self._agent.shared[name][self._number] += more

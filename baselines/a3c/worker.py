@@ -1,6 +1,6 @@
 """The process of one of A3C's actor-learners: collects and learns when the run says so.
 
-Started by baselines.a3c.processes as `python -m baselines.a3c.worker <socket> <pid> <memory>
+Started by baselines.a3c.collector as `python -m baselines.a3c.worker <socket> <pid> <memory>
 <number>`, the run's process being `pid`. It has TensorFlow, and its environments run in processes
 of their own (EnvPool): software OpenGL and TensorFlow crash in one.
 """
@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dreamer.config.config import Config
-from dreamer.envs.processes import messages as wire
+from dreamer.envs.processes import messages
 from dreamer.envs.processes.pool import EnvRestartWarning
 from dreamer.errors import EnvError, UserError
 from dreamer.system.processes import end_with
+from dreamer.training.build import make_pool
 
 if TYPE_CHECKING:
     from baselines.a3c.learner import ActorLearner
-    from baselines.a3c.shared_memory import SharedArrays
 
 
 def main() -> None:
@@ -33,45 +33,43 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     end_with(int(sys.argv[2]))
-    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock, memory, learner = socket.socket(fileno=int(sys.argv[1])), *map(int, sys.argv[3:])
     try:
-        _serve(sock, int(sys.argv[3]), int(sys.argv[4]))
-    except (wire.DisconnectedError, KeyboardInterrupt):
+        _serve(sock, memory, learner)
+    except (messages.DisconnectedError, KeyboardInterrupt):
         pass
-    except Exception as error:
-        wire.send(sock, {"error": _describe(error)})
+    except UserError as error:
+        _report(sock, "user", str(error))
+    except EnvError as error:
+        _report(sock, "environment", error.index, error.kind, error.message, error.traceback)
+    except Exception:
+        _report(sock, "learner", learner, "failed", traceback.format_exc())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
 
 
-def _describe(error: Exception) -> dict[str, Any]:
-    """Returns the message that `_Process.receive` turns into an error."""
-    if isinstance(error, UserError):
-        return {"user": str(error)}
-    if isinstance(error, EnvError):
-        return {"environment": [error.index, error.kind, error.message, error.traceback]}
-    return {"traceback": "".join(traceback.format_exception(error))}
+def _report(sock: socket.socket, error: str, *values: Any) -> None:
+    """Tells the run of an error, which `LearnerProcess.receive` raises there."""
+    messages.send(sock, {"error": error, "values": values})
 
 
-def _tell_failures(sock: socket.socket) -> None:
+def _send_warnings(sock: socket.socket) -> None:
     """Sends the pool's warnings to the run, because nobody sees what this process prints."""
     show = warnings.showwarning
 
-    def tell(message, category, *place, **more) -> None:
+    def send(message, category, *place, **more) -> None:
         if issubclass(category, EnvRestartWarning):
-            wire.send(sock, {"warning": str(message)})
+            messages.send(sock, {"warning": str(message)})
         else:
             show(message, category, *place, **more)
 
-    warnings.showwarning = tell
+    warnings.showwarning = send
 
 
-def _serve(sock: socket.socket, descriptor: int, number: int) -> None:
-    start, _ = wire.receive(sock)
+def _serve(sock: socket.socket, memory: int, number: int) -> None:
+    start, _ = messages.receive(sock)
     config = Config(start["values"], agent=start["agent"])
-    from dreamer.training.build import make_pool
-
     with make_pool(config, config.a3c.envs, training=True) as pool:
         from dreamer.system.tensorflow import prepare_tensorflow
 
@@ -79,36 +77,33 @@ def _serve(sock: socket.socket, descriptor: int, number: int) -> None:
         from baselines.a3c.agent import A3C
         from baselines.a3c.learner import ActorLearner
 
-        agent = A3C(
-            pool.obs_space, pool.act_space, a3c=config.section("a3c"), seed=config.seed,
-            learners=start["learners"], descriptor=descriptor,
-        )  # fmt: skip
+        agent = A3C(config, pool.obs_space, pool.act_space, memory)
         agent.policy_calls = start["calls"]
 
-        def tell(episode_return: float, length: int) -> None:
-            wire.send(sock, {"return": episode_return, "length": length})
+        def send_return(episode_return: float, length: int) -> None:
+            messages.send(sock, {"return": episode_return, "length": length})
 
-        learner = ActorLearner(agent, pool, number, tell)
-        _tell_failures(sock)
-        wire.send(sock, {"ready": True})
+        learner = ActorLearner(agent, pool, number, send_return)
+        _send_warnings(sock)
+        messages.send(sock, {"ready": True})
         _work(sock, learner, agent.shared)
 
 
-def _work(sock: socket.socket, learner: ActorLearner, shared: SharedArrays) -> None:
-    """Makes rounds up to the shared limit, each time the run says so."""
-    lost = False
+def _work(sock: socket.socket, learner: ActorLearner, shared: dict[str, np.ndarray]) -> None:
+    """Makes rounds up to the shared limit, each time the run says so, and sends mean metrics."""
+    nonfinite = False
     while True:
-        wire.receive(sock)
-        metrics: list[dict[str, float]] = []
+        messages.receive(sock)
+        rounds: list[dict[str, float]] = []
         while shared["steps"].sum() < shared["limit"][0]:
-            found, rollout = learner.round()
-            if found["nonfinite"] or lost:  # the next one ends a row of them
+            metrics, rollout = learner.round()
+            if metrics["nonfinite"] or nonfinite:  # the next one ends a row of them
                 number = int(shared["updates"].sum()) - 1
-                wire.send(sock, {"update": number, "metrics": found}, rollout)
-            lost = bool(found["nonfinite"])
-            metrics.append(found)
-        means = {k: float(np.mean([m[k] for m in metrics])) for k in (metrics or [{}])[0]}
-        wire.send(sock, {"done": {k: v for k, v in means.items() if np.isfinite(v)}})
+                messages.send(sock, {"update": number, "metrics": metrics}, rollout)
+            nonfinite = bool(metrics["nonfinite"])
+            rounds.append(metrics)
+        means = {k: float(np.mean([m[k] for m in rounds])) for k in (rounds or [{}])[0]}
+        messages.send(sock, {"done": {k: v for k, v in means.items() if np.isfinite(v)}})
 
 
 if __name__ == "__main__":

@@ -9,24 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_agent import CONTINUOUS, IMAGE, ONEHOT
+from small_baseline import VECTOR, arrays_come_back
+from small_baseline import make_agent as agent_of
 
-from baselines.a3c.agent import A3C, apply_rmsprop, make
+from baselines.a3c.agent import A3C, apply_rmsprop, shared_arrays
 from baselines.a3c.learner import ActorLearner
-from baselines.a3c.shared_memory import SharedArrays
 from baselines.returns import n_step_returns
 from dreamer.config.config import load_config
 from dreamer.envs.processes.pool import EnvPool, EnvRestartWarning
 from dreamer.envs.spec import Space
 
 HERE = Path(__file__).resolve().parent
-VECTOR = {"place": Space((2,), np.dtype(np.float32))}
-CONTINUOUS = Space((2,), np.dtype(np.float32), -1.0, 1.0)
-ONEHOT = Space((3,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
 
 
 def make_agent(act_space: Space = CONTINUOUS, **overrides: Any) -> A3C:
-    values = {key.replace("__", "."): value for key, value in overrides.items()}
-    return make(load_config("debug", agent="a3c", overrides=values), VECTOR, act_space)
+    return agent_of("a3c", VECTOR, act_space, **overrides)
 
 
 def random_rollout(act_space: Space, steps: int = 6, n: int = 4) -> dict[str, np.ndarray]:
@@ -125,12 +123,13 @@ def test_rmsprop_is_the_papers():
 
 
 def test_shared_arrays_are_seen_by_whoever_has_the_descriptor():
-    layout = {"a": ("<f4", [3]), "b": ("<i8", [2, 2])}
-    one = SharedArrays(layout)
-    other = SharedArrays(layout, one.descriptor)
+    layout = {"a": ("<f4", 3), "b": ("<i8", 2)}
+    one, descriptor = shared_arrays(layout)
+    other, _ = shared_arrays(layout, descriptor)
     one["a"][:] = [1, 2, 3]
-    other["b"][1, 1] = -7
-    assert other["a"].tolist() == [1, 2, 3] and one["b"].tolist() == [[0, 0], [0, -7]]
+    other["b"][1] = -7
+    assert other["a"].tolist() == [1, 2, 3] and one["b"].tolist() == [0, -7]
+    assert all(array.flags.aligned for array in one.values())
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing():
@@ -148,12 +147,12 @@ def test_arrays_bring_everything_back():
     agent, other = make_agent(), make_agent(seed=3)
     agent.learn(random_rollout(CONTINUOUS))
     agent.shared["steps"][:] = [4, 5]
-    other.load_arrays(agent.state_arrays())
-    for one in (agent, other):
+
+    def learn(one: A3C) -> None:
         one.refresh()
         one.learn(random_rollout(CONTINUOUS))
-    for key, value in agent.state_arrays().items():
-        np.testing.assert_array_equal(value, other.state_arrays()[key])
+
+    arrays_come_back(agent, other, learn)
     timesteps = {"place": np.ones((2, 2), np.float32), "is_first": np.ones(2, bool)}
     one, two = (a.policy(timesteps, None, "eval")[0] for a in (agent, other))
     np.testing.assert_array_equal(one, two)
@@ -167,7 +166,7 @@ def test_a_learner_counts_what_it_does_and_moves_the_shared_parameters(maker: st
     with EnvPool(f"{HERE}/reach_env.py:{maker}", num_envs=4, action_repeat=1, state=True) as pool:
         values = {"a3c.n_step": 10, "a3c.synchronous": True, "envs.num_envs": 4}
         config = load_config("debug", agent="a3c", overrides=values)
-        agent = make(config, pool.obs_space, pool.act_space)
+        agent = A3C(config, pool.obs_space, pool.act_space)
         before = agent.shared["params"].copy()
         learner = ActorLearner(agent, pool, 0, lambda r, length: episodes.append(r))
         metrics = [learner.round()[0] for _ in range(11)]
@@ -187,7 +186,7 @@ def test_every_row_of_a_rollout_follows_from_the_one_before(maker: str, clip: bo
     with EnvPool(task, num_envs=2, restarts=9, **settings) as pool:
         values = {"a3c.n_step": 23, "a3c.synchronous": True, "a3c.clip_rewards": clip}
         config = load_config("debug", agent="a3c", overrides=values)
-        agent = make(config, pool.obs_space, pool.act_space)
+        agent = A3C(config, pool.obs_space, pool.act_space)
         learner = ActorLearner(agent, pool, 0, lambda r, length: returns.append(r))
         with warnings.catch_warnings(record=True) as failures:
             warnings.simplefilter("always", EnvRestartWarning)
@@ -225,7 +224,7 @@ def test_it_learns_to_bring_a_point_to_the_middle(maker: str):
             "a3c.gamma": 0.9,
         }  # fmt: skip
         config = load_config("debug", agent="a3c", overrides=values)
-        agent = make(config, pool.obs_space, pool.act_space)
+        agent = A3C(config, pool.obs_space, pool.act_space)
         learner = ActorLearner(agent, pool, 0, lambda r, length: returns.append(r))
         for _ in range(200):
             learner.round()
@@ -235,7 +234,6 @@ def test_it_learns_to_bring_a_point_to_the_middle(maker: str):
 def test_on_atari_it_learns_from_what_the_paper_does():
     config = load_config(agent="a3c", task="atari_pong")
     assert config.a3c.clip_rewards and config.a3c.gray
-    image = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
-    assert make(config, image, ONEHOT).observations.shapes == {"image": (64, 64, 4)}
+    assert A3C(config, IMAGE, ONEHOT).observations.shapes == {"image": (64, 64, 4)}
     config = load_config(agent="a3c", task="dmc_walker_walk")
     assert not config.a3c.clip_rewards and not config.a3c.gray

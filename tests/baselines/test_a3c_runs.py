@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from whole_runs import metrics_of, state_of, wait_until
 
-from baselines.a3c.processes import LearnerError
+from baselines.a3c.collector import LearnerError
 from baselines.run import train
 from dreamer.config.config import Config, load_config
 from dreamer.errors import EnvError

@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_agent import IMAGE, ONEHOT
+from small_baseline import VECTOR, arrays_come_back, set_apart
+from small_baseline import make_agent as agent_of
 
-from baselines.d4pg import D4PG, ValueRangeWarning, make
-from dreamer.config.config import load_config
+from baselines.d4pg import D4PG, ValueRangeWarning, act, logits
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.training.nonfinite import NonFiniteError, NonFiniteGuard
 
-VECTOR = {"place": Space((2,), np.dtype(np.float32))}
-IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
 ACTION = Space((1,), np.dtype(np.float32), -1.0, 1.0)
 
 
 def make_agent(obs_space=VECTOR, act_space=ACTION, **overrides: Any) -> D4PG:
-    values = {key.replace("__", "."): value for key, value in overrides.items()}
-    return make(load_config("debug", agent="d4pg", overrides=values), obs_space, act_space)
+    return agent_of("d4pg", obs_space, act_space, **overrides)
 
 
 def bandit(obs_space, seed: int = 0) -> dict[str, np.ndarray]:
@@ -33,13 +32,6 @@ def bandit(obs_space, seed: int = 0) -> dict[str, np.ndarray]:
     action = rng.uniform(-1, 1, (2, 1)).astype(np.float32)
     reward = np.array([0, 1 - 2 * abs(action[1, 0] - 0.5)], np.float32)
     return {**obs, "action": action, "reward": reward, "cont": np.array([1, 0], np.float32)}
-
-
-def set_apart(target: Any) -> None:
-    """Gives a target network other weights than those it was copied from."""
-    rng = np.random.default_rng(7)
-    for variable in target.trainable_variables:
-        variable.assign(rng.normal(size=variable.shape) / np.sqrt(max(variable.shape)))
 
 
 def test_the_losses_are_the_formulas():
@@ -54,16 +46,16 @@ def test_the_losses_are_the_formulas():
     feat = batch["vector"]
     softmax = lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)  # noqa: E731
     later = batch["next_vector"]
-    probs = softmax(copy.logits(later, copy.act(later)).numpy())
+    probs = softmax(logits(copy, later, act(copy, later)).numpy())
     target = np.zeros((6, 11))
     for row, j in np.ndindex(6, 11):
         b = np.clip(batch["return"][row] + 0.5 * z[j], 0, 5) / 0.5
         low = min(int(b), 9)
         target[row, low] += probs[row, j] * (low + 1 - b)
         target[row, low + 1] += probs[row, j] * (b - low)
-    logits = nets.logits(feat, batch["action"]).numpy()
-    cross = -(target * np.log(softmax(logits))).sum(-1)
-    value = softmax(nets.logits(feat, nets.act(feat)).numpy()) @ z
+    found = logits(nets, feat, batch["action"]).numpy()
+    cross = -(target * np.log(softmax(found))).sum(-1)
+    value = softmax(logits(nets, feat, act(nets, feat)).numpy()) @ z
     metrics, errors = agent.update_once(
         {k: tf.constant(v) for k, v in batch.items()}, tf.constant(1)
     )
@@ -180,7 +172,7 @@ def test_acting_is_reproducible_and_noisy_in_training_alone():
 def test_evaluations_ask_the_actor_though_training_acts_at_random():
     agent = make_agent(explore__kind="random")
     timesteps = {"place": np.ones((3, 2), np.float32), "is_first": np.ones(3, bool)}
-    actor = agent._nets.act(tf.ones([3, 2]))
+    actor = act(agent._nets, tf.ones([3, 2]))
     np.testing.assert_allclose(agent.policy(timesteps, None, "eval")[0], actor, atol=1e-6)
     assert len(np.unique(agent.policy(timesteps, None, "train")[0])) == 3
 
@@ -192,16 +184,11 @@ def test_arrays_bring_everything_back():
             one.memory.add(bandit(VECTOR, seed))
     batch = agent.memory.sample(0, 2, 8)
     agent.train_step(batch, 0)
-    other.load_arrays(agent.state_arrays())
-    for one in (agent, other):
-        one.train_step(batch, 2)
-    for key, value in agent.state_arrays().items():
-        np.testing.assert_array_equal(value, other.state_arrays()[key], err_msg=key)
+    arrays_come_back(agent, other, lambda one: one.train_step(batch, 2))
     with pytest.raises(ValueError, match="not this agent's"):
         other.load_arrays({"x": np.zeros(1)})
 
 
 def test_one_hot_actions_are_refused():
-    flat = Space((3,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
     with pytest.raises(UserError, match="continuous actions.*try dqn"):
-        make_agent(VECTOR, flat)
+        make_agent(VECTOR, ONEHOT)

@@ -7,21 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_agent import CONTINUOUS, IMAGE, ONEHOT
+from small_baseline import VECTOR, set_apart
+from small_baseline import make_agent as agent_of
 
-from baselines.dqn import DQN, double_q_target, huber, make
+from baselines.dqn import DQN, double_q_target, huber, values
 from dreamer.agent.exploration import Exploration
 from dreamer.config.config import load_config
-from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
-VECTOR = {"place": Space((2,), np.dtype(np.float32))}
-IMAGE = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
-ACTION = Space((3,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
 
-
-def make_agent(obs_space=VECTOR, act_space=ACTION, **overrides: Any) -> DQN:
-    values = {key.replace("__", "."): value for key, value in overrides.items()}
-    return make(load_config("debug", agent="dqn", overrides=values), obs_space, act_space)
+def make_agent(obs_space=VECTOR, act_space=ONEHOT, **overrides: Any) -> DQN:
+    return agent_of("dqn", obs_space, act_space, **overrides)
 
 
 def chain(obs_space, seed: int) -> dict[str, np.ndarray]:
@@ -55,9 +52,8 @@ def test_huber_is_quadratic_within_one_and_linear_beyond():
 
 def test_the_loss_is_the_formula():
     agent = make_agent(dqn__target_period=1000)
-    rng = np.random.default_rng(7)
-    for variable in agent._target.trainable_variables:  # no longer what it was copied from
-        variable.assign(rng.normal(size=variable.shape) / np.sqrt(max(variable.shape)))
+    set_apart(agent._target)
+    rng = np.random.default_rng(8)
     batch = {
         "vector": rng.normal(size=(12, 2)), "next_vector": rng.normal(size=(12, 2)),
         "action": np.eye(3)[rng.integers(3, size=12)], "return": 2 * rng.normal(size=12),
@@ -65,7 +61,7 @@ def test_the_loss_is_the_formula():
     }  # fmt: skip
     batch = {key: value.astype(np.float32) for key, value in batch.items()}
     online, later, copy = (
-        nets({"vector": batch[key]}).numpy()
+        values(nets, {"vector": batch[key]}).numpy()
         for nets, key in ((agent._nets, "vector"), (agent._nets, "next_vector"),
                           (agent._target, "next_vector"))
     )  # fmt: skip
@@ -116,8 +112,8 @@ def test_it_learns_the_values_of_a_chain(alpha: float):
         agent.memory.add(chain(VECTOR, seed))
     for first in range(0, 600, 50):
         agent.train_step(agent.memory.sample(first, 50, 32), first)
-    values = agent._nets({"vector": np.array([[0, 0], [1, 0]], np.float32)}).numpy()
-    np.testing.assert_allclose(values, [[1.0, 0.9, 0.9], [0, 0, 1]], atol=0.1)
+    found = values(agent._nets, {"vector": np.array([[0, 0], [1, 0]], np.float32)})
+    np.testing.assert_allclose(found, [[1.0, 0.9, 0.9], [0, 0, 1]], atol=0.1)
 
 
 def test_images_are_gray_and_stacked_and_epsilon_falls():
@@ -138,7 +134,7 @@ def test_images_are_gray_and_stacked_and_epsilon_falls():
 def test_evaluations_are_greedy_but_for_their_own_epsilon(kind: str, epsilon: float):
     agent = make_agent(explore__kind=kind, dqn__eval_epsilon=epsilon)
     timesteps = {"place": np.ones((2000, 2), np.float32), "is_first": np.ones(2000, bool)}
-    best = agent._nets({"vector": tf.ones([1, 2])}).numpy().argmax()
+    best = values(agent._nets, {"vector": tf.ones([1, 2])}).numpy().argmax()
     action, _ = agent.policy(timesteps, None, "eval")
     # A random action may be the best one too: a third of them is.
     assert abs((action.argmax(-1) != best).mean() - epsilon * 2 / 3) < 0.04
@@ -146,7 +142,7 @@ def test_evaluations_are_greedy_but_for_their_own_epsilon(kind: str, epsilon: fl
 
 def test_on_atari_epsilon_has_fallen_after_four_million_frames():
     config = load_config(agent="dqn", task="atari_pong")
-    explore = Exploration(ACTION, **config.section("explore"))
+    explore = Exploration(ONEHOT, **config.section("explore"))
     # One update every 16 frames: a noise scale that counts those would hardly have moved.
     scales = [explore.noise_scale(frames, frames // 16) for frames in (0, 2_000_000, 4_000_000)]
     np.testing.assert_allclose(scales, [1.0, 0.55, 0.1])
@@ -154,4 +150,4 @@ def test_on_atari_epsilon_has_fallen_after_four_million_frames():
 
 def test_continuous_actions_are_refused():
     with pytest.raises(UserError, match="one-hot actions.*try d4pg"):
-        make_agent(VECTOR, Space((1,), np.dtype(np.float32), -1.0, 1.0))
+        make_agent(VECTOR, CONTINUOUS)

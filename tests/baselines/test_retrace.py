@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from baselines.returns import atoms, project, retrace
+from baselines.returns import project, retrace
 
-Z = atoms(-2.0, 3.0, 11)
+Z = tf.linspace(-2.0, 3.0, 11)
 
 
 def projected_slowly(returns: np.ndarray, factor: np.ndarray, probs: np.ndarray) -> np.ndarray:
