@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -24,7 +25,7 @@ from dreamer.agent.networks import Networks, make_actor, make_optimizers
 from dreamer.agent.policy import Choose, Policy
 from dreamer.agent.precision import choose_jit, choose_precision
 from dreamer.agent.settings import ActorSettings, ModelSettings, OptimizerSettings
-from dreamer.agent.world_model import Tensors
+from dreamer.agent.world_model import Tensors, WorldModel
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
@@ -40,8 +41,7 @@ class TwinQ(keras.layers.Layer):
     """Two critics, whose lesser value counts (arXiv 1802.09477).
 
     Args:
-        layers: Hidden layers of each.
-        units: Their width.
+        layers, units: Hidden layers of each, and their width.
 
     Input shape: float32 [N, F + A]. Output shape: float32 [2, N].
     """
@@ -120,29 +120,27 @@ class SACLearner(Learner):
     learns: so Retrace's ratio has in its denominator mu, a policy fitted to the replay's actions.
     """
 
+    networks: SACNetworks
+
     def __init__(
-        self, networks: SACNetworks, optimizers: Mapping[str, Optimizer], settings: SACSettings,
-        *, seed: int, actions: int,
-    ):  # fmt: skip
-        super().__init__(
-            networks, optimizers, seed=seed, horizon=0, gamma=settings.gamma,
-            lambda_=settings.lambda_,
-        )  # fmt: skip
-        self._sac, self._rate = networks, settings.target_rate
-        self._target_entropy = -settings.entropy * actions
+        self, networks: SACNetworks, optimizers: Mapping[str, Optimizer], sac: Any, seed: int
+    ):
+        returns = {"gamma": sac.gamma, "lambda_": sac.lambda_}
+        super().__init__(networks, optimizers, seed=seed, horizon=0, **returns)
+        self._rate = sac.target_rate
+        self._target_entropy = -sac.entropy * networks.actor.actions
 
     def update(self, batch: Tensors, number: tf.Tensor, exploring: bool) -> Tensors:
         """Trains every network once, as `Learner.update`; then moves the target critics."""
         metrics = super().update(batch, number, exploring)
-        follow(self._rate, self._sac.critic.variables, self._sac.target.variables)
+        follow(self._rate, self.networks.critic.variables, self.networks.target.variables)
         return metrics
 
     def objectives(
         self, post: State, batch: Tensors, number: tf.Tensor, exploring: bool
     ) -> list[Objective]:
         """The losses besides the world model's."""
-        del exploring
-        feat = tf.stop_gradient(self._sac.model.rssm.feat(post))
+        feat = tf.stop_gradient(self.networks.model.rssm.feat(post))
         return [lambda: self.losses(feat, batch, number)]
 
     def losses(
@@ -155,8 +153,8 @@ class SACLearner(Learner):
             batch: Tensors [B, T, ...].
             number: int32, number of this update.
         """
-        actor, critic = self._sac.actor, self._sac.critic
-        alpha = tf.stop_gradient(self._sac.temperature.value())
+        actor, critic = self.networks.actor, self.networks.critic
+        alpha = tf.stop_gradient(self.networks.temperature.value())
         taken = batch["action"][:, 1:]  # a_0..a_(T-2)
         seed = make_seeds(self._seed, Purpose.ACTIONS, number)[0]
         noise = tf.random.stateless_normal(batch["action"].shape, seed)
@@ -173,7 +171,7 @@ class SACLearner(Learner):
         losses = {
             "critic": 0.5 * tf.reduce_sum(scale * tf.reduce_mean(tf.square(error), 0)),
             "actor": tf.reduce_mean(alpha * log_prob - value),
-            "temperature": -tf.reduce_mean(self._sac.temperature.log * surprise),
+            "temperature": -tf.reduce_mean(self.networks.temperature.log * surprise),
             "replayed": -tf.reduce_sum(scale * mu),
         }
         metrics = {f"{name}_loss": loss for name, loss in losses.items()}
@@ -187,13 +185,13 @@ class SACLearner(Learner):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:  # fmt: skip
         """Retrace targets [B, T-1] and weights, without gradient; log mu of the taken actions."""
         taken = batch["action"][:, 1:]
-        value = self._sac.target.least(feat, action) - alpha * log_prob
-        q = self._sac.target.least(feat[:, :-1], taken)
+        value = self.networks.target.least(feat, action) - alpha * log_prob
+        q = self.networks.target.least(feat[:, :-1], taken)
         flat, actions = flatten_leading(feat[:, :-1]), flatten_leading(taken)
-        pi = self._sac.actor.dist(flat).log_prob(actions)
-        mu = tf.reshape(self._sac.replayed.dist(flat).log_prob(actions), q.shape)
+        pi = self.networks.actor.dist(flat).log_prob(actions)
+        mu = tf.reshape(self.networks.replayed.dist(flat).log_prob(actions), q.shape)
         ratio = tf.exp(tf.minimum(tf.reshape(pi, q.shape) - mu, 0.0))
-        reward = self._sac.model.reward.target(batch["reward"])
+        reward = self.networks.model.reward.target(batch["reward"])
         target, weight = retrace(
             reward, self._gamma * batch["cont"], batch["is_first"], q, value, self._lambda * ratio
         )
@@ -215,18 +213,6 @@ def by_mean(networks: SACNetworks) -> Choose:
     return choose
 
 
-@dataclass(frozen=True)
-class SACSettings:
-    """Section sac of configs/agents/latent_sac.yaml."""
-
-    gamma: float
-    lambda_: float
-    entropy: float
-    temperature: float
-    temperature_lr: float
-    target_rate: float
-
-
 def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Agent:
     """The agent that a config describes.
 
@@ -235,39 +221,27 @@ def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Ag
     """
     if act_space.discrete:
         raise UserError("latent_sac takes continuous actions, but this task's are one-hot")
-    settings = SACSettings(**config.section("sac"))
+    precision, seed, sac = choose_precision(config.precision), config.seed, config.sac
+    settings = ModelSettings.from_sections(config.agent_sections())
+    model = make_world_model(obs_space, act_space, settings, sac.gamma, precision, seed)
+    networks = make_networks(config, model, act_space)
     optimizer = OptimizerSettings(**config.section("optimizer"))
-    precision, seed = choose_precision(config.precision), config.seed
-    networks = make_networks(config, settings, obs_space, act_space, precision)
     rates = {
-        "critic": optimizer.value_lr,
-        "replayed": optimizer.actor_lr,
-        "temperature": settings.temperature_lr,
-    }
+        "critic": optimizer.value_lr, "replayed": optimizer.actor_lr,
+        "temperature": sac.temperature_lr,
+    }  # fmt: skip
     optimizers = make_optimizers(networks, optimizer, precision == "float16", rates)
     exploration = Exploration(act_space, **config.section("explore"))
-    actions = act_space.shape[0]
+    policy = Policy(model, act_space.shape[0], by_mean(networks), exploration, seed)
+    learner = SACLearner(networks, optimizers, sac, seed)
     return Agent(
-        obs_space,
-        act_space,
-        networks,
-        SACLearner(networks, optimizers, settings, seed=seed, actions=actions),
-        Policy(networks.model, actions, by_mean(networks), exploration, seed),
-        seed=seed,
-        precision=precision,
+        obs_space, act_space, networks, learner, policy, seed=seed, precision=precision,
         jit=choose_jit(config.jit),
-    )
-
-
-def make_networks(
-    config: Config, settings: SACSettings, obs_space: Mapping[str, Space], act_space: Space,
-    precision: str,
-) -> SACNetworks:  # fmt: skip
-    """The networks that a config describes."""
-    model = make_world_model(
-        obs_space, act_space, ModelSettings.from_sections(config.agent_sections()), settings.gamma,
-        precision, config.seed,
     )  # fmt: skip
+
+
+def make_networks(config: Config, model: WorldModel, act_space: Space) -> SACNetworks:
+    """The networks that a config describes, around a world model that is built already."""
     feat, dtype, value = model.rssm.feat_size, model.dtype_policy, config.section("value")
     like = ActorSettings(
         **config.section("actor"), mode_samples=1, gradient="dynamics", entropy=0.0
@@ -276,7 +250,7 @@ def make_networks(
     actor.build((None, feat))
     target, critic = (TwinQ(**value, dtype=dtype, name=name) for name in ("target", "critic"))
     replayed = make_actor("replayed", replace(like, distribution="auto"), act_space, dtype)
-    temperature = Temperature(settings.temperature, name="temperature")
+    temperature = Temperature(config.sac.temperature, name="temperature")
     for network in (target, critic):
         network.build((None, feat + act_space.shape[0]))
     replayed.build((None, feat))

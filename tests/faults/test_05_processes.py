@@ -99,13 +99,14 @@ def test_a_worker_whose_pool_died_before_it_had_started_ends_in_whatever_hangs(t
 
 
 LEARNERS = """
-import sys
-from baselines.a3c.processes import Learners
-from baselines.a3c.shared_memory import SharedArrays
+import os, sys
+from baselines.a3c.collector import LearnerProcess
 from dreamer.config.config import load_config
 quick = {"a3c.envs": 1, "envs.image": False, "envs.state": True}
 config = load_config("debug", task=f"{sys.argv[1]}:make", agent="a3c", overrides=quick)
-Learners(config, SharedArrays({"unused": ("<f4", [1])}).descriptor, 2, 0)
+memory = os.memfd_create("unused")
+learners = [LearnerProcess(config, number, memory, 0) for number in range(2)]
+learners[0].receive()
 """
 
 
