@@ -10,26 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dreamer.agent.agent import Agent
-    from dreamer.analysis.trained_run import load_run
-    from dreamer.config.config import Config, load_config
-    from dreamer.envs.make import make_env
-    from dreamer.errors import UserError
-    from dreamer.run import train
-    from dreamer.training.build import make_agent
+    from dreamer.agent.agent import Agent as Agent
+    from dreamer.analysis.trained_run import load_run as load_run
+    from dreamer.config.config import Config as Config
+    from dreamer.config.config import load_config as load_config
+    from dreamer.envs.make import make_env as make_env
+    from dreamer.errors import UserError as UserError
+    from dreamer.run import train as train
+    from dreamer.training.build import make_agent as make_agent
 
 __version__ = "0.1.0"
-__all__ = [
-    "Agent",
-    "Config",
-    "UserError",
-    "load_config",
-    "load_run",
-    "make_agent",
-    "make_env",
-    "train",
-]
-
 _HOMES = {
     "Agent": "dreamer.agent.agent",
     "Config": "dreamer.config.config",
@@ -40,6 +30,7 @@ _HOMES = {
     "make_env": "dreamer.envs.make",
     "train": "dreamer.run",
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -49,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -35,7 +35,7 @@ COMMAND_LINE = CommandLine(
         Option("run", "", "The run's directory.", required=True),
         Option("context", 5, "Timesteps that the model observes.", low=1),
         Option("horizon", 50, "Timesteps that it predicts from the actions alone.", low=1),
-        Option("episodes", 5, "Number of episodes.", low=1),
+        Option("episodes", 5, "Number of episodes (fresh: of each task).", low=1),
         Option(
             "source", "fresh",
             "fresh: episodes run now, with the actor's mode; saved: those in the run's "

@@ -69,8 +69,7 @@ def main(argv: Sequence[str]) -> int:
     done: list[Trial] = []
     left: list[Trial] = []
     for trial in trials:
-        devices = int(trial.config.section("train").get("devices", 1))  # only Dreamer has the key
-        check_gpus(devices, parsed.options["gpus"])
+        _check_gpus(trial, parsed.options["gpus"])
         trial.check_same_config()
         finished = read_progress(trial.path).finished(trial.config.steps)
         (done if finished else left).append(trial)
@@ -83,13 +82,14 @@ def main(argv: Sequence[str]) -> int:
     return run(parsed, done, left) if left else 0
 
 
-def check_gpus(devices: int, gpus: float) -> None:
+def _check_gpus(trial: Trial, gpus: float) -> None:
     """Raises a UserError if a trial gets fewer GPUs than it has devices."""
+    devices = int(trial.config.section("train").get("devices", 1))  # only Dreamer has the key
     if devices > 1 and gpus != 0 and gpus < devices:  # 0: the devices are processors
         given = "1 where there are any" if gpus < 0 else f"{gpus:g}"
         raise UserError(
-            f"train.devices is {devices}, but --gpus gives each trial {given}; give --gpus "
-            f"{devices}"
+            f"train.devices is {devices}, but --gpus gives each trial {given}; "
+            f"give --gpus {devices}"
         )
 
 

@@ -1,7 +1,7 @@
 """Task names: the suites they belong to, several tasks in one name, and the lists of papers.
 
-A suite is added by one entry of `SUITES`, its module and its preset; or from a program outside this
-package, by `register_suite`.
+To add a suite, write its module and its preset, and add an entry to `SUITES`; a program outside
+this package calls `register_suite`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Suite:
     """A family of tasks. Their names are the suite's name, an underscore, and a name within it.
 
     Attributes:
-        maker: `module:function` or `path/to/file.py:function`. The function takes the name within
-            the suite and an `EnvSettings`, and returns an `Env` (both of dreamer.envs.spec). The
-            workers' processes import it.
+        maker: `module:function` or `path/to/file.py:function`, which the workers import. It takes
+            the name within the suite and an `EnvSettings`, and returns an `Env` (both of
+            dreamer.envs.spec).
         naming: How tasks are named, for error messages.
         preset: The preset that configs of its tasks begin with: a name below configs/presets, or
             the path of a .yaml file.
@@ -84,15 +84,9 @@ def register_suite(name: str, suite: Suite) -> None:
 
 
 def find_suite(task: str) -> tuple[Suite, str]:
-    """Returns the suite of one task, and the task's name within it.
-
-    Raises:
-        UserError: The name belongs to no suite.
-    """
+    """Returns the suite of one task, and the task's name within it. Raises as `suite_of`."""
     name = suite_of(task)
-    if name == "custom":
-        return _CUSTOM, task
-    return SUITES[name], task.removeprefix(f"{name}_")
+    return (_CUSTOM, task) if name == "custom" else (SUITES[name], task.removeprefix(f"{name}_"))
 
 
 def suite_of(task: str) -> str:

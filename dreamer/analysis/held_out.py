@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from dreamer.data.episodes import EPISODE_KEYS, EpisodeError, EpisodeFile
+from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
 from dreamer.system.streams import warn
-from dreamer.training.collector import Episode, Policy, episode_seed, stack
+from dreamer.training.collector import Collector, Episode, Policy
 from dreamer.training.evaluation import EVAL_SEED_OFFSET
 
-if TYPE_CHECKING:
-    from dreamer.envs.processes.pool import EnvPool
-
-TRIES = 4  # episodes started at most for each one wanted, if they end too soon
+TRIES = 4  # episodes run at most for each one wanted, if they end too soon
 
 
 def collect_fresh(
     pool: EnvPool, policy: Policy, seed: int, count: int, length: int
 ) -> list[Episode]:
-    """Runs the first `length` timesteps of `count` new episodes, [length, ...] each.
+    """Runs the first `length` timesteps of `count` new episodes of each task, [length, ...] each.
 
     They start as the episodes of a first evaluation do. Episodes that end too soon are left out and
     others run instead, at most TRIES * count in all, so there may be fewer than `count`.
@@ -31,40 +25,24 @@ def collect_fresh(
     Raises:
         UserError: No episode was long enough.
     """
-    found: list[Episode] = []
-    started = longest = 0
-    while len(found) < count and started < TRIES * count:
-        amount = min(pool.num_envs, count - len(found))
-        numbers = range(started, started + amount)
-        seeds = [episode_seed(seed + EVAL_SEED_OFFSET, number) for number in numbers]
-        started += amount
-        for episode in _beginnings(pool, policy, seeds, length):
-            longest = max(longest, len(episode["reward"]))
-            found += [episode] if len(episode["reward"]) == length else []
+    found: dict[int, Episode] = {}
+    lengths = []
+
+    def keep(episode: Episode, number: int) -> None:
+        lengths.append(len(episode["reward"]))
+        if lengths[-1] == length:
+            found[number] = episode
+
+    collector = Collector(pool, keep, seed + EVAL_SEED_OFFSET, max_length=length)
+    tasks = len(set(pool.tasks))
+    while len(found) < count * tasks and collector.next_episode < TRIES * count * tasks:
+        collector.collect_episodes(policy, -(-(count * tasks - len(found)) // tasks))
     if not found:
         raise UserError(
-            f"none of {started} episodes had {length} timesteps, the longest {longest}: choose a "
-            "smaller --horizon or --context"
+            f"none of {len(lengths)} episodes had {length} timesteps, the longest {max(lengths)}: "
+            "choose a smaller --horizon or --context"
         )
-    return found
-
-
-def _beginnings(pool: EnvPool, policy: Policy, seeds: list[int], length: int) -> Iterator[Episode]:
-    """Yields an episode for each seed, up to its end or `length` timesteps."""
-    nothing = np.zeros(pool.act_space.shape, np.float32)
-    first = pool.reset(seeds, range(len(seeds)))
-    episodes = [[{**timestep, "action": nothing}] for timestep in first]
-    state = None
-    for _ in range(length - 1):
-        running = [i for i, timesteps in enumerate(episodes) if not timesteps[-1]["is_last"]]
-        if not running:
-            break
-        latest = stack([timesteps[-1] for timesteps in episodes])  # of ended episodes, too
-        del latest["action"]
-        actions, state = policy(latest, state)
-        for i, timestep in zip(running, pool.step(actions[running], running), strict=True):
-            episodes[i].append({**timestep, "action": actions[i].copy()})
-    yield from map(stack, episodes)
+    return [found[number] for number in sorted(found)]
 
 
 def read_saved(folder: Path, pool: EnvPool, count: int, length: int) -> list[Episode]:

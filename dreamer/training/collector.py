@@ -106,6 +106,7 @@ class Collector:
             first in the next call.
         seed: Seed of the episodes.
         first_episode: Number of the first episode.
+        max_length: Timesteps after which an episode is cut off.
 
     Attributes:
         agent_steps: Actions carried out so far, over all environments.
@@ -115,11 +116,13 @@ class Collector:
     """
 
     def __init__(
-        self, pool: EnvPool, on_episode: OnEpisode, seed: int, first_episode: int = 0
-    ) -> None:
+        self, pool: EnvPool, on_episode: OnEpisode, seed: int, first_episode: int = 0,
+        max_length: float = np.inf,
+    ) -> None:  # fmt: skip
         self.agent_steps = self.episodes = self.dropped = 0
         self.next_episode = first_episode
         self._pool, self._on_episode, self._seed = pool, on_episode, seed
+        self._max_length = max_length
         self._policy_state: Any = None
         self._running: list[_RunningEpisode | None] = [None] * pool.num_envs
         # Of each environment, the ended episodes that its next one continues (Atari's lives).
@@ -222,7 +225,8 @@ class Collector:
         for worker in workers:
             if running := self._running[worker]:
                 self.agent_steps += 1
-                if running.timesteps[-1]["is_last"]:
+                length = len(running.timesteps)
+                if running.timesteps[-1]["is_last"] or length >= self._max_length:
                     self._end(worker, running)
 
     def _append(
