@@ -42,21 +42,13 @@ COMMAND_LINE = CommandLine(
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of an evaluation.
-
-    Attributes:
-        run, checkpoint: Folders.
-        task: Name of the task.
-        step: Environment frames that the agent has been trained for.
-        seed: Seed of the episodes.
-        evaluation: The episodes.
-    """
+    """The outcome of an evaluation."""
 
     run: Path
     checkpoint: Path
     task: str
-    step: int
-    seed: int
+    step: int  # environment frames that the agent has been trained for
+    seed: int  # of the episodes
     evaluation: Evaluation
 
     def as_json(self) -> dict[str, Any]:

@@ -57,20 +57,13 @@ _AHEAD = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1
 
 @dataclass(frozen=True)
 class Prediction:
-    """The model's predictions beside the truth.
+    """The model's predictions beside the truth."""
 
-    Attributes:
-        about: Facts for the report: run, checkpoint, task, step, source and number of episodes.
-        context, horizon: Numbers of timesteps observed and predicted.
-        result: truth/<key> and model/<key>, [B, context + horizon, ...].
-        errors: The errors of each decoded observation and of the reward, by key.
-    """
-
-    about: dict[str, Any]
-    context: int
-    horizon: int
-    result: dict[str, np.ndarray]
-    errors: dict[str, StepErrors]
+    about: dict[str, Any]  # run, checkpoint, task, step, source, seed and number of episodes
+    context: int  # timesteps that the model observed
+    horizon: int  # timesteps that it predicted
+    result: dict[str, np.ndarray]  # truth/<key> and model/<key>, [B, context + horizon, ...]
+    errors: dict[str, StepErrors]  # of each decoded observation and of the reward
 
     def as_json(self) -> dict[str, Any]:
         """Returns all but the images, as JSON's types."""

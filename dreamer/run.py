@@ -23,19 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a training.
+    """The outcome of a training."""
 
-    Attributes:
-        path: The run's directory.
-        step: Environment frames.
-        updates: Updates.
-        eval_return: Mean return of the last evaluation; None if there was none.
-    """
-
-    path: Path
-    step: int
+    path: Path  # the run's directory
+    step: int  # environment frames
     updates: int
-    eval_return: float | None
+    eval_return: float | None  # mean return of the last evaluation; None if there was none
 
 
 def main(argv: Sequence[str]) -> int:

@@ -20,20 +20,12 @@ _BAR, _GROUND = 220, 20  # grey levels
 
 @dataclass(frozen=True)
 class StepErrors:
-    """Mean absolute errors of an observation or the reward; element k - 1 is k steps ahead.
-
-    Attributes:
-        unit: Their unit.
-        mean: Mean over the sequences and the observation's elements.
-        std: Standard deviation over the sequences of each sequence's error.
-        still: For comparison, the error of the prediction that nothing changes after the last
-            timestep observed.
-    """
+    """Mean absolute errors of an observation or the reward; element k - 1 is k steps ahead."""
 
     unit: str
-    mean: list[float]
-    std: list[float]
-    still: list[float]
+    mean: list[float]  # over the sequences and the observation's elements
+    std: list[float]  # over the sequences, of each sequence's error
+    still: list[float]  # of the prediction that nothing changes after the last timestep observed
 
 
 def step_errors(truth: np.ndarray, model: np.ndarray, context: int) -> StepErrors:

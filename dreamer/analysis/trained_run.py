@@ -26,20 +26,12 @@ StrPath = str | os.PathLike[str]
 
 @dataclass(eq=False)
 class LoadedRun:
-    """A trained agent, and environments of its task.
-
-    Attributes:
-        rundir: The run's directory.
-        config: The run's config.
-        envs: The task's environments, each in a process of its own, to be stepped together.
-        chosen: The checkpoint's folder; empty: the newest sound one.
-        make_agent: Makes the agent.
-    """
+    """A trained agent, and environments of its task."""
 
     rundir: RunDir
     config: Config
-    envs: EnvPool
-    chosen: StrPath
+    envs: EnvPool  # each in a process of its own, to be stepped together
+    chosen: StrPath  # the checkpoint's folder; empty: the newest sound one
     make_agent: build.MakeAgent
 
     @property
@@ -88,23 +80,16 @@ class LoadedRun:
 
 
 class Loading(TypedDict, total=False):
-    """How to load a run.
+    """How to load a run."""
 
-    Attributes:
-        num_envs: Number of environments; None: as many as the run evaluates with.
-        checkpoint: The checkpoint's folder; empty: the newest sound one.
-        task: The run's task again, if it is code that the run's config names. The run may come
-            from a stranger, so such code runs only if you name it.
-        python: The interpreter for environments, "" for this process's own; the one in the run's
-            config is not used.
-        make_agent: Makes another agent than Dreamer.
-    """
-
-    num_envs: int | None
-    checkpoint: StrPath
+    num_envs: int | None  # None: as many as the run evaluates with
+    checkpoint: StrPath  # the checkpoint's folder; empty: the newest sound one
+    # The run's task again, if it is code that the run's config names. The run may come from a
+    # stranger, so such code runs only if you name it.
     task: str
+    # The interpreter for environments, "" for this process's own; the run's own is not used.
     python: str
-    make_agent: build.MakeAgent | None
+    make_agent: build.MakeAgent | None  # makes another agent than Dreamer
 
 
 @contextmanager

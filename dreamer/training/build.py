@@ -55,21 +55,12 @@ MakeExperience = Callable[["Setup"], Experience]
 
 @dataclass
 class Setup:
-    """What a run's trainer is made from.
-
-    Attributes:
-        config: The run's config.
-        rundir: Its directory.
-        agent: The agent to train.
-        pool, eval_pool: Environments for training and for evaluations.
-        logger: Its logger.
-        interrupt: Signals that ask for a stop.
-    """
+    """What a run's trainer is made from."""
 
     config: Config
     rundir: RunDir
     agent: TrainableAgent
-    pool: EnvPool
+    pool: EnvPool  # for training
     eval_pool: EnvPool
     logger: Logger
     interrupt: Interrupt

@@ -32,22 +32,13 @@ OnEpisode = Callable[[Episode, int], Any]
 
 @dataclass(frozen=True)
 class EpisodeSummary:
-    """The outcome of an episode.
-
-    Attributes:
-        number: The episode's number.
-        episode_return: Sum of its rewards.
-        length: Agent steps it took.
-        steps: Environment frames it took, action repeat included.
-        terminal: Whether the task ended it, rather than a time limit.
-        task: The name of its task.
-    """
+    """The outcome of an episode."""
 
     number: int
-    episode_return: float
-    length: int
-    steps: int
-    terminal: bool
+    episode_return: float  # sum of its rewards
+    length: int  # agent steps it took
+    steps: int  # environment frames it took, action repeat included
+    terminal: bool  # whether the task ended it, rather than a time limit
     task: str
 
 

@@ -17,17 +17,11 @@ EVAL_SEED_OFFSET = 2**31
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The outcome of an evaluation.
+    """The outcome of an evaluation."""
 
-    Attributes:
-        summaries: One an episode, in the order of their numbers.
-        kept: The first episodes, [L, ...] each; at least one.
-        shown: Those of them that videos show.
-    """
-
-    summaries: list[EpisodeSummary]
-    kept: list[Episode]
-    shown: list[Episode]
+    summaries: list[EpisodeSummary]  # one an episode, in the order of their numbers
+    kept: list[Episode]  # the first episodes, [L, ...] each; at least one
+    shown: list[Episode]  # those of them that videos show
 
     @property
     def returns(self) -> list[float]:

@@ -24,29 +24,18 @@ class ReplayCollector:
     A resumed run keeps the episodes completed after its checkpoint: their steps count. A
     deterministic run draws no batch from them. It collects them again, with the same result, and
     thereby replaces their files.
-
-    Attributes:
-        pool: The environments.
-        replay: Takes the episodes.
-        logger: Takes their returns and lengths, and messages.
-        retry_while_disk_full: Repeats what fails while the disk is full.
-        seed: The run's seed.
-        prefix: Beginning of the episodes' ids.
-        deterministic: Whether a resumed run continues bit for bit.
-        memory: Takes each episode too, once batches may hold it, and when the run resumes, the
-            newest episodes on disk.
-        updates: Updates that it made itself while collecting: none, but A3C's collector makes all.
     """
 
     pool: EnvPool
     replay: Replay
-    logger: Logger
+    logger: Logger  # takes returns and lengths of episodes, and messages
     retry_while_disk_full: RetryWhileDiskFull
-    seed: int
-    prefix: str
-    deterministic: bool
+    seed: int  # the run's
+    prefix: str  # beginning of the episodes' ids
+    deterministic: bool  # whether a resumed run continues bit for bit
+    # Takes each episode too, once batches may hold it; and the newest ones when the run resumes.
     memory: EpisodeMemory | None = None
-    updates: ClassVar[int] = 0
+    updates: ClassVar[int] = 0  # made while collecting: none, but A3C's collector makes all
     # Episodes that batches may not hold yet; None: none is withheld.
     _withheld: list[tuple[Episode, EpisodeFile]] | None = field(default=None, init=False)
 

@@ -23,19 +23,12 @@ class NonFiniteError(UserError):
 
 @dataclass(eq=False)
 class NonFiniteGuard:
-    """Watches for updates that are not finite.
+    """Watches for updates that are not finite."""
 
-    Attributes:
-        folder: Where their batches are saved, as ``update-<number>.npz``; made with the first.
-        limit: As many in a row end the run.
-        say: Takes messages for the user.
-        count: Updates so far that were not finite and changed nothing.
-    """
-
-    folder: Path
-    limit: int
-    say: Callable[[str], None]
-    count: int = field(default=0, init=False)
+    folder: Path  # where their batches are saved, as update-<number>.npz; made with the first
+    limit: int  # as many in a row end the run
+    say: Callable[[str], None]  # takes messages for the user
+    count: int = field(default=0, init=False)  # updates that were not finite and changed nothing
     _in_a_row: int = field(default=0, init=False)
 
     def check(

@@ -30,26 +30,17 @@ OPEN_LOOP_FPS = 10  # slow enough to compare truth and model
 
 @dataclass(eq=False)
 class Reporter:
-    """Makes evaluations, videos and lines of metrics when they are due.
+    """Makes evaluations, videos and lines of metrics when they are due."""
 
-    Attributes:
-        agent: The agent; an interrupted evaluation gives its noise back.
-        evaluator: Runs the evaluations.
-        logger: Takes metrics and videos.
-        intervals: How often each is due.
-        retry_while_disk_full: Repeats what fails while the disk is full.
-        interrupt: A stop leaves out the videos that are not written yet.
-        done: The step at which each was last done, by the name of its interval.
-        last_return: Mean return of the last evaluation; None before the first.
-    """
-
-    agent: TrainableAgent
+    agent: TrainableAgent  # an interrupted evaluation gives its noise back
     evaluator: Evaluator
     logger: Logger
     intervals: Intervals
     retry_while_disk_full: RetryWhileDiskFull
-    interrupt: Interrupt
+    interrupt: Interrupt  # a stop leaves out the videos that are not written yet
+    # The step at which each was last done, by the name of its interval.
     done: dict[str, int | None] = field(init=False)
+    # Mean return of the last evaluation; None before the first.
     last_return: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:

@@ -7,19 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class UpdateSchedule:
-    """The exact ratio of updates to environment steps.
+    """The exact ratio of updates to environment steps."""
 
-    Attributes:
-        prefill: Steps with random actions, before the first update.
-        pretrain: Updates as soon as the prefill is complete.
-        every: Steps in a round.
-        updates: Updates in a round.
-    """
-
-    prefill: int
-    pretrain: int
-    every: int
-    updates: int
+    prefill: int  # steps with random actions, before the first update
+    pretrain: int  # updates as soon as the prefill is complete
+    every: int  # steps in a round
+    updates: int  # updates in a round
 
     def due(self, step: int) -> int:
         """Returns how many updates must have been made once the environment is at `step`.

@@ -32,36 +32,21 @@ class Trainer:
 
     Steps are environment frames, action repeats included; agent steps and updates are counted
     apart. `run` is the loop; the methods below it are its parts, in order.
-
-    Attributes:
-        agent: The agent to train.
-        collector: Collects experience.
-        batches: Draws the batches of updates; None if the collector makes the updates.
-        reporter: Evaluates and logs.
-        checkpoints: Where the state is saved.
-        interrupt: Signals that ask for a stop.
-        retry_while_disk_full: Repeats what fails while the disk is full.
-        guard: Watches for updates that are not finite.
-        schedule: The ratio of updates to steps.
-        steps: The step at which training ends.
-        action_repeat: Environment frames in an agent step.
-        overlap: Whether to collect a round while the updates of the round before are made.
-        forecast: Makes a message from (seconds an update, frames a second), shown once both have
-            been measured; None: no message.
     """
 
     agent: TrainableAgent
     collector: TrainingCollector
-    batches: DrawBatches | None
-    reporter: Reporter
+    batches: DrawBatches | None  # None: the collector makes the updates
+    reporter: Reporter  # evaluates and logs
     checkpoints: Checkpoints
-    interrupt: Interrupt
+    interrupt: Interrupt  # signals that ask for a stop
     retry_while_disk_full: RetryWhileDiskFull
     guard: NonFiniteGuard
     schedule: UpdateSchedule
-    steps: int
-    action_repeat: int
-    overlap: bool = False
+    steps: int  # the step at which training ends
+    action_repeat: int  # environment frames in an agent step
+    overlap: bool = False  # whether to collect a round while updates of the one before are made
+    # Makes a message from (seconds an update, frames a second), shown once both are measured.
     forecast: Callable[[float, float], str] | None = None
     _updates: int = field(default=0, init=False)  # made here, from batches
     _round_end: int = field(default=0, init=False)  # the step at which the current round ends
