@@ -33,8 +33,7 @@ class Result:
 
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, trains, and returns the exit status."""
-    config = parse_args(argv, "python -m dreamer.run", "Trains Dreamer on a task.")
-    return finish(config, train)
+    return finish(parse_args(argv, "python -m dreamer.run", "Trains Dreamer on a task."), train)
 
 
 def finish(config: Config, train: Callable[[Config], Result]) -> int:
@@ -63,11 +62,9 @@ def train(
     Args:
         config: From `load_config`.
         make_agent: Makes another agent than Dreamer.
-        make_experience: Makes what collects and what batches are drawn from, if that agent does
-            not learn from replayed sequences.
+        make_experience: Makes what collects and what draws batches, if that agent does not learn
+            from replayed sequences.
 
-    Returns:
-        The run's directory and outcome.
     Raises:
         UserError: A usage error; the message says how to fix it.
         dreamer.errors.EnvError: An environment failed too often; the run is saved.

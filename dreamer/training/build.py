@@ -35,7 +35,7 @@ from dreamer.training.interfaces import (
     EpisodeMemory,
     TrainableAgent,
     TrainingCollector,
-)
+)  # fmt: skip
 from dreamer.training.interrupts import Interrupt
 from dreamer.training.nonfinite import NonFiniteGuard
 from dreamer.training.reports import Reporter
@@ -113,26 +113,16 @@ def make_devices(config: Config) -> SeveralDevices | None:
 def make_logger(config: Config, path: Path) -> Logger:
     """Returns the logger of a run in the directory `path`."""
     return Logger(
-        path,
-        tensorboard=config.log.tensorboard,
-        terminal=config.log.terminal,
-        total_steps=config.steps,
-        sinks=make_sinks(config.log.sinks, path, config.flat()),
-    )
+        path, tensorboard=config.log.tensorboard, terminal=config.log.terminal,
+        total_steps=config.steps, sinks=make_sinks(config.log.sinks, path, config.flat()),
+    )  # fmt: skip
 
 
 def make_agent(
-    config: Config,
-    obs_space: Mapping[str, Space],
-    act_space: Space,
+    config: Config, obs_space: Mapping[str, Space], act_space: Space,
     devices: Devices | None = None,
-) -> Agent:
-    """Returns Dreamer's agent as a config describes it.
-
-    Args:
-        config: The run's config.
-        obs_space, act_space: The environment's.
-        devices: Devices that share each update; None: one device.
+) -> Agent:  # fmt: skip
+    """Returns Dreamer's agent, for an environment's spaces; `devices` share each update.
 
     Raises:
         UserError: The run is another agent's, or settings do not fit each other.
@@ -145,37 +135,26 @@ def make_agent(
             f"this is a run of the agent {config.agent}, not of Dreamer: use python -m "
             "baselines.run to train it and python -m baselines.evaluate to evaluate it"
         )
+    settings = AgentSettings.from_sections(config.agent_sections())
     return make_dreamer(
-        obs_space,
-        act_space,
-        AgentSettings.from_sections(config.agent_sections()),
-        precision=config.precision,
-        jit=config.jit,
-        seed=config.seed,
-        devices=devices,
-    )
+        obs_space, act_space, settings, precision=config.precision, jit=config.jit,
+        seed=config.seed, devices=devices,
+    )  # fmt: skip
 
 
 def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> ReplayCollector:
     """Returns what collects into the run's replay, and into an agent's own memory if it has one."""
     config = setup.config
     replay = Replay(
-        setup.rundir.episodes,
-        cache_bytes=config.replay.cache_bytes,
-        seed=config.seed,
-        obs_space=setup.pool.obs_space,
-        act_space=setup.pool.act_space,
-    )
+        setup.rundir.episodes, cache_bytes=config.replay.cache_bytes, seed=config.seed,
+        obs_space=setup.pool.obs_space, act_space=setup.pool.act_space,
+    )  # fmt: skip
     return ReplayCollector(
-        pool=setup.pool,
-        replay=replay,
-        logger=setup.logger,
-        retry_while_disk_full=setup.retry_while_disk_full,
-        seed=config.seed,
-        prefix=f"{setup.rundir.owner}s{config.seed}e",
-        deterministic=config.deterministic,
+        pool=setup.pool, replay=replay, logger=setup.logger,
+        retry_while_disk_full=setup.retry_while_disk_full, seed=config.seed,
+        prefix=f"{setup.rundir.owner}s{config.seed}e", deterministic=config.deterministic,
         memory=memory,
-    )
+    )  # fmt: skip
 
 
 def make_replay_experience(setup: Setup) -> Experience:
@@ -196,13 +175,11 @@ def make_replay_experience(setup: Setup) -> Experience:
 def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experience) -> Trainer:
     """Returns the training loop of a run."""
     config, rundir = setup.config, setup.rundir
+    directory = rundir.eval_episodes if config.eval.save_episodes else None
     evaluator = Evaluator(
-        setup.eval_pool,
-        seed=config.seed,
-        episodes=config.eval.episodes,
-        shown=config.eval.videos,
-        directory=rundir.eval_episodes if config.eval.save_episodes else None,
-    )
+        setup.eval_pool, seed=config.seed, episodes=config.eval.episodes, shown=config.eval.videos,
+        directory=directory,
+    )  # fmt: skip
     intervals = Intervals(
         log=config.log.every, evaluate=config.eval.every,
         video=config.log.video_every, save=config.checkpoint.every,
@@ -211,23 +188,14 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
     keys = ("prefill", "pretrain", "every", "updates")
     schedule = UpdateSchedule(**{key: int(train.get(key, 0)) for key in keys})
     collector, batches = experience(setup)
+    agent, interrupt, retry = setup.agent, setup.interrupt, setup.retry_while_disk_full
     return Trainer(
-        agent=setup.agent,
-        collector=collector,
-        batches=batches,
-        reporter=Reporter(
-            setup.agent, evaluator, setup.logger, intervals,
-            setup.retry_while_disk_full, setup.interrupt,
-        ),
+        agent=agent, collector=collector, batches=batches, schedule=schedule, guard=setup.guard,
+        reporter=Reporter(agent, evaluator, setup.logger, intervals, retry, interrupt),
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
-        interrupt=setup.interrupt,
-        retry_while_disk_full=setup.retry_while_disk_full,
-        guard=setup.guard,
-        schedule=schedule,
-        steps=config.steps,
-        action_repeat=setup.pool.action_repeat,
-        overlap=bool(train.get("overlap", False)),
-        forecast=partial(forecast, config, schedule),
+        interrupt=interrupt, retry_while_disk_full=retry,
+        steps=config.steps, action_repeat=setup.pool.action_repeat,
+        overlap=bool(train.get("overlap", False)), forecast=partial(forecast, config, schedule),
     )  # fmt: skip
 
 

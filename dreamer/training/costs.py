@@ -18,20 +18,17 @@ _SIZES = ("train.batch_size", "train.batch_length", "encoder.cnn_depth")
 
 
 def check_batch(config: Config, pool: EnvPool) -> None:
-    """Refuses batches that can never be drawn.
+    """Raises UserError for batches that can never be drawn.
 
-    Raises:
-        UserError: Sequences are longer than any episode of the task, or the batches drawn ahead
-            take more than the machine's memory.
+    Their sequences are longer than any episode, or they need more than the machine's memory.
     """
     train = config.section("train")  # not every agent learns from sequences, or from batches
     length = int(train.get("batch_length", 1))
     longest = longest_episode(config, pool)
     if longest and length > longest:
         raise UserError(
-            f"train.batch_length is {length}, but an episode of {config.task} "
-            f"has at most {longest} timesteps ({pool.action_repeat} steps a timestep); "
-            f"choose at most {longest}"
+            f"train.batch_length is {length}, but an episode of {config.task} has at most "
+            f"{longest} timesteps ({pool.action_repeat} steps a timestep); choose at most {longest}"
         )
     size = int(train.get("batch_size", 1))
     timestep = timestep_bytes(layout_of(pool.obs_space, pool.act_space))
@@ -55,14 +52,7 @@ def longest_episode(config: Config, pool: EnvPool) -> int:
 def forecast(
     config: Config, schedule: UpdateSchedule, seconds_per_update: float, frames_per_second: float
 ) -> str:
-    """Returns a sentence on the hours ahead; at full size without a GPU, with advice.
-
-    Args:
-        config: The run's config.
-        schedule: Updates due at a step.
-        seconds_per_update: As measured.
-        frames_per_second: Of collecting, as measured.
-    """
+    """Returns a sentence on the hours ahead, by what was measured; without a GPU, with advice."""
     import tensorflow as tf
 
     updates = schedule.due(config.steps)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dreamer.runs.rundir import RunDir
 from dreamer.training.experience import ReplayCollector
 from dreamer.training.interrupts import Interrupt, StopRequested
 
+Maker = Callable[..., "Run"]
 TASK = f"{Path(counting_env.__file__)}:make"
 
 
@@ -61,8 +63,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name.split("-", 1)[1]: path.read_bytes() for path in folder.glob("*.npz")}
 
 
-def test_what_came_after_the_checkpoint_counts_and_is_kept(pool: EnvPool, tmp_path: Path):
-    first = Run(pool, tmp_path / "run", tmp_path / "episodes")
+@pytest.fixture
+def make(pool: EnvPool, tmp_path: Path) -> Maker:
+    """Makes the same run again and again, as its process would when it is started again."""
+    return functools.partial(Run, pool, tmp_path / "run", tmp_path / "episodes")
+
+
+def test_what_came_after_the_checkpoint_counts_and_is_kept(make: Maker, tmp_path: Path):
+    first = make()
     first.collect(60)
     state = first.state()
     first.collect(60)
@@ -70,7 +78,7 @@ def test_what_came_after_the_checkpoint_counts_and_is_kept(pool: EnvPool, tmp_pa
     assert len(stored) > len(state["members"]) > 0
     under_way = [e["steps"] for e in first.state()["collector"]["under_way"] if e]
 
-    second = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    second = make()
     assert second.collector.resume(state)
     assert second.collector.agent_steps == 120 - sum(under_way)
     # Their numbers are not used again, so that two episodes never have one.
@@ -82,15 +90,15 @@ def test_what_came_after_the_checkpoint_counts_and_is_kept(pool: EnvPool, tmp_pa
     assert {name.split("-", 1)[1] for name in second.replay.members} == set(after)
 
 
-def test_an_exact_run_collects_it_again_in_place(pool: EnvPool, tmp_path: Path):
-    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+def test_an_exact_run_collects_it_again_in_place(make: Maker, tmp_path: Path):
+    first = make(exact=True)
     first.collect(60)
     state = first.state()
     first.collect(60)
     end, names = first.state(), set(first.replay.members)
     stored = {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.npz")}
 
-    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    second = make(exact=True)
     assert second.collector.resume(state)
     assert second.state() == state and second.replay.members == state["members"]
     batch = second.replay.sample(3, 4, 5)
@@ -99,34 +107,32 @@ def test_an_exact_run_collects_it_again_in_place(pool: EnvPool, tmp_path: Path):
     assert second.state() == end and not second.messages
     again = {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.npz")}
     assert again == stored
-    third = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    third = make(exact=True)
     assert not third.replay.restrict(state["members"])
     for key, value in third.replay.sample(3, 4, 5).items():
         np.testing.assert_array_equal(value, batch[key])
 
 
-def test_an_exact_run_without_a_checkpoint_begins_anew(pool: EnvPool, tmp_path: Path):
-    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+def test_an_exact_run_without_a_checkpoint_begins_anew(make: Maker, tmp_path: Path):
+    first = make(exact=True)
     first.collect(60)
     end, stored = first.state(), contents(tmp_path / "episodes")
-    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    second = make(exact=True)
     assert second.collector.resume({}) and second.collector.agent_steps == 0
     assert len(second.replay) == 0
     second.collect(60)
     assert second.state() == end and contents(tmp_path / "episodes") == stored
 
 
-def test_an_exact_run_that_misses_an_episode_says_so_and_keeps_the_rest(
-    pool: EnvPool, tmp_path: Path
-):
-    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+def test_an_exact_run_that_misses_an_episode_says_so(make: Maker, tmp_path: Path):
+    first = make(exact=True)
     first.collect(60)
     state = first.state()
     first.collect(60)
     gone = state["members"][0]
     (tmp_path / "episodes" / gone).unlink()
     stored = contents(tmp_path / "episodes")
-    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    second = make(exact=True)
     assert second.collector.resume(state)
     (message,) = second.messages
     assert "not bit for bit" in message and gone in message
@@ -134,15 +140,15 @@ def test_an_exact_run_that_misses_an_episode_says_so_and_keeps_the_rest(
     assert stored.items() <= contents(tmp_path / "episodes").items()
 
 
-def test_a_fast_runs_checkpoint_is_gone_on_with_by_an_exact_run(pool: EnvPool, tmp_path: Path):
-    first = Run(pool, tmp_path / "run", tmp_path / "episodes")
+def test_a_fast_runs_checkpoint_is_gone_on_with_by_an_exact_run(make: Maker, tmp_path: Path):
+    first = make()
     first.collect(60)
     state = first.state()
     first.collect(60)
     stored = contents(tmp_path / "episodes")
-    fast = Run(pool, tmp_path / "run", tmp_path / "episodes")
+    fast = make()
     fast.collector.resume(state)
-    exact = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    exact = make(exact=True)
     assert exact.collector.resume(state)
     (message,) = exact.messages
     assert "not bit for bit" in message and "its run was not deterministic" in message
@@ -151,40 +157,26 @@ def test_a_fast_runs_checkpoint_is_gone_on_with_by_an_exact_run(pool: EnvPool, t
     exact.collect(60)
     assert stored.items() <= contents(tmp_path / "episodes").items()
     # What it saves is as exact as any.
-    again = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    again = make(exact=True)
     again.collector.resume(exact.state())
     assert again.state() == exact.state() and not again.messages
 
 
-def test_an_environment_that_is_no_function_of_its_seed_is_told(pool: EnvPool, tmp_path: Path):
-    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+def test_an_environment_that_is_no_function_of_its_seed_is_told(make: Maker):
+    first = make(exact=True)
     first.collect(61)
     state = first.state()
     number = next(e["number"] for e in state["collector"]["under_way"] if e)
     for how in state["collector"]["exact"]:
         if how:
             how["digest"] += 1
-    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    second = make(exact=True)
     second.collector.resume(state)
     assert f"episode {number} came out differently" in second.messages[0]
 
 
-def test_episodes_set_aside_are_not_counted_as_dropped(pool: EnvPool, tmp_path: Path):
-    first = Run(pool, tmp_path / "run", tmp_path / "episodes")
-    first.collect(80)
-    paths = sorted((tmp_path / "episodes").glob("*.npz"))
-    paths[1].write_bytes(b"")
-    with pytest.warns(UserWarning, match="set aside"):
-        second = Run(pool, tmp_path / "run", tmp_path / "episodes")
-    second.collector.resume({})
-    state = second.state()
-    assert state["next_episode"] - state["dropped"] == len(paths)
-
-
-def test_episodes_under_way_are_repeated_together_and_a_stop_is_heeded(
-    pool: EnvPool, tmp_path: Path
-):
-    first = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+def test_episodes_under_way_are_repeated_together_and_a_stop_is_heeded(make: Maker):
+    first = make(exact=True)
     first.collect(61)
     state = first.state()
     steps = [e["steps"] for e in state["collector"]["under_way"] if e]
@@ -196,23 +188,25 @@ def test_episodes_under_way_are_repeated_together_and_a_stop_is_heeded(
         if len(checks) == 2:
             raise StopRequested(15)
 
-    second = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    second = make(exact=True)
     with pytest.raises(StopRequested):
         second.collector.resume(state, check)
-    third = Run(pool, tmp_path / "run", tmp_path / "episodes", exact=True)
+    third = make(exact=True)
     third.collector.resume(state, check)
     assert third.state() == state and not third.messages
     assert len(checks) == 2 + max(steps) + 1
 
 
-def test_the_number_of_an_episode_set_aside_is_not_used_again(pool: EnvPool, tmp_path: Path):
-    first = Run(pool, tmp_path / "run", tmp_path / "episodes")
-    first.collect(80)
+@pytest.mark.parametrize("place", [1, -1])
+def test_an_episode_set_aside_is_not_dropped_and_its_number_not_used_again(
+    place: int, make: Maker, tmp_path: Path
+):
+    make().collect(80)
     paths = sorted((tmp_path / "episodes").glob("*.npz"), key=lambda path: path.name.split("-")[1])
     highest = int(paths[-1].name.split("-")[1].removeprefix("s0e"))
-    paths[-1].write_bytes(b"")
+    paths[place].write_bytes(b"")
     with pytest.warns(UserWarning, match="set aside"):
-        second = Run(pool, tmp_path / "run", tmp_path / "episodes")
+        second = make()
     second.collector.resume({})
     state = second.state()
     assert state["next_episode"] == highest + 1
@@ -233,8 +227,8 @@ class Refusing:
             raise OSError("no more")
 
 
-def test_withheld_episodes_are_on_disk_as_soon_as_they_end(pool: EnvPool, tmp_path: Path):
-    run = Run(pool, tmp_path / "run", tmp_path / "episodes")
+def test_withheld_episodes_are_on_disk_as_soon_as_they_end(make: Maker, tmp_path: Path):
+    run = make()
     run.collect(40)
     members, batch = run.replay.members, run.replay.sample(3, 4, 5)
     run.collector.memory = Refusing(2)

@@ -33,27 +33,19 @@ def test_more_updates_than_steps_and_none_at_all() -> None:
     assert UpdateSchedule(10, 3, 2, 0).due(1000) == 3
 
 
-def steps_told(interval: int, steps, last: int | None = None) -> list[int]:
-    """The steps at which something is done that is asked about at each of `steps`."""
-    told = []
+@pytest.mark.parametrize(
+    ("interval", "steps", "last", "told"),
+    [
+        (100, range(0, 501, 30), None, [0, 120, 210, 300, 420]),  # once a multiple and at first
+        (100, [50, 99, 730, 799, 800], None, [50, 730, 800]),  # once for what was passed over
+        (100, [250, 299, 300, 301], 250, [300]),  # after a resume
+        (0, [0, 1, 100], None, []),
+    ],
+)
+def test_due_at_multiples(interval: int, steps, last: int | None, told: list[int]) -> None:
+    found = []
     for step in steps:
         if is_due(interval, step, last):
-            told.append(step)
+            found.append(step)
             last = step
-    return told
-
-
-def test_due_once_a_multiple_and_at_first() -> None:
-    assert steps_told(100, range(0, 501, 30)) == [0, 120, 210, 300, 420]
-
-
-def test_due_once_for_what_was_passed_over() -> None:
-    assert steps_told(100, [50, 99, 730, 799, 800]) == [50, 730, 800]
-
-
-def test_due_goes_on_after_a_resume() -> None:
-    assert steps_told(100, [250, 299, 300, 301], last=250) == [300]
-
-
-def test_interval_zero_is_never() -> None:
-    assert steps_told(0, [0, 1, 100]) == []
+    assert found == told
