@@ -1,6 +1,6 @@
 """Evaluates a trained agent: mean return and its spread, as text, JSON and video.
 
-    python -m dreamer.evaluate --run runs/dmc_walker_walk/dreamer/0 --episodes 10 --video out.gif
+python -m dreamer.evaluate --run runs/dmc_walker_walk/dreamer/0 --episodes 10 --video out.gif
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The main program: from the command line to a trained agent.
 
-    python -m dreamer.run --task dmc_walker_walk --logdir runs/
+python -m dreamer.run --task dmc_walker_walk --logdir runs/
 """
 
 from __future__ import annotations

@@ -9,17 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from whole_runs import (
-    DEBUG,
-    LAB_RUN,
-    RUN,
-    STANDIN,
-    TASK,
-    DebugRuns,
-    contents,
-    finish,
-    start,
-)
+from whole_runs import DEBUG, LAB_RUN, RUN, STANDIN, TASK, DebugRuns, contents, finish, start
 
 from dreamer.agent.agent import Agent
 from dreamer.errors import UserError
@@ -39,9 +29,10 @@ def check_report(folder: Path, step: int, keys: list[str], episodes: int, horizo
             assert len(errors[name]) == horizon and min(errors[name]) >= 0
         assert max(errors["mean"]) > 0
     for key in keys:
-        with Image.open(folder / f"{key}-{step}.gif") as clip, Image.open(
-            folder / f"{key}-{step}.png"
-        ) as still:
+        with (
+            Image.open(folder / f"{key}-{step}.gif") as clip,
+            Image.open(folder / f"{key}-{step}.png") as still,
+        ):
             assert clip.n_frames == report["context"] + horizon
             frame = np.asarray(clip.convert("RGB"))
             assert frame.std() > 10 and np.asarray(still).std() > 10

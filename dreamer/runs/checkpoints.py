@@ -142,8 +142,7 @@ class Checkpoints:
         for path, reason in reasons.items():
             assert found is not None
             warnings.warn(
-                f"checkpoint {path} is damaged ({reason}); using {found.path} instead",
-                stacklevel=2,
+                f"checkpoint {path} is damaged ({reason}); using {found.path} instead", stacklevel=2
             )
         return found
 

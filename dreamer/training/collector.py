@@ -221,10 +221,7 @@ class Collector:
                     self._end(worker, running)
 
     def _append(
-        self,
-        workers: Sequence[int],
-        actions: np.ndarray,
-        timesteps: Sequence[Timestep | EnvError],
+        self, workers: Sequence[int], actions: np.ndarray, timesteps: Sequence[Timestep | EnvError]
     ) -> None:
         """Adds a timestep to the episode of each environment; drops that of a failed one."""
         for worker, action, timestep in zip(workers, actions, timesteps, strict=True):

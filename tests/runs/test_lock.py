@@ -79,9 +79,7 @@ def test_a_released_lock_is_free_and_has_no_dead_holder(tmp_path):
     again.release()
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"pid": "x"}', "\x00" * 100, "[" * 4000, "{}"]
-)
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', "\x00" * 100, "[" * 4000, "{}"])
 def test_the_note_decides_nothing(tmp_path, holder, content):
     (tmp_path / "lock.json").write_text(content)
     with pytest.raises(UserError, match="another run works in .*: a process that has not"):

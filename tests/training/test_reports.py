@@ -18,13 +18,7 @@ from dreamer.logs.logger import Logger
 from dreamer.training.collector import EpisodeSummary
 from dreamer.training.evaluation import Evaluation
 from dreamer.training.interrupts import Interrupt, StopRequested
-from dreamer.training.reports import (
-    CONTEXT,
-    IMAGINED,
-    Reporter,
-    held_out_batch,
-    image_keys,
-)
+from dreamer.training.reports import CONTEXT, IMAGINED, Reporter, held_out_batch, image_keys
 from dreamer.training.schedule import Intervals
 
 
@@ -131,9 +125,10 @@ def test_videos_of_long_evaluations_last_a_minute(tmp_path: Path):
 
 def test_a_stop_leaves_out_videos_and_keeps_the_evaluation(tmp_path: Path):
     pictures = {**episode(60, 1), "other": np.zeros((60, 8, 8, 3), np.uint8)}
-    with Interrupt() as interrupt, StoppedAfterAVideo(
-        tmp_path, tensorboard=False, terminal="plain", total_steps=10
-    ) as logger:
+    with (
+        Interrupt() as interrupt,
+        StoppedAfterAVideo(tmp_path, tensorboard=False, terminal="plain", total_steps=10) as logger,
+    ):
         reporter = report(logger, interrupt, pictures, 4)
         with pytest.raises(StopRequested):
             interrupt.check()
