@@ -123,14 +123,14 @@ class Checkpoints:
             UserError: There are checkpoints, and all of them are damaged.
         """
         for _ in range(_ATTEMPTS):
-            found, reasons, inodes = None, {}, self._inodes()
+            found, reasons, inodes = None, {}, self._found()
             for path in inodes:
                 try:
                     found = _read(path, _max_bytes(like))
                     break
                 except _DamagedError as error:
                     reasons[path] = str(error)
-            if not reasons or self._inodes() == inodes:
+            if not reasons or self._found() == inodes:
                 break  # nothing was removed or replaced by another process meanwhile
         self._damaged.update(reasons)
         if reasons and found is None:
@@ -148,7 +148,7 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """Returns the newest checkpoint that is not known to be damaged, unread; None without."""
-        return next((path for path in self._paths() if path not in self._damaged), None)
+        return next((path for path in self._found() if path not in self._damaged), None)
 
     @staticmethod
     def load(path: str | os.PathLike[str], like: Arrays | None = None) -> Checkpoint:
@@ -163,34 +163,26 @@ class Checkpoints:
         except _DamagedError as error:
             raise UserError(f"checkpoint {path} is damaged ({error}); choose another") from error
 
-    def _inodes(self) -> dict[Path, int]:
-        """Returns the checkpoints, newest first; another inode means that one was replaced."""
-        found = {}
-        for path in self._paths():
-            with contextlib.suppress(FileNotFoundError):
-                found[path] = path.lstat().st_ino
-        return found
-
-    def _paths(self) -> list[Path]:
-        """Returns all checkpoints, newest first.
+    def _found(self) -> dict[Path, int]:
+        """Returns all checkpoints, newest first; another inode means that one was replaced.
 
         Of two with the same step, the one that was being replaced (``.old``) comes last.
         """
-        if not self.directory.is_dir():
-            return []
-        names = [(_NAME.fullmatch(path.name), path) for path in self.directory.iterdir()]
-        found = [(int(name[1]), name[2] is None, path) for name, path in names if name]
-        return [path for _, _, path in sorted(found, reverse=True)]
+        found = []
+        for path in self.directory.iterdir() if self.directory.is_dir() else ():
+            if name := _NAME.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                    found.append((int(name[1]), name[2] is None, path, path.lstat().st_ino))
+        return {path: inode for _, _, path, inode in sorted(found, reverse=True)}
 
     def _prune(self) -> None:
         """Removes all that are older than the newest `keep` sound ones."""
-        paths = self._paths()
-        sound = [path for path in paths if path not in self._damaged]
-        if len(sound) <= self.keep:
-            return
-        for path in paths[paths.index(sound[self.keep - 1]) + 1 :]:
-            discard(path)
-            self._damaged.discard(path)
+        sound = 0
+        for path in self._found():
+            if sound >= self.keep:
+                discard(path)
+                self._damaged.discard(path)
+            sound += path not in self._damaged
 
 
 def check_name(path: str | os.PathLike[str]) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from dreamer.config.config import Config, preset_refusal
-from dreamer.config.schema import load_schema
 from dreamer.data.replay import layout_of, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
@@ -13,8 +10,7 @@ from dreamer.logs.terminal import duration
 from dreamer.system.machine import machine
 from dreamer.training.schedule import UpdateSchedule
 
-# What an update's time depends on most, and the preset for CPUs makes smaller.
-_SIZES = ("train.batch_size", "train.batch_length", "encoder.cnn_depth")
+_LONG = 48 * 3600  # seconds; longer runs want a GPU
 
 
 def check_batch(config: Config, pool: EnvPool) -> None:
@@ -62,17 +58,7 @@ def forecast(
         f"second; {config.steps:,} steps with {updates:,} updates will take about "
         f"{duration(seconds)} (h:mm:ss, without evaluations)"
     )
-    if is_full_size(config) and not tf.config.list_physical_devices("GPU"):
-        text += "; this is full size and wants a GPU"
-        if not preset_refusal("small", config.agent):  # not all agents have the keys that it sets
-            text += ": --configs small is made for pixels on a CPU"
+    takes_small = not preset_refusal("small", config.agent)  # not all agents have its keys
+    if seconds > _LONG and takes_small and not tf.config.list_physical_devices("GPU"):
+        text += "; this wants a GPU: --configs small is made for pixels on a CPU"
     return text
-
-
-def is_full_size(config: Config) -> bool:
-    """Returns whether the agent learns from images, with batches and convolutions of at least the
-    default sizes; agents without such keys never do."""
-    flat: Mapping = config.flat()
-    keys = load_schema(config.agent)
-    larger = [float(flat[key]) >= float(keys[key].value) for key in _SIZES if key in keys]
-    return bool(flat["envs.image"]) and bool(larger) and all(larger)
