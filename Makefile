@@ -31,7 +31,7 @@ lint: setup
 	$(PYTHON_BIN) -m mypy
 
 test: lint
-	$(PYTHON_BIN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+	$(PYTHON_BIN) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --durations 10
 
 test-all: lint
 	@.ci/browser.sh

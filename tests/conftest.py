@@ -101,9 +101,5 @@ def _make_debug_runs(root: Path) -> tuple[str, str, str]:
 def lab_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training on DeepMind Lab's stand-in, from images and velocities; tests change copies."""
     root = tmp_path_factory.mktemp("lab")
-    command = whole_runs.start(
-        "dreamer.run", *whole_runs.LAB, "--logdir", root, env=whole_runs.with_lab()
-    )
-    status, _, errors = whole_runs.finish(command)
-    assert status == 0, errors
+    whole_runs.train(*whole_runs.LAB, "--logdir", root, env=whole_runs.with_lab())
     return root / whole_runs.LAB_RUN

@@ -1,13 +1,16 @@
-"""Tests of permissions, which root does not ask for."""
+"""For tests of permissions, which root does not ask for, and of disks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 
 @contextlib.contextmanager
@@ -24,3 +27,15 @@ def ordinary_user() -> Iterator[Path]:
         if root:
             os.seteuid(0)
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """Mounts a file system of its own at `folder`; skips the test without the right to."""
+    words = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a file system here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

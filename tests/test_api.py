@@ -34,10 +34,10 @@ def test_public_names_load_on_first_use():
         "import sys, dreamer; from dreamer import Config, UserError, load_config, make_env, train\n"
         "print('tensorflow' in sys.modules, load_config('debug').steps)\n"
         "env = make_env('tests/counting_env.py:make'); print(env.reset(seed=1)['is_first'])\n"
-        "from dreamer import Agent; print('tensorflow' in sys.modules, Agent.__name__)"
+        "print('tensorflow' in sys.modules)"
     )
     done = python("-c", code)
-    assert done.stdout.split("\n")[:3] == ["False 400", "True", "True Agent"], done.stderr
+    assert done.stdout.split("\n")[:3] == ["False 400", "True", "False"], done.stderr
 
 
 def test_every_public_name_is_there_and_no_other():
@@ -81,15 +81,15 @@ def test_the_worked_example_trains(tmp_path: Path):
     assert "eval return" in done.stdout
 
 
-def test_the_documented_loop_acts_with_a_trained_agent(debug_runs: DebugRuns, tmp_path: Path):
+def test_the_documented_loop_acts_with_a_trained_agent(
+    debug_runs: DebugRuns, capsys: pytest.CaptureFixture[str]
+):
     page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
     code = page.partition("```python\n")[2].partition("```")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
-    script = tmp_path / "act.py"
-    script.write_text(code.replace("runs/dmc_walker_walk/dreamer/0", str(debug_runs.path)))
-    done = python(str(script), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"return \d+\.\d after 400 steps of training\n", done.stdout)
+    exec(code.replace("runs/dmc_walker_walk/dreamer/0", str(debug_runs.path)), {})
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"return \d+\.\d after 400 steps of training", printed)
 
 
 def test_a_loaded_run_acts_as_its_evaluation_does(debug_runs: DebugRuns):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from whole_runs import finish, metrics_of, start, state_of
+from whole_runs import metrics_of, state_of, train
 
 from dreamer.data.episodes import EpisodeFile
 from dreamer.envs.atari import Atari
@@ -28,15 +29,12 @@ WORDS = (
 def atari_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """The run's directory, and what each of its two parts printed."""
     root = tmp_path_factory.mktemp("atari")
-    outputs = []
-    for steps in ("1200", "1600"):
-        status, output, errors = finish(
-            start("dreamer.run", *WORDS, "--logdir", root, "--steps", steps)
-        )
-        assert status == 0, errors
-        assert "A.L.E" not in output + errors  # the emulator's banner
-        outputs.append(output)
-    return root / "atari_riverraid" / "dreamer_debug" / "0", outputs[0], outputs[1]
+    options = {"stderr": subprocess.STDOUT}
+    first, second = (
+        train(*WORDS, "--logdir", root, "--steps", steps, **options) for steps in ("1200", "1600")
+    )
+    assert "A.L.E" not in first + second  # the emulator's banner
+    return root / "atari_riverraid" / "dreamer_debug" / "0", first, second
 
 
 def read(folder: Path) -> list[dict[str, np.ndarray]]:

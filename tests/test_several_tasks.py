@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from whole_runs import DEBUG, finish, metrics_of, start, state_of
+from whole_runs import DEBUG, metrics_of, state_of, train
 
 from dreamer.benchmark import main as benchmark
 from dreamer.config.config import load_config
@@ -27,10 +27,7 @@ RUN = Path("+".join(TASKS), "dreamer_debug", "0")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("several")
-    status, output, errors = finish(
-        start("dreamer.run", *WORDS, "--steps", "320", "--logdir", root)
-    )
-    assert status == 0, errors
+    output = train(*WORDS, "--steps", "320", "--logdir", root)
     assert "2 tasks, in turn: dmc_cartpole_balance, dmc_reacher_easy" in output
     assert "encoder takes image, task" in output and "actions 2 continuous" in output
     return root / RUN
@@ -64,10 +61,7 @@ def test_episodes_are_of_both_tasks_in_turn(run: Path):
 def test_it_goes_on_and_refuses_other_tasks(run: Path, tmp_path: Path):
     copy = tmp_path / RUN
     shutil.copytree(run, copy)
-    words = (*WORDS, "--steps", "400", "--logdir", tmp_path)
-    status, output, errors = finish(start("dreamer.run", *words))
-    assert status == 0, errors
-    assert "resumed at step 320" in output
+    assert "resumed at step 320" in train(*WORDS, "--steps", "400", "--logdir", tmp_path)
     assert [line["step"] for line in metrics_of(copy)] == [160, 240, 320, 400]
     assert {f"eval/{task}/return" for task in TASKS} <= set(metrics_of(copy)[-1])
     # Two episodes are under way, which no file has yet; they are counted all the same.

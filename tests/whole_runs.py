@@ -53,6 +53,13 @@ def finish(process: subprocess.Popen[str], timeout: float = 500) -> tuple[int, s
     return process.returncode, output, errors
 
 
+def train(*words: str | Path, **options: Any) -> str:
+    """Runs a training to its end, and returns what it printed."""
+    status, output, errors = finish(start("dreamer.run", *words, **options))
+    assert status == 0, errors
+    return output
+
+
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     """Whole lines of a run's metrics.jsonl, none while there is no such file."""
     path = run / "metrics.jsonl"

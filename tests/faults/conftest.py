@@ -10,11 +10,14 @@ import json
 import os
 import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fault_runs import Disk, Figure
+from ordinary_user import mounted
 
 
 @dataclass
@@ -34,26 +37,26 @@ def _promise(item: pytest.Item) -> str:
 
 
 @pytest.fixture
-def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def figure(request: pytest.FixtureRequest) -> Figure:
     """Notes what a test has seen, for its promise's row of the table."""
     return _rows[_promise(request.node)].figures.append
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+def small_disk(tmp_path: Path) -> Iterator[Disk]:
     """Mounts a file system of a size such as 64k, or makes the one there as large."""
-    path = tmp_path / "disk"
+    disk = tmp_path / "disk"
+    with ExitStack() as stack:
 
-    def mount(size: str) -> Path:
-        again = "remount," if path.is_dir() else ""
-        path.mkdir(exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", f"{again}size={size}", "none", str(path)]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("no right to mount a small file system here")
-        return path
+        def mount(size: str) -> Path:
+            if disk.is_dir():
+                subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+            else:
+                disk.mkdir()
+                stack.enter_context(mounted(disk, f"size={size}"))
+            return disk
 
-    yield mount
-    subprocess.run(["umount", "--lazy", str(path)], capture_output=True, check=False)
+        yield mount
 
 
 @pytest.hookimpl(wrapper=True)

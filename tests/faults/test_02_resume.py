@@ -47,7 +47,7 @@ def batch_after(run: Path) -> dict[str, np.ndarray]:
 
 def test_killed_and_stopped_anywhere_it_ends_bit_for_bit_as_if_not(tmp_path: Path, figure: Figure):
     """Two environments, episodes of differing lengths, so that some are always under way."""
-    quick = {"train.batch_length": 3, "behavior.horizon": 2}  # to trace
+    quick = {"train.batch_length": 2, "behavior.horizon": 2}  # to trace
     whole, harmed = (
         words_for(tmp_path / name, deterministic=True, steps=300, **quick)
         for name in ("whole", "harmed")

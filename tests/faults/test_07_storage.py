@@ -6,14 +6,13 @@ import codecs
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from episode_samples import make_episode
 from fault_runs import Disk, Figure, config_for, fill
-from ordinary_user import ordinary_user
+from ordinary_user import mounted, ordinary_user
 
 from dreamer.data.episodes import EpisodeFile, save_episode
 from dreamer.io.disk import RetryWhileDiskFull, room_warning, size_text
@@ -76,16 +75,12 @@ def test_a_folder_that_may_no_longer_be_written_to(figure: Figure):
 def test_waiting_ends(small_disk: Disk):
     disk, said = small_disk("16k"), []
     filler = fill(disk)
-    with pytest.raises(DiskFullError):
-        RetryWhileDiskFull(1.5, Interrupt(), said.append)(
-            lambda: save_episode(disk, make_episode(10), "a")
-        )
-    assert len(said) == 1
-    with pytest.raises(DiskFullError):
-        RetryWhileDiskFull(0, Interrupt(), said.append)(
-            lambda: save_episode(disk, make_episode(10), "a")
-        )
-    assert len(said) == 1 and [path.name for path in disk.iterdir()] == [filler.name]
+    for seconds in (1.5, 0):
+        retry = RetryWhileDiskFull(seconds, Interrupt(), said.append)
+        with pytest.raises(DiskFullError):
+            retry(lambda: save_episode(disk, make_episode(10), "a"))
+        assert len(said) == 1
+    assert [path.name for path in disk.iterdir()] == [filler.name]
 
 
 def test_a_start_on_a_full_disk_is_said_in_one_line(
@@ -140,9 +135,7 @@ def test_a_signal_while_the_last_checkpoint_waits_for_room_is_no_saved_run(
     quick = {"steps": 20, "train.prefill": 20, "train.pretrain": 0, "disk_wait": 600}
     config = config_for(small_disk("64m") / "runs", **quick)
     with RunDir.open(config) as run:
-        place = str(run.checkpoints)
-    command = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", place]
-    subprocess.run(command, capture_output=True, check=True)
+        place = run.checkpoints
     say = Logger.message
 
     def message(self: Logger, text: str) -> None:
@@ -151,11 +144,9 @@ def test_a_signal_while_the_last_checkpoint_waits_for_room_is_no_saved_run(
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Logger, "message", message)
-    try:
-        with pytest.raises(DiskFullError, match=f"no room for {place}/"):
-            finish_run(config, train)
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
+    full = pytest.raises(DiskFullError, match=f"no room for {place}/")
+    with mounted(place, "size=16k"), full:
+        finish_run(config, train)
     assert "the run is saved" not in capsys.readouterr().out
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import resource
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from fault_runs import (
     start,
     words_for,
 )
+from ordinary_user import mounted
 from whole_runs import finish, metrics_of, wait_until
 
 
@@ -111,19 +111,14 @@ def test_a_disk_that_becomes_read_only_ends_the_run_with_its_own_status(
     tmp_path: Path, figure: Figure
 ):
     words = words_for(tmp_path / "runs", steps=1500)
-    process = start(words)
-    wait_until(lambda: len(list(tmp_path.glob("runs/*/*/*/checkpoints/0*"))) >= 1, process)
-    place = str(run_of(tmp_path / "runs") / "checkpoints")
-    # A file system with open files cannot be made read-only: another is put over a part of it.
-    command = ["mount", "-t", "tmpfs", "-o", "ro", "none", place]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        process.kill()
-        finish(process)
-        pytest.skip("no right to mount a file system here")
-    try:
-        outcome = finish(process)
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
+    with start(words) as process:
+        wait_until(lambda: bool(list(tmp_path.glob("runs/*/*/*/checkpoints/0*"))), process)
+        place = run_of(tmp_path / "runs") / "checkpoints"
+        # A file system with open files cannot be made read-only: another is put over a part of it.
+        with ExitStack() as stack:
+            stack.callback(process.kill)
+            stack.enter_context(mounted(place, "ro"))
+            outcome = finish(process)
     assert_ended(outcome, f"cannot write {place}/")
     assert "Read-only file system" in outcome[2]
     with all_kept(words, tmp_path / "runs"):
