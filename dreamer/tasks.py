@@ -62,11 +62,11 @@ class Suite:
 
 SUITES = {
     "dmc": Suite("dreamer.envs.dmc:make_dmc", "dmc_<domain>_<task>", "dmc", "required"),
-    "atari": Suite("dreamer.envs.atari:make_atari", "atari_<game>", "atari"),
-    "dmlab": Suite("dreamer.envs.dmlab:make_dmlab", "dmlab_<level>", "dmlab"),
+    "atari": Suite("dreamer.envs.atari:Atari", "atari_<game>", "atari"),
+    "dmlab": Suite("dreamer.envs.dmlab:DMLab", "dmlab_<level>", "dmlab"),
     "gym": Suite("dreamer.envs.gym:make_gym", "gym_<EnvId>", "gym", "optional"),
 }
-_CUSTOM = Suite("dreamer.envs.custom:make_custom", "module:function", "gym", "optional")
+_CUSTOM = Suite("dreamer.envs.make:make_custom", "module:function", "gym", "optional")
 
 
 def register_suite(name: str, suite: Suite) -> None:

@@ -17,7 +17,7 @@ from dreamer.config.config import Config
 from dreamer.envs.processes import messages
 from dreamer.envs.processes.pool import EnvRestartWarning
 from dreamer.errors import EnvError, UserError
-from dreamer.system.processes import ChildProcess, inherited_variables
+from dreamer.system.processes import ChildProcess
 from dreamer.training.build import Experience, Setup
 from dreamer.training.collector import Policy
 from dreamer.training.interrupts import StopRequested
@@ -65,7 +65,7 @@ class LearnerProcess(ChildProcess):
         self.number = number
         super().__init__(
             "baselines.a3c.worker", str(descriptor), str(number), pass_fds=[descriptor],
-            variables=inherited_variables(**dict.fromkeys(_ONE_THREAD, "1")),
+            variables=dict.fromkeys(_ONE_THREAD, "1"),
         )  # fmt: skip
         self.send({"values": config.flat(), "agent": config.agent, "calls": calls})
 

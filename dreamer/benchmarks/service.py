@@ -25,7 +25,7 @@ import numpy as np
 from dreamer.envs.processes import messages
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.system.processes import ChildProcess, end_with, inherited_variables
+from dreamer.system.processes import ChildProcess, end_with
 
 CLOSE_TIMEOUT = 5.0  # seconds that a process has to end by itself
 
@@ -53,8 +53,7 @@ class Service:
 
     def __init__(self, name: str, variables: Mapping[str, str] | None = None, **settings: Any):
         self._name = name
-        changed = inherited_variables(**(variables or {}))
-        self._process = ChildProcess(__name__, name, variables=changed)
+        self._process = ChildProcess(__name__, name, variables=variables or {})
         try:
             self.ask("", **settings)
         except BaseException:

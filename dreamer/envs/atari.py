@@ -24,15 +24,6 @@ NOOPS = 30
 FRAME_LIMIT = 108_000
 
 
-def make_atari(game: str, settings: EnvSettings) -> Atari:
-    """Makes the environment `atari_<game>`.
-
-    Raises:
-        UserError: The game does not exist, ale-py is not installed, or no observation is left.
-    """
-    return Atari(game, settings)
-
-
 class Atari(FrameEnv):
     """One game. Actions are one-hot, over the game's minimal set.
 
@@ -54,6 +45,9 @@ class Atari(FrameEnv):
     Args:
         game: Name of the ROM, as in "space_invaders".
         settings: How to make the environment.
+
+    Raises:
+        UserError: The game does not exist, ale-py is not installed, or no observation is left.
     """
 
     def __init__(self, game: str, settings: EnvSettings):
@@ -77,14 +71,12 @@ class Atari(FrameEnv):
         self.info = {"time_limit": str(limit), "actions": names}
 
     def _start(self, seed: int | None) -> None:
-        if not self.goes_on:
-            self._start_game(self._random if seed is None else np.random.default_rng(seed))
-        self.goes_on = False
-
-    def _start_game(self, random: np.random.Generator) -> None:
-        """Starts a game with some no-ops; loads the ROM again, because that sets the seed."""
+        if self.goes_on:
+            self.goes_on = False
+            return
+        random = self._random if seed is None else np.random.default_rng(seed)
         self._ale.setInt("random_seed", int(random.integers(1, 2**31)))
-        self._ale.loadROM(self._rom)
+        self._ale.loadROM(self._rom)  # sets the seed
         self._ale.reset_game()
         self._grab()
         for _ in range(random.integers(1, NOOPS, endpoint=True)):
@@ -101,17 +93,11 @@ class Atari(FrameEnv):
     def _advance(self, action: Any) -> tuple[float, bool, bool]:
         reward = self._ale.act(action)
         self._grab()
-        ended = self._ended()
-        return reward, ended, ended
-
-    def _ended(self) -> bool:
-        """Whether the task's own rules end the episode with this frame."""
         before, self._lives = self._lives, self._ale.lives()
-        if self._ale.game_over(with_truncation=False):
-            return True
-        lost = self._training and 0 < self._lives < before
+        over = self._ale.game_over(with_truncation=False)
+        lost = not over and self._training and 0 < self._lives < before
         self.goes_on = lost and self._frames < self._limit
-        return lost
+        return reward, over or lost, over or lost
 
     def _grab(self) -> None:
         """Stores the present frame in place of the older of the two stored ones."""

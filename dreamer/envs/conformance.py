@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -35,23 +35,26 @@ def check_env(env: Env, *, steps: int = 20, seed: int = 0) -> None:
     env.close()
 
 
+def _expect(correct: Any, problem: str) -> None:
+    if not correct:
+        raise ContractError(problem)
+
+
 def _check_spaces(env: Env) -> None:
-    if not isinstance(env, Env):
-        missing = [name for name in (*Env.__annotations__, "reset", "step", "close")
-                   if not hasattr(env, name)]  # fmt: skip
-        raise ContractError(f"missing attributes: {missing}")
-    if not env.obs_space:
-        raise ContractError("obs_space is empty")
+    names = (*Env.__annotations__, "reset", "step", "close")
+    missing = [name for name in names if not hasattr(env, name)]
+    _expect(not missing, f"missing attributes: {missing}")
+    _expect(env.obs_space, "obs_space is empty")
     for key, space in env.obs_space.items():
-        if not isinstance(space, Space):
-            raise ContractError(f"obs_space[{key!r}]: expected a Space, got {type(space).__name__}")
+        given = type(space).__name__
+        _expect(isinstance(space, Space), f"obs_space[{key!r}]: expected a Space, got {given}")
     act = env.act_space
-    if act.dtype != np.float32 or len(act.shape) != 1:
-        raise ContractError(f"act_space: expected float32 [A], got {act.dtype} {act.shape}")
-    if not act.discrete and (np.any(act.low != -1) or np.any(act.high != 1)):
-        raise ContractError("act_space: expected bounds -1 and 1 (see NormalizeActions)")
-    if env.action_repeat < 1:
-        raise ContractError(f"action_repeat: expected at least 1, got {env.action_repeat}")
+    is_vector = act.dtype == np.float32 and len(act.shape) == 1
+    _expect(is_vector, f"act_space: expected float32 [A], got {act.dtype} {act.shape}")
+    is_unit = np.all(act.low == -1) and np.all(act.high == 1)
+    _expect(act.discrete or is_unit, "act_space: expected bounds -1 and 1 (see NormalizeActions)")
+    repeat = env.action_repeat
+    _expect(repeat >= 1, f"action_repeat: expected at least 1, got {repeat}")
 
 
 def _episode(env: Env, seed: int, actions: list[np.ndarray]) -> list[Timestep]:
@@ -59,30 +62,23 @@ def _episode(env: Env, seed: int, actions: list[np.ndarray]) -> list[Timestep]:
     timestep = env.reset(seed)
     _check_values(timestep, env.obs_space)
     flags = [bool(timestep[key]) for key in ("is_first", "is_last", "is_terminal")]
-    if flags != [True, False, False] or timestep["reward"] != 0 or timestep["cont"] != 1:
-        raise ContractError("reset: expected is_first alone, reward 0 and cont 1")
+    is_start = flags == [True, False, False] and timestep["reward"] == 0 and timestep["cont"] == 1
+    _expect(is_start, "reset: expected is_first alone, reward 0 and cont 1")
     timesteps = [timestep]
     for action in actions:
         given = action.copy()
         timestep = env.step(action)
         _check_values(timestep, env.obs_space)
-        if timestep["is_first"]:
-            raise ContractError("step: is_first is for the timestep that reset returns")
-        if not np.array_equal(given, action):
-            raise ContractError("step changed the action it was given")
+        _expect(not timestep["is_first"], "step: is_first is for the timestep that reset returns")
+        _expect(np.array_equal(given, action), "step changed the action it was given")
         timesteps.append(timestep)
         if timestep["is_last"]:
-            _must_raise(env.step, action)
-            break
+            try:
+                env.step(action)
+            except Exception:
+                break
+            raise ContractError("step after the last timestep: expected an error")
     return timesteps
-
-
-def _must_raise(step: Callable[[np.ndarray], Timestep], action: np.ndarray) -> None:
-    try:
-        step(action)
-    except Exception:
-        return
-    raise ContractError("step after the last timestep: expected an error, for it loses the reset")
 
 
 def _check_values(timestep: Timestep, obs_space: dict[str, Space]) -> None:
@@ -90,14 +86,14 @@ def _check_values(timestep: Timestep, obs_space: dict[str, Space]) -> None:
     for key, space in obs_space.items():
         value = timestep[key].astype(np.float64)
         margin = 1e-5 * np.maximum(1.0, np.abs(value))
-        if np.any(value < space.low - margin) or np.any(value > space.high + margin):
-            raise ContractError(f"{key}: outside of its space's bounds")
+        within = np.all(value >= space.low - margin) and np.all(value <= space.high + margin)
+        _expect(within, f"{key}: outside of its space's bounds")
 
 
 def _compare(timesteps: list[Timestep], expected: list[Timestep], problem: str) -> None:
-    if len(timesteps) != len(expected):
-        raise ContractError(f"{problem}: {len(timesteps)} timesteps, then {len(expected)}")
+    lengths = len(timesteps), len(expected)
+    _expect(lengths[0] == lengths[1], f"{problem}: {lengths[0]} timesteps, then {lengths[1]}")
     for index, (timestep, other) in enumerate(zip(timesteps, expected, strict=True)):
         for key, value in timestep.items():
-            if not np.array_equal(value, other[key]):
-                raise ContractError(f"{problem}: {key} of timestep {index} differs")
+            same = np.array_equal(value, other[key])
+            _expect(same, f"{problem}: {key} of timestep {index} differs")

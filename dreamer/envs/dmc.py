@@ -29,16 +29,12 @@ def make_dmc(task: str, settings: EnvSettings) -> Env:
     Raises:
         UserError: The task or camera does not exist, or OpenGL does not render here.
     """
-    if settings.image:
-        rendering.prepare(settings.egl_device)
-        _suite(images=True)
-    return NormalizeActions(DMC(*find_task(task), settings))
+    return NormalizeActions(DMC(task, settings))
 
 
 def find_task(name: str) -> tuple[str, str]:
     """Returns (domain, task) of "<domain>_<task>"; both parts may contain underscores."""
-    known = {**{f"{domain}_{task}": (domain, task) for domain, task in _suite().ALL_TASKS},
-             **ALIASES}  # fmt: skip
+    known = {"_".join(parts): parts for parts in _suite().ALL_TASKS} | ALIASES
     if name not in known:
         near = suggest(name, known, most=3, prefix="dmc_")
         raise UserError(
@@ -53,16 +49,12 @@ def _suite(images: bool = False) -> Any:
     try:
         with contextlib.nullcontext() if images else rendering.switched_off():
             from dm_control import suite
+    except ModuleNotFoundError as error:
+        packages = "dm_control==1.0.50 mujoco==3.17.0"
+        raise UserError(f"dm_control is not installed ({error}): pip install {packages}") from error
     except (ImportError, AttributeError, RuntimeError) as error:
-        missing = getattr(error, "name", None)
-        if missing is not None and missing.partition(".")[0] in ("dm_control", "mujoco"):
-            raise UserError(
-                "dm_control is not installed: pip install dm_control==1.0.50 mujoco==3.17.0"
-            ) from error
         # dm_control loads OpenGL when it is imported, and fails if OpenGL is unusable.
-        raise UserError(
-            f"dm_control could not load OpenGL ({error}); {rendering.HELP}"
-        ) from error
+        raise UserError(f"dm_control could not load OpenGL ({error}); {rendering.HELP}") from error
     return suite
 
 
@@ -74,15 +66,16 @@ class DMC(FrameEnv):
     step is rendered. The suite's own limit is 1000 frames; tasks without one get the same.
 
     Args:
-        domain, task: dm_control's names.
+        name: `<domain>_<task>`.
         settings: How to make the environment.
     """
 
-    def __init__(self, domain: str, task: str, settings: EnvSettings):
-        super().__init__(settings, settings.time_limit or (DEFAULT_LIMIT if domain == "lqr" else 0))
+    def __init__(self, name: str, settings: EnvSettings):
         if settings.image:
-            rendering.prepare()
+            rendering.prepare(settings.egl_device)
         suite = _suite(images=settings.image)
+        domain, task = find_task(name)
+        super().__init__(settings, settings.time_limit or (DEFAULT_LIMIT if domain == "lqr" else 0))
         own_limit = {"time_limit": float("inf")} if settings.time_limit else {}
         self._env = suite.load(domain, task, {"random": MODEL_SEED, **own_limit})
         self._env.task.random.seed(None)
@@ -95,23 +88,21 @@ class DMC(FrameEnv):
             self._start_rendering(camera, settings.image_size, settings.shadow_size)
             self.obs_space["image"] = image_space(settings.image_size)
         else:
-            _forbid_rendering(self._env.physics)
-        self._state_keys = list(self._env.observation_spec()) if settings.state else []
-        for key in self._state_keys:
-            size = int(np.prod(self._env.observation_spec()[key].shape))
-            self.obs_space[key] = Space((size,), np.dtype(np.float32))
+            # At every reset, quadruped_escape would create an OpenGL context for its terrain.
+            kind = type(self._env.physics)
+            self._env.physics.__class__ = type(kind.__name__, (kind,), {"contexts": None})
+        if settings.state:
+            for key, spec in self._env.observation_spec().items():
+                self.obs_space[key] = Space((math.prod(spec.shape),), np.dtype(np.float32))
         action = self._env.action_spec()
-        self.act_space = Space(
-            action.shape, np.dtype(np.float32), action.minimum, action.maximum
-        )
+        self.act_space = Space(action.shape, np.dtype(np.float32), action.minimum, action.maximum)
 
     def _start_rendering(self, camera: int, image_size: int, shadow_size: int) -> None:
         """Creates a small OpenGL context; MuJoCo reads both sizes only then."""
         model = self._env.physics.model
         if not -1 <= camera < model.ncam:
-            raise UserError(
-                f"envs.camera is {camera}, but this task has cameras 0 to {model.ncam - 1}"
-            )
+            has = f"this task has cameras 0 to {model.ncam - 1}"
+            raise UserError(f"envs.camera is {camera}, but {has}")
         model.vis.global_.offwidth = image_size
         model.vis.global_.offheight = image_size
         if shadow_size:
@@ -119,16 +110,18 @@ class DMC(FrameEnv):
         import mujoco
         from dm_control import _render
         from dm_control.mujoco import Camera
+        from OpenGL import GL
 
         try:
-            renderer = rendering.renderer_name(self._env.physics)
+            with self._env.physics.contexts.gl.make_current() as context:
+                name = context.call(GL.glGetString, GL.GL_RENDERER) or b"unknown"
             # One camera renders all frames. physics.render() creates a camera for each frame, which
             # costs more than a fifth of the time in software, for the same pixels.
             self._camera = Camera(self._env.physics, image_size, image_size, camera)
         except (RuntimeError, mujoco.FatalError) as error:
             raise UserError(f"OpenGL cannot render here ({error}); {rendering.HELP}") from error
         self.info.update(
-            gl=_render.BACKEND, renderer=renderer, camera=str(camera),
+            gl=_render.BACKEND, renderer=name.decode(errors="replace"), camera=str(camera),
             shadow_size=str(model.vis.quality.shadowsize),
         )  # fmt: skip
 
@@ -145,26 +138,14 @@ class DMC(FrameEnv):
         return timestep.reward, ended, ended and timestep.discount == 0
 
     def _observe(self) -> dict[str, np.ndarray]:
-        obs = {key: np.asarray(self._shown[key], np.float32).reshape(-1)
-               for key in self._state_keys}  # fmt: skip
-        if "image" in self.obs_space:
-            obs["image"] = self.render()
+        obs = {}
+        for key in self.obs_space:
+            if key == "image":
+                obs[key] = self._camera.render().copy()
+            else:
+                obs[key] = np.asarray(self._shown[key], np.float32).reshape(-1)
         return obs
-
-    def render(self) -> np.ndarray:
-        """Returns the present frame, uint8 [image_size, image_size, 3]."""
-        return self._camera.render().copy()
 
     def close(self) -> None:
         super().close()
         self._env.close()
-
-
-def _forbid_rendering(physics: Any) -> None:
-    """Removes the OpenGL contexts from `physics`, for machines without OpenGL.
-
-    quadruped_escape asks for its context at every reset, to upload its terrain; that would create
-    one.
-    """
-    cls = type(physics)
-    physics.__class__ = type(cls.__name__, (cls,), {"contexts": None})

@@ -7,19 +7,12 @@ The tests use a stand-in that enforces the same rules.
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from dreamer.envs.spec import (
-    EnvSettings,
-    Space,
-    Timestep,
-    image_space,
-    make_timestep,
-    one_hot_space,
-)
+from dreamer.envs import spec
+from dreamer.envs.spec import EnvSettings, Space
 from dreamer.envs.wrappers import FrameEnv
 from dreamer.errors import UserError, suggest
 
@@ -69,16 +62,6 @@ MISSING = (
 )
 
 
-def make_dmlab(level: str, settings: EnvSettings) -> DMLab:
-    """Makes the environment `dmlab_<level>`.
-
-    Raises:
-        UserError: The level does not exist, the package is missing, or the simulator refuses a
-            setting.
-    """
-    return DMLab(level, settings)
-
-
 def find_level(name: str) -> tuple[str, int]:
     """Returns (the level's own name, seconds of an episode) for a short name or an own name.
 
@@ -113,6 +96,10 @@ class DMLab(FrameEnv):
         name: A key of `LEVELS`, or a level's own name.
         settings: How to make the environment. Its time limit applies besides the level's own, and
             is no terminal.
+
+    Raises:
+        UserError: The level does not exist, the package, or one that it imports, is missing, or the
+            simulator refuses a setting.
     """
 
     def __init__(self, name: str, settings: EnvSettings):
@@ -125,24 +112,28 @@ class DMLab(FrameEnv):
             )
         self._image, self._vectors = settings.image, VECTORS if settings.state else ()
         renderer = "software" if settings.egl_device < 0 else "hardware"
-        self._lab = self._make(level, settings.image_size, renderer, settings.egl_device)
+        self._lab = self._make(level, settings, renderer)
         self.obs_space = {key: Space((3,), np.dtype(np.float32)) for key in self._vectors}
         if self._image:
-            self.obs_space["image"] = image_space(settings.image_size)
-        self.act_space = one_hot_space(len(ACTIONS))
-        self._actions = [np.array(action, np.intc) for action in ACTIONS]
+            self.obs_space["image"] = spec.image_space(settings.image_size)
+        self.act_space = spec.one_hot_space(len(ACTIONS))
         limit = min(self._limit, seconds * FRAMES_PER_SECOND)
         self.info = {"level": level, "renderer": renderer, "time_limit": str(limit)}
         self._random = np.random.default_rng()
 
-    def _make(self, level: str, image_size: int, renderer: str, egl_device: int) -> Any:
+    def _make(self, level: str, settings: EnvSettings, renderer: str) -> Any:
         """Starts the simulator. Its settings are texts, and it takes lists, not tuples."""
-        config = {"width": str(image_size), "height": str(image_size), "logLevel": "WARN"}
-        if egl_device >= 0:
-            config["gpuDeviceIndex"] = str(egl_device)
+        size = str(settings.image_size)
+        config = {"width": size, "height": size, "logLevel": "WARN"}
+        if renderer == "hardware":
+            config["gpuDeviceIndex"] = str(settings.egl_device)
         names = [*([IMAGE] if self._image else []), *self._vectors, CLOCK]
         try:
-            return _load().Lab(FOLDER + level, names, config=config, renderer=renderer)
+            import deepmind_lab
+
+            return deepmind_lab.Lab(FOLDER + level, names, config=config, renderer=renderer)
+        except ImportError as error:
+            raise UserError(MISSING.format(error=error)) from error
         except ValueError as error:
             raise UserError(f"this DeepMind Lab's {level} lacks what we need: {error}") from error
 
@@ -154,19 +145,22 @@ class DMLab(FrameEnv):
         self._lab.reset(episode=0, seed=int(self._random.integers(2**31)))
         self._store()
 
-    def step(self, action: np.ndarray) -> Timestep:
+    def step(self, action: np.ndarray) -> spec.Timestep:
         """As in `FrameEnv`, but the simulator itself repeats the action."""
         self._check_running()
         self.act_space.check(action, "action")
         frames = int(min(self.action_repeat, self._limit - self._frames))
-        reward = self._lab.step(self._actions[int(action.argmax())], num_steps=frames)
+        native = np.array(ACTIONS[action.argmax()], np.intc)
+        reward = self._lab.step(native, num_steps=frames)
         self._frames += frames
         ended = not self._lab.is_running()
         terminal = ended and self._remaining > 2 * self.action_repeat
         self._over = ended or self._frames >= self._limit
         if not ended:
             self._store()
-        return make_timestep(self._observe(), reward, is_last=self._over, is_terminal=terminal)
+        return spec.make_timestep(
+            self._observe(), reward, is_last=self._over, is_terminal=terminal
+        )
 
     def _store(self) -> None:
         """Stores the simulator's observations, which it gives only while the episode runs."""
@@ -182,16 +176,3 @@ class DMLab(FrameEnv):
     def close(self) -> None:
         super().close()
         self._lab.close()
-
-
-def _load() -> ModuleType:
-    """Imports the package.
-
-    Raises:
-        UserError: The package, or one that it imports, is missing.
-    """
-    try:
-        import deepmind_lab
-    except ImportError as error:
-        raise UserError(MISSING.format(error=error)) from error
-    return deepmind_lab

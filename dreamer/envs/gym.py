@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -10,18 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.gym_spaces import ActionCodec, ObservationCodec, has_image, resize
+from dreamer.envs.gym_spaces import ObservationCodec, action_space, has_image, resize
 from dreamer.envs.spec import Env, EnvSettings, image_space
 from dreamer.envs.wrappers import FrameEnv, NormalizeActions
 from dreamer.errors import UserError, suggest
 
-#: Packages that register environments when imported: start of an id -> (module, pip's name).
-PACKAGES = {
-    "MiniGrid-": ("minigrid", "minigrid"),
-    "BabyAI-": ("minigrid", "minigrid"),
-    "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
-    "ALE/": ("ale_py", "ale-py"),
-}
+#: Modules that register environments when imported, by the start of the environments' ids.
+MODULES = {
+    "MiniGrid-": "minigrid", "BabyAI-": "minigrid", "Vizdoom": "vizdoom.gymnasium_wrapper",
+    "ALE/": "ale_py",
+}  # fmt: skip
 
 
 def make_gym(env_id: str, settings: EnvSettings) -> Env:
@@ -29,7 +28,7 @@ def make_gym(env_id: str, settings: EnvSettings) -> Env:
     that is installed.
 
     An id such as "package:Name-v0" imports the package, which registers the environment; ids of
-    `PACKAGES` need not name theirs.
+    `MODULES` need not name theirs.
 
     Raises:
         UserError: Gymnasium or a package of the environment is not installed, the id does not
@@ -37,13 +36,16 @@ def make_gym(env_id: str, settings: EnvSettings) -> Env:
     """
     library = _import_library()
     if library.__name__ == "gymnasium":
-        _import_package(env_id)
+        _register(env_id)
     try:
         env = _make(library.make, env_id, settings.image)
     except (library.error.Error, ImportError) as error:
         raise UserError(_why_not(env_id, error, library)) from error
-    env, own_limit = _without_limit(env)
-    limit = settings.time_limit or own_limit
+    limit = settings.time_limit
+    # The library's TimeLimit expects five values from a step, but an old environment returns four.
+    # It would also end episodes before a longer limit of ours. GymEnv applies the limit instead.
+    if type(env).__name__ == "TimeLimit":
+        env, limit = env.env, limit or int(env._max_episode_steps)
     return adapt_gym(env, dataclasses.replace(settings, time_limit=limit))
 
 
@@ -74,8 +76,7 @@ class GymEnv(FrameEnv):
         super().__init__(settings, settings.time_limit)
         self._env = env
         self._observations = ObservationCodec(env.observation_space, settings)
-        self._actions = ActionCodec(env.action_space)
-        self.act_space = self._actions.space
+        self.act_space = action_space(env.action_space)
         self.obs_space = dict(self._observations.spaces)
         self._rendered = settings.image and not self._observations.has_image
         self._size = settings.image_size
@@ -92,24 +93,27 @@ class GymEnv(FrameEnv):
         if self._observations.left_out:
             self.info["left_out"] = " ".join(self._observations.left_out)
         own_limit = getattr(getattr(env, "spec", None), "max_episode_steps", None) or 0
-        if settings.time_limit or own_limit > 0:
-            self.info["time_limit"] = str(settings.time_limit or own_limit)
+        if limit := settings.time_limit or max(own_limit, 0):
+            self.info["time_limit"] = str(limit)
 
     def _start(self, seed: int | None) -> None:
-        # Environments differ in the seeds they take; all take 31 bits.
         arguments = {}
-        if seed is not None and self._seeding != "none":
+        if seed is not None:
+            # Environments differ in the seeds they take; all take 31 bits.
             small = int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
             if self._seeding == "reset":
                 arguments["seed"] = small
-            else:
+            elif self._seeding == "seed":
                 self._env.seed(small)
         result = self._env.reset(**arguments)
         with_info = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
         self._shown = result[0] if with_info else result
 
     def _decode(self, action: np.ndarray) -> Any:
-        return self._actions.decode(action)
+        self.act_space.check(action, "action")
+        if not self.act_space.discrete:
+            return action
+        return int(action.argmax()) + int(getattr(self._env.action_space, "start", 0))
 
     def _advance(self, action: Any) -> tuple[float, bool, bool]:
         self._shown, reward, terminated, truncated = _unpack(self._env.step(action))
@@ -125,14 +129,14 @@ class GymEnv(FrameEnv):
         try:
             frame = self._draw()
         except Exception as error:
-            if not _needs_package(error):
+            # Compares names, because old gym's DependencyNotInstalled is not Gymnasium's.
+            names = {cls.__name__ for cls in type(error).__mro__}
+            if not names & {"ImportError", "DependencyNotInstalled"}:
                 raise
             raise UserError(
                 f"the environment cannot be drawn, a package is not installed: {error}; install "
                 "it, or set envs.image to false and envs.state to true"
             ) from error
-        if isinstance(frame, list):  # render_mode "rgb_array_list"
-            frame = frame[-1] if frame else None
         is_array = isinstance(frame, np.ndarray)
         if is_array and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3:
             return frame
@@ -144,46 +148,36 @@ class GymEnv(FrameEnv):
         )
 
     def _draw(self) -> Any:
-        if getattr(self._env, "render_mode", None) != "rgb_array" and draws_by_mode(self._env):
-            # Old gym. A wrapper without the argument could not pass it on.
-            outer = _parameter(self._env.render, "mode")
-            return (self._env if outer else self._env.unwrapped).render(mode="rgb_array")
-        return self._env.render()
+        env = self._env
+        if getattr(env, "render_mode", None) == "rgb_array" or not _draws_by_mode(env):
+            return env.render()
+        # A wrapper without the argument could not pass it on.
+        return (env if _takes(env.render, "mode") else env.unwrapped).render(mode="rgb_array")
 
     def close(self) -> None:
         super().close()
         self._env.close()
 
 
-def _needs_package(error: Exception) -> bool:
-    """Compares names, because old gym's DependencyNotInstalled is not Gymnasium's."""
-    return isinstance(error, ImportError) or any(
-        cls.__name__ == "DependencyNotInstalled" for cls in type(error).__mro__
-    )
-
-
-def draws_by_mode(env: Any) -> bool:
+def _draws_by_mode(env: Any) -> bool:
     """Whether `render` takes the kind of picture as an argument, as in gym before 0.26."""
     inner = getattr(env, "unwrapped", env)  # a wrapper's render may name no arguments
     return "mode" in inspect.signature(inner.render).parameters
 
 
-def _parameter(function: Callable[..., Any], name: str) -> bool:
+def _takes(function: Callable[..., Any], name: str) -> bool:
     """Whether `function` takes the argument `name`, by name or as one of **keywords."""
     parameters = inspect.signature(function).parameters
-    return name in parameters or any(
-        one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()
-    )
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _seeding(env: Any) -> str:
     """Returns how `env` takes a seed: "reset" (argument), "seed" (old gym's method) or "none"."""
     inner = getattr(env, "unwrapped", env)
-    if "seed" in inspect.signature(inner.reset).parameters:
-        return "reset"
-    if callable(getattr(inner, "seed", None)):
+    named = "seed" in inspect.signature(inner.reset).parameters
+    if not named and callable(getattr(inner, "seed", None)):
         return "seed"
-    return "reset" if _parameter(inner.reset, "seed") else "none"
+    return "reset" if _takes(inner.reset, "seed") else "none"
 
 
 def _unpack(result: tuple[Any, ...]) -> tuple[Any, Any, bool, bool]:
@@ -192,8 +186,7 @@ def _unpack(result: tuple[Any, ...]) -> tuple[Any, Any, bool, bool]:
     Old gym sets info["TimeLimit.truncated"] if its time limit ended the episode.
     """
     if len(result) == 5:
-        obs, reward, terminated, truncated, _ = result
-        return obs, reward, bool(terminated), bool(truncated)
+        return result[0], result[1], bool(result[2]), bool(result[3])
     if len(result) == 4:
         obs, reward, done, info = result
         truncated = bool(done) and bool(info.get("TimeLimit.truncated", False))
@@ -205,22 +198,30 @@ def _unpack(result: tuple[Any, ...]) -> tuple[Any, Any, bool, bool]:
 
 
 def _import_library() -> Any:
-    try:
-        return importlib.import_module("gymnasium")
-    except ImportError as error:
+    for name in ("gymnasium", "gym"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    raise UserError("gymnasium is not installed: pip install gymnasium")
+
+
+def _register(env_id: str) -> None:
+    """Imports the module in `MODULES` that registers `env_id`, if there is one."""
+    for module in {module for start, module in MODULES.items() if env_id.startswith(start)}:
         try:
-            return importlib.import_module("gym")
-        except ImportError:
-            raise UserError("gymnasium is not installed: pip install gymnasium") from error
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            package = module.partition(".")[0]
+            raise UserError(
+                f"gym_{env_id} needs a package that is not installed: pip install {package}"
+            ) from error
 
 
 def _make(make: Callable[..., Any], env_id: str, image: bool) -> Any:
     """Calls the library's `make`; without render_mode if the environment takes none but has images
     anyway."""
-    checked = "disable_env_checker" in inspect.signature(make).parameters  # not in gym before 0.24
-    common = {"disable_env_checker": True} if checked else {}
     try:
-        return make(env_id, **common, **({"render_mode": "rgb_array"} if image else {}))
+        mode = {"render_mode": "rgb_array"} if image else {}
+        return make(env_id, disable_env_checker=True, **mode)
     except TypeError as error:
         if "must inherit from" in str(error):
             raise UserError(
@@ -229,8 +230,8 @@ def _make(make: Callable[..., Any], env_id: str, image: bool) -> Any:
             ) from error
         if not image or "render_mode" not in str(error):
             raise
-        env = make(env_id, **common)
-        if has_image(env.observation_space) or draws_by_mode(env):
+        env = make(env_id, disable_env_checker=True)
+        if has_image(env.observation_space) or _draws_by_mode(env):
             return env
         raise UserError(
             f"gym_{env_id} renders no image (it takes no render_mode), and its observation has "
@@ -238,53 +239,17 @@ def _make(make: Callable[..., Any], env_id: str, image: bool) -> Any:
         ) from error
 
 
-def _without_limit(env: Any) -> tuple[Any, int]:
-    """Removes the library's TimeLimit wrapper; returns the environment and the limit, 0 for none.
-
-    TimeLimit expects five values from a step, but an old environment returns four. It would also
-    end episodes before a longer limit of ours. `GymEnv` applies the limit instead.
-    """
-    outer, wrapper = None, env
-    while wrapper is not getattr(wrapper, "unwrapped", wrapper):
-        if type(wrapper).__name__ == "TimeLimit":
-            limit = int(wrapper._max_episode_steps)
-            if outer is None:
-                return wrapper.env, limit
-            outer.env = wrapper.env
-            return env, limit
-        outer, wrapper = wrapper, wrapper.env
-    return env, 0
-
-
 def _why_not(env_id: str, error: Exception, library: Any) -> str:
     """Returns the message for an environment that the library's `make` could not make."""
     registry = library.envs.registration.registry
-    registry = getattr(registry, "env_specs", registry)  # gym before 0.26
-    known = env_id.rpartition(":")[2] in registry
-    # An import of the package that should register it fails with ModuleNotFoundError, too.
-    missing = isinstance(error, ImportError) and (
-        known or not isinstance(error, ModuleNotFoundError)
-    )
-    if missing or isinstance(error, library.error.DependencyNotInstalled):
-        return f"gym_{env_id} needs a package that is not installed: {error}"
-    if isinstance(error, (library.error.UnregisteredEnv, ImportError)):
+    # The import of a package that should register the environment may fail, too.
+    unknown = isinstance(error, ModuleNotFoundError) and env_id.rpartition(":")[2] not in registry
+    if unknown or isinstance(error, library.error.UnregisteredEnv):
         near = suggest(env_id, registry, most=3, prefix="gym_")
-        name = library.__name__.capitalize()
         return (
-            f"unknown task 'gym_{env_id}'{near}; {name} says: {error} If a package of its own "
-            "registers it, name that too: gym_<package>:<EnvId>"
+            f"unknown task 'gym_{env_id}'{near}; {library.__name__.capitalize()} says: {error} If "
+            "a package of its own registers it, name that too: gym_<package>:<EnvId>"
         )
+    if isinstance(error, (ImportError, library.error.DependencyNotInstalled)):
+        return f"gym_{env_id} needs a package that is not installed: {error}"
     return f"gym_{env_id} cannot be made: {error}"
-
-
-def _import_package(env_id: str) -> None:
-    """Imports the package in `PACKAGES` that registers `env_id`, if there is one."""
-    for start, (module, package) in PACKAGES.items():
-        if not env_id.startswith(start):
-            continue
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"gym_{env_id} needs a package that is not installed: pip install {package}"
-            ) from error

@@ -18,12 +18,24 @@ LEAST_IMAGE = 16
 
 
 def kind_of(space: Any) -> str:
-    """Returns "Box", "Discrete", "Dict", or the class's own name if the kind is unknown.
+    """Returns "image", "Box", "Discrete", "Dict" or "text", else the name of the space's class.
 
     Compares names, because old gym's classes are not Gymnasium's, and either may be missing.
     """
+    if (dtype := getattr(space, "dtype", None)) is not None and np.dtype(dtype).kind == "U":
+        return "text"  # Gymnasium's Text, or a package's own space (MiniGrid)
     names = [cls.__name__ for cls in type(space).__mro__]
-    return next((name for name in names if name in ("Box", "Discrete", "Dict")), names[0])
+    kind = next((name for name in names if name in ("Box", "Discrete", "Dict")), names[0])
+    is_image = kind == "Box" and space.dtype == np.uint8 and _image_axes(space.shape)
+    return "image" if is_image else kind
+
+
+def _image_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the axes of height, width and channels in an image; () if it is none."""
+    if len(shape) == 3 and shape[2] not in (1, 3):
+        return (1, 2, 0) if shape[0] in (1, 3) and min(shape[1:]) >= LEAST_IMAGE else ()
+    is_image = len(shape) in (2, 3) and min(shape[:2]) >= LEAST_IMAGE
+    return tuple(range(len(shape))) if is_image else ()
 
 
 class ObservationCodec:
@@ -47,77 +59,79 @@ class ObservationCodec:
     """
 
     def __init__(self, space: Any, settings: EnvSettings):
-        self._single = "" if kind_of(space) == "Dict" else IMAGE if _is_image(space) else VECTOR
-        parts = _flatten(space, self._single)
-        self.left_out = [name for name, part in parts if _is_left_out(part, settings.state)]
-        self.has_image = settings.image and any(_is_image(part) for _, part in parts)
+        self._single = {"Dict": "", "image": IMAGE}.get(kind_of(space), VECTOR)
+        self.has_image = settings.image and has_image(space)
+        self.left_out: list[str] = []
         self.spaces: dict[str, Space] = {}
-        self._encoders: dict[str, tuple[str, tuple[int, ...] | None, Callable]] = {}
-        for name, part in parts:
-            if name in self.left_out or not (settings.image if _is_image(part) else settings.state):
+        self._encoders: dict[str, tuple[str, Callable]] = {}
+        for name, part in _flatten(space, self._single):
+            kind = kind_of(part)
+            if kind not in ("image", "Box", "Discrete"):
+                if settings.state and kind != "text":
+                    raise UserError(
+                        f"observations of the space {part} are not supported: expected Box, "
+                        "Discrete or a Dict of them, or envs.state false, which leaves them out"
+                    )
+                self.left_out.append(name)
+                continue
+            if not (settings.image if kind == "image" else settings.state):
                 continue
             if name in SCALARS or name in ("action", "discount"):
                 raise UserError(
                     f"an observation is named {name!r}, a timestep's own key: rename it"
                 )
             # Only an image may have the key "image".
-            key = f"{name}_vector" if name == IMAGE and not _is_image(part) else name
+            key = f"{name}_vector" if name == IMAGE and kind != "image" else name
             self.spaces[key], encode = _codec(name, part, settings.image_size)
-            shape = None if kind_of(part) == "Discrete" else tuple(part.shape)
-            self._encoders[name] = key, shape, encode
+            self._encoders[name] = key, encode
 
     def encode(self, obs: Any) -> dict[str, np.ndarray]:
         """Returns the arrays of one observation."""
-        values, encoded = dict(_flatten(obs, self._single)), {}
-        for name, (key, shape, encode) in self._encoders.items():
-            value = np.asarray(values[name])
-            if shape is not None and value.shape != shape:
-                raise ValueError(f"observation {name}: expected shape {shape}, got {value.shape}")
-            encoded[key] = encode(value)
-        return encoded
+        values = dict(_flatten(obs, self._single))
+        return {
+            key: encode(np.asarray(values[name])) for name, (key, encode) in self._encoders.items()
+        }
 
 
 def _codec(name: str, space: Any, image_size: int) -> tuple[Space, Callable]:
     """Returns our space of an observation, and the function that encodes its values."""
-    if kind_of(space) == "Discrete":
+    kind, shape = kind_of(space), space.shape
+    if kind == "Discrete":
         one_hot, start = np.eye(int(space.n), dtype=np.float32), int(getattr(space, "start", 0))
         return one_hot_space(int(space.n)), lambda value: one_hot[int(value) - start].copy()
-    if _is_image(space):
-        axes = (1, 2, 0) if _channels_first(space) else tuple(range(len(space.shape)))
+    if kind == "image":
+        axes = _image_axes(shape)
         return image_space(image_size), lambda value: resize(value.transpose(axes), image_size)
-    _refuse_odd_image(name, space)
-    if _is_bytes(space):
-        ours = Space(space.shape, np.dtype(np.float32), -0.5, 0.5)
-        return ours, lambda value: value.astype(np.float32) / 255.0 - 0.5
+    # As a vector, an image of an unknown form would be huge and in units of its own.
+    sides = sorted(shape) if len(shape) == 3 else [0, 0]
+    if sides[1] >= LEAST_IMAGE and (space.dtype == np.uint8 or sides[0] <= 4):
+        raise UserError(
+            f"observation {name!r} looks like images, {np.dtype(space.dtype)} {list(shape)}; "
+            "expected uint8 [height, width, channels] or [channels, height, width] of 1 or 3 "
+            "channels: wrap the environment, or set envs.state to false to leave it out"
+        )
     low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
+    # Raw bytes, such as a console's memory, are no quantities in units of their own.
+    if space.dtype == np.uint8 and len(shape) == 1 and np.all(low == 0) and np.all(high == 255):
+        ours = Space(shape, np.dtype(np.float32), -0.5, 0.5)
+        return ours, lambda value: value.astype(np.float32) / 255.0 - 0.5
     ours = Space(low.shape, np.dtype(np.float32), low, high)
     return ours, lambda value: value.astype(np.float32).reshape(-1)
 
 
-class ActionCodec:
-    """Turns our actions into those of a Box or Discrete space.
+def action_space(space: Any) -> Space:
+    """Returns one-hot [A] for a Discrete space, and a Box's own shape and bounds.
 
-    Attributes:
-        space: A Box's own bounds and shape (`NormalizeActions` maps to them), or one-hot [A].
+    Raises:
+        UserError: The space is of another kind.
     """
-
-    def __init__(self, space: Any):
-        kind = kind_of(space)
-        self._start = int(space.start) if kind == "Discrete" and hasattr(space, "start") else 0
-        if kind == "Discrete":
-            self.space = one_hot_space(int(space.n))
-        elif kind == "Box":
-            self.space = Space(space.shape, space.dtype, space.low, space.high)
-        else:
-            raise UserError(
-                f"actions of the space {space} are not supported: expected a Box or a Discrete "
-                "space"
-            )
-
-    def decode(self, action: np.ndarray) -> Any:
-        """Returns the action for the environment's own `step`."""
-        self.space.check(action, "action")
-        return int(np.argmax(action)) + self._start if self.space.discrete else action
+    if kind_of(space) == "Discrete":
+        return one_hot_space(int(space.n))
+    if kind_of(space) == "Box":
+        return Space(space.shape, space.dtype, space.low, space.high)
+    raise UserError(
+        f"actions of the space {space} are not supported: expected a Box or a Discrete space"
+    )
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -131,75 +145,18 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
         return np.array(image)
     from PIL import Image
 
-    small = Image.fromarray(np.ascontiguousarray(image)).resize(
-        (size, size), Image.Resampling.BOX
-    )
-    return np.array(small)
+    whole = Image.fromarray(np.ascontiguousarray(image))
+    return np.array(whole.resize((size, size), Image.Resampling.BOX))
 
 
 def has_image(space: Any) -> bool:
     """Whether an image is among the observations of `space`."""
-    return any(_is_image(part) for _, part in _flatten(space, ""))
-
-
-def _is_image(space: Any) -> bool:
-    if kind_of(space) != "Box" or space.dtype != np.uint8:
-        return False
-    shape = space.shape
-    if len(shape) == 3 and shape[2] not in (1, 3):
-        return _channels_first(space)
-    return len(shape) in (2, 3) and min(shape[:2]) >= LEAST_IMAGE
-
-
-def _channels_first(space: Any) -> bool:
-    shape = space.shape
-    return len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= LEAST_IMAGE
-
-
-def _is_bytes(space: Any) -> bool:
-    """Whether values are raw bytes, such as a console's memory, whose units are very small."""
-    if kind_of(space) != "Box" or space.dtype != np.uint8 or len(space.shape) != 1:
-        return False
-    return bool(np.all(space.low == 0) and np.all(space.high == 255))
-
-
-def _refuse_odd_image(key: str, space: Any) -> None:
-    """Refuses observations that look like images of an unknown form: as vectors they would be huge
-    and in units of their own."""
-    if len(space.shape) != 3:
-        return
-    least, *sides = sorted(space.shape)
-    if sides[0] >= LEAST_IMAGE and (space.dtype == np.uint8 or least <= 4):
-        raise UserError(
-            f"observation {key!r} looks like images, {np.dtype(space.dtype)} {list(space.shape)}; "
-            "expected uint8 [height, width, channels] or [channels, height, width] of 1 or 3 "
-            "channels: wrap the environment, or set envs.state to false to leave it out"
-        )
-
-
-def _is_text(space: Any) -> bool:
-    """Whether values are texts: Gymnasium's Text, or a package's own space (MiniGrid)."""
-    dtype = getattr(space, "dtype", None)
-    return dtype is not None and np.dtype(dtype).kind == "U"
-
-
-def _is_left_out(space: Any, state: bool) -> bool:
-    """Whether values are texts, or of an unknown kind and not asked for."""
-    if _is_text(space):
-        return True
-    if kind_of(space) in ("Box", "Discrete"):
-        return False
-    if state:
-        raise UserError(
-            f"observations of the space {space} are not supported: expected Box, Discrete or a "
-            "Dict of them, or envs.state false, which leaves them out"
-        )
-    return True
+    return any(kind_of(part) == "image" for _, part in _flatten(space, ""))
 
 
 def _flatten(space: Any, prefix: str) -> list[tuple[str, Any]]:
     """Returns the names and values of a Dict space or of a dict, nested or not."""
-    parts = getattr(space, "spaces", None) if kind_of(space) == "Dict" else space
+    parts = getattr(space, "spaces", space)
     if not isinstance(parts, Mapping):
         return [(prefix, space)]
     return [

@@ -5,15 +5,22 @@ Suites are listed in `dreamer.tasks`, where a program may also register its own.
 
 from __future__ import annotations
 
-from typing import Unpack
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from dreamer.envs.custom import find_function
-from dreamer.envs.spec import Env, EnvKeywords, EnvSettings
-from dreamer.errors import UserError
+from dreamer.envs.gym import adapt_gym
+from dreamer.envs.spec import Env, EnvSettings
+from dreamer.envs.wrappers import NormalizeActions, Repeat
+from dreamer.errors import UserError, suggest
 from dreamer.tasks import find_suite, split_tasks
 
 
-def make_env(task: str, **settings: Unpack[EnvKeywords]) -> Env:
+def make_env(task: str, **settings: Any) -> Env:
     """Makes an environment in this process.
 
     One that renders must not share its process with TensorFlow:
@@ -30,15 +37,76 @@ def make_env(task: str, **settings: Unpack[EnvKeywords]) -> Env:
     if len(split_tasks(task)) > 1:
         raise UserError(f"{task} is several tasks, but an environment has one: use an EnvPool")
     suite, name = find_suite(task)
-    return make_from(suite.maker, name, EnvSettings(**settings))
+    return find_function(suite.maker)(name, EnvSettings(**settings))
 
 
-def make_from(maker: str, name: str, settings: EnvSettings) -> Env:
-    """Makes an environment with a suite's maker.
+def make_custom(task: str, settings: EnvSettings) -> Env:
+    """Makes the environment that `module:function` or `path/to/file.py:function` returns.
 
-    Args:
-        maker: `module:function` or `path/to/file.py:function`, as in `dreamer.tasks.Suite`.
-        name: The task's name within the suite.
-        settings: How to make the environment.
+    The function takes no arguments. It returns a Gymnasium or old gym environment, which
+    `adapt_gym` adapts with all settings; or one of our `Env`, whose observations stay as they are.
+
+    Raises:
+        UserError: The file, module or function does not exist, or returns something else.
     """
-    return find_function(maker)(name, settings)
+    env = find_function(task)()
+    if hasattr(env, "observation_space") and hasattr(env, "action_space"):
+        return adapt_gym(env, settings)
+    if not isinstance(env, Env):
+        raise UserError(
+            f"{task} returned a {type(env).__name__}; expected a Gymnasium environment or an "
+            "object with the attributes and methods of dreamer.envs.spec.Env"
+        )
+    repeat = settings.action_repeat
+    if repeat > 1 and env.action_repeat not in (1, repeat):
+        raise UserError(
+            f"{task} holds an action for {env.action_repeat} frames itself: set "
+            f"envs.action_repeat to {env.action_repeat}, not {repeat}"
+        )
+    if not env.act_space.discrete:
+        env = NormalizeActions(env)
+    repeats = max(1, repeat // env.action_repeat)
+    return Repeat(env, repeats, settings.time_limit) if repeats > 1 or settings.time_limit else env
+
+
+def find_function(place: str) -> Callable[..., Any]:
+    """Imports `module:function` or `path/to/file.py:function`.
+
+    Raises:
+        UserError: The file, module or function does not exist.
+    """
+    source, _, name = place.rpartition(":")
+    module = _load_file(source) if source.endswith(".py") else _load_module(source)
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value)]
+        raise UserError(f"{source} has no function {name!r}{suggest(name, known)}")
+    return function
+
+
+def _load_file(place: str) -> ModuleType:
+    path = Path(place).expanduser().resolve()
+    if not path.is_file():
+        raise UserError(f"no file {place} (from {Path.cwd()}), expected one that has the function")
+    name = f"dreamer_env_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # the name ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # as an import does; dataclasses look their module up there
+    # Modules beside the file can be imported, as when the file itself is run.
+    sys.path.insert(0, str(path.parent))
+    spec.loader.exec_module(module)
+    return module
+
+
+def _load_module(place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        # If the user's own module misses another module, its traceback must be shown.
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise
+        raise UserError(
+            f"no module {place!r}: expected module:function with an importable module, or "
+            "path/to/file.py:function"
+        ) from error

@@ -57,18 +57,15 @@ def shared_observations(spaces: Mapping[str, Mapping[str, Space]]) -> dict[str, 
     """
     shared: dict[str, Space] = {}
     for key in dict.fromkeys(key for each in spaces.values() for key in each):
-        found = {task: each.get(key) for task, each in spaces.items()}
-        given = [space for space in found.values() if space is not None]
-        if len(given) == len(found) and all(space == given[0] for space in given):
+        found = {task: each[key] for task, each in spaces.items() if key in each}
+        given = list(found.values())
+        if len(given) == len(spaces) and all(space == given[0] for space in given):
             shared[key] = given[0]
         elif all(space.dtype == np.float32 and len(space.shape) == 1 for space in given):
-            longest = max(space.shape[0] for space in given)
-            shared[key] = Space((longest,), np.dtype(np.float32))
+            shared[key] = Space(max(space.shape for space in given), np.dtype(np.float32))
         else:
-            shapes = ", ".join(
-                f"{task} {f'{space.dtype} {list(space.shape)}' if space else 'none'}"
-                for task, space in found.items()
-            )
+            kinds = {task: f"{space.dtype} {list(space.shape)}" for task, space in found.items()}
+            shapes = ", ".join(f"{task} {kinds.get(task, 'none')}" for task in spaces)
             raise UserError(
                 f"the tasks' observation {key!r} differs ({shapes}), and only float vectors can be "
                 "padded: choose tasks, or envs.image and envs.state, such that it does not"
@@ -98,18 +95,16 @@ def share_requests(
     Raises:
         UserError: The tasks cannot share spaces, or hold actions for different numbers of frames.
     """
-    names = list(dict.fromkeys(tasks))
-    repeats = {name: reply["action_repeat"] for name, reply in zip(tasks, replies, strict=True)}
+    by_task = dict(zip(tasks, replies, strict=True))
+    repeats = {name: reply["action_repeat"] for name, reply in by_task.items()}
     if len(set(repeats.values())) > 1:
         raise UserError(f"the tasks hold actions for different numbers of frames: {repeats}")
-    spaces = {name: spaces_from_json(reply) for name, reply in zip(tasks, replies, strict=True)}
+    spaces = {name: spaces_from_json(reply) for name, reply in by_task.items()}
     observed = shared_observations({name: obs for name, (obs, _) in spaces.items()})
     actions = shared_actions({name: act for name, (_, act) in spaces.items()})
     request = {"kind": "share", **spaces_to_json(observed, actions)}
-    return [
-        {**request, "task": [names.index(name), len(names)] if tell_task else None}
-        for name in tasks
-    ]
+    numbers = {name: [number, len(by_task)] for number, name in enumerate(by_task)}
+    return [{**request, "task": numbers[name] if tell_task else None} for name in tasks]
 
 
 class Padded(Wrapper):
@@ -130,20 +125,18 @@ class Padded(Wrapper):
 
     def __init__(
         self, env: Env, obs_space: Mapping[str, Space], act_space: Space,
-        task: tuple[int, int] | None = None,
+        task: Sequence[int] | None = None,
     ):  # fmt: skip
         super().__init__(env)
-        self.obs_space, self.act_space = dict(obs_space), act_space
-        self._task: dict[str, np.ndarray] = {}
-        if task is not None:
-            if TASK_KEY in obs_space:
-                raise UserError(
-                    f"envs.tell_task adds an observation {TASK_KEY!r}, but the tasks have one of "
-                    "that name: rename it, or leave envs.tell_task false"
-                )
-            index, num_tasks = task
-            self._task = {TASK_KEY: np.eye(num_tasks, dtype=np.float32)[index]}
-            self.obs_space[TASK_KEY] = Space((num_tasks,), np.dtype(np.float32), 0.0, 1.0)
+        self.obs_space, self.act_space, self._task = dict(obs_space), act_space, task
+        if task is None:
+            return
+        if TASK_KEY in obs_space:
+            raise UserError(
+                f"envs.tell_task adds an observation {TASK_KEY!r}, but the tasks have one of that "
+                "name: rename it, or leave envs.tell_task false"
+            )
+        self.obs_space[TASK_KEY] = Space((task[1],), np.dtype(np.float32), 0.0, 1.0)
 
     def reset(self, seed: int | None = None) -> Timestep:
         return self._pad(self.env.reset(seed))
@@ -156,11 +149,12 @@ class Padded(Wrapper):
         return self._pad(self.env.step(action[:own].copy()))
 
     def _pad(self, timestep: Timestep) -> Timestep:
-        padded = {**timestep, **{key: value.copy() for key, value in self._task.items()}}
+        padded = dict(timestep)
         for key, space in self.obs_space.items():
-            value = padded.get(key)
-            if value is None or value.shape != space.shape:
+            value = timestep.get(key, np.zeros(0, np.float32))
+            if value.shape != space.shape:
                 padded[key] = np.zeros(space.shape, space.dtype)
-                if value is not None:
-                    padded[key][: len(value)] = value
+                padded[key][: len(value)] = value
+        if self._task is not None:
+            padded[TASK_KEY][self._task[0]] = 1.0
         return padded

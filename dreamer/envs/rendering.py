@@ -44,15 +44,13 @@ def backend_variables(egl_device: int = -1) -> dict[str, str]:
             renders. If a device is asked for, EGL is the only candidate.
     """
     device = {"MUJOCO_EGL_DEVICE_ID": str(egl_device)} if egl_device >= 0 else {}
-    chosen = os.environ.get("MUJOCO_GL")
-    if chosen:
-        if chosen.lower() in OFF:
-            raise UserError(
-                f"images were asked for, but MUJOCO_GL={chosen} switches rendering off: "
-                "unset it, or learn without images: --configs dmc_proprio"
-            )
-        return {"MUJOCO_GL": chosen, **device}
-    return {"MUJOCO_GL": _first_that_renders(tuple(device.items())), **device}
+    chosen = os.environ.get("MUJOCO_GL") or _first_that_renders(tuple(device.items()))
+    if chosen.lower() in OFF:
+        raise UserError(
+            f"images were asked for, but MUJOCO_GL={chosen} switches rendering off: "
+            "unset it, or learn without images: --configs dmc_proprio"
+        )
+    return {"MUJOCO_GL": chosen, **device}
 
 
 @functools.cache
@@ -69,9 +67,8 @@ def _first_that_renders(device: tuple[tuple[str, str], ...]) -> str:
 
 def _probe(variables: dict[str, str]) -> str:
     """Renders one frame in a new process; returns "", or the problem in one line."""
-    return try_python(
-        PROBE, {**os.environ, **variables, "PYOPENGL_PLATFORM": variables["MUJOCO_GL"]}
-    )
+    platform = {"PYOPENGL_PLATFORM": variables["MUJOCO_GL"]}
+    return try_python(PROBE, {**os.environ, **variables, **platform})
 
 
 def prepare(egl_device: int = -1) -> None:
@@ -101,21 +98,10 @@ def prepare(egl_device: int = -1) -> None:
 @contextlib.contextmanager
 def switched_off() -> Iterator[None]:
     """Keeps dm_control's first import from loading OpenGL, for processes with TensorFlow."""
-    before = os.environ.get("MUJOCO_GL")
+    before = {key: value for key, value in os.environ.items() if key == "MUJOCO_GL"}
     os.environ["MUJOCO_GL"] = "off"
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["MUJOCO_GL"]
-        else:
-            os.environ["MUJOCO_GL"] = before
-
-
-def renderer_name(physics: object) -> str:
-    """Returns OpenGL's name of the renderer of a dm_control physics."""
-    from OpenGL import GL
-
-    with physics.contexts.gl.make_current() as context:  # type: ignore[attr-defined]
-        name = context.call(GL.glGetString, GL.GL_RENDERER)
-    return name.decode(errors="replace") if name else "unknown"
+        del os.environ["MUJOCO_GL"]
+        os.environ.update(before)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -42,8 +42,7 @@ class EnvSettings:
         image_size: Pixels along each edge of an image.
         camera: Index of the camera; -1: the task's usual one (DeepMind Control).
         shadow_size: Texels along each edge of the shadow map; 0: the simulator's own 2048. A
-            smaller map renders faster in software and changes pixels; docs/experiments.md says
-            how much for each task (DeepMind Control).
+            smaller map renders faster in software, and changes pixels (DeepMind Control).
         egl_device: Index of the GPU that renders; -1: the driver's choice.
         training: Whether episodes serve learning, not a score: games end with a lost life (Atari).
 
@@ -62,26 +61,10 @@ class EnvSettings:
     training: bool = False
 
     def __post_init__(self) -> None:
-        least = {"action_repeat": 1, "time_limit": 0, "image_size": 1, "shadow_size": 0,
-                 "camera": -1}  # fmt: skip
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                value = getattr(self, name)
-                raise UserError(f"envs.{name} is {value}, expected at least {bound}")
-
-
-class EnvKeywords(TypedDict, total=False):
-    """The fields of `EnvSettings`, as keyword arguments."""
-
-    action_repeat: int
-    time_limit: int
-    image: bool
-    state: bool
-    image_size: int
-    camera: int
-    shadow_size: int
-    egl_device: int
-    training: bool
+        low = {"action_repeat": 1, "image_size": 1, "time_limit": 0, "shadow_size": 0, "camera": -1}
+        for name, least in low.items():
+            if (value := getattr(self, name)) < least:
+                raise UserError(f"envs.{name} is {value}, expected at least {least}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,16 +91,13 @@ class Space:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Space):
             return NotImplemented
-        return (
-            (self.shape, self.dtype, self.discrete) == (other.shape, other.dtype, other.discrete)
-            and np.array_equal(self._full(self.low), self._full(other.low))
-            and np.array_equal(self._full(self.high), self._full(other.high))
-        )
+        same = (self.shape, self.dtype, self.discrete) == (other.shape, other.dtype, other.discrete)
+        return same and np.array_equal(self.bounds(), other.bounds())
 
-    __hash__ = None  # type: ignore[assignment]  # bounds may be arrays
-
-    def _full(self, bound: float | np.ndarray) -> np.ndarray:
-        return np.broadcast_to(np.asarray(bound, np.float64), self.shape)
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the low and the high bound of each element, float64 arrays of `shape`."""
+        low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
+        return np.broadcast_to(low, self.shape), np.broadcast_to(high, self.shape)
 
     @property
     def is_image(self) -> bool:
@@ -128,7 +108,7 @@ class Space:
         """Draws a value uniformly; unbounded elements come from [-1, 1]."""
         if self.discrete:
             return np.eye(self.shape[0], dtype=self.dtype)[rng.integers(self.shape[0])]
-        low, high = self._full(self.low), self._full(self.high)
+        low, high = self.bounds()
         bounded = np.isfinite(low) & np.isfinite(high)
         low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
         if np.issubdtype(self.dtype, np.integer):
@@ -148,23 +128,14 @@ class Space:
 
     def to_json(self) -> dict[str, Any]:
         """Describes this space with JSON types, for `from_json`."""
-        return {
-            "shape": list(self.shape),
-            "dtype": self.dtype.str,
-            "low": np.asarray(self.low).tolist(),
-            "high": np.asarray(self.high).tolist(),
-            "discrete": self.discrete,
-        }
+        low, high = np.asarray(self.low).tolist(), np.asarray(self.high).tolist()
+        return {"shape": list(self.shape), "dtype": self.dtype.str, "low": low, "high": high,
+                "discrete": self.discrete}  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Space:
-        def bound(value: Any) -> float | np.ndarray:
-            return np.asarray(value, np.float64) if isinstance(value, list) else float(value)
-
-        return cls(
-            tuple(data["shape"]), np.dtype(data["dtype"]),
-            bound(data["low"]), bound(data["high"]), bool(data["discrete"]),
-        )  # fmt: skip
+        low, high = (np.asarray(data[end], np.float64) for end in ("low", "high"))
+        return cls(data["shape"], data["dtype"], low, high, data["discrete"])
 
 
 def image_space(size: int) -> Space:
@@ -179,10 +150,8 @@ def one_hot_space(num_actions: int) -> Space:
 
 def spaces_to_json(obs_space: Mapping[str, Space], act_space: Space) -> dict[str, Any]:
     """Describes an environment's spaces with JSON types, under `obs_space` and `act_space`."""
-    return {
-        "obs_space": {key: space.to_json() for key, space in obs_space.items()},
-        "act_space": act_space.to_json(),
-    }
+    observed = {key: space.to_json() for key, space in obs_space.items()}
+    return {"obs_space": observed, "act_space": act_space.to_json()}
 
 
 def spaces_from_json(data: Mapping[str, Any]) -> tuple[dict[str, Space], Space]:
@@ -249,14 +218,13 @@ def make_timestep(
 
 def check_timestep(timestep: Timestep, obs_space: Mapping[str, Space]) -> None:
     """Raises ContractError, which names the first mistake in `timestep`."""
-    if timestep.keys() != obs_space.keys() | SCALARS.keys():
-        missing = sorted((obs_space.keys() | SCALARS.keys()) - timestep.keys())
-        foreign = sorted(timestep.keys() - obs_space.keys() - SCALARS.keys())
+    spaces = {**obs_space, **{key: Space((), dtype) for key, dtype in SCALARS.items()}}
+    if timestep.keys() != spaces.keys():
+        missing = sorted(spaces.keys() - timestep.keys())
+        foreign = sorted(timestep.keys() - spaces.keys())
         raise ContractError(f"timestep: missing keys {missing}, unexpected keys {foreign}")
-    for key, space in obs_space.items():
+    for key, space in spaces.items():
         space.check(timestep[key], key)
-    for key, dtype in SCALARS.items():
-        Space((), dtype).check(timestep[key], key)
     if bool(timestep["is_terminal"]) != (float(timestep["cont"]) == 0.0):
         raise ContractError("cont must be 0 exactly where is_terminal is true")
     if timestep["is_terminal"] and not timestep["is_last"]:

@@ -118,13 +118,11 @@ class NormalizeActions(Wrapper):
 
     def __init__(self, env: Env):
         super().__init__(env)
-        shape = env.act_space.shape
-        low = np.broadcast_to(np.asarray(env.act_space.low, np.float64), shape)
-        high = np.broadcast_to(np.asarray(env.act_space.high, np.float64), shape)
+        low, high = env.act_space.bounds()
         has_low, has_high = np.abs(low) < UNBOUNDED, np.abs(high) < UNBOUNDED
         self._low = np.where(has_low, low, np.where(has_high, high - 2.0, -1.0))
         self._high = np.where(has_high, high, np.where(has_low, low + 2.0, 1.0))
-        self.act_space = Space((int(np.prod(shape)),), np.dtype(np.float32), -1.0, 1.0)
+        self.act_space = Space((low.size,), np.dtype(np.float32), -1.0, 1.0)
 
     def step(self, action: np.ndarray) -> Timestep:
         self.act_space.check(action, "action")
@@ -134,34 +132,22 @@ class NormalizeActions(Wrapper):
         return self.env.step((np.rint(native) if dtype.kind in "iu" else native).astype(dtype))
 
 
-class ActionRepeat(Wrapper):
-    """Holds each action for `action_repeat` steps of the environment inside.
+class Repeat(Wrapper):
+    """Holds each action for several steps of the environment inside, and limits its episodes.
 
-    Rewards are summed. The episode's end also ends the repeat. Our own suites repeat actions
-    themselves, to render only the last frame.
+    Rewards are summed. The episode's end also ends the repeat. At the time limit a timestep is
+    last, but not terminal. Our own suites do both themselves, to render only the last frame.
+
+    Args:
+        env: The environment inside.
+        action_repeat: Its steps in one step.
+        time_limit: Frames of an episode; 0: no limit.
     """
 
-    def __init__(self, env: Env, action_repeat: int):
+    def __init__(self, env: Env, action_repeat: int, time_limit: int):
         super().__init__(env)
-        self._action_repeat = action_repeat
         self.action_repeat = env.action_repeat * action_repeat
-
-    def step(self, action: np.ndarray) -> Timestep:
-        reward = 0.0
-        for _ in range(self._action_repeat):
-            timestep = self.env.step(action)
-            reward += float(timestep["reward"])
-            if timestep["is_last"]:
-                break
-        return {**timestep, "reward": np.asarray(reward, np.float32)}
-
-
-class TimeLimit(Wrapper):
-    """Ends an episode after `frames` frames; the timestep is then last, but not terminal."""
-
-    def __init__(self, env: Env, frames: int):
-        super().__init__(env)
-        self._limit = frames
+        self._limit = time_limit or math.inf
         self._frames = 0
 
     def reset(self, seed: int | None = None) -> Timestep:
@@ -171,8 +157,12 @@ class TimeLimit(Wrapper):
     def step(self, action: np.ndarray) -> Timestep:
         if self._frames >= self._limit:
             raise RuntimeError("step() after the episode's last timestep: call reset() first")
-        timestep = self.env.step(action)
+        reward = 0.0
+        for _ in range(self.action_repeat // self.env.action_repeat):
+            timestep = self.env.step(action)
+            reward += float(timestep["reward"])
+            if timestep["is_last"]:
+                break
         self._frames += self.action_repeat
-        if self._frames >= self._limit:
-            timestep = {**timestep, "is_last": np.asarray(True)}
-        return timestep
+        is_last = np.asarray(timestep["is_last"] | (self._frames >= self._limit))
+        return {**timestep, "reward": np.asarray(reward, np.float32), "is_last": is_last}

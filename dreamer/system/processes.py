@@ -34,9 +34,9 @@ class ChildProcess:
     Args:
         module: Dotted name of the module.
         arguments: Further arguments.
+        variables: Environment variables to set besides this process's own. PYTHONPATH is this
+            process's import path if it is not among them.
         python: The interpreter.
-        variables: All environment variables of the child; None: this process's own, and
-            PYTHONPATH set to this process's import path.
         pass_fds: Further file descriptors that the child inherits.
 
     Raises:
@@ -44,15 +44,10 @@ class ChildProcess:
     """
 
     def __init__(
-        self,
-        module: str,
-        *arguments: str,
-        python: str = sys.executable,
-        variables: Mapping[str, str] | None = None,
-        pass_fds: Sequence[int] = (),
-    ) -> None:
-        if variables is None:
-            variables = inherited_variables()
+        self, module: str, *arguments: str, variables: Mapping[str, str],
+        python: str = sys.executable, pass_fds: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         with contextlib.ExitStack() as opened:
             self._log = opened.enter_context(tempfile.TemporaryFile("a+b"))
             self.socket, theirs = socket.socketpair()
@@ -61,8 +56,9 @@ class ChildProcess:
             with theirs:
                 self._process = subprocess.Popen(
                     [python, "-P", "-m", module, str(fd), str(os.getpid()), *arguments],
-                    env=variables, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-                    pass_fds=[fd, *pass_fds], start_new_session=True,
+                    env={**os.environ, "PYTHONPATH": path, **variables}, start_new_session=True,
+                    stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+                    pass_fds=[fd, *pass_fds],
                 )  # fmt: skip
             opened.pop_all()  # close() closes them
         self.pid = self._process.pid
@@ -83,9 +79,7 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             status = self._process.wait()
-        if status < 0:
-            return f"killed by {signal.Signals(-status).name}"
-        return f"exit status {status}"
+        return _describe_status(status)
 
     def last_output(self) -> str:
         """Returns the end of what the process has printed."""
@@ -120,16 +114,6 @@ class ChildProcess:
         self._log.close()
 
 
-def inherited_variables(**changed: str) -> dict[str, str]:
-    """Returns this process's environment variables, with its import path as PYTHONPATH.
-
-    Args:
-        **changed: Variables to set in addition.
-    """
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    return {**os.environ, **changed, "PYTHONPATH": path}
-
-
 def try_python(code: str, variables: Mapping[str, str], python: str = sys.executable) -> str:
     """Runs a few lines of Python in a new process; returns "", or the problem in one line.
 
@@ -138,22 +122,25 @@ def try_python(code: str, variables: Mapping[str, str], python: str = sys.execut
         variables: All environment variables of the process.
         python: The interpreter.
     """
+    command = [python, "-P", "-c", f"{code}\nprint({_ANSWER!r})"]
     try:
         done = subprocess.run(
-            [python, "-P", "-c", f"{code}\nprint({_ANSWER!r})"], env=variables,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=_TRY_TIMEOUT,
+            command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=_TRY_TIMEOUT,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"no answer within {_TRY_TIMEOUT:.0f} s"
     except OSError as error:
         return str(error)
-    if done.returncode < 0:
-        return f"killed by signal {-done.returncode}"
-    if done.returncode > 0:
-        return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    if done.returncode:
+        how = _describe_status(done.returncode)
+        return (done.stderr.strip().splitlines() or [how])[-1] if done.returncode > 0 else how
     # The exit status is not enough: /bin/true succeeds, too.
     return "" if done.stdout.splitlines()[-1:] == [_ANSWER] else "it does not run Python code"
+
+
+def _describe_status(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
 
 
 def end_with(process: int) -> None:
@@ -168,8 +155,15 @@ def end_with(process: int) -> None:
         process: The process that started this one, directly or through a script in between. It
             may have ended already.
     """
+    parent = os.getppid()  # may be a script in between
+
+    def watch() -> None:
+        while os.getppid() == parent and os.path.exists(f"/proc/{process}"):
+            time.sleep(1.0)
+        end(1)
+
     request_signal_at_parents_end(signal.SIGCONT)
-    threading.Thread(target=_watch, args=(process, os.getppid()), daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def request_signal_at_parents_end(number: int) -> None:
@@ -183,20 +177,3 @@ def end(status: int) -> None:
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(status)
-
-
-def _watch(process: int, parent: int) -> None:
-    """Waits for the end of `process`. `parent` may be a script in between."""
-    while os.getppid() == parent and (parent == process or _lives(process)):
-        time.sleep(1.0)
-    end(1)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it lives and belongs to another user
-        pass
-    return True

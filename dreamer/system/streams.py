@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import IO
 
 
@@ -21,21 +22,15 @@ class LastingStream:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._failed = False
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        if not self._failed:
-            try:
-                self._stream.write(_encodable(text, self.encoding))
-            except (OSError, ValueError):
-                self._give_up()
+        escaped = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        self._attempt(self._stream.write, escaped)
         return len(text)
 
     def flush(self) -> None:
-        if not self._failed:
-            try:
-                self._stream.flush()
-            except (OSError, ValueError):
-                self._give_up()
+        self._attempt(self._stream.flush)
 
     def isatty(self) -> bool:
         try:
@@ -46,18 +41,17 @@ class LastingStream:
     def fileno(self) -> int:
         return self._stream.fileno()
 
-    @property
-    def encoding(self) -> str:
-        return getattr(self._stream, "encoding", None) or "utf-8"
-
-    def _give_up(self) -> None:
-        # The interpreter flushes the stream's buffer on exit. If that failed, the exit status would
-        # be 120, so the buffer's text goes to /dev/null.
-        self._failed = True
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+    def _attempt(self, act: Callable[..., object], *values: str) -> None:
+        if self._failed:
+            return
+        try:
+            act(*values)
+        except (OSError, ValueError):
+            # The interpreter flushes the stream's buffer on exit. If that failed, the exit status
+            # would be 120, so the buffer's text goes to /dev/null.
+            self._failed = True
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def standard_output() -> LastingStream:
@@ -77,16 +71,11 @@ def warn(text: str) -> None:
 
 def settle() -> None:
     """Flushes the standard output; its buffer is dropped if that fails."""
-    if sys.stdout:
-        LastingStream(sys.stdout).flush()
+    _say(sys.stdout, "", end="")
 
 
-def _say(stream: IO[str] | None, text: str) -> None:
+def _say(stream: IO[str] | None, text: str, end: str = "\n") -> None:
     if stream is not None:  # None: the shell has closed it
         lasting = LastingStream(stream)
-        lasting.write(text + "\n")
+        lasting.write(text + end)
         lasting.flush()
-
-
-def _encodable(text: str, encoding: str) -> str:
-    return text.encode(encoding, "backslashreplace").decode(encoding)

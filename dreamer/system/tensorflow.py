@@ -66,16 +66,13 @@ def describe_device(system: Path = Path("/")) -> str:
 
 
 def has_nvidia(system: Path = Path("/")) -> bool:
-    """Whether this machine has an NVIDIA card, with or without a driver for it.
-
-    Args:
-        system: Root of the file system.
-    """
+    """Whether this machine has an NVIDIA card, with or without a driver for it."""
     if any(system.glob("proc/driver/nvidia/gpus/*")) or any(system.glob("dev/nvidia[0-9]*")):
         return True
     return any(
-        _content(device / "vendor") == _NVIDIA and _content(device / "class").startswith(_DISPLAY)
-        for device in system.glob("sys/bus/pci/devices/*")
+        vendor.read_text().strip() == _NVIDIA
+        and vendor.with_name("class").read_text().startswith(_DISPLAY)
+        for vendor in system.glob("sys/bus/pci/devices/*/vendor")
     )
 
 
@@ -86,12 +83,11 @@ def _without_messages() -> Iterator[None]:
     No variable switches these messages off. Another process filters them, so that the last lines
     of this one arrive even if it crashes.
     """
-    program = shutil.which("grep")
-    if _LEVEL in os.environ or program is None or sys.stderr is None:  # None: it is closed
+    if _LEVEL in os.environ or not shutil.which("grep") or sys.stderr is None:  # None: closed
         yield
         return
     standard_error = os.dup(2)
-    command = [program, "--line-buffered", "-a", "-v", "-E", _MESSAGES]
+    command = ["grep", "--line-buffered", "-a", "-v", "-E", _MESSAGES]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=standard_error, start_new_session=True
     ) as grep:
@@ -102,10 +98,3 @@ def _without_messages() -> Iterator[None]:
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
-
-
-def _content(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

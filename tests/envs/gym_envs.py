@@ -67,23 +67,18 @@ class Mixed(gymnasium.Env):
         }
 
 
-class OldBox:
+def old_box(bound, size):
     """A space like old gym's, which shares no class with Gymnasium's."""
-
-    def __init__(self, low, high, shape, dtype):
-        self.low, self.high = np.full(shape, low, dtype), np.full(shape, high, dtype)
-        self.shape, self.dtype = shape, np.dtype(dtype)
-
-
-OldBox.__name__ = "Box"
+    space = type("Box", (), {"shape": (size,), "dtype": np.dtype(np.float32)})()
+    space.low, space.high = np.full(size, -bound, np.float32), np.full(size, bound, np.float32)
+    return space
 
 
 class Old:
     """Like old gym's before 0.22: seed(), reset() -> obs, a 4-tuple step, render(mode)."""
 
     def __init__(self, limit: int = 0):
-        self.observation_space = OldBox(-10, 10, (3,), np.float32)
-        self.action_space = OldBox(-2, 2, (1,), np.float32)
+        self.observation_space, self.action_space = old_box(10, 3), old_box(2, 1)
         self._limit, self._rng = limit, np.random.default_rng()
 
     def seed(self, seed=None):

@@ -5,6 +5,7 @@ Workers load this file by its path, like a user's own file.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -102,38 +103,27 @@ class Misbehaving(Counting):
 
 
 class Chatty(Counting):
-    """Prints to both standard streams at every step."""
+    """Prints to both standard streams at every step, which takes DREAMER_TEST_PAUSE seconds."""
 
     def step(self, action: np.ndarray) -> Timestep:
+        time.sleep(float(os.environ.get("DREAMER_TEST_PAUSE", "0")))
         print("x" * 10_000)
         print("y" * 10_000, file=sys.stderr, flush=True)
         return super().step(action)
 
 
-class Slow(Counting):
-    """Takes a second for a step."""
-
-    def step(self, action: np.ndarray) -> Timestep:
-        time.sleep(1.0)
-        return super().step(action)
-
-
-class RenderCounting(DMC):
+def counts_renders() -> NormalizeActions:
     """DeepMind Control whose first pixel counts the rendered frames."""
+    env = DMC("cartpole_balance", EnvSettings(action_repeat=4, shadow_size=64))
+    render, drawn = env._camera.render, itertools.count(1)
 
-    _drawn = 0
-
-    def render(self) -> np.ndarray:
-        self._drawn += 1
-        frame = super().render()
-        frame[0, 0] = self._drawn
+    def count() -> np.ndarray:
+        frame = render().copy()
+        frame[0, 0] = next(drawn)
         return frame
 
-
-def counts_renders() -> NormalizeActions:
-    return NormalizeActions(
-        RenderCounting("cartpole", "balance", EnvSettings(action_repeat=4, shadow_size=64))
-    )
+    env._camera.render = count
+    return NormalizeActions(env)
 
 
 def not_an_env() -> str:
@@ -144,7 +134,7 @@ class BothWays(DMC):
     """Also renders with dm_control's own method, and observes the difference."""
 
     def __init__(self, domain: str, task: str):
-        super().__init__(domain, task, EnvSettings())
+        super().__init__(f"{domain}_{task}", EnvSettings())
         self._plain = dmc._suite().load(domain, task, {"random": 0})
         self.obs_space = {**self.obs_space, "difference": Space((1,), F32)}
 
@@ -157,9 +147,9 @@ class BothWays(DMC):
         return {**obs, "difference": np.array([difference], F32)}
 
 
-def renders_both_ways_walker() -> NormalizeActions:
+def both_ways_walker() -> NormalizeActions:
     return NormalizeActions(BothWays("walker", "walk"))
 
 
-def renders_both_ways_quadruped() -> NormalizeActions:
+def both_ways_quadruped() -> NormalizeActions:
     return NormalizeActions(BothWays("quadruped", "walk"))

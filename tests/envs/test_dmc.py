@@ -104,14 +104,15 @@ def test_actions_reach_the_actuators_own_range():
         np.testing.assert_allclose(env.env._env.physics.control(), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("settings, steps", [
-    ({"action_repeat": 2}, 500),  # dm_control's own limit, 1000 frames
-    ({"action_repeat": 3}, 334),  # it ends the last repeat early
-    ({"action_repeat": 2, "time_limit": 25}, 13),
-    ({"action_repeat": 2, "time_limit": 1100}, 550),
+@pytest.mark.parametrize("task, settings, steps", [
+    ("pendulum_swingup", {"action_repeat": 2}, 500),  # dm_control's own limit, 1000 frames
+    ("pendulum_swingup", {"action_repeat": 3}, 334),  # it ends the last repeat early
+    ("pendulum_swingup", {"action_repeat": 2, "time_limit": 25}, 13),
+    ("pendulum_swingup", {"action_repeat": 2, "time_limit": 1100}, 550),
+    ("lqr_lqr_2_1", {"action_repeat": 100}, 10),  # has no limit of its own
 ])  # fmt: skip
-def test_time_limit_is_no_terminal(settings, steps):
-    env = make_env("dmc_pendulum_swingup", **STATE, **settings)
+def test_time_limit_is_no_terminal(task, settings, steps):
+    env = make_env(f"dmc_{task}", **STATE, **settings)
     for _ in range(2):
         env.reset(0)
         timesteps = [env.step(zeros(env)) for _ in range(steps)]
@@ -120,12 +121,6 @@ def test_time_limit_is_no_terminal(settings, steps):
         assert not timesteps[-1]["is_terminal"] and timesteps[-1]["cont"] == 1
         with pytest.raises(RuntimeError, match="reset"):
             env.step(zeros(env))
-
-
-def test_task_without_a_limit_gets_one():
-    env = make_env("dmc_lqr_lqr_2_1", **STATE, action_repeat=100)
-    env.reset(0)
-    assert [bool(env.step(zeros(env))["is_last"]) for _ in range(10)] == [False] * 9 + [True]
 
 
 def test_true_end_is_terminal():
@@ -158,7 +153,7 @@ def test_only_the_last_frame_of_a_step_is_rendered():
 @pytest.mark.parametrize("domain", ["walker", "quadruped"])
 def test_pixels_are_dm_controls(domain):
     """The small buffer and the single camera give the same pixels as `physics.render`."""
-    with EnvPool(f"{FILE}:renders_both_ways_{domain}", 1, 60.0, state=True) as pool:
+    with EnvPool(f"{FILE}:both_ways_{domain}", 1, 60.0, state=True) as pool:
         timesteps = pool.reset([0])
         for _ in range(3):
             timesteps += pool.step(np.full((1, *pool.act_space.shape), 0.5, np.float32))
@@ -184,6 +179,3 @@ def test_invalid_physics_surfaces():
             env.step(zeros(env))
 
 
-def test_no_observation():
-    with pytest.raises(UserError, match="no observation is left"):
-        make_env("dmc_walker_walk", image=False, state=False)

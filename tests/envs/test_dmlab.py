@@ -16,8 +16,7 @@ from dreamer.config.config import load_config
 from dreamer.envs.conformance import check_env
 from dreamer.envs.dmlab import ACTIONS, LEVELS, find_level
 from dreamer.envs.make import make_env
-from dreamer.envs.processes.pool import EnvPool, EnvRestartWarning
-from dreamer.errors import EnvError, UserError
+from dreamer.errors import UserError
 
 FORWARD = np.eye(9, dtype=np.float32)[0]
 
@@ -121,33 +120,6 @@ def test_seeds_fix_episodes_whatever_came_before(lab):
     assert not np.array_equal(first, following)
     fresh = [make_env("dmlab_explore_small").reset()["image"] for _ in range(2)]
     assert not np.array_equal(*fresh)
-
-
-def test_workers_have_a_simulator_each(lab):
-    with EnvPool("dmlab_find_small", 2, action_repeat=4) as pool:
-        timesteps = pool.reset([1, 2])
-        assert not np.array_equal(timesteps[0]["image"], timesteps[1]["image"])
-        before = pool.step(np.stack([FORWARD, FORWARD]))[1]["image"]
-        pool.step(FORWARD[None], [0])
-        np.testing.assert_array_equal(pool.reset([2, 1])[1]["image"], timesteps[0]["image"])
-        pool.reset([2], [1])
-        np.testing.assert_array_equal(pool.step(FORWARD[None], [1])[0]["image"], before)
-        assert pool.info["renderer"] == "software"
-
-
-def test_a_simulator_that_fails_is_replaced(lab, tmp_path, monkeypatch):
-    switch = tmp_path / "fail"
-    monkeypatch.setenv("DMLAB_STANDIN_FAILURE", str(switch))
-    with EnvPool("dmlab_find_small", 1, restarts=1, timeout=300, action_repeat=4) as pool:
-        (start,) = pool.try_reset([1])
-        switch.touch()
-        with pytest.warns(EnvRestartWarning, match="Failed to advance"):
-            (failed,) = pool.try_step(FORWARD[None])
-        assert isinstance(failed, EnvError) and failed.kind == "raised"
-        assert "Failed to advance environment" in failed.message
-        (again,) = pool.try_reset([1])
-        np.testing.assert_array_equal(again["image"], start["image"])
-        assert not pool.try_step(FORWARD[None])[0]["is_last"]
 
 
 def test_mistakes(lab):

@@ -8,12 +8,7 @@ import pytest
 from dreamer.config.config import load_config
 from dreamer.envs.conformance import check_env
 from dreamer.envs.make import make_env
-from dreamer.envs.multitask import (
-    Padded,
-    assign,
-    shared_actions,
-    shared_observations,
-)
+from dreamer.envs.multitask import Padded, assign, shared_actions, shared_observations
 from dreamer.envs.processes.pool import EnvError, EnvPool, EnvRestartWarning
 from dreamer.envs.spec import Space, make_timestep
 from dreamer.errors import UserError

@@ -54,15 +54,10 @@ def literal_cartpole(python: Path, seed: int) -> list:
 
 
 @pytest.mark.slow
-def test_old_environments_conform(python: Path):
+def test_old_environments_conform_also_those_of_the_installed_gym(python: Path):
     settings = {"action_repeat": 1, "state": True, "python": str(python)}
     check_env(PoolEnv(f"{FILE}:cartpole", **settings), steps=40)
     check_env(PoolEnv(f"{FILE}:dot", **settings), steps=40)
-
-
-@pytest.mark.slow
-def test_ids_are_those_of_the_gym_that_is_installed(python: Path):
-    settings = {"action_repeat": 1, "state": True, "python": str(python)}
     check_env(env := PoolEnv("gym_CartPole-v1", **settings), steps=40)
     assert env.info["time_limit"] == "500" and "image" in env.obs_space
     with pytest.raises(UserError, match="did you mean 'gym_CartPole-v1'.*Gym says"):

@@ -15,6 +15,7 @@ from dreamer.envs.processes.pool import EnvError, EnvPool
 from dreamer.errors import UserError
 
 FILE = Path(__file__).with_name("probe_envs.py")
+ROOT = Path(__file__).parents[2]
 PLAIN = {"image": False, "state": True, "action_repeat": 1}  # needs no OpenGL
 
 
@@ -129,13 +130,11 @@ def test_time_limit_and_repeat_of_a_users_environment():
         assert timestep["is_last"] and not timestep["is_terminal"] and timestep["reward"] == 3 + 4
 
 
-def run_script(folder: Path, text: str, *, name: str = "main.py") -> subprocess.CompletedProcess:
-    (folder / name).write_text(textwrap.dedent(text))
-    root = Path(__file__).parents[2]
-    environ = {**os.environ, "PYTHONPATH": str(root)}
+def run_script(folder: Path, text: str) -> subprocess.CompletedProcess:
+    (folder / "main.py").write_text(textwrap.dedent(text))
     return subprocess.run(
-        [sys.executable, name], cwd=folder, env=environ, text=True, capture_output=True,
-        timeout=120,
+        [sys.executable, "main.py"], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True, capture_output=True, timeout=120,
     )  # fmt: skip
 
 
@@ -156,9 +155,8 @@ def test_any_script_without_a_guard(tmp_path, task):
 
 
 def test_script_that_is_its_own_environment_file(tmp_path):
-    done = run_script(tmp_path, FILE.read_text() + textwrap.dedent(USE).format(
-        task="main.py:Counting"
-    ))  # fmt: skip
+    use = textwrap.dedent(USE).format(task="main.py:Counting")
+    done = run_script(tmp_path, FILE.read_text() + use)
     assert "starts environments itself" in done.stderr
     assert "in a file of its own" in done.stderr
 
@@ -169,18 +167,10 @@ def test_environment_that_imports_tensorflow(tmp_path):
     assert "mine.py, line 1, imports TensorFlow" in done.stderr
 
 
-def start_script(folder: Path, text: str) -> subprocess.Popen:
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(text)], cwd=folder, env=environ,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
 PAUSED = """
     import numpy
     from dreamer.envs.processes.pool import EnvPool
-    with EnvPool("{file}:Slow", 1, 3.0, image=False, state=True, action_repeat=1) as pool:
+    with EnvPool("{file}:Chatty", 1, 3.0, image=False, state=True, action_repeat=1) as pool:
         print(pool._workers[0].pid, flush=True)
         pool.reset([0])
         print("stepping", flush=True)
@@ -191,7 +181,11 @@ PAUSED = """
 
 def test_being_paused_is_no_timeout(tmp_path):
     """Parent and worker stop in the middle of a step, for longer than the timeout."""
-    with start_script(tmp_path, PAUSED.format(file=FILE)) as parent:
+    script = textwrap.dedent(PAUSED.format(file=FILE))
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DREAMER_TEST_PAUSE": "1"},
+    ) as parent:  # fmt: skip
         pids = [int(parent.stdout.readline()), parent.pid]
         parent.stdout.readline()
         for signum, pause in ((signal.SIGSTOP, 4.0), (signal.SIGCONT, 0.0)):

@@ -3,7 +3,7 @@ import pytest
 from probe_envs import Counting
 
 from dreamer.envs.spec import ContractError, Space, make_timestep
-from dreamer.envs.wrappers import ActionRepeat, NormalizeActions, TimeLimit
+from dreamer.envs.wrappers import NormalizeActions, Repeat
 
 
 class Native:
@@ -52,7 +52,7 @@ def test_actions_that_are_none_are_refused(action):
 
 
 def test_repeat_sums_rewards_and_stops_at_the_end():
-    env = ActionRepeat(Counting(), 4)
+    env = Repeat(Counting(), 4, 100)
     assert env.action_repeat == 4
     length = int(env.reset(0)["length"][0])  # 5 to 9: the second or third repeat is cut short
     timestep, rewards = None, []
@@ -61,31 +61,17 @@ def test_repeat_sums_rewards_and_stops_at_the_end():
         rewards.append(float(timestep["reward"]))
     assert rewards[0] == 1 + 2 + 3 + 4
     assert sum(rewards) == length * (length + 1) / 2
-    assert timestep["is_terminal"] and timestep["image"][0, 0, 0] == length
+    assert timestep["is_terminal"] and timestep["cont"] == 0
+    assert timestep["image"][0, 0, 0] == length
 
 
-def test_time_limit_is_last_but_not_terminal():
-    env = TimeLimit(Counting(), 4)
+@pytest.mark.parametrize("repeat, steps", [(1, 4), (2, 2)])
+def test_time_limit_counts_frames_and_is_last_but_not_terminal(repeat, steps):
+    env = Repeat(Counting(), repeat, 4)
     for _ in range(2):
         env.reset(0)
-        timesteps = [env.step(np.zeros(2, np.float32)) for _ in range(4)]
-        assert [bool(timestep["is_last"]) for timestep in timesteps] == [False] * 3 + [True]
+        timesteps = [env.step(np.zeros(2, np.float32)) for _ in range(steps)]
+        assert [bool(t["is_last"]) for t in timesteps] == [False] * (steps - 1) + [True]
         assert not timesteps[-1]["is_terminal"] and timesteps[-1]["cont"] == 1
         with pytest.raises(RuntimeError, match="reset"):
             env.step(np.zeros(2, np.float32))
-
-
-def test_time_limit_counts_frames():
-    env = TimeLimit(ActionRepeat(Counting(), 2), 4)
-    env.reset(0)
-    assert not env.step(np.zeros(2, np.float32))["is_last"]
-    assert env.step(np.zeros(2, np.float32))["is_last"]
-
-
-def test_true_end_within_the_limit_stays_terminal():
-    env = TimeLimit(Counting(), 100)
-    env.reset(0)
-    timestep = env.step(np.zeros(2, np.float32))
-    while not timestep["is_last"]:
-        timestep = env.step(np.zeros(2, np.float32))
-    assert timestep["is_terminal"] and timestep["cont"] == 0

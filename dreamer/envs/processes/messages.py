@@ -67,32 +67,23 @@ def receive(
 def _read(
     sock: socket.socket, timeout: float | None, on_wait: OnWait | None, size: int
 ) -> bytearray:
-    data = bytearray(size)
+    data, waited = bytearray(size), 0.0
     view = memoryview(data)
     while view:
+        # Count waits of a second; the clock would also run while this process is stopped.
+        sock.settimeout(None if timeout is None else min(1.0, timeout - waited))
         try:
-            count = _wait_and_read(sock, view, timeout, on_wait)
+            count = sock.recv_into(view)
+        except TimeoutError:
+            waited += 1.0
+            if on_wait is not None:
+                on_wait(waited)
+            if timeout is not None and waited >= timeout:
+                raise TimeoutError(f"nothing came for {timeout:g} s") from None
+            continue
         except ConnectionResetError as error:
             raise DisconnectedError(str(error)) from error
         if count == 0:
             raise DisconnectedError("the connection was closed")
-        view = view[count:]
+        view, waited = view[count:], 0.0
     return data
-
-
-def _wait_and_read(
-    sock: socket.socket, view: memoryview, timeout: float | None, on_wait: OnWait | None
-) -> int:
-    """Returns the number of bytes read, 0 at the end of the connection."""
-    if timeout is None:
-        sock.settimeout(None)
-        return sock.recv_into(view)
-    # Count waits of a second; the clock would also run while this process is stopped.
-    for waited in range(math.ceil(timeout)):
-        sock.settimeout(min(1.0, timeout - waited))
-        try:
-            return sock.recv_into(view)
-        except TimeoutError:
-            if on_wait is not None:
-                on_wait(waited + 1.0)
-    raise TimeoutError(f"nothing came for {timeout:g} s")

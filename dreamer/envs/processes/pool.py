@@ -6,34 +6,32 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Unpack
+from typing import Any, cast
 
 import numpy as np
 
 from dreamer.envs.multitask import assign, share_requests, shared_info
-from dreamer.envs.processes.interpreter import (
-    WORKER_VARIABLE,
-    find_python,
-    import_paths,
-    worker_variables,
-)
-from dreamer.envs.processes.process import CLOSE_TIMEOUT, WorkerProcess
-from dreamer.envs.spec import EnvKeywords, EnvSettings, Timestep, spaces_from_json
+from dreamer.envs.processes import messages
+from dreamer.envs.processes.interpreter import find_python, import_path, worker_variables
+from dreamer.envs.spec import EnvSettings, Timestep, spaces_from_json
 from dreamer.errors import EnvError, UserError
+from dreamer.system.processes import ChildProcess
 from dreamer.tasks import find_suite, split_tasks, suite_of
 
 Seeds = Sequence[int | None]
 Indices = Sequence[int] | None
 Outcome = Timestep | EnvError
-
-__all__ = ["EnvError", "EnvPool", "EnvRestartWarning"]
+Message = tuple[dict[str, Any], dict[str, np.ndarray]]  # header, arrays
 
 #: Seconds. A start takes longer than a step: imports from a cold disk, several workers at once.
 START_TIMEOUT = 180.0
+#: Seconds that a worker has to close its environment before it is killed.
+CLOSE_TIMEOUT = 5.0
 #: Seconds before a failed worker is started again; doubled with each of its failures in a row.
 BACK_OFF, LONGEST_BACK_OFF = 0.1, 5.0
+LOG_LIMIT = 1 << 20  # bytes of a worker's output that are kept at a reset
 
 
 class EnvRestartWarning(UserWarning):
@@ -77,12 +75,17 @@ class EnvPool:
 
     def __init__(
         self, task: str, num_envs: int = 1, timeout: float = 60.0, restarts: int = 0,
-        python: str = "", tell_task: bool = False, **settings: Unpack[EnvKeywords],
+        python: str = "", tell_task: bool = False, **settings: Any,
     ):  # fmt: skip
-        _check_may_start(num_envs)
-        self.num_envs = num_envs
-        self.timeout = timeout
-        self.failures = 0
+        if num_envs < 1:
+            raise UserError(f"envs.num_envs is {num_envs}, expected at least 1")
+        if "DREAMER_ENV_WORKER" in os.environ:
+            raise UserError(
+                "an environment's file starts environments itself when imported: keep the "
+                "environment in a file of its own, or what runs under `if __name__ == "
+                '"__main__":`'
+            )
+        self.num_envs, self.timeout, self.failures = num_envs, timeout, 0
         self.on_wait: Callable[[float], None] | None = None
         self.goes_on = [False] * num_envs
         self.tasks = assign(split_tasks(task), num_envs)
@@ -93,15 +96,17 @@ class EnvPool:
         checked = EnvSettings(**settings)
         suite_of(task)  # all tasks must be of one suite
         # The requests that make each worker's environment.
-        self._makes = [[_make_request(name, checked)] for name in self.tasks]
+        make = {"kind": "make", "settings": asdict(checked)}
+        self._makes = [[{**make, "maker": suite.maker, "name": name}]
+                       for suite, name in map(find_suite, self.tasks)]  # fmt: skip
         self._python = find_python(python)
-        self._variables = worker_variables(find_suite(self.tasks[0])[0], checked, num_envs)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
-        paths = import_paths(self._folder.name if self._folder else None)
-        self._variables["PYTHONPATH"] = os.pathsep.join(paths)
+        self._variables = worker_variables(find_suite(self.tasks[0])[0], checked, num_envs)
+        if self._folder is not None:
+            self._variables["PYTHONPATH"] = import_path(self._folder.name)
         try:
             for index in range(num_envs):  # one by one, so that close() finds those that started
-                self._workers.append(self._start(index))
+                self._workers.append(WorkerProcess(index, self._python, self._variables))
             replies = self._make()
             if "," in task:
                 shares = share_requests(self.tasks, replies, tell_task)
@@ -115,9 +120,6 @@ class EnvPool:
         self.action_repeat: int = replies[0]["action_repeat"]
         self.info: dict[str, str] = shared_info(replies)
 
-    def _start(self, index: int) -> WorkerProcess:
-        return WorkerProcess(index, self._python, self._variables)
-
     def _make(self) -> list[dict[str, Any]]:
         """Sends each worker its newest request; returns the descriptions of the environments."""
         for worker, requests in zip(self._workers, self._makes, strict=True):
@@ -126,11 +128,11 @@ class EnvPool:
 
     def reset(self, seeds: Seeds, indices: Indices = None) -> list[Timestep]:
         """Starts an episode in each of `indices` (default: all); returns the first timesteps."""
-        return self._all(self._reset(seeds, indices))
+        return self._all(self._exchange(_resets(seeds), indices))
 
     def step(self, actions: np.ndarray, indices: Indices = None) -> list[Timestep]:
         """Steps each of `indices` (default: all) with its row of `actions` [n, A] float32."""
-        return self._all(self._step(actions, indices))
+        return self._all(self._exchange(_steps(actions), indices))
 
     def try_reset(self, seeds: Seeds, indices: Indices = None) -> list[Outcome]:
         """Like `reset`, with an error for each worker that failed.
@@ -138,34 +140,24 @@ class EnvPool:
         Raises:
             EnvError: A worker failed more often than `restarts` allows; the pool is closed.
         """
-        return self._tolerate(self._reset(seeds, indices), indices)
+        return self._tolerate(self._exchange(_resets(seeds), indices))
 
     def try_step(self, actions: np.ndarray, indices: Indices = None) -> list[Outcome]:
         """Like `step`, with an error for each worker that failed. Raises as `try_reset`."""
-        return self._tolerate(self._step(actions, indices), indices)
+        return self._tolerate(self._exchange(_steps(actions), indices))
 
-    def _reset(self, seeds: Seeds, indices: Indices) -> list[Outcome]:
-        headers = [{"kind": "reset", "seed": seed if seed is None else int(seed)} for seed in seeds]
-        return self._exchange("seeds", [(header, {}) for header in headers], indices)
-
-    def _step(self, actions: np.ndarray, indices: Indices) -> list[Outcome]:
-        arrays = [{"action": np.asarray(action, np.float32)} for action in actions]
-        return self._exchange("actions", [({"kind": "step"}, array) for array in arrays], indices)
-
-    def _exchange(
-        self, name: str, requests: Sequence[tuple[dict[str, Any], Timestep]], indices: Indices
-    ) -> list[Outcome]:
+    def _exchange(self, requests: Sequence[Message], indices: Indices) -> dict[int, Outcome]:
         """Returns each chosen worker's timestep or failure; a failed worker is killed at once."""
         if not self._workers:
             raise RuntimeError("the pool is closed")
-        chosen = list(range(self.num_envs) if indices is None else indices)
+        chosen = range(self.num_envs) if indices is None else indices
         if len(requests) != len(chosen):
-            raise ValueError(f"{name}: expected {len(chosen)} rows, got {len(requests)}")
+            raise ValueError(f"expected {len(chosen)} rows, got {len(requests)}")
         try:
             unsent = [self._attempt(index, self._ask, *request)
                       for index, request in zip(chosen, requests, strict=True)]  # fmt: skip
-            return [error or self._attempt(index, self._answer)
-                    for index, error in zip(chosen, unsent, strict=True)]  # fmt: skip
+            return {index: error or self._attempt(index, self._answer)
+                    for index, error in zip(chosen, unsent, strict=True)}  # fmt: skip
         except BaseException:
             # Later replies would be taken for replies to the next request.
             self.close()
@@ -180,8 +172,15 @@ class EnvPool:
             return error
 
     def _ask(self, index: int, request: dict[str, Any], arrays: Timestep) -> None:
+        """Sends a request; a worker that has failed is replaced before, after a pause."""
         if index in self._failed:
-            self._replace(index)
+            self._workers[index].close(0.0)
+            time.sleep(min(BACK_OFF * 2 ** max(self._in_a_row[index] - 1, 0), LONGEST_BACK_OFF))
+            self._workers[index] = WorkerProcess(index, self._python, self._variables)
+            for make in self._makes[index]:
+                self._workers[index].send(make)
+                self._workers[index].receive(max(self.timeout, START_TIMEOUT), self.on_wait)
+            self._failed.remove(index)
         self._workers[index].send(request, arrays)
 
     def _answer(self, index: int) -> Timestep:
@@ -189,38 +188,27 @@ class EnvPool:
         self.goes_on[index] = header["goes_on"]
         return timestep
 
-    def _replace(self, index: int) -> None:
-        """Replaces the worker of that index by a new one, after a pause."""
-        self._workers[index].close(0.0)
-        time.sleep(min(BACK_OFF * 2 ** max(self._in_a_row[index] - 1, 0), LONGEST_BACK_OFF))
-        self._workers[index] = self._start(index)
-        for request in self._makes[index]:
-            self._workers[index].send(request)
-            self._workers[index].receive(max(self.timeout, START_TIMEOUT), self.on_wait)
-        self._failed.remove(index)
-
-    def _all(self, outcomes: list[Outcome]) -> list[Timestep]:
+    def _all(self, outcomes: dict[int, Outcome]) -> list[Timestep]:
         """Returns the timesteps; if a worker failed, closes the pool and raises its error."""
-        timesteps = [outcome for outcome in outcomes if not isinstance(outcome, EnvError)]
-        if len(timesteps) < len(outcomes):
+        if errors := [outcome for outcome in outcomes.values() if isinstance(outcome, EnvError)]:
             self.close()
-            raise next(outcome for outcome in outcomes if isinstance(outcome, EnvError))
-        return timesteps
+            raise errors[0]
+        return cast(list[Timestep], list(outcomes.values()))
 
-    def _tolerate(self, outcomes: list[Outcome], indices: Indices) -> list[Outcome]:
+    def _tolerate(self, outcomes: dict[int, Outcome]) -> list[Outcome]:
         """Counts failures and warns; raises if a worker has too many in a row."""
-        errors = [outcome for outcome in outcomes if isinstance(outcome, EnvError)]
-        self.failures += len(errors)
-        chosen = range(self.num_envs) if indices is None else indices
-        for index, outcome in zip(chosen, outcomes, strict=True):
+        errors = []
+        for index, outcome in outcomes.items():
             if isinstance(outcome, EnvError):
+                errors.append(outcome)
                 self._in_a_row[index] += 1
             elif outcome["is_last"]:
                 self._in_a_row[index] = 0
+        self.failures += len(errors)
         for error in errors:
-            if self._in_a_row[error.index] > self._restarts:
+            count = self._in_a_row[error.index]
+            if count > self._restarts:
                 self.close()
-                count = self._in_a_row[error.index]
                 message = f"{error.message} ({count} failures without an episode completed)"
                 raise EnvError(error.index, error.kind, message, error.traceback)
         for error in errors:
@@ -230,7 +218,7 @@ class EnvPool:
                 f"{self._in_a_row[error.index]} in a row)",
                 EnvRestartWarning, stacklevel=3,
             )  # fmt: skip
-        return outcomes
+        return list(outcomes.values())
 
     def close(self) -> None:
         """Ends the workers; may be called twice."""
@@ -250,18 +238,73 @@ class EnvPool:
         self.close()
 
 
-def _make_request(task: str, settings: EnvSettings) -> dict[str, Any]:
-    suite, name = find_suite(task)
-    return {
-        "kind": "make", "maker": suite.maker, "name": name, "settings": asdict(settings)
-    }  # fmt: skip
+def _resets(seeds: Seeds) -> list[Message]:
+    return [({"kind": "reset", "seed": None if seed is None else int(seed)}, {}) for seed in seeds]
 
 
-def _check_may_start(num_envs: int) -> None:
-    if num_envs < 1:
-        raise UserError(f"envs.num_envs is {num_envs}, expected at least 1")
-    if WORKER_VARIABLE in os.environ:
-        raise UserError(
-            "an environment's file starts environments itself when imported: keep the "
-            "environment in a file of its own, or what runs under `if __name__ == \"__main__\":`"
-        )
+def _steps(actions: np.ndarray) -> list[Message]:
+    return [({"kind": "step"}, {"action": np.asarray(row, np.float32)}) for row in actions]
+
+
+class WorkerProcess(ChildProcess):
+    """A worker as the pool sees it. Processes that its environment starts, such as a game, end
+    with it.
+
+    Args:
+        index: Number of the worker in its pool, for error messages.
+        python: The interpreter that runs it.
+        variables: Its environment variables.
+
+    Raises:
+        EnvError: No room for another process, open file or temporary file.
+    """
+
+    def __init__(self, index: int, python: str, variables: Mapping[str, str]):
+        self._index = index
+        try:
+            super().__init__("dreamer.envs.processes.worker", python=python, variables=variables)
+        except OSError as error:
+            raise EnvError(index, "did not start", str(error)) from error
+
+    def send(self, header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
+        """Sends a request; raises EnvError if the worker is dead."""
+        if header["kind"] == "reset":
+            self.limit_log(LOG_LIMIT)
+        try:
+            messages.send(self.socket, header, arrays)
+        except messages.DisconnectedError:
+            raise self._death() from None
+
+    def receive(
+        self, timeout: float, on_wait: Callable[[float], None] | None = None
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Waits for a reply and returns its header and arrays; arguments as in `messages.receive`.
+
+        Raises:
+            UserError: The environment raised it.
+            EnvError: The worker failed otherwise; a worker that timed out is killed.
+        """
+        try:
+            header, arrays = messages.receive(self.socket, timeout, on_wait)
+        except messages.DisconnectedError:
+            raise self._death() from None
+        except TimeoutError:
+            self.kill()
+            message = f"no reply within {timeout:g} s"
+            raise EnvError(self._index, "timed out", message, self.last_output()) from None
+        if header["kind"] != "error":
+            return header, arrays
+        if header["error"] == "user":
+            raise UserError(header["message"])
+        raise EnvError(self._index, header["error"], header["message"], header["traceback"])
+
+    def ask_to_close(self) -> None:
+        """Asks the worker to close its environment and end; `close` waits for the end."""
+        try:
+            messages.send(self.socket, {"kind": "close"})
+        except OSError:
+            self.kill()  # it has ended or will soon
+
+    def _death(self) -> EnvError:
+        how = self.describe_exit(CLOSE_TIMEOUT)
+        return EnvError(self._index, "died", how, self.last_output())

@@ -17,14 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.make import make_from
+from dreamer.envs.make import find_function
 from dreamer.envs.multitask import Padded
 from dreamer.envs.processes import messages
 from dreamer.envs.spec import (
     ContractError,
-    Env,
     EnvSettings,
-    Timestep,
     check_timestep,
     spaces_from_json,
     spaces_to_json,
@@ -42,9 +40,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     sys.modules["tensorflow"] = None  # type: ignore[assignment]  # importing it now raises
     end_with(int(sys.argv[2]))
-    sock = socket.socket(fileno=int(sys.argv[1]))
     try:
-        _serve(sock)
+        _serve(socket.socket(fileno=int(sys.argv[1])))
     except (messages.DisconnectedError, KeyboardInterrupt):
         end(0)
     finally:
@@ -61,41 +58,34 @@ def _serve(sock: socket.socket) -> None:
             if env is not None:
                 env.close()
             return
+        timestep = None
         try:
-            if request["kind"] in ("make", "share"):
+            if request["kind"] in ("reset", "step"):
+                timestep = _advance(env, request, arrays)
+                reply = {"kind": "timestep", "goes_on": bool(getattr(env, "goes_on", False))}
+            else:
                 env = _make(env, request)
-                messages.send(sock, _describe(env))
-                continue
-            timestep = _advance(env, request, arrays)
+                spaces = spaces_to_json(env.obs_space, env.act_space)
+                reply = {"kind": "ready", **spaces, "action_repeat": env.action_repeat,
+                         "info": env.info}  # fmt: skip
+            messages.send(sock, reply, timestep)
         except BaseException as error:  # also SystemExit: the user must see it
             messages.send(sock, _failure(error))
-        else:
-            goes_on = bool(getattr(env, "goes_on", False))
-            messages.send(sock, {"kind": "timestep", "goes_on": goes_on}, timestep)
 
 
-def _make(env: Any, request: dict[str, Any]) -> Env:
+def _make(env: Any, request: dict[str, Any]) -> Any:
     """Makes the environment, or pads the present one to the spaces that several tasks share."""
     if request["kind"] == "make":
-        return make_from(request["maker"], request["name"], EnvSettings(**request["settings"]))
-    obs_space, act_space = spaces_from_json(request)
-    return Padded(env, obs_space, act_space, request["task"] and tuple(request["task"]))
+        settings = EnvSettings(**request["settings"])
+        return find_function(request["maker"])(request["name"], settings)
+    return Padded(env, *spaces_from_json(request), request["task"])
 
 
-def _describe(env: Env) -> dict[str, Any]:
-    return {
-        "kind": "ready",
-        **spaces_to_json(env.obs_space, env.act_space),
-        "action_repeat": env.action_repeat,
-        "info": env.info,
-    }
-
-
-def _advance(env: Env, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> Timestep:
-    if request["kind"] == "reset":
-        timestep = env.reset(request["seed"])
-    else:
-        timestep = env.step(arrays["action"])
+def _advance(
+    env: Any, request: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    is_reset = request["kind"] == "reset"
+    timestep = env.reset(request["seed"]) if is_reset else env.step(arrays["action"])
     check_timestep(timestep, env.obs_space)
     return timestep
 
@@ -108,14 +98,12 @@ def _failure(error: BaseException) -> dict[str, Any]:
             "in processes without it: keep the environment in a file of its own, or import "
             "TensorFlow only under `if __name__ == \"__main__\":`"
         )
-    kind = "contract" if isinstance(error, ContractError) else "raised"
-    if isinstance(error, UserError):
-        kind = "user"
+    kinds = {UserError: "user", ContractError: "contract", BaseException: "raised"}
     # The text of SystemExit is at most a number.
     message = str(error) if isinstance(error, Exception) else repr(error)
     return {
         "kind": "error",
-        "error": kind,
+        "error": next(name for kind, name in kinds.items() if isinstance(error, kind)),
         "message": message or type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }
