@@ -18,12 +18,9 @@ Timestep = dict[str, np.ndarray]
 
 #: Keys of a timestep besides its observations: name -> dtype. All have shape [].
 SCALARS = {
-    "reward": np.dtype(np.float32),
-    "cont": np.dtype(np.float32),
-    "is_first": np.dtype(bool),
-    "is_last": np.dtype(bool),
-    "is_terminal": np.dtype(bool),
-}
+    "reward": np.dtype(np.float32), "cont": np.dtype(np.float32),
+    "is_first": np.dtype(bool), "is_last": np.dtype(bool), "is_terminal": np.dtype(bool),
+}  # fmt: skip
 
 
 class ContractError(ValueError):
@@ -198,22 +195,13 @@ class Env(Protocol):
 
 
 def make_timestep(
-    obs: Mapping[str, np.ndarray],
-    reward: float = 0.0,
-    *,
-    is_first: bool = False,
-    is_last: bool = False,
-    is_terminal: bool = False,
-) -> Timestep:
+    obs: Mapping[str, np.ndarray], reward: float = 0.0, *,
+    is_first: bool = False, is_last: bool = False, is_terminal: bool = False,
+) -> Timestep:  # fmt: skip
     """Makes a timestep from its parts; `cont` is 1 unless `is_terminal`."""
-    return {
-        **obs,
-        "reward": np.asarray(reward, np.float32),
-        "cont": np.asarray(0.0 if is_terminal else 1.0, np.float32),
-        "is_first": np.asarray(is_first, bool),
-        "is_last": np.asarray(is_last, bool),
-        "is_terminal": np.asarray(is_terminal, bool),
-    }
+    values = (reward, not is_terminal, is_first, is_last, is_terminal)
+    scalars = zip(SCALARS.items(), values, strict=True)
+    return {**obs, **{key: np.asarray(value, dtype) for (key, dtype), value in scalars}}
 
 
 def check_timestep(timestep: Timestep, obs_space: Mapping[str, Space]) -> None:

@@ -107,12 +107,12 @@ def test_the_published_protocol(game, repeat):
 
 def test_noops_follow_the_seed_and_without_one_every_game_is_another():
     env = make_env("atari_pong", action_repeat=4)
-    for seeds in (range(12), [None] * 12):
+    for seeds in (range(8), [None] * 8):
         counts = set()
         for seed in seeds:
             env.reset(seed)
             counts.add(env._ale.getEpisodeFrameNumber())
-        assert counts <= set(range(1, 31)) and len(counts) > 4
+        assert counts <= set(range(1, 31)) and len(counts) > 3
     assert env._ale.getFloat("repeat_action_probability") == 0.25
 
 

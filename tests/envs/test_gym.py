@@ -55,13 +55,22 @@ def test_image_is_rendered_once_a_step():
     assert timestep["reward"] == 2
 
 
-def test_actions_reach_the_environments_own_range():
+INTEGERS = Box(np.array([0, -3]), np.array([4, 3]), dtype=np.int64)
+
+
+@pytest.mark.parametrize("space, pairs", [
+    (Drift().action_space, [([-1, 0.5], [0, 1])]),
+    (INTEGERS, [([-1, 1], [0, 3]), ([0.3, 0.6], [3, 2]), ([1, -0.1], [4, 0])]),
+])  # fmt: skip
+def test_actions_reach_the_environments_own_range(space, pairs):
     inner = Drift()
+    inner.action_space = space
     env = adapted(inner, image=False, state=True)
     env.reset(0)
-    env.step(np.array([-1, 0.5], np.float32))
-    np.testing.assert_allclose(inner.actions, [[0, 1]])
-    assert inner.actions[0].dtype == np.float32
+    for action, expected in pairs:
+        env.step(np.float32(action))
+        np.testing.assert_allclose(inner.actions[-1], expected)
+        assert inner.actions[-1].dtype == space.dtype
 
 
 def test_true_end_is_terminal():
@@ -194,17 +203,6 @@ def test_environment_that_cannot_render():
     env.env._env.render = lambda: None
     with pytest.raises(UserError, match="renders none .render.. returned NoneType"):
         env.reset(0)
-
-
-def test_integer_actions():
-    inner = Drift()
-    inner.action_space = Box(np.array([0, -3]), np.array([4, 3]), dtype=np.int64)
-    env = adapted(inner, image=False, state=True)
-    env.reset(0)
-    for action, expected in [([-1, 1], [0, 3]), ([0.3, 0.6], [3, 2]), ([1, -0.1], [4, 0])]:
-        env.step(np.float32(action))
-        np.testing.assert_array_equal(inner.actions[-1], expected)
-        assert inner.actions[-1].dtype == np.int64
 
 
 def test_seeds_reach_a_reset_that_names_no_arguments():
