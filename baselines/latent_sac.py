@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -18,14 +18,13 @@ import tensorflow as tf
 from baselines.networks import follow
 from baselines.returns import retrace
 from dreamer.agent.agent import Agent
-from dreamer.agent.build import make_world_model
+from dreamer.agent.behavior import Behavior
 from dreamer.agent.exploration import Exploration
 from dreamer.agent.learner import Learner, Objective
 from dreamer.agent.networks import Networks, make_actor, make_optimizers
 from dreamer.agent.policy import Choose, Policy
 from dreamer.agent.precision import choose_jit, choose_precision
-from dreamer.agent.settings import ActorSettings, ModelSettings, OptimizerSettings
-from dreamer.agent.world_model import Tensors, WorldModel
+from dreamer.agent.world_model import Tensors, WorldModel, make_world_model
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
@@ -125,8 +124,8 @@ class SACLearner(Learner):
     def __init__(
         self, networks: SACNetworks, optimizers: Mapping[str, Optimizer], sac: Any, seed: int
     ):
-        returns = {"gamma": sac.gamma, "lambda_": sac.lambda_}
-        super().__init__(networks, optimizers, seed=seed, horizon=0, **returns)
+        behavior = Behavior(sac.gamma, sac.lambda_)
+        super().__init__(networks, optimizers, behavior, seed=seed, horizon=0)
         self._rate = sac.target_rate
         self._target_entropy = -sac.entropy * networks.actor.actions
 
@@ -192,9 +191,8 @@ class SACLearner(Learner):
         mu = tf.reshape(self.networks.replayed.dist(flat).log_prob(actions), q.shape)
         ratio = tf.exp(tf.minimum(tf.reshape(pi, q.shape) - mu, 0.0))
         reward = self.networks.model.reward.target(batch["reward"])
-        target, weight = retrace(
-            reward, self._gamma * batch["cont"], batch["is_first"], q, value, self._lambda * ratio
-        )
+        pcont, trace = self.behavior.gamma * batch["cont"], self.behavior.lambda_ * ratio
+        target, weight = retrace(reward, pcont, batch["is_first"], q, value, trace)
         return tf.stop_gradient(target), weight, mu
 
 
@@ -222,20 +220,20 @@ def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Ag
     if act_space.discrete:
         raise UserError("latent_sac takes continuous actions, but this task's are one-hot")
     precision, seed, sac = choose_precision(config.precision), config.seed, config.sac
-    settings = ModelSettings.from_sections(config.agent_sections())
-    model = make_world_model(obs_space, act_space, settings, sac.gamma, precision, seed)
+    sections, optimizer = config.agent_sections(), config.section("optimizer")
+    model = make_world_model(
+        obs_space, act_space, sections, gamma=sac.gamma, precision=precision, seed=seed
+    )
     networks = make_networks(config, model, act_space)
-    optimizer = OptimizerSettings(**config.section("optimizer"))
-    rates = {
-        "critic": optimizer.value_lr, "replayed": optimizer.actor_lr,
-        "temperature": sac.temperature_lr,
-    }  # fmt: skip
-    optimizers = make_optimizers(networks, optimizer, precision == "float16", rates)
+    optimizers = make_optimizers(
+        networks, precision == "float16", **optimizer, critic=optimizer["value_lr"],
+        replayed=optimizer["actor_lr"], temperature=sac.temperature_lr,
+    )  # fmt: skip
     exploration = Exploration(act_space, **config.section("explore"))
     policy = Policy(model, act_space.shape[0], by_mean(networks), exploration, seed)
     learner = SACLearner(networks, optimizers, sac, seed)
     return Agent(
-        obs_space, act_space, networks, learner, policy, seed=seed, precision=precision,
+        obs_space, act_space, learner, policy, seed=seed, precision=precision,
         jit=choose_jit(config.jit),
     )  # fmt: skip
 
@@ -243,17 +241,13 @@ def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Ag
 def make_networks(config: Config, model: WorldModel, act_space: Space) -> SACNetworks:
     """The networks that a config describes, around a world model that is built already."""
     feat, dtype, value = model.rssm.feat_size, model.dtype_policy, config.section("value")
-    like = ActorSettings(
-        **config.section("actor"), mode_samples=1, gradient="dynamics", entropy=0.0
-    )
-    actor = make_actor("actor", like, act_space, dtype)
-    actor.build((None, feat))
+    own = config.section("actor")
+    actor = make_actor(model, act_space, "actor", own)
     target, critic = (TwinQ(**value, dtype=dtype, name=name) for name in ("target", "critic"))
-    replayed = make_actor("replayed", replace(like, distribution="auto"), act_space, dtype)
+    replayed = make_actor(model, act_space, "replayed", own | {"distribution": "auto"})
     temperature = Temperature(config.sac.temperature, name="temperature")
     for network in (target, critic):
         network.build((None, feat + act_space.shape[0]))
-    replayed.build((None, feat))
     temperature.build()
     follow(1.0, critic.variables, target.variables)
     return SACNetworks(

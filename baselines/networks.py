@@ -25,8 +25,10 @@ class Torso(keras.layers.Layer):
     def __init__(self, shapes: Mapping[str, Sequence[int]], cnn_depth: int, **kwargs):
         super().__init__(**kwargs)
         # Without hidden layers the encoder passes vectors on.
-        sizes = {"cnn_depth": cnn_depth, "mlp_layers": 0, "mlp_units": 1}
-        self._encoder = Encoder(shapes, **sizes, dtype=self.dtype_policy, name="encoder")
+        self._encoder = Encoder(
+            shapes, cnn_depth=cnn_depth, mlp_layers=0, mlp_units=1, dtype=self.dtype_policy,
+            name="encoder",
+        )  # fmt: skip
         self.size = self._encoder.size
 
     def build(self, input_shape=None):

@@ -12,9 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from dreamer.agent.agent import Agent
-from dreamer.agent.build import make_dreamer
-from dreamer.agent.settings import AgentSettings
+from dreamer.agent.agent import Agent, make_dreamer
 from dreamer.agent.world_model import Tensors, WorldModel
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
@@ -66,7 +64,7 @@ def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Ag
     return make_dreamer(
         obs_space,
         act_space,
-        AgentSettings.from_sections(sections),
+        sections,
         precision=config.precision,
         jit=config.jit,
         seed=config.seed,

@@ -17,7 +17,7 @@ import tensorflow as tf
 from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_agent, make_batch
 
 from dreamer.agent.agent import Agent
-from dreamer.agent.devices import SeveralDevices, open_devices
+from dreamer.agent.devices import open_devices
 from dreamer.ops.replicas import batch_normal
 from dreamer.ops.seeds import Purpose, make_seeds
 
@@ -62,9 +62,9 @@ def gradients_on(agent: Agent, batch: Arrays, exploring: bool = False) -> Arrays
     def on_replica(share: Any) -> Any:
         return learner.gradients(share, number, exploring)
 
-    if isinstance(devices, SeveralDevices):
-        found = devices._strategy.run(on_replica, args=(placed,))
-        found = tf.nest.map_structure(devices._first, found)
+    if devices.strategy:
+        found = devices.strategy.run(on_replica, args=(placed,))
+        found = tf.nest.map_structure(devices.first, found)
     else:
         found = on_replica(placed)
     gradients, losses, metrics = found
@@ -78,7 +78,7 @@ def gradients_on(agent: Agent, batch: Arrays, exploring: bool = False) -> Arrays
 
 def copies_differ(agent: Agent) -> int:
     """Variables of which the two devices do not hold the same bits."""
-    local = agent._devices._strategy.experimental_local_results
+    local = agent._devices.strategy.experimental_local_results
     found = 0
     for variable in agent._variables().values():
         mirrored = variable.value if isinstance(variable, keras.Variable) else variable
@@ -175,8 +175,8 @@ def halves_kl(agent: Agent, batch: Arrays) -> list[float]:
         noise = batch_normal([*share["reward"].shape, model.noise_size], seed, 0)
         return model.loss(share, noise)[2]["kl"]
 
-    found = devices._strategy.run(on_replica, args=(placed,))
-    return [float(x) for x in devices._strategy.experimental_local_results(found)]
+    found = devices.strategy.run(on_replica, args=(placed,))
+    return [float(x) for x in devices.strategy.experimental_local_results(found)]
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from dreamer.agent.agent import Agent
 from dreamer.agent.devices import Devices
@@ -90,6 +91,11 @@ def make_batch(
     for row, t in np.argwhere(is_first):
         batch["action"][row, t], batch["reward"][row, t] = 0.0, 0.0
     return batch
+
+
+def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    """Arrays as TensorFlow's."""
+    return {key: tf.constant(array) for key, array in arrays.items()}
 
 
 def make_timesteps(

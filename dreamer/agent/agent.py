@@ -8,29 +8,30 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from dreamer.agent.behavior import Behavior
 from dreamer.agent.devices import Devices
+from dreamer.agent.exploration import Exploration
 from dreamer.agent.learner import Learner
-from dreamer.agent.networks import Networks
-from dreamer.agent.policy import Policy
-from dreamer.agent.world_model import Tensors, WorldModel
+from dreamer.agent.networks import make_networks, make_optimizers
+from dreamer.agent.policy import Policy, by_actor, by_planner
+from dreamer.agent.precision import choose_jit, choose_precision
+from dreamer.agent.variants import ExplorerLearner, PlannerLearner
+from dreamer.agent.world_model import Sections, Tensors, WorldModel, make_world_model
+from dreamer.config.combinations import check_behavior
 from dreamer.envs.spec import Space
-from dreamer.nets.actor import Actor
-from dreamer.nets.value import Value
+from dreamer.errors import UserError
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
 from dreamer.system.threads import run_interruptibly
 
 
 class Agent:
-    """An agent with a world model, between NumPy and TensorFlow.
-
-    `dreamer.agent.build` makes Dreamer's.
+    """An agent with a world model, between NumPy and TensorFlow; `make_dreamer` makes Dreamer's.
 
     Args:
         obs_space: Observation key -> Space: uint8 images [64, 64, C], float vectors [size].
         act_space: Continuous in [-1, 1], or one-hot.
-        networks: What learns and what a checkpoint holds.
-        learner: Makes the updates.
+        learner: Makes the updates; has the networks.
         policy: Chooses the actions.
         seed: Of the predictions' random stream.
         precision: float32, bfloat16 or float16, the number format of the networks.
@@ -39,25 +40,19 @@ class Agent:
         devices: Those that learn; left out, one.
 
     Attributes:
+        networks: All networks; world_model, and the task's actor and value where there are any.
         policy_calls: Calls of `policy` so far, which key its noise. Reset this after an aborted
             evaluation, so that its noise is reused.
     """
 
     def __init__(
-        self,
-        obs_space: Mapping[str, Space],
-        act_space: Space,
-        networks: Networks,
-        learner: Learner,
-        policy: Policy,
-        *,
-        seed: int,
-        precision: str,
-        jit: bool,
-        explore_until: int = 0,
+        self, obs_space: Mapping[str, Space], act_space: Space, learner: Learner, policy: Policy,
+        *, seed: int, precision: str, jit: bool, explore_until: int = 0,
         devices: Devices | None = None,
-    ):
-        self.networks, self.precision = networks, precision
+    ):  # fmt: skip
+        self.networks, self.precision = learner.networks, precision
+        self.world_model, self.actor = self.networks.model, self.networks.actor
+        self.value = self.networks.value
         self._obs_space, self._act_space = dict(obs_space), act_space
         self._learner, self._policy = learner, policy
         self._seed, self._until, self._compiled = seed, explore_until, jit
@@ -69,21 +64,6 @@ class Agent:
         self._act = tf.function(policy.step, autograph=False)
 
     @property
-    def world_model(self) -> WorldModel:
-        """The world model."""
-        return self.networks.model
-
-    @property
-    def actor(self) -> Actor | None:
-        """The task's actor, or None where actions are planned."""
-        return self.networks.actor
-
-    @property
-    def value(self) -> Value | None:
-        """The task's value network, if there is one."""
-        return self.networks.value
-
-    @property
     def exploring(self) -> bool:
         """Whether the explorer collects, by the steps that `progress` told last."""
         return self._step < self._until
@@ -91,13 +71,10 @@ class Agent:
     # ---------------------------------------------------------------- acting
 
     def progress(self, step: int, update: int) -> None:
-        """Tells how far training has come; exploration noise and the explorer's phase follow it.
+        """Tells how far training has come: environment frames collected, updates made.
 
-        An agent that is told nothing stays at the start.
-
-        Args:
-            step: Environment frames collected so far.
-            update: Updates made so far.
+        Exploration noise and the explorer's phase follow it. An agent that is told nothing stays at
+        the start.
         """
         self._step, self._updates = step, update
 
@@ -119,13 +96,13 @@ class Agent:
             raise ValueError(f"mode should be 'train' or 'eval', but is {mode!r}")
         if state is None:
             state = self._policy.initial(len(timesteps["is_first"]))
-        keys = [*self.world_model.inputs, "is_first"]
+        keys = *self.world_model.inputs, "is_first"
         tensors = {k: tf.convert_to_tensor(timesteps[k]) for k in keys}
         # From NumPy numbers, because TensorFlow keeps a tensor of each Python number for ever.
         calls = tf.constant(np.int32(self.policy_calls))
         self.policy_calls += 1
-        scale = tf.constant(np.float32(self._policy.noise_scale(self._step, self._updates)))
-        training = mode == "train"
+        noise_scale = self._policy.exploration.noise_scale(self._step, self._updates)
+        scale, training = tf.constant(np.float32(noise_scale)), mode == "train"
         exploring = training and self.exploring
         action, state = self._act(tensors, state, calls, scale, training, exploring)
         return action.numpy(), state
@@ -133,13 +110,11 @@ class Agent:
     # -------------------------------------------------------------- learning
 
     def train_step(self, batch: Mapping[str, np.ndarray], update: int) -> Tensors:
-        """Makes one update of all networks.
+        """Makes one update of all networks; returns scalar metrics.
 
         Args:
             batch: Replay.sample's keys, [B, T, ...].
             update: Number of this update; its random numbers follow from it and the seed.
-        Returns:
-            Scalar metrics.
         Raises:
             ValueError: If a tensor of the batch has another shape than the spaces say.
         """
@@ -191,9 +166,9 @@ class Agent:
         shape = [*batch["action"].shape[:2], self.world_model.rssm.stoch_size]
         seed = make_seeds(self._seed, Purpose.OPEN_LOOP, tf.constant(0))[0]
         noise = tf.random.stateless_normal(shape, seed)
-        truth, model = self.world_model.open_loop(tensors, context, noise)
-        shown = {f"truth/{k}": _as_shown(v) for k, v in truth.items()}
-        return shown | {f"model/{k}": _as_shown(v) for k, v in model.items()}
+        both = self.world_model.open_loop(tensors, context, noise)
+        pairs = zip(("truth", "model"), both, strict=True)
+        return {f"{name}/{k}": _as_shown(v) for name, found in pairs for k, v in found.items()}
 
     # ----------------------------------------------------------- checkpoints
 
@@ -219,6 +194,67 @@ class Agent:
         return found
 
 
+def make_dreamer(
+    obs_space: Mapping[str, Space], act_space: Space, sections: Sections, *,
+    precision: str = "auto", jit: str = "auto", seed: int = 0, devices: Devices | None = None,
+    model_class: type[WorldModel] = WorldModel,
+) -> Agent:  # fmt: skip
+    """Makes Dreamer (arXiv 1912.01603) or one of its variants.
+
+    With behavior.policy planner no actor is learnt: actions are planned (PlaNet, arXiv
+    1811.04551). With disagreement.until an explorer, a second actor, collects the first steps: it
+    seeks what an ensemble of one-step predictors disagrees about (after Plan2Explore, arXiv
+    2005.05960). The task's actor learns in imagination meanwhile, and acts in evaluations.
+
+    Args:
+        obs_space, act_space, devices: As Agent's.
+        sections: The config's.
+        precision: auto, float32, bfloat16 or float16.
+        jit: auto, on or off: compile the update with XLA.
+        seed: Of the initial weights and all random streams.
+        model_class: WorldModel, or a class derived from it.
+    Raises:
+        UserError: If the observations do not fit the networks, or settings do not fit each other.
+    """
+    own, actor, until = sections["behavior"], sections["actor"], sections["disagreement"]["until"]
+    check_behavior(own, sections["planner"], sections["disagreement"])
+    if actor["gradient"] == "score" and not act_space.discrete:
+        raise UserError(
+            "actor.gradient is score, which is for one-hot actions, but the actions of this task "
+            "are continuous; leave it at dynamics"
+        )
+    behavior = Behavior(own["gamma"], own["lambda_"], actor["gradient"], actor["entropy"])
+    devices, precision = devices or Devices(), choose_precision(precision)
+    with devices.scope():
+        model = make_world_model(
+            obs_space, act_space, sections, gamma=behavior.gamma, precision=precision, seed=seed,
+            model_class=model_class,
+        )  # fmt: skip
+        networks = make_networks(model, act_space, sections)
+        optimizers = make_optimizers(networks, precision == "float16", **sections["optimizer"])
+    learner: type[Learner] = Learner
+    explorer = None
+    if networks.actor is None:
+        learner = PlannerLearner
+        choose = by_planner(networks, act_space, behavior, **sections["planner"])
+    else:
+        choose = by_actor(model, networks.actor)
+    if networks.explorer is not None:
+        learner, explorer = ExplorerLearner, by_actor(model, networks.explorer)
+    exploration = Exploration(act_space, **sections["explore"])
+    return Agent(
+        obs_space,
+        act_space,
+        learner(networks, optimizers, behavior, seed=seed, horizon=own["horizon"]),
+        Policy(model, act_space.shape[0], choose, exploration, seed, explorer),
+        seed=seed,
+        precision=precision,
+        jit=devices.count == 1 and choose_jit(jit),  # XLA compiles for one device
+        explore_until=until,
+        devices=devices,
+    )
+
+
 def _as_shown(tensor: tf.Tensor) -> np.ndarray:
     """Images [B, T, H, W, C] in [-0.5, 0.5] as uint8, clipped; any other rank as it is."""
     if tensor.shape.rank == 5:
@@ -226,13 +262,10 @@ def _as_shown(tensor: tf.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-_CALLS = "policy_calls"  # keys the random stream of acting
-
-
 def to_arrays(variables: Mapping[str, Any], policy_calls: int) -> dict[str, np.ndarray]:
     """TensorFlow variables by name, and the number of policy calls, as arrays."""
     arrays = {name: np.asarray(variable) for name, variable in variables.items()}
-    return arrays | {_CALLS: np.asarray(policy_calls, np.int64)}
+    return arrays | {"policy_calls": np.asarray(policy_calls, np.int64)}
 
 
 def from_arrays(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> int:
@@ -241,11 +274,11 @@ def from_arrays(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     Raises:
         ValueError: If names or shapes differ from the variables'; nothing is changed then.
     """
-    differing = {*variables, _CALLS} ^ set(arrays)
+    differing = {*variables, "policy_calls"} ^ set(arrays)
     if differing:
         raise ValueError(f"the arrays are not this agent's; differing: {sorted(differing)[:5]}")
     for name, variable in variables.items():
         check_shape(name, arrays[name], tuple(variable.shape))
     for name, variable in variables.items():
         variable.assign(arrays[name])
-    return int(arrays[_CALLS])
+    return int(arrays["policy_calls"])

@@ -1,18 +1,22 @@
-"""Imagined trajectories, and what judges them (arXiv 1912.01603, section 3)."""
+"""Imagined trajectories; losses of actor and value network (arXiv 1912.01603, section 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import RSSM, State
+from dreamer.ops.distributions import unit_normal_log_prob
+from dreamer.ops.replicas import average
 from dreamer.ops.returns import lambda_returns, reward_sums, trajectory_weights
 from dreamer.ops.shapes import check_shape, over_leading
 
 Head = Callable[[tf.Tensor], tf.Tensor]  # features [N, F] -> [N]
+Losses = dict[str, tf.Tensor]  # by the network that each trains
 
 
 class Imagination(NamedTuple):
@@ -39,8 +43,6 @@ def imagine(
         start: States z_0, entries [N, ...], without gradient.
         latent_noise: float32 [H, N, S], standard Normal.
         action_noise: float32 [H, N, A], standard Normal.
-    Returns:
-        Trajectories of length H.
     """
     state = start
     feats, actions, log_probs, entropies = [rssm.feat(start)], [], [], []
@@ -63,53 +65,137 @@ class Judgement(NamedTuple):
     """
 
     returns: tf.Tensor  # [N, M], V or R
-    baseline: tf.Tensor | None  # [N, M], values of the same states
     weight: tf.Tensor  # [N, M]
     rewards: tf.Tensor  # [N, L]
     values: tf.Tensor | None  # [N, L]
 
 
-def judge(
-    trajectory: Imagination,
-    reward: Head | tf.Tensor,
-    value: Head | None,
-    discount: Head | None,
-    *,
-    from_start: bool,
-    gamma: float,
-    lambda_: float,
-) -> Judgement:
-    """Returns and weights of the states of imagined trajectories (equations 4 to 6).
+@dataclass(frozen=True)
+class Behavior:
+    """Actor and value loss on imagined trajectories (equations 7 and 8).
 
-    `dreamer.ops.returns` defines both. pcont is gamma, or the discount head's mean, which has
-    learnt gamma * cont. A trajectory from a terminal start does not count (`Imagination.cont`):
-    all its weights are 0; or, where the start is one of the states, pcont_0 is 0, so V_0 = r_0.
-    The TF2 release leaves out the last state of each sequence instead, which is the only state
-    that can be terminal where sequences end with their episodes.
+        actor loss = - mean weight_i V_i                                 over N and i = 1..H-1
+        value loss = - mean weight_i log Normal(stop(V_i) | v_i, 1)     over N and i = 1..H-1
 
-    Args:
-        trajectory: Features [N, H, F].
-        reward: The head, or the rewards r_1..r_H themselves, [N, H].
-        value, discount: The heads; either may be None.
-        from_start: Whether f_0 is one of the states: i = 0..H, else 1..H.
+    Differentiate the actor loss by the actor's variables alone and the value loss by the value
+    network's alone. One pass of the value network then serves both, because its gradient from the
+    value loss does not depend on where the features came from.
+
+    With ``gradient`` "score" nothing is differentiated through the dynamics (REINFORCE with the
+    value as baseline). The start z_0 is then one of the states, because its action counts too, and
+    weight_0 = 1, weight_i = pcont_0 ... pcont_(i-1):
+
+        actor loss = - mean weight_i log pi(a_i) stop(V_i - v_i)         over N and i = 0..H-1
+
+    Its expectation is the gradient of E[V_0] / H, exactly so with lambda_ = 1 or where v is the
+    policy's value. The start is also one of the states with a horizon of one step, whichever the
+    gradient: V_1 = v_1 has no target, but V_0 = r_0 + pcont_0 v_1 has, as in the paper, whose sums
+    begin at the start.
+
+    Without a value network (the paper's figure 4) the actor maximises the reward sum R_1 = sum
+    weight_i r_i over i = 1..H; the score is then - mean weight_i log pi(a_(i-1)) stop(R_i). The
+    paper writes that sum without discount; ours has pcont, as everywhere.
+
+    Attributes:
         gamma: Discount factor.
         lambda_: Mixture weight of the returns.
-    Raises:
-        ValueError: If rewards are given, but the start's is needed too.
+        gradient: "dynamics", through the model and reparameterised or straight-through actions;
+            or "score", for one-hot actions.
+        entropy: Weight of the policy's entropy in the actor's loss; each state's entropy is
+            weighted like the state.
     """
-    feat, cont = trajectory.feat, trajectory.cont
-    if from_start:
-        feat = tf.concat([trajectory.start[:, None], feat], 1)  # [N, L, F], L = H + 1
-    rewards = over_leading(reward, feat) if callable(reward) else reward
-    check_shape("reward", rewards, feat.shape[:2])
-    values = None if value is None else over_leading(value, feat)  # [N, L]
-    pcont = over_leading(discount, feat) if discount else gamma * tf.ones_like(rewards)
-    if from_start and cont is not None:
-        pcont = tf.concat([cont[:, None] * pcont[:, :1], pcont[:, 1:]], 1)
-    weight = trajectory_weights(pcont)
-    if cont is not None and not from_start:
-        weight = cont[:, None] * weight
-    if values is None:
-        return Judgement(reward_sums(rewards, pcont), None, weight, rewards, None)
-    returns = lambda_returns(rewards, values, pcont, lambda_)
-    return Judgement(returns, values[:, :-1], weight[:, :-1], rewards, values)
+
+    gamma: float
+    lambda_: float
+    gradient: str = "dynamics"
+    entropy: float = 0.0
+
+    def judge(
+        self, feat: tf.Tensor, reward: Head | tf.Tensor, value: Head | None, discount: Head | None,
+        cont: tf.Tensor | None = None, from_start: bool = False,
+    ) -> Judgement:  # fmt: skip
+        """Returns and weights of the states of imagined trajectories (equations 4 to 6).
+
+        `dreamer.ops.returns` defines both. pcont is gamma, or the discount head's mean, which has
+        learnt gamma * cont. A trajectory from a terminal start does not count: all its weights are
+        0; or, where the start is one of the states, pcont_0 is 0, so V_0 = r_0. The TF2 release
+        leaves out the last state of each sequence instead, which is the only state that can be
+        terminal where sequences end with their episodes.
+
+        Args:
+            feat: Features of the states, [N, L, F].
+            reward: The head, or the rewards themselves, [N, L].
+            value, discount: The heads; either may be None.
+            cont: As Imagination's.
+            from_start: Whether f_0 is one of the states: i = 0..H, else 1..H.
+        """
+        rewards = over_leading(reward, feat) if callable(reward) else reward
+        check_shape("reward", rewards, feat.shape[:2])
+        values = None if value is None else over_leading(value, feat)  # [N, L]
+        pcont = over_leading(discount, feat) if discount else self.gamma * tf.ones_like(rewards)
+        if from_start and cont is not None:
+            pcont = tf.concat([cont[:, None] * pcont[:, :1], pcont[:, 1:]], 1)
+        weight = trajectory_weights(pcont)
+        if cont is not None and not from_start:
+            weight = cont[:, None] * weight
+        if values is None:
+            return Judgement(reward_sums(rewards, pcont), weight, rewards, None)
+        returns = lambda_returns(rewards, values, pcont, self.lambda_)
+        return Judgement(returns, weight[:, :-1], rewards, values)
+
+    def losses(
+        self, trajectory: Imagination, reward: Head | tf.Tensor, value: Head | None,
+        discount: Head | None,
+    ) -> tuple[Losses, dict[str, tf.Tensor]]:  # fmt: skip
+        """Losses "actor" and, with a value network, "value"; and scalar metrics.
+
+        Args:
+            trajectory: Features [N, H, F].
+            reward: The head, or the rewards r_1..r_H themselves, [N, H].
+            value, discount: The heads; either may be None.
+        """
+        feat = trajectory.feat
+        from_start = value is not None and (self.gradient == "score" or feat.shape[1] == 1)
+        if from_start:
+            feat = tf.concat([trajectory.start[:, None], feat], 1)  # [N, H + 1, F]
+        judged = self.judge(feat, reward, value, discount, trajectory.cont, from_start)
+        losses: Losses = {"actor": -self._objective(trajectory, judged)}  # equation 7
+        metrics = {
+            "actor_loss": losses["actor"],
+            "actor_entropy": -tf.reduce_mean(trajectory.log_prob),
+            "imagined_reward": tf.reduce_mean(judged.rewards),
+            "imagined_return": tf.reduce_mean(judged.returns),
+        }
+        if judged.values is not None:
+            baseline = judged.values[:, :-1]
+            losses["value"], error = value_loss(baseline, *judged[:2])  # equation 8
+            metrics |= {"value_loss": losses["value"], "value_error": error}
+            metrics["imagined_value"] = tf.reduce_mean(judged.values)
+        return losses, metrics
+
+    def _objective(self, trajectory: Imagination, judged: Judgement) -> tf.Tensor:
+        """What the actor maximises, []."""
+        returns, weight, _, values = judged
+        if self.gradient == "score":
+            advantage = returns if values is None else returns - values[:, :-1]
+            each = weight * trajectory.log_prob * tf.stop_gradient(advantage)
+        else:
+            each = (weight * returns)[:, 0] if values is None else weight * returns
+        objective = tf.reduce_mean(each)
+        if self.entropy:
+            # The policy's at as many states as have weights, which are the last ones but f_H.
+            entropies = trajectory.entropy[:, -weight.shape[1] :]
+            objective += self.entropy * tf.reduce_mean(weight * entropies)
+        return objective
+
+
+def value_loss(
+    values: tf.Tensor, returns: tf.Tensor, weight: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Weighted mean of - log Normal(stop(returns) | values, 1), and the error's root mean square.
+
+    All are float32 of one shape.
+    """
+    targets = tf.stop_gradient(returns)
+    loss = -tf.reduce_mean(weight * unit_normal_log_prob(targets, values, 0))
+    return loss, tf.sqrt(average(tf.reduce_mean(tf.math.squared_difference(targets, values))))

@@ -11,112 +11,74 @@ import numpy as np
 import tensorflow as tf
 
 from dreamer.agent.learner import Learner
-from dreamer.agent.precision import choose_jit
 from dreamer.errors import UserError
 
 CPUS = "DREAMER_CPU_DEVICES"
-"""Environment variable: as how many devices the processor counts if there is no GPU. It makes
-several devices testable without GPUs. They share the cores, so nothing gets faster."""
-
-Batch = Mapping[str, np.ndarray]
+"""Environment variable: as how many devices the processor counts if there is no GPU, for tests."""
 
 
 class Devices:
-    """Where an agent runs: on the device that TensorFlow chooses by itself.
-
-    Attributes:
-        count: Devices that share a batch.
-    """
-
-    count = 1
-
-    def scope(self) -> contextlib.AbstractContextManager:
-        """A context within which variables are made."""
-        return contextlib.nullcontext()
-
-    def choose_jit(self, asked: str) -> bool:
-        """Whether updates are compiled with XLA; see `dreamer.agent.precision.choose_jit`."""
-        return choose_jit(asked)
-
-    def place(self, batch: Batch) -> dict[str, Any]:
-        """Returns a batch [B, T, ...] as `compile`'s function takes it."""
-        return {key: tf.convert_to_tensor(array) for key, array in batch.items()}
-
-    def compile(self, learner: Learner, jit: bool) -> Any:
-        """Returns the learner's update as a tf.function, of a placed batch and what else it takes.
-        """
-        return tf.function(learner.update, autograph=False, jit_compile=jit or None)
-
-
-class SeveralDevices(Devices):
-    """Several devices of this machine. Each has a copy of the variables and a share of the batch.
+    """The devices that an agent runs on. Each has a copy of the variables and a share of the batch.
 
     Losses, gradients and metrics are averaged over the devices first; then all make the same
     check that they are finite, the same clipping and the same step. `dreamer.ops.replicas` has
     what losses need of the whole batch.
 
     Args:
-        strategy: Of the devices of this machine.
+        strategy: Of several devices of this machine; left out, the one that TensorFlow chooses.
+
+    Attributes:
+        count: Devices that share a batch.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy):
-        self.count = strategy.num_replicas_in_sync
-        self._strategy = strategy
+    def __init__(self, strategy: tf.distribute.Strategy | None = None):
+        self.strategy: Any = strategy
+        self.count = strategy.num_replicas_in_sync if strategy else 1
 
     def __str__(self) -> str:
-        names = [name.rpartition("device:")[2] for name in self._strategy.extended.worker_devices]
+        """The names of several devices."""
+        devices = self.strategy.extended.worker_devices
+        names = [name.rpartition("device:")[2] for name in devices]
         return f"{self.count} devices: {', '.join(names)}"
 
     def scope(self) -> contextlib.AbstractContextManager:
-        return self._strategy.scope()
+        """A context within which variables are made."""
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
-    def choose_jit(self, asked: str) -> bool:
-        """Never: XLA compiles for one device, and cannot reduce between several."""
-        if asked == "on":
-            raise ValueError(f"XLA cannot compile an update that {self.count} devices share")
-        return False
+    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Returns a batch [B, T, ...] as `compile`'s function takes it: in shares of sequences."""
+        if not self.strategy:
+            return {key: tf.convert_to_tensor(array) for key, array in batch.items()}
+        size = len(batch["action"]) // self.count
 
-    def place(self, batch: Batch) -> dict[str, Any]:
-        """Gives each device its share of the sequences.
+        def share(context: tf.distribute.ValueContext) -> dict[str, tf.Tensor]:
+            first = context.replica_id_in_sync_group * size
+            return {k: tf.convert_to_tensor(x[first : first + size]) for k, x in batch.items()}
 
-        Raises:
-            ValueError: The sequences cannot be shared evenly.
-        """
-        size, rest = divmod(len(batch["action"]), self.count)
-        if rest:
-            raise ValueError(
-                f"a batch of {len(batch['action'])} cannot be shared by {self.count} devices"
-            )
-
-        def share(array: np.ndarray) -> Any:
-            def of(context: tf.distribute.ValueContext) -> tf.Tensor:
-                index = context.replica_id_in_sync_group
-                return tf.convert_to_tensor(array[index * size : (index + 1) * size])
-
-            return self._strategy.experimental_distribute_values_from_function(of)
-
-        return {key: share(array) for key, array in batch.items()}
+        return self.strategy.experimental_distribute_values_from_function(share)
 
     def compile(self, learner: Learner, jit: bool) -> Any:
-        del jit
+        """Returns the learner's update as a tf.function; its first argument is a placed batch."""
+        if not self.strategy:
+            return tf.function(learner.update, autograph=False, jit_compile=jit or None)
 
         def update(batch: dict[str, Any], number: tf.Tensor, exploring: bool) -> dict:
             def on_replica(share: dict[str, tf.Tensor]) -> Any:
                 return learner.gradients(share, number, exploring)
 
-            found = self._strategy.run(on_replica, args=(batch,))
-            gradients, losses, metrics = tf.nest.map_structure(self._first, found)
-            with self._strategy.scope():
+            found = self.strategy.run(on_replica, args=(batch,))
+            gradients, losses, metrics = tf.nest.map_structure(self.first, found)
+            with self.strategy.scope():
                 return metrics | learner.apply(gradients, losses)
 
         return tf.function(update, autograph=False)
 
-    def _first(self, value: Any) -> tf.Tensor:
+    def first(self, value: Any) -> tf.Tensor:
         """One replica's value, where all replicas have the same."""
-        return self._strategy.experimental_local_results(value)[0]
+        return self.strategy.experimental_local_results(value)[0]
 
 
-def open_devices(asked: int, environment: Mapping[str, str]) -> SeveralDevices:
+def open_devices(asked: int, environment: Mapping[str, str]) -> Devices:
     """Opens the devices of this machine that share each batch.
 
     Args:
@@ -125,7 +87,10 @@ def open_devices(asked: int, environment: Mapping[str, str]) -> SeveralDevices:
     Raises:
         UserError: The machine has fewer devices than asked for, or only one.
     """
-    found = _find(environment)
+    if text := environment.get(CPUS):
+        _divide_processor(text)
+    logical = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    found = [f"{device.device_type}:{i}" for i, device in enumerate(logical)]
     if asked > len(found) or len(found) == 1:
         wanted = f"{asked}" if asked else "0, which is all there are"
         raise UserError(
@@ -133,22 +98,11 @@ def open_devices(asked: int, environment: Mapping[str, str]) -> SeveralDevices:
             f"give 1, or see why nvidia-smi or CUDA_VISIBLE_DEVICES show no more GPUs (to try it "
             f"without GPUs: {CPUS}=2 in the environment)"
         )
-    return SeveralDevices(_mirrored(tuple(found[: asked or None])))
+    return Devices(_mirrored(tuple(found[: asked or None])))
 
 
-@functools.cache
-def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
-    """One strategy for each set of devices: two in one process would confuse their messages."""
-    return tf.distribute.MirroredStrategy(devices)
-
-
-def _find(environment: Mapping[str, str]) -> list[str]:
-    """Names of the devices: GPUs if there are any."""
-    text = environment.get(CPUS, "")
-    if text:
-        _divide_processor(text)
-    logical = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return [f"{device.device_type}:{i}" for i, device in enumerate(logical)]
+# One strategy for each set of devices: two in one process would confuse their messages.
+_mirrored = functools.cache(tf.distribute.MirroredStrategy)
 
 
 def _divide_processor(text: str) -> None:
@@ -161,11 +115,6 @@ def _divide_processor(text: str) -> None:
         )
     cpu = tf.config.list_physical_devices("CPU")[0]
     parts = [tf.config.LogicalDeviceConfiguration()] * int(text)
-    try:
+    # A program that trains again in one process has divided it before.
+    if tf.config.get_logical_device_configuration(cpu) != parts:
         tf.config.set_logical_device_configuration(cpu, parts)
-    except RuntimeError:  # TensorFlow is in use already, as after an earlier training
-        if len(tf.config.list_logical_devices("CPU")) != int(text):
-            raise UserError(
-                f"{CPUS} is {text}, but TensorFlow is in use already with another number: begin "
-                "a new process"
-            ) from None

@@ -8,27 +8,12 @@ from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
 
-def choose_kind(kind: str, act_space: Space) -> str:
-    """Resolves ``auto``: epsilon for one-hot actions, gaussian for continuous ones.
-
-    Raises:
-        UserError: Gaussian noise on one-hot actions.
-    """
-    if kind == "auto":
-        return "epsilon" if act_space.discrete else "gaussian"
-    if kind == "gaussian" and act_space.discrete:
-        raise UserError(
-            "explore.kind is gaussian, but the actions of this task are one-hot; leave it at auto"
-        )
-    return kind
-
-
 class Exploration:
     """Makes actions explore, with a noise scale that may change during training.
 
     gaussian adds Normal(0, noise_scale) and clips to [-1, 1]; epsilon replaces an action by a
     uniform one with probability `noise_scale`; random replaces every action by a uniform one;
-    none leaves it alone.
+    none leaves it alone. auto is epsilon for one-hot actions, gaussian for continuous ones.
 
     Args:
         act_space: Of the actions.
@@ -42,20 +27,17 @@ class Exploration:
     """
 
     def __init__(
-        self,
-        act_space: Space,
-        *,
-        kind: str,
-        noise_scale: float,
-        final: float = 0.0,
-        decay_steps: int = 0,
-        unit: str = "steps",
-    ):
-        self._kind, self._noise_scale = choose_kind(kind, act_space), noise_scale
-        self._final = final if decay_steps else noise_scale
-        self._decay_steps, self._unit = decay_steps, unit
+        self, act_space: Space, *, kind: str, noise_scale: float, final: float = 0.0,
+        decay_steps: int = 0, unit: str = "steps",
+    ):  # fmt: skip
         self._discrete = act_space.discrete
-        if self._kind == "epsilon" and max(self._noise_scale, self._final) > 1.0:
+        if kind == "auto":
+            kind = "epsilon" if self._discrete else "gaussian"
+        self._kind, self._noise_scale, self._unit = kind, noise_scale, unit
+        self._final, self._decay_steps = final if decay_steps else noise_scale, decay_steps
+        if kind == "gaussian" and self._discrete:
+            raise UserError("explore.kind is gaussian, but actions are one-hot; leave it at auto")
+        if kind == "epsilon" and max(self._noise_scale, self._final) > 1.0:
             raise UserError(
                 f"explore.noise_scale {noise_scale} and explore.final {final} are probabilities "
                 "where actions explore by epsilon; choose them between 0 and 1"
@@ -70,17 +52,13 @@ class Exploration:
         share = min(passed / self._decay_steps, 1.0) if self._decay_steps else 1.0
         return self._noise_scale + share * (self._final - self._noise_scale)
 
-    def __call__(
-        self, action: tf.Tensor, noise_scale: tf.Tensor, seeds: list[tf.Tensor]
-    ) -> tf.Tensor:
-        """Returns the actions to execute.
+    def __call__(self, action: tf.Tensor, noise_scale: tf.Tensor, seeds: list) -> tf.Tensor:
+        """Returns the actions to execute, float32 [n, A].
 
         Args:
             action: float32 [n, A].
             noise_scale: float32 []; a tensor, because a Python number would be traced anew.
             seeds: Two stateless seeds, int32 [2] each.
-        Returns:
-            float32 [n, A].
         """
         if self._kind == "none":
             return action

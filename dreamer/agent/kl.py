@@ -45,10 +45,6 @@ class KLLoss:
     overshooting: int
     overshooting_scale: float
 
-    def noise_size(self, stoch: int) -> int:
-        """Width of the noise that `losses` needs when the RSSM has S = stoch."""
-        return stoch * self.overshooting
-
     def losses(
         self, rssm: RSSM, post: State, prior: State, batch: Mapping[str, tf.Tensor], noise
     ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
@@ -58,15 +54,17 @@ class KLLoss:
             rssm: The latent dynamics.
             post, prior: Filtered states, entries [B, T, ...].
             batch: action [B, T, A] and is_first [B, T] are used, for overshooting.
-            noise: float32 [B, T, (D - 1) S], standard Normal, independent of the posterior's.
+            noise: float32 [B, T, (D - 1) S], standard Normal, not the posterior's; D <= T.
         Returns:
             Loss terms, and unweighted KLs and entropies, all scalars. No terms without a latent.
-        Raises:
-            ValueError: If D exceeds T.
         """
         if not rssm.stoch_size:
             return {}, {}
-        kl = self._one_step(rssm, post, prior)
+        if self.kl_balance:
+            to_prior, to_post = _kl(rssm, _stop(post), prior), _kl(rssm, post, _stop(prior))
+            kl = self.kl_balance * to_prior + (1.0 - self.kl_balance) * to_post  # [B, T]
+        else:
+            kl = _kl(rssm, post, prior)
         losses = {"kl_loss": self.kl_scale / self.overshooting * self.free(kl)}
         metrics = {
             "kl": tf.reduce_mean(kl),
@@ -86,13 +84,6 @@ class KLLoss:
             return _mean(tf.maximum(kl - self.free_nats, 0.0), valid)
         return tf.maximum(_mean(kl, valid), self.free_nats)
 
-    def _one_step(self, rssm: RSSM, post: State, prior: State) -> tf.Tensor:
-        if not self.kl_balance:
-            return _kl(rssm, post, prior)
-        to_prior = _kl(rssm, _stop(post), prior)
-        to_post = _kl(rssm, post, _stop(prior))
-        return self.kl_balance * to_prior + (1.0 - self.kl_balance) * to_post  # [B, T]
-
     def _overshoot(
         self, rssm: RSSM, post: State, prior: State, batch: Mapping[str, tf.Tensor], noise
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -106,8 +97,6 @@ class KLLoss:
         t, a distance's term grows with the number of its pairs: its mean times their share of B*T.
         """
         size, length = batch["is_first"].shape
-        if self.overshooting > length:
-            raise ValueError(f"overshooting is {self.overshooting}, but sequences have {length}")
         target, ahead = _stop(post), {**prior}
         noises = tf.split(noise, self.overshooting - 1, -1)  # [B, T, S] each
         cont = 1.0 - tf.cast(batch["is_first"], tf.float32)  # [B, T]

@@ -1,7 +1,4 @@
-"""Planning by the cross-entropy method (PlaNet, arXiv 1811.04551, algorithm 2).
-
-The model is a function that judges actions; the planner knows nothing else of it.
-"""
+"""Planning by the cross-entropy method (PlaNet, arXiv 1811.04551, algorithm 2)."""
 
 from __future__ import annotations
 
@@ -11,20 +8,12 @@ import tensorflow as tf
 
 # Actions [N, K, H, A] and a stateless seed, int32 [2] -> their returns [N, K].
 Judge = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-# The distribution of the candidates: tensors [N, H, A].
-_Belief = tuple[tf.Tensor, ...]
 
 
 def plan(
-    judge: Judge,
-    shape: tuple[int, int, int],
-    seed: tf.Tensor,
-    *,
-    discrete: bool,
-    candidates: int,
-    num_elites: int,
-    iterations: int,
-) -> tf.Tensor:
+    judge: Judge, shape: tuple[int, int, int], seed: tf.Tensor, *, discrete: bool,
+    candidates: int, num_elites: int, iterations: int,
+) -> tf.Tensor:  # fmt: skip
     """Searches for the action sequences of the highest returns.
 
     Continuous: candidates are Normal(mean, std), clipped to [-1, 1], from Normal(0, 1); mean and
@@ -37,8 +26,7 @@ def plan(
     none counts, the distribution stays as it was.
 
     Args:
-        judge: The model: actions float32 [N, K, H, A] and a seed, int32 [2], new for each
-            iteration, to returns float32 [N, K].
+        judge: The model; the seed is new for each iteration.
         shape: N, H, A.
         seed: int32 [2], stateless seed.
         discrete: Whether actions are one-hot.
@@ -48,12 +36,12 @@ def plan(
     Returns:
         The means (one-hot: the modes) of the last distribution, float32 [N, H, A].
     """
-    draw, fit = (_draw_onehot, _fit_onehot) if discrete else (_draw_normal, _fit_normal)
+    draw = _draw_onehot if discrete else _draw_normal
 
-    def improve(i: tf.Tensor, belief: _Belief) -> tuple[tf.Tensor, _Belief]:
+    def improve(i: tf.Tensor, mean: tf.Tensor, std: tf.Tensor) -> tuple[tf.Tensor, ...]:
         folded = tf.random.experimental.stateless_fold_in(seed, i)
         drawing, judging = tf.unstack(tf.random.split(folded, 2))
-        actions = draw(belief, candidates, drawing)  # [N, K, H, A]
+        actions = draw(mean, std, candidates, drawing)  # [N, K, H, A]
         returns = judge(actions, judging)
         judged = tf.where(tf.math.is_finite(returns), returns, -float("inf"))
         best, index = tf.math.top_k(judged, num_elites)  # [N, num_elites]
@@ -62,37 +50,24 @@ def plan(
         count = tf.reduce_sum(share, 1, keepdims=True)
         share = (share / tf.maximum(count, 1.0))[..., None, None]  # sums to 1, or 0 if none counts
         keep = (count == 0.0)[..., None]  # [N, 1, 1]
-        fitted = fit(elite, share)
-        belief = tuple(tf.where(keep, o, n) for o, n in zip(belief, fitted, strict=True))
-        return i + 1, belief
+        fitted = tf.reduce_sum(share * elite, 1)
+        variance = tf.reduce_sum(share * tf.math.squared_difference(elite, fitted[:, None]), 1)
+        return i + 1, tf.where(keep, mean, fitted), tf.where(keep, std, tf.sqrt(variance))
 
     zeros = tf.zeros(shape)
-    belief: _Belief = (zeros + 1.0 / shape[-1],) if discrete else (zeros, zeros + 1.0)
-    loop = (tf.constant(0), belief)
-    _, belief = tf.while_loop(lambda i, belief: i < iterations, improve, loop)
-    best = belief[0]
+    start = tf.constant(0), zeros + 1.0 / shape[-1] if discrete else zeros, zeros + 1.0
+    _, best, _ = tf.while_loop(lambda i, *_: i < iterations, improve, start)
     return tf.one_hot(tf.argmax(best, -1), shape[-1]) if discrete else best
 
 
-def _draw_normal(belief: _Belief, count: int, seed: tf.Tensor) -> tf.Tensor:
-    mean, std = (x[:, None] for x in belief)
-    n, h, a = belief[0].shape
+def _draw_normal(mean: tf.Tensor, std: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:
+    n, h, a = mean.shape
     noise = tf.random.stateless_normal([n, count, h, a], seed)
-    return tf.clip_by_value(mean + std * noise, -1.0, 1.0)
+    return tf.clip_by_value(mean[:, None] + std[:, None] * noise, -1.0, 1.0)
 
 
-def _fit_normal(elite: tf.Tensor, share: tf.Tensor) -> _Belief:
-    mean = tf.reduce_sum(share * elite, 1)
-    variance = tf.reduce_sum(share * tf.math.squared_difference(elite, mean[:, None]), 1)
-    return mean, tf.sqrt(variance)
-
-
-def _draw_onehot(belief: _Belief, count: int, seed: tf.Tensor) -> tf.Tensor:
-    n, h, a = belief[0].shape
+def _draw_onehot(probs: tf.Tensor, _: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:
+    n, h, a = probs.shape
     uniform = tf.random.stateless_uniform([n, count, h, a], seed, minval=1e-6, maxval=1.0 - 1e-6)
     gumbel = -tf.math.log(-tf.math.log(uniform))
-    return tf.one_hot(tf.argmax(tf.math.log(belief[0])[:, None] + gumbel, -1), a)
-
-
-def _fit_onehot(elite: tf.Tensor, share: tf.Tensor) -> _Belief:
-    return (tf.reduce_sum(share * elite, 1),)
+    return tf.one_hot(tf.argmax(tf.math.log(probs)[:, None] + gumbel, -1), a)

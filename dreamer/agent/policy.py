@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import tensorflow as tf
 
+from dreamer.agent.behavior import Behavior
 from dreamer.agent.exploration import Exploration
 from dreamer.agent.networks import Networks
 from dreamer.agent.planner import plan
-from dreamer.agent.settings import PlannerSettings
 from dreamer.agent.world_model import Tensors, WorldModel
 from dreamer.envs.spec import Space
 from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import State
-from dreamer.ops.returns import lambda_returns, reward_sums
 from dreamer.ops.seeds import Purpose, make_seeds
-from dreamer.ops.shapes import over_leading
 
 # Latent states [n, ...], a stateless seed, whether it is training -> actions [n, A], without noise.
 Choose = Callable[[State, tf.Tensor, bool], tf.Tensor]
@@ -35,36 +34,22 @@ class Policy:
     """
 
     def __init__(
-        self,
-        model: WorldModel,
-        actions: int,
-        choose: Choose,
-        exploration: Exploration,
-        seed: int,
+        self, model: WorldModel, actions: int, choose: Choose, exploration: Exploration, seed: int,
         explorer: Choose | None = None,
-    ):
+    ):  # fmt: skip
         self._model, self._actions, self._seed = model, actions, seed
         self._choose, self._explorer = choose, explorer or choose
-        self._exploration = exploration
-
-    def noise_scale(self, step: int, update: int) -> float:
-        """Size of the exploration noise after this many environment frames and updates."""
-        return self._exploration.noise_scale(step, update)
+        self.exploration = exploration
 
     def initial(self, n: int) -> Tensors:
         """The state before the first timestep of n environments."""
         return {"action": tf.zeros([n, self._actions]), **self._model.rssm.initial(n)}
 
     def step(
-        self,
-        timesteps: Tensors,
-        state: Tensors,
-        calls: tf.Tensor,
-        noise_scale: tf.Tensor,
-        training: bool,
-        exploring: bool,
-    ) -> tuple[tf.Tensor, Tensors]:
-        """One action for each environment.
+        self, timesteps: Tensors, state: Tensors, calls: tf.Tensor, noise_scale: tf.Tensor,
+        training: bool, exploring: bool,
+    ) -> tuple[tf.Tensor, Tensors]:  # fmt: skip
+        """One action for each environment, float32 [n, A], and the next state.
 
         Args:
             timesteps: Observations [n, ...] and is_first [n].
@@ -73,8 +58,6 @@ class Policy:
             noise_scale: float32 [], of exploration.
             training: Whether to sample and to add noise.
             exploring: Whether the explorer picks the actions.
-        Returns:
-            Actions float32 [n, A], and the next state.
         """
         model = self._model
         rssm, n = model.rssm, timesteps["is_first"].shape[0]
@@ -88,23 +71,17 @@ class Policy:
         choose = self._explorer if exploring else self._choose
         action = choose(latent, seeds[1], training)
         if training:
-            action = self._exploration(action, noise_scale, seeds[2:])
+            action = self.exploration(action, noise_scale, seeds[2:])
         return action, {"action": action, **latent}
 
 
-def by_actor(model: WorldModel, actor: Actor, mode_samples: int) -> Choose:
-    """Samples of an actor while training, else its mode.
-
-    Args:
-        model: World model.
-        actor: The task's, or the explorer.
-        mode_samples: Samples, the densest of which counts as the mode.
-    """
+def by_actor(model: WorldModel, actor: Actor) -> Choose:
+    """Samples of an actor, the task's or the explorer, while training, else its mode."""
 
     def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:
         dist = actor.dist(model.rssm.feat(latent))
         if not training:
-            return dist.mode(mode_samples, seed)
+            return dist.mode(actor.mode_samples, seed)
         normal = tf.random.stateless_normal([latent["deter"].shape[0], actor.actions], seed)
         return dist.from_noise(normal)[0]
 
@@ -112,8 +89,9 @@ def by_actor(model: WorldModel, actor: Actor, mode_samples: int) -> Choose:
 
 
 def by_planner(
-    networks: Networks, act_space: Space, planner: PlannerSettings, gamma: float, lambda_: float
-) -> Choose:
+    networks: Networks, act_space: Space, behavior: Behavior, *, horizon: int, returns: str,
+    **search: int,
+) -> Choose:  # fmt: skip
     """The first action of the best plan, in training as in evaluation (PlaNet, arXiv 1811.04551).
 
     A plan's return is R_1, the sum of the expected rewards, each weighted by the discount head's
@@ -121,21 +99,14 @@ def by_planner(
     plain). With ``returns`` "lambda" a plan's return is V_1, which the value network closes.
 
     Args:
-        networks: The agent's.
-        act_space: Of the actions.
-        planner: Settings of the search.
-        gamma, lambda_: Of V_1.
+        networks, act_space: The agent's.
+        behavior: Judges the plans.
+        horizon: H.
+        returns: "reward" or "lambda".
+        search: Further arguments of `plan`: candidates, num_elites, iterations.
     """
-    model, value = networks.model, networks.value if planner.returns == "lambda" else None
-
-    def returns_of(feat: tf.Tensor) -> tf.Tensor:
-        reward = over_leading(model.reward, feat)  # [N, H]
-        factor = 1.0 if value is None else gamma
-        discount = model.discount
-        pcont = over_leading(discount, feat) if discount else factor * tf.ones_like(reward)
-        if value is None:
-            return reward_sums(reward, pcont)[:, 0]
-        return lambda_returns(reward, over_leading(value, feat), pcont, lambda_)[:, 0]
+    model, value = networks.model, networks.value if returns == "lambda" else None
+    judging = behavior if value else replace(behavior, gamma=1.0)
 
     def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:
         del training  # both execute the mean; exploration adds its noise
@@ -149,16 +120,10 @@ def by_planner(
             for t in range(h):
                 state = model.rssm.imagine_step(state, flat[:, t], noise[t])
                 feats.append(model.rssm.feat(state))
-            return tf.reshape(returns_of(tf.stack(feats, 1)), [n, k])
+            judged = judging.judge(tf.stack(feats, 1), model.reward, value, model.discount)
+            return tf.reshape(judged.returns[:, 0], [n, k])
 
-        return plan(
-            judge,
-            (latent["deter"].shape[0], planner.horizon, act_space.shape[0]),
-            seed,
-            discrete=act_space.discrete,
-            candidates=planner.candidates,
-            num_elites=planner.num_elites,
-            iterations=planner.iterations,
-        )[:, 0]
+        shape = latent["deter"].shape[0], horizon, act_space.shape[0]
+        return plan(judge, shape, seed, discrete=act_space.discrete, **search)[:, 0]
 
     return choose

@@ -7,8 +7,6 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-_CPU_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
-
 
 def choose_precision(asked: str) -> str:
     """Resolves ``auto`` to float32, bfloat16 or float16 for the device at hand.
@@ -34,7 +32,7 @@ def cpu_has_bfloat16() -> bool:
     if not cpuinfo.exists():
         return False
     flags = next((x for x in cpuinfo.read_text().splitlines() if x.startswith("flags")), "")
-    return not _CPU_BFLOAT16.isdisjoint(flags.split())
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
 
 
 def choose_jit(asked: str) -> bool:

@@ -16,14 +16,15 @@ from typing import Any, ClassVar, Protocol
 import keras
 import tensorflow as tf
 
-from dreamer.errors import UserError, suggest
+from dreamer.errors import UserError
 from dreamer.nets.contrastive import Contrastive
 
 
 class Representation(Protocol):
     """The part of the world model's loss that depends on the choice of loss.representation.
 
-    It is a Keras layer; its variables learn with the world model.
+    It is a Keras layer; its variables learn with the world model. It is made with F, the keyword
+    arguments of a Keras layer, and those of the config's section.
 
     Attributes:
         reconstructs: Whether the decoder's likelihood trains the latent states too. If not, the
@@ -36,27 +37,17 @@ class Representation(Protocol):
         """Makes the variables, for embeddings [N, E]."""
 
     def losses(self, embed: tf.Tensor, feat: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Further terms of the model's loss.
+        """Further terms of the model's loss: scalars by name. The names become metrics.
 
         Args:
             embed: Embeddings of the observations, [B, T, E].
             feat: Features of the latent states that must explain them, float32 [B, T, F].
-        Returns:
-            Scalars by name; the names become metrics.
         """
         raise NotImplementedError
 
 
-# Called with F, and with the keyword arguments of a Keras layer and those of the config's section.
-Factory = Callable[..., Representation]
-
-
 class RewardOnly(keras.layers.Layer):
-    """No loss: rewards alone shape the latent states (arXiv 1912.01603, figure 8).
-
-    Args:
-        feat_size: F; not used.
-    """
+    """No loss: rewards alone shape the latent states (arXiv 1912.01603, figure 8)."""
 
     reconstructs: ClassVar[bool] = False
 
@@ -76,14 +67,14 @@ class Reconstruction(RewardOnly):
     reconstructs: ClassVar[bool] = True
 
 
-_FACTORIES: dict[str, Factory] = {
+_FACTORIES: dict[str, Callable[..., Representation]] = {
     "reconstruction": Reconstruction,
     "contrastive": Contrastive,
     "reward_only": RewardOnly,
 }
 
 
-def register_representation(name: str, factory: Factory) -> None:
+def register_representation(name: str, factory: Callable[..., Representation]) -> None:
     """Makes a representation loss known by a name; a name that is known gets the new factory."""
     _FACTORIES[name] = factory
 
@@ -91,19 +82,11 @@ def register_representation(name: str, factory: Factory) -> None:
 def make_representation(
     name: str, feat_size: int, settings: Mapping[str, Any], dtype: keras.DTypePolicy
 ) -> Representation:
-    """The representation loss of a name.
+    """The representation loss that is registered under a name, for features of size F.
 
-    Args:
-        name: As registered.
-        feat_size: F.
-        settings: Keyword arguments from the config.
-        dtype: Of the layer.
     Raises:
-        UserError: No such name is registered, or the settings do not fit.
+        UserError: No such name is registered.
     """
     if name not in _FACTORIES:
-        raise UserError(
-            f"loss.representation is {name!r}{suggest(name, _FACTORIES)}; expected one of "
-            f"{', '.join(_FACTORIES)}"
-        )
+        raise UserError(f"loss.representation is {name!r}; registered are {', '.join(_FACTORIES)}")
     return _FACTORIES[name](feat_size, **settings, dtype=dtype, name=name)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import tensorflow as tf
 
-from dreamer.agent.behavior import Imagination
-from dreamer.agent.learner import (
-    BehaviorLosses,
-    Learner,
-    Losses,
-    Objective,
-    behavior_losses,
-    value_loss,
-)
+from dreamer.agent.behavior import Losses, value_loss
+from dreamer.agent.learner import Learner, Objective
 from dreamer.agent.world_model import Tensors
-from dreamer.nets.ensemble import Ensemble
 from dreamer.nets.rssm import State
 from dreamer.ops.returns import replayed_returns
 from dreamer.ops.seeds import Purpose
@@ -34,15 +28,10 @@ class ExplorerLearner(Learner):
     ) -> list[Objective]:
         """Dreamer's own losses; the ensemble's and the explorer's while the agent explores."""
         objectives = super().objectives(post, batch, number, exploring)
-        if not exploring:
-            return objectives
-
-        def explore() -> tuple[Losses, Tensors]:
-            losses = self.explorer_losses(post, batch, number)
-            metrics = {f"explorer_{name}": metric for name, metric in losses.metrics.items()}
-            return losses.by_network("explorer", "explorer_value"), metrics
-
-        return [*objectives, lambda: self.ensemble_loss(post, batch), explore]
+        if exploring:
+            objectives.append(lambda: self.ensemble_loss(post, batch))
+            objectives.append(lambda: self.explorer_losses(post, batch, number))
+        return objectives
 
     def ensemble_loss(self, post: State, batch: Tensors) -> tuple[Losses, Tensors]:
         """Loss of predicting the next posterior mean from a state's features and the next action,
@@ -57,27 +46,25 @@ class ExplorerLearner(Learner):
         known = tf.reduce_mean(ensemble.disagreement(inputs))
         return {"ensemble": loss}, {"ensemble_loss": loss, "replayed_disagreement": known}
 
-    def explorer_losses(self, post: State, batch: Tensors, number: tf.Tensor) -> BehaviorLosses:
+    def explorer_losses(
+        self, post: State, batch: Tensors, number: tf.Tensor
+    ) -> tuple[Losses, Tensors]:
         """Like `behavior_losses`, for the explorer and its value network."""
         networks = self.networks
         assert networks.explorer is not None and networks.ensemble is not None
         purposes = Purpose.EXPLORED, Purpose.EXPLORED_ACTIONS
         trajectory = self.imagine(networks.explorer, post, batch, number, *purposes)
-        return behavior_losses(
+        # The reward on arriving at f_i is the disagreement about what follows f_(i-1), a_(i-1).
+        before = tf.concat([trajectory.start[:, None], trajectory.feat[:, :-1]], 1)
+        inputs = tf.concat([before, trajectory.action], -1)  # [N, H, F+A]
+        losses, metrics = replace(self.behavior, gradient="dynamics", entropy=0.0).losses(
             trajectory,
-            disagreement_reward(networks.ensemble, trajectory),
+            over_leading(networks.ensemble.disagreement, inputs),
             networks.explorer_value,
             networks.model.discount,
-            gamma=self._gamma,
-            lambda_=self._lambda,
         )
-
-
-def disagreement_reward(ensemble: Ensemble, trajectory: Imagination) -> tf.Tensor:
-    """Reward [N, H] on arriving at f_i: the disagreement about what follows f_(i-1), a_(i-1)."""
-    before = tf.concat([trajectory.start[:, None], trajectory.feat[:, :-1]], 1)
-    inputs = tf.concat([before, trajectory.action], -1)  # [N, H, F+A]
-    return over_leading(ensemble.disagreement, inputs)
+        named = {"explorer": losses["actor"], "explorer_value": losses["value"]}
+        return named, {f"explorer_{name}": metric for name, metric in metrics.items()}
 
 
 class PlannerLearner(Learner):
@@ -99,9 +86,9 @@ class PlannerLearner(Learner):
         assert value is not None
         feat = model.rssm.head_features(post, batch["action"], batch["is_first"])
         values = over_leading(value, tf.stop_gradient(feat))  # [B, T]
-        reward, pcont = model.reward.target(batch["reward"]), self._gamma * batch["cont"]
+        reward, pcont = model.reward.target(batch["reward"]), self.behavior.gamma * batch["cont"]
         returns, weight = replayed_returns(
-            reward, tf.stop_gradient(values), pcont, batch["is_first"], self._lambda
+            reward, tf.stop_gradient(values), pcont, batch["is_first"], self.behavior.lambda_
         )
         loss, error = value_loss(values[:, :-1], returns, weight)
         return {"value": loss}, {"value_loss": loss, "value_error": error}

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from dreamer.agent.kl import KLLoss
-from dreamer.agent.representation import make_representation
-from dreamer.agent.settings import CoderSettings, ModelSettings
+from dreamer.agent.precision import dtype_policy
+from dreamer.agent.representation import Representation, make_representation
+from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.nets.decoder import Decoder
-from dreamer.nets.discount import Discount
 from dreamer.nets.encoder import Encoder
-from dreamer.nets.reward import Reward
-from dreamer.nets.rssm import State
-from dreamer.nets.rssm_kinds import make_rssm
+from dreamer.nets.heads import Discount, Reward
+from dreamer.nets.rssm import RSSM, State, make_rssm
 from dreamer.ops.shapes import flatten_leading, over_leading
 
 Tensors = dict[str, tf.Tensor]
+# The config's sections by name. The keys of one are the keyword arguments of what it makes, which
+# declares their types; configs/defaults.yaml explains them.
+Sections = Mapping[str, Mapping[str, Any]]
 
 
 class WorldModel(keras.layers.Layer):
@@ -36,64 +38,19 @@ class WorldModel(keras.layers.Layer):
     its variables, `diagnostic_variables`, apart.
 
     Args:
-        shapes: Observation key -> shape.
-        actions: A.
-        settings: Sizes of the networks and weights of the losses.
-        gamma: Discount factor in the discount head's targets.
-    Raises:
-        UserError: If observations do not fit, or settings do not fit each other.
+        encoder, rssm, decoder, reward, discount, representation: The parts; the discount head may
+            be None.
+        kl: The loss of prior and posterior.
     """
 
     def __init__(
-        self,
-        shapes: Mapping[str, tuple],
-        actions: int,
-        settings: ModelSettings,
-        gamma: float,
-        **kwargs,
-    ):
+        self, encoder: Encoder, rssm: RSSM, decoder: Decoder, reward: Reward,
+        discount: Discount | None, representation: Representation, kl: KLLoss, **kwargs,
+    ):  # fmt: skip
         super().__init__(**kwargs)
-        self.inputs = matching_keys("encoder", settings.encoder.keys, shapes)
-        self.targets = matching_keys("decoder", settings.decoder.keys, shapes)
-        _check_names(self.targets, settings.representation)
-        _check_kind(settings.rssm.kind, settings.kl)
-        self._gamma, self._kl = gamma, settings.kl
-        self._discount_scale = settings.discount.scale
-        policy, rssm, reward = self.dtype_policy, settings.rssm, settings.reward
-        self.encoder = Encoder(
-            self.inputs, **_sizes(settings.encoder), dtype=policy, name="encoder"
-        )
-        self.rssm = make_rssm(
-            rssm.kind,
-            actions,
-            self.encoder.size,
-            stoch=rssm.stoch,
-            deter=rssm.deter,
-            hidden=rssm.hidden,
-            min_std=rssm.min_std,
-            dtype=policy,
-            name="rssm",
-        )
-        self.decoder = Decoder(
-            self.targets, **_sizes(settings.decoder), dtype=policy, name="decoder"
-        )
-        self.reward = Reward(
-            layers=reward.layers,
-            units=reward.units,
-            transform=reward.transform,
-            dtype=policy,
-            name="reward",
-        )
-        self.discount: Discount | None = None
-        if settings.discount.enabled:
-            layers, units = settings.discount.layers, settings.discount.units
-            self.discount = Discount(layers=layers, units=units, dtype=policy, name="discount")
-        self.representation = make_representation(
-            settings.representation,
-            self.rssm.feat_size,
-            settings.representation_settings,
-            dtype=policy,
-        )
+        self.encoder, self.rssm, self.decoder = encoder, rssm, decoder
+        self.reward, self.discount, self.representation = reward, discount, representation
+        self.inputs, self.targets, self._kl = encoder.shapes, decoder.shapes, kl
 
     def build(self, input_shape=None):
         self.encoder.build()
@@ -110,32 +67,23 @@ class WorldModel(keras.layers.Layer):
     @property
     def noise_size(self) -> int:
         """Width of the noise that `loss` takes: S, and more with overshooting."""
-        return self._kl.noise_size(self.rssm.stoch_size)
+        return self.rssm.stoch_size * self._kl.overshooting
 
     def preprocess(self, obs: Mapping[str, tf.Tensor]) -> Tensors:
         """uint8 images to float32 in [-0.5, 0.5]; everything else to float32."""
         floats = {k: tf.cast(v, tf.float32) for k, v in obs.items()}
-        return {
-            k: v / 255.0 - 0.5 if obs[k].dtype == tf.uint8 else v for k, v in floats.items()
-        }
+        return {k: v / 255.0 - 0.5 if obs[k].dtype == tf.uint8 else v for k, v in floats.items()}
 
     def embed(self, obs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Preprocessed observations [N, ...] -> embeddings [N, E]."""
-        return self.encoder({k: obs[k] for k in self.inputs})
+        """Preprocessed observations [..., *shape] -> embeddings [..., E]."""
+        flat = {k: flatten_leading(obs[k], len(s)) for k, s in self.inputs.items()}
+        key, shape = next(iter(self.inputs.items()))
+        lead = obs[key].shape[: -len(shape)]
+        return tf.reshape(self.encoder(flat), [*lead, self.encoder.size])
 
-    def observe(
-        self, batch: Mapping[str, tf.Tensor], obs: Tensors, noise: tf.Tensor
-    ) -> tuple[State, State]:
-        """Filters a batch.
-
-        Args:
-            batch: action [B, T, A] and is_first [B, T] are used.
-            obs: Preprocessed observations [B, T, ...].
-            noise: float32 [B, T, S].
-        Returns:
-            Posterior and prior states, entries [B, T, ...].
-        """
-        embed = self._embed_sequences(obs)
+    def observe(self, batch: Mapping[str, tf.Tensor], noise: tf.Tensor) -> tuple[State, State]:
+        """Filters a batch like `loss`'s: posterior and prior states, entries [B, T, ...]."""
+        embed = self.embed(self.preprocess({k: batch[k] for k in self.inputs}))
         return self.rssm.observe(embed, batch["action"], batch["is_first"], noise)
 
     def loss(
@@ -150,21 +98,27 @@ class WorldModel(keras.layers.Layer):
             Loss [] with the diagnostics' own, posterior states with entries [B, T, ...], and
             scalar metrics, of which model_loss is without diagnostics.
         """
+        rssm, reconstructs = self.rssm, self.representation.reconstructs
         obs = self.preprocess({k: batch[k] for k in {**self.inputs, **self.targets}})
-        stoch = self.rssm.stoch_size
-        filtering, further = noise[..., :stoch], noise[..., stoch:]
-        embed = self._embed_sequences(obs)
-        post, prior = self.rssm.observe(embed, batch["action"], batch["is_first"], filtering)
-        feat = self.rssm.feat(self.rssm.head_state(post, prior))  # [B, T, F]
-        decoded = self._decoder_losses(flatten_leading(feat), obs)
-        losses = dict(decoded) if self.representation.reconstructs else {}
+        filtering, further = noise[..., : rssm.stoch_size], noise[..., rssm.stoch_size :]
+        embed = self.embed(obs)
+        post, prior = rssm.observe(embed, batch["action"], batch["is_first"], filtering)
+        feat = rssm.feat(rssm.head_state(post, prior))  # [B, T, F]
+        seen = flatten_leading(feat if reconstructs else tf.stop_gradient(feat))
+        shown = {k: flatten_leading(obs[k], len(s)) for k, s in self.targets.items()}
+        log_probs = self.decoder.log_prob(seen, shown)
+        decoded = {f"{key}_loss": -tf.reduce_mean(x) for key, x in log_probs.items()}
+        losses = dict(decoded) if reconstructs else {}
         losses |= self.representation.losses(embed, feat)
-        losses |= self._head_losses(flatten_leading(feat), batch)
-        kl_losses, kl_metrics = self._kl.losses(self.rssm, post, prior, batch, further)
+        flat, reward = flatten_leading(feat), self.reward.target(tf.reshape(batch["reward"], [-1]))
+        losses["reward_loss"] = -tf.reduce_mean(self.reward.log_prob(flat, reward))
+        if self.discount:
+            losses["discount_loss"] = self.discount.loss(flat, tf.reshape(batch["cont"], [-1]))
+        kl_losses, kl_metrics = self._kl.losses(rssm, post, prior, batch, further)
         losses |= kl_losses
         total = tf.add_n(list(losses.values()))
         metrics = {"model_loss": total, **decoded, **losses, **kl_metrics}
-        if not self.representation.reconstructs:
+        if not reconstructs:
             total += tf.add_n(list(decoded.values()))
         return total, post, metrics
 
@@ -181,93 +135,74 @@ class WorldModel(keras.layers.Layer):
             Preprocessed truth and predicted means of the decoded observations, [B, T, ...], and
             under "reward" those of the reward [B, T], on the scale that is learnt.
         """
-        obs = self.preprocess({k: batch[k] for k in {**self.inputs, **self.targets}})
-        seen, seen_obs = ({k: v[:, :context] for k, v in x.items()} for x in (batch, obs))
-        post, prior = self.observe(seen, seen_obs, noise[:, :context])
+        obs = self.preprocess({k: batch[k] for k in self.targets})
+        seen = {k: v[:, :context] for k, v in batch.items()}
+        post, prior = self.observe(seen, noise[:, :context])
         state = {k: v[:, -1] for k, v in post.items()}
         feats = [self.rssm.feat(self.rssm.head_state(post, prior))]
         for t in range(context, batch["action"].shape[1]):
             state = self.rssm.imagine_step(state, batch["action"][:, t], noise[:, t])
             feats.append(self.rssm.feat(state)[:, None])
         feat = tf.concat(feats, 1)  # [B, T, F]
-        length = feat.shape[1]
         means = self.decoder(flatten_leading(feat))
-        model = {k: tf.reshape(v, [-1, length, *v.shape[1:]]) for k, v in means.items()}
+        model = {k: tf.reshape(v, [*feat.shape[:2], *v.shape[1:]]) for k, v in means.items()}
         model["reward"] = over_leading(self.reward, feat)
         truth = {k: obs[k] for k in self.targets}
-        truth["reward"] = self.reward.target(batch["reward"])
-        return truth, model
-
-    def _embed_sequences(self, obs: Tensors) -> tf.Tensor:
-        """Preprocessed observations [B, T, ...] -> embeddings [B, T, E]."""
-        lead = next(iter(obs.values())).shape[:2]
-        embed = self.embed({k: flatten_leading(obs[k], len(s)) for k, s in self.inputs.items()})
-        return tf.reshape(embed, [*lead, self.encoder.size])
-
-    def _decoder_losses(self, feat: tf.Tensor, obs: Tensors) -> Tensors:
-        feat = feat if self.representation.reconstructs else tf.stop_gradient(feat)
-        target = {k: flatten_leading(obs[k], len(s)) for k, s in self.targets.items()}
-        return {
-            f"{key}_loss": -tf.reduce_mean(log_prob)
-            for key, log_prob in self.decoder.log_prob(feat, target).items()
-        }
-
-    def _head_losses(self, feat: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> Tensors:
-        reward = self.reward.target(tf.reshape(batch["reward"], [-1]))
-        losses = {"reward_loss": -tf.reduce_mean(self.reward.dist(feat).log_prob(reward))}
-        if self.discount:
-            cont = self._gamma * tf.reshape(batch["cont"], [-1])
-            likelihood = tf.reduce_mean(self.discount.log_prob(feat, cont))
-            losses["discount_loss"] = -self._discount_scale * likelihood
-        return losses
+        return {**truth, "reward": self.reward.target(batch["reward"])}, model
 
 
-def matching_keys(part: str, pattern: str, shapes: Mapping[str, tuple]) -> dict[str, tuple]:
-    """The observations whose whole name matches a pattern.
+def make_world_model(
+    obs_space: Mapping[str, Space], act_space: Space, sections: Sections, *, gamma: float,
+    precision: str, seed: int, model_class: type[WorldModel] = WorldModel,
+) -> WorldModel:  # fmt: skip
+    """Makes and builds a world model. Its weights, and those of networks made later, follow `seed`.
 
+    Args:
+        obs_space, act_space, sections, seed, model_class: As `make_dreamer`'s.
+        gamma: Discount factor in the discount head's targets.
+        precision: float32, bfloat16 or float16.
     Raises:
-        UserError: If the pattern is no regular expression, or matches nothing.
+        UserError: If observations do not fit, or settings do not fit each other.
     """
-    try:
-        chosen = {k: s for k, s in shapes.items() if re.fullmatch(pattern, k)}
-    except re.error as error:
-        raise UserError(f"{part}.keys {pattern!r} is not a regular expression: {error}") from None
-    if not chosen:
-        raise UserError(f"{part}.keys {pattern!r} matches none of {', '.join(sorted(shapes))}")
-    for key, shape in chosen.items():
-        is_image = len(shape) == 3 and tuple(shape[:2]) == (64, 64)
-        if len(shape) != 1 and not is_image:
-            raise UserError(
-                f"{part} takes images [64, 64, channels] and vectors [size], but {key} has shape "
-                f"{list(shape)}; choose other observations with {part}.keys"
-            )
-    return chosen
+    keras.utils.set_random_seed(seed)
+    policy = dtype_policy(precision)
+    shapes = {key: space.shape for key, space in obs_space.items()}
+    loss, head = dict(sections["loss"]), dict(sections["discount"])
+    name, enabled = loss.pop("representation"), head.pop("enabled")
+    kl = KLLoss(**loss)
+    encoder = Encoder(shapes, **sections["encoder"], dtype=policy, name="encoder")
+    rssm = make_rssm(
+        actions=act_space.shape[0], embed=encoder.size, **sections["rssm"], dtype=policy,
+        name="rssm",
+    )  # fmt: skip
+    decoder = Decoder(shapes, **sections["decoder"], dtype=policy, name="decoder")
+    _check(decoder.shapes, name, rssm, kl)
+    model = model_class(
+        encoder,
+        rssm,
+        decoder,
+        Reward(**sections["reward"], dtype=policy, name="reward"),
+        Discount(**head, gamma=gamma, dtype=policy, name="discount") if enabled else None,
+        make_representation(name, rssm.feat_size, sections.get(name, {}), policy),
+        kl,
+        dtype=policy,
+        name="world_model",
+    )
+    model.build()
+    return model
 
 
-def _sizes(settings: CoderSettings) -> dict[str, int]:
-    sizes = settings.cnn_depth, settings.mlp_layers, settings.mlp_units
-    return dict(zip(("cnn_depth", "mlp_layers", "mlp_units"), sizes, strict=True))
-
-
-def _check_names(targets: Iterable[str], representation: str) -> None:
-    """Refuses observations whose loss would have the name of another loss."""
+def _check(targets: Iterable[str], representation: str, rssm: RSSM, kl: KLLoss) -> None:
+    """Refuses two losses of one name, and KL settings for latent dynamics that have no KL."""
     for key in targets:
         if key in ("kl", "overshooting", representation, "reward", "discount", "model"):
             raise UserError(
                 f"an observation is named {key!r}, and so is a loss of the model: rename it, or "
                 "leave it out with decoder.keys"
             )
-
-
-def _check_kind(kind: str, kl: KLLoss) -> None:
-    """Refuses KL settings for latent dynamics that have no KL."""
-    if kind != "deterministic_only":
-        return
-    for name, value, off in (
-        ("overshooting", kl.overshooting, 1),
-        ("kl_balance", kl.kl_balance, 0),
-    ):
-        if value != off:
+    for name, off in (("overshooting", 1), ("kl_balance", 0)):
+        value = getattr(kl, name)
+        if value != off and not rssm.stoch_size:
             raise UserError(
                 f"loss.{name} is {value}, but rssm.kind deterministic_only has no latent and so "
                 f"no KL; leave loss.{name} at {off}, or choose another rssm.kind"

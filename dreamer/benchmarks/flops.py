@@ -258,7 +258,7 @@ class LayerTable:
         """
         horizon, starts = self._config.behavior.horizon, self._batch[0] * self._batch[1]  # H, N
         n, later = starts * horizon, starts * (horizon - 1)
-        # Whether the value of the starting state is used (dreamer.agent.behavior.behavior_losses).
+        # Whether the value of the starting state is used (dreamer.agent.behavior.Behavior).
         from_start = self._has_value and (not through or horizon == 1)
         judged = n + starts if from_start else n
         rewarded = later if self._has_value else n

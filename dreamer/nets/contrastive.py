@@ -26,8 +26,6 @@ class Contrastive(MLP):
         min_std: Least standard deviation.
         negatives: "observations" or "features"; see `losses`.
         batch_shifts, time_shifts: Size of the window of negatives; see `contrastive_loss`.
-    Raises:
-        ValueError: If init_std is not above min_std.
 
     Input shape: [N, E]. Output: means and standard deviations, float32 [N, F] each.
     """
@@ -35,21 +33,10 @@ class Contrastive(MLP):
     reconstructs: ClassVar[bool] = False
 
     def __init__(
-        self,
-        feat_size: int,
-        *,
-        layers: int,
-        units: int,
-        init_std: float,
-        min_std: float,
-        negatives: str = "observations",
-        batch_shifts: int = 10,
-        time_shifts: int = 30,
-        **kwargs,
-    ):
+        self, feat_size: int, *, layers: int, units: int, init_std: float, min_std: float,
+        negatives: str = "observations", batch_shifts: int = 10, time_shifts: int = 30, **kwargs,
+    ):  # fmt: skip
         super().__init__(layers, units, 2 * feat_size, **kwargs)
-        if init_std <= min_std:
-            raise ValueError(f"init_std should be above min_std, {min_std}, but is {init_std}")
         self._offset, self._min_std = inverse_softplus(init_std - min_std), min_std
         self._negatives, self._shifts = negatives, (batch_shifts, time_shifts)
 
@@ -67,8 +54,6 @@ class Contrastive(MLP):
         Args:
             embed: [B, T, E].
             feat: float32 [B, T, F].
-        Returns:
-            contrastive_loss, float32 [].
         """
         b, t = feat.shape[:2]
         rows = flatten_leading(feat), *self(flatten_leading(embed))

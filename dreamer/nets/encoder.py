@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
+from dreamer.errors import UserError
 from dreamer.nets.layers import Conv, Dense
+
+Shapes = Mapping[str, Sequence[int]]
 
 
 class Encoder(keras.layers.Layer):
     """Embeds 64x64 images by four strided convolutions, vectors by an MLP, and joins the two.
 
     Args:
-        shapes: Observation key -> shape, images [64, 64, C] and vectors [size], no others.
+        shapes: Observation key -> shape.
+        keys: Which observations to take; see `matching_keys`.
         cnn_depth: Channels of the first convolution; doubled by each of the next three.
         mlp_layers: Hidden layers for the vectors.
         mlp_units: Their width, and the size of the vectors' embedding.
 
-    Input: dict of float32 [N, *shape]. Output: [N, E] in the compute dtype, E = `size`.
+    Attributes:
+        shapes: Those of the chosen observations.
+        size: E.
+
+    Input: dict of float32 [N, *shape]. Output: [N, E] in the compute dtype.
     """
 
     def __init__(
-        self,
-        shapes: Mapping[str, Sequence[int]],
-        *,
-        cnn_depth: int,
-        mlp_layers: int,
-        mlp_units: int,
+        self, shapes: Shapes, *, keys: str = ".*", cnn_depth: int, mlp_layers: int, mlp_units: int,
         **kwargs,
-    ):
+    ):  # fmt: skip
         super().__init__(**kwargs)
-        self._images = sorted(k for k, s in shapes.items() if len(s) == 3)
-        self._vectors = sorted(k for k, s in shapes.items() if len(s) == 1)
-        self._shapes = {k: tuple(s) for k, s in shapes.items()}
+        self.shapes = matching_keys("encoder", keys, shapes)
+        self._images = sorted(k for k, s in self.shapes.items() if len(s) == 3)
+        self._vectors = sorted(k for k, s in self.shapes.items() if len(s) == 1)
         policy = self.dtype_policy
         self._convs = [
             Conv(cnn_depth * 2**i, 4, 2, activation="relu", dtype=policy, name=f"conv{i}")
@@ -44,16 +49,16 @@ class Encoder(keras.layers.Layer):
             Dense(mlp_units, activation="elu", dtype=policy, name=f"dense{i}")
             for i in range(mlp_layers if self._vectors else 0)
         ]
-        vector_size = mlp_units if self._dense else sum(s[0] for s in self._vector_shapes())
-        self.size = (cnn_depth * 32 if self._images else 0) + vector_size
+        self._vector_size = sum(self.shapes[k][0] for k in self._vectors)
+        self.size = mlp_units if self._dense else self._vector_size
+        self.size += cnn_depth * 32 if self._images else 0
 
     def build(self, input_shape=None):
-        if self._images:
-            shape = (None, 64, 64, sum(self._shapes[k][-1] for k in self._images))
-            for conv in self._convs:
-                conv.build(shape)
-                shape = conv.compute_output_shape(shape)
-        size = sum(s[0] for s in self._vector_shapes())
+        shape = (None, 64, 64, sum(self.shapes[k][-1] for k in self._images))
+        for conv in self._convs:
+            conv.build(shape)
+            shape = conv.compute_output_shape(shape)
+        size = self._vector_size
         for dense in self._dense:
             dense.build((None, size))
             size = dense.units
@@ -61,17 +66,32 @@ class Encoder(keras.layers.Layer):
 
     def call(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
         parts = []
-        if self._images:
-            x = tf.concat([tf.cast(obs[k], self.compute_dtype) for k in self._images], -1)
-            for conv in self._convs:
-                x = conv(x)
-            parts.append(tf.reshape(x, [-1, x.shape[1] * x.shape[2] * x.shape[3]]))
-        if self._vectors:
-            x = tf.concat([tf.cast(obs[k], self.compute_dtype) for k in self._vectors], -1)
-            for dense in self._dense:
-                x = dense(x)
-            parts.append(x)
+        for keys, layers in ((self._images, self._convs), (self._vectors, self._dense)):
+            if keys:
+                x = tf.concat([tf.cast(obs[k], self.compute_dtype) for k in keys], -1)
+                for layer in layers:
+                    x = layer(x)
+                parts.append(tf.reshape(x, [-1, math.prod(x.shape[1:])]))
         return tf.concat(parts, -1)  # [N, E]
 
-    def _vector_shapes(self) -> list[tuple[int, ...]]:
-        return [self._shapes[k] for k in self._vectors]
+
+def matching_keys(part: str, pattern: str, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shapes of the observations whose whole name matches a regular expression.
+
+    Raises:
+        UserError: If the pattern is no regular expression, matches nothing, or matches what is
+            neither an image [64, 64, C] nor a vector.
+    """
+    try:
+        chosen = {k: tuple(s) for k, s in shapes.items() if re.fullmatch(pattern, k)}
+    except re.error as error:
+        raise UserError(f"{part}.keys {pattern!r} is not a regular expression: {error}") from None
+    if not chosen:
+        raise UserError(f"{part}.keys {pattern!r} matches none of {', '.join(sorted(shapes))}")
+    for key, shape in chosen.items():
+        if len(shape) != 1 and not (len(shape) == 3 and shape[:2] == (64, 64)):
+            raise UserError(
+                f"{part} takes images [64, 64, channels] and vectors [size], but {key} has shape "
+                f"{list(shape)}; choose other observations with {part}.keys"
+            )
+    return chosen

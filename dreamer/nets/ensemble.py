@@ -27,9 +27,9 @@ class Ensemble(keras.layers.Layer):
 
     def __init__(self, *, members: int, layers: int, units: int, outputs: int, **kwargs):
         super().__init__(**kwargs)
-        policy = self.dtype_policy
         self._members = [
-            MLP(layers, units, outputs, dtype=policy, name=f"member{i}") for i in range(members)
+            MLP(layers, units, outputs, dtype=self.dtype_policy, name=f"member{i}")
+            for i in range(members)
         ]
 
     def build(self, input_shape):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 
 class Dense(keras.layers.Dense):
@@ -50,47 +49,24 @@ class MLP(keras.layers.Layer):
 
     def __init__(self, layers: int, units: int, outputs: int, **kwargs):
         super().__init__(**kwargs)
-        self._hidden = [
+        self._dense = [
             Dense(units, activation="elu", dtype=self.dtype_policy, name=f"dense{i}")
             for i in range(layers)
         ]
-        self._out = Dense(outputs, dtype="float32", name="out")
-        self._units = units
+        self._dense.append(Dense(outputs, dtype="float32", name="out"))
 
     def build(self, input_shape):
         size = input_shape[-1]
-        for layer in self._hidden:
+        for layer in self._dense:
             layer.build((None, size))
-            size = self._units
-        self._out.build((None, size))
+            size = layer.units
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         x = inputs
-        for layer in self._hidden:
+        for layer in self._dense:
             x = layer(x)
-        return self._out(x)
-
-
-class UnitNormalHead(MLP):
-    """Predicts a scalar as a Normal with unit variance.
-
-    Args:
-        layers: Hidden layers.
-        units: Their width.
-
-    Input shape: float32 [N, F]. Output shape: means, float32 [N].
-    """
-
-    def __init__(self, *, layers: int, units: int, **kwargs):
-        super().__init__(layers, units, 1, **kwargs)
-
-    def call(self, feat: tf.Tensor) -> tf.Tensor:
-        return tf.squeeze(super().call(feat), -1)
-
-    def dist(self, feat: tf.Tensor) -> tfp.distributions.Distribution:
-        """Normal(mean, 1) with batch shape [N]."""
-        return tfp.distributions.Normal(self(feat), 1.0)
+        return x
 
 
 class TransposedConv(keras.layers.Layer):
@@ -112,36 +88,29 @@ class TransposedConv(keras.layers.Layer):
 
     def __init__(self, filters: int, kernel: int, activation: str | None = None, **kwargs):
         super().__init__(**kwargs)
-        if kernel not in (5, 6):
-            raise ValueError(f"TransposedConv has kernels of 5 or 6, but got {kernel}")
-        self._filters, self._size = filters, kernel
+        self.filters, self._size = filters, kernel
         self._activation = keras.activations.get(activation)
 
     def build(self, input_shape):
-        shape = (self._size, self._size, self._filters, input_shape[-1])
+        shape = (self._size, self._size, self.filters, input_shape[-1])
         self.kernel = self.add_weight(shape=shape, initializer="glorot_uniform", name="kernel")
-        self.bias = self.add_weight(shape=(self._filters,), initializer="zeros", name="bias")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, self.compute_dtype)
-        if tuple(inputs.shape[1:3]) == (1, 1):
-            x = self._as_matmul(inputs, kernel)
-        elif self._filters < _NARROW:
+        _, height, width, channels = inputs.shape
+        if (height, width) == (1, 1):
+            weights = tf.reshape(tf.transpose(kernel, [3, 0, 1, 2]), [channels, -1])
+            flat = tf.reshape(inputs, [-1, channels]) @ weights
+            x = tf.reshape(flat, [-1, self._size, self._size, self.filters])
+        elif self.filters < _NARROW:
             x = narrow_transposed_conv(inputs, kernel)
         else:
-            x = tf.nn.conv2d_transpose(inputs, kernel, self._output_shape(inputs), 2, "VALID")
+            sides = [2 * side - 2 + self._size for side in (height, width)]
+            shape = [tf.shape(inputs)[0], *sides, self.filters]
+            x = tf.nn.conv2d_transpose(inputs, kernel, shape, 2, "VALID")
         return self._activation(add_bias(x, self.bias))
-
-    def _as_matmul(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        k, channels = self._size, inputs.shape[-1]
-        weights = tf.reshape(tf.transpose(kernel, [3, 0, 1, 2]), [channels, -1])
-        flat = tf.reshape(inputs, [-1, channels]) @ weights
-        return tf.reshape(flat, [-1, k, k, self._filters])  # [N, k, k, filters]
-
-    def _output_shape(self, inputs: tf.Tensor) -> list:
-        sides = [2 * side - 2 + self._size for side in inputs.shape[1:3]]
-        return [tf.shape(inputs)[0], *sides, self._filters]
 
 
 _NARROW = 16  # filters; from here on oneDNN's transposed convolution is as fast

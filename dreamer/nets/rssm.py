@@ -1,18 +1,20 @@
 """Recurrent state-space model (PlaNet, arXiv 1811.04551, section 3; sizes of 1912.01603).
 
-dreamer.nets.rssm_kinds has the models with only one of its two paths.
+And the models with only one of its two paths (PlaNet, figures 2 and 4). Every kind has the RSSM's
+interface, and its states have the same four entries. An entry that a kind lacks has width zero, so
+code that stores or reshapes states need not know the kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from dreamer.ops.distributions import diagonal_normal
-from dreamer.ops.scan import static_scan
-from dreamer.ops.shapes import over_leading
+from dreamer.ops.shapes import flatten_leading, over_leading
 
 # mean and std [..., S] of the latent Normal, its sample stoch [..., S], and deter [..., D].
 State = dict[str, tf.Tensor]
@@ -46,6 +48,11 @@ class Linear(Float32Layer):
     def parts(self, *sizes: int) -> list[tf.Tensor]:
         """The rows of the kernel for each part of the input."""
         return tf.split(tf.convert_to_tensor(self.kernel), sizes, 0)
+
+    def last_part(self, x: tf.Tensor) -> tf.Tensor:
+        """What the last part of the input, [..., size], and the bias add to the output."""
+        _, kernel = self.parts(self.kernel.shape[0] - x.shape[-1], x.shape[-1])
+        return over_leading(lambda v: dot(v, kernel, self.compute_dtype) + self.bias, x)
 
 
 class GRU(Float32Layer):
@@ -92,20 +99,18 @@ class RSSM(Float32Layer):
         deter: D.
         hidden: Width of the dense layers around the GRU.
         min_std: Added to the standard deviations.
+
+    Attributes:
+        stoch_size: S.
+        feat_size: F = S + D.
     """
 
     def __init__(
-        self,
-        actions: int,
-        embed: int,
-        *,
-        stoch: int,
-        deter: int,
-        hidden: int,
-        min_std: float,
+        self, actions: int, embed: int, *, stoch: int, deter: int, hidden: int, min_std: float,
         **kwargs,
-    ):
+    ):  # fmt: skip
         super().__init__(**kwargs)
+        self.stoch_size, self.feat_size = stoch, stoch + deter
         self._stoch, self._deter, self._hidden = stoch, deter, hidden
         self._actions, self._embed, self._min_std = actions, embed, min_std
         self._make_layers()
@@ -126,21 +131,11 @@ class RSSM(Float32Layer):
         self._post_hidden = Linear(path + self._embed, hidden, dtype=policy, name="post_hidden")
         self._post_stats = Linear(hidden, stats, dtype=policy, name="post_stats")
 
-    @property
-    def feat_size(self) -> int:
-        """F = S + D."""
-        return self._stoch + self._deter
-
-    @property
-    def stoch_size(self) -> int:
-        """S."""
-        return self._stoch
-
-    def initial(self, batch: int | tf.Tensor) -> State:
+    def initial(self, batch: int) -> State:
         """Zeros for every entry of the state."""
         zeros = tf.zeros([batch, self._stoch])
         deter = tf.zeros([batch, self._deter])
-        return {"mean": zeros, "std": zeros, "stoch": zeros, "deter": deter}
+        return {**dict.fromkeys(("mean", "std", "stoch"), zeros), "deter": deter}
 
     def feat(self, state: State) -> tf.Tensor:
         """Features [..., F] = concat(stoch, deter)."""
@@ -156,13 +151,9 @@ class RSSM(Float32Layer):
         return post
 
     def head_features(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
-        """Features of the state that `head_state` chooses, found from the posteriors alone.
+        """Features [B, T, F] of the state that `head_state` chooses, from the posteriors alone.
 
-        Args:
-            post: Posterior states of whole sequences, entries [B, T, ...].
-            action, is_first: The arguments of `observe`.
-        Returns:
-            float32 [B, T, F], the features that heads have learnt from.
+        The arguments are those of whole sequences, as `observe` takes and returns them.
         """
         del action, is_first
         return self.feat(post)
@@ -172,13 +163,9 @@ class RSSM(Float32Layer):
         return diagonal_normal(state["mean"], state["std"])
 
     def observe(
-        self,
-        embed: tf.Tensor,
-        action: tf.Tensor,
-        is_first: tf.Tensor,
-        noise: tf.Tensor,
+        self, embed: tf.Tensor, action: tf.Tensor, is_first: tf.Tensor, noise: tf.Tensor,
         start: State | None = None,
-    ) -> tuple[State, State]:
+    ) -> tuple[State, State]:  # fmt: skip
         """Filters sequences of observations.
 
         Args:
@@ -193,24 +180,30 @@ class RSSM(Float32Layer):
         """
         keep = 1.0 - tf.cast(is_first, tf.float32)[..., None]  # [B, T, 1]
         inputs = {
-            "action": self._action_part(action * keep),
-            "embed": self._embed_part(embed),
+            # They do not depend on the state, so they are computed for all times at once.
+            "action": self._input.last_part(action * keep),
+            "embed": self._post_hidden.last_part(embed),
             "keep": keep,
             "noise": noise,
         }
-        start = self.initial(tf.shape(embed)[0]) if start is None else start
-        post = static_scan(self._make_filter(), start, inputs, embed.shape[1])
+        start = self.initial(embed.shape[0]) if start is None else start
+        # Unrolled, because T is small and fixed; a tf.while_loop would keep every intermediate in a
+        # TensorList, which costs more than the small matrix products in between.
+        times = {k: tf.unstack(x, num=embed.shape[1], axis=1) for k, x in inputs.items()}
+        filter_step, state, states = self._make_filter(), start, []
+        for t in range(embed.shape[1]):
+            state = filter_step(state, {k: x[t] for k, x in times.items()})
+            states.append(state)
+        post = {k: tf.stack([state[k] for state in states], axis=1) for k in state}
         return self._split(post, start, inputs)
 
     def imagine_step(self, state: State, action: tf.Tensor, noise: tf.Tensor) -> State:
-        """One step of the prior.
+        """The next state, entries [N, ...], by one step of the prior; stoch is a sample.
 
         Args:
             state: Entries [N, ...].
             action: float32 [N, A], taken in `state`.
             noise: float32 [N, S], standard Normal.
-        Returns:
-            The next state, entries [N, ...], stoch a sample of the prior.
         """
         x = tf.nn.elu(self._input(tf.concat([state["stoch"], action], -1)))
         path, deter = self._move(x, state["deter"])
@@ -235,8 +228,7 @@ class RSSM(Float32Layer):
     def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
         """The part of a filtering step that depends on the step before it.
 
-        The parts that depend on the action or the embedding alone are computed for all times at
-        once beforehand. The prior's statistics, which the loop does not need, come afterwards.
+        The prior's statistics, which the loop does not need, come afterwards.
         """
         stoch_kernel, _ = self._input.parts(self._stoch, self._actions)
         path_kernel, _ = self._post_hidden.parts(self._path, self._embed)
@@ -252,15 +244,110 @@ class RSSM(Float32Layer):
 
         return filter_step
 
-    def _action_part(self, action: tf.Tensor) -> tf.Tensor:
-        _, kernel = self._input.parts(self._stoch, self._actions)
-        return over_leading(lambda a: dot(a, kernel, self.compute_dtype) + self._input.bias, action)
-
-    def _embed_part(self, embed: tf.Tensor) -> tf.Tensor:
-        _, kernel = self._post_hidden.parts(self._path, self._embed)
-        bias = self._post_hidden.bias
-        return over_leading(lambda e: dot(e, kernel, self.compute_dtype) + bias, embed)
-
     def _mean_std(self, stats: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         mean, std = tf.split(stats, 2, -1)
         return mean, tf.nn.softplus(std) + self._min_std
+
+
+class StochasticSSM(RSSM):
+    """Latent dynamics with the stochastic path alone: feat = stoch, F = S, D = 0.
+
+        x_t = ELU(W [s_(t-1), a_t])
+        prior      s_t ~ p(s | x_t)
+        posterior  s_t ~ q(s | x_t, e_t)
+
+    x_t takes the place of the full model's h_t in both, so each keeps its two hidden layers. x_t is
+    not a part of the state: all memory must pass through the sample. The KL is the full model's.
+    PlaNet does not publish this ablation's layers; these are ours. deter is not used.
+    """
+
+    def __init__(self, actions: int, embed: int, *, deter: int, **kwargs):
+        del deter
+        super().__init__(actions, embed, deter=0, **kwargs)
+
+    def _make_layers(self) -> None:
+        policy, hidden = self.dtype_policy, self._hidden
+        self._input = Linear(self._stoch + self._actions, hidden, dtype=policy, name="input")
+        self._make_latent(hidden)
+
+    def _move(self, x: tf.Tensor, deter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return x, deter
+
+    def _split(self, filtered: State, start: State, inputs: State) -> tuple[State, State]:
+        before = tf.concat([start["stoch"][:, None], filtered["stoch"][:, :-1]], 1)
+        kernel, _ = self._input.parts(self._stoch, self._actions)
+        moved = over_leading(lambda s: dot(s, kernel, self.compute_dtype), before * inputs["keep"])
+        prior = self._prior(tf.nn.elu(moved + inputs["action"]), None)
+        return filtered, {**prior, "deter": filtered["deter"]}
+
+
+class DeterministicSSM(RSSM):
+    """Latent dynamics with the deterministic path alone: feat = deter, F = D, S = 0.
+
+        prior      h_t- = GRU(ELU(W a_t), h_(t-1))
+        posterior  h_t  = GRU'(ELU(W' e_t), h_t-)
+
+    There is no stochastic latent, hence no KL. The evidence bound becomes the exact likelihood
+    sum_t log p(timestep_t | h_t-) of timesteps that are predicted before they are seen. So the
+    heads learn from the prior's features. From the posterior's they would learn to copy, and
+    nothing would train the transition, which imagination needs. The transition is that of PlaNet's
+    figure 2a; the second GRU cell, by which observations enter the state, is ours. stoch and
+    min_std are not used.
+    """
+
+    def __init__(self, actions: int, embed: int, *, stoch: int, **kwargs):
+        del stoch
+        super().__init__(actions, embed, stoch=0, **kwargs)
+
+    def head_state(self, post: State, prior: State) -> State:
+        """The prior, which has not seen the timestep; see the class."""
+        del post
+        return prior
+
+    def head_features(self, post: State, action: tf.Tensor, is_first: tf.Tensor) -> tf.Tensor:
+        """Features of the prior, one step after the posterior of the timestep before."""
+        keep = 1.0 - tf.cast(is_first, tf.float32)[..., None]  # [B, T, 1]
+        before = {k: tf.pad(v[:, :-1], [[0, 0], [1, 0], [0, 0]]) * keep for k, v in post.items()}
+        flat = {k: flatten_leading(v) for k, v in before.items()}
+        prior = self.imagine_step(flat, flatten_leading(action * keep), flat["stoch"])
+        return tf.reshape(self.feat(prior), [*action.shape[:2], self.feat_size])
+
+    def _make_layers(self) -> None:
+        policy, hidden = self.dtype_policy, self._hidden
+        self._input = Linear(self._actions, hidden, dtype=policy, name="input")
+        self._gru = GRU(hidden, self._deter, dtype=policy, name="gru")
+        self._post_hidden = Linear(self._embed, hidden, dtype=policy, name="post_hidden")
+        self._post_gru = GRU(hidden, self._deter, dtype=policy, name="post_gru")
+        self._path = 0
+
+    def _prior(self, path: tf.Tensor, noise: tf.Tensor | None) -> State:
+        del noise
+        return dict.fromkeys(("mean", "std", "stoch"), path[..., :0])
+
+    def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
+        def filter_step(state: State, x: dict[str, tf.Tensor]) -> State:
+            before = self._gru(tf.nn.elu(x["action"]), state["deter"] * x["keep"])
+            after = self._post_gru(tf.nn.elu(x["embed"]), before)
+            return {"deter": after, "before": before}
+
+        return filter_step
+
+    def _split(self, filtered: State, start: State, inputs: State) -> tuple[State, State]:
+        post, prior = filtered["deter"], filtered["before"]
+        none = self._prior(post, None)
+        return {**none, "deter": post}, {**none, "deter": prior}
+
+
+_KINDS = {
+    "full": RSSM,
+    "stochastic_only": StochasticSSM,
+    "deterministic_only": DeterministicSSM,
+}
+
+
+def make_rssm(kind: str, **settings: Any) -> RSSM:
+    """The latent dynamics of a kind: "full", "stochastic_only" or "deterministic_only".
+
+    The settings are RSSM's arguments.
+    """
+    return _KINDS[kind](**settings)

@@ -31,23 +31,17 @@ class Optimizer(tf.Module):
     """
 
     def __init__(
-        self,
-        variables: list,
-        learning_rate: float,
-        eps: float,
-        clip: float,
-        scale_loss: bool,
-        name: str,
-        apart: Sequence = (),
-    ):
+        self, variables: list, learning_rate: float, eps: float, clip: float, scale_loss: bool,
+        name: str, apart: Sequence = (),
+    ):  # fmt: skip
         super().__init__(name=name)
-        self._targets = list(variables)
-        self._clip = clip
+        self._targets, self._clip, self._scale_loss = list(variables), clip, scale_loss
         alone = {id(v) for v in apart}
-        self._apart = [id(v) in alone for v in self._targets]
+        places = range(len(self._targets))
+        by_group = [[i for i in places if (id(variables[i]) in alone) is x] for x in (False, True)]
+        self._groups = [group for group in by_group if group]
         self._adam = keras.optimizers.Adam(learning_rate, epsilon=eps, name=name)
         self._adam.build(self._targets)
-        self._scale_loss = scale_loss
         self.scale = tf.Variable(INITIAL_SCALE if scale_loss else 1.0, trainable=False)
         self.good_updates = tf.Variable(0, trainable=False)
 
@@ -63,10 +57,7 @@ class Optimizer(tf.Module):
 
     def is_finite(self, scaled_gradients: list[tf.Tensor]) -> tf.Tensor:
         """Whether the global norms of ``apply``'s gradients are finite, bool []."""
-        gradients = self._unscaled(scaled_gradients)
-        groups = [apart for apart in (False, True) if apart in self._apart]
-        norms = [self._clipped(gradients, apart)[0] for apart in groups]
-        return tf.reduce_all([tf.math.is_finite(norm) for norm in norms])
+        return self._clipped(scaled_gradients)[1]
 
     def apply(
         self, scaled_gradients: list[tf.Tensor], allowed: tf.Tensor | bool = True
@@ -81,13 +72,7 @@ class Optimizer(tf.Module):
             grad_norm, the global norm before clipping, without the variables apart; and
             grad_finite, 1 if that norm and theirs are finite.
         """
-        gradients = self._unscaled(scaled_gradients)
-        norm, clipped = self._clipped(gradients, apart=False)
-        finite = tf.math.is_finite(norm)
-        if any(self._apart):
-            other, alone = self._clipped(gradients, apart=True)
-            finite = tf.logical_and(finite, tf.math.is_finite(other))
-            clipped = [b if c is None else c for c, b in zip(clipped, alone, strict=True)]
+        norm, finite, clipped = self._clipped(scaled_gradients)
 
         def step() -> tf.Tensor:
             apply_adam(self._adam, clipped, self._targets)
@@ -99,17 +84,17 @@ class Optimizer(tf.Module):
             self._adapt_scale(finite, made)
         return {"grad_norm": norm, "grad_finite": tf.cast(finite, tf.float32)}
 
-    def _clipped(
-        self, gradients: list[tf.Tensor], apart: bool
-    ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
-        """Global norm of one group's gradients, and the clipped gradients; None for the others."""
-        group = [g if a is apart else None for g, a in zip(gradients, self._apart, strict=True)]
-        norm = tf.linalg.global_norm(group)
-        clipped, _ = tf.clip_by_global_norm(group, self._clip, use_norm=norm)
-        return norm, clipped
-
-    def _unscaled(self, scaled_gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        return [tf.cast(g, tf.float32) / self.scale for g in scaled_gradients]
+    def _clipped(self, scaled: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """The first group's global norm, whether all groups' are finite, clipped gradients."""
+        gradients = [tf.cast(g, tf.float32) / self.scale for g in scaled]
+        norms = []
+        for group in self._groups:
+            own = [gradients[i] for i in group]
+            norms.append(tf.linalg.global_norm(own))
+            own, _ = tf.clip_by_global_norm(own, self._clip, use_norm=norms[-1])
+            for i, gradient in zip(group, own, strict=True):
+                gradients[i] = gradient
+        return norms[0], tf.reduce_all([tf.math.is_finite(norm) for norm in norms]), gradients
 
     def _adapt_scale(self, finite: tf.Tensor, made: tf.Tensor) -> None:
         good = tf.where(finite, self.good_updates + tf.cast(made, tf.int32), 0)

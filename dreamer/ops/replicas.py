@@ -34,7 +34,8 @@ def batch_normal(shape: Sequence[int], seed: tf.Tensor, axis: int) -> tf.Tensor:
         return tf.random.stateless_normal(shape, seed)
     whole, begin = list(shape), [0] * len(shape)
     whole[axis] *= count
-    begin[axis] = _index() * shape[axis]
+    index = tf.distribute.get_replica_context().replica_id_in_sync_group
+    begin[axis] = index * shape[axis]
     return tf.slice(tf.random.stateless_normal(whole, seed), begin, shape)
 
 
@@ -45,7 +46,7 @@ def average(local: tf.Tensor) -> tf.Tensor:
     """
     if replicas() == 1:
         return local
-    return _passed_on(_mean(tf.stop_gradient(local)), local)
+    return _passed_on(averaged(tf.stop_gradient(local)), local)
 
 
 def total(local: tf.Tensor) -> tf.Tensor:
@@ -65,7 +66,10 @@ def gather(local: tf.Tensor) -> tf.Tensor:
 
 def averaged(found: Any) -> Any:
     """Mean over the replicas of every tensor in a nest."""
-    return found if replicas() == 1 else _mean(found)
+    if replicas() == 1:
+        return found
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, found)
 
 
 def apply_adam(adam: Any, gradients: list[tf.Tensor], variables: list) -> None:
@@ -85,15 +89,6 @@ def apply_adam(adam: Any, gradients: list[tf.Tensor], variables: list) -> None:
     for gradient, variable in zip(gradients, variables, strict=True):
         extended.update(variable.value, step, args=(gradient, rate), group=False)
     adam.iterations.assign_add(1)
-
-
-def _index() -> tf.Tensor:
-    return tf.distribute.get_replica_context().replica_id_in_sync_group
-
-
-def _mean(found: Any) -> Any:
-    context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.MEAN, found)
 
 
 @tf.custom_gradient

@@ -8,8 +8,9 @@ from dreamer.ops.shapes import check_shape
 
 
 def lambda_returns(
-    reward: tf.Tensor, value: tf.Tensor, pcont: tf.Tensor, lambda_: float
-) -> tf.Tensor:
+    reward: tf.Tensor, value: tf.Tensor, pcont: tf.Tensor, lambda_: float,
+    known: tf.Tensor | None = None,
+) -> tf.Tensor:  # fmt: skip
     """Exponentially weighted mixture of k-step returns along each imagined trajectory.
 
         V_i = r_i + pcont_i * ((1 - lambda) v_(i+1) + lambda V_(i+1)),  i = 1..H-1,  V_H = v_H
@@ -23,6 +24,7 @@ def lambda_returns(
         value: float32 [N, H], v_1..v_H.
         pcont: float32 [N, H], factor from state i to i+1; pcont_H is not used.
         lambda_: Mixture weight in [0, 1].
+        known: bool [N, H-1]; where it is False, V_i = v_i instead.
     Returns:
         float32 [N, H-1], V_1..V_(H-1).
     Raises:
@@ -36,11 +38,12 @@ def lambda_returns(
         raise ValueError(f"lambda_returns needs a horizon of at least 2, but got {horizon}")
     rewards, values = tf.unstack(reward, axis=1), tf.unstack(value, axis=1)
     factors = tf.unstack(pcont, axis=1)
-    following = values[-1]
-    returns = []
+    following, returns = values[-1], []
     for i in reversed(range(horizon - 1)):
         mixed = (1.0 - lambda_) * values[i + 1] + lambda_ * following
         following = rewards[i] + factors[i] * mixed
+        if known is not None:
+            following = tf.where(known[:, i], following, values[i])
         returns.append(following)
     return tf.stack(returns[::-1], axis=1)  # [N, H-1]
 
@@ -58,11 +61,7 @@ def reward_sums(reward: tf.Tensor, pcont: tf.Tensor) -> tf.Tensor:
         pcont: float32 [N, H], factor from state i to i+1; pcont_H is not used.
     Returns:
         float32 [N, H], R_1..R_H.
-    Raises:
-        ValueError: On differing shapes.
     """
-    check_shape("reward", reward, (None, None))
-    check_shape("pcont", pcont, tuple(reward.shape))
     rewards, factors = tf.unstack(reward, axis=1), tf.unstack(pcont, axis=1)
     sums = [rewards[-1]]
     for r, factor in zip(rewards[-2::-1], factors[-2::-1], strict=True):
@@ -71,19 +70,13 @@ def reward_sums(reward: tf.Tensor, pcont: tf.Tensor) -> tf.Tensor:
 
 
 def replayed_returns(
-    reward: tf.Tensor,
-    value: tf.Tensor,
-    pcont: tf.Tensor,
-    is_first: tf.Tensor,
-    lambda_: float,
+    reward: tf.Tensor, value: tf.Tensor, pcont: tf.Tensor, is_first: tf.Tensor, lambda_: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Lambda-returns along replayed sequences, in which new episodes may begin.
+    """`lambda_returns` along replayed sequences, in which new episodes may begin.
 
-        V_t = r_t + pcont_t * ((1 - lambda) v_(t+1) + lambda V_(t+1)),  t = 1..T-1,  V_T = v_T
-
-    as in `lambda_returns`. But where timestep t + 1 begins another episode, the state after t is
-    unknown: there V_t = v_t, which serves as a bootstrap and is not a target. (At a true terminal
-    pcont_t = 0, so the state after it does not matter: V_t = r_t stays a target.)
+    Where timestep t + 1 begins another episode, the state after t is unknown: there V_t = v_t,
+    which serves as a bootstrap and is not a target. (At a true terminal pcont_t = 0, so the state
+    after it does not matter: V_t = r_t stays a target.)
 
     Args:
         reward, value, pcont: float32 [B, T]; pcont is gamma * cont.
@@ -93,13 +86,7 @@ def replayed_returns(
         V_1..V_(T-1), float32 [B, T-1], and 1 where it is a target, else 0, float32 [B, T-1].
     """
     known = tf.logical_or(~is_first[:, 1:], pcont[:, :-1] == 0.0)  # [B, T-1]
-    following, returns = value[:, -1], []
-    for t in reversed(range(reward.shape[1] - 1)):
-        mixed = (1.0 - lambda_) * value[:, t + 1] + lambda_ * following
-        target = reward[:, t] + pcont[:, t] * mixed
-        following = tf.where(known[:, t], target, value[:, t])
-        returns.append(following)
-    return tf.stack(returns[::-1], 1), tf.cast(known, tf.float32)
+    return lambda_returns(reward, value, pcont, lambda_, known), tf.cast(known, tf.float32)
 
 
 def trajectory_weights(pcont: tf.Tensor) -> tf.Tensor:

@@ -33,21 +33,7 @@ def flatten_leading(tensor: tf.Tensor, keep: int = 1) -> tf.Tensor:
     return tf.reshape(tensor, [math.prod(lead) if 0 in tail else -1, *tail])
 
 
-def over_leading(
-    function: Callable[[tf.Tensor], tf.Tensor], tensor: tf.Tensor, keep: int = 1
-) -> tf.Tensor:
-    """Applies a function of a batch to a tensor with any number of leading axes.
-
-    Args:
-        function: Maps [N, *tail] to [N, ...].
-        tensor: [..., *tail], the tail being the last `keep` axes.
-        keep: Rank of the tail.
-    Returns:
-        [..., *rest of the function's output].
-    """
-    lead = tf.shape(tensor)[: tensor.shape.rank - keep]
-    static_lead = tensor.shape[: tensor.shape.rank - keep]
-    output = function(flatten_leading(tensor, keep))
-    result = tf.reshape(output, tf.concat([lead, tf.shape(output)[1:]], 0))
-    result.set_shape(static_lead + output.shape[1:])
-    return result
+def over_leading(function: Callable[[tf.Tensor], tf.Tensor], tensor: tf.Tensor) -> tf.Tensor:
+    """Applies a function [N, size] -> [N, ...] to the last axis of a tensor [..., size]."""
+    output = function(flatten_leading(tensor))
+    return tf.reshape(output, [*tensor.shape[:-1], *output.shape[1:]])

@@ -44,7 +44,7 @@ from dreamer.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from dreamer.agent.agent import Agent
-    from dreamer.agent.devices import Devices, SeveralDevices
+    from dreamer.agent.devices import Devices
 
 MakeAgent = Callable[[Config, Mapping[str, Space], Space], TrainableAgent]
 """Makes an agent from the config and the spaces of observations and actions."""
@@ -90,7 +90,7 @@ def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
     return EnvPool(config.task, **settings, training=training)
 
 
-def make_devices(config: Config) -> SeveralDevices | None:
+def make_devices(config: Config) -> Devices | None:
     """Returns the devices that share each update, or None if one device makes it.
 
     Raises:
@@ -127,17 +127,15 @@ def make_agent(
     Raises:
         UserError: The run is another agent's, or settings do not fit each other.
     """
-    from dreamer.agent.build import make_dreamer
-    from dreamer.agent.settings import AgentSettings
+    from dreamer.agent.agent import make_dreamer
 
     if config.agent != DREAMER:
         raise UserError(
             f"this is a run of the agent {config.agent}, not of Dreamer: use python -m "
             "baselines.run to train it and python -m baselines.evaluate to evaluate it"
         )
-    settings = AgentSettings.from_sections(config.agent_sections())
     return make_dreamer(
-        obs_space, act_space, settings, precision=config.precision, jit=config.jit,
+        obs_space, act_space, config.agent_sections(), precision=config.precision, jit=config.jit,
         seed=config.seed, devices=devices,
     )  # fmt: skip
 

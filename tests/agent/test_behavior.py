@@ -1,17 +1,19 @@
-"""Imagination and its losses against a literal NumPy version, with the networks as callables."""
+"""Imagination and its losses: against literal NumPy, by hand, or over all that can be drawn."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import ONEHOT, VECTORS, make_agent
+from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent
 
-from dreamer.agent.behavior import Imagination, imagine
-from dreamer.agent.learner import behavior_losses
+from dreamer.agent.behavior import Behavior, Imagination, imagine
+from dreamer.errors import UserError
+from dreamer.ops.distributions import StraightThroughOneHot
 
 N, HORIZON, F = 5, 6, 4
 GAMMA, LAMBDA = 0.9, 0.8
@@ -25,6 +27,13 @@ def head(seed: int, squash: Callable = lambda x: x) -> Head:
 
 
 REWARD, VALUE, DISCOUNT = head(1), head(2), head(3, tf.sigmoid)
+
+
+def losses_of(imagined: Imagination, reward, value, discount, **settings):
+    """Losses of actor and value network (None without one), and metrics."""
+    behavior = Behavior(**{"gamma": GAMMA, "lambda_": LAMBDA, **settings})
+    losses, metrics = behavior.losses(imagined, reward, value, discount)
+    return losses["actor"], losses.get("value"), metrics
 
 
 def trajectory(seed: int = 0) -> Imagination:
@@ -57,45 +66,13 @@ def literal_losses(feat: np.ndarray, discount: Head | None) -> tuple[float, floa
 @pytest.mark.parametrize("discount", [None, DISCOUNT])
 def test_losses_are_the_literal_ones(discount: Head | None) -> None:
     imagined = trajectory()
-    losses = behavior_losses(imagined, REWARD, VALUE, discount, gamma=GAMMA, lambda_=LAMBDA)
-    actor, value = literal_losses(imagined.feat.numpy(), discount)
-    np.testing.assert_allclose(losses.actor, actor, rtol=1e-5)
-    np.testing.assert_allclose(losses.value, value, rtol=1e-5)
-    np.testing.assert_array_equal(losses.metrics["actor_loss"], losses.actor)
-    np.testing.assert_array_equal(losses.metrics["value_loss"], losses.value)
+    actor, value, metrics = losses_of(imagined, REWARD, VALUE, discount)
+    expected = literal_losses(imagined.feat.numpy(), discount)
+    np.testing.assert_allclose([actor, value], expected, rtol=1e-5)
+    np.testing.assert_array_equal(metrics["actor_loss"], actor)
+    np.testing.assert_array_equal(metrics["value_loss"], value)
     entropy = -imagined.log_prob.numpy().mean()
-    np.testing.assert_allclose(losses.metrics["actor_entropy"], entropy, rtol=1e-6)
-
-
-def test_the_heads_mean_is_the_whole_factor() -> None:
-    """It has learnt gamma * cont: a head that says gamma gives what no head gives, any gamma."""
-    imagined = trajectory()
-
-    def says_gamma(feat):
-        return tf.fill(tf.shape(feat)[:-1], GAMMA)
-
-    some = behavior_losses(imagined, REWARD, VALUE, None, gamma=GAMMA, lambda_=LAMBDA)
-    same = behavior_losses(imagined, REWARD, VALUE, says_gamma, gamma=0.123, lambda_=LAMBDA)
-    np.testing.assert_allclose(some.actor, same.actor, rtol=1e-6)
-    np.testing.assert_allclose(some.value, same.value, rtol=1e-6)
-
-
-def test_after_an_expected_end_nothing_counts() -> None:
-    """Where the head says 0, later rewards and values reach neither loss."""
-    imagined = trajectory()
-
-    def ends_at_third(feat):
-        factor = tf.constant([0.9, 0.9, 0.0, 0.9, 0.9, 0.9])
-        return tf.reshape(tf.tile(factor, [N]), tf.shape(feat)[:-1])
-
-    later = np.zeros((N, HORIZON, F), np.float32)
-    later[:, 3:] = 5.0
-    moved = imagined._replace(feat=imagined.feat + later)
-    arguments = {"gamma": GAMMA, "lambda_": LAMBDA}
-    some = behavior_losses(imagined, REWARD, VALUE, ends_at_third, **arguments)
-    same = behavior_losses(moved, REWARD, VALUE, ends_at_third, **arguments)
-    np.testing.assert_allclose(some.actor, same.actor, rtol=1e-6)
-    np.testing.assert_allclose(some.value, same.value, rtol=1e-6)
+    np.testing.assert_allclose(metrics["actor_entropy"], entropy, rtol=1e-6)
 
 
 @pytest.mark.parametrize("horizon", [1, HORIZON])
@@ -107,14 +84,13 @@ def test_from_a_terminal_start_nothing_is_imagined(
     """The second of five trajectories counts for nothing; where starts are judged, V_0 = r_0."""
     start, *later = trajectory()[:5]
     imagined = Imagination(start, *(x[:, :horizon] for x in later))
-    settings = {"gamma": GAMMA, "lambda_": LAMBDA, "gradient": gradient}
 
-    def losses_of(some: Imagination) -> np.ndarray:
-        losses = behavior_losses(some, REWARD, value, DISCOUNT, **settings)
-        return np.array([losses.actor, losses.value if value else 0.0])
+    def both(some: Imagination) -> np.ndarray:
+        losses = losses_of(some, REWARD, value, DISCOUNT, gradient=gradient)
+        return np.array([losses[0], losses[1] if value else 0.0])
 
     rows = [Imagination(*(x[i : i + 1] for x in imagined[:5])) for i in range(N)]
-    expected = sum(losses_of(row) for i, row in enumerate(rows) if i != 1)
+    expected = sum(both(row) for i, row in enumerate(rows) if i != 1)
     if value and (gradient == "score" or horizon == 1):
         reward = float(REWARD(imagined.start)[1])
         error = reward - float(VALUE(imagined.start)[1])
@@ -122,7 +98,7 @@ def test_from_a_terminal_start_nothing_is_imagined(
         loss = 0.5 * error**2 + 0.5 * math.log(2 * math.pi)
         expected = expected + np.array([-chosen, loss]) / horizon
     cont = tf.constant([1.0, 0.0, 1.0, 1.0, 1.0])
-    found = losses_of(imagined._replace(cont=cont))
+    found = both(imagined._replace(cont=cont))
     np.testing.assert_allclose(found, expected / N, rtol=1e-4)
 
 
@@ -135,8 +111,8 @@ def test_actor_gradient_is_that_of_weighted_returns_with_fixed_weights() -> None
     step = np.random.default_rng(9).normal(size=imagined.feat.shape).astype(np.float32)
     with tf.GradientTape() as tape:
         tape.watch(imagined.feat)
-        losses = behavior_losses(imagined, REWARD, VALUE, DISCOUNT, gamma=GAMMA, lambda_=LAMBDA)
-    gradient = tape.gradient(losses.actor, imagined.feat)
+        actor, _, _ = losses_of(imagined, REWARD, VALUE, DISCOUNT)
+    gradient = tape.gradient(actor, imagined.feat)
     slope = float(np.sum(np.float64(gradient) * step))
 
     base = imagined.feat.numpy()
@@ -165,8 +141,8 @@ def test_value_targets_carry_no_gradient() -> None:
         return tf.reshape(free, tf.shape(feat)[:-1])
 
     with tf.GradientTape() as tape:
-        losses = behavior_losses(imagined, REWARD, looked_up, DISCOUNT, gamma=GAMMA, lambda_=LAMBDA)
-    gradient = tape.gradient(losses.value, free).numpy()
+        _, value, _ = losses_of(imagined, REWARD, looked_up, DISCOUNT)
+    gradient = tape.gradient(value, free).numpy()
 
     r, v, p = (np.float64(f(imagined.feat)) for f in (REWARD, VALUE, DISCOUNT))
     expected, following, weight = np.zeros((N, HORIZON)), v[:, -1], np.ones((N, HORIZON))
@@ -250,3 +226,238 @@ def test_later_features_teach_earlier_actions(discrete: bool) -> None:
         action = imagined.action.numpy()
         np.testing.assert_allclose(action.sum(-1), 1.0, rtol=1e-5)
         np.testing.assert_allclose(action.max(-1), 1.0, rtol=1e-5)
+
+
+def trajectory_of(feat: np.ndarray, start: np.ndarray) -> Imagination:
+    n, h, _ = feat.shape
+    rest = [tf.random.stateless_normal(s, [n, h]) for s in ((n, h, 2), (n, h), (n, h))]
+    return Imagination(tf.constant(start), tf.constant(feat), *rest)
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def first(feat):
+    return feat[..., 0]
+
+
+def second(feat):
+    return feat[..., 1]
+
+
+def third(feat):
+    return tf.sigmoid(feat[..., 2])
+
+
+# ------------------------------------------------------------ no value network
+
+
+def test_reward_sums_by_hand():
+    """r = 1, 2, 4 and a factor of 1/2: 1 + (2 + 4/2)/2 = 3."""
+    feat = np.float32([[[1], [2], [4]]])
+    some = trajectory_of(feat, feat[:, 0])
+    actor, value, metrics = losses_of(some, first, None, None, gamma=0.5)
+    assert float(actor) == -3.0
+    assert value is None and "value_loss" not in metrics
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 5])
+def test_without_a_value_network_the_actor_gets_the_literal_reward_sum(horizon: int):
+    feat = numbers(4, horizon, 3)
+    actor, _, _ = losses_of(trajectory_of(feat, feat[:, 0]), first, None, third)
+    sums = []
+    for row in np.float64(feat):
+        pcont = 1 / (1 + np.exp(-row[:, 2]))
+        sums.append(sum(math.prod(pcont[:i]) * row[i, 0] for i in range(horizon)))
+    assert float(actor) == pytest.approx(-np.mean(sums), rel=1e-5)
+
+
+def test_the_gradient_of_the_reward_sum_passes_through_the_expected_end():
+    feat = tf.Variable(numbers(4, 5, 3))
+    with tf.GradientTape() as tape:
+        some = trajectory_of(numbers(4, 5, 3), numbers(4, 3))._replace(feat=feat)
+        loss, _, _ = losses_of(some, first, None, third)
+    slopes = tape.gradient(loss, feat).numpy()
+    assert np.abs(slopes[:, :-1, 2]).min() > 0 and not slopes[:, -1, 2].any()
+
+
+# -------------------------------------------------------------------- one step
+
+
+def test_at_a_horizon_of_one_the_start_is_the_state_that_learns():
+    """V_0 = r_0 + pcont_0 v_1: the actor moves v_1 alone, and v_0 has a target."""
+    feat, start = numbers(6, 1, 3), numbers(6, 3, seed=1)
+    actor, value, _ = losses_of(trajectory_of(feat, start), first, second, third)
+    pcont = 1 / (1 + np.exp(-np.float64(start[:, 2])))
+    returns = start[:, 0] + pcont * feat[:, 0, 1]
+    error = 0.5 * (returns - start[:, 1]) ** 2 + 0.5 * math.log(2 * math.pi)
+    assert float(actor) == pytest.approx(-returns.mean(), rel=1e-5)
+    assert float(value) == pytest.approx(error.mean(), rel=1e-5)
+
+
+# -------------------------------- the score function, against all there can be
+
+H, A = 3, 2
+PATHS = list(itertools.product(range(A), repeat=H))
+NODES = [path[:i] for i in range(H + 1) for path in itertools.product(range(A), repeat=i)]
+NODES = list(dict.fromkeys(NODES))  # every history of actions, the empty one first
+
+
+class Tree:
+    """A world whose states are the actions so far, with a table for each head and the policy."""
+
+    def __init__(self) -> None:
+        count = len(NODES)
+        self.logits = tf.Variable(numbers(count, A))
+        self.reward, self.value = numbers(2, count, seed=1)
+        self.pcont = np.random.default_rng(2).uniform(0.5, 1.0, count).astype(np.float32)
+
+    def trajectory(self, path: tuple[int, ...]) -> Imagination:
+        """What `imagine` would return, had it drawn these actions."""
+        nodes = [NODES.index(path[:i]) for i in range(H + 1)]
+        feat = np.eye(len(NODES), dtype=np.float32)[nodes]
+        action = np.eye(A, dtype=np.float32)[list(path)]
+        policy = StraightThroughOneHot(tf.gather(self.logits, nodes[:-1]))
+        rows = (feat[1:], action, policy.log_prob(action), policy.entropy(policy.log_prob(action)))
+        return Imagination(tf.constant(feat[:1]), *(tf.convert_to_tensor(x)[None] for x in rows))
+
+    def probability(self, path: tuple[int, ...]) -> tf.Tensor:
+        """Of that path, differentiable by the logits."""
+        chances = [
+            tf.nn.softmax(self.logits[NODES.index(path[:i])])[a] for i, a in enumerate(path)
+        ]
+        return tf.reduce_prod(tf.stack(chances))
+
+    def evaluate(self) -> None:
+        """Makes `value` the policy's own: v = r + pcont E v', given those of the last states."""
+        chances = tf.nn.softmax(self.logits).numpy()
+        for node in reversed([node for node in NODES if len(node) < H]):
+            i = NODES.index(node)
+            following = [self.value[NODES.index((*node, a))] for a in range(A)]
+            self.value[i] = self.reward[i] + self.pcont[i] * (chances[i] @ following)
+
+    def objective(self, with_value: bool) -> tf.Tensor:
+        """E[V_0], lambda being 1, or E[R_1]; by enumeration."""
+        total = tf.zeros([])
+        for path in PATHS:
+            nodes = [NODES.index(path[:i]) for i in range(H + 1)]
+            ahead, factor = 0.0, 1.0
+            for i in nodes[:-1] if with_value else nodes[1:]:
+                ahead, factor = ahead + factor * self.reward[i], factor * self.pcont[i]
+            if with_value:
+                ahead += factor * self.value[nodes[-1]]
+            total += self.probability(path) * ahead
+        return total
+
+    def expected_gradient(self, with_value: bool, lambda_: float) -> np.ndarray:
+        """Of the score's loss, over everything that could be drawn."""
+        tables = (self.reward, self.value, self.pcont)
+        reward, value, pcont = (lambda f, x=x: tf.linalg.matvec(f, x) for x in tables)
+        total = np.zeros(self.logits.shape)
+        for path in PATHS:
+            with tf.GradientTape() as tape:
+                loss, _, _ = losses_of(
+                    self.trajectory(path), reward, value if with_value else None, pcont,
+                    lambda_=lambda_, gradient="score",
+                )  # fmt: skip
+            gradient = tf.convert_to_tensor(tape.gradient(loss, self.logits))
+            total += float(self.probability(path)) * gradient.numpy()
+        return total
+
+
+@pytest.mark.parametrize(
+    ("with_value", "lambda_", "exact_values"),
+    [(True, 1.0, False), (True, 0.6, True), (True, 0.0, True), (False, LAMBDA, False)],
+)
+def test_the_scores_expectation_is_the_exact_gradient(
+    with_value: bool, lambda_: float, exact_values: bool
+):
+    tree = Tree()
+    if exact_values:
+        tree.evaluate()
+    with tf.GradientTape() as tape:
+        objective = tree.objective(with_value)
+    exact = tf.convert_to_tensor(tape.gradient(objective, tree.logits)).numpy()
+    found = tree.expected_gradient(with_value, lambda_)
+    assert np.median(np.abs(exact[: len(NODES) - A**H])) > 1e-3
+    np.testing.assert_allclose(found, -exact / H, rtol=1e-3, atol=1e-6)
+
+
+def test_the_score_is_for_one_hot_actions():
+    with pytest.raises(UserError, match="actor.gradient is score, which is for one-hot"):
+        make_agent(VECTORS, CONTINUOUS, actor__gradient="score")
+
+
+# ------------------------------------------------------------------ the entropy
+
+
+@pytest.mark.parametrize("gradient", ["dynamics", "score"])
+@pytest.mark.parametrize("with_value", [False, True])
+def test_entropy_counts_where_its_states_do(gradient: str, with_value: bool):
+    feat, start = numbers(4, 5, 3), numbers(4, 3, seed=1)
+    some = trajectory_of(feat, start)
+    arguments = (some, first, second if with_value else None, third)
+    without, with_bonus = (
+        losses_of(*arguments, gradient=gradient, entropy=entropy)[0] for entropy in (0.0, 0.3)
+    )
+    bonus = float(without - with_bonus)
+    whole = np.concatenate([start[:, None], feat], 1)
+    if not (with_value and gradient == "score"):
+        whole = feat
+    pcont = 1 / (1 + np.exp(-np.float64(whole[..., 2])))
+    entropy = some.entropy.numpy()  # at f_0..f_4
+    states = {  # whose policies count, by index into `entropy`
+        (True, "score"): range(5), (True, "dynamics"): range(1, 5),
+        (False, "score"): range(5), (False, "dynamics"): range(5),
+    }[with_value, gradient]  # fmt: skip
+    total = sum(
+        (np.prod(pcont[:, :i], 1) * entropy[:, at]).sum() for i, at in enumerate(states)
+    )
+    assert bonus == pytest.approx(0.3 * total / (4 * len(states)), rel=1e-3)
+
+
+# ------------------------------------------------------------- straight-through
+
+
+class LinearWorld:
+    """Dynamics, and a policy that is the same everywhere: all that follows an action is linear."""
+
+    def __init__(self) -> None:
+        self.logits = tf.Variable(numbers(1, A))
+        self._state, self._action = numbers(3, 3), numbers(A, 3, seed=1)
+
+    def feat(self, state):
+        return state["stoch"]
+
+    def imagine_step(self, state, action, noise):
+        return {"stoch": state["stoch"] @ self._state + action @ self._action}
+
+    def dist(self, feat):
+        return StraightThroughOneHot(tf.repeat(self.logits, feat.shape[0], 0))
+
+
+def test_straight_through_is_exact_where_what_follows_is_linear():
+    """The same gradient from every draw, that of the mean over all action sequences."""
+    world, start = LinearWorld(), {"stoch": tf.constant(numbers(1, 3))}
+
+    def loss_and_action(noise):
+        imagined = imagine(world, world, start, tf.zeros([H, 1, 1]), noise)
+        return losses_of(imagined, first, second, None)[0], imagined.action
+
+    draws: dict[tuple[int, ...], tuple[float, np.ndarray]] = {}
+    for path in PATHS:  # by noise that leaves no other choice
+        noise = 8 * np.eye(A, dtype=np.float32)[list(path)] - 4
+        with tf.GradientTape() as tape:
+            loss, action = loss_and_action(tf.constant(noise[:, None]))
+        assert tuple(action.numpy()[0].argmax(-1)) == path
+        draws[path] = float(loss), tape.gradient(loss, world.logits).numpy()
+    with tf.GradientTape() as tape:
+        chances = tf.nn.softmax(world.logits)[0]
+        exact = tf.add_n(
+            [tf.reduce_prod(tf.gather(chances, path)) * draws[path][0] for path in PATHS]
+        )
+    expected = tape.gradient(exact, world.logits).numpy()
+    assert np.abs(expected).min() > 1e-3
+    for _, gradient in draws.values():
+        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-5)

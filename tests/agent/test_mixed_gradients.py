@@ -83,8 +83,8 @@ def _gradients(agent) -> dict[str, np.ndarray]:
     variables = agent.world_model.trainable_variables
     found = dict(zip([v.path for v in variables], tape.gradient(loss, variables), strict=True))
     with tf.GradientTape(persistent=True) as tape:
-        losses = agent._learner.behavior_losses(post, tensors, tf.constant(0))
-    for part, loss in ((agent.actor, losses.actor), (agent.value, losses.value)):
+        losses, _ = agent._learner.behavior_losses(post, tensors, tf.constant(0))
+    for part, loss in ((agent.actor, losses["actor"]), (agent.value, losses["value"])):
         grads = tape.gradient(loss, part.trainable_variables)
         found |= dict(zip([v.path for v in part.trainable_variables], grads, strict=True))
     return {path: gradient.numpy() for path, gradient in found.items()}

@@ -36,12 +36,6 @@ def test_finds_the_optimum_of_a_quadratic_in_each_row():
     np.testing.assert_allclose(best, targets(), atol=0.05)
 
 
-def test_an_optimum_outside_the_range_is_met_at_its_border():
-    target = np.full((N, H, A), 3.0, np.float32)
-    best = plan(quadratic(target), (N, H, A), SEED, discrete=False, **SIZES)
-    np.testing.assert_allclose(best, 1.0, atol=0.1)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_candidates_that_are_not_finite_are_ignored(bad: float):
     """Though half of all candidates, the best among them, are judged so."""
@@ -125,14 +119,6 @@ def test_one_hot_draws_follow_the_frequencies_of_the_best():
     np.testing.assert_allclose(seen[0].mean((0, 1, 2)), 1 / 3, atol=0.02)
     # Two of three actions were judged alike, the third worse: it is gone, ties are in order.
     np.testing.assert_allclose(seen[1].mean((0, 1, 2)), [0.5, 0.5, 0.0], atol=0.03)
-
-
-def test_the_same_within_a_graph():
-    planned = tf.function(
-        lambda seed: plan(quadratic(targets()), (N, H, A), seed, discrete=False, **SIZES)
-    )
-    eager = plan(quadratic(targets()), (N, H, A), SEED, discrete=False, **SIZES)
-    np.testing.assert_allclose(planned(SEED), eager, atol=1e-4)
 
 
 # ------------------------------------------------------------- within an agent

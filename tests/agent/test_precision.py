@@ -1,4 +1,4 @@
-"""Which precision and compiler are chosen where nothing is asked for."""
+"""Which precision and compiler are chosen; the agent in bfloat16 and float16."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from rounding import rounding_error
+from small_agent import BOTH, make_agent, make_batch, make_timesteps, parts_that_differ, update
 
 from dreamer.agent import precision
-from dreamer.nets.value import Value
+from dreamer.nets.heads import Value
 
 
 @pytest.mark.parametrize("asked", ["float32", "bfloat16", "float16"])
@@ -61,3 +62,56 @@ def test_large_values_are_told_apart_in_every_precision(asked: str) -> None:
     # Two hidden layers, in which two factors, product, bias and ELU are rounded.
     error = np.sqrt(np.mean((found[asked] - found["float32"]) ** 2))
     assert error < rounding_error(asked, 10) * spread
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize(("low", "eager"), [("bfloat16", False), ("float16", True)])
+def test_mixed_precision_learns_the_same_in_float32(low: str, eager: bool) -> None:
+    batch = make_batch(BOTH, size=2, length=5)
+    expected = update(make_agent(BOTH, discount__enabled=True), batch)
+    mixed = make_agent(BOTH, precision=low, discount__enabled=True)
+    before = mixed.state_arrays()
+    tf.config.run_functions_eagerly(eager)
+    metrics = mixed.train_step(batch, 0)
+    assert {v.dtype for v in metrics.values()} == {tf.float32}
+    actual = {k: float(v) for k, v in metrics.items()}
+    # Five products, each with two factors and a result, forwards and backwards through five steps.
+    through_time = rounding_error(low, 5 * 3 * 2 * 5)
+    for key in ("model_loss", "image_loss", "reward_loss", "joints_loss", "discount_loss"):
+        # A head's output: two factors, product and bias are rounded in each of two layers.
+        assert actual[key] == pytest.approx(expected[key], rel=rounding_error(low, 8)), key
+    for key in ("kl", "imagined_return", "actor_loss", "value_loss", "post_entropy"):
+        assert actual[key] == pytest.approx(expected[key], rel=through_time), key
+    for _ in range(4):  # float16's first scale may be too large; each refusal halves it
+        if actual["model_grad_finite"]:
+            break
+        actual = update(mixed, batch)
+    assert [actual[f"{p}_grad_finite"] for p in ("model", "actor", "value")] == [1.0] * 3
+    assert actual["model_grad_norm"] == pytest.approx(expected["model_grad_norm"], rel=through_time)
+    after = mixed.state_arrays()
+    for value in after.values():
+        assert np.isfinite(value).all() and value.dtype != np.float16
+    assert parts_that_differ(before, after) >= {"model", "actor", "value"}
+    action, _ = mixed.policy(make_timesteps(BOTH), None)
+    assert action.dtype == np.float32
+
+
+def test_float16_scales_its_losses_and_others_do_not() -> None:
+    scaling = make_agent(precision="float16").state_arrays()
+    plain = make_agent(precision="bfloat16").state_arrays()
+    for part in ("model", "actor", "value"):
+        assert scaling[f"{part}/adam/loss_scale"] == 2.0**15
+        assert plain[f"{part}/adam/loss_scale"] == 1.0
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_an_overflow_halves_the_scale_and_skips_the_update() -> None:
+    agent, batch = make_agent(precision="float16"), make_batch()
+    batch["reward"][0, 1] = np.inf
+    before = agent.state_arrays()
+    agent.train_step(batch, 0)
+    after = agent.state_arrays()
+    assert after["model/adam/loss_scale"] == 2.0**14
+    for key, value in before.items():
+        if key.startswith("model/") and not key.endswith(("loss_scale", "good_updates")):
+            np.testing.assert_array_equal(value, after[key], err_msg=key)

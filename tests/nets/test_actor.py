@@ -14,19 +14,17 @@ from dreamer.ops.distributions import StraightThroughOneHot
 FEAT = tf.random.stateless_normal([6, 5], [0, 1])
 
 
-def make(distribution: str, actions: int = 3) -> Actor:
-    actor = Actor(
-        actions, distribution=distribution, layers=1, units=4,
-        mean_scale=5.0, init_std=5.0, min_std=1e-4,
-    )  # fmt: skip
+def make(discrete: bool, actions: int = 3) -> Actor:
+    sizes = {"layers": 1, "units": 4, "mean_scale": 5.0, "init_std": 5.0, "min_std": 1e-4}
+    actor = Actor(actions, discrete, **sizes)
     actor.build((None, 5))
     return actor
 
 
 def test_published_layers() -> None:
     section = load_config().section("actor")
-    own = {k: section[k] for k in ("layers", "units", "mean_scale", "init_std", "min_std")}
-    actor = Actor(6, **own, distribution="tanh_normal")
+    own = {k: v for k, v in section.items() if k not in ("gradient", "entropy")}
+    actor = Actor(6, False, **own)
     actor.build((None, 230))
     kernels = [tuple(v.shape) for v in actor.trainable_variables if len(v.shape) == 2]
     assert kernels == [(230, 400), (400, 400), (400, 400), (400, 400), (400, 12)]
@@ -34,7 +32,7 @@ def test_published_layers() -> None:
 
 def test_tanh_normal_scales_its_mean_and_keeps_its_std_positive() -> None:
     """Normal(5 tanh(m / 5), softplus(s + inverse_softplus(5)) + 1e-4), squashed."""
-    actor = make("tanh_normal")
+    actor = make(False)
     for scale in (1.0, 30.0):
         actor.trainable_variables[-1].assign(scale * np.float32([1, -1, 0.5, 0.3, -0.3, -1]))
         m, s = np.split(actor(FEAT).numpy().astype(np.float64), 2, -1)
@@ -49,17 +47,8 @@ def test_tanh_normal_scales_its_mean_and_keeps_its_std_positive() -> None:
         np.testing.assert_allclose(log_prob, (density - slope).sum(-1), rtol=1e-3, atol=1e-2)
 
 
-def test_initial_std_is_the_one_asked_for() -> None:
-    actor = make("tanh_normal", actions=1)
-    for variable in actor.trainable_variables:
-        variable.assign(tf.zeros_like(variable))
-    quarter = tf.constant([[0.05]])
-    action, _ = actor.dist(FEAT[:1]).from_noise(quarter)
-    np.testing.assert_allclose(action, [[math.tanh(5.0001 * 0.05)]], rtol=1e-4)
-
-
 def test_onehot_takes_the_outputs_as_logits() -> None:
-    actor = make("onehot")
+    actor = make(True)
     dist = actor.dist(FEAT)
     assert isinstance(dist, StraightThroughOneHot)
     logits = actor(FEAT).numpy()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
-from rounding import rounding_error
 
 from dreamer.nets.contrastive import Contrastive
 
@@ -37,26 +35,3 @@ def test_stds_start_at_one_and_stay_above_the_least() -> None:
 def test_outputs_are_float32_in_mixed_precision() -> None:
     head = make(dtype=keras.DTypePolicy("mixed_bfloat16"))
     assert {x.dtype for x in head(tf.ones([3, 6], tf.bfloat16))} == {tf.float32}
-
-
-def test_a_start_below_the_least_is_refused() -> None:
-    with pytest.raises(ValueError, match="init_std should be above min_std"):
-        make(init_std=0.01)
-
-
-def test_gradients_in_bfloat16_are_those_of_float32() -> None:
-    """Of outputs that all pull the same way, over many rows: no sum over them is lost."""
-    inputs = tf.abs(tf.random.stateless_normal([3000, 6], [0, 1]))
-    found, weights = [], None
-    for dtype in ("float32", "mixed_bfloat16"):
-        head = make(dtype=keras.DTypePolicy(dtype))
-        weights = weights or head.get_weights()
-        head.set_weights(weights)
-        with tf.GradientTape() as tape:
-            mean, std = head(tf.cast(inputs, head.compute_dtype))
-            loss = tf.reduce_sum(mean) + tf.reduce_sum(std)
-        found.append(tape.gradient(loss, head.trainable_variables))
-    for exact, rounded in zip(*found, strict=True):
-        error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
-        # Backwards and forwards through one layer: two factors, product, bias and ELU are rounded.
-        assert error < rounding_error("bfloat16", 10)

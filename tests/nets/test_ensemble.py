@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from dreamer.nets.ensemble import Ensemble
-from dreamer.ops.optimizers import Optimizer
 
 
 def make_ensemble(inputs: int = 2, seed: int = 0, **overrides) -> Ensemble:
@@ -47,27 +45,3 @@ def test_loss_is_the_literal_one_over_the_timesteps_that_count():
     errors = [0.5 * ((means[k, n] - target[n]) ** 2).sum() for k in range(4) for n in (0, 2, 3)]
     np.testing.assert_allclose(ensemble.loss(inputs, target, weight), np.mean(errors), rtol=1e-5)
     assert float(ensemble.loss(inputs, target, np.zeros(5, np.float32))) == 0.0
-
-
-def test_disagreement_falls_where_data_is():
-    """Data left of zero: there the members come to agree, right of it they do not."""
-    ensemble = make_ensemble(inputs=1, outputs=1, members=5)
-    variables = ensemble.trainable_variables
-    optimizer = Optimizer(variables, 1e-2, 1e-7, 100.0, False, "adam")
-    inputs = np.linspace(-2, 0, 64, dtype=np.float32)[:, None]
-    target, ones = np.sin(3 * inputs), np.ones(64, np.float32)
-    unseen = np.linspace(1, 3, 64, dtype=np.float32)[:, None]
-
-    @tf.function
-    def learn():
-        for _ in tf.range(400):
-            with tf.GradientTape() as tape:
-                loss = ensemble.loss(inputs, target, ones)
-            optimizer.apply(tape.gradient(loss, variables))
-
-    before = float(tf.reduce_mean(ensemble.disagreement(inputs)))
-    learn()
-    seen = float(tf.reduce_mean(ensemble.disagreement(inputs)))
-    elsewhere = float(tf.reduce_mean(ensemble.disagreement(unseen)))
-    assert seen < 0.1 * before
-    assert elsewhere > 10 * seen

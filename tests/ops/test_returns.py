@@ -54,45 +54,6 @@ def test_by_hand() -> None:
     np.testing.assert_array_equal(lambda_returns(reward, value, pcont, 0.5), [[3.5, 6.0]])
 
 
-def test_lambda_zero_is_one_step() -> None:
-    reward, value, pcont = inputs()
-    expected = reward[:, :-1] + pcont[:, :-1] * value[:, 1:]
-    np.testing.assert_allclose(lambda_returns(reward, value, pcont, 0.0), expected, rtol=1e-6)
-
-
-def test_lambda_one_is_monte_carlo_closed_by_the_last_value() -> None:
-    reward, value, pcont = inputs()
-    expected = value[:, -1]
-    for i in reversed(range(reward.shape[1] - 1)):
-        expected = reward[:, i] + pcont[:, i] * expected
-        np.testing.assert_allclose(
-            lambda_returns(reward, value, pcont, 1.0)[:, i], expected, rtol=1e-5, atol=1e-6
-        )
-
-
-def test_the_value_of_a_consistent_model_is_its_own_return() -> None:
-    """Where v_i = r_i + pcont_i v_(i+1) holds, every lambda gives v."""
-    reward, value, pcont = inputs()
-    for i in reversed(range(reward.shape[1] - 1)):
-        value[:, i] = reward[:, i] + pcont[:, i] * value[:, i + 1]
-    for lambda_ in (0.0, 0.4, 1.0):
-        np.testing.assert_allclose(
-            lambda_returns(reward, value, pcont, lambda_), value[:, :-1], rtol=1e-5, atol=1e-6
-        )
-
-
-def test_first_value_last_reward_and_last_factor_are_not_used() -> None:
-    reward, value, pcont = map(tf.constant, inputs())
-    with tf.GradientTape() as tape:
-        tape.watch([reward, value, pcont])
-        returns = lambda_returns(reward, value, pcont, 0.9)
-    found = tape.gradient(returns, [reward, value, pcont])
-    of_reward, of_value, of_pcont = (g.numpy() for g in found)
-    assert not of_value[:, 0].any() and of_value[:, 1:].all()
-    assert not of_reward[:, -1].any() and of_reward[:, :-1].all()
-    assert not of_pcont[:, -1].any() and of_pcont[:, :-1].all()
-
-
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
@@ -114,11 +75,6 @@ def test_weights_are_the_products_so_far() -> None:
     for i in range(1, pcont.shape[1]):
         expected[:, i] = expected[:, i - 1] * pcont[:, i - 1]
     np.testing.assert_allclose(trajectory_weights(tf.constant(pcont)), expected, rtol=1e-6)
-
-
-def test_weights_after_a_certain_end_are_zero() -> None:
-    weights = trajectory_weights(tf.constant([[0.9, 0.0, 0.9, 0.9]]))
-    np.testing.assert_allclose(weights, [[1.0, 0.9, 0.0, 0.0]])
 
 
 def test_weights_carry_no_gradient() -> None:

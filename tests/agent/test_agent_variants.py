@@ -1,23 +1,29 @@
-"""Every variant of behaviour: what it trains and leaves out, its numbers, its checkpoint."""
+"""Every variant of model and behaviour: what it trains, its numbers, acting, whole runs."""
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent, make_batch, make_timesteps
+from whole_runs import ROOT, metrics_of, state_of
 
-from dreamer.agent import behavior, variants
+from dreamer import load_config, train
+from dreamer.agent import behavior
+from dreamer.agent.behavior import Behavior
 from dreamer.errors import UserError
 from dreamer.ops.returns import replayed_returns
 from dreamer.ops.seeds import Purpose, make_seeds
+from dreamer.runs.checkpoints import Checkpoints
 
-SEARCH = {
-    "planner.candidates": 8, "planner.num_elites": 3, "planner.iterations": 2, "planner.horizon": 3,
+PLANNER = {
+    "behavior.policy": "planner", "planner.candidates": 8, "planner.num_elites": 3,
+    "planner.iterations": 2, "planner.horizon": 3,
 }  # fmt: skip
-PLANNER = {"behavior.policy": "planner", **SEARCH}
 ENSEMBLE = {"disagreement.members": 3, "disagreement.units": 8, "disagreement.layers": 1}
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -115,13 +121,13 @@ def test_the_explorers_reward_is_the_disagreement_about_each_step(monkeypatch):
     post, tensors = posterior(agent, batch)
     seen = []
 
-    def spy(trajectory, reward, *arguments, **settings):
+    def spy(self, trajectory, reward, *heads):
         seen.append((trajectory, reward))
-        return original(trajectory, reward, *arguments, **settings)
+        return original(self, trajectory, reward, *heads)
 
-    original = variants.behavior_losses
-    monkeypatch.setattr(variants, "behavior_losses", spy)
-    losses = agent._learner.explorer_losses(post, tensors, tf.constant(0))
+    original = Behavior.losses
+    monkeypatch.setattr(Behavior, "losses", spy)
+    losses, _ = agent._learner.explorer_losses(post, tensors, tf.constant(0))
     ((trajectory, reward),) = seen
     for row in range(0, reward.shape[0], 5):
         before = trajectory.start[row]
@@ -130,11 +136,11 @@ def test_the_explorers_reward_is_the_disagreement_about_each_step(monkeypatch):
             expected = float(agent.networks.ensemble.disagreement(inputs)[0])
             assert float(reward[row, i]) == pytest.approx(expected, rel=1e-3)
             before = trajectory.feat[row, i]
-    returns = {"gamma": 0.99, "lambda_": 0.95}
-    heads = (agent.networks.explorer_value, agent.world_model.discount)
-    expected = original(trajectory, reward, *heads, **returns)
-    other = original(trajectory, reward, heads[0], None, **returns)
-    for ours, same, without in zip(losses[:2], expected[:2], other[:2], strict=True):
+    value, returns = agent.networks.explorer_value, Behavior(gamma=0.99, lambda_=0.95)
+    expected, _ = original(returns, trajectory, reward, value, agent.world_model.discount)
+    other, _ = original(returns, trajectory, reward, value, None)
+    assert set(losses) == {"explorer", "explorer_value"}
+    for ours, same, without in zip(*(x.values() for x in (losses, expected, other)), strict=True):
         assert float(ours) == pytest.approx(float(same), rel=1e-5)
         assert abs(float(ours) - float(without)) > 1e-3 * abs(float(ours))
 
@@ -206,7 +212,7 @@ def test_the_planners_value_learns_those_returns(kind: str):
     post, tensors = posterior(agent, batch)
     losses, _ = agent._learner.replayed_value_loss(post, tensors)
     model, noise = agent.world_model, tf.zeros([3, 6, 4])[..., : agent.world_model.noise_size]
-    _, prior = model.observe(tensors, model.preprocess({k: tensors[k] for k in VECTORS}), noise)
+    _, prior = model.observe(tensors, noise)
     feat = model.rssm.feat(prior if kind == "deterministic_only" else post)
     total = []
     for row in range(batch["reward"].shape[0]):
@@ -257,3 +263,79 @@ def test_graphs_are_made_once_for_each_phase(values, act_space):
         _, state = agent.policy(make_timesteps(seed=step), state)
     assert agent._update.experimental_get_tracing_count() == phases
     assert agent._act.experimental_get_tracing_count() == phases
+
+
+VECTOR_TASK = f"{ROOT}/tests/counting_env.py:make"
+IMAGE_TASK = f"{ROOT}/tests/curtain_env.py:make"
+VECTOR = {"encoder.keys": "vector", "decoder.keys": "vector"}
+TINY = {
+    "steps": 64, "precision": "float32",
+    "train.prefill": 40, "train.pretrain": 1, "train.every": 20, "train.updates": 1,
+    "contrastive.layers": 1, "contrastive.units": 16, "train.batch_length": 5,
+    "behavior.horizon": 2, "eval.every": 1000, "eval.episodes": 1,
+    "eval.videos": 0, "log.every": 20, "log.video_every": 1000, "log.terminal": "plain",
+    "log.tensorboard": False, "checkpoint.every": 1000,
+}  # fmt: skip
+
+# Presets, two at a time where they concern different parts -> metrics that they add to the default
+# agent's ("-": that it lacks). What a decoder of images watches is learnt from images.
+VARIANTS = {
+    ("contrastive", "stochastic_only"): {
+        "model/contrastive_loss", "model/kl_loss", "model/image_loss",
+    },
+    ("deterministic_only", "reward_only"): {"-model/kl_loss", "-model/kl", "model/vector_loss"},
+    ("kl_balance", "overshooting"): {
+        "model/overshooting_loss", "model/overshooting_kl", "model/vector_loss",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("presets", VARIANTS, ids="+".join)
+def test_it_trains(presets: tuple[str, ...], tmp_path: Path) -> None:
+    images = "model/image_loss" in VARIANTS[presets]
+    task, keys = (IMAGE_TASK, {}) if images else (VECTOR_TASK, VECTOR)
+    overrides = {**TINY, **keys, "logdir": str(tmp_path)}
+    config = load_config("debug", *presets, task=task, overrides=overrides)
+    result = train(config)
+    assert (result.step, result.updates) == (64, 2)
+    assert result.path.parent.name == "_".join(["dreamer", *sorted(("debug", *presets))])
+    lines = metrics_of(result.path)
+    assert lines[-1]["step"] == 64 and lines[-1]["updates"] == 2
+    learnt = {k: v for line in lines for k, v in line.items() if k.startswith("model/")}
+    assert all(math.isfinite(v) for line in lines for v in line.values() if isinstance(v, float))
+    assert {k: v for k, v in learnt.items() if k.endswith("_finite") and v != 1.0} == {}
+    usual = {"model/model_loss", "model/reward_loss"}
+    for metric in VARIANTS[presets] | usual:
+        assert (metric.removeprefix("-") in learnt) != metric.startswith("-"), metric
+    assert math.isfinite(result.eval_return)
+    assert state_of(result.path)["update"] == 2
+    checkpoint = Checkpoints(result.path / "checkpoints").load_latest()
+    assert checkpoint is not None and len(checkpoint.arrays) > 50
+    biases = [v for k, v in checkpoint.arrays.items() if "/decoder/" in k and k.endswith("/bias")]
+    assert len(biases) > 1 and all(np.any(v) for v in biases)  # zeros before: diagnostics learn
+    again = train(config)  # builds the agent, loads the checkpoint, and finds nothing left to do
+    assert again == result
+    assert metrics_of(result.path) == lines
+
+
+@pytest.mark.parametrize("kind", ["full", "stochastic_only", "deterministic_only"])
+@pytest.mark.parametrize("policy", [{}, PLANNER], ids=["actor", "planner"])
+def test_every_kind_acts_learns_and_predicts(kind: str, policy: dict) -> None:
+    agent = agent_with({"rssm.kind": kind, **policy})
+    state = None
+    for step in range(3):
+        action, state = agent.policy(make_timesteps(first=step == 0, seed=step), state)
+        assert action.shape == (4, 2) and np.abs(action).max() <= 1.0
+    metrics = agent.train_step(make_batch(), 0)
+    assert all(np.isfinite(float(v)) for v in metrics.values())
+    assert {float(v) for k, v in metrics.items() if k.endswith("_finite")} == {1.0}
+    shown = agent.predict(make_batch(), context=3)
+    for key in (*VECTORS, "reward"):
+        assert shown[f"model/{key}"].shape == shown[f"truth/{key}"].shape
+        assert np.isfinite(shown[f"model/{key}"]).all()
+
+
+def test_disagreement_needs_a_latent() -> None:
+    with pytest.raises(UserError, match="disagreement.until needs a stochastic latent"):
+        make_agent(rssm__kind="deterministic_only", disagreement__until=100)
