@@ -1,8 +1,10 @@
 """The counting environment with faults: which befall an episode, and when, follows from its seed.
+And environments that note which episodes begin and end, for the tests that kill runs.
 
 DREAMER_TEST_FAULTS is a probability of a fault at a step, or "always". DREAMER_TEST_KINDS says
 which kinds there are, of those in KINDS. DREAMER_TEST_CHILD makes the environment start a process
-of its own, as games do.
+of its own, as games do. The notes go to the file that DREAMER_TEST_NOTES names. A kill of the run
+cannot take them back, and they come before the run hears of the episode's end.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from collections.abc import Callable
 import numpy as np
 from counting_env import CountingEnv, episode_length
 
-from dreamer.envs.spec import Timestep
+from dreamer.envs.make import make_env
+from dreamer.envs.spec import Env, Timestep, check_timestep
+from dreamer.envs.wrappers import Wrapper
 
 KINDS = ("raise", "exit", "kill", "nan", "infinite", "shape")
 
@@ -96,3 +100,46 @@ FAULTS: dict[str, Callable[[Timestep], Timestep]] = {
 
 def make() -> FaultyEnv:
     return FaultyEnv()
+
+
+class Noted(Wrapper):
+    """Notes "begun <seed>", and "ended <seed>" for an episode with correct timesteps."""
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        self._seed: int | None = None
+
+    def reset(self, seed: int | None = None) -> Timestep:
+        self._seed = seed
+        self._note("begun")
+        return super().reset(seed)
+
+    def step(self, action: np.ndarray) -> Timestep:
+        timestep = super().step(action)
+        if timestep["is_last"]:
+            check_timestep(timestep, self.obs_space)
+            self._note("ended")
+        return timestep
+
+    def _note(self, what: str) -> None:
+        descriptor = os.open(os.environ["DREAMER_TEST_NOTES"], os.O_WRONLY | os.O_APPEND)
+        os.write(descriptor, f"{what} {self._seed}\n".encode())
+        os.close(descriptor)
+
+
+def noted_counting() -> Noted:
+    return Noted(CountingEnv())
+
+
+def noted_faulty() -> Noted:
+    return Noted(FaultyEnv())
+
+
+def noted_cartpole() -> Noted:
+    """DeepMind Control from images; episodes of 80 frames."""
+    return Noted(make_env("dmc_cartpole_balance", time_limit=80, shadow_size=256))
+
+
+def noted_long_cartpole() -> Noted:
+    """The same with 200 frames."""
+    return Noted(make_env("dmc_cartpole_balance", time_limit=200, shadow_size=512))

@@ -15,8 +15,8 @@ from witness import Witness
 
 from dreamer.training.schedule import UpdateSchedule
 
-COUNTING = f"{TESTS}/faults/noted_env.py:counting"
-CARTPOLE = f"{TESTS}/faults/noted_env.py:cartpole"
+COUNTING = f"{TESTS}/faults/faulty_env.py:noted_counting"
+CARTPOLE = f"{TESTS}/faults/faulty_env.py:noted_cartpole"
 
 
 def moments(kills: int, forced: int, start: float) -> list[Harm]:

@@ -20,8 +20,8 @@ from dreamer.config.config import load_config
 from dreamer.data.episodes import episode_uid
 from dreamer.training.schedule import UpdateSchedule
 
-FAULTY = f"{TESTS}/faults/noted_env.py:faulty"
-CARTPOLE = f"{TESTS}/faults/noted_env.py:long_cartpole"
+FAULTY = f"{TESTS}/faults/faulty_env.py:noted_faulty"
+CARTPOLE = f"{TESTS}/faults/faulty_env.py:noted_long_cartpole"
 SECONDS = float(os.environ.get("SOAK_SECONDS", "7200"))
 FAULTS = ("kill", "stop", "worker", "hang", "episode", "checkpoint")
 

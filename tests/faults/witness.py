@@ -22,7 +22,7 @@ class Witness:
     """Starts a run again and again, and remembers what it must still hold after each process.
 
     Args:
-        folder: Takes the runs, and what their environments note (`noted_env`).
+        folder: Takes the runs, and what their environments note (`faulty_env.Noted`).
 
     Attributes:
         logdir: Of the run.
