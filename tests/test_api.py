@@ -87,7 +87,8 @@ def test_the_documented_loop_acts_with_a_trained_agent(
     page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
     code = page.partition("```python\n")[2].partition("```")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
-    exec(code.replace("runs/dmc_walker_walk/dreamer/0", str(debug_runs.path)), {})
+    code = code.replace("runs/dmc_walker_walk/dreamer/0", str(debug_runs.path))
+    exec(code, {"__name__": "__main__"})
     printed = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(r"return \d+\.\d after 400 steps of training", printed)
 

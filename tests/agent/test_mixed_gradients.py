@@ -18,7 +18,7 @@ from dreamer.training.build import make_agent
 
 OBS = {"image": Space((64, 64, 3), np.dtype(np.uint8), 0, 255)}
 ACT = Space((2,), np.dtype(np.float32), -1.0, 1.0)
-B, T = 4, 16
+B, T = 32, 4  # long sums, and few steps of the filter that add rounding errors
 # A gradient passes the filter's products forwards and backwards: 5 a step, each of which rounds two
 # factors and a result; and 4 layers of the encoder, with a bias each.
 LIMIT = rounding_error("bfloat16", 2 * (5 * 3 * T + 4 * 4))
@@ -42,6 +42,7 @@ def gradients(request: pytest.FixtureRequest) -> dict[str, dict[str, np.ndarray]
         overrides = {"precision": precision, "encoder.cnn_depth": 4, "decoder.cnn_depth": 4}
         overrides |= {"contrastive.layers": 1, "contrastive.units": 16}
         overrides |= {"loss.free_nats": 0.0} if request.param else {}  # the prior then has some
+        overrides |= {"loss.overshooting": T - 1} if "overshooting" in request.param else {}
         agent = make_agent(load_config("debug", *request.param, overrides=overrides), OBS, ACT)
         arrays = arrays or agent.state_arrays()
         agent.load_arrays(arrays)
