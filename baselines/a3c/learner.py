@@ -83,7 +83,7 @@ class ActorLearner:
         """Steps each environment or begins its new episode; returns those that failed in a step."""
         waiting = [i for i, timestep in enumerate(self._timesteps) if timestep["is_last"]]
         going = [i for i in range(len(self._timesteps)) if i not in waiting]
-        outcomes = self._pool.try_step(actions[going], going) if going else []
+        outcomes = self._pool.step(actions[going], going) if going else []
         lost = [i for i, o in zip(going, outcomes, strict=True) if isinstance(o, EnvError)]
         for i, timestep in zip(going, outcomes, strict=True):
             if isinstance(timestep, EnvError):
@@ -104,7 +104,7 @@ class ActorLearner:
         """Begins an episode in each of these environments, and another one if that fails."""
         while indices:
             seeds = [self._next_seed() for _ in indices]
-            outcomes = dict(zip(indices, self._pool.try_reset(seeds, indices), strict=True))
+            outcomes = dict(zip(indices, self._pool.reset(seeds, indices), strict=True))
             indices = [i for i, timestep in outcomes.items() if isinstance(timestep, EnvError)]
             self._count("dropped", len(indices))
             for i, timestep in outcomes.items():

@@ -23,7 +23,7 @@ from dreamer.config.schema import DREAMER, agent_names
 from dreamer.envs import rendering
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space, spaces_to_json
-from dreamer.errors import UserError
+from dreamer.errors import EnvError, UserError
 from dreamer.system.machine import machine
 from dreamer.tasks import suite_of
 from dreamer.training.build import make_pool
@@ -323,6 +323,8 @@ def _stepping(pool: EnvPool) -> Measure:
 
     def step() -> None:
         (timestep,) = pool.step(pool.act_space.sample(rng)[None])
+        if isinstance(timestep, EnvError):
+            raise timestep
         if timestep["is_last"]:
             pool.reset([None])
 

@@ -198,7 +198,7 @@ class Collector:
     def _reset(self, numbers: Mapping[int, int]) -> None:
         """Begins the episodes of these numbers, by environment."""
         seeds = [episode_seed(self._seed, number) for number in numbers.values()]
-        timesteps = self._pool.try_reset(seeds, list(numbers))
+        timesteps = self._pool.reset(seeds, list(numbers))
         for worker, number in numbers.items():
             self._running[worker] = _RunningEpisode(number, self._pool.tasks[worker], [])
         no_actions = np.zeros((len(numbers), *self._pool.act_space.shape), np.float32)
@@ -212,7 +212,7 @@ class Collector:
         del timesteps["action"]
         actions, self._policy_state = policy(timesteps, self._policy_state)
         actions = np.asarray(actions, np.float32)[list(workers)]
-        self._append(workers, actions, self._pool.try_step(actions, workers))
+        self._append(workers, actions, self._pool.step(actions, workers))
         for worker in workers:
             if running := self._running[worker]:
                 self.agent_steps += 1
@@ -299,7 +299,7 @@ class Collector:
                 continue
             due = [w for w, e in episodes.items() if self._running[w] and step < len(e.actions)]
             actions = np.array([episodes[worker].actions[step] for worker in due])
-            self._append(due, actions, self._pool.try_step(actions, due))
+            self._append(due, actions, self._pool.step(actions, due))
         came = [(self._running[worker], episode) for worker, episode in episodes.items()]
         return [e.number for now, e in came if now is None or now.actions().digest != e.digest]
 

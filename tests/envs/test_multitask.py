@@ -136,8 +136,8 @@ def test_a_pool_of_two_tasks():
         assert timesteps[1]["position"].shape == (3,) and timesteps[1]["position"][2] == 0
         pool._workers[1].kill()  # its successor plays the same task in the same spaces
         with pytest.warns(EnvRestartWarning, match="environment 1 died"):
-            _, failed, *_ = pool.try_step(actions)
+            _, failed, *_ = pool.step(actions)
         assert isinstance(failed, EnvError)
-        (again,) = pool.try_reset([1], [1])
+        (again,) = pool.reset([1], [1])
         for key in second:
             np.testing.assert_array_equal(again[key], second[key])

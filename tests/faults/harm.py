@@ -102,7 +102,7 @@ if __name__ == "__main__":
     watch(agent_class, "policy", "policy")
     watch(agent_class, "train_step", "update")
     watch(Replay, "write", "write")
-    watch(EnvPool, "try_reset", "reset")
+    watch(EnvPool, "reset", "reset")
     os.fsync = fsync
     runs = json.loads(sys.argv[2])
     for words, harms in runs[:-1]:

@@ -113,33 +113,33 @@ def test_one_that_hangs_is_replaced(faults: SetFaults):
     faults("always", "hang")
     with EnvPool(FAULTY, 1, 10.0, 1, state=True) as pool:
         pool.reset([0])
-        (timestep,) = pool.try_step(np.zeros((1, 2), np.float32))
+        (timestep,) = pool.step(np.zeros((1, 2), np.float32))
         with pytest.warns(EnvRestartWarning, match="timed out: no reply within 10 s"):
-            (outcome,) = pool.try_step(np.zeros((1, 2), np.float32))
+            (outcome,) = pool.step(np.zeros((1, 2), np.float32))
         assert not isinstance(timestep, EnvError) and isinstance(outcome, EnvError)
-        (timestep,) = pool.try_reset([3])
+        (timestep,) = pool.reset([3])
         assert not isinstance(timestep, EnvError) and decode(timestep["image"])[:2] == (3, 0)
 
 
 def test_a_replacement_for_which_there_is_no_room_is_tried_again(faults: SetFaults):
     faults("always", "raise")
     with EnvPool(FAULTY, 1, 120.0, 3, state=True) as pool:
-        (timestep,) = pool.try_reset([0])
+        (timestep,) = pool.reset([0])
         assert not isinstance(timestep, EnvError)
         with pytest.warns(EnvRestartWarning, match="physics went wrong"):
             for _ in range(2):
-                pool.try_step(np.zeros((1, 2), np.float32))
+                pool.step(np.zeros((1, 2), np.float32))
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         opened = len(os.listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
         try:
             with pytest.warns(EnvRestartWarning, match="did not start.*Too many open files"):
-                outcomes = pool.try_reset([1]) + pool.try_reset([2])
+                outcomes = pool.reset([1]) + pool.reset([2])
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
         assert all(isinstance(outcome, EnvError) for outcome in outcomes) and pool.failures == 3
         assert len(os.listdir("/proc/self/fd")) <= opened
-        (timestep,) = pool.try_reset([3])
+        (timestep,) = pool.reset([3])
         assert not isinstance(timestep, EnvError) and decode(timestep["image"])[:2] == (3, 0)
 
 

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -41,9 +41,8 @@ class EnvRestartWarning(UserWarning):
 class EnvPool:
     """Environments of one task, or of several tasks in turn, each in a process of its own.
 
-    With `reset` and `step`, a worker's failure closes the pool and is raised. With `try_reset` and
-    `try_step`, the result has an EnvError in place of that worker's timestep; the next reset of the
-    worker replaces it, after a pause.
+    If a worker fails, `reset` and `step` return an EnvError in place of its timestep. The worker's
+    next reset replaces it, after a pause.
 
     Args:
         task: As for `make_env`; relative paths and modules are found as in this process. Several
@@ -51,7 +50,7 @@ class EnvPool:
         num_envs: Number of workers, a multiple of the number of tasks.
         timeout: Seconds that a worker may take for one reply.
         restarts: Failures of one worker in a row, without a completed episode between them, that
-            `try_reset` and `try_step` tolerate. The next one closes the pool and is raised.
+            are tolerated. The next one closes the pool and is raised.
         python: The interpreter of the workers; "": this process's own. Another one needs NumPy (and
             Pillow, for images) and what the environment needs, but not TensorFlow.
         tell_task: Whether to observe which of several tasks it is.
@@ -126,25 +125,26 @@ class EnvPool:
             worker.send(requests[-1])
         return [worker.receive(max(self.timeout, START_TIMEOUT))[0] for worker in self._workers]
 
-    def reset(self, seeds: Seeds, indices: Indices = None) -> list[Timestep]:
-        """Starts an episode in each of `indices` (default: all); returns the first timesteps."""
-        return self._all(self._exchange(_resets(seeds), indices))
+    def reset(self, seeds: Seeds, indices: Indices = None) -> list[Outcome]:
+        """Starts an episode in each of `indices` (default: all).
 
-    def step(self, actions: np.ndarray, indices: Indices = None) -> list[Timestep]:
-        """Steps each of `indices` (default: all) with its row of `actions` [n, A] float32."""
-        return self._all(self._exchange(_steps(actions), indices))
-
-    def try_reset(self, seeds: Seeds, indices: Indices = None) -> list[Outcome]:
-        """Like `reset`, with an error for each worker that failed.
+        Returns:
+            The first timesteps; an EnvError in place of that of each worker that failed.
 
         Raises:
             EnvError: A worker failed more often than `restarts` allows; the pool is closed.
         """
-        return self._tolerate(self._exchange(_resets(seeds), indices))
+        numbers = [None if seed is None else int(seed) for seed in seeds]
+        headers = [{"kind": "reset", "seed": number} for number in numbers]
+        return self._count(self._exchange([(header, {}) for header in headers], indices))
 
-    def try_step(self, actions: np.ndarray, indices: Indices = None) -> list[Outcome]:
-        """Like `step`, with an error for each worker that failed. Raises as `try_reset`."""
-        return self._tolerate(self._exchange(_steps(actions), indices))
+    def step(self, actions: np.ndarray, indices: Indices = None) -> list[Outcome]:
+        """Steps each of `indices` (default: all) with its row of `actions` [n, A] float32.
+
+        Returns and raises as `reset`.
+        """
+        arrays = [{"action": row} for row in np.asarray(actions, np.float32)]
+        return self._count(self._exchange([({"kind": "step"}, row) for row in arrays], indices))
 
     def _exchange(self, requests: Sequence[Message], indices: Indices) -> dict[int, Outcome]:
         """Returns each chosen worker's timestep or failure; a failed worker is killed at once."""
@@ -188,14 +188,7 @@ class EnvPool:
         self.goes_on[index] = header["goes_on"]
         return timestep
 
-    def _all(self, outcomes: dict[int, Outcome]) -> list[Timestep]:
-        """Returns the timesteps; if a worker failed, closes the pool and raises its error."""
-        if errors := [outcome for outcome in outcomes.values() if isinstance(outcome, EnvError)]:
-            self.close()
-            raise errors[0]
-        return cast(list[Timestep], list(outcomes.values()))
-
-    def _tolerate(self, outcomes: dict[int, Outcome]) -> list[Outcome]:
+    def _count(self, outcomes: dict[int, Outcome]) -> list[Outcome]:
         """Counts failures and warns; raises if a worker has too many in a row."""
         errors = []
         for index, outcome in outcomes.items():
@@ -209,6 +202,8 @@ class EnvPool:
             count = self._in_a_row[error.index]
             if count > self._restarts:
                 self.close()
+                if count == 1:
+                    raise error
                 message = f"{error.message} ({count} failures without an episode completed)"
                 raise EnvError(error.index, error.kind, message, error.traceback)
         for error in errors:
@@ -236,14 +231,6 @@ class EnvPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _resets(seeds: Seeds) -> list[Message]:
-    return [({"kind": "reset", "seed": None if seed is None else int(seed)}, {}) for seed in seeds]
-
-
-def _steps(actions: np.ndarray) -> list[Message]:
-    return [({"kind": "step"}, {"action": np.asarray(row, np.float32)}) for row in actions]
 
 
 class WorkerProcess(ChildProcess):
