@@ -24,11 +24,7 @@ MODEL_SEED = 0
 
 
 def make_dmc(task: str, settings: EnvSettings) -> Env:
-    """Makes the environment `dmc_<task>`.
-
-    Raises:
-        UserError: The task or camera does not exist, or OpenGL does not render here.
-    """
+    """Makes the environment `dmc_<task>`; its actions are in [-1, 1]."""
     return NormalizeActions(DMC(task, settings))
 
 
@@ -68,6 +64,9 @@ class DMC(FrameEnv):
     Args:
         name: `<domain>_<task>`.
         settings: How to make the environment.
+
+    Raises:
+        UserError: The task or camera does not exist, or OpenGL does not render here.
     """
 
     def __init__(self, name: str, settings: EnvSettings):

@@ -87,10 +87,7 @@ def share_requests(
 ) -> list[dict[str, Any]]:
     """Returns the request for each worker that pads its environment to the shared spaces.
 
-    Args:
-        tasks: Each worker's task.
-        replies: Each worker's description of its environment.
-        tell_task: Whether to observe the task.
+    `tasks` and `replies` are the workers' tasks and descriptions of their environments.
 
     Raises:
         UserError: The tasks cannot share spaces, or hold actions for different numbers of frames.

@@ -71,8 +71,7 @@ class ChildProcess:
     def describe_exit(self, timeout: float | None = None) -> str:
         """Waits for the end and says how it came: "exit status 3" or "killed by SIGKILL".
 
-        Args:
-            timeout: Seconds after which the process is killed; None: no limit.
+        After `timeout` seconds it kills the process; None: no limit.
         """
         try:
             status = self._process.wait(timeout)
@@ -100,10 +99,9 @@ class ChildProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
     def close(self, timeout: float) -> None:
-        """Closes the socket, which asks the module to end; may be called twice.
+        """Closes the socket, which asks the module to end, and kills it after `timeout` seconds.
 
-        Args:
-            timeout: Seconds after which the process is killed.
+        May be called twice.
         """
         if self._closed:
             return
@@ -117,10 +115,7 @@ class ChildProcess:
 def try_python(code: str, variables: Mapping[str, str], python: str = sys.executable) -> str:
     """Runs a few lines of Python in a new process; returns "", or the problem in one line.
 
-    Args:
-        code: Lines of Python.
-        variables: All environment variables of the process.
-        python: The interpreter.
+    `variables` are all environment variables of the process.
     """
     command = [python, "-P", "-c", f"{code}\nprint({_ANSWER!r})"]
     try:

@@ -43,8 +43,7 @@ def prepare_tensorflow(deterministic: bool = False) -> None:
 def describe_device(system: Path = Path("/")) -> str:
     """Names the device that TensorFlow runs on. If it cannot use the machine's GPU, says why.
 
-    Args:
-        system: Root of the file system that describes the machine.
+    `system` is the root of the file system that describes the machine.
     """
     import tensorflow as tf
 

@@ -44,12 +44,9 @@ def find_python(python: str) -> str:
 def import_path(folder: str) -> str:
     """Returns the PYTHONPATH of workers that another Python runs.
 
-    Its packages must not mix with ours. It gets the user's folders, and `folder` with a link to
-    this package, because the folder that contains this package may also contain packages for
-    another NumPy.
-
-    Args:
-        folder: An empty folder.
+    Its packages must not mix with ours. It gets the user's folders, and the empty `folder` with a
+    link to this package, because the folder that contains this package may also contain packages
+    for another NumPy.
     """
     Path(folder, "dreamer").symlink_to(Path(dreamer.__file__).resolve().parent)
     paths = [path or os.getcwd() for path in sys.path]

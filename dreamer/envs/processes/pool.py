@@ -234,16 +234,9 @@ class EnvPool:
 
 
 class WorkerProcess(ChildProcess):
-    """A worker as the pool sees it. Processes that its environment starts, such as a game, end
-    with it.
+    """A worker as the pool sees it. Its failures are raised as EnvError, with its `index`.
 
-    Args:
-        index: Number of the worker in its pool, for error messages.
-        python: The interpreter that runs it.
-        variables: Its environment variables.
-
-    Raises:
-        EnvError: No room for another process, open file or temporary file.
+    Processes that its environment starts, such as a game, end with it.
     """
 
     def __init__(self, index: int, python: str, variables: Mapping[str, str]):
@@ -254,7 +247,7 @@ class WorkerProcess(ChildProcess):
             raise EnvError(index, "did not start", str(error)) from error
 
     def send(self, header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
-        """Sends a request; raises EnvError if the worker is dead."""
+        """Sends a request."""
         if header["kind"] == "reset":
             self.limit_log(LOG_LIMIT)
         try:
@@ -267,9 +260,7 @@ class WorkerProcess(ChildProcess):
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Waits for a reply and returns its header and arrays; arguments as in `messages.receive`.
 
-        Raises:
-            UserError: The environment raised it.
-            EnvError: The worker failed otherwise; a worker that timed out is killed.
+        Raises UserError if the environment does. Kills a worker that does not reply in time.
         """
         try:
             header, arrays = messages.receive(self.socket, timeout, on_wait)
@@ -286,7 +277,7 @@ class WorkerProcess(ChildProcess):
         raise EnvError(self._index, header["error"], header["message"], header["traceback"])
 
     def ask_to_close(self) -> None:
-        """Asks the worker to close its environment and end; `close` waits for the end."""
+        """Asks the worker to close its environment and to end; `close` waits for that."""
         try:
             messages.send(self.socket, {"kind": "close"})
         except OSError:
