@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from counting_env import CountingEnv
 from whole_runs import ROOT, finish
 
@@ -33,6 +34,10 @@ VALUES: dict[str, Any] = {
     "checkpoint.every": 60,
 }  # fmt: skip
 SCHEDULE = UpdateSchedule(prefill=50, pretrain=3, every=30, updates=7)
+each_agent = pytest.mark.parametrize(
+    "agent", ["numpy", pytest.param("dreamer", marks=pytest.mark.faults)]
+)
+"""For promises that concern files and processes, whatever the agent learns."""
 Figure = Callable[[str], None]
 """Notes what a test has seen."""
 Disk = Callable[[str], Path]

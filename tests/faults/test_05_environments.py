@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 from counting_env import decode, episode_length
-from fault_runs import COUNTING, FAULTY, Figure, episodes_of, newest, run, run_of, words_for
+from fault_runs import (
+    COUNTING,
+    FAULTY,
+    Figure,
+    each_agent,
+    episodes_of,
+    newest,
+    run,
+    run_of,
+    words_for,
+)
 from faulty_env import KINDS, faulty_step
 from whole_runs import metrics_of
 
@@ -154,10 +164,13 @@ def test_evaluations_have_their_number_of_episodes_all_the_same(faults: SetFault
     assert [summary.number for summary in summaries] == sound[:8]
 
 
-def test_the_run_ends_with_the_workers_traceback_and_what_to_check(tmp_path: Path, figure: Figure):
+@each_agent
+def test_the_run_ends_with_the_workers_traceback_and_what_to_check(
+    tmp_path: Path, figure: Figure, agent: str
+):
     words = words_for(tmp_path, FAULTY, **{"envs.restarts": 1})
     faults = {"DREAMER_TEST_FAULTS": "always", "DREAMER_TEST_KINDS": "raise"}
-    status, output, errors = run(words, agent="numpy", **faults)
+    status, output, errors = run(words, agent=agent, **faults)
     assert status == 70, errors
     assert output.count("its episode is dropped and it is started again") == 2
     assert "faulty_env.py" in errors and "ZeroDivisionError: physics went wrong" in errors

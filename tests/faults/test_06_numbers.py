@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import small_agent
 import tensorflow as tf
-from fault_runs import FAULTY, Figure, newest, run, run_of, words_for
+from fault_runs import FAULTY, Figure, each_agent, newest, run, run_of, words_for
 
 from dreamer.ops.optimizers import INITIAL_SCALE, Optimizer, apply_together
 from dreamer.runs.checkpoints import Checkpoints
@@ -116,7 +116,7 @@ def test_batches_are_kept_and_too_many_in_a_row_end_it(tmp_path: Path):
     assert kept >= {f"update-{n:08d}.npz" for n in (30, 31, 32)}  # those that ended it
 
 
-@pytest.mark.parametrize("agent", ["numpy", pytest.param("dreamer", marks=pytest.mark.slow)])
+@each_agent
 def test_a_run_that_only_sees_nonsense_stops_at_its_last_good_checkpoint(
     tmp_path: Path, figure: Figure, agent: str
 ):

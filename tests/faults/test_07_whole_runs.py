@@ -14,6 +14,7 @@ from fault_runs import (
     Disk,
     Figure,
     check_episodes,
+    each_agent,
     episodes_of,
     fill,
     newest,
@@ -30,9 +31,10 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
 
-def test_a_run_without_room_ends_with_its_own_status(tmp_path: Path, figure: Figure):
+@each_agent
+def test_a_run_without_room_ends_with_its_own_status(tmp_path: Path, figure: Figure, agent: str):
     words = words_for(tmp_path, steps=10**12, disk_wait=1)
-    status, output, errors = run(words, agent="numpy", preexec_fn=limited)
+    status, output, errors = run(words, agent=agent, preexec_fn=limited)
     assert status == 74, errors
     line = errors.splitlines()[-1]
     assert line.startswith("error: no room for ") and "/checkpoints/" in line

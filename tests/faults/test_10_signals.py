@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 import whole_runs
-from fault_runs import Figure, check_episodes, newest, run, run_of, words_for
+from fault_runs import Figure, check_episodes, each_agent, newest, run, run_of, words_for
 from whole_runs import finish, wait_until
 
 
-def test_a_second_signal_ends_at_once_and_loses_nothing(tmp_path: Path, figure: Figure):
+@each_agent
+def test_a_second_signal_ends_at_once_and_loses_nothing(tmp_path: Path, figure: Figure, agent: str):
     """The second one comes while the checkpoint that follows the first is written."""
     harms = [(place, n, signal.SIGTERM, 0) for place, n in (("update", 8), ("checkpoints", 0))]
-    status, _, errors = run(words_for(tmp_path, steps=100_000), *harms, agent="numpy")
+    status, _, errors = run(words_for(tmp_path, steps=100_000), *harms, agent=agent)
     assert status == -signal.SIGTERM, errors
     path = run_of(tmp_path)
     assert list(path.rglob(".*.tmp")), "it was not in the middle of the checkpoint"
