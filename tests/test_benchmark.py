@@ -47,55 +47,39 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
 
 
 @pytest.mark.slow
-def test_all_parts_have_their_keys(measured):
-    results, _ = measured
-    for precision in ("float32", "bfloat16"):
-        assert set(results["update"][precision]) >= {
-            "seconds", "flops", "matmul_flops_per_second", "floor_seconds", "over_floor",
-        }  # fmt: skip
-    assert set(results["env"]) == {
+def test_all_parts_have_their_keys_and_figures_agree(measured):
+    results, table = measured
+    env, both, replay = (results[part] for part in ("env", "update", "replay"))
+    assert set(env) == {
         "steps_per_second", "steps_per_second_without_rendering", "steps_per_second_shadow_256",
         "reference_steps_per_second", "over_reference", "over_reference_shadow_256", "gl",
         "renderer", "collect_steps_per_second", "policy_seconds", "policy_flops",
         "policy_flops_per_second",
     }  # fmt: skip
-    assert set(results["replay"]) == {"sample_seconds", "share_of_update"}
-    assert set(results["memory"]) == {"update", "policy", "replay"}
+    assert set(replay) == {"sample_seconds", "share_of_update"}
+    assert set(results["memory"]) == {"update", "replay"}
     assert results["memory"]["replay"]["episodes"] == 20
-
-
-@pytest.mark.slow
-def test_figures_agree_with_each_other(measured):
-    results, _ = measured
-    for found in results["update"].values():
+    for found in both.values():
         assert found["flops"] == sum(results["flops"].values()) > 0
         floor = found["flops"] / found["matmul_flops_per_second"]
+        assert found["floor_seconds"] == pytest.approx(floor)
         assert found["over_floor"] == pytest.approx(found["seconds"] / floor)
-    both = results["update"]
-    ratio = both["bfloat16"]["seconds"] / both["float32"]["seconds"]
+    seconds = {precision: both[precision]["seconds"] for precision in ("float32", "bfloat16")}
+    ratio = seconds["bfloat16"] / seconds["float32"]
     assert both["bfloat16"]["over_float32"] == pytest.approx(ratio)
-    env = results["env"]
     reduced = env["steps_per_second_shadow_256"] / env["reference_steps_per_second"]
     assert env["over_reference_shadow_256"] == pytest.approx(reduced)
-    fastest = min(found["seconds"] for found in both.values())
-    assert results["replay"]["share_of_update"] == pytest.approx(
-        results["replay"]["sample_seconds"] / fastest
-    )
+    share = replay["sample_seconds"] / min(seconds.values())
+    assert replay["share_of_update"] == pytest.approx(share)
     rates = [v for k, v in flatten(results).items() if k.endswith(("seconds", "_per_second"))]
     assert len(rates) > 10 and all(rate > 0 for rate in rates)
-
-
-@pytest.mark.slow
-def test_every_limit_has_a_verdict_in_the_table(measured):
-    results, table = measured
+    # Every limit has a verdict in the table.
     assert len(results["verdicts"]) == len(LIMITS)
     rows = [line for line in table.splitlines() if " at most " in line or " at least " in line]
-    verdicts = [row.split()[-1] for row in rows]
-    assert sorted(verdicts) == sorted(
+    assert sorted(row.split()[-1] for row in rows) == sorted(
         "met" if verdict["met"] else "missed" for verdict in results["verdicts"].values()
     )
-    assert "\x1b" not in table and "debug size" in table
-    assert "2-core CPU" in table
+    assert "\x1b" not in table and "debug size" in table and "2-core CPU" in table
 
 
 @pytest.mark.slow

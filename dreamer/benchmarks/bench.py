@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dreamer.benchmarks.flops import LayerTable, flops_by_part
+from dreamer.benchmarks.flops import FlopCounter
 from dreamer.benchmarks.report import judge
 from dreamer.benchmarks.service import Measure, Service, in_turn, random_timesteps, repeated
 from dreamer.config.config import Config, load_config, preset_refusal
@@ -45,11 +45,10 @@ class Scale(NamedTuple):
     sampled: int = 40  # episodes to sample from
     added: int = 1000  # episodes to add, which must not take memory
     added_timesteps: int = 101  # of each of them
-    calls: int = 1000  # of the policy, which must not take memory
     small: bool = False  # small matrix products
 
 
-QUICK = Scale(1, 2, 0.0, 3, 20, 21, 10, small=True)
+QUICK = Scale(1, 2, 0.0, 3, 20, 21, small=True)
 
 
 class Bench:
@@ -141,8 +140,8 @@ class Bench:
         return self._chosen or list(dict.fromkeys(("float32", self._facts["precision"])))
 
     @cached_property
-    def _layers(self) -> LayerTable:
-        return LayerTable(self._config, *self._task[:2])
+    def _flops(self) -> FlopCounter:
+        return FlopCounter(self._config, *self._task[:2])
 
     def _start_replay(self, episodes: int, length: int) -> Service:
         """Starts a replay in a temporary folder below TMPDIR, on a disk with room for episodes.
@@ -181,7 +180,7 @@ class Bench:
         if sample:
             measures["sample"] = sample
         seconds = in_turn(measures, scale.rounds, scale.shortest)
-        parts = flops_by_part(self._layers.update_layers())
+        parts = self._flops.update()
         flops, updates, memory = sum(parts.values()), dict[str, Any](), {}
         for precision, agent in agents.items():
             rate = max(2 * m * k * n / seconds[precision, (m, k, n)] for m, k, n in products)
@@ -206,24 +205,15 @@ class Bench:
         return results
 
     def _measure_growth(self) -> dict[str, Any]:
-        """Measures memory before and after many policy calls, and many episodes."""
-        scale, agent = self._scale, self._agent(self._precisions[-1])
-        # A planner's action may take as long as an update.
-        planning = self._config.behavior.policy == "planner"
-        calls = max(1, scale.calls // 20) if planning else scale.calls
-        _say(f"calling the policy {calls} times")
-        agent.ask("policy", count=max(1, calls // 10))
-        before = agent.ask("memory")["resident_bytes"]
-        agent.ask("policy", count=calls)
-        after = agent.ask("memory")["resident_bytes"]
-        policy = {"calls": calls, "growth_bytes": after - before, "resident_bytes": after}
-        _say(f"adding {scale.added} episodes to a replay")
-        length, warm_up = scale.added_timesteps, max(1, scale.added // 10)
-        with self._start_replay(scale.added + warm_up, length) as replay:
+        """Measures memory before and after many episodes."""
+        added, length = self._scale.added, self._scale.added_timesteps
+        _say(f"adding {added} episodes to a replay")
+        warm_up = max(1, added // 10)
+        with self._start_replay(added + warm_up, length) as replay:
             replay.ask("add", episodes=warm_up, length=length)
-            grown = replay.ask("add", episodes=scale.added, length=length)
+            grown = replay.ask("add", episodes=added, length=length)
         share = grown["growth_bytes"] / grown["added_bytes"]
-        return {"policy": policy, "replay": {**grown, "growth_share": share}}
+        return {"replay": {**grown, "growth_share": share}}
 
     def _measure_environments(self) -> dict[str, Any]:
         rounds, shortest = self._scale.env_rounds, self._scale.shortest
@@ -234,7 +224,7 @@ class Bench:
         steps = max(1, round(40 * shortest))
         found["collect_steps_per_second"] = agent.ask("collect", agent_steps=steps, rounds=rounds)
         seconds = in_turn({"policy": agent.measure("policy")}, rounds, shortest)["policy"]
-        flops = sum(layer.flops for layer in self._layers.policy_layers())
+        flops = sum(self._flops.policy().values())
         return found | {
             "policy_seconds": seconds, "policy_flops": flops,
             "policy_flops_per_second": flops / seconds,

@@ -23,14 +23,6 @@ LIMITS = {
     "replay.share_of_update": ("at most", 0.02),
     "memory.replay.growth_share": ("at most", 0.01),
 }
-_UPDATE_LABELS = {
-    "seconds": "update, {}",
-    "flops": "  operations of the published layers",
-    "matmul_flops_per_second": "  rate of large matrix products",
-    "floor_seconds": "  floor: those operations at that rate",
-    "over_floor": "  update over floor",
-    "over_float32": "  update over float32's",
-}
 
 
 def flatten(results: Results, prefix: str = "") -> dict[str, Any]:
@@ -79,11 +71,7 @@ def print_report(results: Results, small: bool = False) -> None:
 
 def _rows(results: Results) -> Iterator[tuple[str, str, float]]:
     """Yields the dotted name, label and value of each figure."""
-    for precision, found in results.get("update", {}).items():
-        for name, label in _UPDATE_LABELS.items():
-            if name in found:
-                yield f"update.{precision}.{name}", label.format(precision), found[name]
-    for part in ("env", "replay", "memory", "overlap"):
+    for part in ("update", "env", "replay", "memory", "overlap"):
         for key, value in flatten({part: results.get(part, {})}).items():
             if not isinstance(value, str):
                 label = key.partition(".")[2].replace(".", ", ").replace("_", " ")

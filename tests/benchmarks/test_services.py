@@ -40,36 +40,27 @@ def echo() -> Iterator[Service]:
         yield service
 
 
-def test_a_service_answers_from_a_process_of_its_own(echo: Service):
+def test_a_service_answers_from_a_process_of_its_own_and_survives_errors(echo: Service):
     assert echo.ask("say", name="you") == {"said": "hello you"}
     assert "tensorflow" not in echo.ask("modules")
     assert echo.ask("pid") != os.getpid()
-
-
-def test_a_service_survives_its_errors(echo: Service):
     with pytest.raises(ServiceError, match="something went wrong"):
         echo.ask("fail")
     assert echo.ask("say", name="again") == {"said": "hello again"}
 
 
-def test_a_death_is_reported_with_the_last_output():
-    with (
-        Service(ECHO, greeting="hi") as service,
-        pytest.raises(ServiceError, match="(?s)exit status 3.*last words"),
-    ):
-        service.ask("die")
+def test_a_death_is_reported_with_the_last_output_and_leaves_no_process():
+    with Service(ECHO, greeting="hi") as service:
+        pid = service.ask("pid")
+        with pytest.raises(ServiceError, match="(?s)exit status 3.*last words"):
+            service.ask("die")
+    assert not Path(f"/proc/{pid}").exists()
+    service.close()
 
 
 def test_user_errors_stay_user_errors():
     with pytest.raises(UserError, match="needs a greeting"):
         Service(ECHO, greeting="")
-
-
-def test_closing_ends_the_process():
-    with Service(ECHO, greeting="hi") as service:
-        pid = service.ask("pid")
-    assert not Path(f"/proc/{pid}").exists()
-    service.close()
 
 
 # ------------------------------------------------------------------ measurements
@@ -89,10 +80,7 @@ def test_measurements_take_turns():
     assert in_turn(measures, 2, shortest=1.0) == {"slow": 2.0, "fast": 0.25}
     first = [("slow", 1), ("slow", 1), ("fast", 1), ("fast", 1)]
     assert calls == first + [("slow", 1), ("fast", 4)] * 2
-
-
-def test_the_median_counts_and_not_the_mean():
-    seconds = iter([100.0, 1.0, 3.0, 50.0, 2.0])
+    seconds = iter([100.0, 1.0, 3.0, 50.0, 2.0])  # the median counts, not the mean
     assert in_turn({"it": lambda count: next(seconds)}, 3, 0.0) == {"it": 3.0}
 
 
