@@ -4,47 +4,43 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from dreamer.logs.terminal import clean, duration
 from dreamer.sweeps.plan import Trial
-from dreamer.sweeps.trial import Progress, read_attempts, read_progress
+from dreamer.sweeps.trial import read_attempts, read_progress
 from dreamer.system.streams import standard_output
 
 LOOK_EVERY = 2.0  # seconds between two looks at the runs' files
 LINE_EVERY = 60.0  # seconds between two plain lines about the whole sweep
+_SPEED_OF = 1800.0  # the last seconds, whose speed tells the time left
 #: Waiting trials to look at, in addition to the number that run at once. Ray starts trials in
 #: about the order of their submission.
 _LOOK_AHEAD = 10
-#: States in the order of display, with their styles.
-_STYLES = {
-    "running": "bold", "failed": "red", "stopped": "yellow", "waiting": "dim",
-    "finished": "green", "skipped": "dim",
-}  # fmt: skip
+_STATES = ("running", "failed", "stopped", "waiting", "finished", "skipped")
 
 
 @dataclass
 class Entry:
-    """A trial's state, its progress, and where and how often it was started."""
+    """A trial's state and step, how often it was started, and its bar in the display."""
 
     trial: Trial
     state: str
-    progress: Progress
-    host: str = ""
+    step: int
     starts: int = 0
     reason: str = ""
+    bar: TaskID | None = None
 
 
 class Board:
-    """Follows the trials of a sweep and shows them in a live table, or in plain lines.
+    """Follows the trials of a sweep, and shows them as bars or in plain lines.
 
     Args:
         skipped: Trials that were finished before.
@@ -58,21 +54,23 @@ class Board:
         self, skipped: Sequence[Trial], trials: Sequence[Trial], kind: str, slots: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self.entries = [Entry(t, "skipped", read_progress(t.path)) for t in skipped]
-        self.entries += [Entry(t, "waiting", read_progress(t.path)) for t in trials]
+        self.entries = [Entry(t, "skipped", read_progress(t.path).step) for t in skipped]
+        self.entries += [Entry(t, "waiting", read_progress(t.path).step) for t in trials]
         self._by_path = {entry.trial.path: entry for entry in self.entries}
         self._slots, self._start, self._clock = slots, time.time(), clock
         self._last_look = self._last_line = clock()
-        self._marks = deque([(self._last_look, self._steps_left())], maxlen=900)  # half an hour
         self._stream = standard_output()
         able = self._stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
-        self._console = Console(file=self._stream, force_terminal=True)  # type: ignore[arg-type]
-        self._live: Live | None = None
-        if kind == "live" or (kind == "auto" and able):
-            self._live = Live(
-                get_renderable=self._render, console=self._console, refresh_per_second=1
-            )
-            self._live.start()
+        self._live = kind == "live" or (kind == "auto" and able)
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[words]}"),
+            console=Console(file=self._stream, force_terminal=True),  # type: ignore[arg-type]
+            get_time=clock, speed_estimate_period=_SPEED_OF, refresh_per_second=1, expand=True,
+            disable=not self._live,
+        )  # fmt: skip
+        made, left = self._steps()
+        self._all = self._bars.add_task("", completed=made, total=made + left, words="")
+        self._bars.start()
 
     def finish(self, trial: Trial, state: str, reason: str) -> None:
         """Records how a trial ended, and says so."""
@@ -80,6 +78,7 @@ class Board:
         self._update(entry)
         entry.reason = reason
         entry.state = "finished" if state == "found finished" else state
+        self._show(entry, "")
         again = f" after {entry.starts} attempts" if entry.starts > 1 else ""
         self.message(f"{trial.name}: {entry.state}{again}{f': {reason}' if reason else ''}")
 
@@ -90,20 +89,22 @@ class Board:
             return
         self._last_look = now
         waiting = 0
-        for entry in self._unfinished():
+        for entry in self.entries:
+            if entry.state not in ("waiting", "running"):
+                continue
             self._update(entry)
             waiting += entry.state == "waiting"
             if waiting > _LOOK_AHEAD + self._slots:
                 break
-        self._marks.append((now, self._steps_left()))
-        if self._live is None and now - self._last_line >= LINE_EVERY:
+        self._show_all()
+        if not self._live and now - self._last_line >= LINE_EVERY:
             self._last_line = now
             self.message(self.summary())
 
     def message(self, text: str) -> None:
-        """Prints a line above the live table, or as a plain line."""
-        if self._live is not None:
-            self._console.print(Text(clean(text)))
+        """Prints a line above the bars, or as a plain line."""
+        if self._live:
+            self._bars.console.print(Text(clean(text)))
         else:
             self._stream.write(clean(text) + "\n")
             self._stream.flush()
@@ -111,35 +112,27 @@ class Board:
     def summary(self) -> str:
         """Returns the number of trials in each state, the progress, and the time left."""
         counts = Counter(entry.state for entry in self.entries)
-        listed = ", ".join(f"{counts[state]} {state}" for state in _STYLES if counts[state])
-        steps, total = self._steps()
-        percent = 100 * steps / max(total, 1)
-        return f"{listed}; {percent:.1f}% of {total:,} steps; ETA {duration(self.eta())}"
-
-    def eta(self) -> float | None:
-        """Returns the seconds left at the speed of the last half hour; None if unknown."""
-        (then, before), (now, left) = self._marks[0], self._marks[-1]
-        left_now = self._steps_left()
-        if not left_now:
-            return 0.0
-        return left_now * (now - then) / (before - left) if before > left else None
+        listed = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
+        total = sum(entry.trial.config.steps for entry in self.entries)
+        made, left = self._steps()
+        self._bars.update(self._all, completed=made, total=made + left)
+        eta = next(task.time_remaining for task in self._bars.tasks if task.id == self._all)
+        share = f"{100 * made / max(total, 1):.1f}% of {total:,} steps"
+        return f"{listed}; {share}; ETA {duration(eta)}"
 
     def close(self) -> None:
-        """Ends the live display; its last table stays on the screen."""
-        if self._live is not None:
-            self._live.stop()
-
-    def _unfinished(self) -> list[Entry]:
-        return [entry for entry in self.entries if entry.state in ("waiting", "running")]
+        """Ends the display; the last bars stay on the screen."""
+        self._show_all()
+        self._bars.stop()
 
     def _steps(self) -> tuple[int, int]:
-        """Returns the steps made, and all steps."""
-        total = [entry.trial.config.steps for entry in self.entries]
-        made = [entry.progress.step for entry in self.entries]
-        return sum(map(min, made, total)), sum(total)
-
-    def _steps_left(self) -> int:
-        return sum(max(0, e.trial.config.steps - e.progress.step) for e in self._unfinished())
+        """Returns the steps made, and those left to trials that wait or run."""
+        made = left = 0
+        for entry in self.entries:
+            steps = entry.trial.config.steps
+            made += min(entry.step, steps)
+            left += max(0, steps - entry.step) * (entry.state in ("waiting", "running"))
+        return made, left
 
     def _update(self, entry: Entry) -> None:
         """Reads a trial's files."""
@@ -147,36 +140,28 @@ class Board:
         starts = [attempt for attempt in attempts if attempt["event"] == "start"]
         if not starts:
             return
-        entry.progress, host = read_progress(entry.trial.path), str(starts[-1]["host"])
+        progress, host = read_progress(entry.trial.path), starts[-1]["host"]
         if len(starts) > entry.starts:
             again = f"attempt {len(starts)}" if len(starts) > 1 else "started"
             self.message(f"{entry.trial.name}: {again} on {host}")
         # Between two attempts a trial waits for a free slot, as before the first one.
         entry.state = "running" if attempts[-1]["event"] == "start" else "waiting"
-        entry.host, entry.starts = host, len(starts)
+        entry.step, entry.starts = progress.step, len(starts)
+        score = "" if progress.eval_return is None else f"return {progress.eval_return:.1f}, "
+        self._show(entry, f"{progress.step:,}/{entry.trial.config.steps:,}, {score}{host}")
 
-    def _render(self) -> Group:
-        room = max(4, self._console.height - 5)
-        order = list(_STYLES)
-        ordered = sorted(self.entries, key=lambda entry: order.index(entry.state))
-        table = Table(box=None, pad_edge=False, expand=True)
-        table.add_column("trial", no_wrap=True, ratio=3)
-        for column in ("state", "steps", "return", "host"):
-            table.add_column(column, no_wrap=True, justify="right" if column != "host" else "left")
-        for entry in ordered[:room]:
-            table.add_row(*_cells(entry), style=_STYLES[entry.state])
-        foot = Table.grid(expand=True)  # a bar by itself would not end its line
-        if len(ordered) > room:
-            foot.add_row(Text(f"and {len(ordered) - room} more", "dim"))
-        steps, total = self._steps()
-        foot.add_row(ProgressBar(total=total, completed=steps))
-        foot.add_row(Text(self.summary()))
-        return Group(table, foot)
+    def _show_all(self) -> None:
+        counts, _, words = self.summary().partition("; ")
+        self._bars.update(self._all, description=counts, words=words)
 
-
-def _cells(entry: Entry) -> list[Text]:
-    progress, steps = entry.progress, entry.trial.config.steps
-    score = "" if progress.eval_return is None else f"{progress.eval_return:.1f}"
-    state = f"{entry.state} ({entry.starts})" if entry.starts > 1 else entry.state
-    words = (entry.trial.name, state, f"{progress.step:,}/{steps:,}", score, entry.host)
-    return [Text(clean(word)) for word in words]
+    def _show(self, entry: Entry, words: str) -> None:
+        """Makes, changes or removes the bar of a trial: only those that run have one."""
+        if entry.state != "running":
+            if entry.bar is not None:
+                self._bars.remove_task(entry.bar)
+            entry.bar = None
+            return
+        if entry.bar is None:
+            name, total = escape(clean(entry.trial.name)), entry.trial.config.steps
+            entry.bar = self._bars.add_task(name, total=total, words="")
+        self._bars.update(entry.bar, completed=entry.step, words=escape(clean(words)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
-
-import pytest
 
 from dreamer.config.config import load_config
 from dreamer.sweeps.board import Board
@@ -22,11 +21,6 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 def make_trials(folder: Path, amount: int, steps: int = 400) -> list[Trial]:
     config = load_config("debug", overrides={"steps": steps})
     paths = [folder / "task" / "method" / str(seed) for seed in range(amount)]
@@ -40,7 +34,8 @@ def reach(trial: Trial, step: int) -> None:
         file.write(json.dumps({"step": step, "eval/return": step / 10}) + "\n")
 
 
-def test_from_waiting_to_the_end(tmp_path: Path, clock: Clock, capsys):
+def test_from_waiting_to_the_end(tmp_path: Path, capsys):
+    clock = Clock()
     done, first, second = make_trials(tmp_path, 3)
     reach(done, 400)
     board = Board([done], [first, second], "plain", slots=1, clock=clock)
@@ -49,8 +44,11 @@ def test_from_waiting_to_the_end(tmp_path: Path, clock: Clock, capsys):
     reach(first, 100)
     clock.now += 10
     board.look()
-    # 100 of 800 steps in 10 seconds.
-    assert board.summary() == "1 running, 1 waiting, 1 skipped; 41.7% of 1,200 steps; ETA 0:01:10"
+    reach(first, 200)
+    clock.now += 10
+    board.look()
+    # 100 of 800 steps in 10 seconds; 600 are left.
+    assert board.summary() == "1 running, 1 waiting, 1 skipped; 50.0% of 1,200 steps; ETA 0:01:00"
     record_attempt(first.path, "end", status=1)
     clock.now += 10
     board.look()
@@ -65,15 +63,19 @@ def test_from_waiting_to_the_end(tmp_path: Path, clock: Clock, capsys):
     )
     name = f"task/method/{first.path.name}"
     assert capsys.readouterr().out.splitlines()[1:] == [
-        f"{name}: attempt 2 on {board.entries[1].host}",
+        f"{name}: attempt 2 on {socket.gethostname()}",
         f"{name}: finished after 2 attempts",
         "task/method/2: failed: exit status 1: no",
     ]
 
 
-def test_files_are_not_read_at_every_turn(tmp_path: Path, clock: Clock):
-    (trial,) = make_trials(tmp_path, 1)
+def test_files_are_read_every_two_seconds_and_a_line_printed_every_minute(tmp_path: Path, capsys):
+    clock, (trial,) = Clock(), make_trials(tmp_path, 1)
     board = Board([], [trial], "plain", slots=1, clock=clock)
+    for _ in range(21):
+        clock.now += 10
+        board.look()
+    assert capsys.readouterr().out.splitlines() == ["1 waiting; 0.0% of 400 steps; ETA ?"] * 3
     record_attempt(trial.path, "start", pid=1)
     clock.now += 1.9
     board.look()
@@ -83,25 +85,18 @@ def test_files_are_not_read_at_every_turn(tmp_path: Path, clock: Clock):
     assert board.entries[0].state == "running"
 
 
-def test_a_line_a_minute_without_a_terminal(tmp_path: Path, clock: Clock, capsys):
-    board = Board([], make_trials(tmp_path, 1), "plain", slots=1, clock=clock)
-    for _ in range(21):
-        clock.now += 10
-        board.look()
-    assert capsys.readouterr().out.splitlines() == ["1 waiting; 0.0% of 400 steps; ETA ?"] * 3
-
-
-def test_the_live_table_fits_the_screen_and_names_stay_text(
-    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("LINES", "12")
-    monkeypatch.setenv("COLUMNS", "100")
+def test_bars_of_trials_that_run_and_names_stay_text(tmp_path: Path, capsys):
     config = load_config("debug")
-    trials = [Trial(tmp_path / "task" / f"[red]m\x1b[31m{i}" / "0", (), config) for i in range(30)]
+    trials = [Trial(tmp_path / "task" / f"[red]m\x1b[31m{i}" / "0", (), config) for i in range(3)]
     board = Board([], trials, "live", slots=1)
-    board.finish(trials[7], "failed", "why")
+    for trial in trials[:2]:
+        trial.path.mkdir(parents=True)
+        record_attempt(trial.path, "start", pid=1)
+    board.finish(trials[0], "failed", "why")
+    board.finish(trials[1], "running", "")  # as `look` would find it
     board.close()
     shown = capsys.readouterr().out
-    table = shown[shown.rindex("trial ") :]
-    assert "[red]m\N{REPLACEMENT CHARACTER}[31m7" in table.splitlines()[1]  # failures come first
-    assert "and 23 more" in table and "1 failed, 29 waiting" in table
+    name = "[red]m\N{REPLACEMENT CHARACTER}[31m"
+    assert f"task/{name}0/0: failed: why" in shown
+    bars = shown[shown.rindex("1 running, 1 failed, 1 waiting") :]
+    assert f"{name}1/0" in bars and f"{name}0/0" not in bars

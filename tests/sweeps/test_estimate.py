@@ -15,7 +15,7 @@ FIGURES = {
     "task": "dmc_walker_walk",
     "update": {"float32": {"seconds": 0.5}, "bfloat16": {"seconds": 0.25}},
     "env": {"collect_steps_per_second": 100.0},
-    "config": {"train.batch_size": 50, "rssm.deter": 200, "seed": 3},
+    "config": {"train.batch_size": 50, "optimizer.model_lr": 6e-4, "seed": 3},
 }
 
 
@@ -33,12 +33,8 @@ def test_hours_are_updates_and_frames_one_after_the_other(tmp_path: Path):
     assert speed.hours(exact) == pytest.approx((updates * 0.5 + 1050) / 3600)
     assert speed.hours(exact, 55_000) == pytest.approx((5000 * 0.5 + 500) / 3600)
     assert speed.hours(exact, 105_000) == 0
-
-
-def test_it_knows_what_it_was_not_measured_for(tmp_path: Path):
-    speed = read_speed(write(tmp_path, FIGURES))
-    config = load_config(overrides={"train.batch_size": 10, "seed": 1})
-    assert speed.differs(config) == ["train.batch_size"]
+    other = load_config(overrides={"train.batch_size": 10, "optimizer.model_lr": 1.0, "seed": 1})
+    assert speed.differs(other) == ["train.batch_size"]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +45,5 @@ def test_it_knows_what_it_was_not_measured_for(tmp_path: Path):
 def test_files_without_the_figures(tmp_path: Path, figures: object):
     with pytest.raises(UserError, match="make it with: python -m dreamer.benchmark"):
         read_speed(write(tmp_path, figures))
-
-
-def test_no_such_file(tmp_path: Path):
     with pytest.raises(UserError, match="cannot read"):
         read_speed(tmp_path / "none.json")

@@ -25,6 +25,8 @@ def test_a_suite_by_seeds_seeds_outermost(tmp_path: Path):
     ]
     assert trials[0].path == tmp_path / "dmc_acrobot_swingup" / "dreamer" / "0"
     assert trials[0].config.steps == 5_000_000 and trials[0].config.envs.action_repeat == 2
+    (trial,) = planned("--task dmc_walker_walk --log.terminal live")  # the sweep's, not the run's
+    assert trial.config.log.terminal == "auto"
 
 
 def test_presets_are_alternatives_and_plus_combines_them():
@@ -45,9 +47,6 @@ def test_a_grid_combines_values_and_names_methods_by_them():
         for h in (5, 10) for k in (0.1, 1.0)
     ]  # fmt: skip
     assert trials[3].config.behavior.horizon == 10 and trials[3].config.loss.kl_scale == 1
-
-
-def test_keys_of_one_last_word_are_named_whole():
     (trial,) = planned("--task dmc_walker_walk --grid value.units=20 reward.units=30")
     assert trial.path.parts[-2] == "dreamer_value.units=20_reward.units=30"
 
@@ -68,11 +67,6 @@ def test_the_words_of_a_trial_give_its_config(words: str):
         assert program == run_module
         config = CommandLine(program, "").parse(rest).config()
         assert config == trial.config and config.presets == trial.config.presets
-
-
-def test_the_sweeps_own_terminal_is_not_the_runs():
-    (trial,) = planned("--task dmc_walker_walk --log.terminal live")
-    assert trial.config.log.terminal == "auto"
 
 
 def test_a_compared_agent():
