@@ -3,13 +3,15 @@
 import importlib.util
 import sys
 
-_missing = [
-    name for name in ("jinja2", "matplotlib", "scipy") if importlib.util.find_spec(name) is None
-]
-if _missing:  # here, because the programs import these packages before they run
-    print(
-        f"error: plots/ needs {', '.join(_missing)}: run make setup, or pip install "
-        "'jinja2>=3.1' 'matplotlib>=3.8' 'scipy>=1.15'",
-        file=sys.stderr,
-    )
-    sys.exit(2)
+
+def check_packages() -> None:
+    """Exits with a message and status 2 if a package that only plots need is missing."""
+    needed = "jinja2", "matplotlib", "scipy"
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"error: plots/ needs {', '.join(missing)}: run make setup, or pip install "
+            "'jinja2>=3.1' 'matplotlib>=3.8' 'scipy>=1.15'",
+            file=sys.stderr,
+        )
+        sys.exit(2)

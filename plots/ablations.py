@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 
 from dreamer.config.schema import DREAMER, load_schema
 from plots import style
-from plots.curves import whiskers
 from plots.figures import bar_caption, bar_figure
 from plots.labels import listed, published_label, short_frames, task_title
 from plots.published import Row
-from plots.study import Study
+from plots.study import Study, whiskers
 
 _SWEPT = re.compile(r"(?P<head>.+)=(?P<value>[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)")
 
@@ -98,10 +97,7 @@ def draw_sweep(study: Study, parameter: str, sweep: Sweep, readings: Sequence[Ro
     figure, panels = style.new_figure(height, len(tasks), columns, width)
     for task, axes in zip(tasks, panels, strict=True):
         axes.set_title(task_title(task))
-        _published_lines(axes, [row for row in readings if row.task == task])
-        for index, (base, values) in enumerate(sorted(sweep.items())):
-            _own_line(axes, study, task, base, values, index)
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        _sweep_panel(axes, study, task, sweep, [row for row in readings if row.task == task])
     figure.supxlabel(parameter, fontsize=8)
     figure.supylabel(f"Score {study.at_words()}", fontsize=8)
     style.legend(figure, panels, 3 if columns > 2 else 1)
@@ -110,24 +106,23 @@ def draw_sweep(study: Study, parameter: str, sweep: Sweep, readings: Sequence[Ro
     return figure
 
 
-def _published_lines(axes: Axes, readings: Sequence[Row]) -> None:
+def _sweep_panel(
+    axes: Axes, study: Study, task: str, sweep: Sweep, readings: Sequence[Row]
+) -> None:
     for index, name in enumerate(dict.fromkeys(row.method for row in readings)):
         points = sorted((row.value, row.score) for row in readings
                         if row.method == name and row.value is not None)
         axes.plot(*zip(*points, strict=True), label=f"{published_label(name)} (figure)",
                   linewidth=1.0, marker=".", markersize=3, **style.published_style(index))
-
-
-def _own_line(
-    axes: Axes, study: Study, task: str, base: str, values: dict[float, str], index: int
-) -> None:
-    found = [(value, study.scored[task, method].scores)
-             for value, method in sorted(values.items()) if (task, method) in study.scored]
-    if found:
-        axes.errorbar([value for value, _ in found], [scores.mean() for _, scores in found],
-                      np.hstack([whiskers(scores, study.spread) for _, scores in found]),
-                      label=f"{base} ({study.frames_of(values.values())})",
-                      capsize=1.5, elinewidth=0.8, markersize=3, **style.own_style(index))
+    for index, (base, values) in enumerate(sorted(sweep.items())):
+        found = [(value, study.scored[task, method].scores)
+                 for value, method in sorted(values.items()) if (task, method) in study.scored]
+        if found:
+            axes.errorbar([value for value, _ in found], [scores.mean() for _, scores in found],
+                          np.hstack([whiskers(scores, study.spread) for _, scores in found]),
+                          label=f"{base} ({study.frames_of(values.values())})",
+                          capsize=1.5, elinewidth=0.8, markersize=3, **style.own_style(index))
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
 
 
 def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:

@@ -8,19 +8,16 @@ every task has the same weight.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
 from dreamer.errors import UserError, suggest
-from plots.labels import suite_of, task_name
+from plots.labels import suite_of
 from plots.published import Published
 from plots.study import Study
 
@@ -101,13 +98,10 @@ class Summary:
                 for x, y, tasks in common[:most]], len(common)
 
 
-def summarise(
-    study: Study, scale: str = "auto", *, common_tasks: bool = False, resamples: int = 2000
-) -> Summary:
+def summarise(study: Study, scale: str = "auto", *, resamples: int = 2000) -> Summary:
     """Returns every method's final scores, normalised by `scale` (see `bounds_of`).
 
-    Tasks without bounds are left out and named. `common_tasks` keeps only the tasks on which
-    every method has a score.
+    Tasks without bounds are left out and named.
 
     Raises:
         UserError: the scale cannot be used.
@@ -115,16 +109,12 @@ def summarise(
     bounds, words = bounds_of(scale, study.tasks, study.published)
     notes = study.all_notes()
     tasks = [task for task in study.tasks if task in bounds]
-    if len(tasks) < len(study.tasks):
-        unscaled = [task for task in study.tasks if task not in bounds]
+    if unscaled := [task for task in study.tasks if task not in bounds]:
         notes.append(f"Left out, having no scale: {', '.join(unscaled)}.")
     found = [(name, study.label(name, seeds=False, frames=True), True, study.own_points(name))
              for name in study.methods]
     found += [(name, study.published_name(name), False, study.published_points(name))
               for name in study.published_methods]
-    if common_tasks:
-        tasks = [task for task in tasks if all(task in scores for *_, scores in found)]
-        notes.append(f"Over the {len(tasks)} tasks on which every method has a score.")
     entries = []
     for method, label, is_own, scores in found:
         kept = {task: (scores[task] - bounds[task][0]) / (bounds[task][1] - bounds[task][0])
@@ -143,11 +133,10 @@ def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[B
 
     ``auto`` divides control tasks by their best return of 1000, and maps random play on Atari
     to 0 and a human gamer to 1. ``none`` keeps returns. With a published method, a return of 0
-    (on Atari random play) is 0 and the method's last score is 1. A file that ends in .csv has the
-    columns task, low, high.
+    (on Atari random play) is 0 and the method's last score is 1.
 
     Raises:
-        UserError: the scale is unknown, its file cannot be used, or no task has bounds.
+        UserError: the scale is unknown, or no task has bounds.
     """
     unscaled = dict.fromkeys(tasks, (0.0, 1.0))
     if scale == "none":
@@ -159,43 +148,26 @@ def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[B
         words = {"dmc": "return / 1000", "atari": "human-normalised score"}
         axis = " and ".join(words[suite] for suite in suites)
         return (bounds, axis) if bounds else (unscaled, "return (no scale known)")
-    if scale.endswith(".csv"):
-        bounds, axis = _bounds_from_file(Path(scale)), f"score normalised by {Path(scale).name}"
-    elif scale in published.methods:
-        bounds = _published_bounds(scale, tasks, published)
-        axis = f"score relative to published {scale}"
-    else:
+    if scale not in published.methods:
         raise UserError(f"Unknown normalisation {scale!r}{suggest(scale, published.methods)}. "
-                        "Expected auto, none, a published method "
-                        f"({', '.join(published.methods)}) or a .csv file with the columns "
-                        "task, low, high.")
-    bounds = {task: bounds[task] for task in tasks if task in bounds}
+                        "Expected auto, none or a published method "
+                        f"({', '.join(published.methods)}).")
+    bounds = _published_bounds(scale, tasks, published)
     if not bounds:
-        raise UserError(f"None of the tasks has a scale in {scale!r}. Choose another "
-                        "--normalize, such as none.")
-    for task, (low, high) in bounds.items():
-        if not (math.isfinite(high - low) and high != low):
-            raise UserError(f"Cannot normalise {task} by {scale!r}: it would map {low} to 0 and "
-                            f"{high} to 1.")
-    return bounds, axis
+        raise UserError(f"None of the tasks has a score of {scale!r}. Choose another --normalize, "
+                        "such as none.")
+    return bounds, f"score relative to published {scale}"
 
 
 def _published_bounds(method: str, tasks: Sequence[str], published: Published) -> Bounds:
-    """Returns random play (0 if unknown) and the method's last score."""
-    points = {task: (published.point(task, "random"), published.point(task, method))
-              for task in tasks}
-    return {task: (low.score if low else 0.0, high.score)
-            for task, (low, high) in points.items() if high}
-
-
-def _bounds_from_file(path: Path) -> Bounds:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {task_name(line["task"]) or line["task"]:
-                    (float(line["low"]), float(line["high"])) for line in csv.DictReader(file)}
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"Cannot normalise by {path}: {error}. Expected a CSV file with the "
-                        "columns task, low, high.") from error
+    """Returns random play (0 if unknown) and the method's last score, where these differ."""
+    bounds = {}
+    for task in tasks:
+        low, high = published.point(task, "random"), published.point(task, method)
+        zero = low.score if low else 0.0
+        if high and high.score != zero:
+            bounds[task] = zero, high.score
+    return bounds
 
 
 # Statistics.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,10 +11,8 @@ from matplotlib.figure import Figure
 
 from plots import style
 from plots.aggregates import Estimate, Pair, Summary, profile
-from plots.curves import Curve, whiskers
 from plots.labels import published_label, short_frames, suite_of, task_title
-from plots.published import PublishedCurve
-from plots.study import Study
+from plots.study import Study, whiskers
 
 MOST_PAIRS = 24
 _METRICS = {"eval/return": "Evaluation return", "train/return": "Training return"}
@@ -40,9 +37,7 @@ def draw_curves(study: Study, end: float | None = None) -> Figure:
     width = style.WIDTH if columns > 2 else 2.4 + 2.4 * columns
     height = 3.2 if len(tasks) == 1 else (1.45 if columns > 3 else 2.1) * rows + 0.8
     figure, panels = style.new_figure(height, len(tasks), columns, width)
-    if end is None:
-        ends = [found.x[-1] for (task, _), found in study.curves.items() if task in tasks]
-        end = float(max(ends, default=0)) or None
+    end = end or study.end() or None
     for task, axes in zip(tasks, panels, strict=True):
         missing = _curves_panel(axes, study, task, end)
         axes.set_title(task_title(task), fontsize=8 if columns < 5 else 7,
@@ -86,41 +81,28 @@ def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> lis
         if own is None:
             missing.append(f"{method}: no runs")
             continue
-        _own_curve(axes, own, study.label(method), style.curve_style(index, len(own.x)))
-        expected = study.expected(method)
-        if own.seeds < expected:
+        look, complete = style.curve_style(index, len(own.x)), own.count == own.seeds
+        axes.fill_between(own.x, own.low, own.high, color=look["color"], alpha=0.2, linewidth=0)
+        axes.plot(own.x, _masked(own.mean, complete), label=study.label(method), zorder=3, **look)
+        if not complete.all():
+            dotted = {**look, "linestyle": ":", "linewidth": 1.2}
+            axes.plot(own.x, _masked(own.mean, ~complete), zorder=3, **dotted)
+        if own.seeds < (expected := study.expected(method)):
             missing.append(f"{method}: {own.seeds} of {expected} seeds")
     for index, method in enumerate(study.published_methods):
         look, label = style.published_style(index), published_label(method)
-        curve = study.published.curve(task, method)
-        point = study.published.point(task, method)
-        if curve is not None:
-            _published_curve(axes, curve, label, look, end)
-        elif point is not None:
+        if (curve := study.published.curve(task, method)) is not None:
+            n = int((curve.frames <= (end or math.inf)).sum()) + 1  # to the panel's edge
+            x, mean, std = curve.frames[:n], curve.mean[:n], curve.std[:n]
+            axes.fill_between(x, mean - std, mean + std, color="0.5", alpha=0.12, linewidth=0)
+            axes.plot(x, mean, label=label, linewidth=1.1, zorder=2, **look)
+        elif (point := study.published.point(task, method)) is not None:
             frames = f" ({short_frames(point.frames)})" if point.frames else ""
             axes.axhline(point.score, label=label + frames, linewidth=0.9, zorder=1.5, **look)
     if end is not None:
         axes.set_xlim(0, end * 1.02)
     style.curve_axes(axes)
     return missing[:3] + ([f"and {len(missing) - 3} more"] if len(missing) > 3 else [])
-
-
-def _own_curve(axes: Axes, curve: Curve, label: str, look: dict[str, Any]) -> None:
-    axes.fill_between(curve.x, curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0)
-    complete = curve.count == curve.seeds
-    axes.plot(curve.x, _masked(curve.mean, complete), label=label, zorder=3, **look)
-    if not complete.all():
-        dotted = {**look, "linestyle": ":", "linewidth": 1.2}
-        axes.plot(curve.x, _masked(curve.mean, ~complete), zorder=3, **dotted)
-
-
-def _published_curve(
-    axes: Axes, curve: PublishedCurve, label: str, look: dict[str, Any], end: float | None
-) -> None:
-    n = int((curve.frames <= (end or math.inf)).sum()) + 1  # the line runs to the panel's edge
-    x, mean, std = curve.frames[:n], curve.mean[:n], curve.std[:n]
-    axes.fill_between(x, mean - std, mean + std, color="0.5", alpha=0.12, linewidth=0)
-    axes.plot(x, mean, label=label, linewidth=1.1, zorder=2, **look)
 
 
 def _masked(values: np.ndarray, keep: np.ndarray) -> np.ndarray:

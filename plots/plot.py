@@ -7,100 +7,113 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script from anywhere: make the checkout importable
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from plots import check_packages
+
+    check_packages()
 
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
-from plots import ablations, figures, options, tables
-from plots.aggregates import summarise
+from plots import ablations, figures, tables
+from plots.aggregates import Summary, summarise
 from plots.labels import choose
-from plots.published import Published
+from plots.options import CHOICE, READING, Options, load_published, make_study
 from plots.study import Study
 from plots.style import MOST_METHODS, save
 
 FIGURES = ("curves", "bars", "aggregates", "profile", "improvement", "ablation", "tables")
+LINE = CommandLine(
+    "python plots/plot.py",
+    "Draws learning curves, final scores and aggregates of all runs below --indir beside published "
+    "results, and writes their tables.",
+    (
+        Option("indir", "", "Folders that hold runs, in any depth.", many=True, required=True),
+        Option("outdir", "", "Where figures and tables go.", required=True),
+        *CHOICE,
+        Option("figures", "", "Which figures; default: all.", many=True, choices=FIGURES),
+        Option("ablation", "", "Figures of the Dreamer paper to redraw even if no run is of their "
+               "variants: fig4, fig7, fig8.", many=True),
+        *READING,
+        Option("end", 0, "Last frame on the curves' axis; 0: where the longest run ends.", low=0),
+        Option("normalize", "auto", "Scale of aggregates: auto, none, or a published method."),
+        Option("formats", "", "Formats of the figures; default: png pdf.", many=True,
+               choices=("png", "pdf", "svg")),
+    ),
+    takes_config=False,
+)  # fmt: skip
 _TASKS_A_PAGE = 30
 
 Save = Callable[[Figure, str], None]
 """Saves a figure under a name."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns its exit status: 0, or 2 after a user's mistake."""
-    chosen = parse(arguments)
-    return options.run_program("plot.py", lambda console: plot(chosen, console),
-                               "figures already written are complete.")
+def main(argv: Sequence[str]) -> int:
+    """Reads the command line, writes figures and tables, and prints their paths."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    for path in plot(LINE.parse(argv).options, console):
+        print(path)
+    return 0
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Returns the options; a usage error ends with one line and status 2."""
-    parser = options.OneLineParser(
-        prog="plots/plot.py",
-        description="Draws learning curves, final scores and aggregates of all runs below "
-                    "--indir beside published results, and writes their tables.")
-    add = parser.add_argument
-    add("--indir", type=Path, nargs="+", required=True, metavar="DIR",
-        help="folders that hold runs, in any depth")
-    add("--outdir", type=Path, required=True, metavar="DIR", help="where figures and tables go")
-    what = parser.add_argument_group("what to show")
-    options.add_choice(what)
-    what.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES),
-                      help="default: all")
-    what.add_argument("--ablation", nargs="+", metavar="FIG", default=[],
-                      help="figures of the Dreamer paper to redraw even if no run is of their "
-                           "variants: fig4, fig7, fig8")
-    how = parser.add_argument_group("how to read and compare")
-    options.add_reading(how)
-    add = how.add_argument
-    add("--end", type=options.frames, metavar="FRAMES", help="last frame on the curves' axis")
-    add("--normalize", default="auto", metavar="SCALE",
-        help="for aggregates: auto, none, a published method, or a CSV file with the columns "
-             "task, low, high (default: auto)")
-    add("--common-tasks", action="store_true",
-        help="aggregate only over the tasks on which every method has a score")
-    add("--formats", nargs="+", choices=("png", "pdf", "svg"), default=["png", "pdf"],
-        help="default: png pdf")
-    return parser.parse_args(arguments)
-
-
-def plot(chosen: argparse.Namespace, console: Console) -> list[Path]:
+def plot(options: Options, console: Console) -> list[Path]:
     """Writes the chosen figures and tables; returns their paths.
 
     Figures show at most `MOST_METHODS` methods and say so. Tables hold all of them.
     """
-    published = Published.load(chosen.published_dir)
-    readings = choose(chosen.ablation, published.figures, "ablation figure")
-    study = options.make_study(chosen, published, console)
+    published = load_published(options)
+    readings = choose(options["ablation"], published.figures, "ablation figure")
+    study = make_study(options, published, console)
+    outdir, asked = Path(options["outdir"]), set(options["figures"] or FIGURES)
     try:
-        chosen.outdir.mkdir(parents=True, exist_ok=True)
+        outdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot make {chosen.outdir}: {error.strerror}. Choose another "
+        raise UserError(f"Cannot make {outdir}: {error.strerror}. Choose another "
                         "--outdir.") from error
     written: list[Path] = []
 
     def save_figure(figure: Figure, name: str) -> None:
-        written.extend(save(figure, chosen.outdir / name, chosen.formats))
+        written.extend(save(figure, outdir / name, options["formats"] or ("png", "pdf")))
 
     for page, suffix in _pages(study.first_methods(MOST_METHODS)):
-        if "curves" in chosen.figures:
-            save_figure(figures.draw_curves(page, chosen.end), f"curves{suffix}")
-        if "bars" in chosen.figures:
+        if "curves" in asked:
+            save_figure(figures.draw_curves(page, options["end"]), f"curves{suffix}")
+        if "bars" in asked:
             save_figure(figures.draw_bars(page), f"final_scores{suffix}")
-    if "ablation" in chosen.figures:
-        _draw_sweeps(study, readings, save_figure)
-        _draw_variants(study, readings, save_figure)
-    if "tables" in chosen.figures:
-        written += tables.write_scores(study, chosen.outdir)
-    if {"aggregates", "profile", "improvement", "tables"} & set(chosen.figures):
-        written += _over_tasks(study, chosen, save_figure)
+    if "ablation" in asked:
+        _draw_ablations(study, readings, save_figure)
+    if "tables" in asked:
+        written += tables.write_scores(study, outdir)
+    if {"aggregates", "profile", "improvement", "tables"} & asked:
+        summary = summarise(study, options["normalize"], resamples=options["resamples"])
+        written += _over_tasks(summary, asked, outdir, save_figure)
+    return written
+
+
+def _over_tasks(summary: Summary, asked: set[str], outdir: Path, save_figure: Save) -> list[Path]:
+    """Draws the figures over all tasks; returns the paths of their tables."""
+    if not summary.own:
+        return []
+    shown, written = summary.first_methods(MOST_METHODS), list[Path]()
+    if "aggregates" in asked:
+        save_figure(figures.draw_aggregates(shown), "aggregates")
+    if "profile" in asked:
+        save_figure(figures.draw_profiles(shown), "performance_profile")
+    if "tables" in asked:
+        written += tables.write_aggregates(summary, outdir)
+    if {"improvement", "tables"} & asked:
+        pairs, total = summary.improvements(None if "tables" in asked else figures.MOST_PAIRS)
+        if pairs and "improvement" in asked:
+            save_figure(figures.draw_improvements(summary, pairs, total), "improvement")
+        if pairs and "tables" in asked:
+            written.append(tables.write_improvements(pairs, outdir))
     return written
 
 
@@ -111,26 +124,25 @@ def _pages(study: Study) -> list[tuple[Study, str]]:
             for number, page in enumerate(pages, start=1)]
 
 
-def _draw_sweeps(study: Study, readings: list[str], save_figure: Save) -> None:
-    """Draws each parameter that the runs sweep, or that the paper's figures in `readings` do."""
+def _draw_ablations(study: Study, readings: list[str], save_figure: Save) -> None:
+    """Draws what the runs vary, and the figures of the paper in `readings`.
+
+    These are the parameters that are swept, then the variants.
+    """
     found = ablations.sweeps(study.methods)
-    swept = [row.parameter for name in readings for row in study.published.ablation(name)]
-    for parameter in dict.fromkeys([*found, *filter(None, swept)]):
+    parameters = {name: [row.parameter for row in study.published.ablation(name) if row.parameter]
+                  for name in readings}
+    for parameter in dict.fromkeys([*found, *(p for of in parameters.values() for p in of)]):
         sweep = found.get(parameter, {})
         methods = [name for values in sweep.values() for name in values.values()]
         shown = study.only(methods)
         for page, suffix in _pages(shown) if methods else [(shown, "")]:
             figure = ablations.draw_sweep(page, parameter, sweep, study.published.rows)
             save_figure(figure, f"ablation_{parameter}{suffix}")
-
-
-def _draw_variants(study: Study, readings: list[str], save_figure: Save) -> None:
-    """Draws the variants among the runs, and the paper's figures of variants in `readings`."""
-    swept = {name for sweep in ablations.sweeps(study.methods).values()
-             for values in sweep.values() for name in values.values()}
+    swept = {name for sweep in found.values() for values in sweep.values()
+             for name in values.values()}
     rest = [method for method in study.methods if method not in swept]
-    asked = [name for name in readings
-             if not any(row.parameter for row in study.published.ablation(name))]
+    asked = [name for name in readings if not parameters[name]]
     for name in dict.fromkeys([*ablations.VARIANTS, *asked]):
         methods = ablations.variants(rest, ablations.VARIANTS.get(name, ()))
         if methods or name in asked:
@@ -139,29 +151,5 @@ def _draw_variants(study: Study, readings: list[str], save_figure: Save) -> None
                 save_figure(figure, f"ablation_{name}{suffix}")
 
 
-def _over_tasks(study: Study, chosen: argparse.Namespace, save_figure: Save) -> list[Path]:
-    """Draws the figures over all tasks; returns the paths of their tables."""
-    asked, written = set(chosen.figures), []
-    summary = summarise(study, chosen.normalize, common_tasks=chosen.common_tasks,
-                        resamples=chosen.resamples)
-    if not summary.own:
-        return []
-    shown = summary.first_methods(MOST_METHODS)
-    if "aggregates" in asked:
-        save_figure(figures.draw_aggregates(shown), "aggregates")
-    if "tables" in asked:
-        written += tables.write_aggregates(summary, chosen.outdir)
-    if "profile" in asked:
-        save_figure(figures.draw_profiles(shown), "performance_profile")
-    if {"improvement", "tables"} & asked:
-        most = None if "tables" in asked else figures.MOST_PAIRS
-        pairs, total = summary.improvements(most)
-        if pairs and "improvement" in asked:
-            save_figure(figures.draw_improvements(summary, pairs, total), "improvement")
-        if pairs and "tables" in asked:
-            written.append(tables.write_improvements(pairs, chosen.outdir))
-    return written
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -75,19 +75,20 @@ class Published:
 
     def __init__(self, rows: list[Row]):
         self.rows = rows
-        self.methods = sorted({row.method for row in rows if not row.figure})
+        results = [row for row in rows if not row.figure]
+        self.methods = sorted({row.method for row in results})
         self.figures = sorted({row.figure for row in rows if row.figure})
         self._scores: dict[tuple[str, str], list[Point]] = {}
-        points: dict[tuple[str, str], list[Row]] = {}
-        for row in rows:
-            if not row.figure and row.std is not None:
-                points.setdefault((row.task, row.method), []).append(row)
-            elif not row.figure:
-                self._scores.setdefault((row.task, row.method), []).append(
-                    Point(row.score, row.frames or 0, row.seeds, row.approximate))
-        self._curves = {key: PublishedCurve(*np.array(
-            sorted((row.frames or 0, row.score, row.std, row.seeds or 0) for row in found),
-            np.float64).T) for key, found in points.items()}
+        points: dict[tuple[str, str], list[tuple]] = {}
+        for row in results:
+            key, frames = (row.task, row.method), row.frames or 0
+            if row.std is not None:
+                points.setdefault(key, []).append((frames, row.score, row.std, row.seeds or 0))
+            else:
+                self._scores.setdefault(key, []).append(
+                    Point(row.score, frames, row.seeds, row.approximate))
+        self._curves = {key: PublishedCurve(*np.array(sorted(found), np.float64).T)
+                        for key, found in points.items()}
 
     @classmethod
     def load(cls, directory: Path = DIRECTORY) -> Published:

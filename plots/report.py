@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import math
@@ -19,27 +18,44 @@ from typing import Any
 
 if __name__ == "__main__":  # run as a script from anywhere: make the checkout importable
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from plots import check_packages
+
+    check_packages()
 
 import jinja2
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.config.config import load_config
 from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file, open_to_read, write_file
 from dreamer.io.yaml_files import read_yaml
 from dreamer.logs.terminal import duration
-from plots import figures, options, tables
+from plots import figures, tables
 from plots.aggregates import summarise
 from plots.labels import short_frames, short_score, task_title
-from plots.loading import Run, last_records
-from plots.published import Published
+from plots.options import CHOICE, READING, load_published, make_study
+from plots.runs import Run, last_records
 from plots.study import Study
 from plots.style import MOST_METHODS
 
-MOST_PANELS = 120
-MOST_RUNS = 500
+LINE = CommandLine(
+    "python plots/report.py",
+    "Writes one page on all runs below --indir: curves and scores beside published ones, clips, "
+    "configs, hours, and how to make each run again.",
+    (
+        Option("indir", "", "Folders that hold runs, in any depth; or one run.", many=True,
+               required=True),
+        Option("out", "", "The page, such as report.html.", required=True),
+        Option("title", "Dreamer: report", "Title of the page."),
+        Option("clips", 20, "Most megabytes of clips in the page.", low=1),
+        *CHOICE,
+        *READING,
+    ),
+    takes_config=False,
+)  # fmt: skip
 MOST_BARS = 30
 _PIXELS = 125  # to an inch of a figure: its text is then about as large as the page's
 _CLIP = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.gif")
@@ -47,49 +63,27 @@ _RUN_KEYS = ("task", "seed", "logdir", "method")  # they name a run, or say wher
 Context = dict[str, Any]  # values of the template by name
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns its exit status: 0, or 2 after a user's mistake."""
-    chosen = parse(arguments)
-    return options.run_program("report.py", lambda console: [report(chosen, console)],
-                               "nothing was written.")
-
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Returns the options; a usage error ends with one line and status 2."""
-    parser = options.OneLineParser(
-        prog="plots/report.py",
-        description="Writes one page on all runs below --indir: curves and scores beside "
-                    "published ones, clips, configs, hours, and how to make each run again.")
-    add = parser.add_argument
-    add("--indir", type=Path, nargs="+", required=True, metavar="DIR",
-        help="folders that hold runs, in any depth; or one run")
-    add("--out", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
-    add("--title", default="Dreamer: report", help="default: Dreamer: report")
-    add("--clips", type=options.count, default=20, metavar="MB",
-        help="most megabytes of clips in the page (default: 20)")
-    options.add_choice(parser.add_argument_group("what to show"))
-    options.add_reading(parser.add_argument_group("how to read"))
-    return parser.parse_args(arguments)
-
-
-def report(chosen: argparse.Namespace, console: Console) -> Path:
-    """Reads the runs and writes the page; returns its path."""
-    check_writable_file(chosen.out, "--out")
-    study = options.make_study(chosen, Published.load(chosen.published_dir), console)
+def main(argv: Sequence[str]) -> int:
+    """Reads the command line and the runs, writes the page, and prints its path."""
+    options = LINE.parse(argv).options
+    out = Path(options["out"])
+    check_writable_file(out, "--out")
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    study = make_study(options, load_published(options), console)
     with console.status("drawing"):
-        page = render(study, chosen.title, chosen.clips * 1_000_000, chosen.resamples)
-    write_file(chosen.out, page.encode("utf-8", "replace"))
-    return chosen.out
+        page = render(study, options["title"], options["clips"] * 1_000_000, options["resamples"])
+    write_file(out, page.encode("utf-8", "replace"))
+    print(out)
+    return 0
 
 
 def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
     """Returns the page, with at most `clip_bytes` of clips."""
     runs = [run for found in study.runs.values() for run in found]
-    details = [Details(run) for run in runs[:MOST_RUNS]]
+    details = [Details(run) for run in runs]
     seconds = [seconds for run in runs if (seconds := _progress(run)[1]) is not None]
     first = study.first_methods(MOST_METHODS)
-    panels, bars = first.pages(MOST_PANELS)[0], first.pages(MOST_BARS)[0]
-    end = float(max(found.x[-1] for found in study.curves.values()))
+    bars, end = first.pages(MOST_BARS)[0], study.end()
     summary = summarise(study, resamples=resamples)
     over_tasks = summary if summary.own and len(study.tasks) > 1 else None
     environment = jinja2.Environment(
@@ -98,9 +92,9 @@ def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
     return environment.get_template("report.html").render(
         title=title, time=time.strftime("%Y-%m-%d %H:%M"), study=study, runs=runs,
         seconds=seconds, most_methods=MOST_METHODS, most_bars=MOST_BARS,
-        legend=_picture(figures.draw_legend(panels, end), "What the lines are"),
-        panels=[_picture(figures.draw_panel(panels, task, end),
-                         f"Learning curves on {task_title(task)}") for task in panels.tasks],
+        legend=_picture(figures.draw_legend(first, end), "What the lines are"),
+        panels=[_picture(figures.draw_panel(first, task, end),
+                         f"Learning curves on {task_title(task)}") for task in first.tasks],
         curve_caption=figures.curve_caption(first), scores=tables.score_cells(study),
         score_note=tables.SCORE_NOTE,
         bars=_picture(figures.draw_bars(bars), "Bars of the same scores"),
@@ -207,8 +201,7 @@ class Details:
         step, seconds = _progress(run)
         hours = "" if seconds is None else f", {duration(seconds)} hours"
         score = f"{short_score(float(run.y[-1]))} at {short_frames(float(run.x[-1]))} frames"
-        versions = [f"{name} {version}" for name, version in
-                    _mapping(record.get("versions")).items()]
+        versions = [f"{k} {v}" for k, v in _mapping(record.get("versions")).items()]
         # A folder below the present one is named from there, because pages are passed on.
         here, folder = Path.cwd(), run.folder
         directory = folder.relative_to(here) if folder.is_relative_to(here) else folder
@@ -236,12 +229,9 @@ class Details:
             return ""
         agent, presets = str(self.record.get("agent") or DREAMER), self.record.get("presets")
         presets = list(map(str, presets)) if isinstance(presets, list) else []
-        words = ["python", "-m", "dreamer.run"]
-        if agent != DREAMER:
-            words = ["python", "-m", "baselines.run", "--agent", agent]
-        words += [f"--task={self.config.get('task', self.run.task)}",
-                  f"--seed={self.config.get('seed', 0)}"]
-        words += ["--configs", *presets] if presets else []
+        task, seed = self.config.get("task", self.run.task), self.config.get("seed", 0)
+        words = ["dreamer.run"] if agent == DREAMER else ["baselines.run", "--agent", agent]
+        words += [f"--task={task}", f"--seed={seed}", *(["--configs", *presets] if presets else [])]
         try:
             given = load_config(*presets, task=str(self.config.get("task")), agent=agent).flat()
         except UserError:
@@ -250,7 +240,7 @@ class Details:
             own = key in _RUN_KEYS and not (key == "method" and value)
             if given.get(key) != value and not own:
                 words.append(f"--{key}={str(value).lower() if isinstance(value, bool) else value}")
-        return shlex.join(words)
+        return shlex.join(["python", "-m", *words])
 
 
 def _progress(run: Run) -> tuple[int, float | None]:
@@ -266,4 +256,4 @@ def _mapping(value: object) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

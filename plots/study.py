@@ -1,17 +1,17 @@
-"""The data behind a set of figures: chosen tasks and methods with their curves and scores."""
+"""The data behind a set of figures: tasks, methods, their curves and their scores."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from plots.curves import Runs, curve, final
-from plots.finding import RunFolder
 from plots.labels import frames_range, listed, published_label, short_frames, suite_of
 from plots.published import Point, Published
+from plots.runs import Run, RunFolder
 
 DEFAULT_PUBLISHED = {
     "dmc": ("dreamer_tf2_release", "dreamer", "planet", "d4pg", "a3c"),
@@ -20,28 +20,123 @@ DEFAULT_PUBLISHED = {
 """By suite, the published methods shown if none are chosen."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A method's curve on one task.
+
+    Attributes:
+        x: frames [n].
+        mean, low, high: mean and spread over the seeds that have a value there, [n].
+        count: number of these seeds [n].
+        seeds: number of all seeds; where count < seeds, a seed has not begun or has ended.
+    """
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    count: np.ndarray
+    seeds: int
+
+
+class Final(NamedTuple):
+    """Final scores of a method on a task, and their frames, both float64 [seeds]."""
+
+    scores: np.ndarray
+    frames: np.ndarray
+
+
+def curve(runs: Sequence[Run], width: int, spread: str = "std", resamples: int = 1000) -> Curve:
+    """Returns the mean over seeds and its spread.
+
+    Between its first and last bin, a run is interpolated linearly. Runs evaluated at different
+    steps therefore do not make the mean jump between different sets of seeds.
+
+    Args:
+        runs: the seeds.
+        width: of a bin, in frames.
+        spread: ``std`` is one standard deviation of the seeds (ddof 0), ``ci`` the 95 % percentile
+            bootstrap interval of the mean over seeds, ``range`` the lowest and highest seed.
+        resamples: of the bootstrap.
+    """
+    x = np.arange(min(run.x[0] for run in runs), max(run.x[-1] for run in runs) + width, width,
+                  dtype=np.int64)
+    y = np.array([np.interp(x, run.x, run.y, left=np.nan, right=np.nan) for run in runs])
+    present = np.isfinite(y)  # [runs, n]
+    keep = present.any(axis=0)
+    x, y, present = x[keep], y[:, keep], present[:, keep]
+    mean = np.nanmean(y, axis=0)
+    if spread == "std":
+        std = np.nanstd(y, axis=0)
+        low, high = mean - std, mean + std
+    elif spread == "ci":
+        n = len(y)
+        draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
+        weight = draws @ present.astype(np.float64)  # [resamples, n]: draws that have a value
+        total = draws @ np.where(present, y, 0.0)
+        with np.errstate(invalid="ignore"):
+            means = total / np.where(weight > 0, weight, np.nan)
+        low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
+    else:
+        low, high = np.nanmin(y, axis=0), np.nanmax(y, axis=0)
+    return Curve(x, mean, low, high, present.sum(axis=0), len(runs))
+
+
+def final(runs: Sequence[Run], width: int, at: float | None = None) -> Final:
+    """Returns each run's score in its last bin, or at `at` frames.
+
+    A run that ended more than one bin before `at` has no score.
+    """
+    if at is None:
+        found = [(run.y[-1], run.x[-1]) for run in runs]
+    else:
+        found = [(np.interp(at, run.x, run.y), np.clip(at, run.x[0], run.x[-1])) for run in runs
+                 if run.x[0] - width < at <= run.x[-1] + width]
+    return Final(*np.array(found, np.float64).reshape(-1, 2).T)
+
+
+def whiskers(scores: np.ndarray, spread: str) -> np.ndarray:
+    """Returns how far the spread of scores [n] reaches below and above their mean, [2, 1].
+
+    `spread` is that of `curve`.
+    """
+    mean = scores.mean()
+    if spread == "std":
+        low, high = mean - scores.std(), mean + scores.std()
+    elif spread == "ci":
+        draws = np.random.default_rng(0).choice(scores, (2000, len(scores))).mean(1)
+        low, high = np.percentile(draws, [2.5, 97.5])
+    else:
+        low, high = scores.min(), scores.max()
+    return np.array([[max(mean - low, 0.0)], [max(high - mean, 0.0)]])
+
+
 class Study:
     """All that figures and tables show.
 
     Args:
-        runs: our runs by (task, method).
+        runs: our runs.
         tasks, methods: to show, in order.
         published: all published results.
         published_methods: the published methods to show; None takes `DEFAULT_PUBLISHED`.
         metric: the metric's name.
         width: of a bin, in frames.
-        spread: what bands and whiskers show, see `plots.curves.curve`.
+        spread: what bands and whiskers show, see `plots.study.curve`.
         at: frames at which scores are compared; None compares them where each run ends.
         seeds: seeds a method should have; None means the most it was started with on any task.
         valueless: runs without any value of the metric, which count as started.
         notes: what was skipped in our files.
+
+    Attributes:
+        runs, curves, scored: runs in the order of their seeds, their `Curve`, and their `Final` if
+            there is a score, by (task, method).
     """
 
     def __init__(
-        self, runs: Runs, tasks: Sequence[str], methods: Sequence[str], published: Published,
-        published_methods: Sequence[str] | None, *, metric: str, width: int, spread: str = "std",
-        at: float | None = None, seeds: int | None = None, valueless: Sequence[RunFolder] = (),
-        notes: Sequence[str] = (),
+        self, runs: Iterable[Run], tasks: Sequence[str], methods: Sequence[str],
+        published: Published, published_methods: Sequence[str] | None, *, metric: str, width: int,
+        spread: str = "std", at: float | None = None, seeds: int | None = None,
+        valueless: Sequence[RunFolder] = (), notes: Sequence[str] = (),
     ):
         if published_methods is None:
             suites = dict.fromkeys(suite_of(task) for task in tasks)
@@ -51,8 +146,12 @@ class Study:
         self.published_methods = [name for name in published_methods
                                   if published.tasks(name) & set(tasks)]
         self.metric, self.width, self.spread, self.at = metric, width, spread, at
-        self.runs = {key: found for key, found in runs.items()
-                     if key[0] in tasks and key[1] in methods}
+        self.runs: dict[tuple[str, str], list[Run]] = {}
+        for run in runs:
+            if run.task in tasks and run.method in methods:
+                self.runs.setdefault((run.task, run.method), []).append(run)
+        for found in self.runs.values():
+            found.sort(key=lambda run: (len(run.seed), run.seed))
         self.curves = {key: curve(found, width, spread) for key, found in self.runs.items()}
         scored = {key: final(found, width, at) for key, found in self.runs.items()}
         self.scored = {key: found for key, found in scored.items() if len(found.scores)}
@@ -75,7 +174,10 @@ class Study:
     def notes(self) -> list[str]:
         """Sentences on our runs: what was skipped, what is missing, what ends elsewhere."""
         gaps = [note for method in self.methods for note in self._missing(method)]
-        uneven = [note for method in self.methods for note in self._uneven_ends(method)]
+        uneven = [f"{method}: runs end between {short_frames(min(frames))} and "
+                  f"{short_frames(max(frames))} frames."
+                  for method in self.methods if (frames := self._frames([method]))
+                  and max(frames) - min(frames) > self.width]
         return [*self._reading_notes, *gaps, *uneven, *self._ends_apart()]
 
     def all_notes(self) -> list[str]:
@@ -88,22 +190,9 @@ class Study:
         absent = [task for task in self.tasks if task not in counts]
         seeds = self.expected(method)
         short = [f"{task} ({count} of {seeds})" for task, count in counts.items() if count < seeds]
-        notes = []
-        if absent:
-            notes.append(f"{method}: no score on {len(absent)} of {len(self.tasks)} tasks "
-                         f"({listed(absent)}).")
-        if short:
-            notes.append(f"{method}: fewer seeds on {listed(short)}.")
-        return notes
-
-    def _uneven_ends(self, method: str) -> list[str]:
-        """Says so if the method's scores are more than one bin apart in frames."""
-        frames = [end for task in self.tasks if (task, method) in self.scored
-                  for end in self.scored[task, method].frames]
-        if not frames or max(frames) - min(frames) <= self.width:
-            return []
-        return [f"{method}: runs end between {short_frames(min(frames))} and "
-                f"{short_frames(max(frames))} frames."]
+        notes = [f"{method}: no score on {len(absent)} of {len(self.tasks)} tasks "
+                 f"({listed(absent)})."] if absent else []
+        return notes + ([f"{method}: fewer seeds on {listed(short)}."] if short else [])
 
     def _ends_apart(self) -> list[str]:
         """Names the tasks on which methods end more than one bin apart."""
@@ -111,9 +200,9 @@ class Study:
         for task in self.tasks:
             ends = self._ends(task)
             if ends and max(ends.values()) - min(ends.values()) > self.width:
-                first, last = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
-                apart.append(f"{task} ({first} {short_frames(ends[first])}, "
-                             f"{last} {short_frames(ends[last])})")
+                outer = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
+                words = [f"{method} {short_frames(ends[method])}" for method in outer]
+                apart.append(f"{task} ({', '.join(words)})")
         return [f"Methods end at different frames on {listed(apart, 2)}: their scores there "
                 "are not of the same frames (--at compares at the same)."] if apart else []
 
@@ -124,10 +213,9 @@ class Study:
         if absent:
             notes.append(f"{label}: published for {len(self.tasks) - len(absent)} of "
                          f"{len(self.tasks)} tasks (not {listed(absent, 4)}).")
-        end = max(found.x[-1] for found in self.curves.values())
         curves = [found for task in self.tasks if (found := self.published.curve(task, method))]
         fewer = [found.frames[found.seeds < found.seeds.max()] for found in curves]
-        starts = [frames[0] for frames in fewer if len(frames) and frames[0] <= end]
+        starts = [frames[0] for frames in fewer if len(frames) and frames[0] <= self.end()]
         if starts:
             notes.append(f"{label}: fewer seeds on {len(starts)} of {len(curves)} task(s) from "
                          f"{short_frames(min(starts))} frames on.")
@@ -161,9 +249,7 @@ class Study:
 
     def frames_of(self, methods: Iterable[str]) -> str:
         """Returns the frames of the methods' scores: ``150k``, ``40k-150k``, ``""`` if none."""
-        keys = [(task, method) for method in methods for task in self.tasks]
-        return frames_range(frames for key in keys if key in self.scored
-                            for frames in self.scored[key].frames)
+        return frames_range(self._frames(methods))
 
     def at_words(self) -> str:
         """Returns where scores are taken: ``at the end`` (of each run) or ``at 1M frames``."""
@@ -190,12 +276,19 @@ class Study:
 
         If none has a score on any task, all tasks stay.
         """
-        kept = [method for method in self.methods if method in methods]
-        tasks = [task for task in self.tasks
-                 if any((task, method) in self.scored for method in kept)]
-        return self._with(methods=kept, tasks=tasks or self.tasks)
+        study = self._with(methods=[method for method in self.methods if method in methods])
+        return study._with(tasks=[task for task in self.tasks if study._ends(task)] or self.tasks)
 
     # Scores.
+
+    def end(self) -> float:
+        """Returns the last frame of our curves on these tasks; 0 if there is none."""
+        ends = [found.x[-1] for (task, _), found in self.curves.items() if task in self.tasks]
+        return float(max(ends, default=0))
+
+    def _frames(self, methods: Iterable[str]) -> list[float]:
+        return [frames for method in methods for task in self.tasks
+                if (task, method) in self.scored for frames in self.scored[task, method].frames]
 
     def _ends(self, task: str) -> dict[str, float]:
         """Returns by method the most frames of our scores on the task."""

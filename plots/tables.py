@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from dreamer.io.files import write_file
 from plots.aggregates import Estimate, Pair, Summary
-from plots.curves import whiskers
 from plots.labels import frames_range, published_label, short_score, task_title
-from plots.study import Study
+from plots.study import Study, whiskers
 
 Records = Sequence[Mapping[str, object]]
 Cells = list[list[str]]
@@ -38,8 +37,7 @@ def score_records(study: Study) -> Records:
     records = []
     for task in study.tasks:
         for method in study.methods:
-            found = study.scored.get((task, method))
-            if found is None:
+            if (found := study.scored.get((task, method))) is None:
                 continue
             seeds, mean = len(found.scores), found.scores.mean()
             (below,), (above,) = whiskers(found.scores, "ci")
@@ -102,16 +100,16 @@ def _estimate_fields(name: str, value: Estimate) -> dict[str, object]:
     return {name: value.value, "ci_low": low, "ci_high": high}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Score:
-    """A score as text and as a number, with the frames at which it was reached, as text."""
+class _Score(NamedTuple):
+    """A score as text and as a number, and the frames at which it was reached."""
 
     text: str
     value: float
     frames: Sequence[float]
 
-    def at(self) -> str:
-        return frames_range(self.frames)
+    def cell(self, with_frames: bool) -> str:
+        at = frames_range(self.frames) if with_frames else ""
+        return f"{self.text} at {at}" if at else self.text
 
 
 def score_cells(study: Study) -> Cells:
@@ -145,21 +143,19 @@ def _mean_text(scores: np.ndarray) -> str:
 
 def _column_cells(name: str, by_task: dict[str, list[_Score]], tasks: Sequence[str]) -> list[str]:
     """Returns the head, one cell for each task, and the mean over the tasks' last scores."""
-    frames = {score.at() for scores in by_task.values() for score in scores}
+    if not by_task:
+        return [name, *["-"] * len(tasks), "-"]
+    frames = {frames_range(score.frames) for scores in by_task.values() for score in scores}
     if len(frames) == 1 and frames != {""}:
         name += f" ({min(frames)})"
-
-    def text(score: _Score) -> str:
-        return f"{score.text} at {score.at()}" if len(frames) > 1 and score.at() else score.text
-
-    cells = [", ".join(map(text, by_task.get(task, []))) or "-" for task in tasks]
-    if not by_task:
-        return [name, *cells, "-"]
+    several = len(frames) > 1
+    cells = [", ".join(score.cell(several) for score in by_task.get(task, [])) or "-"
+             for task in tasks]
     last = [scores[-1] for scores in by_task.values()]
     mean = float(np.mean([score.value for score in last]))
     some = "" if len(last) == len(tasks) else f" ({len(last)} of {len(tasks)} tasks)"
-    return [name, *cells, text(_Score(short_score(mean) + some, mean,
-                                      [value for score in last for value in score.frames]))]
+    over = _Score(short_score(mean) + some, mean, [value for each in last for value in each.frames])
+    return [name, *cells, over.cell(several)]
 
 
 def aggregate_cells(summary: Summary) -> Cells:

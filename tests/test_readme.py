@@ -65,8 +65,8 @@ PROGRAMS: dict[str, Callable[[list[str]], object]] = {
     "-m dreamer.sweep": lambda words: plan(sweep.LINE.parse(words)),
     "-m baselines.run": lambda words: command_line().parse(words).config(),
     "-m baselines.evaluate": evaluate.COMMAND_LINE.parse,
-    "plots/plot.py": plot.parse,
-    "plots/report.py": report.parse,
+    "plots/plot.py": plot.LINE.parse,
+    "plots/report.py": report.LINE.parse,
 }
 
 

@@ -16,8 +16,8 @@ from dreamer.data.episodes import EpisodeFile
 from dreamer.errors import UserError
 from dreamer.evaluate import main as evaluate
 from dreamer.runs.rundir import run_path
-from plots.finding import find_runs
 from plots.labels import task_title
+from plots.runs import find_runs
 
 TASKS = ("dmc_cartpole_balance", "dmc_reacher_easy")
 WORDS = ("--task", ",".join(TASKS), *DEBUG[2:], "--envs.tell_task", "true")

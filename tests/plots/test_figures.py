@@ -12,10 +12,8 @@ from matplotlib.figure import Figure
 
 from plots import ablations, figures, tables
 from plots.aggregates import Summary, summarise
-from plots.curves import group, whiskers
-from plots.finding import RunFolder
-from plots.loading import Run
 from plots.published import Published
+from plots.runs import Run, RunFolder
 from plots.study import Study
 
 WALK, HOP = "dmc_walker_walk", "dmc_hopper_hop"
@@ -30,7 +28,7 @@ def run(task: str, method: str, seed: int, y: list[float], bins: Sequence[int] =
 def study(
     runs: list[Run], tasks=(WALK, HOP), methods=("mine",), published=None, **options
 ) -> Study:
-    return Study(group(runs), tasks, methods, PUBLISHED, published, metric="eval/return",
+    return Study(runs, tasks, methods, PUBLISHED, published, metric="eval/return",
                  width=100_000, **options)
 
 
@@ -100,13 +98,10 @@ def test_notes_name_what_is_missing(runs, options, expected):
     assert study(runs, **{"tasks": "abc", "published": [], **options}).notes == expected
 
 
-def test_bars_are_final_scores():
+def test_bars_are_final_scores_and_share_axes_where_tasks_share_a_scale():
     figure = figures.draw_bars(study(two_seeds(), published=["d4pg"], tasks=[WALK]))
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert heights == [550, PUBLISHED.point(WALK, "d4pg").score]
-
-
-def test_bars_of_tasks_without_a_common_scale_have_their_own_axes():
     tasks = ["atari_pong", "atari_hero", "gym_X"]
     made = study([run(task, "mine", 0, [5]) for task in tasks], tasks)
     figure = figures.draw_bars(made)
@@ -132,31 +127,13 @@ def test_twelve_methods_look_different():
     assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == 12
 
 
-def test_whiskers():
-    scores = np.array([1.0, 2.0, 6.0])
-    assert whiskers(scores, "std").ravel() == pytest.approx([scores.std()] * 2)
-    assert whiskers(scores, "range").ravel().tolist() == [2, 3]
-    assert (whiskers(scores, "ci") >= 0).all()
-
-
-def test_published_scores_stand_at_our_frames():
-    made = study(two_seeds(), published=["dreamer_tf2_release", "dreamer"], tasks=[WALK])
-    curve = PUBLISHED.curve(WALK, "dreamer_tf2_release")
-    assert made.published_point(WALK, "dreamer_tf2_release").score == curve.mean[3]
-    assert made.published_name("dreamer_tf2_release") == "Dreamer, TF2 release (300k)"
-    assert made.published_name("dreamer") == "Dreamer, paper (5M)"
-
-
-def short_and_long() -> Study:
-    """One method that ended after 100,000 frames, one after 300,000."""
-    runs = [run(WALK, "short", 0, [50]), run(WALK, "long", 0, [50, 60, 70])]
-    return study(runs, tasks=[WALK], methods=("short", "long"),
-                 published=["dreamer_tf2_release", "dreamer"])
-
-
 def test_every_score_says_its_frames_where_methods_end_apart():
-    made = short_and_long()
+    runs = [run(WALK, "short", 0, [50]), run(WALK, "long", 0, [50, 60, 70])]
+    made = study(runs, tasks=[WALK], methods=("short", "long"),
+                 published=["dreamer_tf2_release", "dreamer"])
     curve = PUBLISHED.curve(WALK, "dreamer_tf2_release").mean
+    assert made.published_point(WALK, "dreamer_tf2_release").score == curve[3]
+    assert made.published_name("dreamer_tf2_release") == "Dreamer, TF2 release (300k)"
     head, row, mean = tables.score_cells(made)
     assert head == ["Task", "short (100k)", "long (300k)", "Dreamer, TF2 release",
                     "Dreamer, paper (5M)"]
@@ -185,8 +162,8 @@ def test_scores_of_one_method_at_several_frames():
     assert same[0][1:] == ["mine (200k)", "Dreamer, TF2 release (200k)"]
 
 
-def summary_of(made: Study, **options) -> Summary:
-    return summarise(made, resamples=100, **options)
+def summary_of(made: Study) -> Summary:
+    return summarise(made, resamples=100)
 
 
 def test_aggregates_say_their_coverage():
@@ -199,8 +176,6 @@ def test_aggregates_say_their_coverage():
                       "PlaNet, paper (5M)"]
     assert summary.entries[0].aggregates["mean"].value == pytest.approx(0.55)
     assert np.isnan(summary.entries[2].aggregates["mean"].low)
-    alone = summary_of(made.only(["mine"]), common_tasks=True)
-    assert [list(entry.scores) for entry in alone.entries] == [[WALK], [WALK]]
 
 
 def test_profiles_and_improvements():
@@ -229,17 +204,14 @@ def test_the_drawing_of_pairs_alone_is_cut():
     assert len(figure.axes[0].get_yticklabels()) == 24
     assert "12 more pairs are not drawn" in footnote(figure)
     first, same = summary.improvements(24)
-    assert list(map(repr, first)) == list(map(repr, rows[:24])) and same == pairs
+    assert repr(first) == repr(rows[:24]) and same == pairs
 
 
 def test_sweeps_are_found_in_the_names():
+    """As `dreamer.sweep` names them; keys and bases both hold underscores."""
     names = ["mine_horizon=5", "mine_behavior.horizon=10", "mine_lr=1e-4", "mine", "x_kind=gru"]
     assert ablations.sweeps(names) == {
         "horizon": {"mine": {5.0: "mine_horizon=5", 10.0: "mine_behavior.horizon=10"}}}
-
-
-def test_names_of_a_sweep_with_presets_and_several_keys():
-    """As `dreamer.sweep` names them; keys and bases both hold underscores."""
     names = ["dreamer_dmc_small_kl_scale=1", "dreamer_dmc_small_kl_scale=0.1",
              "dreamer_value.units=20", "dreamer_value.units=30",
              "dreamer_horizon=5_gamma=0.9", "dreamer_horizon=5_gamma=0.99", "x_own_key=1",
@@ -272,9 +244,6 @@ def test_variants_figure():
     assert [bar.get_height() for bar in figure.axes[0].patches] == [550, 310, 170, 0]
     assert "Shown: 1 of the figure's 8 tasks." in footnote(figure)
     assert figure.axes[0].get_legend_handles_labels()[1][0] == "mine (2 seeds, 200k-300k)"
-
-
-def test_variants_on_tasks_that_the_figure_lacks():
     figure = ablations.draw_variants(study(two_seeds("gym_X"), tasks=["gym_X"]),
                                      PUBLISHED.ablation("fig7"))
     assert [bar.get_height() for bar in figure.axes[0].patches] == [550]

@@ -1,4 +1,4 @@
-"""Curves over seeds, final scores, and what is said to be missing."""
+"""Curves over seeds, final scores, and names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from plots.curves import curve, final
-from plots.loading import Run
+from dreamer.tasks import TASK_LISTS
+from plots.labels import in_order, published_label, suite_gaps, task_name, task_title
+from plots.runs import Run
+from plots.study import curve, final, whiskers
 
 
 def run(x: list[int], y: list[float], seed: str = "0", task: str = "t", method: str = "m") -> Run:
@@ -18,8 +20,7 @@ def run(x: list[int], y: list[float], seed: str = "0", task: str = "t", method: 
 
 def test_mean_and_std_hand_computed():
     found = curve([run([10, 20], [1, 5]), run([10, 20], [3, 9])], 10)
-    assert found.x.tolist() == [10, 20]
-    assert found.mean.tolist() == [2, 7]
+    assert found.x.tolist() == [10, 20] and found.mean.tolist() == [2, 7]
     assert found.low.tolist() == [1, 5] and found.high.tolist() == [3, 9]
     assert found.count.tolist() == [2, 2] and found.seeds == 2
 
@@ -36,9 +37,13 @@ def test_no_seed_between_two_runs_leaves_no_point():
     assert found.x.tolist() == [0, 10, 40, 50]
 
 
-def test_range():
+def test_range_and_whiskers():
     found = curve([run([0], [1]), run([0], [2]), run([0], [6])], 10, spread="range")
     assert (found.low[0], found.mean[0], found.high[0]) == (1, 3, 6)
+    scores = np.array([1.0, 2.0, 6.0])
+    assert whiskers(scores, "std").ravel() == pytest.approx([scores.std()] * 2)
+    assert whiskers(scores, "range").ravel().tolist() == [2, 3]
+    assert (whiskers(scores, "ci") >= 0).all()
 
 
 def test_bootstrap_band_is_scipys():
@@ -57,3 +62,22 @@ def test_final_scores():
     assert at.scores.tolist() == [3, 6]
     late = final(runs, 5, at=30)
     assert late.scores.tolist() == [12]
+
+
+def test_names():
+    assert len(TASK_LISTS["dmc20"]) == 20
+    assert in_order(["gym_X", "atari_pong", "dmc_walker_walk", "dmc_acrobot_swingup"]) == [
+        "dmc_acrobot_swingup", "dmc_walker_walk", "atari_pong", "gym_X"]
+    assert task_title("dmc_cup_catch") == "Cup Catch"
+    assert task_name("walker_walk") == "dmc_walker_walk" and task_name("dreamer") is None
+    assert published_label("dreamer_tf2_release") == "Dreamer, TF2 release"
+
+
+def test_what_most_of_a_suite_lacks_is_said():
+    tasks = set(TASK_LISTS["dmc20"]) - {"dmc_cup_catch", "dmc_hopper_hop"}
+    assert suite_gaps(tasks) == ["18 of dmc20's 20 tasks have results; missing: dmc_cup_catch, "
+                                 "dmc_hopper_hop."]
+    assert suite_gaps(set(TASK_LISTS["dmc6"]) - {"dmc_cup_catch"}) == [
+        "5 of dmc6's 6 tasks have results; missing: dmc_cup_catch."]
+    for complete in (TASK_LISTS["dmc20"], TASK_LISTS["dmc6"], ["gym_X"]):
+        assert suite_gaps(complete) == []

@@ -1,0 +1,331 @@
+"""Finds run directories, and reads their metrics into binned curves of a few kilobytes a run.
+
+Each metrics.jsonl is read line by line, and each value goes into the bin of its step. Memory
+therefore depends neither on the number of lines nor on the number of files. Bin k holds the values
+logged within half a bin width of k * width frames, as in the published curves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from dreamer.errors import UserError, suggest
+from dreamer.io.files import last_lines, open_to_read
+from dreamer.io.yaml_files import read_yaml
+from plots.labels import listed, task_name
+
+METRICS = "metrics.jsonl"
+ALIASES = {
+    "eval/return": ("eval/return", "eval_return", "test/return", "test_return"),
+    "train/return": ("train/return", "train_return", "episode/score"),
+}
+"""Our names of metrics, each with its names in the files of older implementations."""
+MAX_BINS = 2000
+
+_BEFORE_METRICS = {"config.yaml", "attempts.jsonl"}  # a run writes them before its metrics
+_SEED = re.compile(r"(?:seed[_=-]?)?(\d+)", re.IGNORECASE)
+_LONGEST_LINE = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A run's directory, with the task, method and seed of the run.
+
+    `above` is the path from the root of the search to the folders that name the run.
+    """
+
+    task: str
+    method: str
+    seed: str
+    folder: Path
+    above: str = dataclasses.field(default="", kw_only=True)
+
+    @property
+    def metrics(self) -> Path:
+        """The run's metrics file."""
+        return self.folder / METRICS
+
+    @property
+    def name(self) -> str:
+        """``<task>/<method>/<seed>``."""
+        return f"{self.task}/{self.method}/{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(RunFolder):
+    """A run with its binned curve.
+
+    Attributes:
+        x: frames of the bins, int64 [n], ascending.
+        y: mean of each bin, float64 [n].
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundRuns:
+    """All runs below some folders.
+
+    Attributes:
+        runs: the runs with metrics.
+        unknown: directories with metrics whose path and config name no task.
+        without_metrics: runs without a metrics file, because they died early or have just begun.
+    """
+
+    runs: list[RunFolder]
+    unknown: list[Path]
+    without_metrics: list[RunFolder]
+
+
+def find_runs(roots: Iterable[Path]) -> FoundRuns:
+    """Returns the runs below `roots`.
+
+    A run is a directory with a metrics.jsonl. A run without metrics has only a config.yaml or an
+    attempts.jsonl, and no run below it. The seed is the last folder that is a number, the task the
+    last folder that is a task's name, and the method all folders between or before them:
+    ``<task>/<method>/<seed>`` (ours) and ``<method>/<task>/<seed>`` both work. If the path does
+    not name a task, the run's config.yaml does.
+
+    Raises:
+        UserError: a folder does not exist, or two runs have the same task, method and seed.
+    """
+    runs, without = list[RunFolder](), list[RunFolder]()
+    unknown, seen = list[Path](), set[Path]()
+    for root in dict.fromkeys(Path(root).resolve() for root in roots):
+        for folder, has_metrics in _run_folders(root):
+            if folder in seen:  # one root lies in another
+                continue
+            seen.add(folder)
+            inside = folder.relative_to(root).parts
+            run = _from_path(folder, len(inside)) or _from_config(folder, inside)
+            if run is not None:
+                (runs if has_metrics else without).append(run)
+            elif has_metrics:
+                unknown.append(folder)
+    # Of the runs without metrics, only the outermost, which have none of the others below them.
+    folders = {run.folder for run in without}.difference(
+        *(folder.parents for folder in [*unknown, *(run.folder for run in runs)]))
+    without = [run for run in without
+               if run.folder in folders and not folders & set(run.folder.parents)]
+    if _clash(runs):  # as in two sweeps: sweep1/dreamer and sweep2/dreamer
+        runs, without = ([dataclasses.replace(run, method=f"{run.above}/{run.method}")
+                          if run.above else run for run in found] for found in (runs, without))
+    if clash := _clash(runs):
+        first, second = clash[:2]
+        raise UserError(f"Two runs are both {first.task}, {first.method}, seed {first.seed}: "
+                        f"{first.folder} and {second.folder}. Move one away.")
+    return FoundRuns(runs, unknown, without)
+
+
+def _run_folders(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Yields each directory that may be a run, and whether it has metrics."""
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder. --indir takes the folder that holds the runs, "
+                        "such as runs/.")
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"Cannot read {error.filename}: {error.strerror}.")
+
+    for folder, subfolders, files in os.walk(root, onerror=refuse):
+        subfolders.sort()
+        if METRICS in files:
+            subfolders.clear()  # below a run lie its episodes, not other runs
+            yield Path(folder), True
+        elif _BEFORE_METRICS & set(files):
+            yield Path(folder), False
+
+
+def _from_path(folder: Path, depth: int) -> RunFolder | None:
+    """Reads the last four folders of the path, and all folders below the root."""
+    parts = folder.parts[-max(4, depth) :]
+    seeds = [i for i, part in enumerate(parts) if _SEED.fullmatch(part)]
+    tasks = [i for i, part in enumerate(parts) if task_name(part)]
+    if not tasks and depth >= 3:
+        tasks = [len(parts) - 3]  # a task of an unknown suite, in our layout
+        seeds = [i for i in seeds if i == len(parts) - 1]
+    if not seeds or not tasks:
+        return None
+    first, last = sorted((seeds[-1], tasks[-1]))
+    above = parts[len(parts) - depth : first]
+    method = parts[first + 1 : last] + parts[last + 1 :]
+    if not method:
+        method, above = above[-1:], above[:-1]
+    seed = _SEED.sub(r"\1", parts[seeds[-1]])
+    task = task_name(parts[tasks[-1]]) or parts[tasks[-1]]
+    return RunFolder(task, "/".join(method) or "unnamed", str(int(seed)), folder,
+                     above="/".join(above))
+
+
+def _from_config(folder: Path, inside: tuple[str, ...]) -> RunFolder | None:
+    try:
+        record = read_yaml(folder / "config.yaml", of_run=True)
+    except UserError:
+        return None  # the caller reports a run that names no task
+    config = record.get("config", record)
+    if not isinstance(config, dict) or not isinstance(config.get("task"), str):
+        return None
+    method = config.get("method") or "/".join(inside[:-1]) or "unnamed"
+    task = task_name(config["task"]) or config["task"]
+    seed = config.get("seed", inside[-1] if inside else folder.name)
+    return RunFolder(task, str(method), str(seed), folder)
+
+
+def _clash(runs: list[RunFolder]) -> list[RunFolder]:
+    """Returns the runs of the first name that several have."""
+    by_name: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        by_name.setdefault(run.name, []).append(run)
+    return next((found for found in by_name.values() if len(found) > 1), [])
+
+
+@dataclasses.dataclass
+class Problems:
+    """What was skipped or unusual in the metrics files."""
+
+    damaged_lines: int = 0
+    damaged_files: int = 0
+    non_finite: int = 0
+    rewound: int = 0
+    without_metric: list[RunFolder] = dataclasses.field(default_factory=list)
+
+    def messages(self, metric: str) -> list[str]:
+        """Returns a sentence for each kind of problem."""
+        lacking = self.without_metric
+        first = lacking[0].folder if lacking else ""
+        sentences = [
+            (self.damaged_lines, f"Skipped {self.damaged_lines} damaged line(s) in "
+             f"{self.damaged_files} metrics file(s); a run that was killed leaves such a "
+             "half-written line."),
+            (self.non_finite, f"Skipped {self.non_finite} value(s) of {metric} that were not "
+             "finite."),
+            (self.rewound, f"In {self.rewound} run(s) the step went back (resumed from a "
+             "checkpoint); values logged twice for a step are averaged."),
+            (len(lacking), f"{len(lacking)} run(s) have no value of {metric} and are left out, "
+             f"the first of them {first}."),
+        ]
+        return [sentence for count, sentence in sentences if count]
+
+
+def load_runs(
+    folders: Sequence[RunFolder],
+    metric: str = "eval/return",
+    bin_width: int | None = None,
+    progress: Callable[[Sequence[RunFolder]], Iterable[RunFolder]] = iter,
+) -> tuple[list[Run], Problems, int]:
+    """Reads the curve of `metric` of every run.
+
+    Args:
+        folders: the runs.
+        metric: the metric's name; our names also find the older names in `ALIASES`.
+        bin_width: in frames; None or 0 uses `auto_bin`.
+        progress: yields its argument, and shows how far that has come.
+
+    Returns:
+        The runs that have the metric, the problems met, and the bin width.
+
+    Raises:
+        UserError: a file cannot be read, the bins are too narrow, or no file has the metric.
+    """
+    width = bin_width or auto_bin(folders)
+    problems, names, runs = Problems(), set[str](), []
+    for found in progress(folders):
+        bins = _read_bins(found.metrics, metric, width, problems, names)
+        if not bins:
+            problems.without_metric.append(found)
+            continue
+        order = sorted(bins)
+        y = [bins[k][0] / bins[k][1] for k in order]
+        runs.append(Run(found.task, found.method, found.seed, found.folder,
+                        np.array(order, np.int64) * width, np.array(y, np.float64)))
+    if not runs and not names:
+        raise UserError(
+            f"None of the {len(folders)} metrics file(s) holds a complete line with a step. "
+            'Expected lines like {"step": 1000, "eval/return": 500.0}.')
+    if not runs:
+        raise UserError(f"No run has values of the metric {metric!r}{suggest(metric, names)}. "
+                        f"The files hold: {listed(sorted(names), 30)}. Choose one with --metric.")
+    return runs, problems, width
+
+
+def auto_bin(folders: Sequence[RunFolder]) -> int:
+    """Returns a bin width in frames: 1, 2 or 5 times 10^k, with at most 50 bins to a run."""
+    ends = [record["step"] for found in folders for record in last_records(found.metrics)]
+    target = max(max(ends, default=0.0) / 50, 1.0)
+    power = 10.0 ** math.floor(math.log10(target))
+    return int(next(m * power for m in (1, 2, 5, 10) if m * power >= target * 0.999))
+
+
+def last_records(path: Path) -> list[dict[str, Any]]:
+    """Returns the records at the end of a metrics file, each with a valid step."""
+    return [record for line in last_lines(path) if (record := _record(line)) is not None]
+
+
+def _read_bins(
+    path: Path, metric: str, width: int, problems: Problems, names: set[str]
+) -> dict[int, list[float]]:
+    """Returns {bin index: [sum, count]}; adds to `problems`, and all keys to `names`."""
+    keys = ALIASES.get(metric, (metric,))
+    bins: dict[int, list[float]] = {}
+    damaged, highest, rewound = 0, -math.inf, False
+    for line in _lines(path):
+        record = _record(line)
+        if record is None:
+            damaged += 1
+            continue
+        if not bins and len(names) < 1000:
+            names.update(record)
+        value = next((record[key] for key in keys if key in record), None)
+        if not _is_number(value):
+            problems.non_finite += value is not None
+            continue
+        step = record["step"]
+        rewound |= step < highest
+        highest = max(highest, step)
+        entry = bins.setdefault(math.floor(step / width + 0.5), [0.0, 0.0])
+        entry[0] += value
+        entry[1] += 1
+        if len(bins) > MAX_BINS:
+            raise UserError(f"Bins of {width} frames are too narrow: {path} fills more than "
+                            f"{MAX_BINS} of them. Choose a larger --bin, or leave it out.")
+    problems.damaged_lines += damaged
+    problems.damaged_files += damaged > 0
+    problems.rewound += rewound
+    return bins
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yields a regular file's lines that are not blank, each of at most 16 MiB."""
+    try:
+        with open(open_to_read(path), "rb") as file:
+            while line := file.readline(_LONGEST_LINE):
+                if not line.isspace():
+                    yield line
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Returns the JSON object of a line if it has a valid step, else None."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = record.get("step") if isinstance(record, dict) else None
+    return record if _is_number(step) and 0 <= step < 1e15 else None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -1e300 < value < 1e300  # false for NaN and for integers too large for a float
