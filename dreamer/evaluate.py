@@ -5,7 +5,6 @@ python -m dreamer.evaluate --run runs/dmc_walker_walk/dreamer/0 --episodes 10 --
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -74,7 +73,13 @@ def main(
     """
     options = command_line.parse(argv).options
     video, report = options.pop("video"), options.pop("json")
-    check_outputs(video, report)
+    if video:
+        from dreamer.logs.video import check_video_name
+
+        check_video_name(video)
+        check_writable_file(Path(video), "--video")
+    if report:
+        check_writable_file(Path(report), "--json")
     shown = min(options["video_episodes"], options["episodes"]) if video else 0
     result = evaluate(**{**options, "video_episodes": shown}, make_agent=make_agent)
     print(as_text(result))
@@ -119,20 +124,6 @@ def evaluate(
         evaluation = evaluator.run(policy)
     task, path = loaded.config.task, loaded.rundir.path
     return Result(path, loaded.checkpoint, task, loaded.step, seed, evaluation)
-
-
-def check_outputs(video: str, report: str) -> None:
-    """Raises UserError for files that cannot be written, before any episode is run."""
-    if video and not video.lower().endswith((".gif", ".mp4")):
-        raise UserError(f"--video is {video}; expected a name that ends in .gif or .mp4")
-    if video.lower().endswith(".mp4") and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise UserError(
-            f"--video is {video}; MP4 files need ffmpeg: pip install imageio-ffmpeg, or end the "
-            "name in .gif"
-        )
-    for name, path in (("video", video), ("json", report)):
-        if path:
-            check_writable_file(Path(path), f"--{name}")
 
 
 def as_text(result: Result) -> str:

@@ -82,7 +82,7 @@ def test_mistakes_get_one_line_before_anything_runs(debug_runs: DebugRuns, tmp_p
         (["--run", run, "--episodez", "3"], "did you mean 'episodes'"),
         (["--run", str(tmp_path)], "is not a run's directory"),
         (["--run", str(tmp_path / "nowhere")], "is not a run's directory"),
-        (["--run", run, "--video", "out.webm"], "ends in .gif or .mp4"),
+        (["--run", run, "--video", "out.webm"], "must end in .gif or .mp4"),
         (["--run", run, "--video", str(tmp_path / "no" / "out.gif")], "in a folder that exists"),
         (["--run", run, "--json", str(tmp_path / "folder")], "in a folder that exists"),
         (["--run", run, "--checkpoint", str(tmp_path)], "is no checkpoint"),

@@ -6,6 +6,7 @@ so that 64x64 images are large enough for a screen.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 import os
@@ -39,13 +40,23 @@ def write_video(
     Raises:
         UserError: Another ending, an MP4 without ffmpeg, or the file cannot be written.
     """
-    ending = Path(path).suffix.lower()
-    if ending == ".gif":
+    check_video_name(path)
+    if Path(path).suffix.lower() == ".gif":
         write_file(path, encode_gif(frames, fps, scale))
-    elif ending == ".mp4":
-        _write_mp4(Path(path), frames, fps, scale)
     else:
+        _write_mp4(Path(path), frames, fps, scale)
+
+
+def check_video_name(path: str | os.PathLike[str]) -> None:
+    """Raises UserError for another ending than .gif or .mp4, or an MP4 without ffmpeg."""
+    ending = Path(path).suffix.lower()
+    if ending not in (".gif", ".mp4"):
         raise UserError(f"cannot write a video to {path}; its name must end in .gif or .mp4")
+    if ending == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError(
+            f"{path}: MP4 files need ffmpeg; run 'pip install imageio-ffmpeg', or end the name in "
+            ".gif"
+        )
 
 
 def encode_gif(frames: np.ndarray, fps: float, scale: int | None = None) -> bytes:
@@ -86,13 +97,8 @@ def _palette(frames: np.ndarray) -> Image.Image:
 
 
 def _write_mp4(path: Path, frames: np.ndarray, fps: float, scale: int | None) -> None:
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        raise UserError(
-            f"{path}: MP4 files need ffmpeg; run 'pip install imageio-ffmpeg', or end the name in "
-            ".gif"
-        ) from None
+    import imageio_ffmpeg
+
     frames = enlarge(_check(frames, fps), scale or _scale(frames))
     # Both sides must be even, because the pixel format halves the resolution of colours.
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
