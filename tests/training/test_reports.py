@@ -76,16 +76,12 @@ def episode(length: int, value: int) -> dict[str, np.ndarray]:
 
 def test_held_out_batches_are_the_first_timesteps_of_what_is_long_enough():
     batch = held_out_batch([episode(80, 1), episode(60, 2)], CONTEXT + IMAGINED)
-    assert batch["image"].shape == (2, 50, 8, 8, 3)
-    assert (batch["image"][1] == 2).all()
+    assert batch["image"].shape == (2, 50, 8, 8, 3) and (batch["image"][1] == 2).all()
     assert (batch["reward"] == np.arange(50)).all()
-
-
-def test_short_episodes_shorten_the_batch_or_are_left_out():
+    # Short episodes shorten the batch or are left out.
     batch = held_out_batch([episode(80, 1), episode(20, 2), episode(CONTEXT, 3)], 50)
     assert batch["image"].shape == (2, 20, 8, 8, 3)
-    assert held_out_batch([episode(CONTEXT, 1)], 50) == {}
-    assert held_out_batch([], 50) == {}
+    assert held_out_batch([episode(CONTEXT, 1)], 50) == held_out_batch([], 50) == {}
 
 
 def test_image_keys_are_those_of_pictures():

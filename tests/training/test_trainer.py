@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -22,6 +21,7 @@ from dreamer.errors import UserError
 from dreamer.run import Result
 from dreamer.run import train as train_with
 from dreamer.runs.checkpoints import Checkpoints
+from dreamer.runs.rundir import RunDir, run_path
 from dreamer.training.interrupts import StopRequested
 from dreamer.training.schedule import UpdateSchedule
 
@@ -103,7 +103,7 @@ def test_a_stop_between_updates_and_more_steps(
 ):
     monkeypatch.setattr(NumpyAgent, "seen", [])
     config = config_for(tmp_path, steps=100_000)
-    run = tmp_path.joinpath(*_place(config))
+    run = run_path(config)
     thread = signal_when(lambda: len(metrics_of(run)) >= 2, signal.SIGINT)
     with pytest.raises(StopRequested) as stop:
         train(config)
@@ -132,7 +132,7 @@ def test_a_stop_between_updates_and_more_steps(
 
 def test_a_stop_within_an_evaluation_repeats_it(tmp_path: Path):
     config = config_for(tmp_path, **{"eval.episodes": 400})
-    run = tmp_path.joinpath(*_place(config))
+    run = run_path(config)
     folder = run / "eval_episodes"
     thread = signal_when(lambda: folder.exists() and any(folder.glob("*.npz")), signal.SIGTERM)
     with pytest.raises(StopRequested):
@@ -149,7 +149,7 @@ def test_a_stop_within_an_evaluation_repeats_it(tmp_path: Path):
 
 def test_a_stop_during_prefill(tmp_path: Path):
     config = config_for(tmp_path, **{"train.prefill": 100_000, "steps": 100_000})
-    run = tmp_path.joinpath(*_place(config))
+    run = run_path(config)
     episodes = run / "episodes"
     thread = signal_when(lambda: episodes.exists() and any(episodes.iterdir()), signal.SIGTERM)
     with pytest.raises(StopRequested):
@@ -162,7 +162,7 @@ def test_a_stop_during_prefill(tmp_path: Path):
 def test_episodes_without_a_checkpoint_count(trained: Result, tmp_path: Path):
     """As after a kill before the first checkpoint: their steps are done, their updates are due."""
     config = config_for(tmp_path, steps=220)
-    run = tmp_path.joinpath(*_place(config))
+    run = run_path(config)
     (run / "episodes").mkdir(parents=True)
     for name, content in contents(trained.path / "episodes").items():
         (run / "episodes" / name).write_bytes(content)
@@ -178,39 +178,23 @@ def test_another_agents_checkpoint_is_the_users_to_move(trained: Result, tmp_pat
     config = config_for(tmp_path)
     checkpoint = Checkpoints(trained.path / "checkpoints").load_latest()
     assert checkpoint is not None
-    folder = tmp_path.joinpath(*_place(config)) / "checkpoints"
-    arrays = dict(checkpoint.arrays)
-    name = "mean"
+    folder = run_path(config) / "checkpoints"
+    arrays = checkpoint.arrays
     for wrong, state in (
-        ({**arrays, name: arrays[name][:1]}, checkpoint.state),
-        ({k: v for k, v in arrays.items() if k != name}, checkpoint.state),
+        ({**arrays, "mean": arrays["mean"][:1]}, checkpoint.state),
+        ({k: v for k, v in arrays.items() if k != "mean"}, checkpoint.state),
         ({k: v for k, v in arrays.items() if k != "policy_calls"}, checkpoint.state),
         (arrays, {k: v for k, v in checkpoint.state.items() if k != "update"}),
     ):
-        _started(config, tmp_path)
+        RunDir.open(config).close()  # as a run that was killed at once would leave it
         path = Checkpoints(folder).save(60, wrong, state)
         with pytest.raises(UserError, match="is not one of this run's") as error:
             train(config)
         assert str(path) in str(error.value)
 
 
-def _place(config: Config) -> tuple[str, str, str]:
-    task = config.task.replace("/", "_").replace(":", "_").strip("._")
-    return task, "dreamer_debug", "0"
-
-
-def _started(config: Config, logdir: Path) -> None:
-    """Makes the run's directory, as a run that was killed at once would leave it."""
-    from dreamer.runs.rundir import RunDir
-
-    assert config.logdir == str(logdir)
-    with RunDir.open(config):
-        pass
-
-
 def test_the_state_is_plain_json(trained: Result):
-    newest = max((trained.path / "checkpoints").iterdir())
-    state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+    state = state_of(trained.path)
     assert state["done"] == {"log": 200, "evaluate": 200, "video": 200, "save": 200}
     assert state["last_return"] == trained.eval_return
 
