@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
+import numpy as np
+
+from dreamer.analysis.trained_run import Loading, load_run
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file, write_json
-
-if TYPE_CHECKING:
-    from dreamer.analysis.trained_run import Loading
-    from dreamer.training.build import MakeAgent
-    from dreamer.training.evaluation import Evaluation
+from dreamer.logs.video import check_video_name, tile, write_video
+from dreamer.training.build import MakeAgent
+from dreamer.training.evaluation import Evaluation, Evaluator
+from dreamer.training.reports import EPISODE_FPS, MAX_EPISODE_FRAMES, image_keys
 
 COMMAND_LINE = CommandLine(
     "python -m dreamer.evaluate",
@@ -74,8 +76,6 @@ def main(
     options = command_line.parse(argv).options
     video, report = options.pop("video"), options.pop("json")
     if video:
-        from dreamer.logs.video import check_video_name
-
         check_video_name(video)
         check_writable_file(Path(video), "--video")
     if report:
@@ -86,7 +86,7 @@ def main(
     if report:
         write_json(report, result.as_json())
     if video:
-        write_video(result.evaluation, video)
+        show(result.evaluation, video)
     return 0
 
 
@@ -110,9 +110,6 @@ def evaluate(
     Raises:
         UserError: There is no run or no sound checkpoint, or no image for a video.
     """
-    from dreamer.analysis.trained_run import load_run
-    from dreamer.training.evaluation import Evaluator
-
     with load_run(run, **loading) as loaded:
         if video_episodes and not any(space.is_image for space in loaded.envs.obs_space.values()):
             raise UserError(
@@ -128,8 +125,6 @@ def evaluate(
 
 def as_text(result: Result) -> str:
     """Returns a line an episode, and one with mean and standard deviation for each task."""
-    import numpy as np
-
     lines = [f"{result.task} after {result.step:,} steps, checkpoint {result.checkpoint}"]
     for summary in result.evaluation.summaries:
         ending = "ended by the task" if summary.terminal else "at the time limit"
@@ -147,19 +142,16 @@ def as_text(result: Result) -> str:
     return "\n".join(lines)
 
 
-def write_video(evaluation: Evaluation, path: str) -> None:
+def show(evaluation: Evaluation, path: str) -> None:
     """Writes the episodes side by side: their first minute as a .gif, all of them as an .mp4."""
-    from dreamer.logs import video
-    from dreamer.training.reports import EPISODE_FPS, MAX_EPISODE_FRAMES, image_keys
-
     keys = image_keys(evaluation.shown[0])
     key = "image" if "image" in keys else keys[0]
-    frames = video.tile([episode[key] for episode in evaluation.shown])
+    frames = tile([episode[key] for episode in evaluation.shown])
     if path.lower().endswith(".gif") and len(frames) > MAX_EPISODE_FRAMES:
         print(f"the video ends after {MAX_EPISODE_FRAMES} of {len(frames)} timesteps; an .mp4 "
               "holds all")  # fmt: skip
         frames = frames[:MAX_EPISODE_FRAMES]
-    video.write_video(path, frames, EPISODE_FPS)
+    write_video(path, frames, EPISODE_FPS)
 
 
 if __name__ == "__main__":

@@ -16,17 +16,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
+import numpy as np
+from PIL import Image
+
+from dreamer.analysis.held_out import collect_fresh, read_saved
+from dreamer.analysis.open_loop import StepErrors, rows, step_errors
+from dreamer.analysis.trained_run import Loading, load_run
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import atomic_write, check_writable_folder, make_folder, write_json
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from dreamer.analysis.open_loop import StepErrors
-    from dreamer.analysis.trained_run import Loading
+from dreamer.logs.video import open_loop_strip, open_loop_video, write_video
+from dreamer.training.collector import stack
+from dreamer.training.costs import longest_episode
+from dreamer.training.reports import OPEN_LOOP_FPS
 
 COMMAND_LINE = CommandLine(
     "python -m dreamer.predict",
@@ -91,12 +95,6 @@ def predict(
     Raises:
         UserError: There is no run or no sound checkpoint, or no episode is long enough.
     """
-    from dreamer.analysis.held_out import collect_fresh, read_saved
-    from dreamer.analysis.open_loop import step_errors
-    from dreamer.analysis.trained_run import load_run
-    from dreamer.training.collector import stack
-    from dreamer.training.costs import longest_episode
-
     length = context + horizon
     with load_run(run, **loading) as loaded:
         config, pool = loaded.config, loaded.envs
@@ -167,12 +165,6 @@ def write(prediction: Prediction, folder: Path) -> list[Path]:
 
 def _write_images(prediction: Prediction, key: str, stem: Path) -> list[Path]:
     """Writes a video of several sequences and a still image of the first; returns their paths."""
-    from PIL import Image
-
-    from dreamer.analysis.open_loop import rows
-    from dreamer.logs.video import open_loop_strip, open_loop_video, write_video
-    from dreamer.training.reports import OPEN_LOOP_FPS
-
     sequences = (prediction.result[f"{of}/{key}"][:_MAX_SEQUENCES] for of in ("truth", "model"))
     pictures = rows(*sequences)
     video, still = Path(f"{stem}.gif"), Path(f"{stem}.png")

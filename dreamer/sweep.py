@@ -14,17 +14,18 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dreamer.config.command_line import CommandLine, Option, Parsed, run_main
 from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
+from dreamer.io.files import check_writable_folder
+from dreamer.runs.rundir import ELSEWHERE
+from dreamer.sweeps.board import Board
+from dreamer.sweeps.cluster import Cluster
+from dreamer.sweeps.estimate import COMMAND, read_speed
+from dreamer.sweeps.plan import Trial, plan
+from dreamer.sweeps.trial import LOG, read_progress
 from dreamer.training.interrupts import Interrupt, StopRequested
-
-if TYPE_CHECKING:
-    from dreamer.sweeps.board import Board
-    from dreamer.sweeps.cluster import Cluster
-    from dreamer.sweeps.plan import Trial
 
 LINE = CommandLine(
     "python -m dreamer.sweep",
@@ -56,11 +57,6 @@ def main(argv: Sequence[str]) -> int:
     Returns the exit status: 0 if all have finished, 1 if some failed, 128 + N after signal N.
     """
     parsed = LINE.parse(argv)
-    from dreamer.io.files import check_writable_folder
-    from dreamer.runs.rundir import ELSEWHERE
-    from dreamer.sweeps.plan import plan
-    from dreamer.sweeps.trial import read_progress
-
     if parsed.options["gpus"] < 0 and parsed.options["gpus"] != -1:
         raise UserError("--gpus must be -1 (1 where there are any) or at least 0")
     trials = plan(parsed)
@@ -95,9 +91,6 @@ def _check_gpus(trial: Trial, gpus: float) -> None:
 
 def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> None:
     """Lists the trials with their commands, and the hours that they will take."""
-    from dreamer.sweeps.estimate import COMMAND, read_speed
-    from dreamer.sweeps.trial import read_progress
-
     path = Path(parsed.options["speed"])
     dreamer = parsed.agent == DREAMER
     speed = read_speed(path) if dreamer and path.exists() else None
@@ -124,10 +117,6 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
 
 def run(parsed: Parsed, done: Sequence[Trial], left: Sequence[Trial]) -> int:
     """Runs the trials that are left; returns the exit status."""
-    from dreamer.sweeps.board import Board
-    from dreamer.sweeps.cluster import Cluster
-    from dreamer.sweeps.trial import LOG
-
     options = parsed.options
     with Cluster(*(options[key] for key in ("address", "cpus", "gpus", "retries"))) as cluster:
         kind = str(parsed.overrides.get("log.terminal", "auto"))

@@ -26,6 +26,7 @@ from dreamer.logs.logger import Logger
 from dreamer.logs.sinks import make_sinks
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir
+from dreamer.system.tensorflow import describe_device, prepare_tensorflow
 from dreamer.tasks import split_tasks
 from dreamer.training.costs import forecast
 from dreamer.training.evaluation import Evaluator
@@ -100,8 +101,6 @@ def make_devices(config: Config) -> Devices | None:
     if asked == 1:
         return None
     check_devices(asked or 1, config.train.batch_size, config.jit)
-    from dreamer.system.tensorflow import prepare_tensorflow
-
     prepare_tensorflow(config.deterministic)  # before anything imports it
     from dreamer.agent.devices import open_devices
 
@@ -199,8 +198,6 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
 
 def describe(logger: Logger, agent: TrainableAgent, pool: EnvPool) -> None:
     """Says what runs on what."""
-    from dreamer.system.tensorflow import describe_device
-
     logger.message(f"{describe_device()}; precision {agent.precision}")
     if pool.info:
         logger.message("environment: " + ", ".join(f"{k} {v}" for k, v in pool.info.items()))
