@@ -8,15 +8,13 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from dreamer.envs.processes.pool import EnvPool
+from dreamer.envs.spec import Space, Timestep
 from dreamer.errors import EnvError
-
-if TYPE_CHECKING:
-    from dreamer.envs.processes.pool import EnvPool
-    from dreamer.envs.spec import Space, Timestep
 
 Timesteps = dict[str, np.ndarray]
 Policy = Callable[[Timesteps, Any], tuple[np.ndarray, Any]]
@@ -53,9 +51,9 @@ def stack(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def random_policy(act_space: Space, seed: int, first: int = 0) -> Policy:
-    """Returns a policy of independent uniform actions; its state is always None.
+    """Returns a policy of uniform actions, which follow from the seed and the number of the call.
 
-    The actions follow from the seed and the number of the call, which begins with `first`.
+    Calls are counted from `first`. The policy's state is always None.
     """
     calls = itertools.count(first)
 
@@ -180,12 +178,8 @@ class Collector:
             self.episodes += 1
             length = len(episode["reward"]) - 1
             summaries.append(EpisodeSummary(
-                number=ended.number,
-                episode_return=float(episode["reward"].sum(dtype=np.float64)),
-                length=length,
-                steps=length * self._pool.action_repeat,
-                terminal=bool(episode["is_terminal"][-1]),
-                task=ended.task,
+                ended.number, float(episode["reward"].sum(dtype=np.float64)), length,
+                length * self._pool.action_repeat, bool(episode["is_terminal"][-1]), ended.task,
             ))  # fmt: skip
         return summaries
 
