@@ -48,20 +48,21 @@ class LoadedRun:
     @property
     def step(self) -> int:
         """Environment frames that the agent has been trained for."""
-        return self._loaded[1].step
+        return self._loaded[1]
 
     @property
     def checkpoint(self) -> Path:
         """The folder that the agent is loaded from."""
-        return self._loaded[1].path
+        return self._loaded[2]
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Checkpoint]:
+    def _loaded(self) -> tuple[Any, int, Path]:
         prepare_tensorflow(self.config.deterministic)
         agent = self.make_agent(self.config, self.envs.obs_space, self.envs.act_space)
         like = agent.state_arrays()
+        found: Checkpoint | None
         if self.chosen:
-            found: Checkpoint | None = Checkpoints.load(self.chosen, like)
+            found = Checkpoints.load(self.chosen, like)
         else:
             with warnings.catch_warnings(record=True) as damaged:
                 warnings.simplefilter("always")
@@ -76,7 +77,7 @@ class LoadedRun:
             raise UserError(
                 f"checkpoint {found.path} does not fit this run's agent ({error})"
             ) from error
-        return agent, found
+        return agent, found.step, found.path
 
 
 class Loading(TypedDict, total=False):

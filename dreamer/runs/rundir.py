@@ -7,6 +7,7 @@ events.* and lock. The same command again resumes the run in it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -44,7 +45,7 @@ _MAX_NAME = 200  # characters of a task's folder; file systems allow 255 bytes
 _MAX_RESUMED = 100  # newest resumptions that config.yaml lists
 
 
-class RunDir:
+class RunDir(contextlib.AbstractContextManager):
     """The directory of one run.
 
     Attributes:
@@ -110,9 +111,6 @@ class RunDir:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-
-    def __enter__(self) -> RunDir:
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
