@@ -164,20 +164,16 @@ def test_foreign_directories_are_refused(tmp_path, config):
 
 
 @pytest.mark.parametrize("text", [
-    "config: !!python/object/apply:os.system ['touch {mark}']\n",
-    "config:\n  task: !!python/name:os.system\n", "config:\n  no_such_key: 1\n",
-    "config:\n  train: {{batch_size: many}}\n", "config: [" + "[" * 1000, "\x00\x01",
+    "config:\n  no_such_key: 1\n", "config:\n  train: {batch_size: many}\n",
+    "config: [" + "[" * 1000, "\x00\x01",
 ])  # fmt: skip
-def test_a_strangers_config_is_refused_without_effect(tmp_path, config, text):
-    mark = tmp_path / "mark"
+def test_a_config_that_is_not_ours_is_refused(config, text):
+    """Tags and links are in tests/faults/test_11_security.py."""
     with RunDir.open(config) as run:
-        pass
-    run.config_file.write_text(text.format(mark=mark))
-    with pytest.raises(UserError, match="config.yaml"):
-        RunDir.load(run.path)
-    with pytest.raises(UserError, match="config.yaml"):
-        RunDir.open(config)
-    assert not mark.exists()
+        run.config_file.write_text(text)
+    for look in (lambda: RunDir.open(config), lambda: RunDir.load(run.path)):
+        with pytest.raises(UserError, match="config.yaml"):
+            look()
 
 
 @pytest.mark.parametrize("part", ["config.yaml", "metrics.jsonl", "lock", "checkpoints", "other"])
