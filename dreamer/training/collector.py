@@ -21,7 +21,8 @@ Policy = Callable[[Timesteps, Any], tuple[np.ndarray, Any]]
 """(timesteps [n, ...], state) -> (actions float32 [n, A], state).
 
 The timesteps hold the observations, rewards, cont and flags of n environments. The state is None at
-first, and then the state that the policy returned last; it is reset in rows with is_first.
+first, and then what the policy returned last: None or a dict of arrays [n, ...], which the policy
+resets in rows with is_first.
 """
 Episode = dict[str, np.ndarray]
 OnEpisode = Callable[[Episode, int], Any]
@@ -238,20 +239,12 @@ class Collector:
 
     # ------------------------------------------------------------ checkpoints
 
-    def state(self, with_actions: bool) -> dict[str, Any]:
-        """Returns the running episodes as JSON's types.
-
-        Args:
-            with_actions: Whether to add what `restore` needs: the policy's state, and the actions
-                of all running episodes. Otherwise only their numbers and lengths are returned.
-        """
+    def state(self) -> dict[str, Any]:
+        """Returns the running episodes, their actions and the policy's state as JSON's types."""
         running = [episode and episode.actions() for episode in self._running]
-        lengths = [e and {"number": e.number, "steps": len(e.actions) - 1} for e in running]
-        if not with_actions:
-            return {"under_way": lengths}
         policy = self._policy_state
         return {
-            "under_way": lengths,
+            "under_way": [e and {"number": e.number, "steps": len(e.actions) - 1} for e in running],
             "exact": [episode and episode.to_json() for episode in running],
             "games": [[episode.to_json() for episode in game] for game in self._games],
             "policy": policy and {k: _pack(np.asarray(v)) for k, v in policy.items()},
@@ -261,7 +254,7 @@ class Collector:
         """Brings running episodes back by repeating their actions, and the policy's state.
 
         Args:
-            state: What `state(with_actions=True)` returned.
+            state: What `state` returned.
             check: Called before each step; what it raises ends this.
 
         Returns:

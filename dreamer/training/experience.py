@@ -131,7 +131,7 @@ class ReplayCollector:
             "next_episode": self._collector.next_episode,
             "dropped": self._dropped_before + self._collector.dropped,
             "members": self.replay.members,
-            "collector": self._collector.state(with_actions=self.deterministic),
+            "collector": self._collector.state(),
         }
 
     def resume(self, state: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> bool:
@@ -188,11 +188,6 @@ class ReplayCollector:
         check: Callable[[], None],
     ) -> str:  # fmt: skip
         """Restores what the state lists; returns why that cannot be done, or ""."""
-        if state and not {"exact", "games", "policy"} <= set(state["collector"]):
-            return (
-                "the checkpoint lacks the actions of the running episodes, because its run was not "
-                "deterministic"
-            )
         members = state["members"] if state else set(self.replay.members) - set(own)
         if missing := self.replay.restrict(members):
             return f"{min(missing)} is missing ({len(missing)} in all)"

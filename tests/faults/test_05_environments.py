@@ -68,7 +68,7 @@ def hostile_steps(probability: float, agent_steps: int) -> Collector:
         assert pool.failures == collector.dropped
     said = [w for w in caught if issubclass(w.category, EnvRestartWarning)]
     assert len(said) == collector.dropped
-    under_way = [e["number"] for e in collector.state(False)["under_way"] if e]
+    under_way = [e["number"] for e in collector.state()["under_way"] if e]
     begun = set(range(collector.next_episode)) - set(under_way)
     assert set(kept) == {n for n in begun if faulty_step(episode_seed(5, n)) is None}
     assert collector.dropped == len(begun) - len(kept)
