@@ -44,28 +44,28 @@ class ReplayCollector:
 
     def _continue_from(self, agent_steps: int, dropped: int, next_episode: int) -> None:
         """Sets what earlier processes of the run have done."""
-        self._agent_steps_before, self._dropped_before = agent_steps, dropped
         self._collector = Collector(self.pool, self._store, self.seed, next_episode)
+        self._collector.agent_steps, self._collector.dropped = agent_steps, dropped
 
     @property
     def agent_steps(self) -> int:
         """Actions carried out by the run's environments, earlier processes included."""
-        return self._agent_steps_before + self._collector.agent_steps
+        return self._collector.agent_steps
 
     def counters(self) -> dict[str, float]:
         """Returns how many episodes batches are drawn from, are dropped, and are set aside."""
         return {
             "episodes": len(self.replay),
-            "dropped_episodes": self._dropped_before + self._collector.dropped,
+            "dropped_episodes": self._collector.dropped,
             "damaged_episodes": len(self.replay.set_aside()),
         }
 
     def start(self, agent_steps: int) -> None:
         """Prepares to collect that many agent steps: warns if the disk has no room for them."""
-        needed = int(agent_steps * self.replay.timestep_bytes)
+        needed = agent_steps * self.replay.timestep_bytes
         frames = agent_steps * self.pool.action_repeat
-        warning = room_warning(self.replay.directory, needed, f"the episodes of {frames:,} steps")
-        if warning:
+        what = f"the episodes of {frames:,} steps"
+        if warning := room_warning(self.replay.directory, needed, what):
             self.logger.message(warning)
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ class ReplayCollector:
         return {
             "agent_steps": self.agent_steps,
             "next_episode": self._collector.next_episode,
-            "dropped": self._dropped_before + self._collector.dropped,
+            "dropped": self._collector.dropped,
             "members": self.replay.members,
             "collector": self._collector.state(),
         }
@@ -151,10 +151,9 @@ class ReplayCollector:
             number = self._number(episode_uid(path))
             if number is not None:
                 own[path.name] = number, length - 1
-        if not self.deterministic:
-            self._resume_with_all(state, own)
-        elif reason := self._resume_exactly(state, own, check):
-            self._warn(f"{reason}; the run continues with every episode there is")
+        if self.deterministic and self._restrict(state, own):
+            self._resume_exactly(state, check)
+        else:
             self._resume_with_all(state, own)
         if self.memory:
             self._fill(self.memory, resumed=bool(state or own))
@@ -177,20 +176,23 @@ class ReplayCollector:
         counted = {e["number"]: e["steps"] for e in running if e}
         later = [value for name, value in own.items() if name not in members]
         steps = sum(steps - counted.get(number, 0) for number, steps in later)
-        aside = [self._number(uid) for uid in self.replay.set_aside()]
-        numbers = {number for number in aside if number is not None}
-        numbers |= {number for number, _ in own.values()}
-        first = max(state.get("next_episode", 0), max(numbers, default=-1) + 1)
+        aside = map(self._number, self.replay.set_aside())
+        numbers = {n for n in (*aside, *(number for number, _ in own.values())) if n is not None}
+        first = max(state.get("next_episode", 0), *(number + 1 for number in numbers), 0)
         self._continue_from(state.get("agent_steps", 0) + steps, first - len(numbers), first)
 
-    def _resume_exactly(
-        self, state: Mapping[str, Any], own: Mapping[str, tuple[int, int]],
-        check: Callable[[], None],
-    ) -> str:  # fmt: skip
-        """Restores what the state lists; returns why that cannot be done, or ""."""
+    def _restrict(self, state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]) -> bool:
+        """Draws from the episodes that the state lists; returns False if one is missing."""
         members = state["members"] if state else set(self.replay.members) - set(own)
         if missing := self.replay.restrict(members):
-            return f"{min(missing)} is missing ({len(missing)} in all)"
+            self._warn(
+                f"{min(missing)} is missing ({len(missing)} in all); the run continues with every "
+                "episode there is"
+            )
+        return not missing
+
+    def _resume_exactly(self, state: Mapping[str, Any], check: Callable[[], None]) -> None:
+        """Restores the episodes that were running."""
         counts = (state.get(key, 0) for key in ("agent_steps", "dropped", "next_episode"))
         self._continue_from(*counts)
         for number in self._collector.restore(state["collector"], check) if state else ():
@@ -198,7 +200,6 @@ class ReplayCollector:
                 f"episode {number} came out differently, so the environment does not follow from "
                 "its seed and actions"
             )
-        return ""
 
     def _fill(self, memory: EpisodeMemory, resumed: bool) -> None:
         """Fills an agent's memory with the newest episodes on disk, as many as fit."""
