@@ -7,7 +7,7 @@ import itertools
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,7 @@ def checked(policy: Policy, check: Callable[[], object]) -> Policy:
     return act
 
 
+@dataclass(eq=False)
 class Collector:
     """Steps all environments of a pool together and hands over each episode when it is complete.
 
@@ -89,34 +90,23 @@ class Collector:
 
     If an environment fails, its episode is dropped, the episode's number is not used again, and
     the pool replaces the environment. `EnvError` is raised only after the pool has given up.
-
-    Args:
-        pool: The environments.
-        on_episode: Takes complete episodes. If it raises, the episode is kept, and handed over
-            first in the next call.
-        seed: Seed of the episodes.
-        first_episode: Number of the first episode.
-        max_length: Timesteps after which an episode is cut off.
-
-    Attributes:
-        agent_steps: Actions carried out so far, over all environments.
-        episodes: Episodes handed over so far.
-        dropped: Episodes lost to a failed environment.
-        next_episode: Number of the episode that starts next.
     """
 
-    def __init__(
-        self, pool: EnvPool, on_episode: OnEpisode, seed: int, first_episode: int = 0,
-        max_length: float = np.inf,
-    ) -> None:  # fmt: skip
-        self.agent_steps = self.episodes = self.dropped = 0
-        self.next_episode = first_episode
-        self._pool, self._on_episode, self._seed = pool, on_episode, seed
-        self._max_length = max_length
+    pool: EnvPool
+    # Takes complete episodes. If it raises, the episode is handed over again in the next call.
+    on_episode: OnEpisode
+    seed: int  # of the episodes
+    next_episode: int = 0  # number of the episode that starts next
+    max_length: float = np.inf  # timesteps after which an episode is cut off
+    agent_steps: int = field(default=0, init=False)  # actions carried out, over all environments
+    episodes: int = field(default=0, init=False)  # handed over
+    dropped: int = field(default=0, init=False)  # episodes lost to a failed environment
+
+    def __post_init__(self) -> None:
         self._policy_state: Any = None
-        self._running: list[_RunningEpisode | None] = [None] * pool.num_envs
+        self._running: list[_RunningEpisode | None] = [None] * self.pool.num_envs
         # Of each environment, the ended episodes that its next one continues (Atari's lives).
-        self._games: list[list[_Actions]] = [[] for _ in range(pool.num_envs)]
+        self._games: list[list[_Actions]] = [[] for _ in self._running]
         self._complete: list[_RunningEpisode] = []
 
     def collect(self, policy: Policy, agent_steps: int) -> list[EpisodeSummary]:
@@ -126,8 +116,8 @@ class Collector:
             The episodes that ended meanwhile, in the order of their ends.
         """
         summaries = self.hand_over()
-        workers = range(self._pool.num_envs)
-        for _ in range(-(-agent_steps // self._pool.num_envs)):
+        workers = range(self.pool.num_envs)
+        for _ in range(-(-agent_steps // self.pool.num_envs)):
             while idle := [worker for worker in workers if self._running[worker] is None]:
                 self._start(idle)
             self._step(policy, workers)
@@ -162,7 +152,7 @@ class Collector:
         begun = Counter(summary.task for summary in summaries)
         begun.update(running.task for running in self._running if running)
         due = []
-        for worker, task in enumerate(self._pool.tasks):
+        for worker, task in enumerate(self.pool.tasks):
             if self._running[worker] is None and begun[task] < count:
                 begun[task] += 1
                 due.append(worker)
@@ -174,13 +164,13 @@ class Collector:
         while self._complete:
             ended = self._complete[0]
             episode = stack(ended.timesteps)
-            self._on_episode(episode, ended.number)
+            self.on_episode(episode, ended.number)
             self._complete.pop(0)
             self.episodes += 1
             length = len(episode["reward"]) - 1
             summaries.append(EpisodeSummary(
                 ended.number, float(episode["reward"].sum(dtype=np.float64)), length,
-                length * self._pool.action_repeat, bool(episode["is_terminal"][-1]), ended.task,
+                length * self.pool.action_repeat, bool(episode["is_terminal"][-1]), ended.task,
             ))  # fmt: skip
         return summaries
 
@@ -192,11 +182,11 @@ class Collector:
 
     def _reset(self, numbers: Mapping[int, int]) -> None:
         """Begins the episodes of these numbers, by environment."""
-        seeds = [episode_seed(self._seed, number) for number in numbers.values()]
-        timesteps = self._pool.reset(seeds, list(numbers))
+        seeds = [episode_seed(self.seed, number) for number in numbers.values()]
+        timesteps = self.pool.reset(seeds, list(numbers))
         for worker, number in numbers.items():
-            self._running[worker] = _RunningEpisode(number, self._pool.tasks[worker], [])
-        no_actions = np.zeros((len(numbers), *self._pool.act_space.shape), np.float32)
+            self._running[worker] = _RunningEpisode(number, self.pool.tasks[worker], [])
+        no_actions = np.zeros((len(numbers), *self.pool.act_space.shape), np.float32)
         self._append(list(numbers), no_actions, timesteps)
 
     def _step(self, policy: Policy, workers: Sequence[int]) -> None:
@@ -207,12 +197,12 @@ class Collector:
         del timesteps["action"]
         actions, self._policy_state = policy(timesteps, self._policy_state)
         actions = np.asarray(actions, np.float32)[list(workers)]
-        self._append(workers, actions, self._pool.step(actions, workers))
+        self._append(workers, actions, self.pool.step(actions, workers))
         for worker in workers:
             if running := self._running[worker]:
                 self.agent_steps += 1
                 length = len(running.timesteps)
-                if running.timesteps[-1]["is_last"] or length >= self._max_length:
+                if running.timesteps[-1]["is_last"] or length >= self.max_length:
                     self._end(worker, running)
 
     def _append(
@@ -232,7 +222,7 @@ class Collector:
     def _end(self, worker: int, running: _RunningEpisode) -> None:
         self._complete.append(running)
         self._running[worker] = None
-        if self._pool.goes_on[worker]:
+        if self.pool.goes_on[worker]:
             self._games[worker].append(running.actions())
         else:
             self._games[worker].clear()
@@ -286,7 +276,7 @@ class Collector:
                 continue
             due = [w for w, e in episodes.items() if self._running[w] and step < len(e.actions)]
             actions = np.array([episodes[worker].actions[step] for worker in due])
-            self._append(due, actions, self._pool.step(actions, due))
+            self._append(due, actions, self.pool.step(actions, due))
         came = [(self._running[worker], episode) for worker, episode in episodes.items()]
         return [e.number for now, e in came if now is None or now.actions().digest != e.digest]
 

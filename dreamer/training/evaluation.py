@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -52,50 +52,39 @@ class Evaluation:
         }
 
 
+@dataclass(eq=False)
 class Evaluator:
-    """Runs episodes that training never sees, new ones in each evaluation.
+    """Runs episodes that training never sees, new ones in each evaluation."""
 
-    Args:
-        pool: Environments used for nothing else.
-        seed: The run's seed.
-        episodes: Number of episodes of each task in an evaluation.
-        shown: Number of episodes of each task that videos show.
-        directory: Where to save all of them; None: nowhere.
-
-    Attributes:
-        next_episode: Number of the first episode of the next evaluation.
-    """
-
-    def __init__(
-        self, pool: EnvPool, *, seed: int, episodes: int, shown: int, directory: Path | None = None
-    ) -> None:
-        self._pool, self._seed = pool, seed + EVAL_SEED_OFFSET
-        self._episodes, self._directory = episodes, directory
-        tasks = len(set(pool.tasks))
-        # At least one of each task, for open-loop predictions.
-        self._shown, self._wanted = shown * tasks, max(shown, 1) * tasks
-        self.next_episode = 0
+    pool: EnvPool  # used for nothing else
+    seed: int  # the run's
+    episodes: int  # of each task in an evaluation
+    shown: int  # episodes of each task that videos show
+    directory: Path | None = None  # where to save all of them; None: nowhere
+    next_episode: int = field(default=0, init=False)  # the first one of the next evaluation
 
     def run(self, policy: Policy) -> Evaluation:
         """Runs one evaluation. After an error or a stop, the next one has the same episodes."""
         found: dict[int, Episode] = {}
+        tasks = len(set(self.pool.tasks))
+        wanted = max(self.shown, 1) * tasks  # at least one of each, for open-loop predictions
 
         def keep(episode: Episode, number: int) -> None:
             # Those with the lowest numbers, or if their environments failed, the first that end.
-            if len(found) < self._wanted or number < self.next_episode + self._wanted:
+            if len(found) < wanted or number < self.next_episode + wanted:
                 found[number] = episode
             self._save(episode, f"eval{number:08d}")
 
-        collector = Collector(self._pool, keep, self._seed, self.next_episode)
-        summaries = collector.collect_episodes(policy, self._episodes)
+        collector = Collector(self.pool, keep, self.seed + EVAL_SEED_OFFSET, self.next_episode)
+        summaries = collector.collect_episodes(policy, self.episodes)
         self.next_episode = collector.next_episode
-        kept = [found[number] for number in sorted(found)][: self._wanted]
-        return Evaluation(summaries, kept, kept[: self._shown])
+        kept = [found[number] for number in sorted(found)][:wanted]
+        return Evaluation(summaries, kept, kept[: self.shown * tasks])
 
     def _save(self, episode: Episode, uid: str) -> None:
-        if self._directory:
-            before = list(self._directory.glob(f"*-{uid}-*.npz"))  # from an interrupted evaluation
-            path = save_episode(self._directory, episode, uid)
+        if self.directory:
+            before = list(self.directory.glob(f"*-{uid}-*.npz"))  # from an interrupted evaluation
+            path = save_episode(self.directory, episode, uid)
             for old in before:
                 if old != path:
                     old.unlink()

@@ -67,7 +67,7 @@ def test_steps_are_counted_and_rounded_up_to_all_workers(pools: dict[int, EnvPoo
 
 def test_episode_is_what_the_environment_and_policy_made(pools: dict[int, EnvPool]) -> None:
     keeper = Keeper()
-    collector = Collector(pools[1], keeper, seed=5, first_episode=4)
+    collector = Collector(pools[1], keeper, seed=5, next_episode=4)
     (summary,) = collector.collect(reflex, length_of(4))
     episode = keeper.episodes[4]
     length = length_of(4)
