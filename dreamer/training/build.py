@@ -40,7 +40,7 @@ from dreamer.training.interfaces import (
 from dreamer.training.interrupts import Interrupt
 from dreamer.training.nonfinite import NonFiniteGuard
 from dreamer.training.reports import Reporter
-from dreamer.training.schedule import Intervals, UpdateSchedule
+from dreamer.training.schedule import UpdateSchedule
 from dreamer.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -177,10 +177,10 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         setup.eval_pool, seed=config.seed, episodes=config.eval.episodes, shown=config.eval.videos,
         directory=directory,
     )  # fmt: skip
-    intervals = Intervals(
-        log=config.log.every, evaluate=config.eval.every,
-        video=config.log.video_every, save=config.checkpoint.every,
-    )  # fmt: skip
+    intervals = {
+        "log": config.log.every, "evaluate": config.eval.every,
+        "video": config.log.video_every, "save": config.checkpoint.every,
+    }  # fmt: skip
     train = config.section("train")  # some agents have fewer keys than Dreamer
     keys = ("prefill", "pretrain", "every", "updates")
     schedule = UpdateSchedule(**{key: int(train.get(key, 0)) for key in keys})

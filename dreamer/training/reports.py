@@ -17,12 +17,10 @@ from dreamer.training.collector import Episode, Policy, stack
 from dreamer.training.evaluation import Evaluation, Evaluator
 from dreamer.training.interfaces import TrainableAgent
 from dreamer.training.interrupts import Interrupt, StopRequested
-from dreamer.training.schedule import Intervals, is_due
+from dreamer.training.schedule import is_due
 
 CONTEXT, IMAGINED = 5, 45  # timesteps of an open-loop video, as in the paper's figure 5
-# Timesteps a second in videos of episodes, whatever a step of the task lasts: movements can be
-# followed with the eye.
-EPISODE_FPS = 25
+EPISODE_FPS = 25  # timesteps a second, so that the eye can follow movements
 # A minute. An Atari game may have 27,000 timesteps, and as a GIF they take gigabytes of memory.
 MAX_EPISODE_FRAMES = 60 * EPISODE_FPS
 OPEN_LOOP_FPS = 10  # slow enough to compare truth and model
@@ -35,16 +33,15 @@ class Reporter:
     agent: TrainableAgent  # an interrupted evaluation gives its noise back
     evaluator: Evaluator
     logger: Logger
-    intervals: Intervals
+    # Steps between two of "log" (metrics), "evaluate", "video" (open-loop) and "save"; 0: never.
+    intervals: Mapping[str, int]
     retry_while_disk_full: RetryWhileDiskFull
     interrupt: Interrupt  # a stop leaves out the videos that are not written yet
-    # The step at which each was last done, by the name of its interval.
-    done: dict[str, int | None] = field(init=False)
-    # Mean return of the last evaluation; None before the first.
-    last_return: float | None = field(default=None, init=False)
+    done: dict[str, int | None] = field(init=False)  # the step at which each was last done
+    last_return: float | None = field(default=None, init=False)  # of the last evaluation, mean
 
     def __post_init__(self) -> None:
-        self.done = dict.fromkeys(vars(self.intervals))
+        self.done = dict.fromkeys(self.intervals)
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Continues from the state of a checkpoint."""
@@ -56,7 +53,7 @@ class Reporter:
     def is_due(self, name: str, step: int, final: bool = False) -> bool:
         """Returns whether what has the interval of that name is due; at the end, everything is."""
         last = self.done[name]
-        return is_due(getattr(self.intervals, name), step, last) or (final and last != step)
+        return is_due(self.intervals[name], step, last) or (final and last != step)
 
     def report(
         self, step: int, policy: Policy, counters: Mapping[str, float], final: bool = False

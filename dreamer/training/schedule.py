@@ -24,16 +24,6 @@ class UpdateSchedule:
         return self.pretrain + (step - self.prefill) * self.updates // self.every
 
 
-@dataclass(frozen=True)
-class Intervals:
-    """Steps between two metrics lines, evaluations, open-loop videos and checkpoints; 0: never."""
-
-    log: int
-    evaluate: int
-    video: int
-    save: int
-
-
 def is_due(interval: int, step: int, last: int | None) -> bool:
     """Returns whether something that is done at every multiple of an interval is due at `step`.
 

@@ -19,7 +19,6 @@ from dreamer.training.collector import EpisodeSummary
 from dreamer.training.evaluation import Evaluation
 from dreamer.training.interrupts import Interrupt, StopRequested
 from dreamer.training.reports import CONTEXT, IMAGINED, Reporter, held_out_batch, image_keys
-from dreamer.training.schedule import Intervals
 
 
 def frames_of(path: Path) -> tuple[np.ndarray, list[int]]:
@@ -104,7 +103,7 @@ def report(logger: Logger, interrupt: Interrupt, shown: dict[str, np.ndarray], s
     evaluator: Any = SimpleNamespace(run=lambda policy: evaluation)
     agent: Any = SimpleNamespace(policy_calls=0, predict=lambda batch, context: {})
     retry_while_disk_full = RetryWhileDiskFull(0, interrupt, logger.message)
-    intervals = Intervals(1, 1, 1, 1)
+    intervals = dict.fromkeys(("log", "evaluate", "video", "save"), 1)
     reporter = Reporter(agent, evaluator, logger, intervals, retry_while_disk_full, interrupt)
     policy: Any = None
     reporter.report(step, policy, {"updates": 0})
