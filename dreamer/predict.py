@@ -148,33 +148,27 @@ def as_text(prediction: Prediction) -> str:
 
 
 def write(prediction: Prediction, folder: Path) -> list[Path]:
-    """Writes the errors, videos and still images into a folder; returns their paths.
+    """Writes errors, videos, and still images of first sequences; returns their paths.
 
     Raises:
         UserError: The folder cannot be made or written.
     """
     make_folder(folder)
-    step = prediction.about["step"]
+    step, context = prediction.about["step"], prediction.context
     paths = [folder / f"errors-{step}.json"]
     write_json(paths[0], prediction.as_json())
+    every = max(1, (context + prediction.horizon) // _STILL_COLUMNS)
     for key in prediction.errors:
-        stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', key)}-{step}"
-        paths += _write_images(prediction, key, folder / stem)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", key)
+        video, still = folder / f"{name}-{step}.gif", folder / f"{name}-{step}.png"
+        sequences = (prediction.result[f"{of}/{key}"][:_MAX_SEQUENCES] for of in ("truth", "model"))
+        truth, model, error = rows(*sequences)
+        write_video(video, open_loop_video(truth, model, error, context), OPEN_LOOP_FPS)
+        strip = open_loop_strip(truth[0], model[0], error[0], context, every)
+        with atomic_write(still) as file:
+            Image.fromarray(strip).save(file, "PNG")
+        paths += [video, still]
     return paths
-
-
-def _write_images(prediction: Prediction, key: str, stem: Path) -> list[Path]:
-    """Writes a video of several sequences and a still image of the first; returns their paths."""
-    sequences = (prediction.result[f"{of}/{key}"][:_MAX_SEQUENCES] for of in ("truth", "model"))
-    pictures = rows(*sequences)
-    video, still = Path(f"{stem}.gif"), Path(f"{stem}.png")
-    write_video(video, open_loop_video(*pictures, prediction.context), OPEN_LOOP_FPS)
-    every = max(1, (prediction.context + prediction.horizon) // _STILL_COLUMNS)
-    truth, model, error = (picture[0] for picture in pictures)
-    strip = open_loop_strip(truth, model, error, prediction.context, every)
-    with atomic_write(still) as file:
-        Image.fromarray(strip).save(file, "PNG")
-    return [video, still]
 
 
 if __name__ == "__main__":
