@@ -46,7 +46,9 @@ def _commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(Path(dreamer.__file__).resolve().parent), *arguments]
+    folder = str(Path(dreamer.__file__).resolve().parent)
+    # A status that may refresh the index leaves a lock in the checkout if the run is killed.
+    command = ["git", "--no-optional-locks", "-C", folder, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
