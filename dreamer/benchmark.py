@@ -26,7 +26,7 @@ LINE = CommandLine(
                many=True, choices=("update", "env", "replay", "memory", "overlap", "agents")),
         Option("precisions", "", "Number formats of the updates; default: float32 and what suits "
                "the device.", many=True, choices=("float32", "bfloat16", "float16")),
-        Option("updates", 5, "Rounds of updates to measure, after four to warm up.", low=1),
+        Option("updates", 5, "Rounds of updates to measure, after four to warm up.", min=1),
         Option("json", "", "File to write the figures to."),
         Option("quick", False, "Debug size, one round: shows that it works, not how fast."),
     ),

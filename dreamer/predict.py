@@ -37,13 +37,13 @@ COMMAND_LINE = CommandLine(
     "Predicts far ahead with a trained world model, and measures the error per step ahead.",
     (
         Option("run", "", "The run's directory.", required=True),
-        Option("context", 5, "Timesteps that the model observes.", low=1),
-        Option("horizon", 50, "Timesteps that it predicts from the actions alone.", low=1),
-        Option("episodes", 5, "Number of episodes (fresh: of each task).", low=1),
+        Option("context", 5, "Timesteps that the model observes.", min=1),
+        Option("horizon", 50, "Timesteps that it predicts from the actions alone.", min=1),
+        Option("episodes", 5, "Number of episodes (fresh: of each task).", min=1),
         Option("source", "fresh", "fresh: episodes run now, with the actor's mode; saved: those "
                "in the run's eval_episodes/, if it has eval.save_episodes.",
                choices=("fresh", "saved")),
-        Option("seed", -1, "Seed of fresh episodes' starts; -1: the run's.", low=-1),
+        Option("seed", -1, "Seed of fresh episodes' starts; -1: the run's.", min=-1),
         Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
         Option("task", "", "The run's task, if it is code of your own that you trust."),
         Option("python", "", "The run's envs.python, if you trust that program."),

@@ -228,7 +228,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a dtype of one word": (descr("('f4',)"), "damaged"),
     "a dtype of a nameless field": (descr("[('a',())]"), "damaged"),
     "forged header": (forged, "claims the shape"),
-    "forged size": (forged_size, "claims to unpack|does not fit|reaches beyond"),
+    "forged size": (forged_size, "it unpacks to|does not fit|reaches beyond"),
     "unpacks to more than is read": (lambda path: zeros(path, 5_000_000), "it unpacks to 1,1"),
     "huge directory": (huge_directory, "no readable .npz.*268,435,456"),
     "renamed .npy": (_as_npy, "no readable .npz"),

@@ -9,67 +9,75 @@ from dreamer.errors import UserError
 
 Section = Mapping[str, Any]
 
+# A key, another key that it must not exceed, and why.
+_AT_MOST = (
+    ("eval.videos", "eval.episodes", "videos are of these episodes"),
+    ("train.prefill", "steps", "nothing would be learnt"),
+    ("loss.overshooting", "train.batch_length", "a sequence has no two states so far apart"),
+)
 
-def check_values(tree: Mapping[str, Any]) -> None:
+
+def check_values(flat: Mapping[str, Any]) -> None:
     """Refuses values of a config that contradict each other.
 
     Args:
-        tree: Values by key, and sections by name. An agent may lack some of Dreamer's.
+        flat: Values by dotted name. An agent may lack some of Dreamer's.
 
     Raises:
         UserError: Two values contradict each other.
     """
-    check_logdir(tree["logdir"])
-    envs, evaluation, train = tree["envs"], tree["eval"], tree["train"]
-    if not envs["image"] and not envs["state"]:
+    check_logdir(flat["logdir"])
+    for low, high, why in _AT_MOST:
+        if low in flat and flat[low] > flat[high]:
+            raise UserError(f"{low} ({flat[low]}) must not exceed {high} ({flat[high]}): {why}")
+    if not flat["envs.image"] and not flat["envs.state"]:
         raise UserError("envs.image and envs.state are both false: the agent would see nothing")
-    if evaluation["videos"] > evaluation["episodes"]:
-        raise UserError(
-            f"eval.videos ({evaluation['videos']}) must not exceed eval.episodes "
-            f"({evaluation['episodes']})"
-        )
-    if train.get("overlap") and tree["deterministic"]:
+    if flat.get("train.overlap") and flat["deterministic"]:
         raise UserError(
             "train.overlap and deterministic are both true, but with overlap the weights that act "
             "depend on timing; set one of them to false"
         )
-    if train.get("prefill", 0) > tree["steps"]:
+    least = flat.get("contrastive.min_std", 0)
+    if flat.get("contrastive.init_std", 1) <= least:
         raise UserError(
-            f"train.prefill ({train['prefill']}) must not exceed steps ({tree['steps']}): nothing "
-            "would be learnt; lower the one or raise the other"
+            f"contrastive.init_std ({flat['contrastive.init_std']}) must be above "
+            f"contrastive.min_std ({least}), the least value that can be learnt"
         )
-    if "rssm" in tree:
-        _check_model(tree["loss"], tree["contrastive"], train)
-    if "disagreement" in tree:
-        check_behavior(tree["behavior"], tree["planner"], tree["disagreement"])
-    if "devices" in train:
+    if "disagreement.until" in flat:
+        names = ("behavior", "planner", "disagreement")
+        check_behavior(*(_section(flat, name) for name in names))
+    if "train.devices" in flat:
         # 0 is all devices of the machine; how many those are is not known yet.
-        check_devices(train["devices"] or 1, train["batch_size"], tree["jit"])
+        check_devices(flat["train.devices"] or 1, flat["train.batch_size"], flat["jit"])
 
 
 def check_logdir(text: str) -> None:
     """Refuses a logdir that is empty or an address; `s3://x` would become a local folder `s3:`."""
-    if not text:
-        raise UserError("logdir is empty: give a folder, such as runs/")
-    if "://" in text:
+    if not text or "://" in text:
+        what = f"{text!r}, an address" if text else "empty"
         raise UserError(
-            f"logdir is {text!r}, an address; expected a folder, such as runs/. Mount remote "
-            "storage, and give the folder where it is mounted"
+            f"logdir is {what}: give a folder, such as runs/. Mount remote storage first, and give "
+            "the folder where it is mounted"
         )
 
 
 def check_behavior(behavior: Section, planner: Section, disagreement: Section) -> None:
-    """Refuses combinations of these sections that no agent has.
-
-    Raises:
-        UserError: The combination does not exist.
-    """
+    """Refuses combinations of these sections that no agent has."""
     until = disagreement["until"]
     if behavior["policy"] == "planner":
-        _check_planner(behavior, planner)
         if until:
             raise UserError(
                 "disagreement.until needs behavior.policy actor: the planner plans for the task"
+            )
+        if planner["num_elites"] > planner["candidates"]:
+            raise UserError(
+                f"planner.num_elites is {planner['num_elites']}, but planner.candidates is "
+                f"{planner['candidates']}; choose at most as many elites as candidates"
+            )
+        if planner["returns"] == "lambda" and not (behavior["value"] and planner["horizon"] > 1):
+            raise UserError(
+                "planner.returns lambda needs behavior.value true and a planner.horizon of at "
+                "least 2"
             )
     if until and not (behavior["value"] and behavior["horizon"] > 1):
         raise UserError(
@@ -86,9 +94,6 @@ def check_phases(until: int, steps: int) -> None:
     Args:
         until: disagreement.until.
         steps: Steps of the whole run.
-
-    Raises:
-        UserError: The run would end in its first phase.
     """
     if until >= steps:
         raise UserError(
@@ -105,49 +110,18 @@ def check_devices(devices: int, batch_size: int, jit: str) -> None:
         devices: How many devices share each batch.
         batch_size: Sequences in a batch.
         jit: Value of the key.
-
-    Raises:
-        UserError: The devices cannot share it.
     """
-    if devices == 1:
-        return
     if batch_size % devices:
-        below = batch_size - batch_size % devices
-        choice = f"{below} or {below + devices}" if below else f"{devices}"
         raise UserError(
             f"train.batch_size is {batch_size}, which {devices} devices cannot share evenly; "
-            f"choose a multiple, such as {choice}"
+            f"choose a multiple, such as {batch_size + devices - batch_size % devices}"
         )
-    if jit == "on":
+    if devices > 1 and jit == "on":
         raise UserError(
             f"jit is on, but {devices} devices share each update, which XLA cannot compile as "
             "one; set jit to auto or off, or train.devices to 1"
         )
 
 
-def _check_model(loss: Section, contrastive: Section, train: Section) -> None:
-    if loss["overshooting"] > train["batch_length"]:
-        raise UserError(
-            f"loss.overshooting ({loss['overshooting']}) must not exceed train.batch_length "
-            f"({train['batch_length']}): a sequence has no two states so far apart"
-        )
-    if contrastive["init_std"] <= contrastive["min_std"]:
-        raise UserError(
-            f"contrastive.init_std ({contrastive['init_std']}) must be above contrastive.min_std "
-            f"({contrastive['min_std']}), the least value that can be learnt"
-        )
-
-
-def _check_planner(behavior: Section, planner: Section) -> None:
-    if planner["num_elites"] > planner["candidates"]:
-        raise UserError(
-            f"planner.num_elites is {planner['num_elites']}, but planner.candidates is "
-            f"{planner['candidates']}; choose at most as many elites as candidates"
-        )
-    if planner["returns"] == "lambda" and planner["horizon"] < 2:
-        raise UserError("planner.returns lambda needs a planner.horizon of at least 2")
-    if planner["returns"] == "lambda" and not behavior["value"]:
-        raise UserError(
-            "planner.returns lambda needs a value network, but behavior.value is false; set it to "
-            "true"
-        )
+def _section(flat: Mapping[str, Any], name: str) -> Section:
+    return {k.removeprefix(f"{name}."): v for k, v in flat.items() if k.startswith(f"{name}.")}

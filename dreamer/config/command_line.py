@@ -27,34 +27,16 @@ _COLUMN = 34  # of the help texts
 
 
 @dataclass(frozen=True)
-class Option:
+class Option(Key):
     """An option of one program, which is no key of the config.
 
     Attributes:
-        name: Without the dashes.
-        default: Value if the option is not given ([] with `many`). The option has its type.
-        help: What the option means.
-        many: Whether it takes one or more words.
+        many: Whether it takes one or more words; it is [] if it is not given.
         required: Whether it must be given.
-        choices: The only values allowed; () for any.
-        low: Least value.
     """
 
-    name: str
-    default: bool | int | float | str
-    help: str
     many: bool = False
     required: bool = False
-    choices: tuple[Any, ...] = ()
-    low: float | None = None
-
-    def read(self, words: list[str]) -> Any:
-        """Returns the option's value from the words after its flag."""
-        name = f"--{self.name}"
-        key = Key(name, self.default, "", self.help, "", choices=self.choices, low=self.low)
-        if self.many:
-            return [key.coerce(word) for word in _one_or_more(self.name, words)]
-        return key.coerce(_one(self.name, words, self.default))
 
 
 @dataclass(frozen=True)
@@ -108,33 +90,51 @@ class CommandLine:
                 belongs to no flag.
         """
         own = {option.name: option for option in self.options}
-        words = _join_negative_numbers(argv)
         agent = self.agent
         if "agent" in own:
-            first = vars(_Parser().take("agent").parse_known_args(words)[0])
-            agent = own["agent"].read(first["agent"]) if "agent" in first else agent
+            first = _Parser()
+            first.take({"agent": own["agent"]})
+            agent = getattr(first.parse_known_args(argv)[0], "agent", agent)
         keys = load_schema(agent) if agent and self.takes_config else {}
         keys = {name: key for name, key in keys.items() if name not in own}
-        if {"-h", "--help"} & set(argv):
-            print(format_help(self, agent, keys), end="")
-            sys.exit(0)
-        configs = ["configs"] if keys else []
-        found, extra = _Parser().take(*own, *keys, *configs).parse_known_args(words)
+        parser = self._parser(keys, agent if {"-h", "--help"} & set(argv) else "")
+        found, extra = parser.parse_known_args(argv)
         if extra and (agent or not self.takes_config):  # without its agent no key is known
-            _refuse(extra[0], [*own, *configs], keys)
+            _refuse(extra[0], [*own, *(["configs"] if keys else [])], keys)
         given = vars(found)
-        presets: tuple[str, ...] = ()
-        if "configs" in given and "configs" not in own:
-            presets = tuple(_one_or_more("configs", given.pop("configs")))
-        options = {name: own[name].read(given.pop(name)) for name in own if name in given}
-        overrides = {k: keys[k].coerce(_one(k, words, keys[k].value)) for k, words in given.items()}
         for option in self.options:
-            if option.required and option.name not in options:
-                one_of = f": expected one of {', '.join(option.choices)}" if option.choices else ""
-                text = f"--{option.name} is missing{one_of or f': {self.program} needs it'}"
-                raise UserError(text)
-        defaults: dict[str, Any] = {o.name: [] if o.many else o.default for o in self.options}
-        return Parsed({**defaults, **options}, presets, overrides, agent or DREAMER)
+            if option.required and option.name not in given:
+                one_of = f": expected one of {', '.join(map(str, option.choices))}"
+                needed = one_of if option.choices else f": {self.program} needs it"
+                raise UserError(f"--{option.name} is missing{needed}")
+        options = {
+            name: given.pop(name, [] if option.many else option.value)
+            for name, option in own.items()
+        }
+        return Parsed(options, tuple(given.pop("configs", ())), given, agent or DREAMER)
+
+    def _parser(self, keys: Mapping[str, Key], helped: str) -> _Parser:
+        """Returns the parser of all flags; with the presets' texts for the help of an agent."""
+        usage = self.program + (" [options]" if self.options else "")
+        usage += " [--configs PRESET ...] [--key value ...]" if self.takes_config else ""
+        parser = _Parser(usage=usage, description=textwrap.fill(self.description, _width()))
+        options = parser.add_argument_group("options")
+        options.add_argument("-h", "--help", action="help", help="Show this text.")
+        parser.take({option.name: option for option in self.options}, options)
+        if keys:
+            options.add_argument(
+                "--configs", nargs="+", action=_StoreOnce, metavar="PRESET ...",
+                help="Presets; a later one replaces values of earlier ones. A path is your own "
+                "file.",
+            )  # fmt: skip
+            parser.add_argument_group("presets", _presets(helped) if helped else None)
+            groups: dict[str, dict[str, Key]] = {}
+            for name, key in keys.items():
+                groups.setdefault(name.rpartition(".")[0], {})[name] = key
+            for group, members in groups.items():
+                title = None if group else "keys, with their defaults [and sources]"
+                parser.take(members, parser.add_argument_group(title))
+        return parser
 
 
 def parse_args(
@@ -174,7 +174,7 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
 
 
 class _StoreOnce(argparse.Action):
-    """Stores the words of a flag, which may be given once."""
+    """Stores the value of a flag, which may be given once."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         if hasattr(namespace, self.dest):
@@ -191,73 +191,38 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         return str(action.metavar)
 
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return f"{action.option_strings[-1]} {action.metavar or ''}".strip()
+
 
 class _Parser(argparse.ArgumentParser):
-    """Flags by name, each with any number of words. The flags' readers check their number."""
+    """Flags by name; a mistake is a `UserError`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(
             **settings, add_help=False, allow_abbrev=False, formatter_class=_Formatter,
             argument_default=argparse.SUPPRESS,
         )  # fmt: skip
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse takes -1e3 for a flag
 
-    def take(self, *names: str) -> _Parser:
-        """Adds flags; returns this parser."""
-        for name in names:
-            self.add_argument(f"--{name}", dest=name, nargs="*", action=_StoreOnce)
-        return self
-
-    def describe(self, title: str | None, rows: Mapping[str, str]) -> None:
-        """Adds a group of flags, by flag and example (``--steps 5e6 steps``), with their help."""
-        group = self.add_argument_group(title)
-        for row, text in rows.items():
-            flag, _, example = row.partition(" ")
-            group.add_argument(flag, nargs="*", metavar=example, help=text.replace("%", "%%"))
+    def take(self, keys: Mapping[str, Key], group: argparse._ArgumentGroup | None = None) -> None:
+        """Adds a flag for each key; a switch without a word is true."""
+        for name, key in keys.items():
+            words: dict[str, Any] = {}
+            if isinstance(key.value, bool):
+                words = {"nargs": "?", "const": True}
+            elif isinstance(key, Option) and key.many:
+                words = {"nargs": "+"}
+            choices = f" One of: {', '.join(map(str, key.choices))}." if key.choices else ""
+            source = f" [{key.source}]" if key.source else ""
+            (group or self).add_argument(
+                f"--{name}", dest=name, action=_StoreOnce, type=key.coerce, **words,
+                metavar=f"{_example(key.value)} {key.unit}".strip(),
+                help=f"{key.help}{choices}{source}".replace("%", "%%"),
+            )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
-def format_help(line: CommandLine, agent: str, keys: Mapping[str, Key]) -> str:
-    """Returns the help of a command line: options, presets, and keys with their defaults.
-
-    Args:
-        line: The command line.
-        agent: Whose presets it takes.
-        keys: The keys that are flags.
-    """
-    usage = line.program + (" [options]" if line.options else "")
-    usage += " [--configs PRESET ...] [--key value ...]" if line.takes_config else ""
-    parser = _Parser(usage=usage, description=textwrap.fill(line.description, _width()))
-    rows = {"--help": "Show this text."}
-    for option in line.options:
-        rows[f"--{option.name} {_example(option.default)}"] = option.help + _one_of(option.choices)
-    if keys:
-        text = "Presets; a later one replaces values of earlier ones. A path is your own file."
-        rows["--configs PRESET ..."] = text
-    parser.describe("options", rows)
-    if keys:
-        parser.add_argument_group("presets", _presets(agent))
-        groups: dict[str, dict[str, str]] = {}
-        for name, key in keys.items():
-            row = f"--{name} {_example(key.value)} {key.unit}".strip()
-            rows = groups.setdefault(name.rpartition(".")[0], {})
-            rows[row] = f"{key.help}{_one_of(key.choices)} [{key.source}]"
-        for group, rows in groups.items():
-            parser.describe(None if group else "keys, with their defaults [and sources]", rows)
-    return parser.format_help()
-
-
-def _join_negative_numbers(argv: Sequence[str]) -> list[str]:
-    """Joins ``--key -1e3`` to one word, because argparse takes ``-1e3`` for a flag."""
-    words: list[str] = []
-    for word in argv:
-        last = words[-1] if words else ""
-        if re.match(r"-\.?\d", word) and last.startswith("--") and "=" not in last:
-            words[-1] = f"{last}={word}"
-        else:
-            words.append(word)
-    return words
+        raise UserError(message.removeprefix("argument "))
 
 
 def _refuse(word: str, options: list[str], keys: Mapping[str, Key]) -> None:
@@ -271,21 +236,6 @@ def _refuse(word: str, options: list[str], keys: Mapping[str, Key]) -> None:
     find_key(name, keys)
 
 
-def _one_or_more(name: str, words: list[str]) -> list[str]:
-    if not words:
-        raise UserError(f"--{name} needs a value")
-    return words
-
-
-def _one(name: str, words: list[str], default: Value) -> str:
-    """The one word of a flag; a switch without a word is true."""
-    if not words and isinstance(default, bool):
-        return "true"
-    if len(_one_or_more(name, words)) > 1:
-        raise UserError(f"--{name} takes one value, got {len(words)}: {' '.join(words[:5])}")
-    return words[0]
-
-
 def _presets(agent: str) -> str:
     """A table of the presets that an agent takes, with the first comment of each file."""
     rows = []
@@ -297,10 +247,6 @@ def _presets(agent: str) -> str:
             row = f"{name:<{len(indent) - 1}} {text}"
             rows.append(textwrap.fill(row, _width() - 2, subsequent_indent=indent))
     return "\n".join(rows)
-
-
-def _one_of(choices: tuple[Any, ...]) -> str:
-    return f" One of: {', '.join(map(str, choices))}." if choices else ""
 
 
 def _example(value: Value) -> str:

@@ -88,10 +88,10 @@ class Config(Section):
         object.__setattr__(self, "_flat", flat)
         object.__setattr__(self, "presets", tuple(presets))
         object.__setattr__(self, "agent", agent)
-        tree = self.tree()
-        check_values(tree)
+        check_values(flat)
         super().__init__(
-            "", {k: Section(f"{k}.", v) if isinstance(v, dict) else v for k, v in tree.items()}
+            "",
+            {k: Section(f"{k}.", v) if isinstance(v, dict) else v for k, v in self.tree().items()},
         )
 
     def flat(self) -> dict[str, Value]:

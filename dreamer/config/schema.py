@@ -11,10 +11,10 @@ import functools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,37 +26,34 @@ DREAMER = "dreamer"
 _OF_THE_AGENT = "agent"  # in defaults.yaml and in `without`: all that an agent may leave out
 _LARGEST = 1_000_000_000_000  # the bound of whole numbers without a bound of their own
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-_FIELDS = {"value", "unit", "help", "source", "choices", "min", "max", "above", "pattern"}
 _added: list[Path] = []
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key of the config: its default value, and which other values it takes.
-
-    Values have the type of the default value.
+    """One key of the config, or one option of a program; its values have the default's type.
 
     Attributes:
         name: Dotted name.
         value: Default value.
-        unit: What a number counts; "" for none.
         help: What the key means.
-        source: Where the default value comes from.
-        choices: The only values allowed; () for any.
-        low, high: Bounds, inclusive.
+        unit: What a number counts; "" for none.
+        source: Where the default value comes from; "" for an option.
+        choices: The only values allowed; empty for any.
+        min, max: Bounds, inclusive.
         above: Lower bound, exclusive.
         pattern: Whether the text must be a regular expression.
     """
 
     name: str
     value: Value
-    unit: str
     help: str
-    source: str
-    choices: tuple[Value, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
+    unit: str = ""
+    source: str = ""
+    choices: Sequence[Value] = ()
+    min: float = -math.inf
+    max: float = math.inf
+    above: float = -math.inf
     pattern: bool = False
 
     def coerce(self, value: Any, where: str = "") -> Value:
@@ -69,36 +66,33 @@ class Key:
         Raises:
             UserError: The value has another type, is not among the choices, or is out of range.
         """
-        name = self.name + where
         typed = _convert(value, type(self.value))
         if typed is None:
-            raise UserError(f"{name} must be {_TYPES[type(self.value)]}, not {_show(value)}")
-        if self.choices and typed not in self.choices:
-            options = [str(choice) for choice in self.choices]
-            near = suggest(str(typed), options)
             raise UserError(
-                f"{name} must be one of {', '.join(options)}, not {_show(value)}{near}"
+                f"{self.name}{where} must be {_TYPES[type(self.value)]}, not {_show(value)}"
             )
-        if isinstance(typed, str):
-            self._check_text(name, typed)
-        elif self.low is not None and typed < self.low:
-            raise UserError(f"{name} must be at least {number(self.low)}, not {typed}")
-        elif self.high is not None and typed > self.high:
-            raise UserError(f"{name} must be at most {number(self.high)}, not {typed}")
-        elif self.above is not None and typed <= self.above:
-            raise UserError(f"{name} must be above {number(self.above)}, not {typed}")
+        if expected := self._expected(typed):
+            near = suggest(str(typed), map(str, self.choices))
+            raise UserError(f"{self.name}{where} must be {expected}, not {_show(typed)}{near}")
         return typed
 
-    def _check_text(self, name: str, text: str) -> None:
-        if not text.isprintable():
-            raise UserError(f"{name} must be printable text, not {_show(text)}")
-        if self.pattern:
+    def _expected(self, value: Value) -> str:
+        """Returns what a value of this key's type should be, if it is something else; else ""."""
+        if self.choices:
+            names = ", ".join(map(str, self.choices))
+            return "" if value in self.choices else f"one of {names}"
+        if isinstance(value, str):
             try:
-                re.compile(text)
+                re.compile(value if self.pattern else "")
             except re.error as error:
-                raise UserError(
-                    f"{name} is no regular expression: {error} in {_show(text)}"
-                ) from None
+                return f"a regular expression ({error})"
+            return "" if value.isprintable() else "printable text"
+        if value < self.min:
+            return f"at least {number(self.min)}"
+        if value <= self.above:
+            return f"above {number(self.above)}"
+        most = min(self.max, _LARGEST) if isinstance(value, int) else self.max
+        return f"at most {number(most)}" if value > most else ""
 
 
 @dataclass(frozen=True)
@@ -158,7 +152,10 @@ def load_schema(agent: str = DREAMER) -> Mapping[str, Key]:
     }  # fmt: skip
     for name, entry in own.entries.items():
         entries[name] = {**entries.get(name, {}), **entry}
-    return {name: _read_key(name, entry) for name, entry in entries.items()}
+    keys = {name: Key(name, **entry) for name, entry in entries.items()}
+    for key in keys.values():
+        key.coerce(key.value)
+    return keys
 
 
 def agent_sections() -> list[str]:
@@ -239,7 +236,10 @@ def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
     members = [key for key in keys if key.startswith(f"{name}.")]
     if members:
         raise UserError(f"{name!r}{where} is a group of keys, give one of {', '.join(members)}")
-    owners = [agent for agent in agent_names() if _has(load_schema(agent), name)]
+    owners = [
+        agent for agent in agent_names()
+        if any(key == name or key.startswith(f"{name}.") for key in load_schema(agent))
+    ]  # fmt: skip
     if owners:
         raise UserError(
             f"{name!r}{where} is no key of this agent; these have it: {', '.join(owners)}"
@@ -309,52 +309,21 @@ def _entries(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _read_key(name: str, entry: Mapping[str, Any]) -> Key:
-    """Reads one entry. A mistake there is the project's own, so it is a ValueError."""
-    missing = {"value", "unit", "help", "source"} - set(entry)
-    if missing or set(entry) - _FIELDS:
-        raise ValueError(f"key {name}: missing {missing}, unknown {set(entry) - _FIELDS}")
-    key = Key(
-        name=name,
-        value=entry["value"],
-        unit=entry["unit"],
-        help=entry["help"],
-        source=entry["source"],
-        choices=tuple(entry.get("choices", ())),
-        low=entry.get("min"),
-        high=entry.get("max", _LARGEST if type(entry["value"]) is int else None),
-        above=entry.get("above"),
-        pattern=entry.get("pattern", False),
-    )
-    key.coerce(key.value)
-    return key
-
-
-def _has(keys: Iterable[str], name: str) -> bool:
-    """Whether there is a key, or a group of keys, of that name."""
-    return any(key == name or key.startswith(f"{name}.") for key in keys)
-
-
 def _convert(value: Any, kind: type) -> Value | None:
     """The value as a `kind`, or None if it is none."""
-    if kind is str:
-        return value if isinstance(value, str) else None
-    if kind is bool:
-        if isinstance(value, str):
-            return {"true": True, "false": False}.get(value.strip().lower())
-        return value if isinstance(value, bool) else None
-    if isinstance(value, str):
-        try:
-            value = int(value) if re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value) else float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    if kind is bool and isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.strip().lower())
+    if kind in (bool, str):
+        return value if isinstance(value, kind) else None
+    if isinstance(value, bool) or not isinstance(value, (str, Real)):
         return None
-    if kind is float:
-        return float(value)
-    if isinstance(value, Integral):
-        return int(value)
-    return int(float(value)) if float(value).is_integer() else None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        return None
+    return kind(number)
 
 
 def _show(value: Any) -> str:

@@ -39,19 +39,13 @@ from dreamer.io.arrays import (
     NUMBERS,
     ArchiveError,
     StoredArray,
-    read_array,
+    read_arrays,
     read_directory,
     read_slice,
-    verify_checksum,
+    verify_checksums,
     write_arrays,
 )
-from dreamer.io.files import (
-    IrregularFileError,
-    atomic_write,
-    make_folder,
-    open_to_read,
-    path_text,
-)
+from dreamer.io.files import IrregularFileError, atomic_write, make_folder, open_to_read, path_text
 
 FLAGS = ("is_first", "is_last", "is_terminal")
 _FLOATS = ("action", "reward", "cont")
@@ -81,7 +75,6 @@ class EpisodeError(Exception):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path_text(path)}: {reason}")
         self.path = path
-        self.reason = reason
 
 
 class EpisodeFile:
@@ -106,7 +99,8 @@ class EpisodeFile:
         self.checked = False
         with self._open() as fd:
             self._arrays = read_directory(fd)
-        self._check_headers()
+        if reason := _no_episode({name: array.shape for name, array in self._arrays.items()}):
+            raise EpisodeError(path, reason)
         self.length = self._arrays["action"].shape[0]
 
     @property
@@ -146,12 +140,12 @@ class EpisodeFile:
             ValueError: The episode has no such timesteps.
         """
         stop = self.length if stop is None else stop
-        with self._memory_errors():
-            arrays = {}
+        arrays = {}
+        with self._errors():
             for key in self.keys if keys is None else keys:
                 shape, dtype = self.timestep_spec(key)
                 arrays[key] = np.empty((max(stop - start, 0), *shape), dtypes.get(key, dtype))
-            self.read_into(arrays, start, stop)
+        self.read_into(arrays, start, stop)
         return arrays
 
     def read_into(self, out: Mapping[str, np.ndarray], start: int, stop: int) -> None:
@@ -160,7 +154,7 @@ class EpisodeFile:
         The arrays must be C-contiguous. Values are cast to their dtypes.
 
         Raises:
-            EpisodeError: The data are damaged.
+            EpisodeError: The data are damaged, or do not fit into memory.
             ValueError: The episode has no such timesteps.
         """
         if not 0 <= start <= stop <= self.length:
@@ -175,15 +169,13 @@ class EpisodeFile:
         Numbers must stay finite when they are cast to `dtypes`: 1e300 is infinite as float32.
 
         Raises:
-            EpisodeError: The data are damaged, cannot come from an episode, or must be unpacked
-                and do not fit into memory.
+            EpisodeError: The data are damaged, cannot come from an episode, or do not fit into
+                memory.
         """
         with self._open() as fd:
-            for array in self._sources(keys):
-                if array.sliceable:  # reading any other array verifies its checksum
-                    verify_checksum(fd, array)
-        floats = [key for key in keys if self.timestep_spec(key)[1].kind == "f"]
-        wanted = {*floats, *EPISODE_KEYS}
+            # Reading an array that is not sliceable verifies its checksum.
+            verify_checksums(fd, [array for array in self._sources(keys) if array.sliceable])
+        wanted = {*EPISODE_KEYS, *(k for k in keys if self.timestep_spec(k)[1].kind == "f")}
         count = self.length
         if self.sliceable(wanted):
             nbytes = sum(array.nbytes for array in self._sources(wanted))
@@ -200,27 +192,24 @@ class EpisodeFile:
             EpisodeError: Numbers are not finite, `cont` is not in 0 to 1, or `is_first` is false
                 in timestep 0.
         """
-        for key, array in episode.items():
-            with self._memory_errors():
-                finite = array.dtype.kind != "f" or np.isfinite(array).all()
-            if not finite:
-                raise EpisodeError(self.path, f"{key} holds numbers that are not finite")
+        with self._errors():
+            for key, array in episode.items():
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise EpisodeError(self.path, f"{key} holds numbers that are not finite")
         if not ((episode["cont"] >= 0) & (episode["cont"] <= 1)).all():
             raise EpisodeError(self.path, "discount holds numbers outside of 0 to 1")
         if start == 0 and not episode["is_first"][0]:
             raise EpisodeError(self.path, "is_first is false in its first timestep")
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[int]:
-        """Opens the file. Errors that concern the file become `EpisodeError`."""
+    def _errors(self) -> Iterator[None]:
+        """Turns errors that concern the file into `EpisodeError`."""
         try:
-            fd = open_to_read(self.path)
-            try:
-                yield fd
-            finally:
-                os.close(fd)
+            yield
         except ArchiveError as error:
             raise EpisodeError(self.path, str(error)) from error
+        except MemoryError as error:
+            raise EpisodeError(self.path, "it does not fit into memory") from error
         except IrregularFileError as error:
             raise EpisodeError(self.path, str(error.strerror)) from error
         except OSError as error:
@@ -229,30 +218,9 @@ class EpisodeFile:
             raise EpisodeError(self.path, f"it cannot be read ({error.strerror})") from error
 
     @contextlib.contextmanager
-    def _memory_errors(self) -> Iterator[None]:
-        """Blames the file for a lack of memory while all of it is read or checked."""
-        try:
-            yield
-        except MemoryError as error:
-            raise EpisodeError(self.path, "it does not fit into memory") from error
-
-    def _check_headers(self) -> None:
-        arrays = self._arrays
-        missing = [key for key in ("action", "reward") if key not in arrays]
-        if "discount" not in arrays and "is_terminal" not in arrays:
-            missing.append("discount")
-        if missing:
-            raise EpisodeError(self.path, f"it lacks {', '.join(missing)}")
-        for key in ("action", "reward", "discount", *FLAGS):
-            ndim = 2 if key == "action" else 1
-            if key in arrays and len(arrays[key].shape) != ndim:
-                raise EpisodeError(self.path, f"{key} has the shape {arrays[key].shape}")
-        lengths = {name: array.shape[:1] for name, array in arrays.items()}
-        if len(set(lengths.values())) > 1:
-            text = ", ".join(f"{name} {shape}" for name, shape in lengths.items())
-            raise EpisodeError(self.path, f"its lengths differ: {text}")
-        if lengths["action"] == (0,):
-            raise EpisodeError(self.path, "it has no timesteps")
+    def _open(self) -> Iterator[int]:
+        with self._errors(), open(open_to_read(self.path), "rb", buffering=0) as file:
+            yield file.fileno()
 
     def _source(self, key: str) -> str | None:
         """Returns the array that a key is read or derived from; None if its position tells it."""
@@ -279,15 +247,28 @@ class EpisodeFile:
             raw = np.empty((stop - start, *array.shape[1:]), array.dtype)
             read_slice(fd, array, start, raw)
         else:
-            raw = read_array(fd, array)[start:stop]
+            [whole] = read_arrays(fd, [array])
+            raw = whole[start:stop]
         if raw.dtype.kind == "b":  # bytes other than 0 and 1 must not survive inside a bool
             raw = raw.view(np.uint8) != 0
-        if source == "is_terminal" and key == "cont":
-            out[...] = raw == 0
-        elif out.dtype.kind == "b":
-            out[...] = (raw == 0) if source == "discount" else (raw != 0)
-        else:
-            out[...] = raw
+        derived = source != ("discount" if key == "cont" else key)  # `cont` from `is_terminal`, ...
+        out[...] = raw == 0 if derived else raw
+
+
+def _no_episode(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Returns why arrays of these names and shapes are no episode; "" if they are one."""
+    missing = [key for key in ("action", "reward") if key not in shapes]
+    if "discount" not in shapes and "is_terminal" not in shapes:
+        missing.append("discount")
+    if missing:
+        return f"it lacks {', '.join(missing)}"
+    for key in ("action", "reward", "discount", *FLAGS):
+        if key in shapes and len(shapes[key]) != (2 if key == "action" else 1):
+            return f"{key} has the shape {shapes[key]}"
+    lengths = {name: shape[:1] for name, shape in shapes.items()}
+    if len(set(lengths.values())) > 1:
+        return f"its lengths differ: {', '.join(f'{name} {n}' for name, n in lengths.items())}"
+    return "it has no timesteps" if lengths["action"] == (0,) else ""
 
 
 def save_episode(

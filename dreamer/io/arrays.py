@@ -3,12 +3,13 @@
 Training samples short slices of long episodes. A slice of an uncompressed array costs one
 positioned read of its bytes; nothing is mapped or held in memory. The reader compares all numbers
 that a file states (offsets, sizes, shapes) with the size of the file before it allocates memory.
-It refuses arrays of objects and can verify each array's checksum. Compressed arrays are unpacked
-as a whole, so their total size is bounded.
+It refuses arrays of objects. Reading a whole array verifies its checksum. Compressed arrays are
+unpacked as a whole, so their total size is bounded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
@@ -17,7 +18,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -25,21 +26,19 @@ import numpy as np
 
 NUMBERS = "buif"
 """NumPy's kinds of real numbers: bool, unsigned, signed, floating."""
-MAX_UNPACKED = 1 << 30
-"""Bytes of all arrays of an archive if some of them must be read whole, because they are compressed
-or stored in another order of axes. The longest Atari episode, 27,000 timesteps of 64x64x3, has
-0.31 GiB."""
 
-_MAX_RATIO = 1032  # deflate cannot compress better, so a larger claim is forged
+# Bytes of all arrays of an archive if some of them must be read whole, because they are compressed
+# or stored in another order of axes. The longest Atari episode, 27,000 timesteps of 64x64x3, has
+# 0.31 GiB.
+_MAX_UNPACKED = 1 << 30
 _MAX_HEADER = 4096  # bytes of a .npy header; NumPy writes 128 for arrays of numbers
-_MAX_DIRECTORY = 1 << 20  # bytes of the archive's directory; an array takes about 60 to 130
-_CHUNK = 1 << 20
+_MAX_READ = 1 << 20  # bytes; an array takes about 60 to 130 of the archive's directory
 
 # What zipfile and NumPy raise when they read damaged bytes.
 _UNREADABLE = (
     zipfile.BadZipFile, NotImplementedError, ValueError, TypeError, KeyError, IndexError,
-    AttributeError, SyntaxError, MemoryError, RuntimeError, EOFError, OverflowError,
-    tokenize.TokenError, struct.error, zlib.error,
+    AttributeError, SyntaxError, RuntimeError, EOFError, OverflowError, tokenize.TokenError,
+    struct.error, zlib.error,
 )  # fmt: skip
 
 
@@ -49,41 +48,28 @@ class ArchiveError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """One array of an archive: its type and the place of its bytes.
+    """One array of an archive: its type and the place of its data.
 
     Attributes:
         name: Its name, without the ending ``.npy``.
         dtype: Its dtype.
         shape: Its shape.
-        fortran: Whether the first axis varies fastest.
-        deflated: Whether it is compressed.
-        offset: Position of its first byte in the file.
-        packed: Bytes in the file.
-        header: Bytes of the .npy header, unpacked.
-        size: Bytes of header and data, unpacked.
-        crc: Checksum of header and data.
+        sliceable: Whether a slice can be read without the rest of the array.
+        offset: Position of its data in the file; only for a sliceable array.
+        packed: Bytes of header and data in the file.
     """
 
     name: str
     dtype: np.dtype
     shape: tuple[int, ...]
-    fortran: bool
-    deflated: bool
+    sliceable: bool
     offset: int
     packed: int
-    header: int
-    size: int
-    crc: int
-
-    @property
-    def sliceable(self) -> bool:
-        """Whether a slice can be read without the rest of the array."""
-        return not self.deflated and not self.fortran
 
     @property
     def nbytes(self) -> int:
         """Bytes of the array in memory."""
-        return self.size - self.header
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def write_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
@@ -102,7 +88,7 @@ def write_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_directory(
-    fd: int, kinds: str = NUMBERS, max_unpacked: float = MAX_UNPACKED
+    fd: int, kinds: str = NUMBERS, max_unpacked: float = _MAX_UNPACKED
 ) -> dict[str, StoredArray]:
     """Reads the directory of an archive and the header of each array, but no data.
 
@@ -122,20 +108,17 @@ def read_directory(
     if size == 0:
         raise ArchiveError("it is empty")
     arrays: dict[str, StoredArray] = {}
-    try:
-        with _File(fd, closefd=False) as file, zipfile.ZipFile(file) as archive:
-            for info in archive.infolist():
-                array = _read_entry(archive, fd, size, info, kinds)
-                if array.name in arrays:
-                    raise ArchiveError(f"it holds {array.name!r} twice")
-                arrays[array.name] = array
-    except _UNREADABLE as error:
-        raise ArchiveError(f"it is no readable .npz archive ({error})") from error
+    with _opened(fd) as archive:
+        for info in archive.infolist():
+            array = _read_entry(archive, fd, info, kinds)
+            if array.name in arrays:
+                raise ArchiveError(f"it holds {array.name!r} twice")
+            arrays[array.name] = array
     # An entry may lie within another one. All of them together would then fill the memory.
     packed = sum(array.packed for array in arrays.values())
     if packed > size:
         raise ArchiveError(f"its arrays claim {packed:,} bytes of its {size:,}")
-    unpacked = sum(array.size for array in arrays.values())
+    unpacked = sum(array.nbytes for array in arrays.values())
     if unpacked > max_unpacked and not all(array.sliceable for array in arrays.values()):
         raise ArchiveError(f"it unpacks to {unpacked:,} bytes, at most {max_unpacked:,} are read")
     return arrays
@@ -153,87 +136,85 @@ def read_slice(fd: int, array: StoredArray, start: int, out: np.ndarray) -> None
     Raises:
         ArchiveError: The file ends early.
     """
-    stride = math.prod(array.shape[1:]) * array.dtype.itemsize
-    _read_exactly(fd, array.offset + array.header + start * stride, out, array.name)
+    offset = array.offset + start * math.prod(array.shape[1:]) * array.dtype.itemsize
+    view = out.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], offset + done)
+        if count == 0:
+            raise ArchiveError(f"the file ends within {array.name!r}")
+        done += count
 
 
-def read_array(fd: int, array: StoredArray) -> np.ndarray:
-    """Reads a whole array, unpacks it if needed, and verifies its checksum.
-
-    Raises:
-        ArchiveError: The data are damaged, or do not have the size that the header states.
-    """
-    if array.deflated:
-        raw = _inflate(fd, array)
-    else:
-        raw = np.empty(array.size, np.uint8)
-        _read_exactly(fd, array.offset, raw, array.name)
-    if zlib.crc32(raw.data) != array.crc:
-        raise ArchiveError(f"the checksum of {array.name!r} does not match")
-    flat = raw[array.header :].view(array.dtype)
-    if array.fortran:
-        return np.ascontiguousarray(flat.reshape(array.shape[::-1]).T)
-    return flat.reshape(array.shape)
-
-
-def verify_checksum(fd: int, array: StoredArray) -> None:
-    """Reads an uncompressed array once, in pieces, and compares its checksum.
+def read_arrays(fd: int, arrays: Iterable[StoredArray]) -> Iterator[np.ndarray]:
+    """Reads whole arrays one after the other, unpacks them and verifies their checksums.
 
     Raises:
-        ArchiveError: The checksum does not match, or the file ends early.
+        ArchiveError: The data are damaged, or do not have the size that the directory states.
     """
-    crc, done = 0, 0
-    buffer = np.empty(min(_CHUNK, array.size), np.uint8)
-    while done < array.size:
-        part = buffer[: min(_CHUNK, array.size - done)]
-        _read_exactly(fd, array.offset + done, part, array.name)
-        crc = zlib.crc32(part.data, crc)
-        done += len(part)
-    if crc != array.crc:
-        raise ArchiveError(f"the checksum of {array.name!r} does not match")
+    with _opened(fd) as archive:
+        for array in arrays:
+            with archive.open(f"{array.name}.npy") as stream:
+                yield np.lib.format.read_array(
+                    stream, allow_pickle=False, max_header_size=_MAX_HEADER
+                )
+
+
+def verify_checksums(fd: int, arrays: Iterable[StoredArray]) -> None:
+    """Reads arrays once, in pieces, and compares their checksums.
+
+    Raises:
+        ArchiveError: A checksum does not match, or the file ends early.
+    """
+    with _opened(fd) as archive:
+        for array in arrays:
+            with archive.open(f"{array.name}.npy") as stream:
+                while stream.read(_MAX_READ):
+                    pass
 
 
 class _File(io.FileIO):
     """A file that refuses to read more at once than the largest directory has."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _MAX_DIRECTORY:
+        if size is not None and size > _MAX_READ:
             raise zipfile.BadZipFile(f"its directory claims {size:,} bytes")
         return super().read(size)
 
 
+@contextlib.contextmanager
+def _opened(fd: int) -> Iterator[zipfile.ZipFile]:
+    try:
+        with _File(fd, closefd=False) as file, zipfile.ZipFile(file) as archive:
+            yield archive
+    except _UNREADABLE as error:
+        raise ArchiveError(f"it is no readable .npz archive ({error})") from error
+
+
 def _read_entry(
-    archive: zipfile.ZipFile, fd: int, file_size: int, info: zipfile.ZipInfo, kinds: str
+    archive: zipfile.ZipFile, fd: int, info: zipfile.ZipInfo, kinds: str
 ) -> StoredArray:
     name = info.filename.removesuffix(".npy")
-    if not info.filename.endswith(".npy"):
-        raise ArchiveError(f"it holds {info.filename!r}, which is no array")
-    if not 0 <= info.header_offset < file_size:
-        raise ArchiveError(f"{name!r} lies outside of the file")
     deflated = info.compress_type == zipfile.ZIP_DEFLATED
-    if not deflated and info.compress_type != zipfile.ZIP_STORED:
-        raise ArchiveError(f"{name!r} is compressed in an unknown way")
+    if name == info.filename or not (deflated or info.compress_type == zipfile.ZIP_STORED):
+        raise ArchiveError(f"{name!r} is no array, or is compressed in an unknown way")
     try:
         with archive.open(info) as stream:  # refuses encryption, and a different local header
             head = stream.read(10)
             head += stream.read(int.from_bytes(head[8:], "little"))
         dtype, shape, fortran = _parse_header(head, kinds)
-    except _UNREADABLE as error:
+    except (*_UNREADABLE, MemoryError) as error:  # Python's parser has little memory of its own
         raise ArchiveError(f"{name!r} is damaged: {error}") from error
     # The local header alone states the length of its own name and extra field.
     lengths = struct.unpack("<HH", os.pread(fd, 4, info.header_offset + 26))
-    offset = info.header_offset + 30 + sum(lengths)
-    if offset + info.compress_size > file_size:
+    start = info.header_offset + 30 + sum(lengths)
+    if start + info.compress_size > os.fstat(fd).st_size:
         raise ArchiveError(f"{name!r} reaches beyond the end of the file")
     if not deflated and info.file_size != info.compress_size:
         raise ArchiveError(f"{name!r} states two different sizes")
-    if deflated and info.file_size > info.compress_size * _MAX_RATIO + 1024:
-        raise ArchiveError(f"{name!r} claims to unpack to {info.file_size} bytes")
-    array = StoredArray(
-        name, dtype, shape, fortran and len(shape) > 1, deflated, offset,
-        info.compress_size, len(head), info.file_size, info.CRC,
-    )  # fmt: skip
-    if math.prod(shape) * dtype.itemsize != array.nbytes:
+    sliceable = not deflated and not (fortran and len(shape) > 1)
+    array = StoredArray(name, dtype, shape, sliceable, start + len(head), info.compress_size)
+    if len(head) + array.nbytes != info.file_size:
         raise ArchiveError(f"{name!r} claims the shape {shape}, which does not fit its bytes")
     return array
 
@@ -252,26 +233,3 @@ def _parse_header(head: bytes, kinds: str) -> tuple[np.dtype, tuple[int, ...], b
     if any(size < 0 for size in shape):
         raise ValueError(f"it claims the shape {shape}")
     return dtype, shape, fortran
-
-
-def _read_exactly(fd: int, offset: int, out: np.ndarray, name: str) -> None:
-    view = out.reshape(-1).view(np.uint8).data
-    done = 0
-    while done < len(view):
-        count = os.preadv(fd, [view[done:]], offset + done)
-        if count == 0:
-            raise ArchiveError(f"the file ends within {name!r}")
-        done += count
-
-
-def _inflate(fd: int, array: StoredArray) -> np.ndarray:
-    """Unpacks an array, and never more bytes than its size, whatever the file claims."""
-    packed = np.empty(array.packed, np.uint8)
-    _read_exactly(fd, array.offset, packed, array.name)
-    try:
-        raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed.data, array.size)
-    except zlib.error as error:
-        raise ArchiveError(f"{array.name!r} does not decompress ({error})") from error
-    if len(raw) < array.size:
-        raise ArchiveError(f"{array.name!r} unpacks to {len(raw)} bytes instead of {array.size}")
-    return np.frombuffer(raw, np.uint8)

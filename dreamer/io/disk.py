@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from rich.filesize import decimal
+
 from dreamer.io.files import DiskFullError
 
 T = TypeVar("T")
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts; the pause doubles each time
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_LONGEST_PAUSE = 30.0  # seconds between two attempts; the pause begins at 1 and doubles each time
 
 
 class Stop(Protocol):
@@ -50,7 +51,7 @@ class RetryWhileDiskFull:
                 files is the reason, which waiting does not change.
             StopRequested: A signal came while this waited.
         """
-        waited, pause = 0.0, FIRST_PAUSE
+        waited, pause = 0.0, 1.0
         while True:
             try:
                 result = act()
@@ -59,20 +60,15 @@ class RetryWhileDiskFull:
                     raise
                 if not waited:
                     self._say(f"warning: {error} (the run waits up to {self._seconds:g} s for it)")
-                waited += self._sleep(min(pause, self._seconds - waited))
-                pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 if waited:
                     self._say(f"there is room again after {waited:.0f} s; the run continues")
                 return result
-
-    def _sleep(self, seconds: float) -> float:
-        """Sleeps, and returns the seconds that passed."""
-        start = time.monotonic()
-        while (passed := time.monotonic() - start) < seconds:
-            self._interrupt.check()
-            time.sleep(min(0.2, seconds - passed))
-        return passed
+            start = time.monotonic()
+            while (passed := time.monotonic() - start) < min(pause, self._seconds - waited):
+                self._interrupt.check()
+                time.sleep(min(0.2, pause))
+            waited, pause = waited + passed, min(2 * pause, _LONGEST_PAUSE)
 
 
 def room_warning(folder: Path, needed: int, what: str) -> str:
@@ -81,15 +77,7 @@ def room_warning(folder: Path, needed: int, what: str) -> str:
     if needed <= free:
         return ""
     return (
-        f"warning: {what} will need about {size_text(needed)}, but only {size_text(free)} are free "
+        f"warning: {what} will need about {decimal(needed)}, but only {decimal(free)} are free "
         f"on the disk of {folder}; free some space, or choose another --logdir or "
         "--replay.directory"
     )
-
-
-def size_text(size: float) -> str:
-    """Returns a number of bytes as text, in a unit that suits its size."""
-    unit = 0
-    while size >= 1000 and unit < len(_UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:,.0f} {_UNITS[unit]}" if size >= 1000 else f"{size:.4g} {_UNITS[unit]}"

@@ -66,14 +66,14 @@ def atomic_write(path: str | os.PathLike[str], needed: int | None = None) -> Ite
         Exception: Any error of the block itself. The temporary file is removed then, too.
     """
     path = Path(path)
-    temporary = temporary_beside(path)
+    temporary = _temporary_beside(path)
     with _cleaned_up(path, temporary, needed):
         with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
@@ -96,15 +96,21 @@ def atomic_folder(path: str | os.PathLike[str], needed: int | None = None) -> It
     remains there, complete. Arguments and errors are those of `atomic_write`.
     """
     path = Path(path)
-    temporary = temporary_beside(path)
+    temporary = _temporary_beside(path)
     with _cleaned_up(path, temporary, needed):
         temporary.mkdir()
         yield temporary
         for entry in temporary.iterdir():
             with open(entry, "rb") as file:
                 os.fsync(file.fileno())
-        sync_folder(temporary)
-        _exchange(temporary, path)
+        _sync_folder(temporary)
+        old = path.with_name(f"{path.name}.old")
+        if path.exists():
+            discard(old)
+            os.rename(path, old)
+        os.rename(temporary, path)
+        _sync_folder(path.parent)
+        discard(old)
 
 
 @contextlib.contextmanager
@@ -119,18 +125,8 @@ def _cleaned_up(path: Path, temporary: Path, needed: int | None) -> Iterator[Non
             written = sum(part.stat().st_size for part in parts)
             _remove(temporary)
         if isinstance(error, OSError):
-            raise storage_error(error, path, temporary, needed or written) from error
+            raise storage_error(error, path, needed or written, temporary) from error
         raise
-
-
-def _exchange(temporary: Path, path: Path) -> None:
-    old = path.with_name(f"{path.name}.old")
-    if path.exists():
-        discard(old)
-        os.rename(path, old)
-    os.rename(temporary, path)
-    sync_folder(path.parent)
-    discard(old)
 
 
 def make_folder(path: Path, advice: str = "check the path and its permissions") -> None:
@@ -143,10 +139,10 @@ def make_folder(path: Path, advice: str = "check the path and its permissions") 
     try:
         for folder in [each for each in (*reversed(path.parents), path) if not each.is_dir()]:
             folder.mkdir(exist_ok=True)
-            sync_folder(folder.parent)
+            _sync_folder(folder.parent)
     except OSError as error:
         if error.errno in _NO_SPACE:
-            raise storage_error(error, path, path, _FOLDER_BYTES) from error
+            raise storage_error(error, path, _FOLDER_BYTES) from error
         reason = error.strerror or error
         raise StorageError(f"cannot make the folder {path}: {reason}; {advice}") from error
 
@@ -218,11 +214,7 @@ def open_to_append(path: Path) -> int:
     """
     with storage_errors(path):
         descriptor = _open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        try:
-            sync_folder(path.parent)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        _sync_folder(path.parent)
         return descriptor
 
 
@@ -246,7 +238,7 @@ def _open_regular(path: str | os.PathLike[str], flags: int) -> int:
 def discard(path: Path) -> None:
     """Removes a file or folder under a temporary name, so that no half-removed one keeps `path`."""
     if os.path.lexists(path):
-        doomed = temporary_beside(path)
+        doomed = _temporary_beside(path)
         os.rename(path, doomed)
         _remove(doomed)
 
@@ -272,12 +264,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def temporary_beside(path: Path) -> Path:
+def _temporary_beside(path: Path) -> Path:
     """Returns a hidden, unique name in the same folder that `remove_temporaries` recognises."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Makes the names in `folder` survive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -296,49 +288,39 @@ def storage_errors(path: Path, needed: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise storage_error(error, path, path, needed) from error
+        raise storage_error(error, path, needed) from error
 
 
-def storage_error(error: OSError, path: Path, temporary: Path, needed: int) -> Exception:
+def storage_error(
+    error: OSError, path: Path, needed: int = 0, temporary: Path | None = None
+) -> Exception:
     """Returns the error to raise for `error`, which came while `path` was written.
 
     Args:
         error: The original error. It is returned unchanged if it concerns another file.
         path: The file or folder to write.
-        temporary: The temporary name under which it was written.
         needed: Its size in bytes, for the message about a full disk.
+        temporary: The temporary name under which it was written.
     """
     if error.errno in _NO_SPACE:
-        return DiskFullError(_no_space(error, path, needed), error.errno != errno.EFBIG)
-    if error.errno in _FAILING or _concerns(error, path, temporary):
+        passing = error.errno != errno.EFBIG
+        if passing:
+            nearest = next(folder for folder in path.absolute().parents if os.path.isdir(folder))
+            free = shutil.disk_usage(nearest).free
+            room = f"{free:,} are free on that disk or quota; free some space"
+        else:
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            room = f"files may have {limit:,} here; raise the limit (ulimit -f)"
+        text = f"no room for {path}: it needs at least {needed:,} bytes and {room}"
+        return DiskFullError(f"{text} and run the same command again", passing)
+    place = Path(error.filename) if isinstance(error.filename, str) else None
+    ours = (path, path.parent, temporary or path)
+    if error.errno in _FAILING or (place and (place in ours or place.parent == temporary)):
         reason = error.strerror or error
         return StorageError(
             f"cannot write {path}: {reason}; check the disk, the folder and its permissions"
         )
     return error
-
-
-def _concerns(error: OSError, path: Path, temporary: Path) -> bool:
-    if not isinstance(error.filename, str):
-        return False
-    place = Path(error.filename)
-    return place in (path, path.parent, temporary) or place.parent == temporary
-
-
-def _no_space(error: OSError, path: Path, needed: int) -> str:
-    start = f"no room for {path}: it needs at least {needed:,} bytes"
-    if error.errno == errno.EFBIG:
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        return (
-            f"{start} and files may have {limit:,} here; raise the limit (ulimit -f) and run the "
-            "same command again"
-        )
-    nearest = next(folder for folder in path.absolute().parents if os.path.isdir(folder))
-    free = shutil.disk_usage(nearest).free
-    return (
-        f"{start} and {free:,} are free on that disk or quota; free some space and run the same "
-        "command again"
-    )
 
 
 def path_text(path: str | os.PathLike[str]) -> str:

@@ -56,7 +56,7 @@ class MetricsFile:
         except OSError as error:
             with contextlib.suppress(OSError):  # on a disk that is read-only now, the line stays
                 os.ftruncate(self._file, before)
-            raise storage_error(error, self.path, self.path, len(line)) from error
+            raise storage_error(error, self.path, len(line)) from error
 
     def rewind(self, step: int) -> None:
         """Removes the lines of later steps than `step`, which the resumed run writes again.

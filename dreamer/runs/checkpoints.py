@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dreamer.errors import UserError
-from dreamer.io.arrays import NUMBERS, ArchiveError, read_array, read_directory, write_arrays
+from dreamer.io.arrays import NUMBERS, ArchiveError, read_arrays, read_directory, write_arrays
 from dreamer.io.files import (
     atomic_folder,
     discard,
@@ -296,6 +296,6 @@ def _parse(name: str, content: bytes) -> dict[str, Any]:
 def _read_arrays(fd: int) -> dict[str, np.ndarray]:
     # Uncompressed arrays take no more memory than the file is large, which is limited already.
     stored = read_directory(fd, _KINDS, max_unpacked=_MAX_FILE)
-    if compressed := [name for name, array in stored.items() if array.deflated]:
+    if compressed := [name for name, array in stored.items() if not array.sliceable]:
         raise _DamagedError(f"{_ARRAYS}: {compressed[0]} is compressed, which ours never are")
-    return {name: read_array(fd, array) for name, array in stored.items()}
+    return dict(zip(stored, read_arrays(fd, stored.values()), strict=True))

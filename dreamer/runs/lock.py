@@ -45,7 +45,7 @@ class Lock:
         try:
             lock = _acquire(self.path, _TIMEOUT)
         except OSError as error:
-            found = storage_error(error, self.path, self.path, _NOTE_BYTES)
+            found = storage_error(error, self.path, _NOTE_BYTES)
             if isinstance(found, DiskFullError):
                 raise found from error
             raise UserError(

@@ -193,7 +193,7 @@ def test_an_agent_that_plans_has_no_actor_and_takes_the_first_action(act_space, 
     ("overrides", "expected"),
     [
         ({"planner__num_elites": 7}, "planner.num_elites is 7, but planner.candidates is 6"),
-        ({"planner__returns": "lambda", "behavior__value": False}, "behavior.value is false"),
+        ({"planner__returns": "lambda", "behavior__value": False}, "needs behavior.value"),
         ({"planner__returns": "lambda", "planner__horizon": 1}, "at least 2"),
         ({"disagreement__until": 10}, "needs behavior.policy actor"),
     ],

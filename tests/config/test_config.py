@@ -185,7 +185,7 @@ def test_values_as_typed_or_in_python(name: str, given: Any, meant: Any):
         ({"deterministic": "yes"}, "deterministic must be true or false, not 'yes'"),
         ({"jit": "onn"}, "jit must be one of auto, on, off, not 'onn'; did you mean 'on'?"),
         ({"jit": True}, "jit must be text, not True"),
-        ({"encoder.keys": "(("}, "encoder.keys is no regular expression"),
+        ({"encoder.keys": "(("}, "encoder.keys must be a regular expression"),
         ({"method": "a\nb"}, "method must be printable text"),
         ({"logdir": ""}, "logdir is empty"),
         ({"task": "dcm_walker_walk"}, "unknown suite in task 'dcm_walker_walk'"),

@@ -198,9 +198,9 @@ def test_what_is_half_removed_is_not_taken_for_whole(tmp_path, monkeypatch):
 
 def test_errors_of_other_kinds_are_not_taken_for_a_full_disk(tmp_path):
     other = OSError(5, "Input/output error")
-    assert type(storage_error(other, tmp_path / "a", tmp_path / "b", 1)) is StorageError
+    assert type(storage_error(other, tmp_path / "a", 1)) is StorageError
     busy = OSError(16, "busy", "elsewhere")
-    assert storage_error(busy, tmp_path / "a", tmp_path / "b", 1) is busy
+    assert storage_error(busy, tmp_path / "a", 1) is busy
 
 
 HALF = """
