@@ -56,7 +56,7 @@ def check_logdir(text: str) -> None:
     if not text or "://" in text:
         what = f"{text!r}, an address" if text else "empty"
         raise UserError(
-            f"logdir is {what}: give a folder, such as runs/. Mount remote storage first, and give "
+            f"logdir is {what}; expected a folder, such as runs/. Mount remote storage, and give "
             "the folder where it is mounted"
         )
 

@@ -85,6 +85,7 @@ class EpisodeFile:
 
     Attributes:
         path: The file.
+        uid: Unique id in its name.
         length: Number of timesteps, L.
         checked: Whether `check` has passed.
 
@@ -92,10 +93,10 @@ class EpisodeFile:
         EpisodeError: The file is damaged, or no episode.
     """
 
-    __slots__ = ("_arrays", "checked", "length", "path")
+    __slots__ = ("_arrays", "checked", "length", "path", "uid")
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.uid = path, episode_uid(path)
         self.checked = False
         with self._open() as fd:
             self._arrays = read_directory(fd)

@@ -14,7 +14,6 @@ import math
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ from dreamer.data.episodes import (
     FLAGS,
     EpisodeError,
     EpisodeFile,
-    episode_uid,
     move_aside,
     moved_aside,
     save_episode,
@@ -124,7 +122,7 @@ class Replay:
         with self._lock:
             for file in [file for file in self._files if file.path.name not in wanted]:
                 self._forget(file)
-                self._hidden.setdefault(episode_uid(file.path), []).append(file.path)
+                self._hidden.setdefault(file.uid, []).append(file.path)
         return set()
 
     def add(self, episode: Mapping[str, np.ndarray], uid: str) -> Path:
@@ -164,9 +162,8 @@ class Replay:
     def take_in(self, file: EpisodeFile) -> None:
         """Takes in what `write` returned, in place of earlier or hidden files of the same id."""
         with self._lock:
-            uid = episode_uid(file.path)
-            earlier = self._files_of(uid)
-            for path in (*self._hidden.pop(uid, ()), *(old.path for old in earlier)):
+            earlier = self._files_of(file.uid)
+            for path in (*self._hidden.pop(file.uid, ()), *(old.path for old in earlier)):
                 if path != file.path:
                     path.unlink(missing_ok=True)
             for old in earlier:
@@ -206,15 +203,8 @@ class Replay:
     ) -> Prefetcher[Batch]:
         """Iterates over ``sample(first)`` to ``sample(first + count - 1)``, prepared by a thread.
 
-        Add no episode meanwhile, or the batches depend on how far ahead the thread is. Errors in
-        the thread are raised in the iteration. Closing the iterator ends the thread.
-
-        Args:
-            first: Index of the first batch.
-            count: Number of batches.
-            batch_size: B.
-            length: T.
-            prefetch: Largest number of batches that wait.
+        At most `prefetch` batches wait. Add no episode meanwhile, or the batches depend on how far
+        ahead the thread is.
         """
         indices = range(first, first + count)
         return Prefetcher(lambda index: self.sample(index, batch_size, length), indices, prefetch)
@@ -244,12 +234,7 @@ class Replay:
         return file
 
     def _files_of(self, uid: str) -> list[EpisodeFile]:
-        # The second bound is the smallest one that follows all files of this id.
-        first, last = (
-            bisect.bisect_left(self._files, bound, key=_order)
-            for bound in ((uid, ""), (uid + "\0", ""))
-        )
-        return self._files[first:last]
+        return [file for file in self._files if file.uid == uid]
 
     def _forget(self, file: EpisodeFile) -> None:
         self._files.remove(file)
@@ -274,14 +259,6 @@ class Replay:
             for key, (shape, dtype) in self._layout.items()
         }
         rng = np.random.default_rng([self._seed, index])
-        for piece in self._plan(rng, batch_size, length):
-            place = piece.row, slice(piece.at, piece.at + piece.stop - piece.start)
-            self._read(piece, {key: array[place] for key, array in batch.items()})
-        return batch
-
-    def _plan(self, rng: np.random.Generator, batch_size: int, length: int) -> list[_Piece]:
-        """Draws the pieces of a batch; see `sample`."""
-        pieces = []
         for row in range(batch_size):
             at = 0
             while at < length:
@@ -290,20 +267,22 @@ class Replay:
                 if at == 0 and file.length > length:
                     start = int(rng.integers(file.length - length + 1))
                 stop = min(start + length - at, file.length)
-                pieces.append(_Piece(row, at, file, start, stop))
+                place = row, slice(at, at + stop - start)
+                self._read(file, start, stop, {key: array[place] for key, array in batch.items()})
                 at += stop - start
-        return pieces
+        return batch
 
-    def _read(self, piece: _Piece, out: Mapping[str, np.ndarray]) -> None:
-        file = piece.file
+    def _read(
+        self, file: EpisodeFile, start: int, stop: int, out: Mapping[str, np.ndarray]
+    ) -> None:
         if file.sliceable(self._layout):
             if not file.checked:
                 file.check(self._layout, self._dtypes)
-            file.read_into(out, piece.start, piece.stop)
+            file.read_into(out, start, stop)
             return
         episode = self._unpacked(file)
         for key, target in out.items():
-            target[...] = episode[key][piece.start : piece.stop]
+            target[...] = episode[key][start:stop]
 
     def _unpacked(self, file: EpisodeFile) -> Batch:
         """Returns a whole episode, from the cache if possible."""
@@ -321,17 +300,6 @@ class Replay:
 
     def _drop(self, path: Path) -> None:
         self._cached -= _nbytes(self._cache.pop(path, {}))
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Timesteps start to stop - 1 of an episode, for row `row` of a batch, from `at` on."""
-
-    row: int
-    at: int
-    file: EpisodeFile
-    start: int
-    stop: int
 
 
 def _nbytes(episode: Batch) -> int:
@@ -366,4 +334,4 @@ def _mismatch(layout: Layout, found: Layout) -> str:
 
 
 def _order(file: EpisodeFile) -> tuple[str, str]:
-    return episode_uid(file.path), file.path.name
+    return file.uid, file.path.name

@@ -194,10 +194,12 @@ def _opened(fd: int) -> Iterator[zipfile.ZipFile]:
 def _read_entry(
     archive: zipfile.ZipFile, fd: int, info: zipfile.ZipInfo, kinds: str
 ) -> StoredArray:
-    name = info.filename.removesuffix(".npy")
+    size, name = os.fstat(fd).st_size, info.filename.removesuffix(".npy")
     deflated = info.compress_type == zipfile.ZIP_DEFLATED
     if name == info.filename or not (deflated or info.compress_type == zipfile.ZIP_STORED):
         raise ArchiveError(f"{name!r} is no array, or is compressed in an unknown way")
+    if not 0 <= info.header_offset < size:
+        raise ArchiveError(f"{name!r} lies outside of the file")
     try:
         with archive.open(info) as stream:  # refuses encryption, and a different local header
             head = stream.read(10)
@@ -208,7 +210,7 @@ def _read_entry(
     # The local header alone states the length of its own name and extra field.
     lengths = struct.unpack("<HH", os.pread(fd, 4, info.header_offset + 26))
     start = info.header_offset + 30 + sum(lengths)
-    if start + info.compress_size > os.fstat(fd).st_size:
+    if start + info.compress_size > size:
         raise ArchiveError(f"{name!r} reaches beyond the end of the file")
     if not deflated and info.file_size != info.compress_size:
         raise ArchiveError(f"{name!r} states two different sizes")

@@ -38,21 +38,19 @@ class Logger:
     """
 
     def __init__(
-        self,
-        rundir_path: str | os.PathLike[str],
-        *,
-        tensorboard: bool,
-        terminal: str,
-        total_steps: int,
-        sinks: Sequence[Sink] = (),
-    ) -> None:
+        self, rundir_path: str | os.PathLike[str], *, tensorboard: bool, terminal: str,
+        total_steps: int, sinks: Sequence[Sink] = (),
+    ) -> None:  # fmt: skip
         self.path = Path(rundir_path)
         self._metrics = MetricsFile(self.path / "metrics.jsonl")
         self._sinks: list[Sink] = list(sinks)
         title = "/".join(self.path.absolute().parts[1:][-3:])
         self._terminal = make_terminal(terminal, title, total_steps)
         if tensorboard:
-            self._open_event_file()
+            try:
+                self._sinks.insert(0, EventFile(self.path))
+            except OSError as error:
+                self._give_up("TensorBoard's file", error)
         self._total_steps = total_steps
         self._values: dict[str, list[float]] = {}
         self._start = time.monotonic()
@@ -84,8 +82,7 @@ class Logger:
         self._metrics.rewind(step)
         self._to_sinks(lambda sink: sink.resume(step))
         self._start = time.monotonic() - wall_time
-        self._marks.clear()
-        self._marks.append((step, wall_time))
+        self._marks = deque([(step, wall_time)], maxlen=_ETA_WRITES)
         self._updates = None
         if step:
             self._terminal.resume(step, wall_time)
@@ -110,19 +107,22 @@ class Logger:
         Raises:
             DiskFullError: The disk is full; the next call logs these values.
         """
-        now = self.wall_time
+        step, now = int(step), self.wall_time
         finite = {name: _plain(value) for name, value in counters.items() if math.isfinite(value)}
         lost = {f"nonfinite/{name}": 1 for name in counters if name not in finite}
-        rates = self._rates(int(step), now, finite.get("updates"))
+        rates = self._rates(step, now, finite.get("updates"))
         numbers = {**finite, **lost, **self._means(), **rates}
-        record = {"step": int(step), "wall_time": round(now, 3), **numbers}
+        record = {"step": step, "wall_time": round(now, 3), **numbers}
         self._metrics.append(record)
         self._values.clear()
         if self._marks[-1][0] != step:
-            self._marks.append((int(step), now))
+            self._marks.append((step, now))
             self._updates = finite.get("updates")
-        self._to_sinks(lambda sink: sink.scalars(numbers, int(step)))
-        self._terminal.write(record, self._eta(int(step), now))
+        self._to_sinks(lambda sink: sink.scalars(numbers, step))
+        first_step, first_time = self._marks[0]
+        speed = (step - first_step) / max(now - first_time, 1e-9)
+        eta = max(0, self._total_steps - step) / speed if speed > 0 else None
+        self._terminal.write(record, eta)
 
     def video(self, name: str, frames: np.ndarray, step: int, fps: float) -> Path:
         """Writes videos/<name>-<step>.gif and adds it to the sinks.
@@ -184,19 +184,6 @@ class Logger:
         if updates is not None and self._updates is not None:
             rates["fps/updates"] = (updates - self._updates) / (now - last_time)
         return rates
-
-    def _eta(self, step: int, now: float) -> float | None:
-        first_step, first_time = self._marks[0]
-        if step <= first_step:
-            return None
-        left = max(0, self._total_steps - step)
-        return left * (now - first_time) / (step - first_step)
-
-    def _open_event_file(self) -> None:
-        try:
-            self._sinks.insert(0, EventFile(self.path))
-        except OSError as error:
-            self._give_up("TensorBoard's file", error)
 
     def _to_sinks(self, act: Callable[[Sink], None]) -> None:
         """Calls `act` with each sink. A sink that fails is given up with a warning."""

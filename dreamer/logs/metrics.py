@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,32 +74,23 @@ class MetricsFile:
 
     def _keep_until(self, step: int | None) -> None:
         """Removes unreadable lines, and those of later steps, by an atomic rewrite if needed."""
-        if all(self._keeps(line, step) for line in self._lines()):
+        if not os.path.lexists(self.path):
             return
-        dropped = self.path.with_name(f"{self.path.name}.dropped")
-        with atomic_write(self.path) as kept, open(open_to_append(dropped), "ab") as aside:
-            for line in self._lines():
-                if self._keeps(line, step):
-                    kept.write(line)
-                    continue
-                aside.write(line.rstrip(b"\n") + b"\n")
-                self.torn += parse_line(line) is None
-            aside.flush()  # before the rewritten file replaces the old one
-            os.fsync(aside.fileno())
-
-    def _lines(self) -> Iterator[bytes]:
-        with storage_errors(self.path):
-            try:
-                descriptor = open_to_read(self.path)
-            except FileNotFoundError:
-                return
-            with open(descriptor, "rb") as file:
-                yield from file
-
-    @staticmethod
-    def _keeps(line: bytes, step: int | None) -> bool:
-        record = parse_line(line)
-        return record is not None and (step is None or record["step"] <= step)
+        kept: list[bytes] = []
+        removed: list[bytes] = []
+        with storage_errors(self.path), open(open_to_read(self.path), "rb") as file:
+            for line in file:
+                record = parse_line(line)
+                keep = record is not None and (step is None or record["step"] <= step)
+                (kept if keep else removed).append(line.rstrip(b"\n") + b"\n")
+                self.torn += record is None
+        if removed:
+            dropped = self.path.with_name(f"{self.path.name}.dropped")
+            with atomic_write(self.path) as new, open(open_to_append(dropped), "ab") as aside:
+                new.writelines(kept)
+                aside.writelines(removed)
+                aside.flush()  # before the rewritten file replaces the old one
+                os.fsync(aside.fileno())
 
 
 def last_records(path: Path) -> list[dict[str, Any]]:

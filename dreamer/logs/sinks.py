@@ -14,27 +14,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dreamer.errors import UserError, suggest
-from dreamer.io.files import open_to_read, write_json
+from dreamer.io.files import atomic_write, open_to_read
 
-PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
-"""For each sink its package on PyPI. A sink's name is also the package's name in Python."""
+SINKS = ("wandb", "mlflow")  # a sink's name is also its package's
 _IDS = "sinks.json"
 
 
 class Sink(Protocol):
-    """What a logger calls."""
+    """What a logger calls. Steps are environment frames."""
 
-    def resume(self, step: int) -> None:
-        """The run resumes at `step`; points of later steps are no longer valid."""
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Adds a point to the curve of each name: finite numbers, at environment frame `step`."""
-
-    def video(self, name: str, gif: bytes, step: int) -> None:
-        """Adds a video, as the bytes of a GIF."""
-
-    def close(self) -> None:
-        """Ends the sink's use."""
+    def resume(self, step: int) -> None: ...  # points of later steps are no longer valid
+    def scalars(self, values: Mapping[str, float], step: int) -> None: ...  # finite numbers
+    def video(self, name: str, gif: bytes, step: int) -> None: ...
+    def close(self) -> None: ...
 
 
 def sink_names(text: str) -> list[str]:
@@ -45,16 +37,11 @@ def sink_names(text: str) -> list[str]:
     """
     names = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for name in names:
-        if name not in PACKAGES:
-            near = suggest(name, PACKAGES)
-            raise UserError(
-                f"log.sinks has {name!r}{near}; expected {' or '.join(PACKAGES)}, or both with a "
-                "comma between them"
-            )
+        if name not in SINKS:
+            near = suggest(name, SINKS)
+            raise UserError(f"log.sinks has {name!r}{near}; expected wandb, mlflow or wandb,mlflow")
         if importlib.util.find_spec(name) is None:
-            raise UserError(
-                f"log.sinks has {name}, which is not installed: pip install {PACKAGES[name]}"
-            )
+            raise UserError(f"log.sinks has {name}, which is not installed: pip install {name}")
     return names
 
 
@@ -97,5 +84,6 @@ def recall(path: Path, name: str) -> str:
 
 def remember(path: Path, name: str, identity: str) -> None:
     """Writes a sink's id of this run to sinks.json."""
-    ids = {other: known for other in PACKAGES if (known := recall(path, other))}
-    write_json(path / _IDS, {**ids, name: identity})
+    ids = {other: known for other in SINKS if (known := recall(path, other))}
+    with atomic_write(path / _IDS) as file:
+        file.write(json.dumps({**ids, name: identity}).encode() + b"\n")

@@ -54,13 +54,13 @@ class PlainTerminal:
 
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         """Shows a record of metrics.jsonl; `eta` is the time left in seconds, if it is known."""
-        step, total = record["step"], self._total
+        step, total, losses = record["step"], self._total, _losses(record)
         parts = [f"step {step:,}/{total:,} ({100 * step / max(total, 1):.1f}%)"]
-        parts += _pairs(_returns(record))
-        losses = _pairs(_losses(record))
-        parts += ["loss: " + " ".join(losses)] if losses else []
-        parts += [*_pairs(_rates(record)), f"ETA {duration(eta)}"]
-        self.message("  ".join(parts))
+        parts += [f"{name} {value}" for name, value in _returns(record).items()]
+        if losses:
+            parts.append("loss: " + " ".join(f"{name} {loss}" for name, loss in losses.items()))
+        parts += [f"{name} {value}" for name, value in _rates(record).items()]
+        self.message("  ".join([*parts, f"ETA {duration(eta)}"]))
 
     def message(self, text: str) -> None:
         """Shows a message that stays."""
@@ -110,20 +110,22 @@ class LiveTerminal(PlainTerminal):
         # The clocks run on between records, which may be minutes apart.
         since = time.monotonic() - self._written
         eta = None if self._eta is None else max(0.0, self._eta - since)
-        names = [name for name in ("updates", "episodes") if name in self._latest]
-        counts: dict[str, str] = {name: f"{self._latest[name]:,}" for name in names}
-        returns = {
-            name: f"{value} (at {self._return_steps[name]:,})"
-            for name, value in _returns(self._latest).items()
+        latest = self._latest
+        names = [name for name in ("updates", "episodes") if name in latest]
+        shown: dict[str, dict[str, str]] = {
+            "time": {"elapsed": duration(latest["wall_time"] + since), "ETA": duration(eta)},
+            "done": {name: f"{latest[name]:,}" for name in names},
+            "speed": _rates(latest),
+            "return": {
+                name: f"{value} (at {self._return_steps[name]:,})"
+                for name, value in _returns(latest).items()
+            },
+            "loss": _losses(latest),
         }
-        elapsed = duration(self._latest["wall_time"] + since)
         rows = Table.grid(padding=(0, 2))
         rows.add_column(style="dim", no_wrap=True)
-        rows.add_row("time", _line({"elapsed": elapsed, "ETA": duration(eta)}))
-        rows.add_row("done", _line(counts))
-        rows.add_row("speed", _line(_rates(self._latest)))
-        rows.add_row("return", _line(returns))
-        rows.add_row("loss", _line(_losses(self._latest)))
+        for title, values in shown.items():
+            rows.add_row(title, _line(values))
         return Panel(Group(self._progress, rows), title=Text(self._title), title_align="left")
 
 
@@ -138,10 +140,6 @@ def duration(seconds: float | None) -> str:
 def clean(text: str) -> str:
     """Returns the text without control characters, except for line ends and tabs."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def _pairs(values: Mapping[str, str]) -> list[str]:
-    return [f"{name} {value}" for name, value in values.items()]
 
 
 def _line(values: Mapping[str, str]) -> Text:
@@ -163,11 +161,10 @@ def _losses(record: Mapping[str, Any]) -> dict[str, str]:
         if name.endswith("_loss") and not name.startswith("nonfinite/")
     }
     first = [name for name in ("model", "actor", "value") if name in short]
-    return {name: _compact(short[name]) for name in dict.fromkeys([*first, *short])}
-
-
-def _compact(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return {
+        name: f"{short[name]:,.0f}" if abs(short[name]) >= 1000 else f"{short[name]:.3g}"
+        for name in dict.fromkeys([*first, *short])
+    }
 
 
 def _rates(record: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,6 @@ so that 64x64 images are large enough for a screen.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
 import os
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dreamer.errors import UserError
-from dreamer.io.files import atomic_write, write_file
+from dreamer.io.files import atomic_write
 
 _MAX_GIF_FPS = 50  # browsers play faster GIFs slowly
 _SIDE = 768  # pixels; frames are enlarged up to this width or height, at most 4 times
@@ -26,51 +25,39 @@ _IMAGINED = (40, 40, 40)  # colour of the border afterwards
 _BORDER = 2  # pixels
 
 
-def write_video(
-    path: str | os.PathLike[str], frames: np.ndarray, fps: float, scale: int | None = None
-) -> None:
+def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float) -> None:
     """Writes a GIF or an MP4, by the ending of `path`.
 
     Args:
         path: A name that ends in .gif or .mp4.
         frames: uint8 [T, H, W, C].
         fps: Frames a second.
-        scale: Factor of enlargement. None: up to 768 pixels of the longer side, at most 4.
 
     Raises:
         UserError: Another ending, an MP4 without ffmpeg, or the file cannot be written.
     """
-    check_video_name(path)
-    if Path(path).suffix.lower() == ".gif":
-        write_file(path, encode_gif(frames, fps, scale))
-    else:
-        _write_mp4(Path(path), frames, fps, scale)
-
-
-def check_video_name(path: str | os.PathLike[str]) -> None:
-    """Raises UserError for another ending than .gif or .mp4, or an MP4 without ffmpeg."""
     ending = Path(path).suffix.lower()
-    if ending not in (".gif", ".mp4"):
+    if ending == ".gif":
+        content = encode_gif(frames, fps)
+        with atomic_write(path, needed=len(content)) as file:
+            file.write(content)
+    elif ending == ".mp4":
+        _write_mp4(Path(path), frames, fps)
+    else:
         raise UserError(f"cannot write a video to {path}; its name must end in .gif or .mp4")
-    if ending == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise UserError(
-            f"{path}: MP4 files need ffmpeg; run 'pip install imageio-ffmpeg', or end the name in "
-            ".gif"
-        )
 
 
-def encode_gif(frames: np.ndarray, fps: float, scale: int | None = None) -> bytes:
+def encode_gif(frames: np.ndarray, fps: float) -> bytes:
     """Returns a GIF that repeats without end; arguments as for `write_video`.
 
     GIFs count time in 1/100 s. Delays are rounded so that errors do not add up. Above 50 frames a
     second, frames are left out, so that the speed is right.
     """
-    frames = _check(frames, fps)
+    frames, scale = _check(frames, fps)
     stride = math.ceil(fps / _MAX_GIF_FPS)
     frames, fps = frames[::stride], fps / stride
-    ends = [round(100 * count / fps) for count in range(len(frames) + 1)]
-    delays = [10 * (end - start) for start, end in zip(ends[:-1], ends[1:], strict=True)]
-    scale = scale or _scale(frames)
+    ends = np.round(100 * np.arange(len(frames) + 1) / fps).astype(int)
+    delays = (10 * np.diff(ends)).tolist()
     palette = _palette(frames)
     # Colours are reduced before the enlargement, because that is faster.
     images = [
@@ -96,53 +83,45 @@ def _palette(frames: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[some]).quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)
 
 
-def _write_mp4(path: Path, frames: np.ndarray, fps: float, scale: int | None) -> None:
-    import imageio_ffmpeg
-
-    frames = enlarge(_check(frames, fps), scale or _scale(frames))
+def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise UserError(
+            f"{path}: MP4 files need ffmpeg; run 'pip install imageio-ffmpeg', or end the name in "
+            ".gif"
+        ) from None
+    frames, scale = _check(frames, fps)
+    frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
     # Both sides must be even, because the pixel format halves the resolution of colours.
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
     frames = np.pad(frames, odd, mode="edge")
     with atomic_write(path) as file:
         writer = imageio_ffmpeg.write_frames(
-            file.name,
-            (frames.shape[2], frames.shape[1]),
-            fps=fps,
-            macro_block_size=2,
-            output_params=["-f", "mp4"],
-            ffmpeg_log_level="error",
-        )
+            file.name, frames.shape[2:0:-1], fps=fps, macro_block_size=2,
+            output_params=["-f", "mp4"], ffmpeg_log_level="error",
+        )  # fmt: skip
         writer.send(None)
         for frame in frames:
             writer.send(np.ascontiguousarray(frame))
         writer.close()
 
 
-def enlarge(frames: np.ndarray, scale: int) -> np.ndarray:
-    """[..., H, W, C] -> [..., scale*H, scale*W, C]: each pixel becomes a square."""
-    return frames.repeat(scale, axis=-3).repeat(scale, axis=-2)
-
-
-def tile(videos: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
-    """Puts videos beside each other in a grid.
+def tile(videos: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts videos beside each other in a grid, about as wide as it is high.
 
     Args:
         videos: n times uint8 [T_i, H, W, C]. A shorter video repeats its last frame.
-        columns: Videos in a row; None: about as many as there are rows.
 
     Returns:
         uint8 [max T_i, rows*H, columns*W, C]; empty places are black.
     """
-    columns = columns or math.ceil(math.sqrt(len(videos)))
+    columns = math.ceil(math.sqrt(len(videos)))
     length = max(len(video) for video in videos)
-    even = [
-        np.concatenate([video, video[-1:].repeat(length - len(video), axis=0)]) for video in videos
-    ]
+    even = [video[np.minimum(np.arange(length), len(video) - 1)] for video in videos]
     even += [np.zeros_like(even[0])] * (-len(even) % columns)
-    rows = [
-        np.concatenate(even[start : start + columns], axis=2)
-        for start in range(0, len(even), columns)
-    ]
+    starts = range(0, len(even), columns)
+    rows = [np.concatenate(even[start : start + columns], axis=2) for start in starts]
     return np.concatenate(rows, axis=1)
 
 
@@ -164,7 +143,7 @@ def open_loop_video(
     Returns:
         uint8 [T, 3*(H+4), B*(W+4), 3].
     """
-    rows = [_mark(videos, context) for videos in _same_shape(truth, model, error)]
+    rows = _framed(truth, model, error, context)
     return np.concatenate([np.concatenate(list(videos), axis=2) for videos in rows], axis=1)
 
 
@@ -181,40 +160,37 @@ def open_loop_strip(
     Returns:
         uint8 [3*(H+4), n*(W+4), 3] with n = ceil(T / every).
     """
-    rows = _same_shape(truth[None], model[None], error[None])
-    marked = [_mark(videos, context)[0, ::every] for videos in rows]
-    return np.concatenate([np.concatenate(list(row), axis=1) for row in marked], axis=0)
+    rows = _framed(truth[None], model[None], error[None], context)
+    strips = [np.concatenate(list(row[0, ::every]), axis=1) for row in rows]
+    return np.concatenate(strips, axis=0)
 
 
-def _same_shape(*videos: np.ndarray) -> list[np.ndarray]:
-    for name, video in zip(("truth", "model", "error"), videos, strict=True):
-        if video.ndim != 5 or video.dtype != np.uint8 or video.shape != videos[0].shape:
+def _framed(
+    truth: np.ndarray, model: np.ndarray, error: np.ndarray, context: int
+) -> list[np.ndarray]:
+    """[B, T, H, W, C] -> [B, T, H+4, W+4, 3]: adds borders, green in `context` first frames."""
+    rows = []
+    for name, video in (("truth", truth), ("model", model), ("error", error)):
+        if video.ndim != 5 or video.dtype != np.uint8 or video.shape != truth.shape:
             raise ValueError(
-                f"{name}: expected uint8 [B, T, H, W, C] in the shape of truth "
-                f"{videos[0].shape}, got {video.dtype} {video.shape}"
+                f"{name}: expected uint8 [B, T, H, W, C] in the shape of truth {truth.shape}, got "
+                f"{video.dtype} {video.shape}"
             )
-    return [np.repeat(video, 3, axis=-1) if video.shape[-1] == 1 else video for video in videos]
+        batch, length, height, width, _ = video.shape
+        shape = (batch, length, height + 2 * _BORDER, width + 2 * _BORDER, 3)
+        framed = np.full(shape, _IMAGINED, np.uint8)
+        framed[:, :context] = _CONTEXT
+        framed[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER] = video  # grey ones fill three channels
+        rows.append(framed)
+    return rows
 
 
-def _mark(videos: np.ndarray, context: int) -> np.ndarray:
-    """[B, T, H, W, 3] -> [B, T, H+4, W+4, 3]: adds a border, green in `context` first frames."""
-    batch, length, height, width, _ = videos.shape
-    shape = (batch, length, height + 2 * _BORDER, width + 2 * _BORDER, 3)
-    framed = np.full(shape, _IMAGINED, np.uint8)
-    framed[:, :context] = _CONTEXT
-    framed[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER] = videos
-    return framed
-
-
-def _check(frames: np.ndarray, fps: float) -> np.ndarray:
-    """The frames with three channels."""
+def _check(frames: np.ndarray, fps: float) -> tuple[np.ndarray, int]:
+    """Returns the frames with three channels, and the factor of their enlargement."""
     shape = frames.shape
     if frames.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
         raise ValueError(f"frames: expected uint8 [T, H, W, 1 or 3], got {frames.dtype} {shape}")
     if not 0 < fps < math.inf:
         raise ValueError(f"fps: expected a number above 0, got {fps}")
-    return np.repeat(frames, 3, axis=-1) if shape[3] == 1 else frames
-
-
-def _scale(frames: np.ndarray) -> int:
-    return max(1, min(4, _SIDE // max(frames.shape[1:3])))
+    scale = max(1, min(4, _SIDE // max(shape[1:3])))
+    return np.broadcast_to(frames, (*shape[:3], 3)), scale

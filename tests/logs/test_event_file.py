@@ -26,7 +26,7 @@ def read(folder):
 
 
 def test_scalars_and_videos_come_back(tmp_path):
-    gif = encode_gif(np.zeros((3, 8, 12, 3), np.uint8), fps=10, scale=2)
+    gif = encode_gif(np.zeros((3, 8, 12, 3), np.uint8), fps=10)
     events = EventFile(tmp_path)
     events.scalars({"train/loss": 0.5, "eval/return": 10}, 1000)
     events.scalars({"train/loss": 0.25}, 2000)
@@ -35,7 +35,7 @@ def test_scalars_and_videos_come_back(tmp_path):
     assert [(e.step, e.value) for e in found.Scalars("train/loss")] == [(1000, 0.5), (2000, 0.25)]
     assert [(e.step, e.value) for e in found.Scalars("eval/return")] == [(1000, 10.0)]
     (image,) = found.Images("eval/policy")
-    assert (image.step, image.width, image.height) == (2000, 24, 16)
+    assert (image.step, image.width, image.height) == (2000, 48, 32)
     assert image.encoded_image_string == gif
     events.close()
 

@@ -14,7 +14,7 @@ import pytest
 
 from dreamer.errors import UserError
 from dreamer.logs.logger import Logger
-from dreamer.logs.sinks import PACKAGES, recall, remember, sink_names
+from dreamer.logs.sinks import SINKS, recall, remember, sink_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +57,7 @@ def report(folder: Path, *sinks: Kept) -> list[dict]:
 
 
 def test_each_sink_has_its_module():
-    for name in PACKAGES:
+    for name in SINKS:
         assert importlib.util.find_spec(f"dreamer.logs.{name}_sink")
 
 
