@@ -53,9 +53,6 @@ class Section:
     def __delattr__(self, name: str) -> None:
         raise AttributeError("a config is immutable")
 
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._values]
-
     def __repr__(self) -> str:
         return f"Section({self._values})"
 

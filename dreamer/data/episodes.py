@@ -45,7 +45,7 @@ from dreamer.io.arrays import (
     verify_checksums,
     write_arrays,
 )
-from dreamer.io.files import IrregularFileError, atomic_write, make_folder, open_to_read, path_text
+from dreamer.io.files import atomic_write, make_folder, open_to_read, path_text
 
 FLAGS = ("is_first", "is_last", "is_terminal")
 _FLOATS = ("action", "reward", "cont")
@@ -211,8 +211,6 @@ class EpisodeFile:
             raise EpisodeError(self.path, str(error)) from error
         except MemoryError as error:
             raise EpisodeError(self.path, "it does not fit into memory") from error
-        except IrregularFileError as error:
-            raise EpisodeError(self.path, str(error.strerror)) from error
         except OSError as error:
             if error.errno not in _FILE_ERRORS:
                 raise

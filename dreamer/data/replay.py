@@ -13,7 +13,7 @@ import bisect
 import math
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from dreamer.data.episodes import (
     moved_aside,
     save_episode,
 )
-from dreamer.data.prefetch import Prefetcher
+from dreamer.data.prefetch import prefetched
 from dreamer.errors import UserError
 from dreamer.io.files import make_folder, path_text
 
@@ -200,14 +200,14 @@ class Replay:
 
     def batches(
         self, first: int, count: int, batch_size: int, length: int, prefetch: int
-    ) -> Prefetcher[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Iterates over ``sample(first)`` to ``sample(first + count - 1)``, prepared by a thread.
 
         At most `prefetch` batches wait. Add no episode meanwhile, or the batches depend on how far
         ahead the thread is.
         """
         indices = range(first, first + count)
-        return Prefetcher(lambda index: self.sample(index, batch_size, length), indices, prefetch)
+        return prefetched(lambda index: self.sample(index, batch_size, length), indices, prefetch)
 
     def _scan(self) -> None:
         try:

@@ -26,6 +26,11 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FAILING = (
     errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO,
 )  # fmt: skip
+# What is said where a regular file is expected. ENXIO: a socket, or a pipe without a reader.
+_NOT_REGULAR = {
+    errno.ELOOP: "it is a link, which is not followed",
+    errno.ENXIO: "it is not a regular file",
+}
 _FOLDER_BYTES = 4096  # approximate size of a new folder on the disk
 
 
@@ -45,10 +50,6 @@ class DiskFullError(StorageError):
     def __init__(self, message: str, passing: bool = True) -> None:
         super().__init__(message)
         self.passing = passing
-
-
-class IrregularFileError(OSError):
-    """The path is a link, a pipe or another special file, where a regular file is expected."""
 
 
 @contextlib.contextmanager
@@ -158,7 +159,7 @@ def check_writable_folder(folder: Path, advice: str) -> None:
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not os.path.isdir(nearest):
         raise UserError(f"cannot make {folder}: {nearest} is no folder; {advice}")
-    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+    if not _may_write_in(nearest):
         raise UserError(f"cannot write to {nearest}; {advice}")
 
 
@@ -168,12 +169,14 @@ def check_writable_file(path: Path, flag: str) -> None:
     Raises:
         UserError: The file cannot be written. The message names `flag`, which gave its path.
     """
-    folder = path.absolute().parent
-    writable = os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
-    if path.is_dir() or not folder.is_dir() or not writable:
+    if path.is_dir() or not _may_write_in(path.absolute().parent):
         raise UserError(
             f"{flag} cannot write {path}; expected a file in a folder that exists and is writable"
         )
+
+
+def _may_write_in(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def open_to_read(path: str | os.PathLike[str]) -> int:
@@ -183,8 +186,7 @@ def open_to_read(path: str | os.PathLike[str]) -> int:
     never end, so none of them is opened. The directory itself may be reached through links.
 
     Raises:
-        IrregularFileError: The path is not a regular file.
-        OSError: The file cannot be opened.
+        OSError: The file cannot be opened, or is not a regular file.
     """
     return _open_regular(path, os.O_RDONLY)
 
@@ -219,19 +221,16 @@ def open_to_append(path: Path) -> int:
 
 
 def _open_regular(path: str | os.PathLike[str], flags: int) -> int:
-    if os.path.islink(path):
-        raise IrregularFileError(errno.ELOOP, "it is a link, which is not followed", str(path))
-    irregular = IrregularFileError(errno.EINVAL, "it is not a regular file", str(path))
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # without NONBLOCK a pipe would block
     try:
         descriptor = os.open(path, flags, 0o644)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket, or a pipe without a reader
-            raise irregular from error
-        raise
+        if error.errno not in _NOT_REGULAR:
+            raise
+        raise OSError(error.errno, _NOT_REGULAR[error.errno], str(path)) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise irregular
+        raise OSError(errno.ENXIO, _NOT_REGULAR[errno.ENXIO], str(path))
     return descriptor
 
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 
 from dreamer.errors import UserError
 from dreamer.io.files import open_to_read
 
 MAX_BYTES = 1_000_000
-_PLAIN = "; plain 'key: value' lines are expected"
 
 
 def read_yaml(path: Path | str, of_run: bool = False) -> dict[str, Any]:
@@ -56,23 +55,20 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
     """
     try:
         content = YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+    except (YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         # The first line of ruamel's message says what is wrong.
-        problem = (error.problem or error.context or "not YAML").strip().splitlines()[0]
-        raise UserError(f"{name}{where}: {problem}{_PLAIN}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        problem = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise UserError(f"{name}: {problem}{_PLAIN}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
+        problem = str(getattr(error, "problem", None) or error).strip() or "not YAML"
+        raise UserError(
+            f"{name}{where}: {problem.splitlines()[0]}; plain 'key: value' lines are expected"
+        ) from None
+    if not isinstance(content, dict | None):
         raise UserError(f"{name}: holds a {type(content).__name__}, expected 'key: value' lines")
-    for key in content:
+    for key in content or {}:
         if not isinstance(key, str):
             raise UserError(f"{name}: the key {key!r} is no text")
-    return content
+    return content or {}
 
 
 def format_yaml(content: Mapping[str, Any]) -> str:

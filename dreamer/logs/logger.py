@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.io.files import make_folder, write_file
-from dreamer.logs.event_file import EventFile
+from dreamer.io.files import atomic_write, make_folder
 from dreamer.logs.metrics import MetricsFile
-from dreamer.logs.sinks import Sink
+from dreamer.logs.sinks import EventFile, Sink
 from dreamer.logs.terminal import make_terminal
 from dreamer.logs.video import encode_gif
 
@@ -143,7 +142,8 @@ class Logger:
         folder = self.path / "videos"
         make_folder(folder)
         path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{int(step)}.gif"
-        write_file(path, gif)
+        with atomic_write(path, needed=len(gif)) as file:
+            file.write(gif)
         self._to_sinks(lambda sink: sink.video(name, gif, int(step)))
         return path
 

@@ -1,23 +1,35 @@
-"""Optional places for metrics and videos, besides metrics.jsonl and videos/.
+"""Places for metrics and videos besides metrics.jsonl and videos/.
 
-TensorBoard (`dreamer.logs.event_file`), Weights & Biases and MLflow are sinks. If a sink fails, the
-logger prints a warning and closes it; the run continues.
+TensorBoard, Weights & Biases and MLflow are sinks. If a sink fails, the logger prints a warning and
+closes it; the run continues. The services' own environment variables choose project and account:
+WANDB_PROJECT (default: dreamer), WANDB_API_KEY, WANDB_MODE=offline; MLFLOW_TRACKING_URI (default:
+mlflow.db in the working directory), MLFLOW_EXPERIMENT_NAME (default: dreamer).
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
+import io
 import json
-from collections.abc import Mapping
+import os
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from dreamer.errors import UserError, suggest
 from dreamer.io.files import atomic_write, open_to_read
 
-SINKS = ("wandb", "mlflow")  # a sink's name is also its package's
 _IDS = "sinks.json"
+_MAX_PARAMS = 100  # MLflow's limit for one call
+_MAX_LENGTH = 500  # MLflow's limit for one parameter, in characters
 
 
 class Sink(Protocol):
@@ -27,6 +39,132 @@ class Sink(Protocol):
     def scalars(self, values: Mapping[str, float], step: int) -> None: ...  # finite numbers
     def video(self, name: str, gif: bytes, step: int) -> None: ...
     def close(self) -> None: ...
+
+
+class EventFile:
+    """One of TensorBoard's event files. Each process of a run makes a new one.
+
+    TensorBoard's complete writer opens its file through TensorFlow. This one opens an ordinary
+    file, so that a process that only logs does not import TensorFlow.
+
+    Args:
+        folder: The run's directory.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        stamp = f"{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
+        path = Path(folder) / f"events.out.tfevents.{stamp}"
+        self._file = open(path, "xb")  # noqa: SIM115  close() closes it
+        self._records = RecordWriter(self._file)
+        self._add(Event(file_version="brain.Event:2"))
+
+    def resume(self, step: int) -> None:
+        """Tells TensorBoard to ignore the points of later steps than `step` in earlier files."""
+        started = SessionLog(status=SessionLog.SessionStatus.START)
+        self._add(Event(step=step + 1, session_log=started))
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Adds one point to the curve of each name."""
+        points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._add(Event(step=step, summary=Summary(value=points)))
+
+    def video(self, name: str, gif: bytes, step: int) -> None:
+        """Adds a GIF; TensorBoard's page of images plays it."""
+        width, height = (int.from_bytes(gif[at : at + 2], "little") for at in (6, 8))
+        image = Summary.Image(encoded_image_string=gif, width=width, height=height, colorspace=3)
+        self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)])))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+        self._file.flush()
+
+
+class WandbSink:
+    """A run of Weights & Biases, or the page of the run that is resumed.
+
+    Its own step must rise, so environment frames are a metric `step`, over which the others are
+    drawn. Steps that a resumed run repeats are there twice.
+    """
+
+    def __init__(self, path: Path, name: str, config: Mapping[str, Any]) -> None:
+        import wandb
+
+        self._wandb = wandb
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "dreamer"), name=name, dir=path,
+            config=dict(config), id=recall(path, "wandb") or None, resume="allow",
+            settings=wandb.Settings(silent=True, console="off"),
+        )  # fmt: skip
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+        remember(path, "wandb", self._run.id)
+
+    def resume(self, step: int) -> None:
+        self._run.summary["resumed_from"] = step
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log({"step": step, **values})
+
+    def video(self, name: str, gif: bytes, step: int) -> None:
+        self._run.log({"step": step, name: self._wandb.Video(io.BytesIO(gif), format="gif")})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class MlflowSink:
+    """A run of MLflow in the experiment, or the earlier one of the run that is resumed."""
+
+    def __init__(self, path: Path, name: str, config: Mapping[str, Any]) -> None:
+        from mlflow import MlflowClient, entities
+
+        self._entities = entities
+        self._client = client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or None)
+        self._id = recall(path, "mlflow")
+        if self._id:
+            client.update_run(self._id, status="RUNNING")
+            return
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "dreamer")
+        found = client.get_experiment_by_name(experiment)
+        place = found.experiment_id if found else client.create_experiment(experiment)
+        self._id = client.create_run(place, run_name=name).info.run_id
+        params = [entities.Param(key, str(value)[:_MAX_LENGTH]) for key, value in config.items()]
+        for start in range(0, len(params), _MAX_PARAMS):
+            client.log_batch(self._id, params=params[start : start + _MAX_PARAMS])
+        remember(path, "mlflow", self._id)
+
+    def resume(self, step: int) -> None:
+        self._client.set_tag(self._id, "resumed_from", str(step))
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        now = round(time.time() * 1000)
+        names = {name: re.sub(r"[^\w./ :-]+", "_", name) for name in values}  # what MLflow allows
+        self._client.log_batch(
+            self._id,
+            [self._entities.Metric(names[k], float(v), now, step) for k, v in values.items()],
+        )
+
+    def video(self, name: str, gif: bytes, step: int) -> None:
+        with tempfile.TemporaryDirectory(prefix="dreamer-") as folder:
+            path = Path(folder, f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{step}.gif")
+            path.write_bytes(gif)
+            self._client.log_artifact(self._id, str(path), "videos")
+
+    def close(self) -> None:
+        self._client.set_terminated(self._id)
+
+
+# The sinks of `log.sinks`. A sink's name is also its package's.
+SINKS: dict[str, Callable[[Path, str, Mapping[str, Any]], Sink]] = {
+    "wandb": WandbSink, "mlflow": MlflowSink,
+}  # fmt: skip
 
 
 def sink_names(text: str) -> list[str]:
@@ -60,8 +198,7 @@ def make_sinks(text: str, path: Path, config: Mapping[str, Any]) -> list[Sink]:
     sinks: list[Sink] = []
     for name in sink_names(text):
         try:
-            module = importlib.import_module(f"dreamer.logs.{name}_sink")
-            sinks.append(module.open_sink(path, "/".join(path.absolute().parts[-3:]), config))
+            sinks.append(SINKS[name](path, "/".join(path.absolute().parts[-3:]), config))
         except Exception as error:  # a library may raise any kind
             for sink in sinks:
                 sink.close()

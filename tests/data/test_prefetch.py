@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from dreamer.data.prefetch import Prefetcher
+from dreamer.data.prefetch import prefetched
 
 
 def prefetch_threads() -> int:
@@ -17,34 +17,25 @@ def prefetch_threads() -> int:
 
 def test_prefetch_is_bounded_and_ends_when_closed() -> None:
     made = threading.Semaphore(0)
-    count = 0
 
     def make(index: int) -> int:
-        nonlocal count
-        count += 1
         made.release()
         return index * 10
 
-    items = Prefetcher(make, range(100), depth=3)
-    for _ in range(4):  # three in the queue, and one in the making
-        assert made.acquire(timeout=60)
+    items = prefetched(make, range(100), depth=3)
     assert next(items) == 0
-    assert made.acquire(timeout=60)
+    for _ in range(5):  # the first, three in the queue, and one in the making
+        assert made.acquire(timeout=60)
     assert not made.acquire(timeout=0.05)
-    assert count == 5
     items.close()
-    assert prefetch_threads() == 0
-    assert list(items) == []
+    assert prefetch_threads() == 0 and list(items) == []
 
 
 def test_prefetch_ends_when_it_is_dropped() -> None:
-    items = Prefetcher(lambda index: index, range(100), depth=2)
-    assert next(items) == 0
-    (thread,) = items._pool._threads
+    items = prefetched(lambda index: index, range(100), depth=2)
+    assert next(items) == 0 and prefetch_threads() == 1
     del items
-    gc.collect()
-    thread.join(60)
-    assert not thread.is_alive()
+    assert prefetch_threads() == 0
 
 
 def test_prefetch_raises_errors_where_the_item_would_have_come() -> None:
@@ -53,9 +44,8 @@ def test_prefetch_raises_errors_where_the_item_would_have_come() -> None:
             raise RuntimeError("no third item")
         return index
 
-    items = Prefetcher(make, range(5), depth=1)
+    items = prefetched(make, range(5), depth=1)
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(RuntimeError, match="no third item"):
         next(items)
-    assert list(items) == []
-    assert prefetch_threads() == 0
+    assert prefetch_threads() == 0 and list(items) == []

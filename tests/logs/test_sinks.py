@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 
 from dreamer.errors import UserError
 from dreamer.logs.logger import Logger
-from dreamer.logs.sinks import SINKS, recall, remember, sink_names
+from dreamer.logs.sinks import recall, remember, sink_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,11 +53,6 @@ def report(folder: Path, *sinks: Kept) -> list[dict]:
         logger.video("eval/policy", np.zeros((2, 8, 8, 3), np.uint8), 2, 10)
         logger.write(4, updates=2)
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_each_sink_has_its_module():
-    for name in SINKS:
-        assert importlib.util.find_spec(f"dreamer.logs.{name}_sink")
 
 
 def test_a_sink_gets_what_metrics_get(tmp_path: Path):
