@@ -31,7 +31,6 @@ import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -54,11 +53,9 @@ EPISODE_KEYS = (*_FLOATS, *FLAGS)
 
 Dtypes = Mapping[str, np.dtype]
 
-_UNCHANGED: Dtypes = MappingProxyType({})
 _NAME = re.compile(r"(?P<timestamp>\d{8}T\d{6}\w*)-(?P<uid>.+)-(?P<length>\d+)\.npz")
 _COUNTER = re.compile(r"(?<=\.npz)\.\d+$")  # `move_aside` adds it if a name is taken
 _UID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_ARRAY_OVERHEAD = 512  # bytes of an array's headers and its entry in the directory, at most
 _CHECKED_AT_ONCE = 1 << 22  # bytes, approximately
 
 # Errors that concern the file. Other errors, such as too many open files, say nothing about it.
@@ -122,12 +119,9 @@ class EpisodeFile:
         return all(array.sliceable for array in self._sources(keys))
 
     def read(
-        self,
-        start: int = 0,
-        stop: int | None = None,
-        keys: Collection[str] | None = None,
-        dtypes: Dtypes = _UNCHANGED,
-    ) -> dict[str, np.ndarray]:
+        self, start: int = 0, stop: int | None = None, keys: Collection[str] | None = None,
+        dtypes: Dtypes | None = None,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
         """Returns timesteps start to stop - 1 as arrays [stop - start, ...].
 
         Args:
@@ -141,11 +135,12 @@ class EpisodeFile:
             ValueError: The episode has no such timesteps.
         """
         stop = self.length if stop is None else stop
-        arrays = {}
+        specs = {key: self.timestep_spec(key) for key in (self.keys if keys is None else keys)}
         with self._errors():
-            for key in self.keys if keys is None else keys:
-                shape, dtype = self.timestep_spec(key)
-                arrays[key] = np.empty((max(stop - start, 0), *shape), dtypes.get(key, dtype))
+            arrays = {
+                key: np.empty((max(stop - start, 0), *shape), (dtypes or {}).get(key, dtype))
+                for key, (shape, dtype) in specs.items()
+            }
         self.read_into(arrays, start, stop)
         return arrays
 
@@ -164,7 +159,7 @@ class EpisodeFile:
             for key, target in out.items():
                 self._read_key(fd, key, start, stop, target)
 
-    def check(self, keys: Collection[str], dtypes: Dtypes = _UNCHANGED) -> None:
+    def check(self, keys: Collection[str], dtypes: Dtypes | None = None) -> None:
         """Reads all data of these keys once, and checks their checksums and values.
 
         Numbers must stay finite when they are cast to `dtypes`: 1e300 is infinite as float32.
@@ -239,12 +234,12 @@ class EpisodeFile:
             out[...] = np.arange(start, stop) == (0 if key == "is_first" else self.length - 1)
             return
         array = self._arrays[source]
-        if array.sliceable and array.dtype == out.dtype and out.dtype.kind != "b":
-            read_slice(fd, array, start, out)
-            return
         if array.sliceable:
-            raw = np.empty((stop - start, *array.shape[1:]), array.dtype)
+            as_it_is = array.dtype == out.dtype and out.dtype.kind != "b"
+            raw = out if as_it_is else np.empty(out.shape, array.dtype)
             read_slice(fd, array, start, raw)
+            if as_it_is:
+                return
         else:
             [whole] = read_arrays(fd, [array])
             raw = whole[start:stop]
@@ -292,11 +287,10 @@ def save_episode(
     if not _UID.fullmatch(uid):
         raise ValueError(f"an episode's uid is made of letters, digits, _ . and -, got {uid!r}")
     arrays = _file_arrays(episode)
-    length = len(arrays["action"])
+    length = len(arrays["action"])  # headers and entries take at most 512 bytes an array
     path = directory / f"{timestamp or time.strftime('%Y%m%dT%H%M%S')}-{uid}-{length}.npz"
-    needed = sum(array.nbytes + _ARRAY_OVERHEAD for array in arrays.values())
     make_folder(directory)
-    with atomic_write(path, needed) as file:
+    with atomic_write(path, sum(array.nbytes + 512 for array in arrays.values())) as file:
         write_arrays(file, arrays)
     return path
 
@@ -336,10 +330,9 @@ def episode_uid(path: Path) -> str:
 
 
 def move_aside(path: Path, folder: Path) -> str:
-    """Moves a file of any kind into a folder beside it, under a name that is free there.
+    """Moves a file of any kind into `folder`, beside it, under a name that is free there.
 
-    Returns:
-        What happened, in words: the file was moved, or stays where it is.
+    Returns what happened, in words: the file was moved, or stays where it is.
     """
     target, count = folder / path.name, 0
     try:

@@ -60,7 +60,7 @@ class Replay:
         act_space: Space of the action, of shape [A].
 
     Attributes:
-        timesteps: Number of timesteps in all episodes.
+        files: The files that batches are drawn from, in the order of the sampling.
         damaged: Number of files that this object has set aside.
 
     Raises:
@@ -72,12 +72,11 @@ class Replay:
         obs_space: Mapping[str, Space], act_space: Space,
     ) -> None:  # fmt: skip
         self.directory = Path(directory)
-        self.timesteps = 0
+        self.files: list[EpisodeFile] = []  # ordered by `_order`
         self.damaged = 0
         self._seed = seed
-        self._layout = layout_of(obs_space, act_space)
+        self._layout = _layout_of(obs_space, act_space)
         self._dtypes = {key: dtype for key, (_, dtype) in self._layout.items()}
-        self._files: list[EpisodeFile] = []  # ordered by `_order`
         self._hidden: dict[str, list[Path]] = {}
         self._cache: dict[Path, Batch] = {}  # unpacked episodes, the least recently used one first
         self._cache_limit, self._cached = cache_bytes, 0  # bytes
@@ -86,21 +85,12 @@ class Replay:
         self._scan()
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     @property
     def members(self) -> list[str]:
-        """Names of the files that batches are drawn from, in the order of the sampling."""
-        return [file.path.name for file in self._files]
-
-    @property
-    def timestep_bytes(self) -> int:
-        """Bytes of one timestep on disk."""
-        return timestep_bytes(self._layout)
-
-    def files(self) -> list[tuple[Path, int]]:
-        """Returns the path and the length of each file that batches are drawn from."""
-        return [(file.path, file.length) for file in self._files]
+        """Names of `files`."""
+        return [file.path.name for file in self.files]
 
     def set_aside(self) -> list[str]:
         """Returns the unique ids of all episodes in ``damaged/``, also of earlier processes."""
@@ -120,7 +110,7 @@ class Replay:
         if missing:
             return missing
         with self._lock:
-            for file in [file for file in self._files if file.path.name not in wanted]:
+            for file in [file for file in self.files if file.path.name not in wanted]:
                 self._forget(file)
                 self._hidden.setdefault(file.uid, []).append(file.path)
         return set()
@@ -155,8 +145,7 @@ class Replay:
         timestamp = earlier[-1].name.partition("-")[0] if earlier else None
         file = EpisodeFile(save_episode(self.directory, episode, uid, timestamp))
         # The numbers just written are finite. Cast to another dtype they may not be.
-        same = (file.timestep_spec(key)[1] == dtype for key, dtype in self._dtypes.items())
-        file.checked = all(same)
+        file.checked = all(file.timestep_spec(k)[1] == dtype for k, dtype in self._dtypes.items())
         return file
 
     def take_in(self, file: EpisodeFile) -> None:
@@ -169,8 +158,7 @@ class Replay:
             for old in earlier:
                 self._forget(old)
             # Ordered by id, so that the sampling does not depend on when episodes were written.
-            bisect.insort(self._files, file, key=_order)
-            self.timesteps += file.length
+            bisect.insort(self.files, file, key=_order)
 
     def sample(self, index: int, batch_size: int, length: int) -> Batch:
         """Draws one batch, as a function of the seed, the index and the episodes present.
@@ -219,37 +207,31 @@ class Replay:
         for path in paths:
             if path.suffix == ".npz" and not path.name.startswith("."):
                 try:
-                    self._files.append(self._open(path))
+                    file = EpisodeFile(path)
+                    found = {key: file.timestep_spec(key) for key in file.keys}
+                    if reason := _mismatch(self._layout, found):
+                        raise EpisodeError(path, reason)
+                    self.files.append(file)
                 except EpisodeError as error:
                     self._set_aside(error)
-        self._files.sort(key=_order)
-        self.timesteps = sum(file.length for file in self._files)
-
-    def _open(self, path: Path) -> EpisodeFile:
-        """Opens an episode and compares it with the environment's spaces."""
-        file = EpisodeFile(path)
-        found = {key: file.timestep_spec(key) for key in file.keys}
-        if reason := _mismatch(self._layout, found):
-            raise EpisodeError(path, reason)
-        return file
+        self.files.sort(key=_order)
 
     def _files_of(self, uid: str) -> list[EpisodeFile]:
-        return [file for file in self._files if file.uid == uid]
+        return [file for file in self.files if file.uid == uid]
 
     def _forget(self, file: EpisodeFile) -> None:
-        self._files.remove(file)
-        self.timesteps -= file.length
+        self.files.remove(file)
         self._drop(file.path)
 
     def _set_aside(self, error: EpisodeError) -> None:
-        for file in [file for file in self._files if file.path == error.path]:
+        for file in [file for file in self.files if file.path == error.path]:
             self._forget(file)
         self.damaged += 1
         outcome = move_aside(error.path, self.directory / _DAMAGED)
         warnings.warn(f"episode set aside: {error}; {outcome}", DamagedEpisodeWarning, stacklevel=2)
 
     def _draw(self, index: int, batch_size: int, length: int) -> Batch:
-        if not self._files:
+        if not self.files:
             raise UserError(
                 f"{path_text(self.directory)} holds no episode to train on "
                 f"({self.damaged} were damaged); collect some first (train.prefill)"
@@ -262,7 +244,7 @@ class Replay:
         for row in range(batch_size):
             at = 0
             while at < length:
-                file = self._files[int(rng.integers(len(self._files)))]
+                file = self.files[int(rng.integers(len(self.files)))]
                 start = 0
                 if at == 0 and file.length > length:
                     start = int(rng.integers(file.length - length + 1))
@@ -306,7 +288,7 @@ def _nbytes(episode: Batch) -> int:
     return sum(array.nbytes for array in episode.values())
 
 
-def layout_of(obs_space: Mapping[str, Space], act_space: Space) -> Layout:
+def _layout_of(obs_space: Mapping[str, Space], act_space: Space) -> Layout:
     """Returns the layout of the timesteps of an environment with these spaces."""
     scalars = {"reward": np.float32, "cont": np.float32, **dict.fromkeys(FLAGS, np.bool_)}
     return {
@@ -316,8 +298,9 @@ def layout_of(obs_space: Mapping[str, Space], act_space: Space) -> Layout:
     }
 
 
-def timestep_bytes(layout: Layout) -> int:
-    """Returns the bytes of one timestep."""
+def timestep_bytes(obs_space: Mapping[str, Space], act_space: Space) -> int:
+    """Returns the bytes of one timestep in memory and on disk."""
+    layout = _layout_of(obs_space, act_space)
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())
 
 

@@ -92,9 +92,9 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def atomic_folder(path: str | os.PathLike[str], needed: int | None = None) -> Iterator[Path]:
     """Yields a new folder, which gets the name `path` when the block ends without error.
 
-    All files in the folder are synced first. An earlier folder of that name is renamed to
-    ``<name>.old`` during the exchange. If the process dies in that moment, the earlier folder
-    remains there, complete. Arguments and errors are those of `atomic_write`.
+    All files in the folder are synced first. An earlier folder of that name is ``<name>.old``
+    during the exchange, and stays there if the process dies in that moment. Arguments and errors
+    are those of `atomic_write`.
     """
     path = Path(path)
     temporary = _temporary_beside(path)
@@ -246,9 +246,7 @@ def remove_temporaries(folder: Path) -> int:
     """Removes the temporary files and folders that killed processes left in `folder`.
 
     Only the one process that may write to the folder (see `dreamer.runs.rundir`) may call this.
-
-    Returns:
-        The number of removed files and folders.
+    Returns the number of removed files and folders.
     """
     remains = list(folder.glob(".*.tmp")) if folder.is_dir() else []
     for path in remains:

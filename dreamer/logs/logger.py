@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -23,7 +24,7 @@ from dreamer.logs.video import encode_gif
 _ETA_WRITES = 20  # the time left follows from the speed over so many records
 
 
-class Logger:
+class Logger(contextlib.AbstractContextManager):
     """Collects values by name and logs their means.
 
     Values that are not finite are left out of the mean and counted under ``nonfinite/<name>``.
@@ -107,7 +108,10 @@ class Logger:
             DiskFullError: The disk is full; the next call logs these values.
         """
         step, now = int(step), self.wall_time
-        finite = {name: _plain(value) for name, value in counters.items() if math.isfinite(value)}
+        finite = {
+            name: int(value) if isinstance(value, (int, np.integer)) else float(value)
+            for name, value in counters.items() if math.isfinite(value)
+        }  # fmt: skip
         lost = {f"nonfinite/{name}": 1 for name in counters if name not in finite}
         rates = self._rates(step, now, finite.get("updates"))
         numbers = {**finite, **lost, **self._means(), **rates}
@@ -124,16 +128,13 @@ class Logger:
         self._terminal.write(record, eta)
 
     def video(self, name: str, frames: np.ndarray, step: int, fps: float) -> Path:
-        """Writes videos/<name>-<step>.gif and adds it to the sinks.
+        """Writes videos/<name>-<step>.gif, adds it to the sinks, and returns the file's path.
 
         Args:
             name: Such as "eval/policy"; slashes become underscores in the file's name.
             frames: uint8 [T, H, W, C].
             step: Environment frames so far.
             fps: Frames a second.
-
-        Returns:
-            The file's path.
 
         Raises:
             DiskFullError: The disk is full.
@@ -159,9 +160,6 @@ class Logger:
         self._sinks = []
         self._terminal.close()
         self._metrics.close()
-
-    def __enter__(self) -> Logger:
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
@@ -201,8 +199,3 @@ class Logger:
 
     def _show_warning(self, message: Any, category: Any, *place: Any, **more: Any) -> None:
         self.message(f"warning: {message}")
-
-
-def _plain(value: Any) -> int | float:
-    """The value as a number for JSON, also if it is NumPy's."""
-    return int(value) if isinstance(value, (int, np.integer)) else float(value)

@@ -233,7 +233,6 @@ def test_withheld_episodes_are_on_disk_as_soon_as_they_end(make: Maker, tmp_path
     with run.collector.withhold_episodes():
         pass
     assert {name.split("-", 1)[1] for name in run.replay.members} == stored
-    assert run.replay.timesteps == sum(length for _, length in run.replay.files())
     assert len(set(run.replay.members)) == len(run.replay.members)
 
 
