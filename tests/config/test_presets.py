@@ -8,7 +8,7 @@ import pytest
 
 from dreamer.config.config import load_config
 from dreamer.config.schema import find_configs, flatten, load_schema, preset_files
-from dreamer.io.yaml_files import read_yaml
+from dreamer.io.yaml_files import parse_yaml, read_yaml
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "presets.md"
 HEADING = "## Every preset, key by key"
@@ -40,96 +40,52 @@ def test_no_row_is_of_a_preset_that_is_gone_or_says_nothing() -> None:
 
 
 # The published numbers, variants' included: what the defaults are, whoever edits them.
-PUBLISHED = {
-    "steps": 5_000_000,
-    "envs.action_repeat": 2,
-    "train.batch_size": 50,
-    "train.batch_length": 50,
-    "train.prefill": 5000,
-    "train.pretrain": 100,
-    "train.every": 1000,
-    "train.updates": 100,
-    "encoder.cnn_depth": 32,
-    "decoder.cnn_depth": 32,
-    "rssm.stoch": 30,
-    "rssm.deter": 200,
-    "rssm.hidden": 200,
-    "rssm.min_std": 0.1,
-    "reward.layers": 2,
-    "value.layers": 3,
-    "actor.layers": 4,
-    "reward.units": 400,
-    "value.units": 400,
-    "actor.units": 400,
-    "discount.enabled": False,
-    "discount.layers": 3,
-    "discount.units": 400,
-    "discount.scale": 10.0,
-    "contrastive.layers": 3,
-    "contrastive.units": 400,
-    "contrastive.init_std": 1.0,
-    "contrastive.min_std": 0.01,
-    "contrastive.negatives": "observations",
-    "contrastive.batch_shifts": 10,
-    "contrastive.time_shifts": 30,
-    "actor.mean_scale": 5.0,
-    "actor.init_std": 5.0,
-    "actor.min_std": 1e-4,
-    "actor.gradient": "dynamics",
-    "actor.entropy": 0.0,
-    "actor.mode_samples": 100,
-    "loss.kl_scale": 1.0,
-    "loss.free_nats": 3.0,
-    "loss.free_nats_per_step": False,
-    "loss.kl_balance": 0.0,
-    "loss.overshooting": 1,
-    "behavior.horizon": 15,
-    "behavior.gamma": 0.99,
-    "behavior.lambda_": 0.95,
-    "planner.candidates": 1000,
-    "planner.num_elites": 100,
-    "planner.iterations": 10,
-    "planner.horizon": 12,
-    "planner.returns": "reward",
-    "optimizer.model_lr": 6e-4,
-    "optimizer.actor_lr": 8e-5,
-    "optimizer.value_lr": 8e-5,
-    "optimizer.eps": 1e-7,
-    "optimizer.clip": 100.0,
-    "explore.noise_scale": 0.3,
-    "explore.decay_steps": 0,
-    "eval.every": 10_000,
-    "eval.episodes": 10,
-}
-DISCRETE = {
-    "envs.action_repeat": 4,
-    "reward.transform": "tanh",
-    "loss.kl_scale": 0.1,
-    "loss.free_nats": 3.0,
-    "behavior.horizon": 10,
-    "explore.kind": "epsilon",
-    "explore.noise_scale": 0.4,
-    "explore.final": 0.1,
-    "explore.decay_steps": 200_000,
-    "explore.unit": "updates",
-}
-ATARI = {
-    "envs.time_limit": 108_000,
-    "discount.enabled": True,
-    "eval.every": 100_000,  # ours: whole games are long
-}
-
-
-def test_the_main_job_has_the_published_numbers():
-    flat = load_config(task="dmc_walker_walk").flat()
-    assert {name: flat[name] for name in PUBLISHED} == PUBLISHED
+PUBLISHED = """
+steps: 5e6
+envs: {action_repeat: 2}
+train: {batch_size: 50, batch_length: 50, prefill: 5000, pretrain: 100, every: 1000, updates: 100}
+encoder: {cnn_depth: 32}
+decoder: {cnn_depth: 32}
+rssm: {stoch: 30, deter: 200, hidden: 200, min_std: 0.1}
+reward: {layers: 2, units: 400}
+value: {layers: 3, units: 400}
+discount: {enabled: false, layers: 3, units: 400, scale: 10}
+contrastive: {layers: 3, units: 400, init_std: 1, min_std: 0.01, negatives: observations,
+  batch_shifts: 10, time_shifts: 30}
+actor: {layers: 4, units: 400, mean_scale: 5, init_std: 5, min_std: 1e-4, gradient: dynamics,
+  entropy: 0, mode_samples: 100}
+loss: {kl_scale: 1, free_nats: 3, free_nats_per_step: false, kl_balance: 0, overshooting: 1}
+behavior: {horizon: 15, gamma: 0.99, lambda_: 0.95}
+planner: {candidates: 1000, num_elites: 100, iterations: 10, horizon: 12, returns: reward}
+optimizer: {model_lr: 6e-4, actor_lr: 8e-5, value_lr: 8e-5, eps: 1e-7, clip: 100}
+explore: {noise_scale: 0.3, decay_steps: 0}
+eval: {every: 10_000, episodes: 10}
+"""
+DISCRETE = """
+envs: {action_repeat: 4}
+reward: {transform: tanh}
+loss: {kl_scale: 0.1, free_nats: 3}
+behavior: {horizon: 10}
+explore: {kind: epsilon, noise_scale: 0.4, final: 0.1, decay_steps: 200_000, unit: updates}
+"""
+ATARI = """
+envs: {time_limit: 108_000}
+discount: {enabled: true}
+eval: {every: 100_000}  # ours: whole games are long
+"""
 
 
 @pytest.mark.parametrize(
-    ("task", "own"),
-    [("atari_pong", ATARI), ("dmlab_rooms_watermaze", {"discount.enabled": False})],
+    ("task", "texts"),
+    [
+        ("dmc_walker_walk", [PUBLISHED]),
+        ("atari_pong", [PUBLISHED, DISCRETE, ATARI]),
+        ("dmlab_rooms_watermaze", [PUBLISHED, DISCRETE]),
+    ],
 )
-def test_the_discrete_suites_differ_by_the_published_numbers(task: str, own: dict):
-    flat = load_config(task=task).flat()
-    expected = {**PUBLISHED, **DISCRETE, **own}
+def test_each_suite_has_the_published_numbers(task: str, texts: list[str]):
+    """In a suite of discrete actions, later texts replace numbers of earlier ones."""
+    flat, expected = load_config(task=task).flat(), {}
+    for text in texts:
+        expected.update(flatten(parse_yaml(text, "text"), flat))
     assert {name: flat[name] for name in expected} == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -11,8 +12,10 @@ import warnings
 
 import numpy as np
 import pytest
+from file_limit import file_limit
 from PIL import Image
 
+from dreamer.io.files import DiskFullError
 from dreamer.logs.logger import Logger
 
 
@@ -27,6 +30,8 @@ def records(folder):
 
 def test_a_line_holds_means_counters_and_times(tmp_path):
     with make(tmp_path) as logger:
+        with pytest.raises(ValueError, match="'step'"):  # the name is the line's own
+            logger.scalars({"step": 1})
         logger.scalars({"train/loss": np.float32(1.0), "train/kl": np.array(3)})
         logger.scalars({"train/loss": 2})
         logger.write(1000, updates=np.int64(10), episodes=1)
@@ -49,11 +54,6 @@ def test_values_that_are_not_finite_are_counted_and_left_out(tmp_path):
     assert record["loss"] == 2.0 and record["nonfinite/loss"] == 2
     assert "gone" not in record and record["nonfinite/gone"] == 4
     assert "best" not in record and record["nonfinite/best"] == 1
-
-
-def test_the_lines_own_names_are_reserved(tmp_path):
-    with make(tmp_path) as logger, pytest.raises(ValueError, match="'step'"):
-        logger.scalars({"step": 1})
 
 
 def test_resuming_goes_on_from_the_checkpoint(tmp_path):
@@ -98,38 +98,21 @@ def test_warnings_become_messages_while_the_logger_is_open(tmp_path, capsys):
     assert capsys.readouterr().out == "warning: episode x.npz is damaged\n"
 
 
-FULL = """
-import resource, sys
-import numpy as np
-from dreamer.io.files import DiskFullError
-from dreamer.logs.logger import Logger
-with Logger(sys.argv[1], tensorboard=True, terminal="plain", total_steps=10) as logger:
-    logger.video("noise", np.random.default_rng(0).integers(0, 255, (9, 9, 9, 3), np.uint8), 0, 9)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), 10**6))
-    logger.scalars({"loss": 1.0})
-    try:
-        logger.write(1)
-    except DiskFullError:
-        print("full")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
-    logger.write(2)
-"""
-
-
 @pytest.mark.parametrize(("limit", "steps"), [(20, [2]), (500, [1, 2])])
-def test_without_room_values_are_kept_and_tensorboard_is_given_up(tmp_path, limit, steps):
+def test_without_room_values_are_kept_and_tensorboard_is_given_up(tmp_path, capsys, limit, steps):
     """A line without room is an error; an event is not: the truth is in metrics.jsonl."""
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path), str(limit)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    noise = np.random.default_rng(0).integers(0, 255, (9, 9, 9, 3), np.uint8)
+    with make(tmp_path, tensorboard=True) as logger:
+        logger.video("noise", noise, 0, 9)
+        logger.scalars({"loss": 1.0})
+        full = pytest.raises(DiskFullError) if limit == 20 else contextlib.nullcontext()
+        with file_limit(limit), full:
+            logger.write(1)
+        logger.write(2)
     found = records(tmp_path)
     assert [record["step"] for record in found] == steps
     assert found[0]["loss"] == 1.0
-    assert ("full" in done.stdout) == (limit == 20)
-    assert ("TensorBoard's file is given up" in done.stdout) == (limit == 500)
+    assert ("TensorBoard's file is given up" in capsys.readouterr().out) == (limit == 500)
 
 
 LOG = """

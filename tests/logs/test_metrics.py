@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from file_limit import file_limit
 
 from dreamer.io.files import DiskFullError, StorageError
 from dreamer.logs.metrics import MetricsFile, parse_line
@@ -69,28 +70,14 @@ def test_what_json_cannot_say_is_refused_and_nothing_written(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 
 
-FULL = """
-import resource, sys
-from dreamer.io.files import DiskFullError
-from dreamer.logs.metrics import MetricsFile
-metrics = MetricsFile(sys.argv[1])
-metrics.append({"step": 1})
-resource.setrlimit(resource.RLIMIT_FSIZE, (50, 1000))
-try:
-    metrics.append({"step": 2, "text": "x" * 100})
-except DiskFullError as error:
-    print(error)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-metrics.append({"step": 3})
-"""
-
-
 def test_a_line_without_room_leaves_no_trace_and_later_ones_fit(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True
-    )
-    assert f"no room for {path}" in done.stdout
+    metrics = MetricsFile(path)
+    metrics.append({"step": 1})
+    with file_limit(50), pytest.raises(DiskFullError, match=f"no room for {path}"):
+        metrics.append({"step": 2, "text": "x" * 100})
+    metrics.append({"step": 3})
+    metrics.close()
     assert steps(path) == [1, 3]
 
 
@@ -110,30 +97,14 @@ def test_a_pipe_or_a_link_is_neither_read_nor_written(tmp_path, impatient):
     assert (tmp_path / "elsewhere").read_text() == "torn"
 
 
-FULL_AT_REWINDING = """
-import resource, sys
-from dreamer.io.files import DiskFullError
-from dreamer.logs.metrics import MetricsFile
-metrics = MetricsFile(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (40, 10000))
-try:
-    metrics.rewind(2000)
-except DiskFullError as error:
-    print(error)
-resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
-metrics.append({"step": 5000})
-metrics.close()
-"""
-
-
 def test_without_room_to_rewind_the_file_stays_as_it_was_and_open(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {step}, "a": 1.0}}\n' for step in range(1000, 5000, 1000)))
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_AT_REWINDING, str(path)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert f"no room for {path}" in done.stdout
+    metrics = MetricsFile(path)
+    with file_limit(40), pytest.raises(DiskFullError, match=f"no room for {path}"):
+        metrics.rewind(2000)
+    metrics.append({"step": 5000})
+    metrics.close()
     assert steps(path) == [1000, 2000, 3000, 4000, 5000]
 
 
