@@ -86,9 +86,9 @@ class Config(Section):
         object.__setattr__(self, "presets", tuple(presets))
         object.__setattr__(self, "agent", agent)
         check_values(flat)
+        tree = self.tree().items()
         super().__init__(
-            "",
-            {k: Section(f"{k}.", v) if isinstance(v, dict) else v for k, v in self.tree().items()},
+            "", {k: Section(f"{k}.", v) if isinstance(v, dict) else v for k, v in tree}
         )
 
     def flat(self) -> dict[str, Value]:
@@ -105,10 +105,10 @@ class Config(Section):
 
     def section(self, name: str) -> dict[str, Any]:
         """Returns the values of one group, to be passed on as keyword arguments."""
-        sections = {k: v for k, v in self.tree().items() if isinstance(v, dict)}
-        if name not in sections:
-            raise KeyError(f"the config has no section {name!r}{suggest(name, sections)}")
-        return sections[name]
+        tree = self.tree()
+        if not isinstance(tree.get(name), dict):
+            raise KeyError(f"the config has no section {name!r}{suggest(name, tree)}")
+        return tree[name]
 
     def agent_sections(self) -> dict[str, dict[str, Value]]:
         """Returns the groups of Dreamer's agent, as far as this config has them.
@@ -139,11 +139,9 @@ class Config(Section):
 
 
 def load_config(
-    *presets: str,
-    task: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    *presets: str, task: str | None = None, overrides: Mapping[str, Any] | None = None,
     agent: str = DREAMER,
-) -> Config:
+) -> Config:  # fmt: skip
     """Merges defaults, the suite's preset, `presets` and `overrides` into one config.
 
     Args:
@@ -166,12 +164,10 @@ def load_config(
     suite = suite_preset(final)
     # A suite's preset is made for Dreamer; another agent's own defaults come before it.
     own = agent_file(agent).entries
-    of_suite = {
-        key: value for key, value in load_preset(suite).items() if key in keys and key not in own
-    }
+    of_suite = {k: v for k, v in load_preset(suite).items() if k in keys and k not in own}
     of_task = task_values(agent, final, chosen)
-    names = [Path(preset).stem if _is_path(preset) else preset for preset in presets]
-    named = [name for name in dict.fromkeys(names) if name != suite]
+    names = dict.fromkeys(Path(name).stem if _is_path(name) else name for name in presets)
+    named = [name for name in names if name != suite]
     config = Config({**of_suite, **of_task, **chosen}, named, agent)
     if agent == DREAMER:
         check_phases(config.disagreement.until, config.steps)
@@ -188,10 +184,7 @@ def preset_refusal(preset: str, agent: str) -> str:
 
 
 def load_preset(
-    name: str,
-    agent: str = DREAMER,
-    trail: tuple[Path, ...] = (),
-    loaded: set[Path] | None = None,
+    name: str, agent: str = DREAMER, trail: tuple[Path, ...] = (), loaded: set[Path] | None = None
 ) -> dict[str, Value]:
     """Reads a preset and those it inherits; returns values by dotted name.
 

@@ -11,8 +11,8 @@ import functools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from numbers import Real
 from pathlib import Path
@@ -105,9 +105,9 @@ class AgentFile:
         tasks: Values by dotted name, for each pattern of task names (``dmc_walker_*``).
     """
 
-    entries: Mapping[str, dict[str, Any]]
-    without: frozenset[str]
-    tasks: Mapping[str, dict[str, Value]]
+    entries: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    without: Set[str] = frozenset()
+    tasks: Mapping[str, dict[str, Value]] = field(default_factory=dict)
 
 
 def add_configs(folder: str | os.PathLike[str]) -> None:
@@ -146,15 +146,11 @@ def load_schema(agent: str = DREAMER) -> Mapping[str, Key]:
         UserError: There is no such agent.
     """
     common, own = _defaults()[0], agent_file(agent)
-    entries = {
-        name: entry for name, entry in common.items()
-        if name in own.entries or not {name, name.partition(".")[0]} & own.without
-    }  # fmt: skip
-    for name, entry in own.entries.items():
-        entries[name] = {**entries.get(name, {}), **entry}
-    keys = {name: Key(name, **entry) for name, entry in entries.items()}
-    for key in keys.values():
-        key.coerce(key.value)
+    keys = {}
+    for name, entry in {**common, **own.entries}.items():
+        if name in own.entries or not {name, name.partition(".")[0]} & own.without:
+            keys[name] = Key(name, **{**common.get(name, {}), **entry})
+            keys[name].coerce(keys[name].value)
     return keys
 
 
@@ -173,17 +169,16 @@ def agent_file(agent: str) -> AgentFile:
         UserError: There is no such agent.
     """
     if agent == DREAMER:
-        return AgentFile({}, frozenset(), {})
-    paths = [folder / "agents" / f"{agent}.yaml" for folder in (find_configs(), *_added)]
-    path = next((path for path in paths if agent in agent_names() and path.is_file()), None)
-    if path is None:
+        return AgentFile()
+    if agent not in agent_names():
         near = suggest(agent, agent_names()) or f"; there are {', '.join(agent_names())}"
         raise UserError(f"unknown agent {agent!r}{near}")
-    tree = read_yaml(path)
+    paths = [folder / "agents" / f"{agent}.yaml" for folder in (find_configs(), *_added)]
+    tree = read_yaml(next(path for path in paths if path.is_file()))
     without, tasks = set(tree.pop("without", [])), tree.pop("tasks", {})
     if _OF_THE_AGENT in without:
         without |= set(_defaults()[1])
-    return AgentFile(_entries(tree), frozenset(without), tasks)
+    return AgentFile(_entries(tree), without, tasks)
 
 
 @functools.cache
@@ -228,8 +223,8 @@ def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
     """Returns the key of a dotted name.
 
     Raises:
-        UserError: There is no such key. The message names the members where `name` is a group, the
-            agents that have the key, or the nearest name.
+        UserError: There is no such key. The message names the group's members, the agents that
+            have the key, or the nearest name.
     """
     if name in keys:
         return keys[name]
@@ -238,16 +233,14 @@ def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
         raise UserError(f"{name!r}{where} is a group of keys, give one of {', '.join(members)}")
     owners = [
         agent for agent in agent_names()
-        if any(key == name or key.startswith(f"{name}.") for key in load_schema(agent))
+        if any(f"{key}.".startswith(f"{name}.") for key in load_schema(agent))
     ]  # fmt: skip
     if owners:
         raise UserError(
             f"{name!r}{where} is no key of this agent; these have it: {', '.join(owners)}"
         )
-    # The likeliest slip is a key's last word alone, such as batch_size.
-    tails = [key for key in keys if key.rpartition(".")[2] == name.rpartition(".")[2]]
-    near = f"; did you mean {tails[0]!r}?" if tails else suggest(name, keys)
-    raise UserError(f"unknown key {_show(name)}{where}{near or '; --help lists all keys'}")
+    near = suggest(name, keys) or "; --help lists all keys"
+    raise UserError(f"unknown key {_show(name)}{where}{near}")
 
 
 def flatten(tree: Mapping[str, Any], keys: Iterable[str], where: str = "") -> dict[str, Any]:

@@ -185,17 +185,11 @@ class EpisodeFile:
         """Checks values that `read` returned for the timesteps from `start` on.
 
         Raises:
-            EpisodeError: Numbers are not finite, `cont` is not in 0 to 1, or `is_first` is false
-                in timestep 0.
+            EpisodeError: The values cannot come from an episode.
         """
         with self._errors():
-            for key, array in episode.items():
-                if array.dtype.kind == "f" and not np.isfinite(array).all():
-                    raise EpisodeError(self.path, f"{key} holds numbers that are not finite")
-        if not ((episode["cont"] >= 0) & (episode["cont"] <= 1)).all():
-            raise EpisodeError(self.path, "discount holds numbers outside of 0 to 1")
-        if start == 0 and not episode["is_first"][0]:
-            raise EpisodeError(self.path, "is_first is false in its first timestep")
+            if reason := _bad_values(episode, start):
+                raise EpisodeError(self.path, reason)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -254,6 +248,8 @@ def _no_episode(shapes: Mapping[str, tuple[int, ...]]) -> str:
     missing = [key for key in ("action", "reward") if key not in shapes]
     if "discount" not in shapes and "is_terminal" not in shapes:
         missing.append("discount")
+    if not set(shapes) - {"action", "reward", "discount", *FLAGS}:
+        missing.append("any observation")
     if missing:
         return f"it lacks {', '.join(missing)}"
     for key in ("action", "reward", "discount", *FLAGS):
@@ -263,6 +259,18 @@ def _no_episode(shapes: Mapping[str, tuple[int, ...]]) -> str:
     if len(set(lengths.values())) > 1:
         return f"its lengths differ: {', '.join(f'{name} {n}' for name, n in lengths.items())}"
     return "it has no timesteps" if lengths["action"] == (0,) else ""
+
+
+def _bad_values(episode: Mapping[str, np.ndarray], start: int = 0) -> str:
+    """Returns why no episode has these values of the timesteps from `start` on; "" if one may."""
+    for key, array in episode.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"{key} holds numbers that are not finite"
+    if not ((episode["cont"] >= 0) & (episode["cont"] <= 1)).all():
+        return "discount holds numbers outside of 0 to 1"
+    if start == 0 and not episode["is_first"][0]:
+        return "is_first is false in its first timestep"
+    return ""
 
 
 def save_episode(
@@ -286,41 +294,24 @@ def save_episode(
     """
     if not _UID.fullmatch(uid):
         raise ValueError(f"an episode's uid is made of letters, digits, _ . and -, got {uid!r}")
-    arrays = _file_arrays(episode)
-    length = len(arrays["action"])  # headers and entries take at most 512 bytes an array
+    arrays = {}
+    for key, value in episode.items():
+        dtype = np.float32 if key in _FLOATS else np.bool_ if key in FLAGS else value.dtype
+        if value.dtype.kind not in NUMBERS or key == "discount":  # that is cont's name in files
+            raise ValueError(f"{key} is no observation of plain numbers, in the episode {uid}")
+        with np.errstate(over="ignore"):
+            arrays["discount" if key == "cont" else key] = value.astype(dtype, copy=False)
+    reason = _no_episode({name: array.shape for name, array in arrays.items()})
+    reason = reason or _bad_values({**arrays, "cont": arrays["discount"]})
+    if reason:
+        raise ValueError(f"cannot save the episode {uid}: {reason}")
+    length = len(arrays["action"])
     path = directory / f"{timestamp or time.strftime('%Y%m%dT%H%M%S')}-{uid}-{length}.npz"
     make_folder(directory)
+    # Headers and entries in the directory take at most 512 bytes an array.
     with atomic_write(path, sum(array.nbytes + 512 for array in arrays.values())) as file:
         write_arrays(file, arrays)
     return path
-
-
-def _file_arrays(episode: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Checks an episode in memory, and returns it with the names and dtypes of the file."""
-    missing = [key for key in EPISODE_KEYS if key not in episode]
-    if missing or len(episode) == len(EPISODE_KEYS):
-        raise ValueError(f"an episode lacks {', '.join(missing) or 'any observation'}")
-    if "discount" in episode:
-        raise ValueError("no observation may be called discount: that is cont's name in files")
-    length = max(1, *np.shape(episode["action"])[:1])
-    arrays = {}
-    for key, value in episode.items():
-        array = np.asarray(value)
-        if array.dtype.kind not in NUMBERS:
-            raise ValueError(f"{key} of an episode holds {array.dtype}, not plain numbers")
-        if array.shape[:1] != (length,):
-            raise ValueError(
-                f"{key} of an episode has shape {array.shape}, expected {length} timesteps"
-            )
-        dtype = np.float32 if key in _FLOATS else np.bool_ if key in FLAGS else array.dtype
-        with np.errstate(over="ignore"):
-            array = array.astype(dtype, copy=False)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{key} of an episode is not finite")
-        arrays["discount" if key == "cont" else key] = array
-    if not arrays["is_first"][0]:
-        raise ValueError("is_first of an episode is false in its first timestep")
-    return arrays
 
 
 def episode_uid(path: Path) -> str:

@@ -23,7 +23,6 @@ from episode_samples import (
     changed,
     file_arrays,
     make_episode,
-    mutate,
     npz_bytes,
     open_and_check,
     without,
@@ -79,13 +78,13 @@ def test_file_follows_the_published_format(tmp_path: Path) -> None:
     [
         (without("reward"), "lacks reward"),
         (without("image", "position", "touch"), "lacks any observation"),
-        (changed(reward=np.zeros(4)), "reward of an episode has shape"),
-        (changed(image=np.full(5, None)), "not plain numbers"),
+        (changed(reward=np.zeros(4)), "its lengths differ"),
+        (changed(image=np.full(5, None)), "image is no observation of plain"),
         (changed(reward=np.full(5, np.nan)), "not finite"),
         (changed(reward=np.full(5, 1e300)), "not finite"),
-        (changed(discount=np.ones(5)), "called discount"),
-        (changed(is_first=np.zeros(5)), "is_first of an episode is false"),
-        (lambda episode: {k: value[:0] for k, value in episode.items()}, "expected 1 timesteps"),
+        (changed(discount=np.ones(5)), "discount is no observation"),
+        (changed(is_first=np.zeros(5)), "is_first is false"),
+        (lambda episode: {k: value[:0] for k, value in episode.items()}, "no timesteps"),
     ],
 )
 def test_malformed_episode_is_not_written(
@@ -273,27 +272,3 @@ def test_lack_of_descriptors_is_not_the_files_fault(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("OSError: [Errno 24]")
-
-
-@pytest.mark.parametrize("amount", [300, pytest.param(2000, marks=pytest.mark.slow)])
-def test_mutated_compressed_files_are_refused_or_unharmed(tmp_path: Path, amount: int) -> None:
-    """A mutated file raises an error that names it, or has its old content.
-
-    Uncompressed files are mutated in tests/faults/test_04_episodes.py.
-    """
-    episode = make_episode(10)
-    path = tmp_path / "a.npz"
-    np.savez_compressed(path, **file_arrays(episode))
-    raw = path.read_bytes()
-    rng = np.random.default_rng(amount)
-    refused = 0
-    for _ in range(amount):
-        path.write_bytes(mutate(raw, rng))
-        try:
-            file = open_and_check(path)
-            got = file.read()
-        except EpisodeError:
-            refused += 1
-            continue
-        assert_same(got, episode)
-    assert refused > amount / 3
