@@ -1,6 +1,6 @@
 """The main program: from the command line to a trained agent.
 
-python -m dreamer.run --task dmc_walker_walk --logdir runs/
+    python -m dreamer.run --task dmc_walker_walk --logdir runs/
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dreamer.config.command_line import parse_args, run_main
+from dreamer.config.command_line import CommandLine, run_main
 from dreamer.config.config import Config
 from dreamer.logs.sinks import sink_names
 from dreamer.runs.rundir import RunDir
@@ -25,17 +25,25 @@ from dreamer.training.interrupts import Interrupt, StopRequested
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a training."""
+    """The outcome of a training.
 
-    path: Path  # the run's directory
-    step: int  # environment frames
+    Attributes:
+        path: The run's directory.
+        step: Environment frames.
+        updates: Updates.
+        eval_return: Mean return of the last evaluation; None if there was none.
+    """
+
+    path: Path
+    step: int
     updates: int
-    eval_return: float | None  # mean return of the last evaluation; None if there was none
+    eval_return: float | None
 
 
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, trains, and returns the exit status."""
-    return finish(parse_args(argv, "python -m dreamer.run", "Trains Dreamer on a task."), train)
+    line = CommandLine("python -m dreamer.run", "Trains Dreamer on a task.")
+    return finish(line.parse(argv).config(), train)
 
 
 def finish(config: Config, train: Callable[[Config], Result]) -> int:
@@ -62,9 +70,11 @@ def train(
     Args:
         config: From `load_config`.
         make_agent: Makes another agent than Dreamer.
-        make_experience: Makes what collects and what draws batches, if that agent does not learn
-            from replayed sequences.
+        make_experience: Makes what collects and what batches are drawn from, if that agent does
+            not learn from replayed sequences.
 
+    Returns:
+        The run's directory and outcome.
     Raises:
         UserError: A usage error; the message says how to fix it.
         dreamer.errors.EnvError: An environment failed too often; the run is saved.

@@ -16,7 +16,7 @@ from whole_runs import finish, metrics_of, start
 
 from baselines.run import command_line
 from dreamer import benchmark, evaluate, predict, sweep
-from dreamer.config.command_line import parse_args
+from dreamer.config.command_line import CommandLine
 from dreamer.config.schema import agent_names, load_schema
 from dreamer.sweeps.plan import plan
 from plots import plot, report
@@ -53,12 +53,8 @@ def commands(page: Path) -> list[list[str]]:
 COMMANDS = {" ".join(words): words for page in PAGES for words in commands(page)}
 
 
-def _train(words: list[str]) -> object:
-    return parse_args(words, "run", "")
-
-
 PROGRAMS: dict[str, Callable[[list[str]], object]] = {
-    "-m dreamer.run": _train,
+    "-m dreamer.run": lambda words: CommandLine("run", "").parse(words).config(),
     "-m dreamer.evaluate": evaluate.COMMAND_LINE.parse,
     "-m dreamer.predict": predict.COMMAND_LINE.parse,
     "-m dreamer.benchmark": benchmark.LINE.parse,

@@ -56,11 +56,7 @@ class Parsed:
     agent: str = DREAMER
 
     def config(self) -> Config:
-        """Returns the config that the command line describes.
-
-        Raises:
-            UserError: As `load_config`.
-        """
+        """Returns the config that the command line describes; raises as `load_config`."""
         return load_config(*self.presets, overrides=self.overrides, agent=self.agent)
 
 
@@ -107,10 +103,7 @@ class CommandLine:
                 one_of = f": expected one of {', '.join(map(str, option.choices))}"
                 needed = one_of if option.choices else f": {self.program} needs it"
                 raise UserError(f"--{option.name} is missing{needed}")
-        options = {
-            name: given.pop(name, [] if option.many else option.value)
-            for name, option in own.items()
-        }
+        options = {k: given.pop(k, [] if o.many else o.value) for k, o in own.items()}
         return Parsed(options, tuple(given.pop("configs", ())), given, agent or DREAMER)
 
     def _parser(self, keys: Mapping[str, Key], helped: str) -> _Parser:
@@ -124,8 +117,8 @@ class CommandLine:
         if keys:
             options.add_argument(
                 "--configs", nargs="+", action=_StoreOnce, metavar="PRESET ...",
-                help="Presets; a later one replaces values of earlier ones. A path is your own "
-                "file.",
+                help="Presets; a later one replaces values of earlier ones. "
+                "A path is your own file.",
             )  # fmt: skip
             parser.add_argument_group("presets", _presets(helped) if helped else None)
             groups: dict[str, dict[str, Key]] = {}
@@ -135,17 +128,6 @@ class CommandLine:
                 title = None if group else "keys, with their defaults [and sources]"
                 parser.take(members, parser.add_argument_group(title))
         return parser
-
-
-def parse_args(
-    argv: Sequence[str], program: str, description: str, agent: str = DREAMER
-) -> Config:
-    """Reads the command line of a program that takes only keys of the config and --configs.
-
-    Raises:
-        UserError: As `CommandLine.parse` and `load_config`.
-    """
-    return CommandLine(program, description, agent=agent).parse(argv).config()
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
@@ -190,9 +172,6 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         return str(action.metavar)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        return f"{action.option_strings[-1]} {action.metavar or ''}".strip()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.config.command_line import CommandLine, Option, parse_args
+from dreamer.config.command_line import CommandLine, Option
 from dreamer.config.config import load_config
 from dreamer.config.schema import load_schema, preset_files
 from dreamer.errors import UserError
@@ -27,8 +27,9 @@ TOOL = CommandLine(
     ),
 )
 PROGRAM = """
-from dreamer.config.command_line import parse_args, run_main
-run_main(lambda argv: print(parse_args(argv, "python -m x", "Does x.").train.batch_size))
+from dreamer.config.command_line import CommandLine, run_main
+line = CommandLine("python -m x", "Does x.")
+run_main(lambda argv: print(line.parse(argv).config().train.batch_size))
 """
 
 
@@ -43,7 +44,7 @@ def run_program(
 
 def test_keys_presets_and_both_ways_to_write_a_value():
     argv = "--task dmc_cheetah_run --configs small debug --train.batch_size 9 --steps=1e5"
-    config = parse_args(argv.split(), "x", "x")
+    config = CommandLine("x", "x").parse(argv.split()).config()
     assert config == load_config(
         "small", "debug", task="dmc_cheetah_run",
         overrides={"train.batch_size": 9, "steps": 100_000},
@@ -53,10 +54,11 @@ def test_keys_presets_and_both_ways_to_write_a_value():
 
 def test_negative_values_bare_switches_and_empty_values():
     argv = ["--envs.camera", "-1", "--deterministic", "--method=", "--log.tensorboard", "false"]
-    config = parse_args(argv, "x", "x")
+    config = CommandLine("x", "x").parse(argv).config()
     assert (config.envs.camera, config.deterministic, config.method) == (-1, True, "")
     assert config.log.tensorboard is False
-    assert parse_args(["--d4pg.v_min", "-1e2"], "x", "x", agent="d4pg").d4pg.v_min == -100.0
+    line = CommandLine("x", "x", agent="d4pg")
+    assert line.parse(["--d4pg.v_min", "-1e2"]).overrides == {"d4pg.v_min": -100.0}
 
 
 def test_a_programs_own_options_live_beside_the_keys():
