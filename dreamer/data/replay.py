@@ -77,7 +77,7 @@ class Replay:
         self._seed = seed
         self._layout = _layout_of(obs_space, act_space)
         self._dtypes = {key: dtype for key, (_, dtype) in self._layout.items()}
-        self._hidden: dict[str, list[Path]] = {}
+        self._hidden: list[EpisodeFile] = []  # see `restrict`
         self._cache: dict[Path, Batch] = {}  # unpacked episodes, the least recently used one first
         self._cache_limit, self._cached = cache_bytes, 0  # bytes
         self._lock = threading.RLock()
@@ -100,20 +100,15 @@ class Replay:
         """Draws only from the files of these names, so that a resumed run draws as before.
 
         Other files stay on disk, hidden until `take_in` replaces them. If one of `members` is
-        missing, nothing changes.
-
-        Returns:
-            The names that are missing.
+        missing, nothing changes. Returns the names that are missing.
         """
         wanted = set(members)
         missing = wanted - set(self.members)
-        if missing:
-            return missing
-        with self._lock:
-            for file in [file for file in self.files if file.path.name not in wanted]:
-                self._forget(file)
-                self._hidden.setdefault(file.uid, []).append(file.path)
-        return set()
+        if not missing:
+            with self._lock:
+                self._hidden += [file for file in self.files if file.path.name not in wanted]
+                self.files = [file for file in self.files if file.path.name in wanted]
+        return missing
 
     def add(self, episode: Mapping[str, np.ndarray], uid: str) -> Path:
         """Writes an episode to disk and takes it in: `write`, then `take_in`."""
@@ -140,9 +135,8 @@ class Replay:
         found = {key: (value.shape[1:], value.dtype) for key, value in episode.items()}
         if reason := _mismatch(self._layout, found):
             raise ValueError(f"cannot take in the episode {uid}: {reason}")
-        with self._lock:
-            earlier = [*self._hidden.get(uid, ()), *(file.path for file in self._files_of(uid))]
-        timestamp = earlier[-1].name.partition("-")[0] if earlier else None
+        earlier = self._files_of(uid)
+        timestamp = earlier[-1].path.name.partition("-")[0] if earlier else None
         file = EpisodeFile(save_episode(self.directory, episode, uid, timestamp))
         # The numbers just written are finite. Cast to another dtype they may not be.
         file.checked = all(file.timestep_spec(k)[1] == dtype for k, dtype in self._dtypes.items())
@@ -151,11 +145,9 @@ class Replay:
     def take_in(self, file: EpisodeFile) -> None:
         """Takes in what `write` returned, in place of earlier or hidden files of the same id."""
         with self._lock:
-            earlier = self._files_of(file.uid)
-            for path in (*self._hidden.pop(file.uid, ()), *(old.path for old in earlier)):
-                if path != file.path:
-                    path.unlink(missing_ok=True)
-            for old in earlier:
+            for old in self._files_of(file.uid):
+                if old.path != file.path:
+                    old.path.unlink(missing_ok=True)
                 self._forget(old)
             # Ordered by id, so that the sampling does not depend on when episodes were written.
             bisect.insort(self.files, file, key=_order)
@@ -168,7 +160,7 @@ class Replay:
         drawn episode from its start, where `is_first` is true, so that nothing is dropped.
 
         Args:
-            index: Number of the batch; equal indices give equal batches.
+            index: Number of the batch.
             batch_size: B.
             length: T.
 
@@ -217,10 +209,11 @@ class Replay:
         self.files.sort(key=_order)
 
     def _files_of(self, uid: str) -> list[EpisodeFile]:
-        return [file for file in self.files if file.uid == uid]
+        with self._lock:
+            return [file for file in (*self._hidden, *self.files) if file.uid == uid]
 
     def _forget(self, file: EpisodeFile) -> None:
-        self.files.remove(file)
+        (self.files if file in self.files else self._hidden).remove(file)
         self._drop(file.path)
 
     def _set_aside(self, error: EpisodeError) -> None:

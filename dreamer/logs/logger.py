@@ -85,7 +85,7 @@ class Logger(contextlib.AbstractContextManager):
         self._marks = deque([(step, wall_time)], maxlen=_ETA_WRITES)
         self._updates = None
         if step:
-            self._terminal.resume(step, wall_time)
+            self._terminal.write({"step": step, "wall_time": wall_time}, None)
 
     def scalars(self, mapping: Mapping[str, Any]) -> None:
         """Adds one value, a number or an array of shape [], to the mean of each name."""

@@ -49,9 +49,6 @@ class PlainTerminal:
         self._stream = stream
         self._total = total_steps
 
-    def resume(self, step: int, wall_time: float) -> None:
-        """Shows where a resumed run is: environment frames, and seconds worked."""
-
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         """Shows a record of metrics.jsonl; `eta` is the time left in seconds, if it is known."""
         step, total, losses = record["step"], self._total, _losses(record)
@@ -84,20 +81,14 @@ class LiveTerminal(PlainTerminal):
         self._task = self._progress.add_task("", total=max(total_steps, 1))
         self._latest: dict[str, Any] = {"step": 0, "wall_time": 0.0}
         self._written = time.monotonic()
-        self._return_steps: dict[str, int] = {}
         self._eta: float | None = None
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2)
         self._live.start()
 
-    def resume(self, step: int, wall_time: float) -> None:
-        self.write({"step": step, "wall_time": wall_time}, None)
-
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         # A value is shown until a newer one comes, because evaluations are rarer than records.
         self._latest = {**self._latest, **record}
-        self._return_steps.update(dict.fromkeys(_returns(record), record["step"]))
-        self._eta = eta
-        self._written = time.monotonic()
+        self._eta, self._written = eta, time.monotonic()
         self._progress.update(self._task, completed=record["step"])
 
     def message(self, text: str) -> None:
@@ -116,10 +107,7 @@ class LiveTerminal(PlainTerminal):
             "time": {"elapsed": duration(latest["wall_time"] + since), "ETA": duration(eta)},
             "done": {name: f"{latest[name]:,}" for name in names},
             "speed": _rates(latest),
-            "return": {
-                name: f"{value} (at {self._return_steps[name]:,})"
-                for name, value in _returns(latest).items()
-            },
+            "return": _returns(latest),
             "loss": _losses(latest),
         }
         rows = Table.grid(padding=(0, 2))
