@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.io.files import atomic_write, make_folder
+from dreamer.io.files import make_folder, write_file
 from dreamer.logs.metrics import MetricsFile
 from dreamer.logs.sinks import EventFile, Sink
 from dreamer.logs.terminal import make_terminal
@@ -143,8 +143,7 @@ class Logger(contextlib.AbstractContextManager):
         folder = self.path / "videos"
         make_folder(folder)
         path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{int(step)}.gif"
-        with atomic_write(path, needed=len(gif)) as file:
-            file.write(gif)
+        write_file(path, gif)
         self._to_sinks(lambda sink: sink.video(name, gif, int(step)))
         return path
 

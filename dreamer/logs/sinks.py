@@ -25,7 +25,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from dreamer.errors import UserError, suggest
-from dreamer.io.files import atomic_write, open_to_read
+from dreamer.io.files import open_to_read, write_json
 
 _IDS = "sinks.json"
 _MAX_PARAMS = 100  # MLflow's limit for one call
@@ -222,5 +222,4 @@ def recall(path: Path, name: str) -> str:
 def remember(path: Path, name: str, identity: str) -> None:
     """Writes a sink's id of this run to sinks.json."""
     ids = {other: known for other in SINKS if (known := recall(path, other))}
-    with atomic_write(path / _IDS) as file:
-        file.write(json.dumps({**ids, name: identity}).encode() + b"\n")
+    write_json(path / _IDS, {**ids, name: identity})

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dreamer.errors import UserError
-from dreamer.io.files import atomic_write
+from dreamer.io.files import atomic_write, write_file
 
 _MAX_GIF_FPS = 50  # browsers play faster GIFs slowly
 _SIDE = 768  # pixels; frames are enlarged up to this width or height, at most 4 times
@@ -38,9 +38,7 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float) ->
     """
     ending = Path(path).suffix.lower()
     if ending == ".gif":
-        content = encode_gif(frames, fps)
-        with atomic_write(path, needed=len(content)) as file:
-            file.write(content)
+        write_file(path, encode_gif(frames, fps))
     elif ending == ".mp4":
         _write_mp4(Path(path), frames, fps)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from episode_samples import (
     mutate,
     open_and_check,
 )
+from fault_runs import Figure
 from ordinary_user import ordinary_user
 
 from dreamer.data.episodes import EpisodeError, save_episode
@@ -41,7 +41,7 @@ def content(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() if path in readable else b"" for path in paths}
 
 
-def test_every_kind_of_damage_in_one_folder(figure: Callable[[str], None]):
+def test_every_kind_of_damage_in_one_folder(figure: Figure):
     kinds = {kind: damage for kind, (damage, _) in DAMAGES.items() if kind != "gone"}
     bad = []
     with ordinary_user() as folder, warnings.catch_warnings(record=True) as caught:
@@ -69,7 +69,7 @@ def test_every_kind_of_damage_in_one_folder(figure: Callable[[str], None]):
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("amount", [300, pytest.param(6000, marks=pytest.mark.faults)])
-def test_mutations(tmp_path: Path, figure: Callable[[str], None], amount: int, compressed: bool):
+def test_mutations(tmp_path: Path, figure: Figure, amount: int, compressed: bool):
     episode = make_episode(10)
     path = save_episode(tmp_path, episode, "a")
     if compressed:
