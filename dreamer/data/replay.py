@@ -13,7 +13,10 @@ import bisect
 import math
 import threading
 import warnings
+from collections import deque
 from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +30,6 @@ from dreamer.data.episodes import (
     moved_aside,
     save_episode,
 )
-from dreamer.data.prefetch import prefetched
 from dreamer.errors import UserError
 from dreamer.io.files import make_folder, path_text
 
@@ -181,13 +183,32 @@ class Replay:
     def batches(
         self, first: int, count: int, batch_size: int, length: int, prefetch: int
     ) -> Generator[Batch, None, None]:
-        """Iterates over ``sample(first)`` to ``sample(first + count - 1)``, prepared by a thread.
+        """Yields ``sample(first)`` to ``sample(first + count - 1)``, prepared by a thread.
 
-        At most `prefetch` batches wait. Add no episode meanwhile, or the batches depend on how far
-        ahead the thread is.
+        Add no episode meanwhile, or the batches depend on how far ahead the thread is. Errors in
+        the thread are raised here. Closing or dropping the generator ends the thread.
+
+        Args:
+            first: Index of the first batch.
+            count: Number of batches.
+            batch_size: B.
+            length: T.
+            prefetch: Largest number of batches that wait; one more may be in the making.
         """
-        indices = range(first, first + count)
-        return prefetched(lambda index: self.sample(index, batch_size, length), indices, prefetch)
+        indices = iter(range(first, first + count))
+        pool = ThreadPoolExecutor(1, "prefetch")
+        try:
+            drawn = deque(
+                pool.submit(self.sample, index, batch_size, length)
+                for index in islice(indices, max(prefetch, 1) + 1)
+            )
+            while drawn:
+                batch = drawn.popleft().result()
+                for index in islice(indices, 1):
+                    drawn.append(pool.submit(self.sample, index, batch_size, length))
+                yield batch
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _scan(self) -> None:
         try:

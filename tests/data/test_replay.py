@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -210,9 +211,41 @@ def test_older_compressed_files_sample_alike_whatever_the_cache(tmp_path: Path) 
             assert replay._cached <= cache_bytes
 
 
-def test_errors_of_the_sampling_thread_surface(tmp_path: Path) -> None:
+def prefetch_threads() -> int:
+    gc.collect()
+    return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
+
+
+def test_prefetching_is_bounded_and_its_thread_ends(tmp_path: Path) -> None:
+    replay, drawn = make_replay(tmp_path), threading.Semaphore(0)
+    fill(replay, [20])
+    sample = replay.sample
+
+    def counted(*args: int) -> Arrays:
+        drawn.release()
+        return sample(*args)
+
+    replay.sample = counted  # type: ignore[method-assign]
+    for end in (lambda batches: batches.close(), lambda batches: None):
+        batches = replay.batches(0, 100, 2, 5, prefetch=3)
+        assert_same(next(batches), sample(0, 2, 5))
+        for _ in range(5):  # the first, three that wait, and one in the making
+            assert drawn.acquire(timeout=60)
+        assert not drawn.acquire(timeout=0.05)
+        end(batches)
+        del batches
+        assert prefetch_threads() == 0
+
+
+def test_an_error_of_the_thread_is_raised_where_its_batch_would_have_come(tmp_path: Path) -> None:
+    replay = make_replay(tmp_path)
+    fill(replay, [20])
+    batches = replay.batches(0, 5, 2, 5, prefetch=1)
+    assert len(next(batches)["reward"]) == 2
+    replay.files.clear()
     with pytest.raises(UserError, match="holds no episode"):
-        next(make_replay(tmp_path).batches(0, 3, 2, 5, prefetch=1))
+        list(batches)
+    assert prefetch_threads() == 0 and list(batches) == []
 
 
 def test_memory_is_flat_over_1000_episodes(tmp_path: Path) -> None:
