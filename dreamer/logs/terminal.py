@@ -16,7 +16,6 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from dreamer.system.streams import LastingStream, standard_output
@@ -51,13 +50,9 @@ class PlainTerminal:
 
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         """Shows a record of metrics.jsonl; `eta` is the time left in seconds, if it is known."""
-        step, total, losses = record["step"], self._total, _losses(record)
-        parts = [f"step {step:,}/{total:,} ({100 * step / max(total, 1):.1f}%)"]
-        parts += [f"{name} {value}" for name, value in _returns(record).items()]
-        if losses:
-            parts.append("loss: " + " ".join(f"{name} {loss}" for name, loss in losses.items()))
-        parts += [f"{name} {value}" for name, value in _rates(record).items()]
-        self.message("  ".join([*parts, f"ETA {duration(eta)}"]))
+        step, total = record["step"], self._total
+        done = f"step {step:,}/{total:,} ({100 * step / max(total, 1):.1f}%)"
+        self.message("  ".join([done, *_lines(record), f"ETA {duration(eta)}"]))
 
     def message(self, text: str) -> None:
         """Shows a message that stays."""
@@ -101,20 +96,11 @@ class LiveTerminal(PlainTerminal):
         # The clocks run on between records, which may be minutes apart.
         since = time.monotonic() - self._written
         eta = None if self._eta is None else max(0.0, self._eta - since)
-        latest = self._latest
-        names = [name for name in ("updates", "episodes") if name in latest]
-        shown: dict[str, dict[str, str]] = {
-            "time": {"elapsed": duration(latest["wall_time"] + since), "ETA": duration(eta)},
-            "done": {name: f"{latest[name]:,}" for name in names},
-            "speed": _rates(latest),
-            "return": _returns(latest),
-            "loss": _losses(latest),
-        }
-        rows = Table.grid(padding=(0, 2))
-        rows.add_column(style="dim", no_wrap=True)
-        for title, values in shown.items():
-            rows.add_row(title, _line(values))
-        return Panel(Group(self._progress, rows), title=Text(self._title), title_align="left")
+        clocks = f"elapsed {duration(self._latest['wall_time'] + since)}  ETA {duration(eta)}"
+        names = [name for name in ("updates", "episodes") if name in self._latest]
+        counts = "  ".join(f"{name} {self._latest[name]:,}" for name in names)
+        text = Text("\n".join([clocks, *filter(None, [counts]), *_lines(self._latest)]))
+        return Panel(Group(self._progress, text), title=Text(self._title), title_align="left")
 
 
 def duration(seconds: float | None) -> str:
@@ -130,32 +116,23 @@ def clean(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _line(values: Mapping[str, str]) -> Text:
-    pairs = [Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in values.items()]
-    return Text("   ").join(pairs) if pairs else Text("none yet", "dim")
-
-
-def _returns(record: Mapping[str, Any]) -> dict[str, str]:
-    """Returns by name: eval/return is "eval return"."""
-    names = [name for name in record if name.rpartition("/")[2] == "return"]
-    return {name.replace("/", " "): f"{record[name]:.1f}" for name in names}
-
-
-def _losses(record: Mapping[str, Any]) -> dict[str, str]:
-    """Losses by name: model/actor_loss is "actor". Those of the three optimizers come first."""
-    short = {
+def _lines(record: Mapping[str, Any]) -> list[str]:
+    """Returns the returns, the losses and the rates of a record, each kind as a line of text."""
+    returns = [name for name in record if name.rpartition("/")[2] == "return"]
+    losses = {
         name.rpartition("/")[2].removesuffix("_loss"): value
         for name, value in record.items()
         if name.endswith("_loss") and not name.startswith("nonfinite/")
     }
-    first = [name for name in ("model", "actor", "value") if name in short]
-    return {
-        name: f"{short[name]:,.0f}" if abs(short[name]) >= 1000 else f"{short[name]:.3g}"
-        for name in dict.fromkeys([*first, *short])
-    }
-
-
-def _rates(record: Mapping[str, Any]) -> dict[str, str]:
-    shown = {"fps/frames": "frames/s", "fps/updates": "updates/s"}
-    rates = {label: record[name] for name, label in shown.items() if name in record}
-    return {label: f"{rate:.0f}" if rate >= 100 else f"{rate:.2g}" for label, rate in rates.items()}
+    # The losses of the three optimizers come first.
+    names = dict.fromkeys([*(n for n in ("model", "actor", "value") if n in losses), *losses])
+    shown = [
+        f"{n} {losses[n]:,.0f}" if abs(losses[n]) >= 1000 else f"{n} {losses[n]:.3g}" for n in names
+    ]
+    rates = {n: record[f"fps/{n}"] for n in ("frames", "updates") if f"fps/{n}" in record}
+    lines = (
+        "  ".join(f"{name.replace('/', ' ')} {record[name]:.1f}" for name in returns),
+        f"loss: {' '.join(shown)}" if shown else "",
+        "  ".join(f"{n}/s {v:.0f}" if v >= 100 else f"{n}/s {v:.2g}" for n, v in rates.items()),
+    )
+    return [line for line in lines if line]
