@@ -77,9 +77,6 @@ class EpisodeError(Exception):
 class EpisodeFile:
     """An episode on disk. Opening it checks its directory and headers, and reads no data.
 
-    Args:
-        path: The file.
-
     Attributes:
         path: The file.
         uid: Unique id in its name.
@@ -125,8 +122,7 @@ class EpisodeFile:
         """Returns timesteps start to stop - 1 as arrays [stop - start, ...].
 
         Args:
-            start: First timestep.
-            stop: Timestep after the last one; None: the episode's length.
+            start, stop: The slice; `stop` is the episode's length if it is left out.
             keys: Keys to read; None: all.
             dtypes: Dtypes to cast to, by key. Other keys have the dtypes of `timestep_spec`.
 
@@ -165,8 +161,7 @@ class EpisodeFile:
         Numbers must stay finite when they are cast to `dtypes`: 1e300 is infinite as float32.
 
         Raises:
-            EpisodeError: The data are damaged, cannot come from an episode, or do not fit into
-                memory.
+            EpisodeError: The data are damaged, no episode's, or do not fit into memory.
         """
         with self._open() as fd:
             # Reading an array that is not sliceable verifies its checksum.
@@ -182,11 +177,7 @@ class EpisodeFile:
         self.checked = True
 
     def check_values(self, episode: Mapping[str, np.ndarray], start: int = 0) -> None:
-        """Checks values that `read` returned for the timesteps from `start` on.
-
-        Raises:
-            EpisodeError: The values cannot come from an episode.
-        """
+        """Refuses values that `read` returned if no episode has them from timestep `start` on."""
         with self._errors():
             if reason := _bad_values(episode, start):
                 raise EpisodeError(self.path, reason)
@@ -276,16 +267,13 @@ def _bad_values(episode: Mapping[str, np.ndarray], start: int = 0) -> str:
 def save_episode(
     directory: Path, episode: Mapping[str, np.ndarray], uid: str, timestamp: str | None = None
 ) -> Path:
-    """Writes a complete episode. At any moment its file is complete or absent.
+    """Writes a complete episode, and returns its path, ``<timestamp>-<uid>-<L>.npz``.
 
     Args:
         directory: Folder; made if missing.
         episode: Arrays [L, ...]: observations, action, reward, cont and the three flags.
         uid: Unique id, of letters, digits, ``_``, ``.`` and ``-``.
         timestamp: Start of the file's name; None: now. A file of the same name is replaced.
-
-    Returns:
-        The path, ``<timestamp>-<uid>-<L>.npz``.
 
     Raises:
         ValueError: The episode or the id is malformed.

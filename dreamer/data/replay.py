@@ -114,25 +114,19 @@ class Replay:
 
     def add(self, episode: Mapping[str, np.ndarray], uid: str) -> Path:
         """Writes an episode to disk and takes it in: `write`, then `take_in`."""
-        with self._lock:
-            file = self.write(episode, uid)
-            self.take_in(file)
-            return file.path
+        file = self.write(episode, uid)
+        self.take_in(file)
+        return file.path
 
     def write(self, episode: Mapping[str, np.ndarray], uid: str) -> EpisodeFile:
         """Writes an episode to disk; no batch is drawn from it before `take_in`.
 
         The file keeps the timestamp of an earlier file of the same `uid`. Writing equal content
-        again therefore leaves the folder unchanged.
-
-        Args:
-            episode: Arrays [L, ...]: observations, action, reward, cont and flags.
-            uid: Unique id; see `dreamer.data.episodes.save_episode`.
+        again therefore leaves the folder unchanged. Arguments and errors are those of
+        `save_episode`.
 
         Raises:
             ValueError: The episode does not match the environment's spaces, or is malformed.
-            DiskFullError: The disk is full.
-            StorageError: The folder cannot be written to.
         """
         found = {key: (value.shape[1:], value.dtype) for key, value in episode.items()}
         if reason := _mismatch(self._layout, found):
@@ -161,14 +155,10 @@ class Replay:
         starts. An episode shorter than T is used whole. The sequence then continues with another
         drawn episode from its start, where `is_first` is true, so that nothing is dropped.
 
-        Args:
-            index: Number of the batch.
-            batch_size: B.
-            length: T.
-
         Returns:
             Arrays [B, T, ...]: observations in the spaces' dtypes, action float32 [B, T, A], reward
-            and cont float32 [B, T], is_first, is_last and is_terminal bool [B, T].
+            and cont float32 [B, T], is_first, is_last and is_terminal bool [B, T]. B is
+            `batch_size`, T is `length`.
 
         Raises:
             UserError: There is no episode to sample.
@@ -185,15 +175,9 @@ class Replay:
     ) -> Generator[Batch, None, None]:
         """Yields ``sample(first)`` to ``sample(first + count - 1)``, prepared by a thread.
 
-        Add no episode meanwhile, or the batches depend on how far ahead the thread is. Errors in
-        the thread are raised here. Closing or dropping the generator ends the thread.
-
-        Args:
-            first: Index of the first batch.
-            count: Number of batches.
-            batch_size: B.
-            length: T.
-            prefetch: Largest number of batches that wait; one more may be in the making.
+        At most `prefetch` batches wait, and one more is in the making. Add no episode meanwhile, or
+        the batches depend on how far ahead the thread is. Errors in the thread are raised here.
+        Closing or dropping the generator ends the thread.
         """
         indices = iter(range(first, first + count))
         pool = ThreadPoolExecutor(1, "prefetch")

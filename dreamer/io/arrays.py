@@ -73,12 +73,7 @@ class StoredArray:
 
 
 def write_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an uncompressed archive, whose bytes depend on the arrays and their names alone.
-
-    Args:
-        file: A binary file, open for writing.
-        arrays: Arrays of numbers by name; any name is allowed.
-    """
+    """Writes an uncompressed archive, whose bytes depend on the arrays and their names alone."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy")  # its date is always 1980
@@ -96,9 +91,6 @@ def read_directory(
         fd: Descriptor of the file.
         kinds: NumPy's kinds of dtypes that the archive may hold.
         max_unpacked: Largest total size in bytes if some array must be read whole.
-
-    Returns:
-        The arrays by name, in the order of the archive.
 
     Raises:
         ArchiveError: The archive is damaged or forged, or holds anything but such arrays.
@@ -127,11 +119,7 @@ def read_directory(
 def read_slice(fd: int, array: StoredArray, start: int, out: np.ndarray) -> None:
     """Reads entries start to start + len(out) - 1 of a sliceable array into `out`, in one read.
 
-    Args:
-        fd: Descriptor of the archive.
-        array: The array.
-        start: First entry along the first axis.
-        out: C-contiguous array of the same dtype, and the same shape after the first axis.
+    `out` is C-contiguous, of the same dtype, and of the same shape after the first axis.
 
     Raises:
         ArchiveError: The file ends early.
@@ -210,10 +198,9 @@ def _read_entry(
     # The local header alone states the length of its own name and extra field.
     lengths = struct.unpack("<HH", os.pread(fd, 4, info.header_offset + 26))
     start = info.header_offset + 30 + sum(lengths)
-    if start + info.compress_size > size:
-        raise ArchiveError(f"{name!r} reaches beyond the end of the file")
-    if not deflated and info.file_size != info.compress_size:
-        raise ArchiveError(f"{name!r} states two different sizes")
+    twice = not deflated and info.file_size != info.compress_size
+    if twice or start + info.compress_size > size:
+        raise ArchiveError(f"{name!r} states two sizes, or reaches beyond the end of the file")
     sliceable = not deflated and not (fortran and len(shape) > 1)
     array = StoredArray(name, dtype, shape, sliceable, start + len(head), info.compress_size)
     if len(head) + array.nbytes != info.file_size:

@@ -135,9 +135,6 @@ class Logger(contextlib.AbstractContextManager):
             frames: uint8 [T, H, W, C].
             step: Environment frames so far.
             fps: Frames a second.
-
-        Raises:
-            DiskFullError: The disk is full.
         """
         gif = encode_gif(frames, fps)
         folder = self.path / "videos"
