@@ -17,11 +17,11 @@ from dreamer.config.schema import (
     DREAMER,
     Value,
     agent_file,
-    agent_sections,
     find_key,
     flatten,
     load_schema,
     preset_files,
+    read_defaults,
     task_values,
 )
 from dreamer.errors import UserError, suggest
@@ -116,7 +116,7 @@ class Config(Section):
         The list `agent` in configs/defaults.yaml names the groups.
         """
         tree = self.tree()
-        return {name: tree[name] for name in agent_sections() if name in tree}
+        return {name: tree[name] for name in read_defaults()[1] if isinstance(tree.get(name), dict)}
 
     def replace(self, values: Mapping[str, Any]) -> Config:
         """Returns a config with other values of the given keys (dotted names).

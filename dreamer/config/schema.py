@@ -120,7 +120,7 @@ def add_configs(folder: str | os.PathLike[str]) -> None:
     path = Path(folder).resolve()
     if path not in _added:
         _added.append(path)
-        for cached in (load_schema, agent_file, agent_names, _defaults):
+        for cached in (load_schema, agent_file, agent_names, read_defaults):
             cached.cache_clear()
 
 
@@ -145,20 +145,13 @@ def load_schema(agent: str = DREAMER) -> Mapping[str, Key]:
     Raises:
         UserError: There is no such agent.
     """
-    common, own = _defaults()[0], agent_file(agent)
+    common, own = read_defaults()[0], agent_file(agent)
     keys = {}
     for name, entry in {**common, **own.entries}.items():
         if name in own.entries or not {name, name.partition(".")[0]} & own.without:
             keys[name] = Key(name, **{**common.get(name, {}), **entry})
             keys[name].coerce(keys[name].value)
     return keys
-
-
-def agent_sections() -> list[str]:
-    """Returns the groups of keys in configs/defaults.yaml that are an agent's."""
-    common, of_the_agent = _defaults()
-    groups = {name.partition(".")[0] for name in common if "." in name}
-    return [name for name in of_the_agent if name in groups]
 
 
 @functools.cache
@@ -177,7 +170,7 @@ def agent_file(agent: str) -> AgentFile:
     tree = read_yaml(next(path for path in paths if path.is_file()))
     without, tasks = set(tree.pop("without", [])), tree.pop("tasks", {})
     if _OF_THE_AGENT in without:
-        without |= set(_defaults()[1])
+        without |= set(read_defaults()[1])
     return AgentFile(_entries(tree), without, tasks)
 
 
@@ -274,8 +267,8 @@ def number(value: float) -> str:
 
 
 @functools.cache
-def _defaults() -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The entries of all defaults.yaml by dotted name, and their lists of what is an agent's."""
+def read_defaults() -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Returns the entries of all defaults.yaml by dotted name, and their lists `agent`."""
     entries: dict[str, dict[str, Any]] = {}
     of_the_agent: list[str] = []
     for path in [folder / "defaults.yaml" for folder in (find_configs(), *_added)]:
