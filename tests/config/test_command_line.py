@@ -147,20 +147,17 @@ def test_help_names_every_key_preset_and_option_without_loading_tensorflow():
     assert not imported & {"tensorflow", "keras", "numpy", "mujoco", "dm_control", "rich"}
 
 
-def test_help_of_another_agent_offers_presets_that_it_takes(
+def test_help_has_a_programs_options_and_the_presets_that_its_agent_takes(
     capsys: pytest.CaptureFixture[str],
 ):
-    with pytest.raises(SystemExit):
-        CommandLine("python -m baselines.run", "Trains.", agent="dqn").parse(["--help"])
-    presets = capsys.readouterr().out.partition("\npresets:")[2].partition("\nkeys,")[0]
-    assert "\n  gym_states " in presets and "\n  debug " in presets
-    assert "\n  small " not in presets and "\n  no_value " not in presets
-
-
-def test_help_shows_a_programs_own_options(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         TOOL.parse(["--run", "x", "-h"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     for words in ("usage: python -m tool [options]", "--episodes 10", "A run's folder.", "--seed"):
         assert words in shown
+    with pytest.raises(SystemExit):
+        CommandLine("python -m baselines.run", "Trains.", agent="dqn").parse(["--help"])
+    presets = capsys.readouterr().out.partition("\npresets:")[2].partition("\nkeys,")[0]
+    assert "\n  gym_states " in presets and "\n  debug " in presets
+    assert "\n  small " not in presets and "\n  no_value " not in presets

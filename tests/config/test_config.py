@@ -20,18 +20,13 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_every_key_says_what_it_means_and_where_it_comes_from():
-    for key in load_schema().values():
-        assert key.help.endswith("."), key.name
-        assert key.source, key.name
-        assert key.coerce(key.value) == key.value
-
-
-def test_numbers_and_steps_have_units():
+def test_every_key_says_what_it_means_where_it_comes_from_and_what_it_counts():
     dimensionless = re.compile(
         r"seed|envs\.(camera|egl_device)|.*(std|scale|lr|eps|clip|gamma|lambda_|entropy|explore\.(noise_scale|final))$"
     )
     for key in load_schema().values():
+        assert key.help.endswith(".") and key.source, key.name
+        assert key.coerce(key.value) == key.value
         if isinstance(key.value, (int, float)) and not isinstance(key.value, bool):
             assert key.unit or dimensionless.fullmatch(key.name), key.name
 
@@ -157,6 +152,9 @@ def test_missing_attributes_name_the_nearest():
         ("deterministic", "False", False),
         ("jit", "on", "on"),
         ("replay.directory", "/tmp/x", "/tmp/x"),
+        ("steps", 5000, 5000),  # as many as train.prefill
+        ("eval.videos", 10, 10),  # as many as eval.episodes
+        ("loss.overshooting", 50, 50),  # as many as train.batch_length
     ],
 )
 def test_values_as_typed_or_in_python(name: str, given: Any, meant: Any):
@@ -239,26 +237,15 @@ def test_bad_preset_files_are_refused_in_one_line(tmp_path: Path, text: str, wor
     assert "\n" not in str(caught.value)
 
 
-def test_values_at_the_bounds_of_each_other_are_taken():
-    config = load_config(overrides={"steps": 5000, "eval.videos": 10, "loss.overshooting": 50})
-    assert config.train.prefill == config.steps
-
-
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path):
     (tmp_path / "bytes.yaml").write_bytes(b"steps: \xff\xfe")
     (tmp_path / "large.yaml").write_bytes(b"#" * 1_000_001)
-    for name, words in {
-        "bytes.yaml": "not UTF-8",
-        "large.yaml": "larger than",
-        "absent.yaml": "no preset file",
-    }.items():
+    for name, words in (("bytes", "not UTF-8"), ("large", "larger than"), ("absent", "no preset")):
         with pytest.raises(UserError, match=words):
-            load_config(str(tmp_path / name))
+            load_config(str(tmp_path / f"{name}.yaml"))
     with pytest.raises(UserError, match="Is a directory"):
         read_yaml(tmp_path)
-
-
-def test_a_preset_of_the_users_own_may_be_a_link(tmp_path: Path):
+    # A preset of the user's own may be a link.
     (tmp_path / "link.yaml").symlink_to(write(tmp_path / "mine.yaml", "seed: 7"))
     assert load_config(str(tmp_path / "link.yaml")).seed == 7
     with pytest.raises(UserError, match="it is a link, which is not followed"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -263,12 +264,10 @@ def test_what_a_damaged_disk_says_is_the_files_fault(
 
 def test_lack_of_descriptors_is_not_the_files_fault(tmp_path: Path) -> None:
     path = save_episode(tmp_path, make_episode(4), "a")
-    code = (
-        "import resource, sys; from pathlib import Path\n"
-        "from dreamer.data.episodes import EpisodeFile\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
-        "EpisodeFile(Path(sys.argv[1]))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("OSError: [Errno 24]")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            EpisodeFile(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import numpy as np
@@ -49,19 +48,13 @@ def test_a_gif_holds_the_frames_enlarged_and_repeats(tmp_path):
     assert durations == [50] * 10 and loop == 0
 
 
-@pytest.mark.parametrize("fps", [7, 15, 24, 30, 40, 50])
+@pytest.mark.parametrize("fps", [7, 15, 24, 30, 40, 50, 150])
 def test_a_gifs_speed_is_right_over_its_whole_length(tmp_path, fps):
     write_video(tmp_path / "video.gif", moving(300), fps)
     frames, durations, _ = read_gif(tmp_path / "video.gif")
-    assert len(frames) == 300
+    assert len(frames) == (100 if fps > 50 else 300)  # browsers play faster GIFs slowly
     assert sum(durations) == pytest.approx(300 / fps * 1000, abs=10)
     assert min(durations) >= 20
-
-
-def test_above_fifty_frames_a_second_the_speed_stays(tmp_path):
-    write_video(tmp_path / "video.gif", moving(240), fps=120)
-    frames, durations, _ = read_gif(tmp_path / "video.gif")
-    assert len(frames) == 80 and sum(durations) == pytest.approx(2000, abs=10)
 
 
 @pytest.mark.parametrize(("size", "scale"), [(16, 4), (64, 4), (200, 3), (400, 1), (1000, 1)])
@@ -104,25 +97,10 @@ def test_an_mp4_holds_the_frames_at_their_speed(tmp_path, size, scale):
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
-WITHOUT = """
-import sys
-sys.modules["imageio_ffmpeg"] = None  # what import sees where the package is not installed
-import numpy as np
-from dreamer.errors import UserError
-from dreamer.logs.video import write_video
-try:
-    write_video(sys.argv[1], np.zeros((2, 8, 8, 3), np.uint8), 10)
-except UserError as error:
-    print(error)
-"""
-
-
-def test_without_ffmpeg_the_pip_command_is_named(tmp_path):
-    path = tmp_path / "video.mp4"
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(path)], capture_output=True, text=True, check=True
-    )
-    assert "pip install imageio-ffmpeg" in done.stdout and str(path) in done.stdout
+def test_without_ffmpeg_the_pip_command_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)  # as if it were not installed
+    with pytest.raises(UserError, match=r"video.mp4: .*'pip install imageio-ffmpeg'"):
+        write_video(tmp_path / "video.mp4", moving(2), 10)
     assert not list(tmp_path.iterdir())
 
 
