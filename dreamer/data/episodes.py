@@ -282,6 +282,8 @@ def save_episode(
     """
     if not _UID.fullmatch(uid):
         raise ValueError(f"an episode's uid is made of letters, digits, _ . and -, got {uid!r}")
+    if missing := [key for key in EPISODE_KEYS if key not in episode]:
+        raise ValueError(f"the episode {uid} lacks {', '.join(missing)}")
     arrays = {}
     for key, value in episode.items():
         dtype = np.float32 if key in _FLOATS else np.bool_ if key in FLAGS else value.dtype
