@@ -200,16 +200,14 @@ def task_values(agent: str, task: str, given: Iterable[str] = ()) -> dict[str, V
         UserError: The file has different values of a key for the tasks.
     """
     patterns = agent_file(agent).tasks
-    values_of: dict[str, dict[str, Value]] = {}
-    for name in (name.strip() for name in task.split(",")):
-        values = next((patterns[p] for p in patterns if fnmatchcase(name, p)), {})
-        values_of[name] = {key: value for key, value in values.items() if key not in given}
-    for key in sorted({key for values in values_of.values() for key in values}):
-        found = {name: values.get(key, "the suite's") for name, values in values_of.items()}
-        if len(set(found.values())) > 1:
-            listed = ", ".join(f"{name} {value}" for name, value in found.items())
-            raise UserError(f"{agent} has another {key} for each task ({listed}): give --{key}")
-    return next(iter(values_of.values()))
+    found: list[dict[str, Value]] = []
+    for name in task.split(","):
+        values = next((patterns[p] for p in patterns if fnmatchcase(name.strip(), p)), {})
+        found.append({key: value for key, value in values.items() if key not in given})
+    if any(values != found[0] for values in found):
+        flags = sorted({f"--{key}" for values in found for key in values})
+        raise UserError(f"{agent} has other values for each of {task}: give {', '.join(flags)}")
+    return found[0]
 
 
 def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
