@@ -1,6 +1,6 @@
 """The main program: from the command line to a trained agent.
 
-    python -m dreamer.run --task dmc_walker_walk --logdir runs/
+python -m dreamer.run --task dmc_walker_walk --logdir runs/
 """
 
 from __future__ import annotations
@@ -25,19 +25,12 @@ from dreamer.training.interrupts import Interrupt, StopRequested
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a training.
+    """The outcome of a training."""
 
-    Attributes:
-        path: The run's directory.
-        step: Environment frames.
-        updates: Updates.
-        eval_return: Mean return of the last evaluation; None if there was none.
-    """
-
-    path: Path
-    step: int
+    path: Path  # the run's directory
+    step: int  # environment frames
     updates: int
-    eval_return: float | None
+    eval_return: float | None  # mean return of the last evaluation; None if there was none
 
 
 def main(argv: Sequence[str]) -> int:
@@ -70,11 +63,9 @@ def train(
     Args:
         config: From `load_config`.
         make_agent: Makes another agent than Dreamer.
-        make_experience: Makes what collects and what batches are drawn from, if that agent does
-            not learn from replayed sequences.
+        make_experience: Makes what collects and what draws batches, if that agent does not learn
+            from replayed sequences.
 
-    Returns:
-        The run's directory and outcome.
     Raises:
         UserError: A usage error; the message says how to fix it.
         dreamer.errors.EnvError: An environment failed too often; the run is saved.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dreamer.config.config import Config, preset_refusal
-from dreamer.data.replay import layout_of, timestep_bytes
+from dreamer.data.replay import timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
 from dreamer.logs.terminal import duration
@@ -27,7 +27,7 @@ def check_batch(config: Config, pool: EnvPool) -> None:
             f"{longest} timesteps ({pool.action_repeat} steps a timestep); choose at most {longest}"
         )
     size = int(train.get("batch_size", 1))
-    timestep = timestep_bytes(layout_of(pool.obs_space, pool.act_space))
+    timestep = timestep_bytes(pool.obs_space, pool.act_space)
     batches = config.replay.prefetch + 2  # one is being drawn, another is trained on
     needed, memory = batches * size * length * timestep, machine()["memory"]
     if memory and needed > memory:

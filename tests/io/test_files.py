@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from file_limit import file_limit
+from ordinary_user import mounted
 
 from dreamer.errors import UserError
 from dreamer.io.files import (
@@ -99,18 +98,6 @@ def test_no_room_is_said_with_path_and_size_and_leaves_the_old_file(tmp_path):
         (folder / "part").write_bytes(bytes(100_000))
     assert (tmp_path / "file").read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, options: str) -> Iterator[None]:
-    """Mounts a file system of its own at `folder`; skips the test without the right to."""
-    words = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-    if subprocess.run(words, capture_output=True, check=False).returncode != 0:
-        pytest.skip("no right to mount a file system here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_really_full_disk_is_said_with_what_is_free(tmp_path):
