@@ -29,13 +29,13 @@ CHOICE = (
 """The options that choose tasks, methods and published methods."""
 READING = (
     Option("metric", "eval/return", "Scalar to plot."),
-    Option("bin", 0, "Frames of a bin; 0: about 50 bins.", low=0),
+    Option("bin", 0, "Frames of a bin; 0: about 50 bins.", min=0),
     Option("spread", "std", "Bands and whiskers: standard deviation, 95% bootstrap interval of "
            "the mean, or range.", choices=("std", "ci", "range")),
-    Option("at", 0, "Compare scores at this many frames; 0: where each run ends.", low=0),
+    Option("at", 0, "Compare scores at this many frames; 0: where each run ends.", min=0),
     Option("seeds", 0, "Seeds that each method should have; 0: the most it has on any task.",
-           low=0),
-    Option("resamples", 2000, "Bootstrap resamples.", low=1),
+           min=0),
+    Option("resamples", 2000, "Bootstrap resamples.", min=1),
 )
 """The options on how runs are read and their scores taken."""
 

@@ -42,7 +42,7 @@ LINE = CommandLine(
         Option("ablation", "", "Figures of the Dreamer paper to redraw even if no run is of their "
                "variants: fig4, fig7, fig8.", many=True),
         *READING,
-        Option("end", 0, "Last frame on the curves' axis; 0: where the longest run ends.", low=0),
+        Option("end", 0, "Last frame on the curves' axis; 0: where the longest run ends.", min=0),
         Option("normalize", "auto", "Scale of aggregates: auto, none, or a published method."),
         Option("formats", "", "Formats of the figures; default: png pdf.", many=True,
                choices=("png", "pdf", "svg")),

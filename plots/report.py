@@ -50,7 +50,7 @@ LINE = CommandLine(
                required=True),
         Option("out", "", "The page, such as report.html.", required=True),
         Option("title", "Dreamer: report", "Title of the page."),
-        Option("clips", 20, "Most megabytes of clips in the page.", low=1),
+        Option("clips", 20, "Most megabytes of clips in the page.", min=1),
         *CHOICE,
         *READING,
     ),

@@ -129,7 +129,7 @@ def test_other_suites_have_no_reference():
     [
         ("--parts updates", "--parts must be one of update, env, replay, memory"),
         ("--precisions int8", "--precisions must be one of float32"),
-        ("--updates 0", "updates must be at least 1"),
+        ("--updates 0", "--updates must be at least 1"),
         ("--json /nowhere/at/all.json", "--json cannot write /nowhere/at/all.json"),
         ("--json /", "--json cannot write /"),
         ("--train.batch 3", "unknown key"),

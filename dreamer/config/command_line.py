@@ -38,6 +38,10 @@ class Option(Key):
     many: bool = False
     required: bool = False
 
+    @property
+    def label(self) -> str:
+        return f"--{self.name}"
+
 
 @dataclass(frozen=True)
 class Parsed:

@@ -56,6 +56,11 @@ class Key:
     above: float = -math.inf
     pattern: bool = False
 
+    @property
+    def label(self) -> str:
+        """The name in messages."""
+        return self.name
+
     def coerce(self, value: Any, where: str = "") -> Value:
         """Returns a value in this key's type.
 
@@ -69,11 +74,11 @@ class Key:
         typed = _convert(value, type(self.value))
         if typed is None:
             raise UserError(
-                f"{self.name}{where} must be {_TYPES[type(self.value)]}, not {_show(value)}"
+                f"{self.label}{where} must be {_TYPES[type(self.value)]}, not {_show(value)}"
             )
         if expected := self._expected(typed):
             near = suggest(str(typed), map(str, self.choices))
-            raise UserError(f"{self.name}{where} must be {expected}, not {_show(typed)}{near}")
+            raise UserError(f"{self.label}{where} must be {expected}, not {_show(typed)}{near}")
         return typed
 
     def _expected(self, value: Value) -> str:
