@@ -240,11 +240,19 @@ def test_prefetching_is_bounded_and_its_thread_ends(tmp_path: Path) -> None:
 def test_an_error_of_the_thread_is_raised_where_its_batch_would_have_come(tmp_path: Path) -> None:
     replay = make_replay(tmp_path)
     fill(replay, [20])
+    sample = replay.sample
+
+    def failing(index: int, *shape: int) -> Arrays:
+        if index == 2:
+            raise RuntimeError("no third batch")
+        return sample(index, *shape)
+
+    replay.sample = failing  # type: ignore[method-assign]
     batches = replay.batches(0, 5, 2, 5, prefetch=1)
-    assert len(next(batches)["reward"]) == 2
-    replay.files.clear()
-    with pytest.raises(UserError, match="holds no episode"):
-        list(batches)
+    for index in range(2):
+        assert_same(next(batches), sample(index, 2, 5))
+    with pytest.raises(RuntimeError, match="no third batch"):
+        next(batches)
     assert prefetch_threads() == 0 and list(batches) == []
 
 
