@@ -6,6 +6,7 @@ so that 64x64 images are large enough for a screen.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 import os
@@ -36,13 +37,23 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float) ->
     Raises:
         UserError: Another ending, an MP4 without ffmpeg, or the file cannot be written.
     """
-    ending = Path(path).suffix.lower()
-    if ending == ".gif":
+    check_video_name(path)
+    if Path(path).suffix.lower() == ".gif":
         write_file(path, encode_gif(frames, fps))
-    elif ending == ".mp4":
-        _write_mp4(Path(path), frames, fps)
     else:
+        _write_mp4(Path(path), frames, fps)
+
+
+def check_video_name(path: str | os.PathLike[str]) -> None:
+    """Raises UserError for another ending than .gif or .mp4, or an MP4 without ffmpeg."""
+    ending = Path(path).suffix.lower()
+    if ending not in (".gif", ".mp4"):
         raise UserError(f"cannot write a video to {path}; its name must end in .gif or .mp4")
+    if ending == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError(
+            f"{path}: MP4 files need ffmpeg; run 'pip install imageio-ffmpeg', or end the name in "
+            ".gif"
+        )
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
@@ -82,13 +93,8 @@ def _palette(frames: np.ndarray) -> Image.Image:
 
 
 def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        raise UserError(
-            f"{path}: MP4 files need ffmpeg; run 'pip install imageio-ffmpeg', or end the name in "
-            ".gif"
-        ) from None
+    import imageio_ffmpeg
+
     frames, scale = _check(frames, fps)
     frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
     # Both sides must be even, because the pixel format halves the resolution of colours.

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from dreamer.data.episodes import EpisodeError, EpisodeFile, episode_uid
-from dreamer.data.replay import DamagedEpisodeWarning, Replay
+from dreamer.data.episodes import EpisodeError, EpisodeFile
+from dreamer.data.replay import DamagedEpisodeWarning, Replay, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.io.disk import RetryWhileDiskFull, room_warning
 from dreamer.logs.logger import Logger
@@ -62,7 +62,7 @@ class ReplayCollector:
 
     def start(self, agent_steps: int) -> None:
         """Prepares to collect that many agent steps: warns if the disk has no room for them."""
-        needed = agent_steps * self.replay.timestep_bytes
+        needed = agent_steps * timestep_bytes(self.pool.obs_space, self.pool.act_space)
         frames = agent_steps * self.pool.action_repeat
         what = f"the episodes of {frames:,} steps"
         if warning := room_warning(self.replay.directory, needed, what):
@@ -147,10 +147,10 @@ class ReplayCollector:
             KeyError, TypeError, ValueError: `state` did not return that.
         """
         own = {}  # number and agent steps of this run's episodes, by the file's name
-        for path, length in self.replay.files():
-            number = self._number(episode_uid(path))
+        for file in self.replay.files:
+            number = self._number(file.uid)
             if number is not None:
-                own[path.name] = number, length - 1
+                own[file.path.name] = number, file.length - 1
         if self.deterministic and self._restrict(state, own):
             self._resume_exactly(state, check)
         else:
@@ -204,14 +204,14 @@ class ReplayCollector:
     def _fill(self, memory: EpisodeMemory, resumed: bool) -> None:
         """Fills an agent's memory with the newest episodes on disk, as many as fit."""
         chosen, room = [], memory.capacity
-        for path, length in reversed(self.replay.files()):
+        for file in reversed(self.replay.files):
             if room < 0:  # not at 0: a full ring had begun to drop the episode before
                 break
-            room -= length
-            chosen.append(path)
-        for path in reversed(chosen):
+            room -= file.length
+            chosen.append(file)
+        for file in reversed(chosen):
             try:
-                memory.remember(EpisodeFile(path).read())
+                memory.remember(file.read())
             except EpisodeError as error:
                 warnings.warn(f"episode not used: {error}", DamagedEpisodeWarning, stacklevel=2)
         if resumed and self.deterministic and self.pool.num_envs > 1:
