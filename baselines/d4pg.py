@@ -87,7 +87,7 @@ class D4PG(OffPolicy):
     def losses(
         self, batch: Tensors, obs: Tensors, later: Tensors
     ) -> tuple[Tensors, Tensors, tf.Tensor]:
-        """The losses of actor and critic, metrics, and each transition's cross-entropy [B]."""
+        """Returns both losses, metrics, and each transition's cross-entropy [B]."""
         feat = self._target.torso(later)
         probs = tf.nn.softmax(logits(self._target, feat, act(self._target, feat)))
         target = tf.stop_gradient(project(batch["return"], batch["factor"], probs, self._z))

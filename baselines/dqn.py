@@ -17,31 +17,14 @@ from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
 
-def double_q_target(
-    returns: tf.Tensor, factor: tf.Tensor, online: tf.Tensor, target: tf.Tensor
-) -> tf.Tensor:
-    """Returns return + factor * target[argmax online]: one network chooses, the other one values.
-
-    Args:
-        returns, factor: float32 [B], from `Transitions`.
-        online, target: float32 [B, A], both networks' values of the later observation.
-    Returns:
-        float32 [B].
-    """
-    chosen = tf.one_hot(tf.argmax(online, -1), online.shape[-1])
-    return returns + factor * tf.reduce_sum(chosen * target, -1)
-
-
-def huber(error: tf.Tensor) -> tf.Tensor:
-    """Returns error^2 / 2 up to 1 and |error| - 1/2 beyond, so that the gradient is clipped."""
-    size = tf.abs(error)
-    return tf.where(size <= 1.0, 0.5 * tf.square(error), size - 0.5)
-
-
 class DQN(OffPolicy):
-    """The agent. Its network has one output, Q, an action.
+    """The agent. Its network has one output, Q, an action; a prime (') marks the target network.
 
-    loss = mean weight * huber(double-Q target - Q(o)[a]); |target - Q| is a transition's priority.
+        target = return + factor Q'(o')[argmax Q(o')]
+        loss   = mean weight * huber(target - Q(o)[a])
+
+    with huber(x) = x^2 / 2 up to |x| = 1 and |x| - 1/2 beyond, so that the gradient is clipped, and
+    o' the observation at the end of the n-step transition. |target - Q| is its priority.
 
     Args:
         config: The run's config; the section dqn is in configs/agents/dqn.yaml.
@@ -69,14 +52,15 @@ class DQN(OffPolicy):
     def losses(
         self, batch: Tensors, obs: Tensors, later: Tensors
     ) -> tuple[Tensors, Tensors, tf.Tensor]:
-        """The loss, metrics, and each transition's error [B]."""
+        """Returns the loss, metrics, and each transition's error [B]."""
         online, copied = values(self._nets, later), values(self._target, later)
-        target = tf.stop_gradient(
-            double_q_target(batch["return"], batch["factor"], online, copied)
-        )
+        chosen = tf.one_hot(tf.argmax(online, -1), online.shape[-1])
+        target = batch["return"] + batch["factor"] * tf.reduce_sum(chosen * copied, -1)
         value = tf.reduce_sum(values(self._nets, obs) * batch["action"], -1)  # [B]
-        error = target - value
-        loss = tf.reduce_mean(batch["weight"] * huber(error))
+        error = tf.stop_gradient(target) - value
+        size = tf.abs(error)
+        huber = tf.where(size <= 1.0, 0.5 * tf.square(error), size - 0.5)
+        loss = tf.reduce_mean(batch["weight"] * huber)
         means = {"value": tf.reduce_mean(value), "target": tf.reduce_mean(target)}
         return {"q": loss}, {"loss": loss, **means}, error
 

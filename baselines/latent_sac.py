@@ -68,8 +68,7 @@ class TwinQ(keras.layers.Layer):
 class Temperature(keras.layers.Layer):
     """The weight of the policy's entropy, learnt so that it keeps a target.
 
-    Args:
-        initial: The weight at the start.
+    It begins at `initial`.
     """
 
     def __init__(self, initial: float, **kwargs):

@@ -98,17 +98,17 @@ class Transitions:
         """
         rng = np.random.default_rng([self._seed, first])
         total = count * batch_size
-        weight = np.ones((count, batch_size), np.float32)
+        weight = np.ones(total)
         if self._alpha > 0:
             strata = np.tile(np.arange(batch_size), count)
             slots = draw(self._masses, (strata + rng.random(total)) / batch_size)
-            masses = self._masses[slots].reshape(count, batch_size)
-            weight = importance_weights(masses, self._beta)
+            weight = self._masses[slots] ** -self._beta
         else:
             slots = self._uniform(rng, total)
-        batch = {**self._gather(slots), "index": slots}
-        shaped = {k: v.reshape(count, batch_size, *v.shape[1:]) for k, v in batch.items()}
-        return {**shaped, "weight": weight}
+        batch = {**self._gather(slots), "index": slots, "weight": weight}
+        batch = {k: v.reshape(count, batch_size, *v.shape[1:]) for k, v in batch.items()}
+        weight = batch["weight"]
+        return {**batch, "weight": (weight / weight.max(-1, keepdims=True)).astype(np.float32)}
 
     def prioritise(self, index: np.ndarray, errors: np.ndarray) -> None:
         """Sets the priorities of drawn transitions to |error|, if there are priorities."""
@@ -164,18 +164,3 @@ def draw(masses: np.ndarray, shares: np.ndarray) -> np.ndarray:
     ends = np.cumsum(masses)
     below = np.minimum(shares * ends[-1], np.nextafter(ends[-1], 0.0))
     return np.searchsorted(ends, below, side="right")
-
-
-def importance_weights(probabilities: np.ndarray, beta: float) -> np.ndarray:
-    """Returns the weights that correct for draws by priority: (N P)^-beta over the batch's largest.
-
-    N cancels.
-
-    Args:
-        probabilities: P of the drawn items, [..., B], or anything proportional to it.
-        beta: 0 leaves the bias, 1 removes it.
-    Returns:
-        float32 [..., B], the largest of each batch 1 (arXiv 1511.05952, section 3.4).
-    """
-    weights = probabilities**-beta
-    return (weights / weights.max(-1, keepdims=True)).astype(np.float32)

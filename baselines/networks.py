@@ -126,13 +126,7 @@ class Heads(keras.layers.Layer):
 def copy_every(
     period: int, update: tf.Tensor, sources: Sequence[tf.Variable], targets: Sequence[tf.Variable]
 ) -> None:
-    """Copies the sources to the targets after update 0, `period`, 2 `period`, ...
-
-    Args:
-        period: Updates between copies.
-        update: int32, the number of the update just made.
-        sources, targets: Pairs, in the same order.
-    """
+    """Copies the sources to the targets after the updates (int32) 0, `period`, 2 `period`, ..."""
 
     def copy() -> tf.Tensor:
         follow(1.0, sources, targets)

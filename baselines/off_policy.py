@@ -30,7 +30,7 @@ class OffPolicy(Baseline):
     A subclass defines `greedy` and `losses`, and calls `add_optimizer`.
 
     Args:
-        config: The run's config. The agent's keys are in the section of its name.
+        config: The run's config; the section of the agent's name has its keys.
         obs_space, act_space: The environment's.
         heads: The networks.
         gray: Whether images become gray.
@@ -79,14 +79,7 @@ class OffPolicy(Baseline):
         self._update = tf.function(self._group, autograph=False, reduce_retracing=True)
 
     def add_optimizer(self, loss: str, variables: Sequence, rate: float, name: str) -> None:
-        """Lets a loss train variables.
-
-        Args:
-            loss: Name of the loss.
-            variables: What it trains.
-            rate: Adam's learning rate.
-            name: Adam's name in checkpoints.
-        """
+        """Lets the loss of that name train variables, at a learning rate; Adam has a name, too."""
         eps, clip = self._section["eps"], self._section["clip"]
         self._trained[loss] = variables
         self._optimizers[loss] = Optimizer(list(variables), rate, eps, clip, False, name)
@@ -114,8 +107,7 @@ class OffPolicy(Baseline):
         self.policy_calls += 1
         training = mode == "train"
         noise_scale = self._noise_scale if training else self._eval_explore.noise_scale(0, 0)
-        tensors = {k: tf.convert_to_tensor(v) for k, v in stack.items()}
-        action = self._act(tensors, calls, tf.constant(np.float32(noise_scale)), training)
+        action = self._act(stack, calls, tf.constant(np.float32(noise_scale)), training)
         return action.numpy(), stack
 
     def _policy_step(
@@ -145,28 +137,18 @@ class OffPolicy(Baseline):
     def losses(
         self, batch: Tensors, obs: Tensors, later: Tensors
     ) -> tuple[Tensors, Tensors, tf.Tensor]:
-        """Computes the losses of a batch in graph mode.
+        """Returns the losses [] by name, other metrics [], and each transition's error float32 [B].
+
+        The error's absolute value is the transition's priority.
 
         Args:
             batch: From `Transitions.sample`, without the leading axis.
             obs, later: The observations of its transitions, and those n steps later.
-
-        Returns:
-            The losses [] by name, other metrics [], and each transition's error float32 [B], whose
-            absolute value is the priority.
         """
         raise NotImplementedError
 
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
-        """Makes one update in graph mode, and every target_period copies the networks.
-
-        Args:
-            batch: From `Transitions.sample`, without the leading axis.
-            update: int32, its number.
-
-        Returns:
-            Metrics [], and each transition's error float32 [B].
-        """
+        """Makes the update of that number (int32); returns its metrics and errors as `losses`."""
         keys = self._observations.shapes
         obs, later = {k: batch[k] for k in keys}, {k: batch[f"next_{k}"] for k in keys}
         with tf.GradientTape(persistent=True) as tape:
@@ -193,8 +175,7 @@ class OffPolicy(Baseline):
         Returns:
             The means of their metrics; nonfinite of each, float32 [count].
         """
-        tensors = {k: tf.convert_to_tensor(v) for k, v in batch.items() if k != "index"}
-        metrics, errors = self._update(tensors, tf.constant(np.int32(update)))
+        metrics, errors = self._update(batch, tf.constant(np.int32(update)))
         self.memory.prioritise(batch["index"], errors.numpy())
         found = dict(zip(self._metric_names, metrics.numpy().T, strict=True))
         return {k: v if k == "nonfinite" else v.mean() for k, v in found.items()}
@@ -218,6 +199,5 @@ class OffPolicy(Baseline):
 
 def make_experience(setup: Setup) -> Experience:
     """Returns what collects into the replay and the agent's memory, and its transitions."""
-    agent = setup.agent
-    assert isinstance(agent, OffPolicy)
-    return make_replay_collector(setup, memory=agent), agent.batches
+    assert isinstance(setup.agent, OffPolicy)
+    return make_replay_collector(setup, memory=setup.agent), setup.agent.batches

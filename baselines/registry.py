@@ -6,11 +6,10 @@ AGENTS. An agent outside of this repository calls `register` instead.
 
 from __future__ import annotations
 
-import importlib
 import os
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dreamer.config.config import Config
 from dreamer.config.schema import DREAMER, add_configs
@@ -22,7 +21,7 @@ from dreamer.training.interfaces import TrainableAgent
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an agent's functions are, as "module:function"; a module is imported when needed.
+    """Where an agent's functions or classes are: "module:name", imported when needed.
 
     Attributes:
         agent: Makes the agent, as `dreamer.training.build.MakeAgent`.
@@ -65,16 +64,11 @@ def make_agent(config: Config, obs_space: Mapping[str, Space], act_space: Space)
     """
     if config.agent == DREAMER:
         raise UserError("this is a run of Dreamer itself: use python -m dreamer.run or .evaluate")
-    return _function(AGENTS[config.agent].agent)(config, obs_space, act_space)
+    return pkgutil.resolve_name(AGENTS[config.agent].agent)(config, obs_space, act_space)
 
 
 def experience_of(agent: str) -> MakeExperience | None:
     """Returns what makes an agent's experience; None: sequences from the replay."""
     place = AGENTS[agent].experience
     # The module imports TensorFlow, so it is imported when the call comes.
-    return (lambda setup: _function(place)(setup)) if place else None
-
-
-def _function(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return (lambda setup: pkgutil.resolve_name(place)(setup)) if place else None

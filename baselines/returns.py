@@ -20,9 +20,7 @@ def n_step_returns(
 
     Args:
         reward: float32 [T+1, N], r_t received on arriving at timestep t.
-        cont: float32 [T+1, N].
-        is_last: bool [T+1, N].
-        value: float32 [T+1, N], v_t.
+        cont, is_last, value: float32, bool and float32 [T+1, N].
         gamma: Discount of a step.
     Returns:
         float32 [T, N], R_0..R_(T-1); those at an episode's last timestep are to be ignored.

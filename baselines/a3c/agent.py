@@ -24,6 +24,7 @@ from baselines.returns import n_step_returns
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.ops.distributions import diagonal_normal, inverse_softplus
+from dreamer.ops.shapes import check_shape, flatten_leading
 
 Tensors = dict[str, tf.Tensor]
 MIN_STD = 1e-3
@@ -34,13 +35,8 @@ class PolicyValue(Heads):
 
     One-hot actions: logits of a categorical. Continuous ones: a Normal of mean tanh(m) and standard
     deviation softplus(s) + MIN_STD, `init_std` at the start (paper: a linear mean and a softplus
-    variance). Samples are not squashed; the environment gets them clipped to [-1, 1].
-
-    Args:
-        shapes: Of observations.
-        act_space: Of actions.
-        init_std: See above.
-        **kwargs: See `Heads`.
+    variance). Samples are not squashed; the environment gets them clipped to [-1, 1]. The other
+    arguments are those of `Heads`.
     """
 
     def __init__(self, shapes: Mapping[str, Any], act_space: Space, *, init_std: float, **kwargs):
@@ -136,7 +132,7 @@ class A3C(Baseline):
 
     def refresh(self) -> None:
         """Copies the shared parameters to this process's networks."""
-        self._assign(tf.convert_to_tensor(self.shared["params"].copy()))
+        self._assign(self.shared["params"].copy())
 
     def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
         """Returns actions float32 [n, A]: clipped samples, or in evaluations the mode."""
@@ -147,8 +143,7 @@ class A3C(Baseline):
         """Returns actions [n, A], not clipped; calls and stream determine their noise."""
         counter = tf.constant([stream, self.policy_calls], tf.int32)
         self.policy_calls += 1
-        tensors = {k: tf.convert_to_tensor(v) for k, v in stack.items()}
-        return self._act(tensors, counter, sampling).numpy()
+        return self._act(stack, counter, sampling).numpy()
 
     def _policy_step(self, obs: Tensors, counter: tf.Tensor, sampling: bool) -> tf.Tensor:
         outputs, _ = self.nets(obs)
@@ -170,8 +165,7 @@ class A3C(Baseline):
         Returns:
             Metrics; nonfinite is 1 if loss or gradient was not finite and nothing changed.
         """
-        tensors = {k: tf.convert_to_tensor(v) for k, v in rollout.items()}
-        gradient, found = self._gradient(tensors)
+        gradient, found = self._gradient(rollout)
         metrics = {name: float(value) for name, value in found.items()}
         if not metrics["nonfinite"]:
             apply_rmsprop(
@@ -182,35 +176,29 @@ class A3C(Baseline):
 
     def loss(self, rollout: Tensors) -> tuple[tf.Tensor, Tensors]:
         """The loss [] of a rollout, and metrics."""
-        keys = list(self.observations.shapes)
-        steps, n = rollout["reward"].shape[0] - 1, rollout["reward"].shape[1]
-        flat = {k: tf.reshape(rollout[k], [-1, *rollout[k].shape[2:]]) for k in keys}
-        outputs, value = self.nets(flat)
-        value = tf.reshape(value, [steps + 1, n])
+        obs = {k: flatten_leading(rollout[k], len(s)) for k, s in self.observations.shapes.items()}
+        outputs, value = self.nets(obs)
         reward, cont, is_last = (rollout[k] for k in ("reward", "cont", "is_last"))
+        value = tf.reshape(value, reward.shape)
         returns = tf.stop_gradient(
             n_step_returns(reward, cont, is_last, value, self.settings.gamma)
         )
-        action = tf.reshape(rollout["action"], [steps * n, -1])
-        log_prob, entropy = self.nets.log_prob_and_entropy(outputs[: steps * n], action)
+        action = flatten_leading(rollout["action"])
+        log_prob, entropy = self.nets.log_prob_and_entropy(outputs[: action.shape[0]], action)
         mask = tf.reshape(1.0 - tf.cast(is_last[:-1], tf.float32), [-1])
         error = tf.reshape(returns - value[:-1], [-1])
 
         def mean(x: tf.Tensor) -> tf.Tensor:
             return tf.reduce_sum(mask * x) / tf.maximum(tf.reduce_sum(mask), 1.0)
 
-        parts = {
-            "policy_loss": -mean(log_prob * tf.stop_gradient(error)),
-            "value_loss": 0.5 * mean(tf.square(error)),
-            "entropy": mean(entropy),
-        }
-        total = (
-            parts["policy_loss"]
-            - self.settings.entropy_scale * parts["entropy"]
-            + self.settings.value_scale * parts["value_loss"]
-        )
-        means = {"value": tf.reduce_mean(value), "return": mean(tf.reshape(returns, [-1]))}
-        return total, {**parts, **means}
+        policy_loss = -mean(log_prob * tf.stop_gradient(error))
+        value_loss, entropy = 0.5 * mean(tf.square(error)), mean(entropy)
+        a3c = self.settings
+        total = policy_loss - a3c.entropy_scale * entropy + a3c.value_scale * value_loss
+        return total, {
+            "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy,
+            "value": tf.reduce_mean(value), "return": mean(tf.reshape(returns, [-1])),
+        }  # fmt: skip
 
     def _gradient_step(self, rollout: Tensors) -> tuple[tf.Tensor, Tensors]:
         with tf.GradientTape() as tape:
@@ -244,8 +232,7 @@ class A3C(Baseline):
             raise ValueError(f"the arrays are not a3c's: {sorted(arrays)[:5]}")
         # An evaluation may have another number of learners than the run.
         for name in ("params", "squares"):
-            if arrays[name].shape != self.shared[name].shape:
-                raise ValueError(f"{name} has the shape {arrays[name].shape}, not this agent's")
+            check_shape(name, arrays[name], self.shared[name].shape)
         for name in set(arrays) - {"policy_calls"}:
             size = min(len(self.shared[name]), len(arrays[name]))
             self.shared[name][:size] = arrays[name][:size]

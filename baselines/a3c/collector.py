@@ -27,25 +27,11 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THRE
 
 
 class LearnerError(EnvError):
-    """An actor-learner's process failed. The run is saved and ends.
-
-    Args:
-        number: The learner's number.
-        message: How it failed.
-        traceback: Its traceback, or the end of its output.
-    """
+    """An actor-learner's process failed, and how, with its traceback or the end of its output."""
 
     def __init__(self, number: int, message: str, traceback: str = ""):
         super().__init__(number, "died", f"actor-learner {number} {message}", traceback)
         self.args = (f"{self.message}\n{traceback.rstrip()}",)
-
-    @property
-    def advice(self) -> str:
-        """What to check."""
-        return (
-            "check its last words above and the memory of the machine (the kernel's log names what "
-            "it killed); the run is saved, the same command resumes it"
-        )
 
 
 _ERRORS = {"user": UserError, "environment": EnvError, "learner": LearnerError}
@@ -95,9 +81,6 @@ class A3CCollector:
 
     They are processes, or in the synchronous form one learner in this process. Between two calls of
     `collect` all of them wait, so that evaluations and checkpoints see the state of one moment.
-
-    Args:
-        setup: The run's parts.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -176,9 +159,7 @@ class A3CCollector:
     def collect(self, policy: Policy, agent_steps: int) -> None:
         """Lets the learners collect and learn until they have taken that many steps together.
 
-        Args:
-            policy: Not used: the learners act with the newest shared parameters.
-            agent_steps: How many.
+        They act with the newest shared parameters, not with `policy`.
 
         Raises:
             EnvError: A learner failed, or an environment too often; the others have paused.

@@ -37,3 +37,18 @@ def arrays_come_back(agent: Any, other: Any, learn: Any) -> None:
         learn(one)
     for key, value in agent.state_arrays().items():
         np.testing.assert_array_equal(value, other.state_arrays()[key], err_msg=key)
+
+
+def returns_slowly(
+    reward: np.ndarray, cont: np.ndarray, is_last: np.ndarray, value: np.ndarray, gamma: float
+) -> np.ndarray:
+    """n-step returns [T, N], from each timestep forward, to its episode's or the rollout's end."""
+    found = np.zeros((len(reward) - 1, reward.shape[1]))
+    for t, i in np.ndindex(*found.shape):
+        total, factor, k = 0.0, 1.0, t
+        while k < len(found) and not is_last[k, i]:
+            k += 1
+            total += factor * reward[k, i]
+            factor *= gamma
+        found[t, i] = total + factor * cont[k, i] * value[k, i]
+    return found

@@ -1,8 +1,10 @@
-"""A3C: returns, loss and optimizer against NumPy; what a learner does; learning."""
+"""A3C: loss and optimizer against NumPy; what a learner does; learning."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_agent import CONTINUOUS, IMAGE, ONEHOT
-from small_baseline import VECTOR, arrays_come_back
+from small_baseline import VECTOR, arrays_come_back, returns_slowly
 from small_baseline import make_agent as agent_of
 
 from baselines.a3c.agent import A3C, apply_rmsprop, shared_arrays
 from baselines.a3c.learner import ActorLearner
-from baselines.returns import n_step_returns
 from dreamer.config.config import load_config
 from dreamer.envs.processes.pool import EnvPool, EnvRestartWarning
 from dreamer.envs.spec import Space
@@ -25,6 +26,17 @@ HERE = Path(__file__).resolve().parent
 
 def make_agent(act_space: Space = CONTINUOUS, **overrides: Any) -> A3C:
     return agent_of("a3c", VECTOR, act_space, **overrides)
+
+
+@contextmanager
+def learning(
+    maker: str, num_envs: int, returns: list[float], **overrides: Any
+) -> Iterator[tuple[A3C, ActorLearner]]:
+    """An agent and its only learner, which appends the returns of its episodes."""
+    task, settings = f"{HERE}/reach_env.py:{maker}", {"action_repeat": 1, "state": True}
+    with EnvPool(task, num_envs=num_envs, restarts=9, **settings) as pool:
+        agent = agent_of("a3c", pool.obs_space, pool.act_space, a3c__synchronous=True, **overrides)
+        yield agent, ActorLearner(agent, pool, 0, lambda r, length: returns.append(r))
 
 
 def random_rollout(act_space: Space, steps: int = 6, n: int = 4) -> dict[str, np.ndarray]:
@@ -39,60 +51,32 @@ def random_rollout(act_space: Space, steps: int = 6, n: int = 4) -> dict[str, np
     }  # fmt: skip
 
 
-def slow_returns(r: dict[str, np.ndarray], value: np.ndarray, gamma: float) -> np.ndarray:
-    """From each timestep forward, to its episode's or the rollout's end."""
-    steps, n = len(r["reward"]) - 1, r["reward"].shape[1]
-    found = np.zeros((steps, n))
-    for t, i in np.ndindex(steps, n):
-        total, factor, k = 0.0, 1.0, t
-        while k < steps and not r["is_last"][k, i]:
-            k += 1
-            total += factor * r["reward"][k, i]
-            factor *= gamma
-        found[t, i] = total + factor * r["cont"][k, i] * value[k, i]
-    return found
-
-
-def test_returns_at_terminals_time_limits_and_the_rollouts_end():
-    r = random_rollout(ONEHOT)
-    assert (r["is_last"] & (r["cont"] == 0)).any() and (r["is_last"] & (r["cont"] == 1)).any()
-    value = np.random.default_rng(1).normal(size=(7, 4)).astype(np.float32)
-    found = n_step_returns(r["reward"], r["cont"], tf.constant(r["is_last"]), value, 0.9)
-    np.testing.assert_allclose(found, slow_returns(r, value, 0.9), atol=1e-5)
-
-
-@pytest.mark.parametrize("act_space", [CONTINUOUS, ONEHOT], ids=["continuous", "onehot"])
-def test_the_loss_is_the_formula(act_space: Space):
-    agent = make_agent(act_space, a3c__entropy_scale=0.3)
-    r = random_rollout(act_space)
+def test_the_loss_of_continuous_actions_is_the_formula():
+    agent, r = make_agent(a3c__entropy_scale=0.3), random_rollout(CONTINUOUS)
     outputs, value = agent.nets({"vector": r["vector"].reshape(-1, 2)})
     outputs, value = outputs.numpy().reshape(7, 4, -1), value.numpy().reshape(7, 4)
-    returns = slow_returns(r, value, 0.99)
+    returns = returns_slowly(r["reward"], r["cont"], r["is_last"], value, 0.99)
     terms = []
     for t, i in np.argwhere(~r["is_last"][:-1]):
-        out, action = outputs[t, i], r["action"][t, i]
-        if act_space.discrete:
-            p = np.exp(out) / np.exp(out).sum()
-            log_prob, entropy = np.log(p @ action), -(p * np.log(p)).sum()
-        else:
-            mean, raw = np.tanh(out[:2]), np.log(np.expm1(0.7))
-            std = np.log1p(np.exp(out[2:] + raw)) + 1e-3
-            z = (action - mean) / std
-            log_prob = (-0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi)).sum()
-            entropy = (0.5 * np.log(2 * np.pi * np.e) + np.log(std)).sum()
+        out = outputs[t, i]
+        mean, raw = np.tanh(out[:2]), np.log(np.expm1(0.7))
+        std = np.log1p(np.exp(out[2:] + raw)) + 1e-3
+        z = (r["action"][t, i] - mean) / std
+        log_prob = (-0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi)).sum()
+        entropy = (0.5 * np.log(2 * np.pi * np.e) + np.log(std)).sum()
         error = returns[t, i] - value[t, i]
         terms.append(-log_prob * error - 0.3 * entropy + 0.5 * 0.5 * error**2)
     loss, _ = agent.loss({k: tf.constant(v) for k, v in r.items()})
     np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-4)
 
 
-def test_gradients_reach_each_part_from_its_own_term_alone():
+def test_the_loss_of_one_hot_actions_and_its_gradients_are_the_formulas():
     """Advantages are constants to the policy's term, and returns to the value's."""
     agent = make_agent(ONEHOT, a3c__clip=1e9)
     r = random_rollout(ONEHOT)
     flat = {"vector": tf.constant(r["vector"].reshape(-1, 2))}
     value = agent.nets(flat)[1].numpy().reshape(7, 4)
-    returns = slow_returns(r, value, 0.99).astype(np.float32)
+    returns = returns_slowly(r["reward"], r["cont"], r["is_last"], value, 0.99).astype(np.float32)
     mask = (~r["is_last"][:-1]).reshape(-1) / (~r["is_last"][:-1]).sum()
     with tf.GradientTape() as tape:
         outputs, now = agent.nets(flat)
@@ -105,6 +89,7 @@ def test_gradients_reach_each_part_from_its_own_term_alone():
     expected = tape.gradient(literal, agent.nets.trainable_variables)
     with tf.GradientTape() as tape:
         loss, _ = agent.loss({k: tf.constant(v) for k, v in r.items()})
+    np.testing.assert_allclose(loss, literal, rtol=1e-4)
     found = tape.gradient(loss, agent.nets.trainable_variables)
     for variable, one, other in zip(agent.nets.trainable_variables, found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6, err_msg=variable.path)
@@ -163,12 +148,8 @@ def test_arrays_bring_everything_back():
 @pytest.mark.parametrize("maker", ["continuous", "discrete"])
 def test_a_learner_counts_what_it_does_and_moves_the_shared_parameters(maker: str):
     episodes: list[float] = []
-    with EnvPool(f"{HERE}/reach_env.py:{maker}", num_envs=4, action_repeat=1, state=True) as pool:
-        values = {"a3c.n_step": 10, "a3c.synchronous": True, "envs.num_envs": 4}
-        config = load_config("debug", agent="a3c", overrides=values)
-        agent = A3C(config, pool.obs_space, pool.act_space)
+    with learning(maker, 4, episodes, a3c__n_step=10) as (agent, learner):
         before = agent.shared["params"].copy()
-        learner = ActorLearner(agent, pool, 0, lambda r, length: episodes.append(r))
         metrics = [learner.round()[0] for _ in range(11)]
     # Of the 110 turns of each environment ten episodes take ten steps each, and one to begin anew.
     assert agent.shared["steps"].tolist() == [4 * 100]
@@ -182,15 +163,12 @@ def test_a_learner_counts_what_it_does_and_moves_the_shared_parameters(maker: st
 def test_every_row_of_a_rollout_follows_from_the_one_before(maker: str, clip: bool):
     """By what the environment says of the action; across ends, failures and rollouts."""
     returns: list[float] = []
-    task, settings = f"{HERE}/reach_env.py:{maker}", {"action_repeat": 1, "state": True}
-    with EnvPool(task, num_envs=2, restarts=9, **settings) as pool:
-        values = {"a3c.n_step": 23, "a3c.synchronous": True, "a3c.clip_rewards": clip}
-        config = load_config("debug", agent="a3c", overrides=values)
-        agent = A3C(config, pool.obs_space, pool.act_space)
-        learner = ActorLearner(agent, pool, 0, lambda r, length: returns.append(r))
-        with warnings.catch_warnings(record=True) as failures:
-            warnings.simplefilter("always", EnvRestartWarning)
-            rollouts = [learner.round()[1] for _ in range(3)]
+    with (
+        learning(maker, 2, returns, a3c__n_step=23, a3c__clip_rewards=clip) as (agent, learner),
+        warnings.catch_warnings(record=True) as failures,
+    ):
+        warnings.simplefilter("always", EnvRestartWarning)
+        rollouts = [learner.round()[1] for _ in range(3)]
     lost = 0
     for r, before in zip(rollouts, [None, *rollouts], strict=False):
         shown, step = r["vector"][..., :2], r["vector"][..., 2]  # action, then step
@@ -218,14 +196,8 @@ def test_every_row_of_a_rollout_follows_from_the_one_before(maker: str, clip: bo
 @pytest.mark.parametrize("maker", ["continuous", "discrete"])
 def test_it_learns_to_bring_a_point_to_the_middle(maker: str):
     returns: list[float] = []
-    with EnvPool(f"{HERE}/reach_env.py:{maker}", num_envs=8, action_repeat=1, state=True) as pool:
-        values = {
-            "a3c.n_step": 10, "a3c.synchronous": True, "a3c.units": 32, "a3c.lr": 3e-3,
-            "a3c.gamma": 0.9,
-        }  # fmt: skip
-        config = load_config("debug", agent="a3c", overrides=values)
-        agent = A3C(config, pool.obs_space, pool.act_space)
-        learner = ActorLearner(agent, pool, 0, lambda r, length: returns.append(r))
+    values = {"a3c__n_step": 10, "a3c__units": 32, "a3c__lr": 3e-3, "a3c__gamma": 0.9}
+    with learning(maker, 8, returns, **values) as (_, learner):
         for _ in range(200):
             learner.round()
     assert np.mean(returns[-300:]) > 7  # 4.2 to 5.4 with a learning rate of 0

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_batch, make_timesteps
+from small_baseline import make_agent as agent_of
 
-from baselines.planet import make, quantise
+from baselines.planet import quantise
 from dreamer.agent.agent import Agent
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
 
 
+def make_agent(obs_space=IMAGE, act_space=CONTINUOUS, **overrides: Any) -> Agent:
+    return agent_of("planet", obs_space, act_space, precision="float32", jit="off", **overrides)
+
+
 @pytest.fixture(scope="module")
 def agent() -> Agent:
-    overrides = {"precision": "float32", "jit": "off"}
-    return make(load_config("debug", agent="planet", overrides=overrides), IMAGE, CONTINUOUS)
+    return make_agent()
 
 
 def test_images_have_five_bits():
@@ -89,14 +95,12 @@ def test_several_tasks_that_need_different_repeats_are_told_apart():
 
 
 def test_it_explores_one_hot_actions(eagerly: None):
-    overrides = {"precision": "float32", "jit": "off"}
-    one = make(load_config("debug", agent="planet", overrides=overrides), VECTORS, ONEHOT)
-    action, _ = one.policy(make_timesteps(VECTORS, 4, first=True), None, "train")
+    timesteps = make_timesteps(VECTORS, 4, first=True)
+    action, _ = make_agent(VECTORS, ONEHOT).policy(timesteps, None, "train")
     assert (action.sum(-1) == 1).all() and set(np.unique(action)) == {0.0, 1.0}
 
 
 def test_it_learns_without_a_latent_whose_noise_its_images_would_follow(eagerly: None):
-    overrides = {"precision": "float32", "jit": "off", "rssm.kind": "deterministic_only"}
-    one = make(load_config("debug", agent="planet", overrides=overrides), IMAGE, CONTINUOUS)
+    one = make_agent(rssm__kind="deterministic_only")
     losses = [one.train_step(make_batch(IMAGE), update)["image_loss"] for update in (0, 1)]
     assert np.isfinite(losses).all() and losses[0] != losses[1]

@@ -1,4 +1,4 @@
-"""Retrace and projected value distributions against slow versions, and their identities."""
+"""n-step returns, Retrace and projected value distributions against slow versions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_baseline import returns_slowly
 
-from baselines.returns import project, retrace
+from baselines.returns import n_step_returns, project, retrace
 
 Z = tf.linspace(-2.0, 3.0, 11)
 
@@ -31,40 +32,13 @@ def projected_slowly(returns: np.ndarray, factor: np.ndarray, probs: np.ndarray)
     return result
 
 
-def random_rows(count: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    returns = rng.normal(scale=2, size=count).astype(np.float32)
-    factor = rng.choice([0.0, 0.5, 0.99, 1.0], count).astype(np.float32)
-    return returns, factor, rng.dirichlet(np.ones(11), count).astype(np.float32)
-
-
 def test_projection_is_the_papers_loop():
-    rows = random_rows()
+    rng = np.random.default_rng(0)
+    returns = rng.normal(scale=2, size=40).astype(np.float32)
+    returns[:4] = 0.0  # with a factor of 1 nothing moves
+    factor = np.tile([1.0, 0.0, 0.5, 0.99], 10).astype(np.float32)
+    rows = returns, factor, rng.dirichlet(np.ones(11), 40).astype(np.float32)
     np.testing.assert_allclose(project(*rows, Z), projected_slowly(*rows), atol=2e-6)
-
-
-def test_mass_is_kept_whatever_is_clipped():
-    np.testing.assert_allclose(tf.reduce_sum(project(*random_rows(), Z), -1), 1.0, atol=1e-5)
-
-
-def test_nothing_moves_without_reward_and_discount():
-    _, _, probs = random_rows()
-    zero, one = np.zeros(40, np.float32), np.ones(40, np.float32)
-    np.testing.assert_allclose(project(zero, one, probs, Z), probs, atol=1e-6)
-
-
-def test_the_mean_follows_the_bellman_equation_within_the_range():
-    _, _, probs = random_rows()
-    returns, factor = np.full(40, 0.3, np.float32), np.full(40, 0.8, np.float32)
-    mean = probs @ Z.numpy()
-    found = project(returns, factor, probs, Z).numpy() @ Z.numpy()
-    np.testing.assert_allclose(found, 0.3 + 0.8 * mean, atol=1e-5)
-
-
-def test_a_terminal_puts_all_mass_at_the_return():
-    probs = np.full((1, 11), 1 / 11, np.float32)
-    found = project(np.array([0.5], "f"), np.array([0.0], "f"), probs, Z).numpy()[0]
-    np.testing.assert_allclose(found, np.eye(11)[5], atol=1e-6)
 
 
 B, T, GAMMA = 7, 9, 0.9
@@ -110,37 +84,17 @@ def test_it_is_the_papers_series(seed: int):
     np.testing.assert_allclose(targets.numpy()[mask], retraced_slowly(s)[mask], atol=1e-5)
 
 
-def test_lambda_zero_is_the_one_step_target():
+def test_n_step_returns_end_with_their_episode_or_the_rollout():
     s = random_sequences()
-    targets, _ = retrace(**{**s, "trace": np.zeros_like(s["trace"])})
-    one_step = s["reward"][:, 1:] + s["pcont"][:, 1:] * s["value"][:, 1:]
-    np.testing.assert_allclose(targets, one_step, atol=1e-6)
-
-
-def test_on_policy_with_lambda_one_and_no_dependence_on_actions_it_is_the_n_step_return():
-    s = random_sequences()
-    s["is_first"][:] = False
-    s |= {"q": s["value"][:, :-1], "trace": np.ones_like(s["trace"])}
-    targets, _ = retrace(**s)
-    for t in range(T - 1):
-        total, factor = np.zeros(B), np.ones(B)
-        for k in range(t + 1, T):
-            total += factor * s["reward"][:, k]
-            factor *= s["pcont"][:, k]
-        np.testing.assert_allclose(targets[:, t], total + factor * s["value"][:, -1], atol=1e-5)
-
-
-def test_nothing_crosses_an_episodes_end():
-    s = random_sequences()
-    s["is_first"][:] = False
-    s["is_first"][:, 5] = True
-    changed = {k: v.copy() for k, v in s.items()}
-    for key in ("reward", "value", "pcont"):
-        changed[key][:, 5:] += 1
-    changed["q"][:, 5:] += 1
-    a, b = retrace(**s)[0].numpy(), retrace(**changed)[0].numpy()
-    np.testing.assert_array_equal(a[:, :4], b[:, :4])
-    assert (a[:, 5:] != b[:, 5:]).all()
+    # The streams of A3C have time first.
+    cont, value = (s["pcont"] / GAMMA).T, s["value"].T
+    reward, is_last = s["reward"].T, np.roll(s["is_first"], -1, 1).T
+    ended = is_last[:-1]
+    assert (ended & (cont[:-1] == 0)).any() and (ended & (cont[:-1] == 1)).any()
+    found = n_step_returns(reward, cont, tf.constant(is_last), value, GAMMA)
+    np.testing.assert_allclose(
+        found, returns_slowly(reward, cont, is_last, value, GAMMA), atol=1e-5
+    )
 
 
 def test_wrong_shapes_are_named():
