@@ -15,7 +15,8 @@ from dreamer.envs.spec import Space
 class Baseline:
     """The part of `dreamer.training.interfaces.TrainableAgent` that is the same for all agents.
 
-    A subclass defines `policy`; one that learns, `train_step` and `variables` as well.
+    A subclass defines `policy`; one that learns, `train_step` and `variables` as well. Class
+    `dreamer.agent.agent.Agent` documents them.
 
     Args:
         config: The run's config; its seed is that of all random numbers.
@@ -26,14 +27,6 @@ class Baseline:
 
     def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space):
         self.act_space, self.seed, self.policy_calls = act_space, config.seed, 0
-
-    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
-        """Returns actions and the next state; see `dreamer.agent.agent.Agent.policy`."""
-        raise NotImplementedError
-
-    def train_step(self, batch: Any, update: int) -> Mapping[str, Any]:
-        """Makes an update; see `dreamer.agent.agent.Agent.train_step`."""
-        raise NotImplementedError
 
     def trace(self, batch: Any) -> None:
         """Does nothing: the first call of train_step traces."""

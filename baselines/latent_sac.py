@@ -47,9 +47,8 @@ class TwinQ(keras.layers.Layer):
 
     def __init__(self, *, layers: int, units: int, **kwargs):
         super().__init__(**kwargs)
-        self._members = [
-            MLP(layers, units, 1, dtype=self.dtype_policy, name=f"q{i}") for i in range(2)
-        ]
+        policy = self.dtype_policy
+        self._members = [MLP(layers, units, 1, dtype=policy, name=f"q{i}") for i in range(2)]
 
     def build(self, input_shape):
         for member in self._members:
@@ -66,10 +65,7 @@ class TwinQ(keras.layers.Layer):
 
 
 class Temperature(keras.layers.Layer):
-    """The weight of the policy's entropy, learnt so that it keeps a target.
-
-    It begins at `initial`.
-    """
+    """The weight of the policy's entropy, learnt so that it keeps a target, from an initial one."""
 
     def __init__(self, initial: float, **kwargs):
         super().__init__(**kwargs)
@@ -156,10 +152,8 @@ class SACLearner(Learner):
         taken = batch["action"][:, 1:]  # a_0..a_(T-2)
         seed = make_seeds(self._seed, Purpose.ACTIONS, number)[0]
         noise = tf.random.stateless_normal(batch["action"].shape, seed)
-        shape = feat.shape[:2]
         action, log_prob = actor.dist(flatten_leading(feat)).from_noise(flatten_leading(noise))
-        action = tf.reshape(action, [*shape, -1])
-        log_prob = tf.reshape(log_prob, shape)
+        action, log_prob = tf.reshape(action, noise.shape), tf.reshape(log_prob, feat.shape[:2])
         target, weight, mu = self._targets(feat, batch, action, log_prob, alpha)
         scale = weight / tf.maximum(tf.reduce_sum(weight), 1.0)
         inputs = flatten_leading(tf.concat([feat[:, :-1], taken], -1))

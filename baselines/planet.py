@@ -62,11 +62,6 @@ def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Ag
     sections: dict[str, Any] = {name: dreamers[name] | own.get(name, {}) for name in dreamers}
     sections["behavior"] |= {"policy": "planner", "value": False}
     return make_dreamer(
-        obs_space,
-        act_space,
-        sections,
-        precision=config.precision,
-        jit=config.jit,
-        seed=config.seed,
-        model_class=FiveBitModel,
-    )
+        obs_space, act_space, sections, precision=config.precision,
+        jit=config.jit, seed=config.seed, model_class=FiveBitModel,
+    )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,8 @@ class ActorLearner:
         self._agent, self._pool, self._number = agent, pool, number
         self._on_episode = on_episode
         self._timesteps: list[Timestep] = [{} for _ in range(pool.num_envs)]
-        self._stack: Arrays | None = None
+        self._stack: Any = None
+        self._newest: Arrays = {}
         self._returns = np.zeros(pool.num_envs)
         self._lengths = np.zeros(pool.num_envs, np.int64)
 
@@ -53,31 +55,26 @@ class ActorLearner:
         return metrics, rollout
 
     def _rollout(self, steps: int) -> Arrays:
-        if self._stack is None:
+        if not self._newest:
             self._reset(list(range(self._pool.num_envs)))
-            self._stack = self._push()
-        stream, actions = [self._snapshot()], []
+            self._newest = self._observe()
+        stream, actions = [self._newest], []
         for _ in range(steps):
             actions.append(self._agent.choose(self._stack, True, 1 + self._number))
             lost = self._step(np.clip(actions[-1], -1.0, 1.0))
             stream[-1]["is_last"][lost] = True
-            self._stack = self._push()
-            stream.append(self._snapshot())
+            stream.append(self._observe())
+        self._newest = stream[-1]
         rollout = {key: np.stack([part[key] for part in stream]) for key in stream[0]}
         return {**rollout, "action": np.stack(actions)}
 
-    def _snapshot(self) -> Arrays:
-        """Returns the part of the newest timesteps that is learnt from: [N, ...] each."""
-        keys = ("reward", "cont", "is_last")
-        flags = {k: np.stack([timestep[k] for timestep in self._timesteps]) for k in keys}
+    def _observe(self) -> Arrays:
+        """Stacks the newest timesteps; returns the part that is learnt from, [N, ...] each."""
+        newest = {key: np.stack([t[key] for t in self._timesteps]) for key in self._timesteps[0]}
+        self._stack = self._agent.observations.push(self._stack, newest)
         if self._agent.settings.clip_rewards:
-            flags["reward"] = np.clip(flags["reward"], -1.0, 1.0)
-        return {**(self._stack or {}), **flags}
-
-    def _push(self) -> Arrays:
-        keys = self._timesteps[0]
-        timesteps = {key: np.stack([timestep[key] for timestep in self._timesteps]) for key in keys}
-        return self._agent.observations.push(self._stack, timesteps)
+            newest["reward"] = np.clip(newest["reward"], -1.0, 1.0)
+        return {**self._stack, **{k: newest[k] for k in ("reward", "cont", "is_last")}}
 
     def _step(self, actions: np.ndarray) -> list[int]:
         """Steps each environment or begins its new episode; returns those that failed in a step."""
