@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from whole_runs import metrics_of, state_of, wait_until
+from whole_runs import metrics_of, state_of
 
 from baselines.a3c.collector import LearnerError
 from baselines.run import train
@@ -33,25 +32,14 @@ def config_for(logdir: Path, **values: Any) -> Config:
 @pytest.mark.slow
 def test_processes_share_what_they_learn_and_stop_and_go_on(tmp_path: Path):
     config = config_for(tmp_path, steps=100_000)
-    run = tmp_path / "stopped"
-    interrupt: list[Interrupt] = []
-    enter = Interrupt.__enter__
 
-    def remember(self: Interrupt) -> Interrupt:
-        interrupt.append(self)
-        return enter(self)
+    def stop_late(interrupt: Interrupt) -> None:
+        if any(len(metrics_of(path.parent)) > 3 for path in tmp_path.rglob("metrics.jsonl")):
+            raise StopRequested(15)
 
-    def stop() -> None:
-        wait_until(lambda: any(len(metrics_of(p.parent)) > 3 for p in
-                               tmp_path.rglob("metrics.jsonl")))  # fmt: skip
-        interrupt[0]._number = 15
-
-    thread = threading.Thread(target=stop, daemon=True)
-    thread.start()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StopRequested):
-        patch.setattr(Interrupt, "__enter__", remember)
+        patch.setattr(Interrupt, "check", stop_late)
         train(config)
-    thread.join()
     (run,) = (path.parent for path in tmp_path.rglob("metrics.jsonl"))
     assert run.parent.name == "a3c_debug"
     lines, saved = metrics_of(run), state_of(run)
