@@ -11,16 +11,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreamer.config.command_line import CommandLine, run_main
 from dreamer.config.config import Config
-from dreamer.logs.sinks import sink_names
-from dreamer.runs.rundir import RunDir
 from dreamer.system.streams import say
-from dreamer.system.tensorflow import prepare_tensorflow
-from dreamer.training import build
-from dreamer.training.costs import check_batch
 from dreamer.training.interrupts import Interrupt, StopRequested
+
+if TYPE_CHECKING:
+    from dreamer.training.build import MakeAgent, MakeExperience
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ def finish(config: Config, train: Callable[[Config], Result]) -> int:
 
 def train(
     config: Config,
-    make_agent: build.MakeAgent | None = None,
-    make_experience: build.MakeExperience | None = None,
+    make_agent: MakeAgent | None = None,
+    make_experience: MakeExperience | None = None,
 ) -> Result:
     """Trains an agent as the config says, or resumes a run that was stopped.
 
@@ -71,6 +70,12 @@ def train(
         dreamer.errors.EnvError: An environment failed too often; the run is saved.
         dreamer.training.interrupts.StopRequested: After SIGINT or SIGTERM; the run is saved.
     """
+    from dreamer.logs.sinks import sink_names  # all late, so that --help is quick
+    from dreamer.runs.rundir import RunDir
+    from dreamer.system.tensorflow import prepare_tensorflow
+    from dreamer.training import build
+    from dreamer.training.costs import check_batch
+
     sink_names(config.log.sinks)  # checked before anything is made
     devices = build.make_devices(config)
     with ExitStack() as stack:

@@ -17,7 +17,7 @@ import numpy as np
 
 from dreamer.io.files import make_folder, write_file
 from dreamer.logs.metrics import MetricsFile
-from dreamer.logs.sinks import EventFile, Sink
+from dreamer.logs.sinks import Sink
 from dreamer.logs.terminal import make_terminal
 from dreamer.logs.video import encode_gif
 
@@ -46,9 +46,13 @@ class Logger(contextlib.AbstractContextManager):
         self._sinks: list[Sink] = list(sinks)
         title = "/".join(self.path.absolute().parts[1:][-3:])
         self._terminal = make_terminal(terminal, title, total_steps)
+        self._event_file: Sink | None = None
         if tensorboard:
+            from dreamer.logs.event_file import EventFile
+
             try:
-                self._sinks.insert(0, EventFile(self.path))
+                self._event_file = EventFile(self.path)
+                self._sinks.insert(0, self._event_file)
             except OSError as error:
                 self._give_up("TensorBoard's file", error)
         self._total_steps = total_steps
@@ -185,7 +189,7 @@ class Logger(contextlib.AbstractContextManager):
             try:
                 act(sink)
             except Exception as error:  # a library may raise any kind
-                name = "TensorBoard's file" if isinstance(sink, EventFile) else type(sink).__name__
+                name = "TensorBoard's file" if sink is self._event_file else type(sink).__name__
                 self._give_up(name, error)
                 self._sinks.remove(sink)
 
