@@ -200,7 +200,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.register("mean", registry.Entry("mean_agent:make"), tmp_path / "configs")
     yield
     schema._added[:] = before
-    for cached in (schema.load_schema, schema.agent_file, schema.agent_names, schema._defaults):
+    for cached in (schema.load_schema, schema.agent_file, schema.agent_names, schema.read_defaults):
         cached.cache_clear()
 
 
