@@ -138,8 +138,8 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Runs ``main(argv)`` and exits with its status.
 
     A user's error is printed as one line; the exit status is the error's. Before the line of an
-    environment's error comes its worker's traceback. A status other than 0 stays, even if nothing
-    can be printed.
+    environment's error comes its worker's traceback. Ctrl-C exits quietly with
+    status 130. A status other than 0 stays, even if nothing can be printed.
     """
     try:
         status = main(sys.argv[1:])
@@ -152,6 +152,8 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except BrokenPipeError:
         settle()  # the reader, such as head, has ended
         status = 0
+    except KeyboardInterrupt:
+        status = 130  # 128 + SIGINT
     if status:
         settle()  # a success is one only if everything could be printed
     if has_abandoned_thread():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -178,3 +179,18 @@ def test_a_usage_error_is_one_line_with_status_2(program):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         2, "error: --bin must be a whole number, not 'many'\n")
+
+
+@pytest.mark.parametrize("program, out", [("plot.py", "--outdir"), ("report.py", "--out")])
+def test_ctrl_c_exits_quietly_with_status_130(tmp_path, write_run, program, out):
+    """The signal comes when the program opens the first metrics file."""
+    write_run("runs/dmc_walker_walk/mine/0", {1: 1.0})
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "sys.addaudithook(lambda event, args: event == 'open' and 'metrics.jsonl' in str(args[0])"
+        " and os.kill(os.getpid(), signal.SIGINT))\n")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "plots" / program), "--indir", str(tmp_path / "runs"), out,
+         str(tmp_path / "out")], capture_output=True, text=True,
+        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
+    assert done.returncode == 128 + signal.SIGINT and "Traceback" not in done.stderr, done.stderr
