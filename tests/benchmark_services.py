@@ -1,7 +1,5 @@
 """Services for tests of the benchmark's processes, and a small one-hot task with vectors."""
 
-from __future__ import annotations
-
 import os
 import sys
 

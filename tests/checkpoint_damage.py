@@ -1,7 +1,5 @@
 """Ways to damage a checkpoint's folder."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Keeps TensorFlow quiet in tests; set here, before any test imports it. And a run to look at."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -4,8 +4,6 @@ Each timestep can thus be checked on its own, wherever it turns up: in an episod
 Episode lengths differ from seed to seed; even seeds end in a terminal, odd ones at a time limit.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from dreamer.envs.spec import Space, Timestep, make_timestep

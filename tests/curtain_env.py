@@ -3,8 +3,6 @@
 The edge starts far on one side, left or right by the seed. Only the image tells where it is.
 """
 
-from __future__ import annotations
-
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete

@@ -1,7 +1,5 @@
 """Sound and damaged episodes for tests."""
 
-from __future__ import annotations
-
 import io
 import math
 import os

@@ -1,7 +1,5 @@
 """A limit on the sizes of files, which acts like a disk that fills up during a write."""
 
-from __future__ import annotations
-
 import contextlib
 import resource
 from collections.abc import Iterator

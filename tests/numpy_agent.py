@@ -1,7 +1,5 @@
 """A NumPy agent, with which a test of the training loop takes a second."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """For tests of permissions, which root does not ask for, and of disks."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Sweeps at debug size, and what their processes do, for the tests that start a real Ray."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

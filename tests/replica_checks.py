@@ -1,8 +1,6 @@
 """Compares two virtual CPU devices with one: `python tests/replica_checks.py CHECK CHECK ...`, in a
 process of its own, since TensorFlow divides a processor only before it is used. Prints JSON."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

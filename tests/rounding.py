@@ -1,7 +1,5 @@
 """How far apart rounding may bring two ways to compute the same number."""
 
-from __future__ import annotations
-
 import math
 
 # Unit roundoff u: the largest relative error of rounding to the nearest number of the format.

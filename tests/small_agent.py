@@ -1,7 +1,5 @@
 """Tiny agents and batches of random timesteps, for tests of learning."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

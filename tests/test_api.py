@@ -1,7 +1,5 @@
 """The Python API: its names, and the worked example of training on one's own environment."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The benchmark: its figures at debug size and its messages. No test asserts a time."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Evaluation of a run from the command line."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

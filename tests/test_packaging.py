@@ -1,7 +1,5 @@
 """A wheel built from the checkout works outside it; set-up says in one line what is missing."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

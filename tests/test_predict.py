@@ -1,7 +1,5 @@
 """Long predictions of real debug runs, from the command line and from Python."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The averages that the papers state, recomputed from baselines/published/."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """README and docs/: their commands are understood, their links lead somewhere, the first run."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Whole runs on DeepMind Control, as a user starts, stops, kills and resumes them."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """One agent for two tasks of different action sizes: trained, resumed, evaluated, plotted."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the source must not contain, and which parts must not know which."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import subprocess

@@ -1,7 +1,5 @@
 """Whole trainings on an Atari game, stopped and gone on with, and on DeepMind Lab's stand-in."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 from typing import Any

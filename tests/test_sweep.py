@@ -1,7 +1,5 @@
 """A sweep as a user starts it, on a real Ray."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

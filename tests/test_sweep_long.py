@@ -1,7 +1,5 @@
 """Sweeps that lose a worker, a node or their patience (`make test-all`)."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import signal

@@ -1,7 +1,5 @@
 """Every variant of behaviour: whole runs with resume, and learning."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

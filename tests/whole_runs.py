@@ -1,7 +1,5 @@
 """Runs of the main job as a user starts them, in processes of their own."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

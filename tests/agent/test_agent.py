@@ -1,7 +1,5 @@
 """The agent: the same again, checkpoints, what it takes, acting, predictions."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,9 +20,6 @@ from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("eagerly")
-
-
-# ------------------------------------------------------------------ sameness
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -58,9 +53,6 @@ def test_every_seed_of_the_config_works(seed: int) -> None:
     agent = make_agent(seed=seed)
     assert np.isfinite(update(agent, make_batch())["model_loss"])
     assert np.isfinite(agent.policy(make_timesteps(), None)[0]).all()
-
-
-# ---------------------------------------------------------------- checkpoints
 
 
 def carry_on(agent: Agent, batches: list, timesteps: dict) -> tuple:
@@ -160,9 +152,6 @@ def test_other_arrays_are_refused_and_change_nothing() -> None:
         np.testing.assert_array_equal(value, after[key], err_msg=key)
 
 
-# ------------------------------------------------------------ spaces, batches
-
-
 @pytest.mark.parametrize("space", [VECTORS, IMAGE, BOTH], ids=["vectors", "images", "both"])
 def test_observations_of_every_kind(space) -> None:
     agent = make_agent(space)
@@ -193,9 +182,6 @@ def test_batches_of_another_shape_are_refused(key: str, shape, message: str) -> 
         make_agent().train_step(batch, 0)
 
 
-# ---------------------------------------------------------------- predictions
-
-
 def test_predictions_see_their_context_alone() -> None:
     agent = make_agent(BOTH)
     batch = make_batch(BOTH, size=2, length=6)
@@ -222,9 +208,6 @@ def test_predictions_see_their_context_alone() -> None:
 def test_predictions_need_a_context_and_something_to_predict(context: int) -> None:
     with pytest.raises(ValueError, match=rf"context should be in 1..5, but is {context}"):
         make_agent().predict(make_batch(), context)
-
-
-# --------------------------------------------------------------------- acting
 
 
 def test_rows_do_not_know_of_each_other() -> None:

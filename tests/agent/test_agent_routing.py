@@ -1,7 +1,5 @@
 """The agent: which part each loss moves."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf

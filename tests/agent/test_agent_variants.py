@@ -1,7 +1,5 @@
 """Every variant of model and behaviour: what it trains, its numbers, acting, whole runs."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any
@@ -32,9 +30,6 @@ def agent_with(values: dict[str, Any], act_space=CONTINUOUS):
     return make_agent(
         VECTORS, act_space, **{k.replace(".", "__"): v for k, v in values.items()}
     )
-
-
-# -------------------------------------------------------- what trains, and what
 
 
 def parts_that_move(values: dict[str, Any], step: int = 0) -> set[str]:
@@ -84,9 +79,6 @@ def test_the_explorer_collects_until_then_and_never_evaluates():
 def test_an_explorer_needs_a_value_network_and_two_steps(values):
     with pytest.raises(UserError, match="disagreement.until needs"):
         agent_with({"disagreement.until": 10, **values})
-
-
-# --------------------------------------------------------------- disagreement
 
 
 def posterior(agent, batch, update: int = 0):
@@ -162,9 +154,6 @@ def test_the_explorer_imagines_with_noise_of_its_own(monkeypatch):
     assert (latent != explorers_latent).all() and (action != explorers_action).all()
 
 
-# ----------------------------------------------- values along replayed sequences
-
-
 def literal_replayed(reward, value, pcont, is_first, lambda_):
     returns, counts = np.zeros(len(reward) - 1), np.zeros(len(reward) - 1)
     following = value[-1]
@@ -225,9 +214,6 @@ def test_the_planners_value_learns_those_returns(kind: str):
     assert float(losses["value"]) == pytest.approx(np.mean(total), rel=1e-4)
 
 
-# ------------------------------------------------------------------ checkpoints
-
-
 @pytest.mark.parametrize(
     "values",
     [{"disagreement.until": 10, **ENSEMBLE}, {**PLANNER, "planner.returns": "lambda"}],
@@ -244,9 +230,6 @@ def test_saved_and_restored_the_next_update_is_the_same_bit_for_bit(values):
         np.testing.assert_array_equal(value, theirs[key], err_msg=key)
     actions = [either.policy(make_timesteps(), None)[0] for either in (agent, restored)]
     np.testing.assert_array_equal(*actions)
-
-
-# -------------------------------------------------------------------- retracing
 
 
 @pytest.mark.slow

@@ -1,7 +1,5 @@
 """Imagination and its losses: against literal NumPy, by hand, or over all that can be drawn."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable
@@ -102,9 +100,6 @@ def test_from_a_terminal_start_nothing_is_imagined(
     np.testing.assert_allclose(found, expected / N, rtol=1e-4)
 
 
-# ------------------------------------------------------------------ gradients
-
-
 def test_actor_gradient_is_that_of_weighted_returns_with_fixed_weights() -> None:
     """Through features, reward, value and pcont; the weights are constants."""
     imagined = trajectory()
@@ -152,9 +147,6 @@ def test_value_targets_carry_no_gradient() -> None:
         following = r[:, i] + p[:, i] * ((1 - LAMBDA) * v[:, i + 1] + LAMBDA * following)
         expected[:, i] = weight[:, i] * (v[:, i] - following) / (N * (HORIZON - 1))
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
-
-
-# ---------------------------------------------------------------- imagination
 
 
 def imagination_inputs(agent, actions: int, seed: int = 0):
@@ -250,9 +242,6 @@ def third(feat):
     return tf.sigmoid(feat[..., 2])
 
 
-# ------------------------------------------------------------ no value network
-
-
 def test_reward_sums_by_hand():
     """r = 1, 2, 4 and a factor of 1/2: 1 + (2 + 4/2)/2 = 3."""
     feat = np.float32([[[1], [2], [4]]])
@@ -282,9 +271,6 @@ def test_the_gradient_of_the_reward_sum_passes_through_the_expected_end():
     assert np.abs(slopes[:, :-1, 2]).min() > 0 and not slopes[:, -1, 2].any()
 
 
-# -------------------------------------------------------------------- one step
-
-
 def test_at_a_horizon_of_one_the_start_is_the_state_that_learns():
     """V_0 = r_0 + pcont_0 v_1: the actor moves v_1 alone, and v_0 has a target."""
     feat, start = numbers(6, 1, 3), numbers(6, 3, seed=1)
@@ -295,8 +281,6 @@ def test_at_a_horizon_of_one_the_start_is_the_state_that_learns():
     assert float(actor) == pytest.approx(-returns.mean(), rel=1e-5)
     assert float(value) == pytest.approx(error.mean(), rel=1e-5)
 
-
-# -------------------------------- the score function, against all there can be
 
 H, A = 3, 2
 PATHS = list(itertools.product(range(A), repeat=H))
@@ -389,9 +373,6 @@ def test_the_score_is_for_one_hot_actions():
         make_agent(VECTORS, CONTINUOUS, actor__gradient="score")
 
 
-# ------------------------------------------------------------------ the entropy
-
-
 @pytest.mark.parametrize("gradient", ["dynamics", "score"])
 @pytest.mark.parametrize("with_value", [False, True])
 def test_entropy_counts_where_its_states_do(gradient: str, with_value: bool):
@@ -415,9 +396,6 @@ def test_entropy_counts_where_its_states_do(gradient: str, with_value: bool):
         (np.prod(pcont[:, :i], 1) * entropy[:, at]).sum() for i, at in enumerate(states)
     )
     assert bonus == pytest.approx(0.3 * total / (4 * len(states)), rel=1e-3)
-
-
-# ------------------------------------------------------------- straight-through
 
 
 class LinearWorld:

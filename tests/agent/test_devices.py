@@ -1,7 +1,5 @@
 """Two devices that share a batch do what one does, within the rounding of float32."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

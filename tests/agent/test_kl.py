@@ -1,7 +1,5 @@
 """The KL terms: balancing by its gradients, overshooting against one path at a time."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -39,9 +37,6 @@ def kl_of(post: dict, prior: dict, place) -> float:
     return (np.log(r / s) + (s**2 + (m - n) ** 2) / (2 * r**2) - 0.5).sum()
 
 
-# ----------------------------------------------------------------- balancing
-
-
 def gradients(terms: KLLoss, states) -> tuple[float, list[np.ndarray]]:
     """KL term, and its gradients by the posterior's and the prior's mean and std."""
     model, post, prior = states
@@ -75,9 +70,6 @@ def test_balancing_shares_the_gradient_and_keeps_the_value(states, alpha, per_st
 def test_balanced_kl_below_the_free_nats_pulls_nothing(states) -> None:
     _, pulls = gradients(kl_loss(kl_balance=0.8, free_nats=1e3), states)
     assert not any(np.any(pull) for pull in pulls)
-
-
-# -------------------------------------------------------------- overshooting
 
 
 def literal_overshooting(model, batch, noise, distance: int) -> list[list[float]]:
@@ -173,9 +165,6 @@ def test_one_step_is_dreamers_term_alone(states) -> None:
     losses, metrics = kl_loss().losses(model.rssm, post, prior, {}, None)
     assert set(losses) == {"kl_loss"} and "overshooting_kl" not in metrics
     assert model.noise_size == model.rssm.stoch_size
-
-
-# ------------------------------------------------------------------ no latent
 
 
 def test_without_a_latent_there_is_no_kl() -> None:

@@ -1,7 +1,5 @@
 """The whole of it learns: from pixels, on a tiny task whose best return is known."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -4,8 +4,6 @@ TensorFlow's BiasAddGrad sums bfloat16 in bfloat16 on CPUs. Over the pixels of a
 stops growing, and an agent whose decoder used it learned at a fraction of the pace.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -1,8 +1,6 @@
 """The planner: on quadratics with known optimum, against a literal NumPy version, with bad judges.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -119,9 +117,6 @@ def test_one_hot_draws_follow_the_frequencies_of_the_best():
     np.testing.assert_allclose(seen[0].mean((0, 1, 2)), 1 / 3, atol=0.02)
     # Two of three actions were judged alike, the third worse: it is gone, ties are in order.
     np.testing.assert_allclose(seen[1].mean((0, 1, 2)), [0.5, 0.5, 0.0], atol=0.03)
-
-
-# ------------------------------------------------------------- within an agent
 
 
 def planning_agent(act_space=CONTINUOUS, **overrides):

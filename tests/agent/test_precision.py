@@ -1,7 +1,5 @@
 """Which precision and compiler are chosen; the agent in bfloat16 and float16."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -1,7 +1,5 @@
 """What shapes the representation: the contrastive term, and decoders that only watch."""
 
-from __future__ import annotations
-
 import math
 
 import keras

@@ -1,7 +1,5 @@
 """The representation loss term by term against NumPy, and which observations it takes."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -27,9 +25,6 @@ def kl_of_normals(post, prior) -> np.ndarray:
         state[k].numpy().astype(np.float64) for state in (post, prior) for k in ("mean", "std")
     )
     return (np.log(r / s) + (s**2 + (m - n) ** 2) / (2 * r**2) - 0.5).sum(-1)
-
-
-# ------------------------------------------------------------- KL, free nats
 
 
 @pytest.mark.parametrize("per_step", [False, True])
@@ -84,9 +79,6 @@ def test_per_step_only_the_steps_above_pull() -> None:
         loss = one._kl.free(pair[0].kl_divergence(pair[1]))
     pulls = np.abs(tape.gradient(loss, prior["mean"])).sum(-1) > 0
     np.testing.assert_array_equal(pulls, kl > free)
-
-
-# ------------------------------------------------------------------ the rest
 
 
 def test_loss_terms_are_mean_negative_log_likelihoods() -> None:
@@ -158,9 +150,6 @@ def test_every_part_learns_from_the_loss() -> None:
         assert gradient is not None and np.any(gradient), variable.path
 
 
-# ---------------------------------------------------------------- open loop
-
-
 def test_open_loop_filters_its_context_and_then_sees_nothing() -> None:
     batch, context = make_batch(), 3
     batch["is_first"][:] = False
@@ -195,9 +184,6 @@ def test_open_loop_filters_its_context_and_then_sees_nothing() -> None:
     batch["joints"][:, context - 1] += 1.0
     _, other = model.open_loop(tensors(batch), context, noise)
     assert not np.allclose(other["joints"][:, context:], expected["joints"][:, context:])
-
-
-# ------------------------------------------------------------- observations
 
 
 def test_keys_match_whole_names() -> None:

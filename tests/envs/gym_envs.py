@@ -1,7 +1,5 @@
 """Gymnasium and old gym environments for tests, in workers or in the tests' own process."""
 
-from __future__ import annotations
-
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete

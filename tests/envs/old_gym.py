@@ -1,7 +1,5 @@
 """Environments of the real gym 0.26 whose steps return four values; for a Python with gym."""
 
-from __future__ import annotations
-
 import gym
 import numpy as np
 from gym.wrappers import StepAPICompatibility

@@ -1,7 +1,5 @@
 """One environment in a worker process, with the interface of an environment."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

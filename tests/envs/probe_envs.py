@@ -3,8 +3,6 @@
 Workers load this file by its path, like a user's own file.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import signal

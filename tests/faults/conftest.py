@@ -4,8 +4,6 @@ A file test_<number>_<name>.py keeps the promise of that number, which its first
 the environment variable PROMISES the table is printed, and written there as JSON.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Small runs to be harmed, in processes of their own, and what they leave behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -7,8 +7,6 @@ of its own, as games do. The notes go to the file that DREAMER_TEST_NOTES names.
 cannot take them back, and they come before the run hears of the episode's end.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -8,8 +8,6 @@ since the harm before it and `delay` seconds. Unless the signal is SIGKILL, the 
 process get it too, as systemd and Slurm send it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

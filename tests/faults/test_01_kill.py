@@ -1,7 +1,5 @@
 """1. Kill -9 anywhere: nothing that was complete is lost, and the same command goes on."""
 
-from __future__ import annotations
-
 import re
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """2. Exact resume: whatever stops a deterministic run, it ends as if nothing had."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 

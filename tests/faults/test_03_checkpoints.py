@@ -1,7 +1,5 @@
 """3. Checkpoints are complete or absent; for a damaged one the one before is used, by name."""
 
-from __future__ import annotations
-
 import shutil
 import warnings
 from pathlib import Path

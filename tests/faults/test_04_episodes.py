@@ -1,7 +1,5 @@
 """4. Damaged episode files are named, set aside and counted; none reaches a batch."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from pathlib import Path

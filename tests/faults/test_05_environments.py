@@ -1,7 +1,5 @@
 """5. Environments that raise, die, hang or return nonsense cost their episode and nothing else."""
 
-from __future__ import annotations
-
 import os
 import resource
 import warnings

@@ -1,7 +1,5 @@
 """5. No process of an environment is left after any exit, and a signal to all ends no episode."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """6. Losses and gradients that are not finite change nothing, are counted, and end a run."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """7. A full disk is said with its numbers, harms nothing, and the run waits for room."""
 
-from __future__ import annotations
-
 import codecs
 import os
 import shutil

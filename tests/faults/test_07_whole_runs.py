@@ -1,7 +1,5 @@
 """7. Whole runs on disks that fill up or become read-only: their status, and what is left."""
 
-from __future__ import annotations
-
 import resource
 import threading
 import time

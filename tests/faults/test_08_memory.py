@@ -1,7 +1,5 @@
 """8. Memory stays flat and TensorFlow traces a bounded number of times, however long it goes on."""
 
-from __future__ import annotations
-
 import json
 import tracemalloc
 from pathlib import Path

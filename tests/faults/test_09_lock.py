@@ -1,7 +1,5 @@
 """9. Two runs in one directory are refused; that of a dead one is taken over."""
 
-from __future__ import annotations
-
 import os
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """10. SIGTERM leads to a checkpoint and status 143; a second one ends at once, losing nothing."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

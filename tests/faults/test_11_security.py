@@ -1,7 +1,5 @@
 """11. What comes from a stranger is refused without effect; nothing listens; locks have hashes."""
 
-from __future__ import annotations
-
 import ast
 import io
 import os

@@ -1,7 +1,5 @@
 """12. A long run with faults at random moments, at the end of which the counters add up."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Looks at a run after each end of its process: what was complete must be there, and stay."""
 
-from __future__ import annotations
-
 import subprocess
 import warnings
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The actor's distributions at given outputs of its network."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

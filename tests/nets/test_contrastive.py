@@ -1,7 +1,5 @@
 """The head that predicts states from embeddings: its layers and its standard deviations."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import tensorflow as tf

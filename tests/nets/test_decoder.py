@@ -1,7 +1,5 @@
 """The decoder's layers are the published ones; means and densities."""
 
-from __future__ import annotations
-
 import math
 
 import keras

@@ -1,7 +1,5 @@
 """The encoder's layers are the published ones; what goes in, and what comes out."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

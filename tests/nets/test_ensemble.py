@@ -1,7 +1,5 @@
 """The ensemble against NumPy, and its disagreement where data is and where none is."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

@@ -1,7 +1,5 @@
 """The heads that predict a scalar: reward, value and discount."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MLP against NumPy; the rewritten transposed convolution against Keras's own."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

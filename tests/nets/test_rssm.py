@@ -1,7 +1,5 @@
 """The latent dynamics of every kind against literal NumPy loops over rows and time."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest
@@ -46,9 +44,6 @@ def sequences(rssm: RSSM, seed: int = 0) -> dict[str, np.ndarray]:
 def observe(rssm: RSSM, data: dict, start=None, times: slice = slice(None)):
     """Posterior and prior states of some of the times."""
     return rssm.observe(**{k: tf.constant(v[:, times]) for k, v in data.items()}, start=start)
-
-
-# ------------------------------------------------------------- literal version
 
 
 def elu(x):
@@ -138,9 +133,6 @@ def assert_states(actual, expected, **tolerance) -> None:
 LOOSE = {"rtol": 1e-4, "atol": 1e-5}  # against float64
 
 
-# ------------------------------------------------------------------------ layers
-
-
 def test_gru_is_keras() -> None:
     ours, cell = GRU(4, 5), keras.layers.GRUCell(5, reset_after=True)
     cell.build((None, 4))
@@ -164,9 +156,6 @@ def test_linear_can_be_used_in_parts() -> None:
     x = np.random.default_rng(7).normal(size=(3, 5)).astype(np.float32)
     first, second = layer.parts(2, 3)
     np.testing.assert_allclose(x[:, :2] @ first + x[:, 2:] @ second, layer(x), **CLOSE)
-
-
-# ------------------------------------------------------------------ kinds, sizes
 
 
 def test_kinds() -> None:
@@ -202,9 +191,6 @@ def test_sizes_of_states_and_features(kind: str, stoch: int, deter: int) -> None
         }
         joined = tf.concat([state["stoch"], state["deter"]], -1)
         np.testing.assert_array_equal(rssm.feat(state), joined)
-
-
-# --------------------------------------------------------------------- filtering
 
 
 @every_kind
@@ -263,9 +249,6 @@ def test_mixed_precision_keeps_states_in_float32(kind: str, precision: str) -> N
         assert np.linalg.norm(post[key] - value) <= limit * np.linalg.norm(value), key
 
 
-# --------------------------------------------------------------------- imagining
-
-
 def test_imagine_step_is_the_literal_prior() -> None:
     rssm, rng = make(), np.random.default_rng(5)
     stoch, deter = rng.normal(size=(8, STOCH)), rng.normal(size=(8, DETER))
@@ -292,9 +275,6 @@ def test_imagining_is_the_prior_of_observing(kind: str) -> None:
     assert_states(ahead, {k: v[:, 4] for k, v in prior.items()})
     sampled = rssm.imagine_step(state, data["action"][:, 4], tf.ones([BATCH, rssm.stoch_size]))
     np.testing.assert_allclose(sampled["stoch"], ahead["mean"] + ahead["std"], **CLOSE)
-
-
-# ----------------------------------------------------- which state heads learn from
 
 
 def test_heads_learn_from_the_posterior_or_without_a_latent_from_the_prior() -> None:

@@ -1,7 +1,5 @@
 """The contrastive objective against literal loops over shifted sequences."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

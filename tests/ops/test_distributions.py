@@ -1,7 +1,5 @@
 """Densities against NumPy's change of variables and integration; modes; straight-through."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -32,9 +30,6 @@ def tanh_normal_log_prob(action, mean, std):
     return density.sum(-1)
 
 
-# ------------------------------------------------------------------- Normals
-
-
 @pytest.mark.parametrize(("shape", "event_ndims"), [((5,), 0), ((5, 3), 1), ((2, 4, 4, 3), 3)])
 def test_unit_normal_is_tfps(shape: tuple[int, ...], event_ndims: int) -> None:
     target, mean = tf.random.stateless_normal([2, *shape], SEED)
@@ -53,9 +48,6 @@ def test_diagonal_normal_sums_over_the_last_axis() -> None:
 @pytest.mark.parametrize("x", [1e-3, 1.0, 5.0])
 def test_inverse_softplus(x: float) -> None:
     assert math.log1p(math.exp(inverse_softplus(x))) == pytest.approx(x)
-
-
-# --------------------------------------------------------------- tanh Normal
 
 
 def test_tanh_normal_density_is_the_change_of_variables() -> None:
@@ -117,9 +109,6 @@ def test_mode_is_the_densest_draw_of_each_row() -> None:
         expected.append(draws[choices[-1]])
     assert len(set(choices)) > 1  # one choice for all would be seen
     np.testing.assert_allclose(dist.mode(samples, SEED), expected, rtol=1e-4, atol=1e-6)
-
-
-# -------------------------------------------------------------------- one-hot
 
 
 def test_onehot_samples_follow_the_probabilities() -> None:

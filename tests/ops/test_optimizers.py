@@ -1,7 +1,5 @@
 """The optimizer against Adam written in NumPy; clipping, refusal and loss scaling."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Lambda-returns and weights against slow literal loops, hand-computed arrays and identities."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -1,7 +1,5 @@
 """Shape errors name the tensor, what was expected and what came; folding keeps the order."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -6,8 +6,6 @@ refuses whatever the real package refuses there, with the same error types and w
 check, and for settings that the stand-in does not have. Only the world is made up.
 """
 
-from __future__ import annotations
-
 import math
 import random
 
