@@ -22,7 +22,7 @@ from dreamer.io.files import check_writable_folder
 from dreamer.runs.rundir import ELSEWHERE
 from dreamer.sweeps.board import Board
 from dreamer.sweeps.cluster import Cluster
-from dreamer.sweeps.estimate import COMMAND, read_speed
+from dreamer.sweeps.estimate import COMMAND, Speed
 from dreamer.sweeps.plan import Trial, plan
 from dreamer.sweeps.trial import LOG, read_progress
 from dreamer.training.interrupts import Interrupt, StopRequested
@@ -62,13 +62,11 @@ def main(argv: Sequence[str]) -> int:
     trials = plan(parsed)
     # All trials share the logdir, which on a cluster must be visible here, too.
     check_writable_folder(Path(trials[0].config.logdir), ELSEWHERE)
-    done: list[Trial] = []
-    left: list[Trial] = []
     for trial in trials:
         _check_gpus(trial, parsed.options["gpus"])
         trial.check_same_config()
-        finished = read_progress(trial.path).finished(trial.config.steps)
-        (done if finished else left).append(trial)
+    done = [trial for trial in trials if read_progress(trial.path).finished(trial.config.steps)]
+    left = [trial for trial in trials if trial not in done]
     for trial in left:  # finished runs may be write-protected
         check_writable_folder(trial.path, ELSEWHERE)
     if parsed.options["dry-run"]:
@@ -93,7 +91,7 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
     """Lists the trials with their commands, and the hours that they will take."""
     path = Path(parsed.options["speed"])
     dreamer = parsed.agent == DREAMER
-    speed = read_speed(path) if dreamer and path.exists() else None
+    speed = Speed(path) if dreamer and path.exists() else None
     hours = 0.0
     for trial in trials:
         step = read_progress(trial.path).step
@@ -118,7 +116,8 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
 def run(parsed: Parsed, done: Sequence[Trial], left: Sequence[Trial]) -> int:
     """Runs the trials that are left; returns the exit status."""
     options = parsed.options
-    with Cluster(*(options[key] for key in ("address", "cpus", "gpus", "retries"))) as cluster:
+    cluster = Cluster(*(options[key] for key in ("address", "cpus", "gpus", "retries")))
+    with contextlib.closing(cluster):
         kind = str(parsed.overrides.get("log.terminal", "auto"))
         board = Board(done, left, kind, cluster.slots)
         with contextlib.closing(board), Interrupt() as interrupt:  # replaces Ray's handlers
@@ -156,7 +155,7 @@ def _follow(cluster: Cluster, board: Board, interrupt: Interrupt) -> int:
         deadline = time.monotonic() + STOP
         while cluster.pending and time.monotonic() < deadline:
             look()
-        for trial in cluster.pending:
+        for trial in cluster.pending.values():
             board.finish(trial, "stopped", f"not within {STOP:.0f} s, so Ray ends it")
         return stop.status
 

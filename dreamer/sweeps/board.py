@@ -21,22 +21,19 @@ from dreamer.system.streams import standard_output
 LOOK_EVERY = 2.0  # seconds between two looks at the runs' files
 LINE_EVERY = 60.0  # seconds between two plain lines about the whole sweep
 _SPEED_OF = 1800.0  # the last seconds, whose speed tells the time left
-#: Waiting trials to look at, in addition to the number that run at once. Ray starts trials in
-#: about the order of their submission.
-_LOOK_AHEAD = 10
 _STATES = ("running", "failed", "stopped", "waiting", "finished", "skipped")
 
 
 @dataclass
 class Entry:
-    """A trial's state and step, how often it was started, and its bar in the display."""
+    """A trial, its state, step and bar, how often it was started, and why it failed."""
 
     trial: Trial
     state: str
     step: int
+    bar: TaskID
     starts: int = 0
     reason: str = ""
-    bar: TaskID | None = None
 
 
 class Board:
@@ -54,9 +51,6 @@ class Board:
         self, skipped: Sequence[Trial], trials: Sequence[Trial], kind: str, slots: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self.entries = [Entry(t, "skipped", read_progress(t.path).step) for t in skipped]
-        self.entries += [Entry(t, "waiting", read_progress(t.path).step) for t in trials]
-        self._by_path = {entry.trial.path: entry for entry in self.entries}
         self._slots, self._start, self._clock = slots, time.time(), clock
         self._last_look = self._last_line = clock()
         self._stream = standard_output()
@@ -68,17 +62,23 @@ class Board:
             get_time=clock, speed_estimate_period=_SPEED_OF, refresh_per_second=1, expand=True,
             disable=not self._live,
         )  # fmt: skip
-        made, left = self._steps()
-        self._all = self._bars.add_task("", completed=made, total=made + left, words="")
+        self._all = self._bars.add_task("", words="")
+        self.entries: list[Entry] = []
+        for state, group in (("skipped", skipped), ("waiting", trials)):
+            for trial in group:
+                name, total = escape(clean(trial.name)), trial.config.steps
+                bar = self._bars.add_task(name, total=total, visible=False, words="")
+                self.entries.append(Entry(trial, state, read_progress(trial.path).step, bar))
+        self.summary()  # the time left counts from here
         self._bars.start()
 
     def finish(self, trial: Trial, state: str, reason: str) -> None:
         """Records how a trial ended, and says so."""
-        entry = self._by_path[trial.path]
+        entry = next(entry for entry in self.entries if entry.trial.path == trial.path)
         self._update(entry)
         entry.reason = reason
         entry.state = "finished" if state == "found finished" else state
-        self._show(entry, "")
+        self._bars.update(entry.bar, visible=entry.state == "running")
         again = f" after {entry.starts} attempts" if entry.starts > 1 else ""
         self.message(f"{trial.name}: {entry.state}{again}{f': {reason}' if reason else ''}")
 
@@ -88,18 +88,14 @@ class Board:
         if now - self._last_look < LOOK_EVERY:
             return
         self._last_look = now
-        waiting = 0
-        for entry in self.entries:
-            if entry.state not in ("waiting", "running"):
-                continue
+        active = [entry for entry in self.entries if entry.state in ("waiting", "running")]
+        # Ray starts trials in about the order of their submission.
+        for entry in active[: 2 * self._slots + 10]:
             self._update(entry)
-            waiting += entry.state == "waiting"
-            if waiting > _LOOK_AHEAD + self._slots:
-                break
-        self._show_all()
+        summary = self.summary()
         if not self._live and now - self._last_line >= LINE_EVERY:
             self._last_line = now
-            self.message(self.summary())
+            self.message(summary)
 
     def message(self, text: str) -> None:
         """Prints a line above the bars, or as a plain line."""
@@ -110,29 +106,28 @@ class Board:
             self._stream.flush()
 
     def summary(self) -> str:
-        """Returns the number of trials in each state, the progress, and the time left."""
+        """Returns the number of trials in each state, the progress, and the time left.
+
+        The bar of the whole sweep shows the same.
+        """
         counts = Counter(entry.state for entry in self.entries)
         listed = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
-        total = sum(entry.trial.config.steps for entry in self.entries)
-        made, left = self._steps()
+        total = made = left = 0
+        for entry in self.entries:
+            steps = entry.trial.config.steps
+            total += steps
+            made += min(entry.step, steps)
+            left += max(0, steps - entry.step) * (entry.state in ("waiting", "running"))
         self._bars.update(self._all, completed=made, total=made + left)
-        eta = next(task.time_remaining for task in self._bars.tasks if task.id == self._all)
-        share = f"{100 * made / max(total, 1):.1f}% of {total:,} steps"
-        return f"{listed}; {share}; ETA {duration(eta)}"
+        eta = self._bars.tasks[0].time_remaining
+        words = f"{100 * made / max(total, 1):.1f}% of {total:,} steps; ETA {duration(eta)}"
+        self._bars.update(self._all, description=listed, words=words)
+        return f"{listed}; {words}"
 
     def close(self) -> None:
         """Ends the display; the last bars stay on the screen."""
-        self._show_all()
+        self.summary()
         self._bars.stop()
-
-    def _steps(self) -> tuple[int, int]:
-        """Returns the steps made, and those left to trials that wait or run."""
-        made = left = 0
-        for entry in self.entries:
-            steps = entry.trial.config.steps
-            made += min(entry.step, steps)
-            left += max(0, steps - entry.step) * (entry.state in ("waiting", "running"))
-        return made, left
 
     def _update(self, entry: Entry) -> None:
         """Reads a trial's files."""
@@ -148,20 +143,8 @@ class Board:
         entry.state = "running" if attempts[-1]["event"] == "start" else "waiting"
         entry.step, entry.starts = progress.step, len(starts)
         score = "" if progress.eval_return is None else f"return {progress.eval_return:.1f}, "
-        self._show(entry, f"{progress.step:,}/{entry.trial.config.steps:,}, {score}{host}")
-
-    def _show_all(self) -> None:
-        counts, _, words = self.summary().partition("; ")
-        self._bars.update(self._all, description=counts, words=words)
-
-    def _show(self, entry: Entry, words: str) -> None:
-        """Makes, changes or removes the bar of a trial: only those that run have one."""
-        if entry.state != "running":
-            if entry.bar is not None:
-                self._bars.remove_task(entry.bar)
-            entry.bar = None
-            return
-        if entry.bar is None:
-            name, total = escape(clean(entry.trial.name)), entry.trial.config.steps
-            entry.bar = self._bars.add_task(name, total=total, words="")
-        self._bars.update(entry.bar, completed=entry.step, words=escape(clean(words)))
+        words = f"{progress.step:,}/{entry.trial.config.steps:,}, {score}{host}"
+        self._bars.update(
+            entry.bar, completed=entry.step, visible=entry.state == "running",
+            words=escape(clean(words)),
+        )  # fmt: skip

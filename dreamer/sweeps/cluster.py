@@ -33,7 +33,7 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 
 class Cluster:
-    """Runs trials as Ray tasks. Leaving its context disconnects, or ends a Ray of our own.
+    """Runs trials as Ray tasks, until it is closed.
 
     Args:
         address: "" for a Ray on this machine that listens on loopback alone; "auto", host:port or
@@ -46,6 +46,8 @@ class Cluster:
     Attributes:
         nodes: Resources of each node.
         cpus, gpus: Of each trial.
+        slots: Number of trials that run at once.
+        pending: Trials that were submitted and have not ended, by Ray's reference.
 
     Raises:
         UserError: Ray is not installed, nothing answers at the address, or no node is large
@@ -63,7 +65,7 @@ class Cluster:
             ) from error
         self._ray: Any = ray  # Ray's types do not know tasks with later settings
         self._folder = ""
-        self._pending: dict[Any, Trial] = {}
+        self.pending: dict[Any, Trial] = {}
         if address:
             check_address(address)
         self._connect(address)
@@ -71,6 +73,11 @@ class Cluster:
             self.nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             self.cpus = cpus
             self.gpus = gpus if gpus >= 0 else float(any(node.get("GPU") for node in self.nodes))
+            shares = {"CPU": self.cpus, "GPU": self.gpus}
+            self.slots = sum(
+                min(int(node.get(k, 0) / share + 1e-9) for k, share in shares.items() if share)
+                for node in self.nodes
+            )
             if not self.slots:
                 sizes = [f"{n.get('CPU', 0):g} CPUs, {n.get('GPU', 0):g} GPUs" for n in self.nodes]
                 raise UserError(
@@ -85,24 +92,10 @@ class Cluster:
             retry_exceptions=[TrialFailedError],
         )(run_trial)  # fmt: skip
 
-    @property
-    def slots(self) -> int:
-        """Number of trials that run at once."""
-        shares = {"CPU": self.cpus, "GPU": self.gpus}
-        return sum(
-            min(int(node.get(k, 0) / share + 1e-9) for k, share in shares.items() if share)
-            for node in self.nodes
-        )
-
-    @property
-    def pending(self) -> list[Trial]:
-        """Trials that were submitted and have not ended."""
-        return list(self._pending.values())
-
     def submit(self, trial: Trial) -> None:
         """Hands a trial to Ray."""
         words = str(trial.path), trial.words, trial.config.steps, self.cpus, os.getcwd()
-        self._pending[self._task.options(name=trial.name).remote(*words)] = trial
+        self.pending[self._task.options(name=trial.name).remote(*words)] = trial
 
     def wait(self, seconds: float) -> Iterator[tuple[Trial, str, str]]:
         """Waits at most so long for the end of a trial.
@@ -111,19 +104,16 @@ class Cluster:
             Each trial that has ended; "finished", "found finished", "failed" or "stopped"; and
             the reason.
         """
-        if not self._pending:
-            return
-        references = list(self._pending)
+        references = list(self.pending)
         ended, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
         if not ended:
             ended, _ = self._ray.wait(references, num_returns=1, timeout=seconds)
         for reference in ended:
-            trial = self._pending.pop(reference)
-            yield trial, *self._outcome(reference)
+            yield self.pending.pop(reference), *self._outcome(reference)
 
     def cancel(self) -> None:
         """Asks all trials to stop: running ones save and exit, the others never start."""
-        for reference in self._pending:
+        for reference in self.pending:
             self._ray.cancel(reference, force=False)
 
     def close(self) -> None:
@@ -131,12 +121,6 @@ class Cluster:
         self._ray.shutdown()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _connect(self, address: str) -> None:
         settings: dict[str, Any] = {"address": address, **_QUIET}
@@ -161,18 +145,15 @@ class Cluster:
                 raise UserError(f"cannot use {where}: {reason}") from error
 
     def _outcome(self, reference: Any) -> tuple[str, str]:
-        from ray.exceptions import RayError, RayTaskError, TaskCancelledError
+        from ray.exceptions import RayError, TaskCancelledError
 
         try:
             return self._ray.get(reference), ""
-        except TaskCancelledError:
-            return "stopped", ""
-        except RayTaskError as error:
-            if isinstance(error.cause, KeyboardInterrupt):
-                return "stopped", ""
-            return "failed", str(error.cause).strip()
         except RayError as error:
-            return "failed", str(error).strip().splitlines()[0]
+            cause = getattr(error, "cause", None) or error  # what the task raised
+            if isinstance(cause, KeyboardInterrupt | TaskCancelledError):
+                return "stopped", ""
+            return "failed", (str(cause).strip() or repr(cause)).splitlines()[0]
 
 
 def check_address(address: str) -> None:
@@ -181,20 +162,15 @@ def check_address(address: str) -> None:
     Raises:
         UserError: Nothing answers, or no Ray cluster that admits this machine.
     """
-    if address != "auto":
-        host, colon, port = address.removeprefix("ray://").rpartition(":")
-        if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
-            raise UserError(
-                f"--address {address!r}: expected host:port, ray://host:port or auto, as "
-                "`ray start --head` prints it"
-            )
-        try:
+    try:
+        if address != "auto":
+            host, _, port = address.removeprefix("ray://").rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
-        except OSError as error:
-            raise UserError(
-                f"no Ray cluster answers at {address}: {error.strerror or error}; start one there "
-                "with `ray start --head`, or leave out --address to use this machine alone"
-            ) from error
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"no Ray cluster answers at {address}: {error}; expected host:port, ray://host:port or "
+            "auto, as `ray start --head` prints it; leave out --address to use this machine alone"
+        ) from error
     code = f"import ray\nray.init(address={address!r}, **{_QUIET!r})\nray.shutdown()"
     if problem := try_python(code, os.environ):
         raise UserError(
