@@ -20,8 +20,13 @@ from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file, write_json
 from dreamer.logs.video import check_video_name, tile, write_video
 from dreamer.training.build import MakeAgent
-from dreamer.training.evaluation import Evaluation, Evaluator
-from dreamer.training.reports import EPISODE_FPS, MAX_EPISODE_FRAMES, image_keys
+from dreamer.training.reports import (
+    EPISODE_FPS,
+    MAX_EPISODE_FRAMES,
+    Evaluation,
+    Evaluator,
+    image_keys,
+)
 
 COMMAND_LINE = CommandLine(
     "python -m dreamer.evaluate",

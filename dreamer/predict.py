@@ -21,15 +21,14 @@ from typing import Any, Unpack
 import numpy as np
 from PIL import Image
 
-from dreamer.analysis.held_out import collect_fresh, read_saved
-from dreamer.analysis.open_loop import StepErrors, rows, step_errors
+from dreamer.analysis.open_loop import StepErrors, collect_fresh, read_saved, rows, step_errors
 from dreamer.analysis.trained_run import Loading, load_run
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import atomic_write, check_writable_folder, make_folder, write_json
 from dreamer.logs.video import open_loop_strip, open_loop_video, write_video
+from dreamer.training.build import longest_episode
 from dreamer.training.collector import stack
-from dreamer.training.costs import longest_episode
 from dreamer.training.reports import OPEN_LOOP_FPS
 
 COMMAND_LINE = CommandLine(

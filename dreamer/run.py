@@ -74,7 +74,6 @@ def train(
     from dreamer.runs.rundir import RunDir
     from dreamer.system.tensorflow import prepare_tensorflow
     from dreamer.training import build
-    from dreamer.training.costs import check_batch
 
     sink_names(config.log.sinks)  # checked before anything is made
     devices = build.make_devices(config)
@@ -83,7 +82,7 @@ def train(
         eval_pool = stack.enter_context(
             build.make_pool(config, config.eval.num_envs, training=False)
         )
-        check_batch(config, pool)
+        build.check_batch(config, pool)
         rundir = stack.enter_context(RunDir.open(config))
         prepare_tensorflow(config.deterministic)
         logger = stack.enter_context(build.make_logger(config, rundir.path))

@@ -15,7 +15,7 @@ import dreamer
 from dreamer.data.episodes import EpisodeFile
 from dreamer.evaluate import evaluate
 from dreamer.training.collector import episode_seed
-from dreamer.training.evaluation import EVAL_SEED_OFFSET
+from dreamer.training.reports import EVAL_SEED_OFFSET
 
 EXAMPLE = ROOT / "examples" / "own_env.py"
 

@@ -12,7 +12,7 @@ from dreamer.data.episodes import EpisodeFile
 from dreamer.envs.atari import Atari
 from dreamer.envs.spec import EnvSettings
 from dreamer.training.collector import episode_seed
-from dreamer.training.evaluation import EVAL_SEED_OFFSET
+from dreamer.training.reports import EVAL_SEED_OFFSET
 
 # River Raid: points and lost lives come soon, whatever is done. 400 agent steps are the limit.
 WORDS = (

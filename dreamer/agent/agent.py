@@ -17,7 +17,7 @@ from dreamer.agent.policy import Policy, by_actor, by_planner
 from dreamer.agent.precision import choose_jit, choose_precision
 from dreamer.agent.variants import ExplorerLearner, PlannerLearner
 from dreamer.agent.world_model import Sections, Tensors, WorldModel, make_world_model
-from dreamer.config.combinations import check_behavior
+from dreamer.config.config import check_behavior
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.ops.seeds import Purpose, make_seeds

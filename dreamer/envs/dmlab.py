@@ -158,9 +158,7 @@ class DMLab(FrameEnv):
         self._over = ended or self._frames >= self._limit
         if not ended:
             self._store()
-        return spec.make_timestep(
-            self._observe(), reward, is_last=self._over, is_terminal=terminal
-        )
+        return spec.make_timestep(self._observe(), reward, is_last=self._over, is_terminal=terminal)
 
     def _store(self) -> None:
         """Stores the simulator's observations, which it gives only while the episode runs."""

@@ -68,4 +68,3 @@ def contrastive_loss(
     window = tf.reshape(sequences & times, log_prob.shape)  # [B*T, B*T]
     competing = tf.where(window, log_prob, log_prob.dtype.min)
     return tf.reduce_mean(tf.reduce_logsumexp(competing, 1) - tf.linalg.diag_part(log_prob))
-

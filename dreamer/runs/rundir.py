@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import os
+import platform
 import re
+import socket
+import subprocess
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
+import dreamer
 from dreamer.config.config import Config
 from dreamer.config.schema import DREAMER, flatten, load_schema
 from dreamer.errors import UserError
@@ -28,7 +34,7 @@ from dreamer.io.files import (
 )
 from dreamer.io.yaml_files import format_yaml, read_yaml
 from dreamer.runs.lock import Lock
-from dreamer.runs.provenance import provenance
+from dreamer.system.machine import machine
 from dreamer.tasks import split_tasks
 
 # Keys that a resumed run may change, because they do not change what is learnt: the run's length,
@@ -43,6 +49,10 @@ ELSEWHERE = "choose a --logdir you may write to"
 
 _MAX_NAME = 200  # characters of a task's folder; file systems allow 255 bytes
 _MAX_RESUMED = 100  # newest resumptions that config.yaml lists
+_PACKAGES = (
+    "tensorflow", "tensorflow-probability", "keras", "tf_keras", "tensorboard", "numpy",
+    "dm_control", "mujoco", "gymnasium", "ale-py",
+)  # fmt: skip
 
 
 class RunDir(contextlib.AbstractContextManager):
@@ -253,3 +263,39 @@ def _make_folder(folder: Path) -> None:
         raise
     except StorageError as error:  # such as a name too long, which the user can correct
         raise UserError(str(error)) from error
+
+
+def provenance() -> dict[str, Any]:
+    """Returns time, host, machine, commit, and the versions of Python, dreamer and packages."""
+    versions = {"python": platform.python_version(), "dreamer": dreamer.__version__}
+    for package in _PACKAGES:
+        versions[package] = "not installed"
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+        "host": socket.gethostname(),
+        "machine": machine(),
+        "commit": _commit(),
+        "versions": versions,
+    }
+
+
+def _commit() -> str:
+    """Returns the checkout's commit, with ``-modified`` if files differ; "" outside a checkout."""
+    head = _git("rev-parse", "HEAD")
+    # An installed copy may lie inside another project's checkout, whose commit is not ours.
+    if not head or not _git("ls-files", "__init__.py"):
+        return ""
+    return head + ("-modified" if _git("status", "--porcelain", "-uno") else "")
+
+
+def _git(*arguments: str) -> str:
+    folder = str(Path(dreamer.__file__).resolve().parent)
+    # A status that may refresh the index leaves a lock in the checkout if the run is killed.
+    command = ["git", "--no-optional-locks", "-C", folder, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamer.config.combinations import check_logdir
 from dreamer.config.command_line import Parsed
-from dreamer.config.config import Config, load_config
+from dreamer.config.config import Config, check_logdir, load_config
 from dreamer.config.schema import Value, find_key, load_schema, number
 from dreamer.errors import UserError, suggest
 from dreamer.runs.rundir import MAY_DIFFER, RunDir, method_name, run_path

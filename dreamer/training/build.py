@@ -10,26 +10,23 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamer.config.combinations import check_devices
-from dreamer.config.config import Config
+from dreamer.config.config import Config, check_devices
 from dreamer.config.schema import DREAMER
-from dreamer.data.replay import Batch, Replay
+from dreamer.data.replay import Batch, Replay, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.io.disk import RetryWhileDiskFull
 from dreamer.logs.logger import Logger
 from dreamer.logs.sinks import make_sinks
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir
+from dreamer.system.machine import machine
 from dreamer.system.tensorflow import describe_device, prepare_tensorflow
 from dreamer.tasks import split_tasks
-from dreamer.training.costs import forecast
-from dreamer.training.evaluation import Evaluator
 from dreamer.training.experience import ReplayCollector
 from dreamer.training.interfaces import (
     DrawBatches,
@@ -37,11 +34,10 @@ from dreamer.training.interfaces import (
     TrainableAgent,
     TrainingCollector,
 )  # fmt: skip
-from dreamer.training.interrupts import Interrupt
-from dreamer.training.nonfinite import NonFiniteGuard
-from dreamer.training.reports import Reporter
+from dreamer.training.interrupts import Interrupt, RetryWhileDiskFull
+from dreamer.training.reports import Evaluator, Reporter
 from dreamer.training.schedule import UpdateSchedule
-from dreamer.training.trainer import Trainer
+from dreamer.training.trainer import NonFiniteGuard, Trainer
 
 if TYPE_CHECKING:
     from dreamer.agent.agent import Agent
@@ -89,6 +85,38 @@ def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
     count = len(split_tasks(config.task)) if num_envs == 1 else num_envs
     settings: dict[str, Any] = {**config.section("envs"), "num_envs": count}
     return EnvPool(config.task, **settings, training=training)
+
+
+def check_batch(config: Config, pool: EnvPool) -> None:
+    """Raises UserError for batches that can never be drawn.
+
+    Their sequences are longer than any episode, or they need more than the machine's memory.
+    """
+    train = config.section("train")  # not every agent learns from sequences, or from batches
+    length = int(train.get("batch_length", 1))
+    longest = longest_episode(config, pool)
+    if longest and length > longest:
+        raise UserError(
+            f"train.batch_length is {length}, but an episode of {config.task} has at most "
+            f"{longest} timesteps ({pool.action_repeat} steps a timestep); choose at most {longest}"
+        )
+    size = int(train.get("batch_size", 1))
+    timestep = timestep_bytes(pool.obs_space, pool.act_space)
+    batches = config.replay.prefetch + 2  # one is being drawn, another is trained on
+    needed, memory = batches * size * length * timestep, machine()["memory"]
+    if memory and needed > memory:
+        raise UserError(
+            f"train.batch_size {size} of train.batch_length {length} is {size * length:,} "
+            f"timesteps of {timestep:,} bytes; {batches} such batches in memory (replay.prefetch "
+            f"{config.replay.prefetch}) take {needed / 1e9:.0f} GB, but this machine has "
+            f"{memory / 1e9:.0f} GB: choose smaller ones"
+        )
+
+
+def longest_episode(config: Config, pool: EnvPool) -> int:
+    """Returns the timesteps of the task's longest episodes; 0 if it has no time limit."""
+    limit = config.envs.time_limit or int(pool.info.get("time_limit", 0))
+    return -(-limit // pool.action_repeat) + 1 if limit else 0
 
 
 def make_devices(config: Config) -> Devices | None:
@@ -192,7 +220,7 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
         interrupt=interrupt, retry_while_disk_full=retry,
         steps=config.steps, action_repeat=setup.pool.action_repeat,
-        overlap=bool(train.get("overlap", False)), forecast=partial(forecast, config, schedule),
+        overlap=bool(train.get("overlap", False)),
     )  # fmt: skip
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dreamer.data.episodes import EpisodeError, EpisodeFile
-from dreamer.data.replay import DamagedEpisodeWarning, Replay, timestep_bytes
+from dreamer.data.replay import DamagedEpisodeWarning, Replay
 from dreamer.envs.processes.pool import EnvPool
-from dreamer.io.disk import RetryWhileDiskFull, room_warning
 from dreamer.logs.logger import Logger
 from dreamer.training.collector import Collector, Episode, EpisodeSummary, Policy, random_policy
 from dreamer.training.interfaces import EpisodeMemory
+from dreamer.training.interrupts import RetryWhileDiskFull
 
 
 @dataclass(eq=False, kw_only=True)
@@ -61,12 +61,7 @@ class ReplayCollector:
         }
 
     def start(self, agent_steps: int) -> None:
-        """Prepares to collect that many agent steps: warns if the disk has no room for them."""
-        needed = agent_steps * timestep_bytes(self.pool.obs_space, self.pool.act_space)
-        frames = agent_steps * self.pool.action_repeat
-        what = f"the episodes of {frames:,} steps"
-        if warning := room_warning(self.replay.directory, needed, what):
-            self.logger.message(warning)
+        """Prepares to collect that many agent steps: nothing here, but A3C starts processes."""
 
     def close(self) -> None:
         """Ends what `start` has begun: nothing here, because the pool belongs to the caller."""

@@ -1,14 +1,24 @@
-"""SIGINT, SIGTERM, SIGHUP: finish the step, save, exit; a second one ends the process at once."""
+"""What may end a run early: a signal, or a disk that stays full.
+
+SIGINT, SIGTERM, SIGHUP: finish the step, save, exit; a second one ends the process at once.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TypeVar
+
+from dreamer.io.files import DiskFullError
+
+T = TypeVar("T")
 
 SLOW = 10.0  # seconds after which a signal interrupts the wait for an environment
+_LONGEST_PAUSE = 30.0  # seconds between two attempts; the pause begins at 1 and doubles each time
 
 
 class StopRequested(Exception):  # noqa: N818  (a request, not an error)
@@ -80,3 +90,46 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._before = {}
+
+
+class RetryWhileDiskFull:
+    """Calls a function again while it fails because the disk is full.
+
+    Args:
+        seconds: The longest time to wait; 0: do not wait.
+        interrupt: Ends the waiting after a signal.
+        say: Takes messages for the user.
+    """
+
+    def __init__(self, seconds: float, interrupt: Interrupt, say: Callable[[str], None]) -> None:
+        self._seconds, self._interrupt, self._say = seconds, interrupt, say
+
+    def __call__(self, act: Callable[[], T]) -> T:
+        """Returns what `act` returns.
+
+        Args:
+            act: The function. It must change nothing when it raises DiskFullError.
+
+        Raises:
+            DiskFullError: The disk stayed full for the whole time, or a limit on the size of
+                files is the reason, which waiting does not change.
+            StopRequested: A signal came while this waited.
+        """
+        waited, pause = 0.0, 1.0
+        while True:
+            try:
+                result = act()
+            except DiskFullError as error:
+                if not error.passing or waited >= self._seconds or self._interrupt.requested:
+                    raise
+                if not waited:
+                    self._say(f"warning: {error} (the run waits up to {self._seconds:g} s for it)")
+            else:
+                if waited:
+                    self._say(f"there is room again after {waited:.0f} s; the run continues")
+                return result
+            start = time.monotonic()
+            while (passed := time.monotonic() - start) < min(pause, self._seconds - waited):
+                self._interrupt.check()
+                time.sleep(min(0.2, pause))
+            waited, pause = waited + passed, min(2 * pause, _LONGEST_PAUSE)

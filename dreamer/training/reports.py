@@ -1,29 +1,106 @@
-"""What a training run reports on the way: evaluations, videos and lines of metrics."""
+"""Evaluations, on episodes that training never sees; and the videos and metrics of a run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dreamer.io.disk import RetryWhileDiskFull
+from dreamer.data.episodes import save_episode
+from dreamer.envs.processes.pool import EnvPool
 from dreamer.io.files import DiskFullError
 from dreamer.logs.logger import Logger
 from dreamer.logs.video import open_loop_video, signed_difference, tile
-from dreamer.training.collector import Episode, Policy, stack
-from dreamer.training.evaluation import Evaluation, Evaluator
+from dreamer.training.collector import Collector, Episode, EpisodeSummary, Policy, stack
 from dreamer.training.interfaces import TrainableAgent
-from dreamer.training.interrupts import Interrupt, StopRequested
-from dreamer.training.schedule import is_due
+from dreamer.training.interrupts import Interrupt, RetryWhileDiskFull, StopRequested
 
 CONTEXT, IMAGINED = 5, 45  # timesteps of an open-loop video, as in the paper's figure 5
 EPISODE_FPS = 25  # timesteps a second, so that the eye can follow movements
 # A minute. An Atari game may have 27,000 timesteps, and as a GIF they take gigabytes of memory.
 MAX_EPISODE_FRAMES = 60 * EPISODE_FPS
 OPEN_LOOP_FPS = 10  # slow enough to compare truth and model
+# Keeps the seeds of evaluation episodes apart from those of training episodes.
+EVAL_SEED_OFFSET = 2**31
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of an evaluation."""
+
+    summaries: list[EpisodeSummary]  # one an episode, in the order of their numbers
+    kept: list[Episode]  # the first episodes, [L, ...] each; at least one
+    shown: list[Episode]  # those of them that videos show
+
+    @property
+    def returns(self) -> list[float]:
+        """The return of each episode."""
+        return [s.episode_return for s in self.summaries]
+
+    def by_task(self) -> dict[str, list[float]]:
+        """Returns the returns of each of several tasks; {} if there is one."""
+        tasks = dict.fromkeys(s.task for s in self.summaries)
+        several = tasks if len(tasks) > 1 else ()
+        return {t: [s.episode_return for s in self.summaries if s.task == t] for t in several}
+
+    def scalars(self) -> dict[str, float]:
+        """Returns mean, standard deviation and extremes of the returns, and the mean length.
+
+        If there are several tasks, the mean of each is added. All have equally many episodes, so
+        the overall mean is the mean over the tasks.
+        """
+        means = {f"eval/{task}/return": float(np.mean(r)) for task, r in self.by_task().items()}
+        return {
+            **means,
+            "eval/return": float(np.mean(self.returns)),
+            "eval/return_std": float(np.std(self.returns)),
+            "eval/return_min": float(np.min(self.returns)),
+            "eval/return_max": float(np.max(self.returns)),
+            "eval/length": float(np.mean([s.steps for s in self.summaries])),
+            "eval/episodes": len(self.summaries),
+        }
+
+
+@dataclass(eq=False)
+class Evaluator:
+    """Runs episodes that training never sees, new ones in each evaluation."""
+
+    pool: EnvPool  # used for nothing else
+    seed: int  # the run's
+    episodes: int  # of each task in an evaluation
+    shown: int  # episodes of each task that videos show
+    directory: Path | None = None  # where to save all of them; None: nowhere
+    next_episode: int = field(default=0, init=False)  # the first one of the next evaluation
+
+    def run(self, policy: Policy) -> Evaluation:
+        """Runs one evaluation. After an error or a stop, the next one has the same episodes."""
+        found: dict[int, Episode] = {}
+        tasks = len(set(self.pool.tasks))
+        wanted = max(self.shown, 1) * tasks  # at least one of each, for open-loop predictions
+
+        def keep(episode: Episode, number: int) -> None:
+            # Those with the lowest numbers, or if their environments failed, the first that end.
+            if len(found) < wanted or number < self.next_episode + wanted:
+                found[number] = episode
+            self._save(episode, f"eval{number:08d}")
+
+        collector = Collector(self.pool, keep, self.seed + EVAL_SEED_OFFSET, self.next_episode)
+        summaries = collector.collect_episodes(policy, self.episodes)
+        self.next_episode = collector.next_episode
+        kept = [found[number] for number in sorted(found)][:wanted]
+        return Evaluation(summaries, kept, kept[: self.shown * tasks])
+
+    def _save(self, episode: Episode, uid: str) -> None:
+        if self.directory:
+            before = list(self.directory.glob(f"*-{uid}-*.npz"))  # from an interrupted evaluation
+            path = save_episode(self.directory, episode, uid)
+            for old in before:
+                if old != path:
+                    old.unlink()
 
 
 @dataclass(eq=False)
@@ -52,8 +129,9 @@ class Reporter:
 
     def is_due(self, name: str, step: int, final: bool = False) -> bool:
         """Returns whether what has the interval of that name is due; at the end, everything is."""
-        last = self.done[name]
-        return is_due(self.intervals[name], step, last) or (final and last != step)
+        last, every = self.done[name], self.intervals[name]
+        passed = every > 0 and (last is None or step // every > last // every)
+        return passed or (final and last != step)
 
     def report(
         self, step: int, policy: Policy, counters: Mapping[str, float], final: bool = False

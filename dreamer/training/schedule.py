@@ -1,4 +1,4 @@
-"""When updates, evaluations, logs and checkpoints are due, as functions of the step."""
+"""When updates are due, as a function of the step."""
 
 from __future__ import annotations
 
@@ -22,14 +22,3 @@ class UpdateSchedule:
         if step < self.prefill:
             return 0
         return self.pretrain + (step - self.prefill) * self.updates // self.every
-
-
-def is_due(interval: int, step: int, last: int | None) -> bool:
-    """Returns whether something that is done at every multiple of an interval is due at `step`.
-
-    Args:
-        interval: In steps; 0: never.
-        step: The current step.
-        last: The step at which it was last done; None: never, so it is due.
-    """
-    return interval > 0 and (last is None or step // interval > last // interval)

@@ -3,27 +3,96 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dreamer.errors import EnvError, UserError
-from dreamer.io.disk import RetryWhileDiskFull
+from dreamer.io.files import DiskFullError, atomic_write, make_folder
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.system.threads import in_background
 from dreamer.training.collector import Policy, checked
 from dreamer.training.interfaces import DrawBatches, TrainableAgent, TrainingCollector
-from dreamer.training.interrupts import Interrupt, StopRequested
-from dreamer.training.nonfinite import NonFiniteError, NonFiniteGuard
+from dreamer.training.interrupts import Interrupt, RetryWhileDiskFull, StopRequested
 from dreamer.training.reports import Reporter
 from dreamer.training.schedule import UpdateSchedule
 
 _COUNTERS = ("agent_steps", "update", "next_episode", "eval_episode", "wall_time")
-_TIMED_UPDATES = 5  # for the forecast; the first update, which also traces, is not timed
 _PREFILL_STEPS = 100  # agent steps between two checks whether the prefill is complete
+KEPT_BATCHES = 5  # of updates that were not finite
+
+
+class NonFiniteError(UserError):
+    """Too many updates in a row had a loss or gradient that was not finite."""
+
+    status = 65  # EX_DATAERR
+
+
+@dataclass(eq=False)
+class NonFiniteGuard:
+    """Watches for updates that are not finite."""
+
+    folder: Path  # where their batches are saved, as update-<number>.npz; made with the first
+    limit: int  # as many in a row end the run
+    say: Callable[[str], None]  # takes messages for the user
+    count: int = field(default=0, init=False)  # updates that were not finite and changed nothing
+    _in_a_row: int = field(default=0, init=False)
+
+    def check(
+        self, first: int, batch: Mapping[str, np.ndarray], metrics: Mapping[str, Any]
+    ) -> None:
+        """Checks the updates that one call has made.
+
+        Args:
+            first: Number of the first update.
+            batch: What it learnt from; of several updates, [count, ...] each.
+            metrics: What it returned; "nonfinite" is a flag, or of several updates flags [count].
+
+        Raises:
+            NonFiniteError: There were too many.
+        """
+        flags = np.asarray(metrics["nonfinite"])
+        for i, flag in enumerate(flags.reshape(-1)):
+            self._in_a_row = self._in_a_row + 1 if flag else 0
+            if not flag:
+                continue
+            self.count += 1
+            means = {name: float(np.mean(value)) for name, value in metrics.items()}
+            bad = ", ".join(f"{k} {v}" for k, v in means.items() if not np.isfinite(v))
+            own = batch if flags.ndim == 0 else {k: v[i] for k, v in batch.items()}
+            self.say(
+                f"warning: update {first + i} was not finite ({bad or 'its gradients'}); weights "
+                f"and optimizers stay as they were{self._keep(first + i, own)}"
+            )
+            if self._in_a_row >= self.limit:
+                raise NonFiniteError(
+                    f"{self._in_a_row} updates in a row were not finite ({bad}); batches are in "
+                    f"{self.folder}: look for extreme values in them, and try --precision float32 "
+                    "or smaller learning rates in a new run, which may begin with this one's "
+                    "episodes (--replay.directory)"
+                )
+
+    def _keep(self, update: int, batch: Mapping[str, np.ndarray]) -> str:
+        """Saves a batch in place of the oldest; returns a message about it."""
+        path = self.folder / f"update-{update:08d}.npz"
+        try:
+            make_folder(self.folder)
+            with atomic_write(path, sum(array.nbytes for array in batch.values())) as file:
+                np.savez(file, allow_pickle=False, **batch)
+        except DiskFullError as error:
+            return f"; its batch is not kept ({error})"
+        # By time: a run that resumes from an earlier checkpoint repeats their numbers.
+        others = sorted(
+            (file for file in self.folder.glob("update-*.npz") if file != path),
+            key=lambda file: (file.stat().st_mtime_ns, file.name),
+        )
+        for old in others[: 1 - KEPT_BATCHES]:
+            old.unlink()
+        return f"; its batch is in {path}"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -46,11 +115,8 @@ class Trainer:
     steps: int  # the step at which training ends
     action_repeat: int  # environment frames in an agent step
     overlap: bool = False  # whether to collect a round while updates of the one before are made
-    # Makes a message from (seconds an update, frames a second), shown once both are measured.
-    forecast: Callable[[float, float], str] | None = None
     _updates: int = field(default=0, init=False)  # made here, from batches
     _round_end: int = field(default=0, init=False)  # the step at which the current round ends
-    _frames_per_second: float = field(default=0.0, init=False)
     _traced: bool = field(default=False, init=False)
 
     @property
@@ -162,8 +228,6 @@ class Trainer:
                 self.guard.check(first, batch, metrics)
                 timed = timed + updates if start else 0  # the first call also traces
                 start = start or time.monotonic()
-                if timed >= _TIMED_UPDATES:
-                    self._show_forecast((time.monotonic() - start) / timed)
         if timed:
             self.reporter.logger.scalars({"fps/train": timed / (time.monotonic() - start)})
 
@@ -195,14 +259,8 @@ class Trainer:
 
     def _measure_frames(self, before: int, start: float) -> None:
         if self.step > before:
-            self._frames_per_second = (self.step - before) / (time.monotonic() - start)
-            self.reporter.logger.scalars({"fps/collect": self._frames_per_second})
-
-    def _show_forecast(self, seconds_per_update: float) -> None:
-        if self.forecast and self._frames_per_second:
-            text = self.forecast(seconds_per_update, self._frames_per_second)
-            self.reporter.logger.message(text)
-            self.forecast = None
+            fps = (self.step - before) / (time.monotonic() - start)
+            self.reporter.logger.scalars({"fps/collect": fps})
 
     # ------------------------------------------------------------ checkpoints
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer.analysis.held_out import TRIES, collect_fresh, read_saved
+from dreamer.analysis.open_loop import TRIES, collect_fresh, read_saved
 from dreamer.data.episodes import save_episode
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
 from dreamer.training.collector import episode_seed, random_policy
-from dreamer.training.evaluation import EVAL_SEED_OFFSET
+from dreamer.training.reports import EVAL_SEED_OFFSET
 
 COUNTING = f"{Path(__file__).parents[1] / 'envs' / 'probe_envs.py'}:Counting"  # 5 to 9 steps
 

@@ -14,7 +14,7 @@ from baselines.run import train
 from dreamer.config.config import Config, load_config
 from dreamer.errors import EnvError
 from dreamer.training.interrupts import Interrupt, StopRequested
-from dreamer.training.nonfinite import NonFiniteError
+from dreamer.training.trainer import NonFiniteError
 
 HERE = Path(__file__).resolve().parent
 

@@ -19,7 +19,7 @@ from dreamer.agent.exploration import Exploration
 from dreamer.config.config import load_config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.training.nonfinite import NonFiniteError, NonFiniteGuard
+from dreamer.training.trainer import NonFiniteError, NonFiniteGuard
 
 ONE_ACTION = Space((1,), np.dtype(np.float32), -1.0, 1.0)
 AGENTS = pytest.mark.parametrize("name", ["d4pg", "dqn"])

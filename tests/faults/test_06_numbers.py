@@ -12,7 +12,7 @@ from fault_runs import FAULTY, Figure, each_agent, newest, run, run_of, words_fo
 
 from dreamer.ops.optimizers import INITIAL_SCALE, Optimizer, apply_together
 from dreamer.runs.checkpoints import Checkpoints
-from dreamer.training.nonfinite import KEPT, NonFiniteError, NonFiniteGuard
+from dreamer.training.trainer import KEPT_BATCHES, NonFiniteError, NonFiniteGuard
 
 PARTS = ("model", "actor", "value")
 
@@ -103,7 +103,7 @@ def test_batches_are_kept_and_too_many_in_a_row_end_it(tmp_path: Path):
     assert guard.count == len(said) == 20
     paths = sorted((tmp_path / "nonfinite").iterdir())
     assert [path.name for path in paths] == [f"update-{n:08d}.npz" for n in (22, 24, 25, 27, 28)]
-    assert len(paths) == KEPT
+    assert len(paths) == KEPT_BATCHES
     with np.load(paths[0], allow_pickle=False) as kept:
         np.testing.assert_array_equal(kept["reward"], batch["reward"])
     assert "update 28 was not finite (loss inf)" in said[-1] and str(paths[-1]) in said[-1]
@@ -129,5 +129,5 @@ def test_a_run_that_only_sees_nonsense_stops_at_its_last_good_checkpoint(
     assert "2 updates in a row were not finite" in line and str(checkpoint) in line
     assert all(np.isfinite(array).all() for array in arrays.values())
     kept = list((run_of(tmp_path) / "nonfinite").iterdir())
-    assert 2 <= len(kept) <= KEPT and "weights and optimizers stay" in output
+    assert 2 <= len(kept) <= KEPT_BATCHES and "weights and optimizers stay" in output
     figure(f"exit status 65 and the checkpoint of step {step} after 2 such updates in a row")

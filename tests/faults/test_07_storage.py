@@ -4,7 +4,6 @@ import codecs
 import os
 import shutil
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +12,14 @@ from fault_runs import Disk, Figure, config_for, fill
 from ordinary_user import mounted, ordinary_user
 
 from dreamer.data.episodes import EpisodeFile, save_episode
-from dreamer.io.disk import RetryWhileDiskFull, room_warning
 from dreamer.io.files import DiskFullError, StorageError
 from dreamer.logs.logger import Logger
 from dreamer.run import finish as finish_run
 from dreamer.run import train
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir
-from dreamer.training.interrupts import Interrupt, StopRequested
-from dreamer.training.nonfinite import NonFiniteGuard
+from dreamer.training.interrupts import Interrupt, RetryWhileDiskFull, StopRequested
+from dreamer.training.trainer import NonFiniteGuard
 
 
 def test_what_found_no_room_is_tried_again_until_there_is(small_disk: Disk, figure: Figure):
@@ -153,9 +151,3 @@ def test_a_limit_on_the_size_of_files_is_not_waited_for():
     with pytest.raises(DiskFullError):
         RetryWhileDiskFull(600, Interrupt(), said.append)(lambda: full(False))
     assert not said
-
-
-def test_a_warning_before_episodes_that_cannot_fit(tmp_path: Path):
-    assert room_warning(tmp_path, 1000, "something") == ""
-    warning = room_warning(tmp_path, 10**17, "the episodes of 5 steps")
-    assert "the episodes of 5 steps will need about 100.0 PB" in warning

@@ -25,7 +25,7 @@ import numpy as np
 from dreamer import train
 from dreamer.training.collector import Collector
 from dreamer.envs.processes.pool import EnvPool
-from dreamer.training.evaluation import Evaluator
+from dreamer.training.reports import Evaluator
 from dreamer.training.reports import Reporter
 from curtain_env import LENGTH
 from fault_runs import config_for

@@ -15,11 +15,10 @@ import pytest
 from dreamer.config.config import load_config
 from dreamer.data.replay import Replay
 from dreamer.envs.processes.pool import EnvPool
-from dreamer.io.disk import RetryWhileDiskFull
 from dreamer.logs.logger import Logger
 from dreamer.runs.rundir import RunDir
 from dreamer.training.experience import ReplayCollector
-from dreamer.training.interrupts import Interrupt, StopRequested
+from dreamer.training.interrupts import Interrupt, RetryWhileDiskFull, StopRequested
 
 Maker = Callable[..., "Run"]
 TASK = f"{Path(counting_env.__file__)}:make"

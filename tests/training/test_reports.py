@@ -13,12 +13,17 @@ import pytest
 from PIL import Image
 from whole_runs import DebugRuns, metrics_of
 
-from dreamer.io.disk import RetryWhileDiskFull
 from dreamer.logs.logger import Logger
 from dreamer.training.collector import EpisodeSummary
-from dreamer.training.evaluation import Evaluation
-from dreamer.training.interrupts import Interrupt, StopRequested
-from dreamer.training.reports import CONTEXT, IMAGINED, Reporter, held_out_batch, image_keys
+from dreamer.training.interrupts import Interrupt, RetryWhileDiskFull, StopRequested
+from dreamer.training.reports import (
+    CONTEXT,
+    IMAGINED,
+    Evaluation,
+    Reporter,
+    held_out_batch,
+    image_keys,
+)
 
 
 def frames_of(path: Path) -> tuple[np.ndarray, list[int]]:
@@ -130,3 +135,24 @@ def test_a_stop_leaves_out_videos_and_keeps_the_evaluation(tmp_path: Path):
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["eval_policy-4.gif"]
     assert [line["eval/return"] for line in metrics_of(tmp_path)] == [7.0]
     assert reporter.done == {"log": 4, "evaluate": 4, "video": None, "save": None}
+
+
+@pytest.mark.parametrize(
+    ("interval", "steps", "last", "told"),
+    [
+        (100, range(0, 501, 30), None, [0, 120, 210, 300, 420]),  # once a multiple and at first
+        (100, [50, 99, 730, 799, 800], None, [50, 730, 800]),  # once for what was passed over
+        (100, [250, 299, 300, 301], 250, [300]),  # after a resume
+        (0, [0, 1, 100], None, []),
+    ],
+)
+def test_due_at_multiples(interval: int, steps, last: int | None, told: list[int]) -> None:
+    nothing: Any = None
+    reporter = Reporter(nothing, nothing, nothing, {"log": interval}, nothing, nothing)
+    reporter.done["log"] = last
+    found = []
+    for step in steps:
+        if reporter.is_due("log", step):
+            found.append(step)
+            reporter.done["log"] = step
+    assert found == told

@@ -1,10 +1,10 @@
-"""The exact ratio of updates to steps, and what is due when."""
+"""The exact ratio of updates to steps."""
 
 from __future__ import annotations
 
 import pytest
 
-from dreamer.training.schedule import UpdateSchedule, is_due
+from dreamer.training.schedule import UpdateSchedule
 
 PUBLISHED = UpdateSchedule(prefill=5000, pretrain=100, every=1000, updates=100)
 
@@ -31,21 +31,3 @@ def test_the_ratio_does_not_depend_on_how_the_steps_come(stride: int) -> None:
 def test_more_updates_than_steps_and_none_at_all() -> None:
     assert UpdateSchedule(10, 0, 2, 5).due(14) == 10
     assert UpdateSchedule(10, 3, 2, 0).due(1000) == 3
-
-
-@pytest.mark.parametrize(
-    ("interval", "steps", "last", "told"),
-    [
-        (100, range(0, 501, 30), None, [0, 120, 210, 300, 420]),  # once a multiple and at first
-        (100, [50, 99, 730, 799, 800], None, [50, 730, 800]),  # once for what was passed over
-        (100, [250, 299, 300, 301], 250, [300]),  # after a resume
-        (0, [0, 1, 100], None, []),
-    ],
-)
-def test_due_at_multiples(interval: int, steps, last: int | None, told: list[int]) -> None:
-    found = []
-    for step in steps:
-        if is_due(interval, step, last):
-            found.append(step)
-            last = step
-    assert found == told

@@ -96,7 +96,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
         error = UserError(
             f"{source.filename}, line {source.lineno}, imports TensorFlow, but environments run "
             "in processes without it: keep the environment in a file of its own, or import "
-            "TensorFlow only under `if __name__ == \"__main__\":`"
+            'TensorFlow only under `if __name__ == "__main__":`'
         )
     kinds = {UserError: "user", ContractError: "contract", BaseException: "raised"}
     # The text of SystemExit is at most a number.
