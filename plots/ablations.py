@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from dreamer.config.schema import DREAMER, load_schema
 from plots import style
 from plots.figures import bar_caption, bar_figure
-from plots.labels import listed, published_label, short_frames, task_title
+from plots.labels import published_label, short_frames, task_title
 from plots.published import Row
 from plots.study import Study, whiskers
 
@@ -101,8 +101,7 @@ def draw_sweep(study: Study, parameter: str, sweep: Sweep, readings: Sequence[Ro
     figure.supxlabel(parameter, fontsize=8)
     figure.supylabel(f"Score {study.at_words()}", fontsize=8)
     style.legend(figure, panels, 3 if columns > 2 else 1)
-    style.footnotes(figure, [bar_caption(study).replace("Bars", "Points"),
-                             *_source_notes(readings), *study.notes])
+    style.footnotes(figure, [bar_caption(study), *_source_notes(readings), *study.notes])
     return figure
 
 
@@ -140,14 +139,7 @@ def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:
                  for name in dict.fromkeys(row.method for row in readings)]
     figure = bar_figure(study, tasks, published, groups_a_row=4, dots=False)
     figure.supylabel(f"Score {study.at_words()}", fontsize=8)
-    notes = [bar_caption(study), *_source_notes(readings)]
-    common = [task for task in tasks if task in figure_tasks]
-    if len(common) < len(figure_tasks):
-        notes.append(f"Shown: {len(common)} of the figure's {len(figure_tasks)} tasks.")
-    if len(common) < len(tasks) and figure_tasks:
-        absent = [task_title(task) for task in tasks if task not in figure_tasks]
-        notes.append(f"Not in the figure: {listed(absent)}.")
-    style.footnotes(figure, [*notes, *study.notes])
+    style.footnotes(figure, [bar_caption(study), *_source_notes(readings), *study.notes])
     return figure
 
 

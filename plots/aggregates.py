@@ -76,26 +76,18 @@ class Summary:
         return [entry for entry in self.entries if entry.is_own]
 
     def first_methods(self, most: int) -> Summary:
-        """Returns the first `most` of our methods and all published ones, with a note."""
-        if len(self.own) <= most:
-            return self
-        kept = [entry for entry in self.entries if not entry.is_own or entry in self.own[:most]]
-        note = f"Only the first {most} of {len(self.own)} methods are drawn; choose with --methods."
-        return dataclasses.replace(self, entries=kept, notes=[note, *self.notes])
+        """Returns the first `most` of our methods and all published ones."""
+        published = [entry for entry in self.entries if not entry.is_own]
+        return dataclasses.replace(self, entries=self.own[:most] + published)
 
-    def improvements(self, most: int | None = None) -> tuple[list[Pair], int]:
-        """Returns the first `most` pairs (None: all), and the number of all pairs.
-
-        Pairs of one of our methods and a published one come first, then pairs of two of ours.
-        """
+    def improvements(self) -> list[Pair]:
+        """Compares each of our methods with each published one, then with each other of ours."""
         pairs = [(x, y) for x in self.own for y in self.entries if not y.is_own]
         pairs += itertools.combinations(self.own, 2)
-        common = [(x, y, tasks) for x, y in pairs
-                  if (tasks := [task for task in x.scores if task in y.scores])]
         return [(x.label, y.label, len(tasks), improvement(
                     [x.scores[task] for task in tasks], [y.scores[task] for task in tasks],
                     x.resamples))
-                for x, y, tasks in common[:most]], len(common)
+                for x, y in pairs if (tasks := [task for task in x.scores if task in y.scores])]
 
 
 def summarise(study: Study, scale: str = "auto", *, resamples: int = 2000) -> Summary:
@@ -107,11 +99,11 @@ def summarise(study: Study, scale: str = "auto", *, resamples: int = 2000) -> Su
         UserError: the scale cannot be used.
     """
     bounds, words = bounds_of(scale, study.tasks, study.published)
-    notes = study.all_notes()
+    notes = study.notes
     tasks = [task for task in study.tasks if task in bounds]
     if unscaled := [task for task in study.tasks if task not in bounds]:
         notes.append(f"Left out, having no scale: {', '.join(unscaled)}.")
-    found = [(name, study.label(name, seeds=False, frames=True), True, study.own_points(name))
+    found = [(name, study.label(name), True, study.own_points(name))
              for name in study.methods]
     found += [(name, study.published_name(name), False, study.published_points(name))
               for name in study.published_methods]

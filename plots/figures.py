@@ -37,58 +37,48 @@ def draw_curves(study: Study, end: float | None = None) -> Figure:
     width = style.WIDTH if columns > 2 else 2.4 + 2.4 * columns
     height = 3.2 if len(tasks) == 1 else (1.45 if columns > 3 else 2.1) * rows + 0.8
     figure, panels = style.new_figure(height, len(tasks), columns, width)
-    end = end or study.end() or None
     for task, axes in zip(tasks, panels, strict=True):
-        missing = _curves_panel(axes, study, task, end)
-        axes.set_title(task_title(task), fontsize=8 if columns < 5 else 7,
-                       pad=4 + 6.5 * len(missing))
-        if missing:
-            axes.text(0.5, 1.02, "\n".join(missing), transform=axes.transAxes, ha="center",
-                      va="bottom", fontsize=5.5)
+        _curves_panel(axes, study, task, end)
+        axes.title.set_fontsize(8 if columns < 5 else 7)
     figure.supxlabel("Environment frames, action repeat included", fontsize=8)
     figure.supylabel(_METRICS.get(study.metric, study.metric), fontsize=8)
     style.legend(figure, panels, 4 if columns > 2 else 2)
-    style.footnotes(figure, [curve_caption(study), *study.all_notes()])
+    style.footnotes(figure, [curve_caption(study), *study.notes])
     return figure
 
 
-def draw_panel(study: Study, task: str, end: float | None = None) -> Figure:
-    """Returns the panel of one task, as wide as a phone, without legend and notes."""
-    figure, (axes,) = style.new_figure(2.3, 1, 1, width=3.4)
-    missing = _curves_panel(axes, study, task, end)
-    axes.set_title("\n".join([task_title(task), *missing]))
-    axes.set_xlabel("Environment frames")
-    axes.set_ylabel(_METRICS.get(study.metric, study.metric))
-    return figure
-
-
-def draw_legend(study: Study, end: float | None = None) -> Figure:
-    """Returns the legend of all panels, without the panels."""
-    _, panels = style.new_figure(2, len(study.tasks), len(study.tasks))
-    for task, axes in zip(study.tasks, panels, strict=True):
-        _curves_panel(axes, study, task, end)
-    figure, (empty,) = style.new_figure(4.0, 1, 1, width=4.0)  # saved without its margins
+def draw_panels(study: Study) -> tuple[Figure, list[Figure]]:
+    """Returns the legend of `draw_curves` and one figure a task, as wide as a phone."""
+    figures = []
+    for task in study.tasks:
+        figure, (axes,) = style.new_figure(2.3, 1, 1, width=3.4)
+        _curves_panel(axes, study, task, None)
+        axes.set_xlabel("Environment frames")
+        axes.set_ylabel(_METRICS.get(study.metric, study.metric))
+        figures.append(figure)
+    legend, (empty,) = style.new_figure(4.0, 1, 1, width=4.0)  # saved without its margins
     empty.remove()
-    style.legend(figure, panels, 2)
-    return figure
+    style.legend(legend, [figure.axes[0] for figure in figures], 2)
+    return legend, figures
 
 
-def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> list[str]:
-    """Draws the task's curves; returns what is missing on the task, in at most four lines."""
-    missing = []
+def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> None:
+    """Draws the task's curves, and names the methods that lack seeds."""
+    end, short = end or study.end() or None, []
     for index, method in enumerate(study.methods):
         own = study.curves.get((task, method))
         if own is None:
-            missing.append(f"{method}: no runs")
             continue
         look, complete = style.curve_style(index, len(own.x)), own.count == own.seeds
+        seeds = max(found.seeds for (_, name), found in study.curves.items() if name == method)
+        label = f"{method} ({seeds} seed{'s' if seeds != 1 else ''})"
         axes.fill_between(own.x, own.low, own.high, color=look["color"], alpha=0.2, linewidth=0)
-        axes.plot(own.x, _masked(own.mean, complete), label=study.label(method), zorder=3, **look)
+        axes.plot(own.x, _masked(own.mean, complete), label=label, zorder=3, **look)
         if not complete.all():
             dotted = {**look, "linestyle": ":", "linewidth": 1.2}
             axes.plot(own.x, _masked(own.mean, ~complete), zorder=3, **dotted)
         if own.seeds < (expected := study.expected(method)):
-            missing.append(f"{method}: {own.seeds} of {expected} seeds")
+            short.append(f"{method}: {own.seeds} of {expected} seeds")
     for index, method in enumerate(study.published_methods):
         look, label = style.published_style(index), published_label(method)
         if (curve := study.published.curve(task, method)) is not None:
@@ -102,7 +92,10 @@ def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> lis
     if end is not None:
         axes.set_xlim(0, end * 1.02)
     style.curve_axes(axes)
-    return missing[:3] + ([f"and {len(missing) - 3} more"] if len(missing) > 3 else [])
+    axes.set_title(task_title(task))
+    if short:
+        axes.text(0.98, 0.03, "\n".join(short[:4]), transform=axes.transAxes, ha="right",
+                  va="bottom", fontsize=5.5)
 
 
 def _masked(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -117,19 +110,10 @@ def _masked(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
 
 def curve_caption(study: Study) -> str:
     """Returns the meaning of the lines, the bands and the greys."""
-    curves = study.curves.values()
-    text = f"In bins of {short_frames(study.width)} frames."
-    if any(found.seeds > 1 for found in curves):
-        text = (f"Coloured: mean over seeds in bins of {short_frames(study.width)} frames; band: "
-                f"{_SPREADS[study.spread]}.")
-    if any((found.count < found.seeds).any() for found in curves):
-        text += " Dotted: some seeds have not begun or have ended."
-    if study.published_methods:
-        text += " Grey: published; bands are one standard deviation"
-        lines = any(study.published.curve(task, method) is None
-                    for method in study.published_methods for task in study.tasks)
-        text += ", straight lines scores at the frames named." if lines else "."
-    return text
+    text = (f"Coloured: mean over seeds in bins of {short_frames(study.width)} frames, dotted "
+            f"where a seed is missing; band: {_SPREADS[study.spread]}.")
+    return text + (" Grey: published; band: one standard deviation; straight line: score at the "
+                   "frames named." if study.published_methods else "")
 
 
 # Bars of scores.
@@ -142,10 +126,8 @@ def draw_bars(study: Study) -> Figure:
                  for name in study.published_methods]
     figure = bar_figure(study, study.tasks, published)
     figure.supylabel(f"{_METRICS.get(study.metric, study.metric)} {study.at_words()}", fontsize=8)
-    caption = " Dots: single seeds. White, hatched: published. In brackets: frames of the scores"
-    if study.published_methods and study.at is None:
-        caption += ", published ones taken where our longest run ends if a curve reaches it"
-    style.footnotes(figure, [f"{bar_caption(study)}{caption}.", *study.all_notes()])
+    caption = "Dots: single seeds. White, hatched: published. In brackets: frames of the scores."
+    style.footnotes(figure, [bar_caption(study), caption, *study.notes])
     return figure
 
 
@@ -199,7 +181,7 @@ def _bars_panel(
                 axes.text(x, 0, "none", rotation=90, ha="center", va="bottom", fontsize=5.5)
                 continue
             scores = study.scored[task, method].scores
-            axes.bar(x, scores.mean(), width, label=study.label(method, frames=True),
+            axes.bar(x, scores.mean(), width, label=study.label(method),
                      **style.bar_style(index, is_own=True))
             if len(scores) > 1:
                 axes.errorbar(x, scores.mean(), whiskers(scores, study.spread), color="black",
@@ -215,12 +197,8 @@ def _bars_panel(
 
 
 def bar_caption(study: Study) -> str:
-    """Returns the meaning of bars and whiskers; ``""`` if there is no score of ours."""
-    seeds = [len(scores) for method in study.methods
-             for scores in study.own_points(method).values()]
-    if max(seeds, default=0) < 2:
-        return "One seed each." if seeds else ""
-    return f"Bars: mean over seeds; whiskers: {_SPREADS[study.spread]}."
+    """Returns the meaning of bars and whiskers."""
+    return f"Scores: mean over seeds; whiskers: {_SPREADS[study.spread]}."
 
 
 # Figures over all tasks.
@@ -272,14 +250,12 @@ def draw_profiles(summary: Summary) -> Figure:
     return figure
 
 
-def draw_improvements(summary: Summary, pairs: Sequence[Pair], total: int) -> Figure:
-    """Returns the probability that a run of X beats one of Y, for the first `MOST_PAIRS` pairs.
-
-    `total` is the number of all pairs.
-    """
-    pairs, notes = pairs[:MOST_PAIRS], []
+def draw_improvements(summary: Summary, pairs: Sequence[Pair]) -> Figure:
+    """Returns the probability that a run of X beats one of Y, for the first `MOST_PAIRS` pairs."""
+    total, pairs, notes = len(pairs), pairs[:MOST_PAIRS], list(summary.notes)
     if total > len(pairs):
-        notes = [f"{total - len(pairs)} more pairs are not drawn; --figures tables writes all."]
+        notes.insert(0, f"{total - len(pairs)} more pairs are not drawn; --figures tables writes "
+                     "all.")
     figure, (axes,) = style.new_figure(0.24 * len(pairs) + 0.75, 1, 1)
     for row, (*_, value) in enumerate(pairs):
         _estimate(axes, row, value, style.own_style(0)["color"])
@@ -288,8 +264,7 @@ def draw_improvements(summary: Summary, pairs: Sequence[Pair], total: int) -> Fi
     _rows_axis(axes, [f"{x}  over  {y} [{tasks}]" for x, y, tasks, _ in pairs])
     axes.set_xlabel("P(a run of the first scores higher than one of the second)")
     style.footnotes(figure, ["In brackets: tasks in common. Band: 95% stratified bootstrap "
-                             "interval. A published method counts as one run a task.",
-                             *notes, *summary.notes])
+                             "interval. A published method counts as one run a task.", *notes])
     return figure
 
 

@@ -15,6 +15,7 @@ from plots.labels import choose, in_order, listed, suite_gaps, suite_of, task_na
 from plots.published import DIRECTORY, Published
 from plots.runs import METRICS, FoundRuns, RunFolder, find_runs, load_runs
 from plots.study import Study
+from plots.style import MOST_METHODS
 
 Options = dict[str, Any]  # values by name
 
@@ -79,12 +80,14 @@ def make_study(options: Options, published: Published, console: Console) -> Stud
         notes += suite_gaps(tasks)
     if not options["methods"]:
         methods = sorted({run.method for run in runs})
+    if len(methods) > MOST_METHODS:
+        notes.append(f"Figures draw the first {MOST_METHODS} methods, tables hold all.")
     notes += _without_metrics_note(valueless) + problems.messages(options["metric"])
     study = Study(runs, tasks, methods, published, compared, metric=options["metric"],
                   width=width, spread=options["spread"], at=options["at"] or None,
                   seeds=options["seeds"] or None,
                   valueless=valueless + problems.without_metric, notes=notes)
-    for note in study.all_notes():
+    for note in study.notes:
         console.print(f"note: {note}")
     return study
 

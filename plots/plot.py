@@ -101,20 +101,15 @@ def _over_tasks(summary: Summary, asked: set[str], outdir: Path, save_figure: Sa
     """Draws the figures over all tasks; returns the paths of their tables."""
     if not summary.own:
         return []
-    shown, written = summary.first_methods(MOST_METHODS), list[Path]()
+    shown = summary.first_methods(MOST_METHODS)
     if "aggregates" in asked:
         save_figure(figures.draw_aggregates(shown), "aggregates")
     if "profile" in asked:
         save_figure(figures.draw_profiles(shown), "performance_profile")
-    if "tables" in asked:
-        written += tables.write_aggregates(summary, outdir)
-    if {"improvement", "tables"} & asked:
-        pairs, total = summary.improvements(None if "tables" in asked else figures.MOST_PAIRS)
-        if pairs and "improvement" in asked:
-            save_figure(figures.draw_improvements(summary, pairs, total), "improvement")
-        if pairs and "tables" in asked:
-            written.append(tables.write_improvements(pairs, outdir))
-    return written
+    pairs = summary.improvements() if {"improvement", "tables"} & asked else []
+    if pairs and "improvement" in asked:
+        save_figure(figures.draw_improvements(summary, pairs), "improvement")
+    return tables.write_aggregates(summary, pairs, outdir) if "tables" in asked else []
 
 
 def _pages(study: Study) -> list[tuple[Study, str]]:

@@ -83,7 +83,8 @@ def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
     details = [Details(run) for run in runs]
     seconds = [seconds for run in runs if (seconds := _progress(run)[1]) is not None]
     first = study.first_methods(MOST_METHODS)
-    bars, end = first.pages(MOST_BARS)[0], study.end()
+    bars = first.pages(MOST_BARS)[0]
+    legend, panels = figures.draw_panels(first)
     summary = summarise(study, resamples=resamples)
     over_tasks = summary if summary.own and len(study.tasks) > 1 else None
     environment = jinja2.Environment(
@@ -91,10 +92,9 @@ def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html").render(
         title=title, time=time.strftime("%Y-%m-%d %H:%M"), study=study, runs=runs,
-        seconds=seconds, most_methods=MOST_METHODS, most_bars=MOST_BARS,
-        legend=_picture(figures.draw_legend(first, end), "What the lines are"),
-        panels=[_picture(figures.draw_panel(first, task, end),
-                         f"Learning curves on {task_title(task)}") for task in first.tasks],
+        seconds=seconds, most_bars=MOST_BARS, legend=_picture(legend, "What the lines are"),
+        panels=[_picture(panel, f"Learning curves on {task_title(task)}")
+                for task, panel in zip(first.tasks, panels, strict=True)],
         curve_caption=figures.curve_caption(first), scores=tables.score_cells(study),
         score_note=tables.SCORE_NOTE,
         bars=_picture(figures.draw_bars(bars), "Bars of the same scores"),

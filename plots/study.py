@@ -46,18 +46,11 @@ class Final(NamedTuple):
     frames: np.ndarray
 
 
-def curve(runs: Sequence[Run], width: int, spread: str = "std", resamples: int = 1000) -> Curve:
-    """Returns the mean over seeds and its spread.
+def curve(runs: Sequence[Run], width: int, spread: str = "std") -> Curve:
+    """Returns the mean over seeds in bins of `width` frames, and its spread (see `spread_of`).
 
     Between its first and last bin, a run is interpolated linearly. Runs evaluated at different
     steps therefore do not make the mean jump between different sets of seeds.
-
-    Args:
-        runs: the seeds.
-        width: of a bin, in frames.
-        spread: ``std`` is one standard deviation of the seeds (ddof 0), ``ci`` the 95 % percentile
-            bootstrap interval of the mean over seeds, ``range`` the lowest and highest seed.
-        resamples: of the bootstrap.
     """
     x = np.arange(min(run.x[0] for run in runs), max(run.x[-1] for run in runs) + width, width,
                   dtype=np.int64)
@@ -65,21 +58,28 @@ def curve(runs: Sequence[Run], width: int, spread: str = "std", resamples: int =
     present = np.isfinite(y)  # [runs, n]
     keep = present.any(axis=0)
     x, y, present = x[keep], y[:, keep], present[:, keep]
-    mean = np.nanmean(y, axis=0)
+    return Curve(x, np.nanmean(y, axis=0), *spread_of(y, spread), present.sum(axis=0), len(runs))
+
+
+def spread_of(values: np.ndarray, spread: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the low and high end of the spread over seeds, each [n].
+
+    Args:
+        values: one row a seed, NaN where the seed has no value, [seeds, n].
+        spread: ``std`` is one standard deviation of the seeds (ddof 0), ``ci`` the 95 % percentile
+            bootstrap interval of the mean over seeds, ``range`` the lowest and highest seed.
+    """
+    if spread == "range":
+        return np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     if spread == "std":
-        std = np.nanstd(y, axis=0)
-        low, high = mean - std, mean + std
-    elif spread == "ci":
-        n = len(y)
-        draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
-        weight = draws @ present.astype(np.float64)  # [resamples, n]: draws that have a value
-        total = draws @ np.where(present, y, 0.0)
-        with np.errstate(invalid="ignore"):
-            means = total / np.where(weight > 0, weight, np.nan)
-        low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
-    else:
-        low, high = np.nanmin(y, axis=0), np.nanmax(y, axis=0)
-    return Curve(x, mean, low, high, present.sum(axis=0), len(runs))
+        mean, std = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+        return mean - std, mean + std
+    n = len(values)
+    draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=2000)
+    with np.errstate(invalid="ignore"):  # a resample without a value has no mean
+        means = draws @ np.nan_to_num(values) / (draws @ np.isfinite(values))
+    low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
+    return low, high
 
 
 def final(runs: Sequence[Run], width: int, at: float | None = None) -> Final:
@@ -96,19 +96,9 @@ def final(runs: Sequence[Run], width: int, at: float | None = None) -> Final:
 
 
 def whiskers(scores: np.ndarray, spread: str) -> np.ndarray:
-    """Returns how far the spread of scores [n] reaches below and above their mean, [2, 1].
-
-    `spread` is that of `curve`.
-    """
-    mean = scores.mean()
-    if spread == "std":
-        low, high = mean - scores.std(), mean + scores.std()
-    elif spread == "ci":
-        draws = np.random.default_rng(0).choice(scores, (2000, len(scores))).mean(1)
-        low, high = np.percentile(draws, [2.5, 97.5])
-    else:
-        low, high = scores.min(), scores.max()
-    return np.array([[max(mean - low, 0.0)], [max(high - mean, 0.0)]])
+    """Returns how far the spread of scores [n] reaches below and above their mean, [2, 1]."""
+    low, high = spread_of(scores[:, None], spread)
+    return np.maximum([scores.mean() - low, high - scores.mean()], 0.0)
 
 
 class Study:
@@ -121,7 +111,7 @@ class Study:
         published_methods: the published methods to show; None takes `DEFAULT_PUBLISHED`.
         metric: the metric's name.
         width: of a bin, in frames.
-        spread: what bands and whiskers show, see `plots.study.curve`.
+        spread: what bands and whiskers show, see `spread_of`.
         at: frames at which scores are compared; None compares them where each run ends.
         seeds: seeds a method should have; None means the most it was started with on any task.
         valueless: runs without any value of the metric, which count as started.
@@ -156,11 +146,9 @@ class Study:
         scored = {key: final(found, width, at) for key, found in self.runs.items()}
         self.scored = {key: found for key, found in scored.items() if len(found.scores)}
         self._seeds, self._valueless, self._reading_notes = seeds, valueless, list(notes)
-        self._published_notes = [note for name in self.published_methods
-                                 for note in self._published_gaps(name)]
-        self._published_notes += [f"{published_label(name)}: nothing published for these tasks."
-                                  for name in published_methods
-                                  if name not in self.published_methods]
+        if unpublished := [name for name in published_methods
+                           if name not in self.published_methods]:
+            self._reading_notes.append(f"Nothing published on these tasks: {listed(unpublished)}.")
 
     def _with(self, **attributes: Any) -> Study:
         """Returns a copy with other attributes."""
@@ -172,53 +160,27 @@ class Study:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on our runs: what was skipped, what is missing, what ends elsewhere."""
-        gaps = [note for method in self.methods for note in self._missing(method)]
-        uneven = [f"{method}: runs end between {short_frames(min(frames))} and "
-                  f"{short_frames(max(frames))} frames."
-                  for method in self.methods if (frames := self._frames([method]))
-                  and max(frames) - min(frames) > self.width]
-        return [*self._reading_notes, *gaps, *uneven, *self._ends_apart()]
-
-    def all_notes(self) -> list[str]:
-        """Returns the notes on our runs and on the published results."""
-        return [*self.notes, *self._published_notes]
-
-    def _missing(self, method: str) -> list[str]:
-        """Names the tasks on which the method lacks a score or seeds."""
-        counts = {task: len(scores) for task, scores in self.own_points(method).items()}
-        absent = [task for task in self.tasks if task not in counts]
-        seeds = self.expected(method)
-        short = [f"{task} ({count} of {seeds})" for task, count in counts.items() if count < seeds]
-        notes = [f"{method}: no score on {len(absent)} of {len(self.tasks)} tasks "
-                 f"({listed(absent)})."] if absent else []
-        return notes + ([f"{method}: fewer seeds on {listed(short)}."] if short else [])
-
-    def _ends_apart(self) -> list[str]:
-        """Names the tasks on which methods end more than one bin apart."""
+        """Sentences on what was skipped, what is missing, and what cannot be compared."""
+        notes, points = list(self._reading_notes), {name: self.own_points(name)
+                                                    for name in self.methods}
+        if lacking := [name for name in self.methods if len(points[name]) < len(self.tasks)]:
+            notes.append(f"{len(lacking)} of {len(self.methods)} method(s) lack a score on some of "
+                         f"the {len(self.tasks)} tasks: {listed(lacking, 3)}.")
+        if short := [f"{name} on {task} ({len(scores)} of {seeds})"
+                     for name in self.methods for seeds in [self.expected(name)]
+                     for task, scores in points[name].items() if len(scores) < seeds]:
+            notes.append(f"Fewer seeds: {listed(short)}.")
         apart = []
         for task in self.tasks:
             ends = self._ends(task)
             if ends and max(ends.values()) - min(ends.values()) > self.width:
-                outer = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
-                words = [f"{method} {short_frames(ends[method])}" for method in outer]
+                words = [f"{name} {short_frames(ends[name])}"
+                         for name in (min(ends, key=ends.__getitem__),
+                                      max(ends, key=ends.__getitem__))]
                 apart.append(f"{task} ({', '.join(words)})")
-        return [f"Methods end at different frames on {listed(apart, 2)}: their scores there "
-                "are not of the same frames (--at compares at the same)."] if apart else []
-
-    def _published_gaps(self, method: str) -> list[str]:
-        """Names tasks without a published score, and curves that lose seeds while ours last."""
-        label, notes = published_label(method), []
-        absent = [task for task in self.tasks if task not in self.published.tasks(method)]
-        if absent:
-            notes.append(f"{label}: published for {len(self.tasks) - len(absent)} of "
-                         f"{len(self.tasks)} tasks (not {listed(absent, 4)}).")
-        curves = [found for task in self.tasks if (found := self.published.curve(task, method))]
-        fewer = [found.frames[found.seeds < found.seeds.max()] for found in curves]
-        starts = [frames[0] for frames in fewer if len(frames) and frames[0] <= self.end()]
-        if starts:
-            notes.append(f"{label}: fewer seeds on {len(starts)} of {len(curves)} task(s) from "
-                         f"{short_frames(min(starts))} frames on.")
+        if apart:
+            notes.append(f"Methods end at different frames on {listed(apart, 2)}; --at compares "
+                         "them at the same.")
         return notes
 
     def expected(self, method: str) -> int:
@@ -233,13 +195,10 @@ class Study:
 
     # Labels.
 
-    def label(self, method: str, seeds: bool = True, frames: bool = False) -> str:
-        """Returns the method's name with its number of seeds or the frames of its scores."""
-        count = max((found.seeds for (_, name), found in self.curves.items() if name == method),
-                    default=0)
-        words = [f"{count} seed{'s' if count != 1 else ''}" if seeds else "",
-                 self.frames_of([method]) if frames else ""]
-        return f"{method} ({', '.join(filter(None, words))})" if any(words) else method
+    def label(self, method: str) -> str:
+        """Returns the method's name with the frames of its scores."""
+        frames = self.frames_of([method])
+        return f"{method} ({frames})" if frames else method
 
     def published_name(self, method: str) -> str:
         """Returns the published method's label with the frames of its scores."""
@@ -249,7 +208,9 @@ class Study:
 
     def frames_of(self, methods: Iterable[str]) -> str:
         """Returns the frames of the methods' scores: ``150k``, ``40k-150k``, ``""`` if none."""
-        return frames_range(self._frames(methods))
+        return frames_range(frames for method in methods for task in self.tasks
+                            if (task, method) in self.scored
+                            for frames in self.scored[task, method].frames)
 
     def at_words(self) -> str:
         """Returns where scores are taken: ``at the end`` (of each run) or ``at 1M frames``."""
@@ -258,13 +219,8 @@ class Study:
     # Parts of the study.
 
     def first_methods(self, most: int) -> Study:
-        """Returns the study of the first `most` methods, with a note if that omits any."""
-        if len(self.methods) <= most:
-            return self
-        note = (f"Only the first {most} of {len(self.methods)} methods are drawn; choose others "
-                "with --methods.")
-        return self._with(methods=self.methods[:most],
-                          _reading_notes=[note, *self._reading_notes])
+        """Returns the study of the first `most` methods."""
+        return self._with(methods=self.methods[:most])
 
     def pages(self, tasks: int) -> list[Study]:
         """Returns the study in parts of at most that many tasks."""
@@ -285,10 +241,6 @@ class Study:
         """Returns the last frame of our curves on these tasks; 0 if there is none."""
         ends = [found.x[-1] for (task, _), found in self.curves.items() if task in self.tasks]
         return float(max(ends, default=0))
-
-    def _frames(self, methods: Iterable[str]) -> list[float]:
-        return [frames for method in methods for task in self.tasks
-                if (task, method) in self.scored for frames in self.scored[task, method].frames]
 
     def _ends(self, task: str) -> dict[str, float]:
         """Returns by method the most frames of our scores on the task."""

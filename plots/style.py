@@ -19,7 +19,6 @@ from plots.labels import short_frames
 
 WIDTH = 7.2  # inches, the text width of a page; the fonts below have their size in print
 MOST_METHODS = 12
-MOST_LINES = 12
 
 # Okabe and Ito's palette without black and yellow. In this order, neighbours also differ in
 # lightness, for prints in grey.
@@ -133,12 +132,9 @@ def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
 
 
 def footnotes(figure: Figure, notes: Sequence[str]) -> None:
-    """Writes the notes below the figure, in at most `MOST_LINES` lines."""
-    if any(notes):
-        characters = int(figure.get_figwidth() * 22)
-        text = textwrap.fill(" ".join(filter(None, notes)), characters, max_lines=MOST_LINES,
-                             placeholder=" ... (plot.py prints all notes)")
-        figure.text(0.01, -0.01, text, va="top", ha="left", fontsize=6.5, color="0.25")
+    """Writes the notes below the figure."""
+    text = textwrap.fill(" ".join(notes), int(figure.get_figwidth() * 22))
+    figure.text(0.01, -0.01, text, va="top", ha="left", fontsize=6.5, color="0.25")
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:

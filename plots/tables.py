@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from dreamer.io.files import write_file
 from plots.aggregates import Estimate, Pair, Summary
 from plots.labels import frames_range, published_label, short_score, task_title
-from plots.study import Study, whiskers
+from plots.study import Study, spread_of
 
-Records = Sequence[Mapping[str, object]]
+Records = list[dict[str, Any]]
 Cells = list[list[str]]
 """A table's rows of text; the first row is the head."""
 
@@ -39,14 +39,16 @@ def score_records(study: Study) -> Records:
         for method in study.methods:
             if (found := study.scored.get((task, method))) is None:
                 continue
-            seeds, mean = len(found.scores), found.scores.mean()
-            (below,), (above,) = whiskers(found.scores, "ci")
-            spread = {"std": found.scores.std(), "ci_low": mean - below, "ci_high": mean + above}
-            records.append(blank | {
-                "task": task, "method": method, "kind": "run", "mean": mean,
-                **(spread if seeds > 1 else {}),
-                "seeds": seeds, "seeds_without_score": len(study.runs[task, method]) - seeds,
-                "frames_least": int(found.frames.min()), "frames_most": int(found.frames.max())})
+            scores = found.scores
+            record = {
+                "task": task, "method": method, "kind": "run", "mean": scores.mean(),
+                "seeds": len(scores),
+                "seeds_without_score": len(study.runs[task, method]) - len(scores),
+                "frames_least": int(found.frames.min()), "frames_most": int(found.frames.max())}
+            if len(scores) > 1:
+                (low,), (high,) = spread_of(scores[:, None], "ci")
+                record |= {"std": scores.std(), "ci_low": low, "ci_high": high}
+            records.append(blank | record)
         records += [blank | {
             "task": task, "method": method, "kind": "published", "mean": point.score,
             "seeds": point.seeds or "", "frames_least": point.frames,
@@ -72,11 +74,11 @@ def write_scores(study: Study, outdir: Path) -> list[Path]:
     return [_write_csv(outdir / "scores.csv", score_records(study)),
             _write_csv(outdir / "curves.csv", curve_records(study)),
             *_write_cells(outdir / "scores", score_cells(study),
-                          [SCORE_NOTE, *study.all_notes()])]
+                          [SCORE_NOTE, *study.notes])]
 
 
-def write_aggregates(summary: Summary, outdir: Path) -> list[Path]:
-    """Writes aggregates.md, aggregates.tex and aggregates.csv; returns their paths."""
+def write_aggregates(summary: Summary, pairs: Sequence[Pair], outdir: Path) -> list[Path]:
+    """Writes aggregates.md, .tex and .csv, and improvement.csv if there are pairs."""
     records = [
         {"method": entry.method, "kind": "run" if entry.is_own else "published",
          "statistic": name, **_estimate_fields("value", value),
@@ -84,32 +86,17 @@ def write_aggregates(summary: Summary, outdir: Path) -> list[Path]:
          "scale": summary.words}
         for entry in summary.entries for name, value in entry.aggregates.items()
     ]
-    return [*_write_cells(outdir / "aggregates", aggregate_cells(summary), summary.notes),
-            _write_csv(outdir / "aggregates.csv", records)]
-
-
-def write_improvements(pairs: Sequence[Pair], outdir: Path) -> Path:
-    """Writes improvement.csv; returns its path."""
-    return _write_csv(outdir / "improvement.csv", [
+    compared = [
         {"x": x, "y": y, "tasks": tasks, **_estimate_fields("probability_x_above_y", value)}
-        for x, y, tasks, value in pairs])
+        for x, y, tasks, value in pairs]
+    return [*_write_cells(outdir / "aggregates", aggregate_cells(summary), summary.notes),
+            _write_csv(outdir / "aggregates.csv", records),
+            *([_write_csv(outdir / "improvement.csv", compared)] if pairs else [])]
 
 
 def _estimate_fields(name: str, value: Estimate) -> dict[str, object]:
     low, high = ("", "") if np.isnan(value.low) else (value.low, value.high)
     return {name: value.value, "ci_low": low, "ci_high": high}
-
-
-class _Score(NamedTuple):
-    """A score as text and as a number, and the frames at which it was reached."""
-
-    text: str
-    value: float
-    frames: Sequence[float]
-
-    def cell(self, with_frames: bool) -> str:
-        at = frames_range(self.frames) if with_frames else ""
-        return f"{self.text} at {at}" if at else self.text
 
 
 def score_cells(study: Study) -> Cells:
@@ -118,44 +105,50 @@ def score_cells(study: Study) -> Cells:
     A column's head names the frames of its scores. If they differ, each score names its own. A
     published curve is read at every end of our methods. Its mean over tasks is at the latest end.
     """
-    columns: list[tuple[str, dict[str, list[_Score]]]] = []  # scores by task, in order of frames
-    for method in study.methods:
-        columns.append((method, {
-            task: [_Score(_mean_text(scores), float(scores.mean()),
-                          [*study.scored[task, method].frames])]
-            for task, scores in study.own_points(method).items()}))
-    for method in study.published_methods:
-        columns.append((published_label(method), {
-            task: [_Score(short_score(point.score), point.score, [point.frames])
-                   for point in points]
-            for task in study.tasks if (points := study.published_at(task, method))}))
-    cells = [_column_cells(name, scores, study.tasks) for name, scores in columns]
+    columns: dict[tuple[str, str], list[dict[str, Any]]] = {
+        **{("run", method): [] for method in study.methods},
+        **{("published", method): [] for method in study.published_methods}}
+    for record in score_records(study):
+        columns[record["kind"], record["method"]].append(record)
+    cells = [_column_cells(method if kind == "run" else published_label(method), records,
+                           study.tasks) for (kind, method), records in columns.items()]
     names = ["Task", *map(task_title, study.tasks), "Mean over tasks"]
     return [list(row) for row in zip(names, *cells, strict=True)]
 
 
-def _mean_text(scores: np.ndarray) -> str:
-    text = short_score(float(scores.mean()))
-    digits = len(text.partition(".")[2])
-    spread = f" ± {scores.std():.{digits}f}" if len(scores) > 1 else ""
-    return f"{text}{spread} ({len(scores)})"
-
-
-def _column_cells(name: str, by_task: dict[str, list[_Score]], tasks: Sequence[str]) -> list[str]:
+def _column_cells(name: str, records: list[dict[str, Any]], tasks: Sequence[str]) -> list[str]:
     """Returns the head, one cell for each task, and the mean over the tasks' last scores."""
-    if not by_task:
+    if not records:
         return [name, *["-"] * len(tasks), "-"]
-    frames = {frames_range(score.frames) for scores in by_task.values() for score in scores}
-    if len(frames) == 1 and frames != {""}:
-        name += f" ({min(frames)})"
+    frames = {_frames_text([record]) for record in records}
     several = len(frames) > 1
-    cells = [", ".join(score.cell(several) for score in by_task.get(task, [])) or "-"
-             for task in tasks]
-    last = [scores[-1] for scores in by_task.values()]
-    mean = float(np.mean([score.value for score in last]))
+    if not several and frames != {""}:
+        name += f" ({min(frames)})"
+
+    def at(text: str, *records: dict[str, Any]) -> str:
+        frames = _frames_text(records) if several else ""
+        return f"{text} at {frames}" if frames else text
+
+    cells = [", ".join(at(_score_text(record), record) for record in records
+                       if record["task"] == task) or "-" for task in tasks]
+    last = {record["task"]: record for record in records}.values()
+    mean = short_score(float(np.mean([record["mean"] for record in last])))
     some = "" if len(last) == len(tasks) else f" ({len(last)} of {len(tasks)} tasks)"
-    over = _Score(short_score(mean) + some, mean, [value for each in last for value in each.frames])
-    return [name, *cells, over.cell(several)]
+    return [name, *cells, at(mean + some, *last)]
+
+
+def _frames_text(records: Iterable[dict[str, Any]]) -> str:
+    return frames_range(record[key] for record in records
+                        for key in ("frames_least", "frames_most"))
+
+
+def _score_text(record: dict[str, Any]) -> str:
+    text = short_score(record["mean"])
+    if record["kind"] == "published":
+        return text
+    digits = len(text.partition(".")[2])
+    spread = "" if record["std"] == "" else f" ± {record['std']:.{digits}f}"
+    return f"{text}{spread} ({record['seeds']})"
 
 
 def aggregate_cells(summary: Summary) -> Cells:
@@ -180,12 +173,16 @@ def _write_csv(path: Path, records: Records) -> Path:
         writer.writeheader()
         writer.writerows({key: f"{value:.6g}" if isinstance(value, float) else value
                           for key, value in record.items()} for record in records)
-    return _write(path, text.getvalue())
+    write_file(path, text.getvalue().encode())
+    return path
 
 
 def _write_cells(stem: Path, cells: Cells, notes: Sequence[str]) -> list[Path]:
-    return [_write(stem.with_name(stem.name + ".md"), markdown(cells, notes)),
-            _write(stem.with_name(stem.name + ".tex"), latex(cells, notes))]
+    texts = {stem.with_suffix(".md"): markdown(cells, notes),
+             stem.with_suffix(".tex"): latex(cells, notes)}
+    for path, text in texts.items():
+        write_file(path, text.encode())
+    return list(texts)
 
 
 def markdown(cells: Cells, notes: Sequence[str]) -> str:
@@ -203,8 +200,3 @@ def latex(cells: Cells, notes: Sequence[str]) -> str:
         r"\begin{tabular}{l" + "r" * (len(cells[0]) - 1) + "}", r"\toprule", rows[0],
         r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}",
     ]) + "\n"
-
-
-def _write(path: Path, text: str) -> Path:
-    write_file(path, text.encode())
-    return path

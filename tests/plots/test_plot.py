@@ -67,7 +67,7 @@ def test_one_task_beside_the_release(runs, tmp_path):
 
 def test_a_suite_shows_tasks_without_runs(runs, tmp_path, capsys):
     files = draw(tmp_path, "--suite dmc6 --published none --figures tables --resamples 20")
-    assert "dreamer: no score on 5 of 6 tasks" in capsys.readouterr().err
+    assert "1 of 1 method(s) lack a score on some of the 6 tasks: dreamer." in capsys.readouterr().err
     assert len(files["scores.md"].read_text().split("\n\n")[0].splitlines()) == 2 + 6 + 1
 
 
@@ -85,7 +85,7 @@ def test_what_is_missing_is_said_without_being_asked(tmp_path, write_run, capsys
         assert "5 of dmc6's 6 tasks have results; missing: dmc_walker_walk." in said
         assert ("2 run(s) hold no metrics.jsonl (ended before it, or only begun): "
                 "dmc_cartpole_swingup/dreamer/1, dmc_cartpole_swingup/dreamer/2.") in said
-        assert "dmc_cartpole_swingup (1 of 4)" in said
+        assert "Fewer seeds: dreamer on dmc_cartpole_swingup (1 of 4)" in said
         assert "1 run(s) have no value of eval/return" in said
     assert "dreamer: 1 of 4 seeds" in files["curves.svg"].read_text()
 

@@ -98,7 +98,7 @@ def test_a_benchmark(tmp_path: Path):
     text = reader.text
     assert "5 runs of 2 method(s) on 2 task(s)" in text and "7.5 hours" in text
     assert "400.5 ± 0.5 (2)" in text  # our mean over seeds
-    assert "behavior.horizon" in text and "mine: no score on 1 of 2 tasks" in text
+    assert "behavior.horizon" in text and "lack a score on some of the 2 tasks: mine." in text
     assert "eval policy, 200k frames" in text and "100k frames" not in text
     assert "cores" in text
     assert "Scores at the end of each run, beside published ones" in reader.texts
