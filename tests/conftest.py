@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,18 @@ def impatient() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.fixture
+def added_configs() -> Iterator[None]:
+    """Forgets, after the test, the folders of configs that it has added."""
+    from dreamer.config import schema
+
+    before = list(schema._added)
+    yield
+    schema._added[:] = before
+    for cached in (schema.load_schema, schema.agent_file, schema.agent_names, schema.read_defaults):
+        cached.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def debug_runs(tmp_path_factory: pytest.TempPathFactory) -> whole_runs.DebugRuns:
     base = tmp_path_factory.getbasetemp()
@@ -93,6 +106,12 @@ def _make_debug_runs(root: Path) -> tuple[str, str, str]:
     status, script_output, script_errors = whole_runs.finish(script)
     assert status == 0, script_errors
     return output, errors, script_output
+
+
+@pytest.fixture
+def run(debug_runs: whole_runs.DebugRuns, tmp_path: Path) -> Path:
+    """A copy of the debug run, at its place below `tmp_path`, which the test may change."""
+    return Path(shutil.copytree(debug_runs.path, tmp_path / whole_runs.RUN))
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,12 @@
 """The Python API: its names, and the worked example of training on one's own environment."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from whole_runs import ROOT, DebugRuns, metrics_of
+from whole_runs import ROOT, DebugRuns, metrics_of, python
 
 import dreamer
 from dreamer.data.episodes import EpisodeFile
@@ -18,13 +15,6 @@ from dreamer.training.collector import episode_seed
 from dreamer.training.reports import EVAL_SEED_OFFSET
 
 EXAMPLE = ROOT / "examples" / "own_env.py"
-
-
-def python(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *words], cwd=cwd, env=environ, capture_output=True, text=True, timeout=400
-    )
 
 
 def test_public_names_load_on_first_use():

@@ -1,13 +1,12 @@
 """The benchmark: its figures at debug size and its messages. No test asserts a time."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import benchmark_services
 import pytest
+from whole_runs import python
 
 from dreamer.benchmark import main
 from dreamer.benchmarks.bench import measure_stepping
@@ -15,7 +14,6 @@ from dreamer.benchmarks.report import LIMITS, flatten
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 CARTPOLE = ("--task", f"{benchmark_services.__file__}:make_cartpole", "--envs.image", "false")
 
 
@@ -23,16 +21,10 @@ CARTPOLE = ("--task", f"{benchmark_services.__file__}:make_cartpole", "--envs.im
 SHORT = ("--train.batch_length", "3", "--behavior.horizon", "2")
 
 
-def run_python(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
-
-
 def measure(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
     """Figures and printed table of a quick benchmark."""
     path = folder / "speed.json"
-    done = run_python("-m", "dreamer.benchmark", "--quick", "--json", str(path), *words)
+    done = python("-m", "dreamer.benchmark", "--quick", "--json", str(path), *words)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(path.read_text(encoding="utf-8")), done.stdout
 
@@ -122,18 +114,15 @@ def test_other_suites_have_no_reference():
     assert set(found) == {"steps_per_second"} and found["steps_per_second"] > 0
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("--parts updates", "--parts must be one of update, env, replay, memory"),
-        ("--precisions int8", "--precisions must be one of float32"),
-        ("--updates 0", "--updates must be at least 1"),
-        ("--json /nowhere/at/all.json", "--json cannot write /nowhere/at/all.json"),
-        ("--json /", "--json cannot write /"),
-        ("--train.batch 3", "unknown key"),
-        ("--parts agents --encoder.cnn_depth 8", "--encoder.cnn_depth is given"),
-    ],
-)
+@pytest.mark.parametrize(("words", "expected"), [
+    ("--parts updates", "--parts must be one of update, env, replay, memory"),
+    ("--precisions int8", "--precisions must be one of float32"),
+    ("--updates 0", "--updates must be at least 1"),
+    ("--json /nowhere/at/all.json", "--json cannot write /nowhere/at/all.json"),
+    ("--json /", "--json cannot write /"),
+    ("--train.batch 3", "unknown key"),
+    ("--parts agents --encoder.cnn_depth 8", "--encoder.cnn_depth is given"),
+])  # fmt: skip
 def test_usage_errors(words: str, expected: str):
     with pytest.raises(UserError) as caught:
         main(words.split())
@@ -141,7 +130,7 @@ def test_usage_errors(words: str, expected: str):
 
 
 def test_a_usage_error_is_one_line_and_status_2():
-    done = run_python("-m", "dreamer.benchmark", "--task", "dmc_walker_wlak", "--quick")
+    done = python("-m", "dreamer.benchmark", "--task", "dmc_walker_wlak", "--quick")
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "did you mean 'dmc_walker_walk'" in line
@@ -153,6 +142,6 @@ def test_help_needs_nothing_heavy():
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "assert not {'tensorflow', 'numpy', 'rich'} & set(sys.modules)"
     )
-    done = run_python("-c", code)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
     assert "--precisions" in done.stdout and "--json" in done.stdout

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from whole_runs import ROOT, RUN, DebugRuns, contents, finish, start
+from whole_runs import DebugRuns, contents, finish, python, start
 
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate, main
@@ -53,11 +51,7 @@ def test_from_python_with_a_seed_and_a_checkpoint_of_choice(debug_runs: DebugRun
     assert newest.evaluation.returns[0] != result.evaluation.returns[0]
 
 
-def test_damaged_checkpoints(
-    debug_runs: DebugRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    run = tmp_path / RUN
-    shutil.copytree(debug_runs.path, run)
+def test_damaged_checkpoints(run: Path, capsys: pytest.CaptureFixture[str]):
     newest = run / "checkpoints" / "000000000400"
     (newest / "arrays.npz").write_bytes(b"nonsense")
     assert main(["--run", str(run), "--episodes", "1"]) == 0
@@ -91,10 +85,8 @@ def test_mistakes_get_one_line_before_anything_runs(debug_runs: DebugRuns, tmp_p
     assert not contents(tmp_path)
 
 
-def test_no_film_without_images(debug_runs: DebugRuns, tmp_path: Path):
+def test_no_film_without_images(run: Path, tmp_path: Path):
     """A run on states; its networks differ from the checkpoint's, which is only found out later."""
-    run = tmp_path / RUN
-    shutil.copytree(debug_runs.path, run)
     text = (run / "config.yaml").read_text(encoding="utf-8")
     text = text.replace("image: true", "image: false").replace("state: false", "state: true")
     (run / "config.yaml").write_text(text, encoding="utf-8")
@@ -106,10 +98,7 @@ def test_no_film_without_images(debug_runs: DebugRuns, tmp_path: Path):
 
 
 def test_a_mistake_ends_with_status_2():
-    done = subprocess.run(
-        [sys.executable, "-m", "dreamer.evaluate", "--run", "nowhere"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = python("-m", "dreamer.evaluate", "--run", "nowhere")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: nowhere is not a run's directory")
     assert len(done.stderr.splitlines()) == 1

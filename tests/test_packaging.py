@@ -68,19 +68,16 @@ def test_the_wheel_finds_its_configs_outside_the_checkout(wheel: Path, tmp_path:
     assert done.stdout.split() == sorted(p.stem for p in (ROOT / "configs/presets").glob("*.yaml"))
 
 
-@pytest.mark.parametrize(
-    ("script", "programs", "message"),
-    [
-        ("setup.sh", {}, r"setup: error: Python 3\.11 or 3\.12 is needed.*"),
-        (
-            "browser.sh", {},
-            "setup: error: make test-all opens the report page in Chromium; run: "
-            "apt-get install -y chromium",
-        ),
-        # Any program of that name: it is looked for, not run.
-        ("browser.sh", {"chromium": "bash"}, None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("script", "programs", "message"), [
+    ("setup.sh", {}, r"setup: error: Python 3\.11 or 3\.12 is needed.*"),
+    (
+        "browser.sh", {},
+        "setup: error: make test-all opens the report page in Chromium; run: "
+        "apt-get install -y chromium",
+    ),
+    # Any program of that name: it is looked for, not run.
+    ("browser.sh", {"chromium": "bash"}, None),
+])  # fmt: skip
 def test_set_up_says_in_one_line_what_to_install(
     script: str, programs: dict[str, str], message: str | None, tmp_path: Path
 ):

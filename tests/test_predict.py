@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from whole_runs import DEBUG, LAB_RUN, RUN, STANDIN, TASK, DebugRuns, contents, finish, start
+from whole_runs import DEBUG, LAB_RUN, STANDIN, TASK, DebugRuns, contents, finish, start
 
 from dreamer.agent.agent import Agent
 from dreamer.errors import UserError
@@ -37,9 +37,7 @@ def check_report(folder: Path, step: int, keys: list[str], episodes: int, horizo
     return report
 
 
-def test_images_from_the_command_line(debug_runs: DebugRuns, tmp_path: Path):
-    run = tmp_path / RUN
-    shutil.copytree(debug_runs.path, run)
+def test_images_from_the_command_line(run: Path):
     before = {path: contents(path) for path in (run, run / "checkpoints", run / "episodes")}
     words = ("--run", run, "--context", "5", "--horizon", "30", "--episodes", "3")
     status, output, errors = finish(start("dreamer.predict", *words))
@@ -108,9 +106,7 @@ def test_images_and_vectors_of_deepmind_lab(
     assert not (run / "predictions").exists()
 
 
-def test_saved_episodes(debug_runs: DebugRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    run = tmp_path / RUN
-    shutil.copytree(debug_runs.path, run)
+def test_saved_episodes(run: Path, capsys: pytest.CaptureFixture[str]):
     shutil.copytree(run / "episodes", run / "eval_episodes")
     words = ["--run", str(run), "--source", "saved", "--horizon", "7", "--episodes", "2"]
     assert main(words) == 0
@@ -119,9 +115,7 @@ def test_saved_episodes(debug_runs: DebugRuns, tmp_path: Path, capsys: pytest.Ca
     assert "2 held-out episodes, saved by the run's evaluations" in capsys.readouterr().out
 
 
-def test_mistakes_get_one_line(debug_runs: DebugRuns, tmp_path: Path):
-    run = tmp_path / RUN
-    shutil.copytree(debug_runs.path, run)
+def test_mistakes_get_one_line(run: Path, tmp_path: Path):
     path = str(run)
     (tmp_path / "file").write_text("x", encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
@@ -143,17 +137,14 @@ def test_mistakes_get_one_line(debug_runs: DebugRuns, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words, keys",
-    [
-        (("--task", "atari_pong"), ["image", "reward"]),
-        (
-            ("--task", "dmc_cartpole_balance", "--envs.image", "false", "--envs.state", "true",
-             "--eval.videos", "0", "--log.video_every", "0", "--eval.save_episodes", "true"),
-            ["position", "velocity", "reward"],
-        ),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("words, keys", [
+    (("--task", "atari_pong"), ["image", "reward"]),
+    (
+        ("--task", "dmc_cartpole_balance", "--envs.image", "false", "--envs.state", "true",
+         "--eval.videos", "0", "--log.video_every", "0", "--eval.save_episodes", "true"),
+        ["position", "velocity", "reward"],
+    ),
+])  # fmt: skip
 def test_atari_and_vectors_alone(words: tuple[str, ...], keys: list[str], tmp_path: Path):
     command = (*words, *DEBUG[2:], "--logdir", tmp_path)
     status, _, errors = finish(start("dreamer.run", *command))

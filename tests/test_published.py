@@ -14,13 +14,10 @@ def read(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize(
-    "method, frames, tasks, average",
-    [
-        *(("dreamer", 5_000_000, 20, 823.4), ("d4pg", 100_000_000, 18, 786.3)),
-        *(("planet", 5_000_000, 20, 333.0), ("a3c", 100_000_000, 18, 243.7)),
-    ],
-)
+@pytest.mark.parametrize("method, frames, tasks, average", [
+    *(("dreamer", 5_000_000, 20, 823.4), ("d4pg", 100_000_000, 18, 786.3)),
+    *(("planet", 5_000_000, 20, 333.0), ("a3c", 100_000_000, 18, 243.7)),
+])  # fmt: skip
 def test_averages_of_the_papers_table(method, frames, tasks, average):
     rows = [row for row in read("dmc_scores.csv") if row["method"] == method]
     assert {int(row["frames"]) for row in rows} == {frames}

@@ -1,16 +1,12 @@
 """README and docs/: their commands are understood, their links lead somewhere, the first run."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
-from whole_runs import finish, metrics_of, start
+from whole_runs import additions, finish, metrics_of, python, start
 
 from baselines.run import command_line
 from dreamer import benchmark, evaluate, predict, sweep
@@ -122,11 +118,7 @@ def test_every_config_key_that_a_page_names_exists(page: Path):
 @pytest.mark.slow
 def test_the_site_builds_without_a_broken_link(tmp_path: Path):
     """Strict: a link that leads nowhere, an anchor or a module that is gone fails the build."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=300,
-    )  # fmt: skip
+    done = python("-m", "mkdocs", "build", "--site-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     pages = [page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")]
     assert len(pages) > 20
@@ -155,9 +147,7 @@ def test_the_main_command_at_the_size_for_cpus(tmp_path: Path):
 @pytest.mark.slow
 def test_the_additions_that_contributing_shows_run_from_a_folder_of_their_own(tmp_path: Path):
     """A loss, a suite and an agent, as written there; then the program that registers them."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^ *```(?:python|yaml)\n(.*?)^ *```", text, re.M | re.S)
-    loss, _, _, suite, preset, _, agent, keys, _, defaults, program = map(dedent, blocks)
+    loss, _, _, suite, preset, _, agent, keys, _, defaults, program = additions()
     train_agent = program.replace("train(load_config(", "# ").rstrip() + (
         "\n    from baselines.run import train as train_other\n"
         "    config = load_config('debug', task='line_short', agent='cycle')\n"
@@ -172,10 +162,7 @@ def test_the_additions_that_contributing_shows_run_from_a_folder_of_their_own(tm
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, encoding="utf-8")
     for name in ("own.py", "own_agent.py"):
-        done = subprocess.run(
-            [sys.executable, name], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True, text=True, timeout=400,
-        )  # fmt: skip
+        done = python(name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     learnt = metrics_of(tmp_path / "runs" / "line_short" / "dreamer_debug" / "0")[-1]
     assert learnt["step"] == 400 and learnt["model/mean_feature_loss"] > 0

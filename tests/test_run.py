@@ -1,37 +1,21 @@
 """Whole runs on DeepMind Control, as a user starts, stops, kills and resumes them."""
 
-import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import whole_runs
-from whole_runs import (
-    ROOT,
-    RUN,
-    DebugRuns,
-    children_of,
-    contents,
-    finish,
-    is_gone,
-    metrics_of,
-    start,
-    state_of,
-    wait_until,
-)
+from whole_runs import RUN, DebugRuns, contents, finish, metrics_of, python, start, wait_until
 
 from dreamer.data.episodes import EpisodeFile
 from dreamer.errors import UserError
 from dreamer.run import main
 from dreamer.training.schedule import UpdateSchedule
 
-COUNTING = f"{ROOT}/tests/counting_env.py:make"
+COUNTING = f"{whole_runs.ROOT}/tests/counting_env.py:make"
 SCHEDULE = UpdateSchedule(prefill=160, pretrain=2, every=80, updates=2)  # the debug preset's
 # What depends on the machine and the hour.
 CLOCKS = re.compile(r"wall_time|fps/.*|eval/seconds")
@@ -82,7 +66,7 @@ def test_steps_agent_steps_and_updates_are_counted_apart_and_exactly(debug_runs:
         assert line["episodes"] * 80 == line["step"]
         assert line["train/length"] == 80
         assert all(np.isfinite(value) for value in line.values())
-    state = state_of(debug_runs.path)
+    state = whole_runs.state_of(debug_runs.path)
     assert (state["agent_steps"], state["update"], state["next_episode"]) == (200, 8, 5)
 
 
@@ -135,10 +119,8 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stop_kill_damage_and_go_on(debug_runs: DebugRuns, tmp_path: Path):
+def test_stop_kill_damage_and_go_on(run: Path, tmp_path: Path):
     """SIGTERM, then kill -9, then a damaged checkpoint and a damaged episode: one long life."""
-    run = tmp_path / RUN
-    shutil.copytree(debug_runs.path, run)
     # A deterministic run collects anew what came after the checkpoint (tests/faults); this one
     # must keep it.
     words = (*whole_runs.DEBUG[:-1], "false", "--logdir", tmp_path, "--eval.every", "100000")
@@ -151,7 +133,7 @@ def test_stop_kill_damage_and_go_on(debug_runs: DebugRuns, tmp_path: Path):
     assert status == 128 + signal.SIGTERM, errors
     assert "resumed at step 400, update 8" in output
     assert output.splitlines()[-1].startswith("stopped by SIGTERM; the run is saved")
-    saved = state_of(run)
+    saved = whole_runs.state_of(run)
     assert saved["agent_steps"] * 2 >= 560
     assert SCHEDULE.due(saved["agent_steps"] * 2 - 80) <= saved["update"]
     assert saved["update"] <= SCHEDULE.due(saved["agent_steps"] * 2)
@@ -159,11 +141,11 @@ def test_stop_kill_damage_and_go_on(debug_runs: DebugRuns, tmp_path: Path):
     process = start("dreamer.run", *longer)
     before = saved["agent_steps"] * 2
     wait_until(lambda: metrics_of(run)[-1]["step"] >= before + 160, process)
-    workers = children_of(process)
+    workers = whole_runs.children_of(process)
     process.kill()
     process.communicate()
     assert workers
-    wait_until(lambda: all(map(is_gone, workers)))
+    wait_until(lambda: all(map(whole_runs.is_gone, workers)))
     # The kill may have come amid a write: what was not yet renamed is no episode.
     kept = {k: v for k, v in contents(run / "episodes").items() if not k.startswith(".")}
 
@@ -195,7 +177,7 @@ def test_stop_kill_damage_and_go_on(debug_runs: DebugRuns, tmp_path: Path):
 
 def test_ctrl_c_before_training_begins(tmp_path: Path):
     process = start("dreamer.run", "--task", COUNTING, "--configs", "debug", "--logdir", tmp_path)
-    wait_until(lambda: bool(children_of(process)), process)
+    wait_until(lambda: bool(whole_runs.children_of(process)), process)
     process.send_signal(signal.SIGINT)
     status, output, errors = finish(process)
     assert status == 130
@@ -205,10 +187,7 @@ def test_ctrl_c_before_training_begins(tmp_path: Path):
 
 def refused(*words: str | Path, **environ: str) -> str:
     """The one line of a command that must end with exit status 2; `environ` is set for it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dreamer.run", *map(str, words)], cwd=ROOT, text=True,
-        capture_output=True, timeout=300, env={**os.environ, **environ},
-    )  # fmt: skip
+    done = python("-m", "dreamer.run", *words, **environ)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     lines = done.stderr.splitlines()
@@ -216,23 +195,20 @@ def refused(*words: str | Path, **environ: str) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--task dmx_walker_walk", "unknown suite in task 'dmx_walker_walk'; did you mean 'dmc'?"),
-        ("--train.batchsize 3", "did you mean 'train.batch_size'?"),
-        ("--configs smal", "unknown preset 'smal'; did you mean 'small'?"),
-        ("--train.batch_size many", "train.batch_size"),
-        ("--train.batch_size -1", "train.batch_size"),
-        ("--task dmc_walker_wlk --configs dmc_proprio", "did you mean 'dmc_walker_walk'"),
-        ("--task dmc_walker_walk --configs dmc_proprio --train.batch_length 502", "at most 501"),
-        (f"--task {COUNTING} --envs.time_limit 8 --train.batch_length 6", "at most 5 timesteps"),
-        ("--task gym_CartPole-v1 --configs dmc_proprio --train.batch_length 502", "at most 501"),
-        ("--task dmc_walker_walk --configs dmc_proprio --train.batch_size 10000 "
-         "--train.batch_length 500 --replay.prefetch 1000", "1002 such batches in memory"),
-        (f"--task {COUNTING}_it", "no function 'make_it'; did you mean 'make'?"),
-    ],
-)
+@pytest.mark.parametrize(("words", "message"), [
+    ("--task dmx_walker_walk", "unknown suite in task 'dmx_walker_walk'; did you mean 'dmc'?"),
+    ("--train.batchsize 3", "did you mean 'train.batch_size'?"),
+    ("--configs smal", "unknown preset 'smal'; did you mean 'small'?"),
+    ("--train.batch_size many", "train.batch_size"),
+    ("--train.batch_size -1", "train.batch_size"),
+    ("--task dmc_walker_wlk --configs dmc_proprio", "did you mean 'dmc_walker_walk'"),
+    ("--task dmc_walker_walk --configs dmc_proprio --train.batch_length 502", "at most 501"),
+    (f"--task {COUNTING} --envs.time_limit 8 --train.batch_length 6", "at most 5 timesteps"),
+    ("--task gym_CartPole-v1 --configs dmc_proprio --train.batch_length 502", "at most 501"),
+    ("--task dmc_walker_walk --configs dmc_proprio --train.batch_size 10000 "
+     "--train.batch_length 500 --replay.prefetch 1000", "1002 such batches in memory"),
+    (f"--task {COUNTING}_it", "no function 'make_it'; did you mean 'make'?"),
+])  # fmt: skip
 def test_usage_errors_leave_nothing(words: str, message: str, tmp_path: Path):
     with pytest.raises(UserError) as error:
         main([*words.split(), "--logdir", str(tmp_path / "runs")])
@@ -254,13 +230,10 @@ def test_no_opengl(tmp_path: Path):
     assert "MUJOCO_GL=off switches rendering off" in off and "dmc_proprio" in off
 
 
-@pytest.mark.parametrize(
-    ("package", "task", "advice"),
-    [
-        ("dm_control", "dmc_walker_walk", "pip install dm_control==1.0.50"),
-        ("gymnasium", "gym_CartPole-v1", "pip install gymnasium"),
-    ],
-)
+@pytest.mark.parametrize(("package", "task", "advice"), [
+    ("dm_control", "dmc_walker_walk", "pip install dm_control==1.0.50"),
+    ("gymnasium", "gym_CartPole-v1", "pip install gymnasium"),
+])  # fmt: skip
 def test_a_missing_package(package: str, task: str, advice: str, tmp_path: Path):
     # Found first, and fails as an import does where there is no such package.
     absent = f'raise ModuleNotFoundError("No module named {package!r}", name={package!r})'
@@ -269,9 +242,7 @@ def test_a_missing_package(package: str, task: str, advice: str, tmp_path: Path)
     assert advice in refused(*words, PYTHONPATH=str(tmp_path))
 
 
-def test_another_config_is_refused_by_the_keys_that_differ(debug_runs: DebugRuns, tmp_path: Path):
-    run = tmp_path / RUN
-    shutil.copytree(debug_runs.path, run)
+def test_another_config_is_refused_by_the_keys_that_differ(run: Path, tmp_path: Path):
     before = contents(run)
     words = (*whole_runs.DEBUG, "--logdir", tmp_path, "--steps", "500")
     line = refused(*words, "--train.batch_size", "5", "--loss.free_nats", "1")
@@ -288,9 +259,7 @@ def test_help_loads_no_tensorflow():
         "    except SystemExit as end: assert end.code == 0\n"
         "print(*sorted({'tensorflow', 'keras', 'mujoco', 'dm_control'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
     assert "--train.batch_size" in done.stdout and "--checkpoint" in done.stdout
     assert done.stdout.splitlines()[-1] == ""

@@ -2,15 +2,13 @@
 
 import ast
 import functools
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from whole_runs import ROOT, python
 
-ROOT = Path(__file__).resolve().parent.parent
 PROGRAM_SOURCES = sorted(
     path for top in ("dreamer", "baselines", "plots") for path in (ROOT / top).rglob("*.py")
 )
@@ -114,15 +112,12 @@ def test_nothing_can_run_what_a_file_says(path: Path):
     assert not unsafe_calls(tree_of(path))
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("eval('1')", "exec('1')", "YAML()", "YAML(typ='unsafe')", "tf.load_op_library(f)"),
-        *("np.load(f, allow_pickle=True)", "np.load(f, allow_pickle=x)", "os.system('ls')"),
-        *("keras.models.load_model(f)", "archive.extractall(folder)", "shutil.unpack_archive(f)"),
-        *("tempfile.mktemp()", "subprocess.run('ls', shell=True)"),
-    ],
-)
+@pytest.mark.parametrize("line", [
+    *("eval('1')", "exec('1')", "YAML()", "YAML(typ='unsafe')", "tf.load_op_library(f)"),
+    *("np.load(f, allow_pickle=True)", "np.load(f, allow_pickle=x)", "os.system('ls')"),
+    *("keras.models.load_model(f)", "archive.extractall(folder)", "shutil.unpack_archive(f)"),
+    *("tempfile.mktemp()", "subprocess.run('ls', shell=True)"),
+])  # fmt: skip
 def test_the_scan_finds_what_it_looks_for(line: str):
     assert unsafe_calls(ast.parse(line))
     harmless = "re.compile(x); model.compile(); np.load(f, allow_pickle=False); YAML(typ='safe')"
@@ -160,10 +155,7 @@ def test_importing_them_loads_no_tensorflow():
     names = [module_name(path) for path in sources_under(*LIGHT[1:])]
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
     code += f"print(*sorted({TENSORFLOW!r} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "dreamer", *[n for n in names if "__main__" not in n]],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = python("-c", code, "dreamer", *[n for n in names if "__main__" not in n])
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 

@@ -3,19 +3,20 @@
 import json
 import os
 import signal
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from ray_helpers import LOOPBACK, SMALL, descendants, listening
-from whole_runs import ROOT, finish, metrics_of, start, wait_until
+from whole_runs import finish, metrics_of, python, start, wait_until
 
 from dreamer.errors import UserError
 from dreamer.sweep import main
 from dreamer.sweeps.trial import read_attempts
 
 TASKS = ("dmc_cartpole_balance", "dmc_reacher_easy")
+run_sweep = partial(python, "-m", "dreamer.sweep")
 RUNS = [Path(task, "dreamer_debug", "0") for task in TASKS]
 
 
@@ -23,15 +24,6 @@ RUNS = [Path(task, "dreamer_debug", "0") for task in TASKS]
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets an import of Ray fail."""
     monkeypatch.setitem(sys.modules, "ray", None)
-
-
-def run_sweep(*words: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs a sweep that starts no trials."""
-    command = [sys.executable, "-m", "dreamer.sweep", *map(str, words)]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env={**os.environ, **environ},
-    )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -109,14 +101,11 @@ def test_a_place_that_is_no_folder_is_refused_before_ray(
     assert not capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--suite dmc6 --gpus -2", "--gpus must be"),
-        ("--suite dmc6 --train.devices 2 --gpus 1", "--gpus gives each trial 1; give --gpus 2"),
-        ("--suite dmc6 --sweeds 2", "did you mean 'seeds'?"),
-    ],
-)
+@pytest.mark.parametrize(("words", "message"), [
+    ("--suite dmc6 --gpus -2", "--gpus must be"),
+    ("--suite dmc6 --train.devices 2 --gpus 1", "--gpus gives each trial 1; give --gpus 2"),
+    ("--suite dmc6 --sweeds 2", "did you mean 'seeds'?"),
+])  # fmt: skip
 def test_usage_errors(words: str, message: str, tmp_path: Path, no_ray: None):
     with pytest.raises(UserError) as caught:
         main([*words.split(), "--logdir", str(tmp_path)])
@@ -124,13 +113,10 @@ def test_usage_errors(words: str, message: str, tmp_path: Path, no_ray: None):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("nowhere", "no Ray cluster answers at nowhere: "),
-        ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"),
-    ],
-)
+@pytest.mark.parametrize(("address", "message"), [
+    ("nowhere", "no Ray cluster answers at nowhere: "),
+    ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"),
+])  # fmt: skip
 def test_an_address_without_a_cluster(tmp_path: Path, address: str, message: str):
     pytest.importorskip("ray")
     done = run_sweep("--suite", "dmc6", "--address", address, "--logdir", tmp_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ray_helpers import SMALL, descendants
-from whole_runs import ROOT, metrics_of, start, wait_until
+from whole_runs import ROOT, metrics_of, python, start, wait_until
 
 from dreamer.errors import UserError
 from dreamer.sweeps.cluster import check_address
@@ -78,8 +78,7 @@ def test_all_tasks_with_a_worker_killed_then_the_figures_and_the_report(tmp_path
 
 
 def script(name: str, *words: str | Path) -> str:
-    command = [sys.executable, ROOT / "plots" / name, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    done = python(ROOT / "plots" / name, *words, timeout=3600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

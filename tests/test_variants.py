@@ -20,9 +20,11 @@ SEARCH = {
 }  # fmt: skip
 ENSEMBLE = {"disagreement.members": 3, "disagreement.units": 8, "disagreement.layers": 1}
 COUNTING = f"{ROOT}/tests/counting_env.py:make"
+CURTAIN = f"{ROOT}/tests/curtain_env.py:make"
 CARTPOLE = "gym_CartPole-v1"
 MIXED = f"{ROOT}/tests/envs/gym_envs.py:Mixed"  # two images, a nested vector, an index
 EVERYTHING = {"envs.image": True, "encoder.keys": ".*", "decoder.keys": ".*"}
+HEAD = {"contrastive.layers": 1, "contrastive.units": 16}
 VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "no_value": (COUNTING, ["no_value"], {}),
     "one_step": (COUNTING, [], {"behavior.horizon": 1}),
@@ -32,6 +34,10 @@ VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
         CARTPOLE, ["planet"], {**SEARCH, "behavior.value": True, "planner.returns": "lambda"},
     ),
     "explore": (COUNTING, ["explore_then_task"], {"disagreement.until": 60, **ENSEMBLE}),
+    # Of the world model, two at a time where they concern different parts.
+    "contrastive": (CURTAIN, ["contrastive", "stochastic_only"], {**HEAD, **EVERYTHING}),
+    "deterministic": (COUNTING, ["deterministic_only", "reward_only"], {}),
+    "kl": (COUNTING, ["kl_balance", "overshooting"], {}),
 }  # fmt: skip
 LOSSES = {  # by which a variant's metrics are told
     "no_value": ({"actor_loss"}, {"value_loss", "explorer_actor_loss"}),
@@ -40,6 +46,9 @@ LOSSES = {  # by which a variant's metrics are told
     "planet": (set(), {"actor_loss", "value_loss"}),
     "planet_lambda": ({"value_loss"}, {"actor_loss"}),
     "explore": ({"actor_loss", "value_loss"}, set()),
+    "contrastive": ({"contrastive_loss", "kl_loss", "image_loss"}, set()),
+    "deterministic": ({"vector_loss"}, {"kl_loss", "kl"}),
+    "kl": ({"overshooting_loss", "overshooting_kl", "vector_loss"}, set()),
 }
 VALUES: dict[str, Any] = {
     "precision": "float32", "envs.image": False, "envs.state": True, "envs.time_limit": 0,
@@ -69,9 +78,10 @@ def test_trains_stops_and_goes_on(name: str, tmp_path: Path):
     assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})
     for line in lines:
         assert all(np.isfinite(value) for value in line.values())
+        assert all(value == 1.0 for key, value in line.items() if key.endswith("_finite"))
     present, absent = LOSSES[name]
     for line in lines:
-        assert {f"model/{key}" for key in present | {"model_loss"}} <= set(line)
+        assert {f"model/{key}" for key in present | {"model_loss", "reward_loss"}} <= set(line)
         assert not {f"model/{key}" for key in absent} & set(line)
     if task == MIXED:
         losses = {f"model/{key}_loss" for key in ("camera", "depth", "arm/joints", "room")}
@@ -83,7 +93,11 @@ def test_trains_stops_and_goes_on(name: str, tmp_path: Path):
         assert told == {step: step < 60 for step in told} and set(told.values()) == {True, False}
     again = Checkpoints(first.path / "checkpoints").load_latest()
     assert again is not None and set(again.arrays) == set(saved.arrays)
+    biases = [v for k, v in again.arrays.items() if "/decoder/" in k and k.endswith("/bias")]
+    assert len(biases) > 1 and all(map(np.any, biases))  # zeros before: diagnostics learn, too
     assert "eval/return" in lines[-1]
+    assert first.path.parent.name == "_".join(["dreamer", *sorted(("debug", *presets))])
+    assert train(config) == second and metrics_of(first.path) == lines  # nothing is left to do
 
 
 SEARCHED = {"planner.candidates": 100, "planner.num_elites": 10, "planner.iterations": 4}

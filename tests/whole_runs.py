@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,11 +40,25 @@ class DebugRuns:
     script_output: str
 
 
+def additions() -> list[str]:
+    """The examples in Python and YAML of CONTRIBUTING.md, in its order."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return [dedent(b) for b in re.findall(r"^ *```(?:python|yaml)\n(.*?)^ *```", text, re.M | re.S)]
+
+
 def start(module: str, *words: str | Path, **options: Any) -> subprocess.Popen[str]:
     """Starts `python -m <module> <words>` in the checkout."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT, **options}
     command = [sys.executable, "-m", module, *map(str, words)]
     return subprocess.Popen(command, text=True, **options)
+
+
+def python(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs Python in the checkout to its end; `options` are run's, and variables to set for it."""
+    variables = {key: options.pop(key) for key in list(options) if key.isupper()}
+    options["env"] = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 600, **options}
+    return subprocess.run([sys.executable, *map(str, words)], **options)
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 500) -> tuple[int, str, str]:

@@ -2,18 +2,9 @@
 
 import numpy as np
 import pytest
+import small_agent
 import tensorflow as tf
-from small_agent import (
-    BOTH,
-    CONTINUOUS,
-    IMAGE,
-    ONEHOT,
-    VECTORS,
-    make_agent,
-    make_batch,
-    make_timesteps,
-    update,
-)
+from small_agent import BOTH, ONEHOT, VECTORS, make_agent, make_batch, make_timesteps, update
 
 from dreamer.agent.agent import Agent
 from dreamer.envs.spec import Space
@@ -24,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("eagerly")
 
 @pytest.mark.parametrize("discrete", [False, True])
 def test_same_seed_same_agent(discrete: bool) -> None:
-    space = ONEHOT if discrete else CONTINUOUS
+    space = ONEHOT if discrete else small_agent.CONTINUOUS
     one, two, other = (make_agent(VECTORS, space, seed=seed) for seed in (5, 5, 6))
     batch, timesteps = make_batch(VECTORS, space), make_timesteps()
     for number in range(2):
@@ -80,9 +71,17 @@ def check_restored(agent: Agent, restored: Agent, space: dict[str, Space]) -> No
         np.testing.assert_array_equal(value, theirs[key], err_msg=key)
 
 
-def test_another_agent_is_restored_bit_for_bit() -> None:
-    settings = {"precision": "float16", "discount__enabled": True}
-    check_restored(make_agent(BOTH, **settings), make_agent(BOTH, **settings), BOTH)
+EXPLORER = {"until": 10, "members": 3, "units": 8, "layers": 1}
+PLANNER = {"candidates": 8, "num_elites": 3, "iterations": 2, "horizon": 3, "returns": "lambda"}
+
+
+@pytest.mark.parametrize(("space", "settings"), [
+    (BOTH, {"precision": "float16", "discount__enabled": True}),
+    (VECTORS, {f"disagreement__{key}": value for key, value in EXPLORER.items()}),
+    (VECTORS, {"behavior__policy": "planner", **{f"planner__{k}": v for k, v in PLANNER.items()}}),
+], ids=["float16", "explorer", "planner"])  # fmt: skip
+def test_another_agent_is_restored_bit_for_bit(space, settings) -> None:
+    check_restored(make_agent(space, **settings), make_agent(space, **settings), space)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +151,7 @@ def test_other_arrays_are_refused_and_change_nothing() -> None:
         np.testing.assert_array_equal(value, after[key], err_msg=key)
 
 
-@pytest.mark.parametrize("space", [VECTORS, IMAGE, BOTH], ids=["vectors", "images", "both"])
+@pytest.mark.parametrize("space", [VECTORS, small_agent.IMAGE, BOTH])
 def test_observations_of_every_kind(space) -> None:
     agent = make_agent(space)
     metrics = update(agent, make_batch(space, size=2, length=4))
@@ -162,20 +161,17 @@ def test_observations_of_every_kind(space) -> None:
 
 
 def test_an_actor_that_does_not_fit_the_actions_is_refused() -> None:
-    for space, distribution in ((ONEHOT, "tanh_normal"), (CONTINUOUS, "onehot")):
+    for space, distribution in ((ONEHOT, "tanh_normal"), (small_agent.CONTINUOUS, "onehot")):
         with pytest.raises(UserError, match=f"actor.distribution {distribution} does not fit"):
             make_agent(VECTORS, space, actor__distribution=distribution)
 
 
-@pytest.mark.parametrize(
-    ("key", "shape", "message"),
-    [
-        ("action", (3, 6, 5), r"action should have shape \[3, 6, 2\], but has \[3, 6, 5\]"),
-        ("reward", (3, 5), r"reward should have shape \[3, 6\], but has \[3, 5\]"),
-        ("joints", (3, 6, 4, 1), r"joints should have shape \[3, 6, 4\]"),
-        ("is_first", (3, 6, 1), r"is_first should have shape \[3, 6\]"),
-    ],
-)
+@pytest.mark.parametrize(("key", "shape", "message"), [
+    ("action", (3, 6, 5), r"action should have shape \[3, 6, 2\], but has \[3, 6, 5\]"),
+    ("reward", (3, 5), r"reward should have shape \[3, 6\], but has \[3, 5\]"),
+    ("joints", (3, 6, 4, 1), r"joints should have shape \[3, 6, 4\]"),
+    ("is_first", (3, 6, 1), r"is_first should have shape \[3, 6\]"),
+])  # fmt: skip
 def test_batches_of_another_shape_are_refused(key: str, shape, message: str) -> None:
     batch = {**make_batch(), key: np.zeros(shape, np.float32)}
     with pytest.raises(ValueError, match=message):

@@ -1,22 +1,17 @@
 """Every variant of model and behaviour: what it trains, its numbers, acting, whole runs."""
 
-import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent, make_batch, make_timesteps
-from whole_runs import ROOT, metrics_of, state_of
 
-from dreamer import load_config, train
 from dreamer.agent import behavior
 from dreamer.agent.behavior import Behavior
 from dreamer.errors import UserError
 from dreamer.ops.returns import replayed_returns
 from dreamer.ops.seeds import Purpose, make_seeds
-from dreamer.runs.checkpoints import Checkpoints
 
 PLANNER = {
     "behavior.policy": "planner", "planner.candidates": 8, "planner.num_elites": 3,
@@ -214,24 +209,6 @@ def test_the_planners_value_learns_those_returns(kind: str):
     assert float(losses["value"]) == pytest.approx(np.mean(total), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [{"disagreement.until": 10, **ENSEMBLE}, {**PLANNER, "planner.returns": "lambda"}],
-    ids=["explorer", "planner"],
-)
-def test_saved_and_restored_the_next_update_is_the_same_bit_for_bit(values):
-    agent, restored = agent_with(values), agent_with(values)
-    agent.train_step(make_batch(), 0)
-    restored.load_arrays({k: np.array(v) for k, v in agent.state_arrays().items()})
-    for either in (agent, restored):
-        either.train_step(make_batch(seed=1), 1)
-    theirs = restored.state_arrays()
-    for key, value in agent.state_arrays().items():
-        np.testing.assert_array_equal(value, theirs[key], err_msg=key)
-    actions = [either.policy(make_timesteps(), None)[0] for either in (agent, restored)]
-    np.testing.assert_array_equal(*actions)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("values", [PLANNER, {"disagreement.until": 10, **ENSEMBLE}])
 @pytest.mark.parametrize("act_space", [CONTINUOUS, ONEHOT])
@@ -246,60 +223,6 @@ def test_graphs_are_made_once_for_each_phase(values, act_space):
         _, state = agent.policy(make_timesteps(seed=step), state)
     assert agent._update.experimental_get_tracing_count() == phases
     assert agent._act.experimental_get_tracing_count() == phases
-
-
-VECTOR_TASK = f"{ROOT}/tests/counting_env.py:make"
-IMAGE_TASK = f"{ROOT}/tests/curtain_env.py:make"
-VECTOR = {"encoder.keys": "vector", "decoder.keys": "vector"}
-TINY = {
-    "steps": 64, "precision": "float32",
-    "train.prefill": 40, "train.pretrain": 1, "train.every": 20, "train.updates": 1,
-    "contrastive.layers": 1, "contrastive.units": 16, "train.batch_length": 5,
-    "behavior.horizon": 2, "eval.every": 1000, "eval.episodes": 1,
-    "eval.videos": 0, "log.every": 20, "log.video_every": 1000, "log.terminal": "plain",
-    "log.tensorboard": False, "checkpoint.every": 1000,
-}  # fmt: skip
-
-# Presets, two at a time where they concern different parts -> metrics that they add to the default
-# agent's ("-": that it lacks). What a decoder of images watches is learnt from images.
-VARIANTS = {
-    ("contrastive", "stochastic_only"): {
-        "model/contrastive_loss", "model/kl_loss", "model/image_loss",
-    },
-    ("deterministic_only", "reward_only"): {"-model/kl_loss", "-model/kl", "model/vector_loss"},
-    ("kl_balance", "overshooting"): {
-        "model/overshooting_loss", "model/overshooting_kl", "model/vector_loss",
-    },
-}  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("presets", VARIANTS, ids="+".join)
-def test_it_trains(presets: tuple[str, ...], tmp_path: Path) -> None:
-    images = "model/image_loss" in VARIANTS[presets]
-    task, keys = (IMAGE_TASK, {}) if images else (VECTOR_TASK, VECTOR)
-    overrides = {**TINY, **keys, "logdir": str(tmp_path)}
-    config = load_config("debug", *presets, task=task, overrides=overrides)
-    result = train(config)
-    assert (result.step, result.updates) == (64, 2)
-    assert result.path.parent.name == "_".join(["dreamer", *sorted(("debug", *presets))])
-    lines = metrics_of(result.path)
-    assert lines[-1]["step"] == 64 and lines[-1]["updates"] == 2
-    learnt = {k: v for line in lines for k, v in line.items() if k.startswith("model/")}
-    assert all(math.isfinite(v) for line in lines for v in line.values() if isinstance(v, float))
-    assert {k: v for k, v in learnt.items() if k.endswith("_finite") and v != 1.0} == {}
-    usual = {"model/model_loss", "model/reward_loss"}
-    for metric in VARIANTS[presets] | usual:
-        assert (metric.removeprefix("-") in learnt) != metric.startswith("-"), metric
-    assert math.isfinite(result.eval_return)
-    assert state_of(result.path)["update"] == 2
-    checkpoint = Checkpoints(result.path / "checkpoints").load_latest()
-    assert checkpoint is not None and len(checkpoint.arrays) > 50
-    biases = [v for k, v in checkpoint.arrays.items() if "/decoder/" in k and k.endswith("/bias")]
-    assert len(biases) > 1 and all(np.any(v) for v in biases)  # zeros before: diagnostics learn
-    again = train(config)  # builds the agent, loads the checkpoint, and finds nothing left to do
-    assert again == result
-    assert metrics_of(result.path) == lines
 
 
 @pytest.mark.parametrize("kind", ["full", "stochastic_only", "deterministic_only"])

@@ -184,15 +184,12 @@ def test_an_agent_that_plans_has_no_actor_and_takes_the_first_action(act_space, 
     assert names == {"model", "policy_calls"}
 
 
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        ({"planner__num_elites": 7}, "planner.num_elites is 7, but planner.candidates is 6"),
-        ({"planner__returns": "lambda", "behavior__value": False}, "needs behavior.value"),
-        ({"planner__returns": "lambda", "planner__horizon": 1}, "at least 2"),
-        ({"disagreement__until": 10}, "needs behavior.policy actor"),
-    ],
-)
+@pytest.mark.parametrize(("overrides", "expected"), [
+    ({"planner__num_elites": 7}, "planner.num_elites is 7, but planner.candidates is 6"),
+    ({"planner__returns": "lambda", "behavior__value": False}, "needs behavior.value"),
+    ({"planner__returns": "lambda", "planner__horizon": 1}, "at least 2"),
+    ({"disagreement__until": 10}, "needs behavior.policy actor"),
+])  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(overrides, expected):
     with pytest.raises(UserError, match=expected):
         planning_agent(**overrides)

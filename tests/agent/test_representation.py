@@ -1,14 +1,18 @@
 """What shapes the representation: the contrastive term, and decoders that only watch."""
 
+import importlib
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_agent import VECTORS, make_agent, make_batch, shared_model, tensors
+from whole_runs import additions
 
 from dreamer.agent import representation
+from dreamer.config.schema import add_configs
 from dreamer.errors import UserError
 
 B, T = 3, 6
@@ -117,6 +121,28 @@ def test_reconstruction_has_no_diagnostics() -> None:
     total, _, metrics = model.loss(batch, noise)
     assert model.diagnostic_variables == []
     np.testing.assert_array_equal(total, metrics["model_loss"])
+
+
+def test_a_loss_from_outside_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added_configs: None
+) -> None:
+    """CONTRIBUTING's example, with its own config key, is a term of the loss that learns."""
+    loss, *_, defaults, _ = additions()
+    (tmp_path / "mean_feature.py").write_text(loss, encoding="utf-8")
+    (tmp_path / "defaults.yaml").write_text(defaults, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(representation, "_FACTORIES", dict(representation._FACTORIES))
+    add_configs(tmp_path)
+    factory = importlib.import_module("mean_feature").MeanFeature
+    representation.register_representation("mean_feature", factory)
+    terms = []
+    for scale in (1.0, 3.0):
+        chosen = {"loss__representation": "mean_feature", "loss__free_nats": 0.0}
+        model = make_agent(**chosen, mean_feature__scale=scale).world_model
+        batch, noise = tensors(make_batch()), tf.zeros([B, T, model.noise_size])
+        terms.append(float(model.loss(batch, noise)[2]["mean_feature_loss"]))
+    assert terms[1] == pytest.approx(3.0 * terms[0], rel=1e-5) and terms[0] > 0.0
+    assert all(gradients(model, lambda: model.loss(batch, noise)[0]).values())
 
 
 def test_an_unknown_representation_loss_is_refused() -> None:

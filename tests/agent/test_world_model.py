@@ -193,14 +193,11 @@ def test_keys_match_whole_names() -> None:
     assert set(matching_keys("encoder", ".*", shapes)) == set(shapes)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "message"),
-    [
-        ("[", r"encoder.keys '\[' is not a regular expression"),
-        ("lidar", "encoder.keys 'lidar' matches none of image, wide"),
-        ("wide", r"wide has shape \[84, 84, 3\]; choose other observations with encoder.keys"),
-    ],
-)
+@pytest.mark.parametrize(("pattern", "message"), [
+    ("[", r"encoder.keys '\[' is not a regular expression"),
+    ("lidar", "encoder.keys 'lidar' matches none of image, wide"),
+    ("wide", r"wide has shape \[84, 84, 3\]; choose other observations with encoder.keys"),
+])  # fmt: skip
 def test_bad_keys_are_the_users_to_mend(pattern: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         matching_keys("encoder", pattern, {"image": (64, 64, 3), "wide": (84, 84, 3)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -189,19 +189,14 @@ log:
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added_configs: None) -> None:
     """A folder with an agent `mean`, and its entry in the registry."""
     (tmp_path / "mean_agent.py").write_text(MODULE, encoding="utf-8")
     (tmp_path / "configs" / "agents").mkdir(parents=True)
     (tmp_path / "configs" / "agents" / "mean.yaml").write_text(KEYS, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    before = list(schema._added)
     monkeypatch.setattr(registry, "AGENTS", dict(registry.AGENTS))
     registry.register("mean", registry.Entry("mean_agent:make"), tmp_path / "configs")
-    yield
-    schema._added[:] = before
-    for cached in (schema.load_schema, schema.agent_file, schema.agent_names, schema.read_defaults):
-        cached.cache_clear()
 
 
 def test_an_agent_from_outside_trains_and_resumes(

@@ -1,6 +1,5 @@
 """Games of the real emulator, compared with the published protocol."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from ale_py import Action, ALEInterface, LoggerMode, roms
 from PIL import Image
 from pool_env import PoolEnv
+from whole_runs import python
 
 from dreamer.config.config import load_config
 from dreamer.envs.atari import Atari
@@ -200,9 +200,7 @@ def test_games_that_cannot_be_played_and_a_missing_emulator_are_named(monkeypatc
 
 def test_the_emulator_prints_nothing():
     code = "from dreamer.envs.make import make_env\nenv = make_env('atari_pong')\nenv.reset(0)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
-    )
+    done = python("-c", code, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 

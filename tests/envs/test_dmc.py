@@ -1,10 +1,9 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pool_env import PoolEnv
+from whole_runs import python
 
 from dreamer.envs import dmc
 from dreamer.envs.conformance import check_env
@@ -44,9 +43,7 @@ def test_tasks_of_the_paper():
     All tasks share one process, because its start takes longer than a task. It must not be this
     one, which may hold TensorFlow.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", RENDERED, *PAPER], capture_output=True, text=True, timeout=600
-    )
+    done = python("-c", RENDERED, *PAPER)
     assert done.returncode == 0, done.stdout.splitlines()[-1] + done.stderr
     assert done.stdout.split() == PAPER
 

@@ -4,13 +4,11 @@ No index has the real package. These tests only show that the adapter keeps to i
 """
 
 import importlib.util
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from pool_env import PoolEnv
+from whole_runs import python
 
 from dreamer.config.config import load_config
 from dreamer.envs.conformance import check_env
@@ -148,11 +146,8 @@ def test_a_level_without_a_clock_is_named(lab, monkeypatch):
 
 @pytest.mark.skipif(importlib.util.find_spec("deepmind_lab") is not None, reason="it is installed")
 def test_without_the_package_one_line_says_what_to_do(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "dreamer.run", "--task", "dmlab_collect", "--configs", "debug",
-         "--logdir", str(tmp_path)],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    words = ("--task", "dmlab_collect", "--configs", "debug", "--logdir", tmp_path)
+    done = python("-m", "dreamer.run", *words)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "No module named 'deepmind_lab'" in done.stderr and "build_pip_package" in done.stderr
     assert not list(tmp_path.iterdir())

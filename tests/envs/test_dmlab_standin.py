@@ -35,18 +35,12 @@ def action(**values):
     return np.array([values.get(name, 0) for name in names], np.intc)
 
 
-@pytest.mark.parametrize("call, error, words", BUILDING)
-def test_building_it_wrongly(lab, call, error, words):
-    with pytest.raises(error or lab.UndefinedError, match=words):
-        call(lab)
-
-
-@pytest.mark.parametrize("call, error, words", USING)
+@pytest.mark.parametrize("call, error, words", [*BUILDING, *USING])
 def test_using_it_wrongly(lab, call, error, words):
     env = lab.Lab(PATH, [])
     env.reset(seed=1)
     with pytest.raises(error or lab.UndefinedError, match=words):
-        call(env)
+        call(lab if (call, error, words) in BUILDING else env)
 
 
 def test_which_call_is_legal_when(lab):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from pool_env import PoolEnv
+from whole_runs import additions
 
 from dreamer import tasks
 from dreamer.config.config import load_config
@@ -27,47 +28,11 @@ def test_names_of_no_suite(task):
         suite_of(task)
 
 
-SUITE = '''
-import numpy as np
-from dreamer.envs.spec import Space, one_hot_space
-from dreamer.envs.wrappers import FrameEnv
-
-LENGTHS = {"short": 3, "long": 30}
-
-class Line(FrameEnv):
-    """Walk to the end of a line."""
-
-    def __init__(self, length, settings):
-        super().__init__(settings, settings.time_limit)
-        self.act_space = one_hot_space(2)
-        self.obs_space = {"place": Space((1,), np.dtype(np.float32), 0, length)}
-        self.info, self._length = {}, length
-
-    def _start(self, seed):
-        self._place = 0
-
-    def _advance(self, action):
-        self._place = max(self._place + (1 if action[1] else -1), 0)
-        arrived = self._place == self._length
-        return float(arrived), arrived, arrived
-
-    def _observe(self):
-        return {"place": np.array([self._place], np.float32)}
-
-def make_line(name, settings):
-    return Line(LENGTHS[name], settings)
-'''
-PRESET = """
-envs: {action_repeat: 2, image: false, state: true, time_limit: 50}
-behavior: {horizon: 7}
-"""
-
-
 @pytest.fixture
 def line(tmp_path, monkeypatch):
-    """A registered suite whose module and preset lie in a folder outside the package."""
-    (tmp_path / "line_suite.py").write_text(SUITE)
-    (tmp_path / "line.yaml").write_text(PRESET)
+    """CONTRIBUTING's suite, registered; its module and preset lie outside the package."""
+    (tmp_path / "line_suite.py").write_text(additions()[3])
+    (tmp_path / "line.yaml").write_text(additions()[4])
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(tasks, "SUITES", dict(tasks.SUITES))
     suite = Suite("line_suite:make_line", "line_<length>", str(tmp_path / "line.yaml"))
@@ -77,7 +42,7 @@ def line(tmp_path, monkeypatch):
 
 def test_a_suite_from_outside_the_package(line):
     config = load_config(task="line_short")
-    assert config.behavior.horizon == 7 and config.envs.time_limit == 50
+    assert config.discount.enabled and config.envs.time_limit == 50
     settings = {"image": False, "state": True, "action_repeat": 2, "time_limit": 50}
     check_env(make_env("line_long", **settings))
     check_env(PoolEnv("line_short", **settings))  # its worker knows the suite, too

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pool_env import PoolEnv
+from whole_runs import ROOT, python
 
 from dreamer.envs.conformance import check_env
 from dreamer.envs.processes.pool import EnvError, EnvPool
 from dreamer.errors import UserError
 
 FILE = Path(__file__).with_name("probe_envs.py")
-ROOT = Path(__file__).parents[2]
 PLAIN = {"image": False, "state": True, "action_repeat": 1}  # needs no OpenGL
 
 
@@ -132,10 +132,7 @@ def test_time_limit_and_repeat_of_a_users_environment():
 
 def run_script(folder: Path, text: str) -> subprocess.CompletedProcess:
     (folder / "main.py").write_text(textwrap.dedent(text))
-    return subprocess.run(
-        [sys.executable, "main.py"], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        text=True, capture_output=True, timeout=120,
-    )  # fmt: skip
+    return python("main.py", cwd=folder)
 
 
 USE = """

@@ -1,7 +1,6 @@
-import subprocess
-import sys
 
 import pytest
+from whole_runs import python
 
 from dreamer.envs import rendering
 from dreamer.envs.processes.pool import EnvPool
@@ -78,7 +77,7 @@ def test_not_beside_tensorflow():
         "from dreamer.envs.make import make_env\n"
         "make_env('dmc_walker_walk')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = python("-c", code)
     assert "cannot share a process with TensorFlow" in done.stderr
 
 
@@ -91,5 +90,5 @@ def test_states_alone_load_no_opengl():
         "assert 'OpenGL' not in sys.modules and os.environ['MUJOCO_GL'] == 'egl'\n"
         "make_env('dmc_walker_walk')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = python("-c", code)
     assert "dm_control was loaded without OpenGL" in done.stderr

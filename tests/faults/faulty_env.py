@@ -59,41 +59,17 @@ def _raise(timestep: Timestep) -> Timestep:
     raise ZeroDivisionError("physics went wrong")
 
 
-def _exit(timestep: Timestep) -> Timestep:
-    os._exit(3)
-
-
-def _kill(timestep: Timestep) -> Timestep:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return timestep
-
-
-def _hang(timestep: Timestep) -> Timestep:
-    time.sleep(900)
-    return timestep
-
-
-def _nan(timestep: Timestep) -> Timestep:
-    return {**timestep, "vector": np.full_like(timestep["vector"], np.nan)}
-
-
-def _infinite(timestep: Timestep) -> Timestep:
-    return {**timestep, "reward": np.asarray(np.inf, np.float32)}
-
-
-def _huge(timestep: Timestep) -> Timestep:
-    """Finite, but its square is not."""
-    return {**timestep, "reward": np.asarray(3e38, np.float32)}
-
-
-def _shape(timestep: Timestep) -> Timestep:
-    return {**timestep, "image": timestep["image"][:4]}
-
-
 FAULTS: dict[str, Callable[[Timestep], Timestep]] = {
-    "raise": _raise, "exit": _exit, "kill": _kill, "hang": _hang, "nan": _nan,
-    "infinite": _infinite, "huge": _huge, "shape": _shape,
-}  # fmt: skip
+    "raise": _raise,
+    "exit": lambda timestep: os._exit(3),
+    "kill": lambda timestep: os.kill(os.getpid(), signal.SIGKILL) or timestep,
+    "hang": lambda timestep: time.sleep(900) or timestep,
+    "nan": lambda timestep: {**timestep, "vector": np.full_like(timestep["vector"], np.nan)},
+    "infinite": lambda timestep: {**timestep, "reward": np.asarray(np.inf, np.float32)},
+    # Finite, but its square is not.
+    "huge": lambda timestep: {**timestep, "reward": np.asarray(3e38, np.float32)},
+    "shape": lambda timestep: {**timestep, "image": timestep["image"][:4]},
+}
 
 
 def make() -> FaultyEnv:

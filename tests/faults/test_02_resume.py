@@ -3,21 +3,11 @@
 import signal
 from pathlib import Path
 
+import fault_runs
 import numpy as np
 import pytest
 import whole_runs
-from fault_runs import (
-    Figure,
-    Harm,
-    counting_replay,
-    episodes_of,
-    newest,
-    run,
-    run_of,
-    start,
-    start_in_turn,
-    words_for,
-)
+from fault_runs import Figure, episodes_of, newest, run, run_of, start, start_in_turn, words_for
 from whole_runs import finish, metrics_of, wait_until
 
 
@@ -37,7 +27,7 @@ def assert_same_run(ours: Path, theirs: Path) -> int:
 
 def batch_after(run: Path) -> dict[str, np.ndarray]:
     """The batch that the run would draw next."""
-    replay = counting_replay(run / "episodes")
+    replay = fault_runs.counting_replay(run / "episodes")
     _, _, state = newest(run)
     assert not replay.restrict(state["members"])
     return replay.sample(state["update"], 4, 5)
@@ -51,7 +41,7 @@ def test_killed_and_stopped_anywhere_it_ends_bit_for_bit_as_if_not(tmp_path: Pat
         for name in ("whole", "harmed")
     )
 
-    def stopped(place: str, count: int, number: int) -> tuple[list[str], list[Harm]]:
+    def stopped(place: str, count: int, number: int) -> tuple[list[str], list[fault_runs.Harm]]:
         return harmed, [(place, count, number, 0)]
 
     first = start_in_turn([(whole, []), stopped("write", 15, signal.SIGKILL)])

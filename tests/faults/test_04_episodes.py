@@ -6,14 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from episode_samples import (
-    DAMAGES,
-    assert_same,
-    file_arrays,
-    make_episode,
-    mutate,
-    open_and_check,
-)
+from episode_samples import DAMAGES, assert_same, file_arrays, make_episode, mutate, open_and_check
 from fault_runs import Figure
 from ordinary_user import ordinary_user
 

@@ -7,20 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fault_runs
 import numpy as np
 import pytest
 from counting_env import decode, episode_length
-from fault_runs import (
-    COUNTING,
-    FAULTY,
-    Figure,
-    each_agent,
-    episodes_of,
-    newest,
-    run,
-    run_of,
-    words_for,
-)
+from fault_runs import COUNTING, FAULTY, Figure, each_agent, newest, run, run_of, words_for
 from faulty_env import KINDS, faulty_step
 from whole_runs import metrics_of
 
@@ -186,7 +177,7 @@ def test_a_run_with_crashing_environments_reaches_its_end(tmp_path: Path, figure
     path = run_of(tmp_path)
     _, _, state = newest(path)
     under_way = sum(e is not None for e in state["collector"]["under_way"])
-    assert len(episodes_of(path)) == state["next_episode"] - state["dropped"] - under_way
+    assert len(fault_runs.episodes_of(path)) == state["next_episode"] - state["dropped"] - under_way
     assert metrics_of(path)[-1]["dropped_episodes"] == state["dropped"] > 0
     figure(f"a whole run at 0.01 a step: {state['dropped']} of {state['next_episode']} dropped")
 

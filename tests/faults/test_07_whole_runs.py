@@ -7,20 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import fault_runs
 import pytest
-from fault_runs import (
-    Disk,
-    Figure,
-    check_episodes,
-    each_agent,
-    episodes_of,
-    fill,
-    newest,
-    run,
-    run_of,
-    start,
-    words_for,
-)
+from fault_runs import Disk, Figure, episodes_of, fill, run, run_of, start, words_for
 from ordinary_user import mounted
 from whole_runs import finish, metrics_of, wait_until
 
@@ -29,7 +18,7 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
 
-@each_agent
+@fault_runs.each_agent
 def test_a_run_without_room_ends_with_its_own_status(tmp_path: Path, figure: Figure, agent: str):
     words = words_for(tmp_path, steps=10**12, disk_wait=1)
     status, output, errors = run(words, agent=agent, preexec_fn=limited)
@@ -39,7 +28,7 @@ def test_a_run_without_room_ends_with_its_own_status(tmp_path: Path, figure: Fig
     assert "it needs at least" in line and "files may have 40,000" in line
     assert "warning: the episodes of 1,000,000,000,000 steps will need about" in output
     path = run_of(tmp_path)
-    assert check_episodes(path) >= 3 and not list((path / "checkpoints").iterdir())
+    assert fault_runs.check_episodes(path) >= 3 and not list((path / "checkpoints").iterdir())
     figure("no room for a checkpoint: exit status 74, path, bytes needed and free in the message")
 
 
@@ -47,7 +36,7 @@ def test_a_run_without_room_ends_with_its_own_status(tmp_path: Path, figure: Fig
 def all_kept(words: list[str], logdir: Path) -> Iterator[None]:
     """Checks, after the test has mended what it broke, that the run resumes and loses nothing."""
     before = episodes_of(run_of(logdir))
-    check_episodes(run_of(logdir))
+    fault_runs.check_episodes(run_of(logdir))
     yield
     status, output, errors = run(words)
     assert status == 0 and "resumed at step" in output, errors
@@ -71,7 +60,7 @@ def test_a_run_on_a_full_disk(small_disk: Disk, figure: Figure, disk_wait: int):
     filler = fill(disk)
     if not disk_wait:
         assert_ended(finish(process), "no room for ")
-        step, _, _ = newest(run_of(logdir))
+        step, _, _ = fault_runs.newest(run_of(logdir))
         with all_kept(words, logdir):
             filler.unlink()
         figure(f"a run without room ended at checkpoint {step}, all episodes intact; resumed")

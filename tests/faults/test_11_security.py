@@ -77,18 +77,15 @@ def test_an_object_array_is_no_episode_and_no_checkpoint(tmp_path: Path, figure:
     figure("object arrays with a payload: refused as episode and as checkpoint, payload not run")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "config: !!python/object/apply:os.mkdir [{mark}]",
-        "config: {{task: !!python/name:os.system }}",
-        "config: {{logdir: !!python/object/new:os.mkdir [{mark}] }}",
-        "!!python/module:os",
-        "config: {{task: dmc_walker_walk, method: ../../elsewhere}}",
-        "config: {{task: dmc_walker_walk, seed: ../../elsewhere}}",
-        "config: [1, 2]",
-    ],
-)
+@pytest.mark.parametrize("text", [
+    "config: !!python/object/apply:os.mkdir [{mark}]",
+    "config: {{task: !!python/name:os.system }}",
+    "config: {{logdir: !!python/object/new:os.mkdir [{mark}] }}",
+    "!!python/module:os",
+    "config: {{task: dmc_walker_walk, method: ../../elsewhere}}",
+    "config: {{task: dmc_walker_walk, seed: ../../elsewhere}}",
+    "config: [1, 2]",
+])  # fmt: skip
 def test_a_config_with_tags_or_paths_is_refused_without_effect(tmp_path: Path, text: str):
     mark, run = tmp_path / "made", tmp_path / "run"
     run.mkdir()
@@ -103,14 +100,11 @@ def test_a_config_with_tags_or_paths_is_refused_without_effect(tmp_path: Path, t
     assert {path.name for path in tmp_path.iterdir()} == {"run", "preset.yaml"}
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        *("config.yaml", "lock", "metrics.jsonl", "metrics.jsonl.dropped", "sinks.json", "wandb"),
-        *("episodes", "eval_episodes", "checkpoints", "videos", "nonfinite", "predictions"),
-        *("attempts.jsonl", "output.log", "events.out.tfevents.1", "a name of its maker's choice"),
-    ],
-)
+@pytest.mark.parametrize("part", [
+    *("config.yaml", "lock", "metrics.jsonl", "metrics.jsonl.dropped", "sinks.json", "wandb"),
+    *("episodes", "eval_episodes", "checkpoints", "videos", "nonfinite", "predictions"),
+    *("attempts.jsonl", "output.log", "events.out.tfevents.1", "a name of its maker's choice"),
+])  # fmt: skip
 def test_links_out_of_a_run_are_refused_without_effect(tmp_path: Path, part: str):
     config = config_for(tmp_path)
     with RunDir.open(config) as run:

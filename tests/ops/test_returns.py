@@ -52,15 +52,12 @@ def test_by_hand() -> None:
     np.testing.assert_array_equal(lambda_returns(reward, value, pcont, 0.5), [[3.5, 6.0]])
 
 
-@pytest.mark.parametrize(
-    ("shapes", "message"),
-    [
-        (((4, 5), (4, 6), (4, 6)), r"reward should have shape \[4, 6\], but has \[4, 5\]"),
-        (((4, 6), (4, 6), (3, 6)), r"pcont should have shape \[4, 6\], but has \[3, 6\]"),
-        (((4, 6), (4, 6, 1), (4, 6)), r"value should have shape \[\?, \?\], but has \[4, 6, 1\]"),
-        (((4, 1), (4, 1), (4, 1)), "horizon of at least 2, but got 1"),
-    ],
-)
+@pytest.mark.parametrize(("shapes", "message"), [
+    (((4, 5), (4, 6), (4, 6)), r"reward should have shape \[4, 6\], but has \[4, 5\]"),
+    (((4, 6), (4, 6), (3, 6)), r"pcont should have shape \[4, 6\], but has \[3, 6\]"),
+    (((4, 6), (4, 6, 1), (4, 6)), r"value should have shape \[\?, \?\], but has \[4, 6, 1\]"),
+    (((4, 1), (4, 1), (4, 1)), "horizon of at least 2, but got 1"),
+])  # fmt: skip
 def test_wrong_shapes_are_named(shapes, message: str) -> None:
     reward, value, pcont = (tf.zeros(shape) for shape in shapes)
     with pytest.raises(ValueError, match=message):
