@@ -100,14 +100,6 @@ def test_folders_of_many_tasks():
     assert folder(["gym_Alone-v0"]) == "gym_Alone-v0"
 
 
-def test_workers_must_share_evenly():
-    from dreamer.training.build import make_pool
-
-    config = load_config(task="dmc_walker_walk,dmc_walker_run,dmc_cheetah_run")
-    with pytest.raises(UserError, match="2 environments for 3 tasks"):
-        make_pool(config, 2, training=True)
-
-
 def test_the_benchmark_takes_one():
     with pytest.raises(UserError, match="one task at a time"):
         benchmark(["--task", ",".join(TASKS)])

@@ -107,9 +107,7 @@ VARIANTS = ({}, {"behavior__horizon": 1}, {"behavior__value": False})
 
 @pytest.mark.parametrize("values", VARIANTS, ids=["usual", "one step", "no value"])
 @pytest.mark.parametrize("enabled", [False, True])
-def test_with_a_discount_head_nothing_is_imagined_from_terminal_timesteps(
-    values: dict, enabled: bool
-) -> None:
+def test_with_a_discount_head_nothing_is_imagined_from_terminal_timesteps(values, enabled) -> None:
     """Which may lie amid a sequence, where short episodes follow each other; without such a head
     the end of an episode is none of the agent's concern."""
     agent = make_agent(discount__enabled=enabled, **values)

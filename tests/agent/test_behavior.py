@@ -76,9 +76,7 @@ def test_losses_are_the_literal_ones(discount: Head | None) -> None:
 @pytest.mark.parametrize("horizon", [1, HORIZON])
 @pytest.mark.parametrize("gradient", ["dynamics", "score"])
 @pytest.mark.parametrize("value", [None, VALUE])
-def test_from_a_terminal_start_nothing_is_imagined(
-    horizon: int, gradient: str, value: Head | None
-) -> None:
+def test_from_a_terminal_start_nothing_is_imagined(horizon, gradient, value: Head | None) -> None:
     """The second of five trajectories counts for nothing; where starts are judged, V_0 = r_0."""
     start, *later = trajectory()[:5]
     imagined = Imagination(start, *(x[:, :horizon] for x in later))
@@ -348,9 +346,7 @@ class Tree:
     ("with_value", "lambda_", "exact_values"),
     [(True, 1.0, False), (True, 0.6, True), (True, 0.0, True), (False, LAMBDA, False)],
 )
-def test_the_scores_expectation_is_the_exact_gradient(
-    with_value: bool, lambda_: float, exact_values: bool
-):
+def test_the_scores_expectation_is_the_exact_gradient(with_value, lambda_, exact_values):
     tree = Tree()
     if exact_values:
         tree.evaluate()

@@ -78,9 +78,7 @@ def children_left(folder: Path) -> list[int]:
     ("kills", "forced", "agent"),
     [(10, 4, "numpy"), pytest.param(50, 10, "dreamer", marks=pytest.mark.faults)],
 )
-def test_nothing_is_lost_by_kills(
-    tmp_path: Path, figure: Figure, kills: int, forced: int, agent: str
-):
+def test_nothing_is_lost_by_kills(tmp_path: Path, figure: Figure, kills, forced, agent):
     """The files are the same with the NumPy agent, and ten processes start in seconds."""
     if agent == "numpy":
         schedule = SCHEDULE

@@ -87,9 +87,7 @@ def test_a_crash_costs_only_its_episode(
     "fault", ["nan", *(pytest.param(k, marks=pytest.mark.faults) for k in KINDS if k != "nan")]
 )
 @pytest.mark.parametrize("alone", [True, False])
-def test_one_that_always_fails_is_given_up_after_so_many_restarts(
-    faults: SetFaults, fault: str, alone: bool
-):
+def test_one_that_always_fails_is_given_up_after_so_many_restarts(faults: SetFaults, fault, alone):
     """As one broken task among several: what the others collect is none of its episodes."""
     faults("always", fault)
     numbers: list[int] = []

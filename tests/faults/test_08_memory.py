@@ -116,9 +116,7 @@ SHORT, LONG = (1500, 30, 6, 300), (15_000, 3000, 600, 33_000)
     "amounts",
     [SHORT, pytest.param(LONG, marks=pytest.mark.faults)],
 )
-def test_memory_is_flat_and_tracing_bounded(
-    tmp_path: Path, figure: Figure, amounts: tuple[int, ...]
-):
+def test_memory_is_flat_and_tracing_bounded(tmp_path: Path, figure: Figure, amounts):
     words = [*map(str, amounts), CURTAIN, tmp_path]
     status, output, errors = finish(python("-c", SCRIPT, *words), timeout=3600)
     assert status == 0, errors

@@ -52,9 +52,7 @@ def keras_twin(layer: TransposedConv, filters: int, kernel: int, activation, sha
 @pytest.mark.parametrize("kernel", [5, 6])
 @pytest.mark.parametrize("shape", [(1, 1, 7), (5, 5, 4), (13, 13, 3), (4, 7, 2), (2, 1, 3)])
 @pytest.mark.parametrize("filters", [3, 16])
-def test_transposed_convolution_is_keras(
-    filters: int, shape: tuple[int, ...], kernel: int, activation: str | None
-) -> None:
+def test_transposed_convolution_is_keras(filters, shape, kernel, activation) -> None:
     x = tf.random.stateless_normal([2, *shape], [0, 1])
     layer = TransposedConv(filters, kernel, activation)
     layer.build((None, *shape))
@@ -95,9 +93,7 @@ def test_interleaving_is_depth_to_space() -> None:
 @pytest.mark.parametrize("filters", [3, 16])
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_transposed_convolution_in_mixed_precision(
-    precision: str, size: int, filters: int
-) -> None:
+def test_transposed_convolution_in_mixed_precision(precision: str, size: int, filters: int) -> None:
     policy = keras.DTypePolicy(precision)
     low, full = TransposedConv(filters, 5, dtype=policy), TransposedConv(filters, 5)
     for layer in (low, full):

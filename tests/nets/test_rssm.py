@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from rounding import rounding_error
 
-from dreamer.nets.rssm import GRU, RSSM, DeterministicSSM, Linear, StochasticSSM, make_rssm
+from dreamer.nets.rssm import GRU, RSSM, Linear, make_rssm
 
 ACTIONS, EMBED, STOCH, DETER, HIDDEN, MIN_STD = 2, 6, 3, 5, 7, 0.1
 BATCH, LENGTH = 4, 9
@@ -156,11 +156,6 @@ def test_linear_can_be_used_in_parts() -> None:
     x = np.random.default_rng(7).normal(size=(3, 5)).astype(np.float32)
     first, second = layer.parts(2, 3)
     np.testing.assert_allclose(x[:, :2] @ first + x[:, 2:] @ second, layer(x), **CLOSE)
-
-
-def test_kinds() -> None:
-    classes = RSSM, StochasticSSM, DeterministicSSM
-    assert tuple(type(make(kind)) for kind in KINDS) == classes
 
 
 def test_published_sizes() -> None:
