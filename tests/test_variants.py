@@ -37,7 +37,7 @@ VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     # Of the world model, two at a time where they concern different parts.
     "contrastive": (CURTAIN, ["contrastive", "stochastic_only"], {**HEAD, **EVERYTHING}),
     "deterministic": (COUNTING, ["deterministic_only", "reward_only"], {}),
-    "kl": (COUNTING, ["kl_balance", "overshooting"], {}),
+    "kl": (COUNTING, ["kl_balance", "overshooting"], {"train.batch_length": 5}),
 }  # fmt: skip
 LOSSES = {  # by which a variant's metrics are told
     "no_value": ({"actor_loss"}, {"value_loss", "explorer_actor_loss"}),
