@@ -56,11 +56,7 @@ _ENV_ADVICE = {
 def suggest(word: str, known: Iterable[str], *, most: int = 1, prefix: str = "") -> str:
     """Returns ``"; did you mean 'x' or 'y'?"`` with the known words nearest to `word`, or ``""``.
 
-    Args:
-        word: The word that the user typed.
-        known: All valid words.
-        most: Most words to suggest, the nearest first.
-        prefix: Text to show before each suggested word.
+    It names at most `most` words, the nearest first, each after `prefix`.
     """
     near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
     named = [repr(prefix + name) for name in near]

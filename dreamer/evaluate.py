@@ -71,13 +71,7 @@ def main(
     make_agent: MakeAgent | None = None,
     command_line: CommandLine = COMMAND_LINE,
 ) -> int:
-    """Reads the command line, evaluates, prints and writes; returns the exit status.
-
-    Args:
-        argv: The command line's words.
-        make_agent: Makes another agent than Dreamer.
-        command_line: The program's.
-    """
+    """Reads the command line, evaluates, prints and writes; returns the exit status."""
     options = command_line.parse(argv).options
     video, report = options.pop("video"), options.pop("json")
     if video:
@@ -105,12 +99,7 @@ def evaluate(
 ) -> Result:
     """Runs episodes with the agent of a run, which may still be training.
 
-    Args:
-        run: The run's directory.
-        episodes: Number of episodes of each task.
-        video_episodes: Number of episodes to keep for a video; the task must have images then.
-        seed: Seed of the episodes; -1: the run's.
-        **loading: As for `dreamer.analysis.trained_run.load_run`.
+    Arguments: see --help; those of `loading`, see `dreamer.analysis.trained_run.load_run`.
 
     Raises:
         UserError: There is no run or no sound checkpoint, or no image for a video.

@@ -32,10 +32,8 @@ def collect_fresh(
     """Runs the first `length` timesteps of `count` new episodes of each task, [length, ...] each.
 
     They start as the episodes of a first evaluation do. Episodes that end too soon are left out and
-    others run instead, at most TRIES * count in all, so there may be fewer than `count`.
-
-    Raises:
-        UserError: No episode was long enough.
+    others run instead, at most TRIES * count in all, so there may be fewer than `count`. Raises
+    UserError if none was long enough.
     """
     found: dict[int, Episode] = {}
     lengths = []
@@ -130,14 +128,9 @@ def _absolute(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
 
 
 def rows(truth: np.ndarray, model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns truth, model and error of one observation as images, for `open_loop_video`.
+    """Returns truth, model and error as images uint8 [B, T, H, W, C], for `open_loop_video`.
 
-    Args:
-        truth, model: Images uint8 [B, T, H, W, C]; or float32 [B, T, n] or [B, T], which become
-            bars, one for each element.
-
-    Returns:
-        Three arrays uint8 [B, T, H, W, C].
+    Of float32 [B, T, n] or [B, T], each element becomes a bar.
     """
     if truth.dtype == np.uint8:
         return truth, model, signed_difference(truth, model)

@@ -61,9 +61,6 @@ class Section:
     def __delattr__(self, name: str) -> None:
         raise AttributeError("a config is immutable")
 
-    def __repr__(self) -> str:
-        return f"Section({self._values})"
-
 
 class Config(Section):
     """A complete, checked and immutable config.
@@ -123,11 +120,7 @@ class Config(Section):
         return {name: tree[name] for name in read_defaults()[1] if isinstance(tree.get(name), dict)}
 
     def replace(self, values: Mapping[str, Any]) -> Config:
-        """Returns a config with other values of the given keys (dotted names).
-
-        Raises:
-            UserError: An unknown key, or a value that the key does not take.
-        """
+        """Returns a config with other values of the given keys (dotted names)."""
         return Config({**self._flat, **values}, self.presets, self.agent)
 
     def __eq__(self, other: object) -> bool:
@@ -190,11 +183,9 @@ def preset_refusal(preset: str, agent: str) -> str:
 def load_preset(
     name: str, agent: str = DREAMER, trail: tuple[Path, ...] = (), loaded: set[Path] | None = None
 ) -> dict[str, Value]:
-    """Reads a preset and those it inherits; returns values by dotted name.
+    """Reads a preset, or a file, and those it inherits; returns values by dotted name.
 
     Args:
-        name: A preset of the project, or the path of a file.
-        agent: Whose keys and presets.
         trail: Files that inherit this preset.
         loaded: Files read before; this one is added. They are not inherited again, because what
             two presets inherit must not undo the first of them.
@@ -258,14 +249,7 @@ def nest(flat: Values) -> dict[str, Any]:
 
 
 def check_values(flat: Mapping[str, Any]) -> None:
-    """Refuses values of a config that contradict each other.
-
-    Args:
-        flat: Values by dotted name. An agent may lack some of Dreamer's.
-
-    Raises:
-        UserError: Two values contradict each other.
-    """
+    """Refuses values, by dotted name, that contradict each other; an agent may lack some."""
     check_logdir(flat["logdir"])
     for low, high, why in _AT_MOST:
         if low in flat and flat[low] > flat[high]:
@@ -330,10 +314,6 @@ def check_phases(until: int, steps: int) -> None:
 
     A saved run's config is not checked: a run that was stopped in its first phase can be read, and
     resumed with more steps.
-
-    Args:
-        until: disagreement.until.
-        steps: Steps of the whole run.
     """
     if until >= steps:
         raise UserError(
@@ -344,13 +324,7 @@ def check_phases(until: int, steps: int) -> None:
 
 
 def check_devices(devices: int, batch_size: int, jit: str) -> None:
-    """Refuses a batch, or a compilation, that several devices cannot share.
-
-    Args:
-        devices: How many devices share each batch.
-        batch_size: Sequences in a batch.
-        jit: Value of the key.
-    """
+    """Refuses a batch, or a compilation, that several devices cannot share."""
     if batch_size % devices:
         raise UserError(
             f"train.batch_size is {batch_size}, which {devices} devices cannot share evenly; "

@@ -62,14 +62,11 @@ class Key:
         return self.name
 
     def coerce(self, value: Any, where: str = "") -> Value:
-        """Returns a value in this key's type.
-
-        Args:
-            value: Typed, or text as on a command line.
-            where: For the error: where the value comes from, such as " in preset 'x'".
+        """Returns a value, typed or text, in this key's type.
 
         Raises:
             UserError: The value has another type, is not among the choices, or is out of range.
+                The message says `where` it comes from, such as " in preset 'x'".
         """
         typed = _convert(value, type(self.value))
         if typed is None:
@@ -145,10 +142,7 @@ def find_configs() -> Path:
 def load_schema(agent: str = DREAMER) -> Mapping[str, Key]:
     """Returns an agent's keys by dotted name, in the order of configs/defaults.yaml.
 
-    Keys that only this agent has come last.
-
-    Raises:
-        UserError: There is no such agent.
+    Keys that only this agent has come last. Raises UserError if there is no such agent.
     """
     common, own = read_defaults()[0], agent_file(agent)
     keys = {}
@@ -161,11 +155,7 @@ def load_schema(agent: str = DREAMER) -> Mapping[str, Key]:
 
 @functools.cache
 def agent_file(agent: str) -> AgentFile:
-    """Reads an agent's own file.
-
-    Raises:
-        UserError: There is no such agent.
-    """
+    """Reads an agent's own file; raises UserError if there is no such agent."""
     if agent == DREAMER:
         return AgentFile()
     if agent not in agent_names():
@@ -194,15 +184,9 @@ def preset_files(agent: str = DREAMER) -> dict[str, Path]:
 
 
 def task_values(agent: str, task: str, given: Iterable[str] = ()) -> dict[str, Value]:
-    """Returns the values that an agent's file has for a task, by dotted name.
+    """Returns the values that an agent's file has for a task, without the keys that are `given`.
 
-    Args:
-        agent: Whose file.
-        task: One task or several, ``a,b,c``. At most one pattern of the file fits each.
-        given: Keys whose values the user has chosen; they are left out.
-
-    Raises:
-        UserError: The file has different values of a key for the tasks.
+    At most one pattern of the file fits each task. Raises UserError if values differ between tasks.
     """
     patterns = agent_file(agent).tasks
     found: list[dict[str, Value]] = []
@@ -218,9 +202,8 @@ def task_values(agent: str, task: str, given: Iterable[str] = ()) -> dict[str, V
 def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
     """Returns the key of a dotted name.
 
-    Raises:
-        UserError: There is no such key. The message names the group's members, the agents that
-            have the key, or the nearest name.
+    If there is none, the UserError names the group's members, the agents that have it, or the
+    nearest name.
     """
     if name in keys:
         return keys[name]
@@ -240,11 +223,7 @@ def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
 
 
 def flatten(tree: Mapping[str, Any], keys: Iterable[str], where: str = "") -> dict[str, Any]:
-    """Turns a tree of groups into dotted names.
-
-    Raises:
-        UserError: A group of `keys` has a value that is no mapping.
-    """
+    """Turns a tree of groups into dotted names; UserError if a group of `keys` is no mapping."""
     groups = {key.partition(".")[0] for key in keys if "." in key}
     flat: dict[str, Any] = {}
     for name, value in tree.items():

@@ -143,11 +143,7 @@ class EpisodeFile:
     def read_into(self, out: Mapping[str, np.ndarray], start: int, stop: int) -> None:
         """Reads timesteps start to stop - 1 into the arrays [stop - start, ...] of `out`.
 
-        The arrays must be C-contiguous. Values are cast to their dtypes.
-
-        Raises:
-            EpisodeError: The data are damaged, or do not fit into memory.
-            ValueError: The episode has no such timesteps.
+        The arrays must be C-contiguous. Values are cast to their dtypes. Raises as `read`.
         """
         if not 0 <= start <= stop <= self.length:
             raise ValueError(f"timesteps {start} to {stop} of an episode of {self.length}")

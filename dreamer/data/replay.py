@@ -122,11 +122,8 @@ class Replay:
         """Writes an episode to disk; no batch is drawn from it before `take_in`.
 
         The file keeps the timestamp of an earlier file of the same `uid`. Writing equal content
-        again therefore leaves the folder unchanged. Arguments and errors are those of
-        `save_episode`.
-
-        Raises:
-            ValueError: The episode does not match the environment's spaces, or is malformed.
+        again therefore leaves the folder unchanged. Raises as `save_episode`; ValueError also if
+        the episode does not match the environment's spaces.
         """
         found = {key: (value.shape[1:], value.dtype) for key, value in episode.items()}
         if reason := _mismatch(self._layout, found):

@@ -119,10 +119,8 @@ def read_directory(
 def read_slice(fd: int, array: StoredArray, start: int, out: np.ndarray) -> None:
     """Reads entries start to start + len(out) - 1 of a sliceable array into `out`, in one read.
 
-    `out` is C-contiguous, of the same dtype, and of the same shape after the first axis.
-
-    Raises:
-        ArchiveError: The file ends early.
+    `out` is C-contiguous, of the same dtype, and of the same shape after the first axis. Raises
+    ArchiveError if the file ends early.
     """
     offset = array.offset + start * math.prod(array.shape[1:]) * array.dtype.itemsize
     view = out.reshape(-1).view(np.uint8).data
@@ -135,11 +133,7 @@ def read_slice(fd: int, array: StoredArray, start: int, out: np.ndarray) -> None
 
 
 def read_arrays(fd: int, arrays: Iterable[StoredArray]) -> Iterator[np.ndarray]:
-    """Reads whole arrays one after the other, unpacks them and verifies their checksums.
-
-    Raises:
-        ArchiveError: The data are damaged, or do not have the size that the directory states.
-    """
+    """Reads whole arrays; raises ArchiveError if a checksum or size differs from the directory."""
     with _opened(fd) as archive:
         for array in arrays:
             with archive.open(f"{array.name}.npy") as stream:
@@ -149,11 +143,7 @@ def read_arrays(fd: int, arrays: Iterable[StoredArray]) -> Iterator[np.ndarray]:
 
 
 def verify_checksums(fd: int, arrays: Iterable[StoredArray]) -> None:
-    """Reads arrays once, in pieces, and compares their checksums.
-
-    Raises:
-        ArchiveError: A checksum does not match, or the file ends early.
-    """
+    """Reads arrays once, in pieces; raises ArchiveError if a checksum or size does not match."""
     with _opened(fd) as archive:
         for array in arrays:
             with archive.open(f"{array.name}.npy") as stream:

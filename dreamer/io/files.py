@@ -133,9 +133,7 @@ def _cleaned_up(path: Path, temporary: Path, needed: int | None) -> Iterator[Non
 def make_folder(path: Path, advice: str = "check the path and its permissions") -> None:
     """Makes a folder and all missing folders above it, and syncs the new names.
 
-    Raises:
-        DiskFullError: The disk is full.
-        StorageError: The folder cannot be made. `advice` ends the message.
+    Raises StorageError, which ends in `advice`, or DiskFullError.
     """
     try:
         for folder in [each for each in (*reversed(path.parents), path) if not each.is_dir()]:
@@ -149,12 +147,7 @@ def make_folder(path: Path, advice: str = "check the path and its permissions") 
 
 
 def check_writable_folder(folder: Path, advice: str) -> None:
-    """Checks that a folder can be written to or made. Makes nothing.
-
-    Raises:
-        UserError: The folder, or the nearest existing path above it, is not a folder or is not
-            writable. `advice` ends the message.
-    """
+    """Raises UserError, ending in `advice`, if a folder cannot be written to or made."""
     folder = folder.absolute()
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not os.path.isdir(nearest):
@@ -164,11 +157,7 @@ def check_writable_folder(folder: Path, advice: str) -> None:
 
 
 def check_writable_file(path: Path, flag: str) -> None:
-    """Checks that a file can be written into a folder that exists. Writes nothing.
-
-    Raises:
-        UserError: The file cannot be written. The message names `flag`, which gave its path.
-    """
+    """Raises UserError, which names `flag`, if a file cannot be written or its folder is absent."""
     if path.is_dir() or not _may_write_in(path.absolute().parent):
         raise UserError(
             f"{flag} cannot write {path}; expected a file in a folder that exists and is writable"
@@ -192,12 +181,7 @@ def open_to_read(path: str | os.PathLike[str]) -> int:
 
 
 def last_lines(path: Path, size: int = 1 << 17) -> list[bytes]:
-    """Returns the lines at a file's end; the first may be cut; [] if it is unreadable.
-
-    Args:
-        path: A regular file, as `open_to_read` takes it.
-        size: Bytes to read. Lines of metrics have about 1,000.
-    """
+    """Returns the lines in a file's last `size` bytes, the first perhaps cut; [] if unreadable."""
     try:
         with open(open_to_read(path), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))
@@ -209,10 +193,7 @@ def last_lines(path: Path, size: int = 1 << 17) -> list[bytes]:
 def open_to_append(path: Path) -> int:
     """Opens a file at its end and returns the descriptor; makes the file if it does not exist.
 
-    Like `open_to_read`, this accepts regular files only.
-
-    Raises:
-        StorageError: The file cannot be opened for writing, or is not a regular file.
+    Like `open_to_read`, this accepts regular files only. Raises StorageError.
     """
     with storage_errors(path):
         descriptor = _open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -242,16 +223,13 @@ def discard(path: Path) -> None:
         _remove(doomed)
 
 
-def remove_temporaries(folder: Path) -> int:
+def remove_temporaries(folder: Path) -> None:
     """Removes the temporary files and folders that killed processes left in `folder`.
 
     Only the one process that may write to the folder (see `dreamer.runs.rundir`) may call this.
-    Returns the number of removed files and folders.
     """
-    remains = list(folder.glob(".*.tmp")) if folder.is_dir() else []
-    for path in remains:
+    for path in list(folder.glob(".*.tmp")):
         _remove(path)
-    return len(remains)
 
 
 def _remove(path: Path) -> None:
@@ -293,11 +271,8 @@ def storage_error(
 ) -> Exception:
     """Returns the error to raise for `error`, which came while `path` was written.
 
-    Args:
-        error: The original error. It is returned unchanged if it concerns another file.
-        path: The file or folder to write.
-        needed: Its size in bytes, for the message about a full disk.
-        temporary: The temporary name under which it was written.
+    It is `error` itself if that concerns another file. `needed` is the size in bytes, for the
+    message about a full disk; `temporary` is the name under which `path` was written.
     """
     if error.errno in _NO_SPACE:
         passing = error.errno != errno.EFBIG

@@ -23,10 +23,8 @@ MAX_BYTES = 1_000_000
 def read_yaml(path: Path | str, of_run: bool = False) -> dict[str, Any]:
     """Reads a YAML file that holds one mapping.
 
-    Args:
-        path: The file.
-        of_run: Whether the file belongs to a run, perhaps a stranger's. It must be a regular file
-            then, while a file that the user names may be a link or a pipe.
+    A file of a run, perhaps a stranger's, must be a regular file (`of_run`), while a file that the
+    user names may be a link or a pipe.
 
     Raises:
         UserError: The file is absent, unreadable, larger than `MAX_BYTES`, not UTF-8, not YAML,
@@ -48,11 +46,7 @@ def read_yaml(path: Path | str, of_run: bool = False) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
-    """Parses YAML `text` that holds one mapping; `name` names its source in error messages.
-
-    Raises:
-        UserError: As `read_yaml`.
-    """
+    """Parses YAML `text` that holds one mapping; errors begin with `name`, as `read_yaml`."""
     try:
         content = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, RecursionError) as error:

@@ -18,12 +18,6 @@ class EventFile:
 
     TensorBoard's complete writer opens its file through TensorFlow. This one opens an ordinary
     file, so that a process that only logs does not import TensorFlow.
-
-    Args:
-        folder: The run's directory.
-
-    Raises:
-        OSError: The disk is full, or the folder cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:

@@ -74,14 +74,10 @@ class Logger(contextlib.AbstractContextManager):
         return time.monotonic() - self._start
 
     def resume(self, step: int, wall_time: float) -> None:
-        """Resumes from a checkpoint. Call it before the first `write`.
+        """Resumes from a checkpoint, or at step 0. Call it before the first `write`.
 
         The lines of later steps in metrics.jsonl are moved to metrics.jsonl.dropped, because the
-        run writes them again.
-
-        Args:
-            step: Step of the checkpoint; 0 for a run that starts over.
-            wall_time: `wall_time` at the checkpoint.
+        run writes them again. `wall_time` is that of the checkpoint.
         """
         self._metrics.rewind(step)
         self._to_sinks(lambda sink: sink.resume(step))
@@ -94,22 +90,14 @@ class Logger(contextlib.AbstractContextManager):
     def scalars(self, mapping: Mapping[str, Any]) -> None:
         """Adds one value, a number or an array of shape [], to the mean of each name."""
         for name, value in mapping.items():
-            if name in ("step", "wall_time"):
-                raise ValueError(f"the name {name!r} is reserved; choose another")
             self._values.setdefault(name, []).append(float(value))
 
     def write(self, step: int, **counters: float) -> None:
         """Logs the means of all values since the last call.
 
         Adds the rates ``fps/frames`` and, with a counter `updates`, ``fps/updates``, per second
-        since the last call at another step.
-
-        Args:
-            step: Environment frames so far.
-            counters: Values logged as they are, such as episodes=12, updates=3400.
-
-        Raises:
-            DiskFullError: The disk is full; the next call logs these values.
+        since the last call at another step. The counters, such as episodes=12, are logged as they
+        are. After a DiskFullError the next call logs these values.
         """
         step, now = int(step), self.wall_time
         finite = {
@@ -132,13 +120,9 @@ class Logger(contextlib.AbstractContextManager):
         self._terminal.write(record, eta)
 
     def video(self, name: str, frames: np.ndarray, step: int, fps: float) -> Path:
-        """Writes videos/<name>-<step>.gif, adds it to the sinks, and returns the file's path.
+        """Writes uint8 [T, H, W, C] to videos/<name>-<step>.gif and the sinks; returns the path.
 
-        Args:
-            name: Such as "eval/policy"; slashes become underscores in the file's name.
-            frames: uint8 [T, H, W, C].
-            step: Environment frames so far.
-            fps: Frames a second.
+        Slashes in a name such as "eval/policy" become underscores in the file's name.
         """
         gif = encode_gif(frames, fps)
         folder = self.path / "videos"

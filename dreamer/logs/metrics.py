@@ -61,9 +61,7 @@ class MetricsFile:
     def rewind(self, step: int) -> None:
         """Removes the lines of later steps than `step`, which the resumed run writes again.
 
-        Raises:
-            DiskFullError: The disk is full; the file is as before, and open.
-            StorageError: The disk fails, or is read-only now.
+        Raises as `append`; the file is then as before, and open.
         """
         self._keep_until(step)
         before, self._file = self._file, open_to_append(self.path)

@@ -118,11 +118,7 @@ SINKS: dict[str, Callable[[Path, str, Mapping[str, Any]], Sink]] = {
 
 
 def sink_names(text: str) -> list[str]:
-    """Returns the names in `log.sinks`, where commas separate them.
-
-    Raises:
-        UserError: A sink is unknown, or its package is not installed.
-    """
+    """Returns the names in `log.sinks`; UserError if one is unknown or not installed."""
     names = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for name in names:
         if name not in SINKS:
@@ -134,16 +130,11 @@ def sink_names(text: str) -> list[str]:
 
 
 def make_sinks(text: str, path: Path, config: Mapping[str, Any]) -> list[Sink]:
-    """Opens the sinks in `log.sinks`.
+    """Opens the sinks in `log.sinks`, which show all keys of the config beside the metrics.
 
-    Args:
-        text: The key's value.
-        path: The run's directory. Its last three parts are the run's name in the sink. Its file
-            sinks.json keeps the sinks' ids of the run, so that a resumed run continues there.
-        config: All keys by dotted name, to be shown beside the metrics.
-
-    Raises:
-        UserError: As `sink_names`, or a sink cannot be opened.
+    The last three parts of the run's directory are its name there. The file sinks.json keeps the
+    sinks' ids of the run, so that a resumed run continues there. Raises UserError as `sink_names`,
+    or if a sink cannot be opened.
     """
     sinks: list[Sink] = []
     for name in sink_names(text):

@@ -25,15 +25,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def make_terminal(kind: str, title: str, total_steps: int) -> PlainTerminal:
-    """Returns a display on the standard output.
+    """Returns a display on the standard output for the run named `title`.
 
-    Args:
-        kind: "live", "plain", or "auto": live on a terminal that can show it.
-        title: The run's name, such as ``dmc_walker_walk/dreamer/0``.
-        total_steps: Steps of the whole run.
+    `kind` is "live", "plain", or "auto": live on a terminal that can show it.
     """
-    if kind not in ("auto", "live", "plain"):
-        raise ValueError(f"terminal: expected auto, live or plain, got {kind!r}")
     stream = standard_output()
     able = stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
     if kind == "live" or (kind == "auto" and able):

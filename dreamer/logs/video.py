@@ -27,15 +27,9 @@ _BORDER = 2  # pixels
 
 
 def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float) -> None:
-    """Writes a GIF or an MP4, by the ending of `path`.
+    """Writes uint8 [T, H, W, C] at `fps` frames a second, as a GIF or an MP4 by the path's ending.
 
-    Args:
-        path: A name that ends in .gif or .mp4.
-        frames: uint8 [T, H, W, C].
-        fps: Frames a second.
-
-    Raises:
-        UserError: Another ending, an MP4 without ffmpeg, or the file cannot be written.
+    Raises UserError as `check_video_name`, or because the file cannot be written.
     """
     check_video_name(path)
     if Path(path).suffix.lower() == ".gif":
@@ -62,7 +56,7 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
     GIFs count time in 1/100 s. Delays are rounded so that errors do not add up. Above 50 frames a
     second, frames are left out, so that the speed is right.
     """
-    frames, scale = _check(frames, fps)
+    frames, scale = _coloured(frames)
     stride = math.ceil(fps / _MAX_GIF_FPS)
     frames, fps = frames[::stride], fps / stride
     ends = np.round(100 * np.arange(len(frames) + 1) / fps).astype(int)
@@ -95,7 +89,7 @@ def _palette(frames: np.ndarray) -> Image.Image:
 def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     import imageio_ffmpeg
 
-    frames, scale = _check(frames, fps)
+    frames, scale = _coloured(frames)
     frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
     # Both sides must be even, because the pixel format halves the resolution of colours.
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
@@ -112,13 +106,9 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
 
 
 def tile(videos: Sequence[np.ndarray]) -> np.ndarray:
-    """Puts videos beside each other in a grid, about as wide as it is high.
+    """Puts n videos uint8 [T_i, H, W, C] in a grid uint8 [max T_i, rows*H, columns*W, C].
 
-    Args:
-        videos: n times uint8 [T_i, H, W, C]. A shorter video repeats its last frame.
-
-    Returns:
-        uint8 [max T_i, rows*H, columns*W, C]; empty places are black.
+    A shorter video repeats its last frame; empty places are black.
     """
     columns = math.ceil(math.sqrt(len(videos)))
     length = max(len(video) for video in videos)
@@ -139,13 +129,8 @@ def open_loop_video(
 ) -> np.ndarray:
     """Returns a video of open-loop predictions: rows truth, model, error; a column a sequence.
 
-    Args:
-        truth, model, error: uint8 [B, T, H, W, C].
-        context: How many first frames the model saw. They have a green border, the frames that it
-            imagined have a dark one.
-
-    Returns:
-        uint8 [T, 3*(H+4), B*(W+4), 3].
+    uint8 [B, T, H, W, C] become uint8 [T, 3*(H+4), B*(W+4), 3]. The first `context` frames, which
+    the model saw, have a green border; those that it imagined have a dark one.
     """
     rows = _framed(truth, model, error, context)
     return np.concatenate([np.concatenate(list(videos), axis=2) for videos in rows], axis=1)
@@ -156,13 +141,7 @@ def open_loop_strip(
 ) -> np.ndarray:
     """Returns an image of one open-loop prediction, as in papers: time runs to the right.
 
-    Args:
-        truth, model, error: uint8 [T, H, W, C], the rows.
-        context: As for `open_loop_video`.
-        every: The strip has frames 0, every, 2*every, ...
-
-    Returns:
-        uint8 [3*(H+4), n*(W+4), 3] with n = ceil(T / every).
+    uint8 [T, H, W, C] become uint8 [3*(H+4), n*(W+4), 3]: frames 0, every, 2*every, ..., n in all.
     """
     rows = _framed(truth[None], model[None], error[None], context)
     strips = [np.concatenate(list(row[0, ::every]), axis=1) for row in rows]
@@ -174,12 +153,7 @@ def _framed(
 ) -> list[np.ndarray]:
     """[B, T, H, W, C] -> [B, T, H+4, W+4, 3]: adds borders, green in `context` first frames."""
     rows = []
-    for name, video in (("truth", truth), ("model", model), ("error", error)):
-        if video.ndim != 5 or video.dtype != np.uint8 or video.shape != truth.shape:
-            raise ValueError(
-                f"{name}: expected uint8 [B, T, H, W, C] in the shape of truth {truth.shape}, got "
-                f"{video.dtype} {video.shape}"
-            )
+    for video in (truth, model, error):
         batch, length, height, width, _ = video.shape
         shape = (batch, length, height + 2 * _BORDER, width + 2 * _BORDER, 3)
         framed = np.full(shape, _IMAGINED, np.uint8)
@@ -189,12 +163,7 @@ def _framed(
     return rows
 
 
-def _check(frames: np.ndarray, fps: float) -> tuple[np.ndarray, int]:
+def _coloured(frames: np.ndarray) -> tuple[np.ndarray, int]:
     """Returns the frames with three channels, and the factor of their enlargement."""
-    shape = frames.shape
-    if frames.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
-        raise ValueError(f"frames: expected uint8 [T, H, W, 1 or 3], got {frames.dtype} {shape}")
-    if not 0 < fps < math.inf:
-        raise ValueError(f"fps: expected a number above 0, got {fps}")
-    scale = max(1, min(4, _SIDE // max(shape[1:3])))
-    return np.broadcast_to(frames, (*shape[:3], 3)), scale
+    scale = max(1, min(4, _SIDE // max(frames.shape[1:3])))
+    return np.broadcast_to(frames, (*frames.shape[:3], 3)), scale

@@ -71,23 +71,18 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | os.PathLike[str], keep: int = 2) -> None:
-        if keep < 1:
-            raise UserError(f"checkpoint.keep is {keep}; at least 1 checkpoint must be kept")
         self.directory = Path(directory)
         self.keep = keep
         self._damaged: set[Path] = set()
 
     def save(self, step: int, arrays: Arrays, state: Mapping[str, Any]) -> Path:
-        """Writes a checkpoint and removes the oldest ones.
+        """Writes a checkpoint, removes the oldest ones, and returns its folder.
 
         Args:
             step: Environment frames; it names the folder. An earlier checkpoint of the same step
                 is replaced.
             arrays: Arrays of numbers or booleans, of any shape, by name.
             state: Values for JSON (finite numbers, strings, lists, maps with strings as keys).
-
-        Returns:
-            The checkpoint's folder.
 
         Raises:
             StorageError: See `dreamer.io.files.atomic_write`; the older checkpoints stay.
@@ -230,11 +225,7 @@ def _fingerprint(file: BinaryIO) -> dict[str, Any]:
 
 
 def _read(path: Path, max_bytes: int) -> Checkpoint:
-    """Reads a checkpoint, whose files have at most `max_bytes`, and verifies all of it.
-
-    Raises:
-        _DamagedError: Something is wrong with the checkpoint.
-    """
+    """Reads a checkpoint, whose files have at most `max_bytes`, and verifies all of it."""
     step = _step(path)
     if step is None or path.is_symlink() or not path.is_dir():
         raise _DamagedError("not a folder")

@@ -202,9 +202,6 @@ def refuse_irregular(run: Path) -> None:
 
     In a stranger's run, a link could make us read or write a file elsewhere, and a pipe could make
     us wait forever. The directory itself may be reached through links.
-
-    Raises:
-        UserError: The directory holds a link, a pipe or another special file.
     """
     for entry in sorted(os.scandir(run), key=lambda entry: entry.path):
         if entry.is_symlink():

@@ -75,23 +75,14 @@ class Setup:
 
 
 def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
-    """Returns environments of the config's task, each in a process of its own.
-
-    Args:
-        config: The run's config.
-        num_envs: How many; 1: one of each task.
-        training: Whether they are for training; Atari's episodes end with a life then.
-    """
+    """Returns environments of the config's task, in processes of their own; of 1, one a task."""
     count = len(split_tasks(config.task)) if num_envs == 1 else num_envs
     settings: dict[str, Any] = {**config.section("envs"), "num_envs": count}
     return EnvPool(config.task, **settings, training=training)
 
 
 def check_batch(config: Config, pool: EnvPool) -> None:
-    """Raises UserError for batches that can never be drawn.
-
-    Their sequences are longer than any episode, or they need more than the machine's memory.
-    """
+    """Raises UserError for batches longer than any episode, or larger than the memory."""
     train = config.section("train")  # not every agent learns from sequences, or from batches
     length = int(train.get("batch_length", 1))
     longest = longest_episode(config, pool)
@@ -149,11 +140,7 @@ def make_agent(
     config: Config, obs_space: Mapping[str, Space], act_space: Space,
     devices: Devices | None = None,
 ) -> Agent:  # fmt: skip
-    """Returns Dreamer's agent, for an environment's spaces; `devices` share each update.
-
-    Raises:
-        UserError: The run is another agent's, or settings do not fit each other.
-    """
+    """Returns Dreamer's agent, for an environment's spaces; `devices` share each update."""
     from dreamer.agent.agent import make_dreamer
 
     if config.agent != DREAMER:

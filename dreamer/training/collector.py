@@ -112,8 +112,7 @@ class Collector:
     def collect(self, policy: Policy, agent_steps: int) -> list[EpisodeSummary]:
         """Takes at least `agent_steps` agent steps, a multiple of the number of environments.
 
-        Returns:
-            The episodes that ended meanwhile, in the order of their ends.
+        Returns the episodes that ended meanwhile, in the order of their ends.
         """
         summaries = self.hand_over()
         workers = range(self.pool.num_envs)
@@ -129,12 +128,8 @@ class Collector:
 
         They are the first `count` to start. The first to end would favour short episodes. For each
         episode that is dropped another one starts. The policy always gets one row an environment:
-        those without an episode repeat another's timestep, and their actions are ignored.
-
-        Returns:
-            Summaries, in the order of the episodes' numbers.
-        Raises:
-            ValueError: Episodes of `collect` are still running.
+        those without an episode repeat another's timestep, and their actions are ignored. Returns
+        summaries in the order of the episodes' numbers. No episode of `collect` may be running.
         """
         if any(self._running) or self._complete:
             raise ValueError("collect_episodes needs a collector without episodes under way")
@@ -241,11 +236,7 @@ class Collector:
         }
 
     def restore(self, state: Mapping[str, Any], check: Callable[[], None]) -> list[int]:
-        """Brings running episodes back by repeating their actions, and the policy's state.
-
-        Args:
-            state: What `state` returned.
-            check: Called before each step; what it raises ends this.
+        """Restores what `state` returned; calls `check` before each step that repeats an episode.
 
         Returns:
             Numbers of the episodes that came out differently: their environment does not follow

@@ -132,14 +132,8 @@ class ReplayCollector:
     def resume(self, state: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> bool:
         """Continues from what `state` returned, {} if no checkpoint holds it.
 
-        Args:
-            state: See above.
-            check: Called before each step that repeats a running episode; what it raises ends that.
-
-        Returns:
-            Whether there are episodes of this run.
-        Raises:
-            KeyError, TypeError, ValueError: `state` did not return that.
+        Calls `check` before each step that repeats a running episode; what it raises ends that.
+        Returns whether there are episodes of this run. Raises as `Collector.restore`.
         """
         own = {}  # number and agent steps of this run's episodes, by the file's name
         for file in self.replay.files:

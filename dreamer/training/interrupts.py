@@ -105,10 +105,7 @@ class RetryWhileDiskFull:
         self._seconds, self._interrupt, self._say = seconds, interrupt, say
 
     def __call__(self, act: Callable[[], T]) -> T:
-        """Returns what `act` returns.
-
-        Args:
-            act: The function. It must change nothing when it raises DiskFullError.
+        """Returns what `act` returns, which must change nothing when it raises DiskFullError.
 
         Raises:
             DiskFullError: The disk stayed full for the whole time, or a limit on the size of

@@ -86,21 +86,17 @@ class Evaluator:
             # Those with the lowest numbers, or if their environments failed, the first that end.
             if len(found) < wanted or number < self.next_episode + wanted:
                 found[number] = episode
-            self._save(episode, f"eval{number:08d}")
+            if self.directory:
+                uid = f"eval{number:08d}"
+                before = set(self.directory.glob(f"*-{uid}-*.npz"))  # of an interrupted evaluation
+                for old in before - {save_episode(self.directory, episode, uid)}:
+                    old.unlink()
 
         collector = Collector(self.pool, keep, self.seed + EVAL_SEED_OFFSET, self.next_episode)
         summaries = collector.collect_episodes(policy, self.episodes)
         self.next_episode = collector.next_episode
         kept = [found[number] for number in sorted(found)][:wanted]
         return Evaluation(summaries, kept, kept[: self.shown * tasks])
-
-    def _save(self, episode: Episode, uid: str) -> None:
-        if self.directory:
-            before = list(self.directory.glob(f"*-{uid}-*.npz"))  # from an interrupted evaluation
-            path = save_episode(self.directory, episode, uid)
-            for old in before:
-                if old != path:
-                    old.unlink()
 
 
 @dataclass(eq=False)
@@ -136,14 +132,7 @@ class Reporter:
     def report(
         self, step: int, policy: Policy, counters: Mapping[str, float], final: bool = False
     ) -> None:
-        """Writes at most one line of metrics, an evaluation's results included.
-
-        Args:
-            step: The current step.
-            policy: The policy to evaluate.
-            counters: Values for the line.
-            final: Whether the run ends here, so that everything is due.
-        """
+        """Writes at most one line of metrics: `counters`, and the results of an evaluation."""
         evaluates = self.is_due("evaluate", step, final)
         if evaluates:
             self._evaluate(step, policy)

@@ -45,15 +45,10 @@ class NonFiniteGuard:
     def check(
         self, first: int, batch: Mapping[str, np.ndarray], metrics: Mapping[str, Any]
     ) -> None:
-        """Checks the updates that one call has made.
+        """Checks the updates that one call has made; `first` is the first one's number.
 
-        Args:
-            first: Number of the first update.
-            batch: What it learnt from; of several updates, [count, ...] each.
-            metrics: What it returned; "nonfinite" is a flag, or of several updates flags [count].
-
-        Raises:
-            NonFiniteError: There were too many.
+        Of several updates, `batch` and the flags `metrics["nonfinite"]` are [count, ...]. Raises
+        NonFiniteError if too many in a row were not finite.
         """
         flags = np.asarray(metrics["nonfinite"])
         for i, flag in enumerate(flags.reshape(-1)):
@@ -277,13 +272,9 @@ class Trainer:
         reporter.done = done
 
     def resume(self) -> bool:
-        """Continues from the newest sound checkpoint and the episodes on disk, if there are any.
+        """Continues from the newest sound checkpoint and the episodes on disk.
 
-        Returns:
-            Whether there are any.
-        Raises:
-            UserError: The checkpoint is another agent's.
-            StopRequested: After a signal.
+        Returns whether there are any. Raises UserError if the checkpoint is another agent's.
         """
         checkpoint = self.checkpoints.load_latest(self.agent.state_arrays())
         state: dict[str, Any] = {}

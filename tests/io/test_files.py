@@ -205,5 +205,5 @@ def test_a_kill_leaves_the_old_content_and_hidden_remains_that_can_be_removed(tm
     child.wait()
     assert (tmp_path / "file").read_bytes() == b"old"
     assert len(names(tmp_path)) == 3
-    assert remove_temporaries(tmp_path) == 2
+    remove_temporaries(tmp_path)
     assert names(tmp_path) == ["file"]

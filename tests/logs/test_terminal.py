@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from dreamer.logs.terminal import PlainTerminal, clean, duration, make_terminal
+from dreamer.logs.terminal import PlainTerminal, clean, duration
 from dreamer.system.streams import LastingStream
 
 RECORD = {
@@ -53,11 +53,6 @@ def test_what_the_encoding_lacks_is_escaped():
     stream = LastingStream(io.TextIOWrapper(raw, encoding="ascii"))
     PlainTerminal(stream, 1).message("caf\u00e9")
     assert raw.getvalue() == b"caf\\xe9\n"
-
-
-def test_unknown_kinds_are_refused():
-    with pytest.raises(ValueError, match="auto, live or plain"):
-        make_terminal("fancy", "title", 1)
 
 
 SHOW = """

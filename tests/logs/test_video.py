@@ -109,11 +109,6 @@ def test_mistakes_are_named(tmp_path):
         write_video(tmp_path / "video.avi", moving(2), 10)
     with pytest.raises(UserError, match="No such file"):
         write_video(tmp_path / "absent" / "video.gif", moving(2), 10)
-    for frames in (np.zeros((2, 8, 8, 3)), moving(2)[0], moving(2)[:0], moving(2)[..., :2]):
-        with pytest.raises(ValueError, match=r"expected uint8 \[T, H, W, 1 or 3\]"):
-            encode_gif(frames, 10)
-    with pytest.raises(ValueError, match="fps"):
-        encode_gif(moving(2), 0)
 
 
 def test_tiles_stand_in_rows_and_short_ones_stand_still():
@@ -149,9 +144,3 @@ def test_open_loop_strips_run_to_the_right():
     assert np.array_equal(strip[2:10, 26:34], truth[6])
     assert np.array_equal(strip[14:22, 14:22], model[3])
     assert strip[0, 0].tolist() == strip[0, 13].tolist() != strip[0, 25].tolist()
-
-
-def test_rows_of_different_shapes_are_refused():
-    truth, model, error = three()
-    with pytest.raises(ValueError, match=r"model: expected uint8 .*\(2, 7, 8, 8, 3\), got"):
-        open_loop_video(truth, model[:, :5], error, 5)
