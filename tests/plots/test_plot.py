@@ -67,7 +67,8 @@ def test_one_task_beside_the_release(runs, tmp_path):
 
 def test_a_suite_shows_tasks_without_runs(runs, tmp_path, capsys):
     files = draw(tmp_path, "--suite dmc6 --published none --figures tables --resamples 20")
-    assert "1 of 1 method(s) lack a score on some of the 6 tasks: dreamer." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 of 1 method(s) lack a score on some of the 6 tasks: dreamer." in said
     assert len(files["scores.md"].read_text().split("\n\n")[0].splitlines()) == 2 + 6 + 1
 
 
