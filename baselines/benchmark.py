@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from baselines import registry
-from dreamer.benchmarks.service import random_timesteps
-from dreamer.benchmarks.services import AgentService, Work
+from dreamer.benchmarks.services import AgentService, Work, random_timesteps
 
 _EPISODES, _LENGTH = 20, 200  # in the replay memory of agents that have one
 

@@ -127,7 +127,14 @@ def run(parsed: Parsed, done: Sequence[Trial], left: Sequence[Trial]) -> int:
             )
             for trial in left:
                 cluster.submit(trial)
-            status = _follow(cluster, board, interrupt)
+            status = 0
+            try:
+                while cluster.pending:
+                    interrupt.check()
+                    _look(cluster, board)
+            except StopRequested as stop:
+                status = stop.status
+                _stop(cluster, board, str(stop))
     failed = [entry for entry in board.entries if entry.state == "failed"]
     for entry in failed:
         print(f"failed: {entry.trial.name} after {entry.starts} attempt(s): {entry.reason}\n"
@@ -136,28 +143,21 @@ def run(parsed: Parsed, done: Sequence[Trial], left: Sequence[Trial]) -> int:
     return status or int(bool(failed))
 
 
-def _follow(cluster: Cluster, board: Board, interrupt: Interrupt) -> int:
-    """Follows the trials to their end; returns 0, or the status after a signal."""
+def _look(cluster: Cluster, board: Board) -> None:
+    for trial, state, reason in cluster.wait(1.0):
+        board.finish(trial, state, reason)
+    board.look()
 
-    def look() -> None:
-        for trial, state, reason in cluster.wait(1.0):
-            board.finish(trial, state, reason)
-        board.look()
 
-    try:
-        while cluster.pending:
-            interrupt.check()
-            look()
-        return 0
-    except StopRequested as stop:
-        board.message(f"{stop}: the trials save and stop; run the same command again to resume")
-        cluster.cancel()
-        deadline = time.monotonic() + STOP
-        while cluster.pending and time.monotonic() < deadline:
-            look()
-        for trial in cluster.pending.values():
-            board.finish(trial, "stopped", f"not within {STOP:.0f} s, so Ray ends it")
-        return stop.status
+def _stop(cluster: Cluster, board: Board, why: str) -> None:
+    """Lets all trials save and exit."""
+    board.message(f"{why}: the trials save and stop; run the same command again to resume")
+    cluster.cancel()
+    deadline = time.monotonic() + STOP
+    while cluster.pending and time.monotonic() < deadline:
+        _look(cluster, board)
+    for trial in cluster.pending.values():
+        board.finish(trial, "stopped", f"not within {STOP:.0f} s, so Ray ends it")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import numpy as np
 
 from dreamer.benchmarks.flops import FlopCounter
 from dreamer.benchmarks.report import judge
-from dreamer.benchmarks.service import Measure, Service, in_turn, random_timesteps, repeated
+from dreamer.benchmarks.services import Measure, Service, in_turn, repeated
 from dreamer.config.config import Config, load_config, preset_refusal
 from dreamer.config.schema import DREAMER, agent_names
 from dreamer.envs import rendering
@@ -51,7 +50,7 @@ class Scale(NamedTuple):
 QUICK = Scale(1, 2, 0.0, 3, 20, 21, small=True)
 
 
-class Bench:
+class Bench(AbstractContextManager):
     """Measures what a config describes. Leaving its context ends all processes.
 
     Args:
@@ -68,9 +67,6 @@ class Bench:
         self._stack = ExitStack()
         self._agents: dict[str, Service] = {}
 
-    def __enter__(self) -> Bench:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
@@ -78,7 +74,7 @@ class Bench:
         """Measures the given parts and returns the figures, as nested dictionaries.
 
         Raises:
-            UserError: No such task, no OpenGL, or no room for episodes.
+            UserError: No such task, or no OpenGL.
         """
         load, here = os.getloadavg()[0], machine()
         facts = {key: self._facts[key] for key in ("device", "tensorflow", "xla")}
@@ -143,13 +139,8 @@ class Bench:
     def _flops(self) -> FlopCounter:
         return FlopCounter(self._config, *self._task[:2])
 
-    def _start_replay(self, episodes: int, length: int) -> Service:
-        """Starts a replay in a temporary folder below TMPDIR, on a disk with room for episodes.
-
-        Raises:
-            UserError: The disk has too little room.
-        """
-        check_room(*self._task[:2], episodes, length)
+    def _start_replay(self) -> Service:
+        """Starts a replay in a temporary folder below TMPDIR."""
         folder = tempfile.TemporaryDirectory(prefix="dreamer_benchmark_")
         return self._start("ReplayService", directory=self._stack.enter_context(folder))
 
@@ -157,7 +148,7 @@ class Bench:
         """Returns a function that samples batches from a replay of full-length episodes."""
         count, length = self._scale.sampled, self._task[2]
         _say(f"writing {count} episodes of {length} timesteps to sample batches from")
-        replay = self._start_replay(count, length)
+        replay = self._start_replay()
         replay.ask("add", episodes=count, length=length)
         return replay.measure("sample")
 
@@ -167,7 +158,7 @@ class Bench:
         names = ", ".join(self._precisions)
         _say(f"updating in {names}: {scale.rounds} rounds after tracing, which takes a while")
         agents = {precision: self._agent(precision) for precision in self._precisions}
-        measures: dict[Any, Measure] = {}
+        measures: dict[Any, Measure] = {"sample": sample} if sample else {}
         before = {}
         for precision, agent in agents.items():
             for product in products:
@@ -177,8 +168,6 @@ class Bench:
             measures[precision, "update"] = agent.measure("update")
             agent.ask("update", count=2)
             before[precision] = agent.ask("memory")
-        if sample:
-            measures["sample"] = sample
         seconds = in_turn(measures, scale.rounds, scale.shortest)
         parts = self._flops.update()
         flops, updates, memory = sum(parts.values()), dict[str, Any](), {}
@@ -193,11 +182,9 @@ class Bench:
                 updates[precision]["over_float32"] = took / updates["float32"]["seconds"]
             # Printed now, because this took minutes and the next part may fail.
             _say(f"{precision}: {took:.3g} s, {took * rate / flops:.2f} of its floor")
-            after = agent.ask("memory")
-            memory[precision] = after | {
-                "growth_bytes": after["resident_bytes"] - before[precision]["resident_bytes"],
-                "updates": after["updates"] - before[precision]["updates"],
-            }
+            memory[precision] = after = agent.ask("memory")
+            after["growth_bytes"] = after["resident_bytes"] - before[precision]["resident_bytes"]
+            after["updates"] -= before[precision]["updates"]
         results = {"update": updates, "flops": parts, "memory": {"update": memory}}
         if sample:
             share = seconds["sample"] / min(found["seconds"] for found in updates.values())
@@ -209,7 +196,7 @@ class Bench:
         added, length = self._scale.added, self._scale.added_timesteps
         _say(f"adding {added} episodes to a replay")
         warm_up = max(1, added // 10)
-        with self._start_replay(added + warm_up, length) as replay:
+        with self._start_replay() as replay:
             replay.ask("add", episodes=warm_up, length=length)
             grown = replay.ask("add", episodes=added, length=length)
         share = grown["growth_bytes"] / grown["added_bytes"]
@@ -234,7 +221,6 @@ class Bench:
         """Measures the gain of `train.overlap`, with real and with simulated updates."""
         _say("collecting and updating, one after the other and at the same time")
         config, agent = self._config, self._agent(self._precisions[-1])
-        agent.ask("update", count=1)  # traces it
         frames = OVERLAP_UPDATES * config.train.every / max(1, config.train.updates)
         steps = max(1, round(frames / config.envs.action_repeat / config.envs.num_envs))
         simulated = {"here": None, "simulated_20_ms": 0.02, "simulated_100_ms": 0.1}
@@ -247,21 +233,6 @@ class Bench:
         }  # fmt: skip
 
 
-def check_room(
-    obs_space: Mapping[str, Space], act_space: Space, episodes: int, length: int
-) -> None:
-    """Raises a UserError if TMPDIR has too little room for so many episodes."""
-    timestep = random_timesteps(obs_space, act_space, (1,), seed=0)
-    needed = int(1.1 * episodes * length * sum(array.nbytes for array in timestep.values()))
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    if free < needed:
-        raise UserError(
-            f"{tempfile.gettempdir()} has {free / 1e9:.1f} GB free, and the benchmark's episodes "
-            f"take {needed / 1e9:.1f} GB: set TMPDIR to a folder with more room, or choose other "
-            "--parts"
-        )
-
-
 def measure_stepping(config: Config, rounds: int, shortest: float) -> dict[str, Any]:
     """Returns the environment frames per second of one environment, all kinds measured in turn.
 
@@ -271,10 +242,9 @@ def measure_stepping(config: Config, rounds: int, shortest: float) -> dict[str, 
 
     Returns:
         steps_per_second: with the config's settings; gl, renderer: what draws. For images of
-        dm_control's suite also steps_per_second_without_rendering: from states;
-        steps_per_second_shadow_<size>: with a reduced shadow map, of the config's size or the
-        `small` preset's; reference_steps_per_second: of `ReferenceLoop`; over_reference: ours with
-        the full shadow map, relative to that; over_reference_shadow_<size>: ours, reduced.
+        dm_control's suite also figures without rendering, with a reduced shadow map (the config's
+        size, or the `small` preset's), and of `ReferenceLoop`, and ours relative to the latter,
+        with the full shadow map and the reduced one.
     """
     own = config.envs.shadow_size
     compared = config.envs.image and suite_of(config.task) == "dmc"
@@ -291,8 +261,11 @@ def measure_stepping(config: Config, rounds: int, shortest: float) -> dict[str, 
         info, frames = pools[own].info, pools[own].action_repeat
         measures = {name: _stepping(pool) for name, pool in pools.items()}
         if compared:
-            reference = stack.enter_context(_start_reference(config, int(info["camera"])))
-            measures["reference"] = reference.measure("step")
+            reference = Service(
+                f"{_SERVICES}:ReferenceLoop", rendering.backend_variables(config.envs.egl_device),
+                task=config.task, camera=int(info["camera"]), action_repeat=frames,
+            )  # fmt: skip
+            measures["reference"] = stack.enter_context(reference).measure("step")
         rates = {k: frames / v for k, v in in_turn(measures, rounds, shortest).items()}
     found: dict[str, Any] = {"steps_per_second": rates[own]}
     if compared:
@@ -321,16 +294,6 @@ def _stepping(pool: EnvPool) -> Measure:
     return repeated(step)
 
 
-def _start_reference(config: Config, camera: int) -> Service:
-    from dreamer.envs.dmc import find_task
-
-    domain, task = find_task(config.task.removeprefix("dmc_"))
-    return Service(
-        f"{_SERVICES}:ReferenceLoop", rendering.backend_variables(config.envs.egl_device),
-        domain=domain, task=task, camera=camera, action_repeat=config.envs.action_repeat,
-    )  # fmt: skip
-
-
 def measure_agents(
     task: str, presets: Sequence[str], rounds: int, shortest: float = 0.5,
     agents: Sequence[str] = (),
@@ -345,8 +308,7 @@ def measure_agents(
 
     Returns:
         By agent: ``seconds`` of an update, ``records`` (timesteps that it learns from) and
-        ``without`` (the presets that the agent does not have); or ``refused``, the reason why the
-        agent cannot learn this task.
+        ``without`` (the presets that the agent does not have); or ``refused``, the reason.
 
     Raises:
         UserError: The package baselines is missing, as in an installed wheel.

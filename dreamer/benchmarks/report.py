@@ -36,13 +36,11 @@ def flatten(results: Results, prefix: str = "") -> dict[str, Any]:
 
 def judge(results: Results) -> dict[str, dict[str, Any]]:
     """Returns the limit, its kind and whether it is met, by the dotted name of the figure."""
-    flat = flatten(results)
     return {
-        key: {
-            "limit": limit, "kind": kind,
-            "met": flat[key] <= limit if kind == "at most" else flat[key] >= limit,
-        }
-        for pattern, (kind, limit) in LIMITS.items() for key in flat if fnmatchcase(key, pattern)
+        key: {"limit": limit, "kind": kind,
+              "met": value <= limit if kind == "at most" else value >= limit}
+        for pattern, (kind, limit) in LIMITS.items()
+        for key, value in flatten(results).items() if fnmatchcase(key, pattern)
     }  # fmt: skip
 
 

@@ -1,26 +1,41 @@
-"""What is measured, each object in a process of its own (see `dreamer.benchmarks.service`)."""
+"""Processes to measure in, what is measured in them, and how measurements are taken.
+
+A service is a class named `module:Class`. Its process builds one object, `Class(**settings)`, and
+calls its methods by request, one at a time. So several services stay alive, each alone with its
+libraries, threads and memory, and are measured in turn. Arguments and results are JSON.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import math
+import os
+import signal
+import socket
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from dreamer.benchmarks.service import random_timesteps, repeated, resident_bytes
 from dreamer.config.config import Config
 from dreamer.data.replay import Replay
+from dreamer.envs.processes import messages
 from dreamer.envs.processes.pool import EnvPool
-from dreamer.envs.spec import spaces_from_json
+from dreamer.envs.spec import Space, spaces_from_json
+from dreamer.errors import UserError
+from dreamer.system.processes import ChildProcess, end_with
 from dreamer.system.tensorflow import describe_device, prepare_tensorflow
 from dreamer.system.threads import in_background
 from dreamer.training.build import make_agent, make_pool
 from dreamer.training.collector import Collector, checked
 
+CLOSE_TIMEOUT = 5.0  # seconds that a process has to end by itself
 IMAGE_SIZE = 64
 #: Products [m, k] @ [k, n] that measure the device's rate; the fastest one counts.
 CPU_PRODUCTS = ((2048, 2048, 2048), (4096, 4096, 4096), (16384, 1024, 1024))
@@ -29,16 +44,134 @@ SMALL_PRODUCTS = ((128, 128, 128), (512, 64, 64))
 
 Work = Callable[[int], Mapping[str, Any]]
 """Runs a group of updates, given the number of the first, and returns the metrics."""
+Measure = Callable[[int], float]
+"""Does something so many times and returns the seconds that it took."""
+Name = TypeVar("Name", bound=Hashable)
+
+
+class ServiceError(RuntimeError):
+    """A service failed or its process died. The message holds the traceback or the output."""
+
+
+class Service(contextlib.AbstractContextManager):
+    """One service and its process. Leaving its context ends the process.
+
+    Args:
+        name: `module:Class`.
+        variables: Environment variables to set.
+        **settings: Arguments of the class; JSON types.
+
+    Raises:
+        UserError: The class raised it.
+        ServiceError: Anything else went wrong in the process.
+    """
+
+    def __init__(self, name: str, variables: Mapping[str, str] | None = None, **settings: Any):
+        self._name = name
+        self._process = ChildProcess(__name__, name, variables=variables or {})
+        try:
+            self.ask("", **settings)
+        except BaseException:
+            self._process.close(CLOSE_TIMEOUT)
+            raise
+
+    def ask(self, method: str, **arguments: Any) -> Any:
+        """Calls a method of the service and returns its result."""
+        try:
+            request = {"method": method, "arguments": arguments}
+            messages.send(self._process.socket, request)
+            reply, _ = messages.receive(self._process.socket)
+        except messages.DisconnectedError:
+            how, output = self._process.describe_exit(), self._process.last_output()
+            raise ServiceError(f"{self._name} died ({how})\n{output}") from None
+        if "error" in reply:
+            raise (UserError if reply["user"] else ServiceError)(reply["error"])
+        return reply["result"]
+
+    def measure(self, method: str, **arguments: Any) -> Measure:
+        """Returns a function that calls `method(count=..., **arguments)`."""
+        return lambda count: self.ask(method, count=count, **arguments)
+
+    def __exit__(self, *_: object) -> None:
+        self._process.close(CLOSE_TIMEOUT)
+
+
+def repeated(work: Callable[[], object]) -> Measure:
+    """Returns a function that does the work so many times and returns the seconds."""
+
+    def measure(count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            work()
+        return time.perf_counter() - start
+
+    return measure
+
+
+def in_turn(measures: Mapping[Name, Measure], rounds: int, shortest: float) -> dict[Name, float]:
+    """Measures in the order A B A B ..., so that disturbances affect all measurements alike.
+
+    Args:
+        measures: By name. Each is run once as a warm-up, and once to estimate its duration.
+        rounds: Number of measurements of each.
+        shortest: Minimum seconds of a measurement; faster work is repeated.
+
+    Returns:
+        The median seconds of doing each once.
+    """
+    counts = {}
+    for name, measure in measures.items():
+        measure(1)
+        counts[name] = max(1, math.ceil(shortest / max(measure(1), 1e-6)))
+    found: dict[Name, list[float]] = {name: [] for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            found[name].append(measure(counts[name]) / counts[name])
+    return {name: median(seconds) for name, seconds in found.items()}
+
+
+def random_timesteps(
+    obs_space: Mapping[str, Space], act_space: Space, shape: tuple[int, ...], seed: int
+) -> dict[str, np.ndarray]:
+    """Returns timesteps [*shape, ...] of random numbers, as a replay stores and samples them.
+
+    The last axis of `shape` is time: it holds whole episodes that end at a time limit.
+    """
+    rng = np.random.default_rng(seed)
+    spaces = {**obs_space, "action": act_space}
+    timesteps = {key: _random_values(space, shape, rng) for key, space in spaces.items()}
+    index = np.broadcast_to(np.arange(shape[-1]), shape)
+    return timesteps | {
+        "reward": rng.random(shape, np.float32),
+        "cont": np.ones(shape, np.float32),
+        "is_first": index == 0,
+        "is_last": index == shape[-1] - 1,
+        "is_terminal": np.zeros(shape, bool),
+    }
+
+
+def _random_values(space: Space, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if space.discrete:
+        return np.eye(space.shape[0], dtype=np.float32)[rng.integers(space.shape[0], size=shape)]
+    if np.issubdtype(space.dtype, np.integer):
+        return rng.integers(0, 256, (*shape, *space.shape), np.uint8).astype(space.dtype)
+    return rng.uniform(-1.0, 1.0, (*shape, *space.shape)).astype(space.dtype)
+
+
+def resident_bytes() -> int:
+    """Returns the memory of this process that is in RAM now, in bytes (Linux)."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class AgentService:
     """Dreamer as a config describes it, learning from random numbers.
 
     Args:
-        values: The config, by dotted name.
+        values: The config of an agent, by dotted name.
         spaces: Observation and action space, as `spaces_from_json` reads them.
         small: Whether to use small matrix products.
-        agent: Name of the agent whose config it is.
+        agent: The agent's name.
     """
 
     def __init__(
@@ -157,21 +290,22 @@ class AgentService:
             else:
                 time.sleep(updates * update_seconds)
 
-        sequential, overlapped = [], []
         with self._collecting() as (collector, pool):
             steps = agent_steps * pool.num_envs
-            for _ in range(rounds):
-                start = time.perf_counter()
+
+            def sequential() -> None:
                 collector.collect(self._agent.policy, steps)
                 learn()
-                middle = time.perf_counter()
+
+            def overlapped() -> None:
                 with in_background(
                     lambda check: collector.collect(checked(self._agent.policy, check), steps)
                 ):
                     learn()
-                sequential.append(middle - start)
-                overlapped.append(time.perf_counter() - middle)
-        before, after = median(sequential), median(overlapped)
+
+            kinds = {"sequential": repeated(sequential), "overlapped": repeated(overlapped)}
+            found = in_turn(kinds, rounds, shortest=0.0)
+        before, after = found["sequential"], found["overlapped"]
         return {"sequential_seconds": before, "overlapped_seconds": after, "gain": before / after}
 
     def memory(self) -> dict[str, int]:
@@ -183,7 +317,7 @@ class AgentService:
             found["gpu_peak_bytes"] = tf.config.experimental.get_memory_info("GPU:0")["peak"]
         return found
 
-    @contextmanager
+    @contextlib.contextmanager
     def _collecting(self) -> Iterator[tuple[Collector, EnvPool]]:
         with make_pool(self._config, self._config.envs.num_envs, training=True) as pool:
             collector = Collector(pool, lambda episode, number: None, self._config.seed)
@@ -214,23 +348,20 @@ class ReplayService:
         """Adds episodes, and samples a batch after every tenth.
 
         Returns:
-            growth_bytes: Increase of the memory in RAM; added_bytes: Size of the episodes;
-            resident_bytes: Memory in RAM at the end; episodes.
+            episodes; growth_bytes: Increase of the memory in RAM; added_bytes: Size of the
+            episodes; resident_bytes: Memory in RAM at the end.
         """
         before, added = resident_bytes(), 0
         for number in range(episodes):
-            seed = self._episodes
+            seed, self._episodes = self._episodes, self._episodes + 1
             episode = random_timesteps(self._obs_space, self._act_space, (length,), seed)
             self._replay.add(episode, f"benchmark{seed}")
-            self._episodes += 1
             added += sum(array.nbytes for array in episode.values())
             if number % 10 == 0:
                 self._sample()
         after = resident_bytes()
-        return {
-            "episodes": episodes, "growth_bytes": after - before, "added_bytes": added,
-            "resident_bytes": after,
-        }  # fmt: skip
+        return {"episodes": episodes, "growth_bytes": after - before, "added_bytes": added,
+                "resident_bytes": after}  # fmt: skip
 
     def sample(self, count: int) -> float:
         """Samples batches as training does and returns the seconds."""
@@ -249,19 +380,21 @@ class ReferenceLoop:
     a process with TensorFlow.
 
     Args:
-        domain, task: dm_control's names.
+        task: The config's task.
         camera: Index of the camera.
         action_repeat: Frames per action.
     """
 
-    def __init__(self, domain: str, task: str, camera: int, action_repeat: int) -> None:
+    def __init__(self, task: str, camera: int, action_repeat: int) -> None:
         from dm_control import suite
 
-        self._env = suite.load(domain, task)
+        from dreamer.envs.dmc import find_task
+
+        self._env = suite.load(*find_task(task.removeprefix("dmc_")))
         self._spec = self._env.action_spec()
         self._camera, self._repeat = camera, action_repeat
         self._rng = np.random.default_rng(0)
-        self._restart()
+        self._env.reset()
 
     def step(self, count: int) -> float:
         """Takes agent steps of `action_repeat` frames each and returns the seconds."""
@@ -271,13 +404,37 @@ class ReferenceLoop:
         action = self._rng.uniform(self._spec.minimum, self._spec.maximum)
         for _ in range(self._repeat):
             timestep = self._env.step(action)
-            self._render()
+            self._env.physics.render(IMAGE_SIZE, IMAGE_SIZE, camera_id=self._camera)
         if timestep.last():
-            self._restart()
+            self._env.reset()
 
-    def _restart(self) -> None:
-        self._env.reset()
-        self._render()
 
-    def _render(self) -> None:
-        self._env.physics.render(IMAGE_SIZE, IMAGE_SIZE, camera_id=self._camera)
+def main() -> None:
+    """Serves requests until the benchmark closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the benchmark to handle
+    end_with(int(sys.argv[2]))
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    module, _, name = sys.argv[3].partition(":")
+    service: Any = None
+    with contextlib.suppress(messages.DisconnectedError):
+        while True:
+            request, _ = messages.receive(sock)
+            method, arguments = request["method"], request["arguments"]
+            reply: dict[str, Any] = {"result": None}
+            try:
+                if method:
+                    reply["result"] = getattr(service, method)(**arguments)
+                else:
+                    service = getattr(importlib.import_module(module), name)(**arguments)
+            except UserError as error:
+                reply = {"error": str(error), "user": True}
+            except Exception:
+                reply = {"error": traceback.format_exc(), "user": False}
+            messages.send(sock, reply)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # OpenGL drivers may crash or hang in exit handlers
+
+
+if __name__ == "__main__":
+    main()

@@ -16,8 +16,7 @@ from dreamer.errors import UserError, suggest
 from dreamer.runs.rundir import MAY_DIFFER, RunDir, method_name, run_path
 from dreamer.tasks import TASK_LISTS
 
-GridPoint = dict[str, Value]
-"""Config keys and their values."""
+GridPoint = dict[str, Value]  # config keys and their values
 
 
 @dataclass(frozen=True)

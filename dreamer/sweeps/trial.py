@@ -6,6 +6,7 @@ holds what the run printed, one attempt after the other. This imports neither Ra
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -14,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,19 +47,12 @@ class TrialRefusedError(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """How far a run is. Steps are environment frames; -1 stands for none yet."""
 
-    Attributes:
-        step: Environment frames of the last metrics line; 0 without one.
-        eval_return: Return of the newest evaluation.
-        evaluated: Step of the newest evaluation; -1 without one.
-        saved: Step of the newest checkpoint; -1 without one.
-    """
-
-    step: int = 0
-    eval_return: float | None = None
-    evaluated: int = -1
-    saved: int = -1
+    step: int = 0  # of the last metrics line
+    eval_return: float | None = None  # of the newest evaluation
+    evaluated: int = -1  # step of the newest evaluation
+    saved: int = -1  # step of the newest checkpoint
 
     def finished(self, steps: int) -> bool:
         """Returns whether a run of so many steps is finished.
@@ -103,8 +96,7 @@ def run_trial(path: str, words: Sequence[str], steps: int, cpus: float, cwd: str
     """
     # Ray cancels a task by SIGINT. A script's background processes ignore it in bash, and their
     # children inherit that.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run = Path(path)
     try:
         make_folder(run)
@@ -138,13 +130,11 @@ def read_attempts(run: Path, since: float = 0.0) -> list[dict[str, Any]]:
     """Returns the newest whole lines of a run's attempts.jsonl, from time `since` on."""
     found = []
     for line in last_lines(run / ATTEMPTS):
-        try:
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # a torn line
             entry = json.loads(line)
-        except ValueError:
-            continue  # a torn line
-        if isinstance(entry, dict) and isinstance(entry.get("time"), float):
-            found.append(entry)
-    return [entry for entry in found if entry["time"] >= since]
+            if entry["time"] >= since:
+                found.append(entry)
+    return found
 
 
 def wait_for_lock(
@@ -165,7 +155,7 @@ def wait_for_lock(
 def _execute(run: Path, words: Sequence[str], cpus: float, cwd: str) -> int:
     source = str(Path(dreamer.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
-    threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, math.ceil(cpus)))}
+    threads = {"TF_NUM_INTRAOP_THREADS": str(math.ceil(cpus))}
     command = [sys.executable, "-m", guard.__name__, sys.executable, "-m", *words]
     with open(open_to_append(run / LOG), "ab") as log:
         log.write(f"\n--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(words)}\n".encode())
