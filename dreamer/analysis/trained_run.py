@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from dreamer.config.config import Config
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
-from dreamer.runs.checkpoints import Arrays, Checkpoint, Checkpoints, check_name
+from dreamer.runs.checkpoints import Checkpoint, Checkpoints, check_name
 from dreamer.runs.rundir import RunDir
 from dreamer.system.streams import warn
 from dreamer.system.tensorflow import prepare_tensorflow
@@ -30,9 +31,53 @@ class LoadedRun:
     rundir: RunDir
     config: Config
     envs: EnvPool  # each in a process of its own, to be stepped together
-    agent: Any  # acts with `agent.policy(timesteps, state, mode)`; of a Dreamer run, an `Agent`
-    step: int  # environment frames that the agent has been trained for
-    checkpoint: Path  # the folder that the agent is loaded from
+    chosen: StrPath  # the checkpoint's folder; empty: the newest sound one
+    make_agent: build.MakeAgent
+
+    @property
+    def agent(self) -> Any:
+        """Acts with `agent.policy(timesteps, state, mode)`; of a Dreamer run, an `Agent`.
+
+        It is loaded when it, `step` or `checkpoint` is first used.
+
+        Raises:
+            UserError: There is no sound checkpoint, or it does not fit the config.
+        """
+        return self._loaded[0]
+
+    @property
+    def step(self) -> int:
+        """Environment frames that the agent has been trained for."""
+        return self._loaded[1]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder that the agent is loaded from."""
+        return self._loaded[2]
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, int, Path]:
+        prepare_tensorflow(self.config.deterministic)
+        agent = self.make_agent(self.config, self.envs.obs_space, self.envs.act_space)
+        like = agent.state_arrays()
+        found: Checkpoint | None
+        if self.chosen:
+            found = Checkpoints.load(self.chosen, like)
+        else:
+            with warnings.catch_warnings(record=True) as damaged:
+                warnings.simplefilter("always")
+                found = Checkpoints(self.rundir.checkpoints).load_latest(like)
+            for warning in damaged:
+                warn(f"warning: {warning.message}")
+        if found is None:
+            raise UserError(f"{self.rundir.path} has no checkpoint any more")
+        try:
+            agent.load_arrays(found.arrays)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"checkpoint {found.path} does not fit this run's agent ({error})"
+            ) from error
+        return agent, found.step, found.path
 
 
 class Loading(TypedDict, total=False):
@@ -56,8 +101,7 @@ def load_run(run: StrPath, **loading: Unpack[Loading]) -> Iterator[LoadedRun]:
     `Loading`.
 
     Raises:
-        UserError: There is no run, its code was not named, or it has no sound checkpoint that
-            fits its config.
+        UserError: There is no run or no checkpoint, or its code was not named.
     """
     task, python = loading.get("task", ""), loading.get("python", "")
     checkpoint = loading.get("checkpoint", "")
@@ -80,27 +124,5 @@ def load_run(run: StrPath, **loading: Unpack[Loading]) -> Iterator[LoadedRun]:
         raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the prefill")
     num_envs = loading.get("num_envs") or config.eval.num_envs
     with build.make_pool(config, num_envs, training=False) as envs:
-        prepare_tensorflow(config.deterministic)
         make_agent = loading.get("make_agent") or build.make_agent
-        agent = make_agent(config, envs.obs_space, envs.act_space)
-        found = _read_checkpoint(rundir, checkpoint, agent.state_arrays())
-        try:
-            agent.load_arrays(found.arrays)
-        except (KeyError, ValueError) as error:
-            raise UserError(
-                f"checkpoint {found.path} does not fit this run's agent ({error})"
-            ) from error
-        yield LoadedRun(rundir, config, envs, agent, found.step, found.path)
-
-
-def _read_checkpoint(rundir: RunDir, chosen: StrPath, like: Arrays) -> Checkpoint:
-    if chosen:
-        return Checkpoints.load(chosen, like)
-    with warnings.catch_warnings(record=True) as damaged:
-        warnings.simplefilter("always")
-        found = Checkpoints(rundir.checkpoints).load_latest(like)
-    for warning in damaged:
-        warn(f"warning: {warning.message}")
-    if found is None:
-        raise UserError(f"{rundir.path} has no checkpoint any more")
-    return found
+        yield LoadedRun(rundir, config, envs, checkpoint, make_agent)
