@@ -127,17 +127,16 @@ def _sweep_panel(
 def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:
     """Returns bars of our methods beside the readings of one of the paper's figures.
 
-    It shows every task on which one of the methods has a score, also if the paper's figure lacks
-    the task. If there is no such task, it shows the figure's tasks.
+    It shows the tasks on which one of the methods has a score, or else the figure's tasks.
     """
-    figure_tasks = sorted({row.task for row in readings})
     tasks = [task for task in study.tasks
-             if any((task, method) in study.scored for method in study.methods)] or figure_tasks
+             if any((task, method) in study.scored for method in study.methods)]
+    tasks = tasks or sorted({row.task for row in readings})
     readings = [row for row in readings if row.task in tasks]
     published = [(f"{published_label(name)} (figure)",
                   {row.task: row.score for row in readings if row.method == name})
                  for name in dict.fromkeys(row.method for row in readings)]
-    figure = bar_figure(study, tasks, published, groups_a_row=4, dots=False)
+    figure = bar_figure(study, tasks, published, groups_a_row=4)
     figure.supylabel(f"Score {study.at_words()}", fontsize=8)
     style.footnotes(figure, [bar_caption(study), *_source_notes(readings), *study.notes])
     return figure

@@ -133,19 +133,13 @@ def draw_bars(study: Study) -> Figure:
 
 def bar_figure(
     study: Study, tasks: Sequence[str], published: Sequence[tuple[str, Mapping[str, float]]],
-    groups_a_row: int = 5, dots: bool = True,
+    groups_a_row: int = 5,
 ) -> Figure:
     """Returns bars in groups by task: our methods, then the published ones.
 
-    Control tasks share axes. If there are other tasks, each task has its own axes, because their
-    scores have no common scale.
-
-    Args:
-        study: our methods.
-        tasks: the tasks to show.
-        published: labels, each with scores by task.
-        groups_a_row: most tasks on common axes.
-        dots: draws a dot for each seed.
+    Control tasks share axes, at most `groups_a_row` of them. If there are other tasks, each task
+    has its own axes, because their scores have no common scale. `published` holds labels, each
+    with scores by task.
     """
     shared = all(suite_of(task) == "dmc" for task in tasks)
     groups = min(groups_a_row, len(tasks)) if shared else 1
@@ -159,7 +153,7 @@ def bar_figure(
     figure, panels = style.new_figure(height, count, columns, width)
     for number, axes in enumerate(panels):
         part = tasks[number * groups : (number + 1) * groups]
-        _bars_panel(axes, study, part, published, dots)
+        _bars_panel(axes, study, part, published)
         axes.set_xlim(-0.5, groups - 0.5)
         axes.set_xticks(range(len(part)), [task_title(task) for task in part])
         axes.tick_params(axis="x", length=0)
@@ -170,7 +164,7 @@ def bar_figure(
 
 def _bars_panel(
     axes: Axes, study: Study, tasks: Sequence[str],
-    published: Sequence[tuple[str, Mapping[str, float]]], dots: bool,
+    published: Sequence[tuple[str, Mapping[str, float]]],
 ) -> None:
     total = len(study.methods) + len(published)
     width = 0.84 / total
@@ -178,7 +172,6 @@ def _bars_panel(
     for index, method in enumerate(study.methods):
         for x, task in zip(np.arange(len(tasks)) + offset[index], tasks, strict=True):
             if (task, method) not in study.scored:
-                axes.text(x, 0, "none", rotation=90, ha="center", va="bottom", fontsize=5.5)
                 continue
             scores = study.scored[task, method].scores
             axes.bar(x, scores.mean(), width, label=study.label(method),
@@ -186,9 +179,8 @@ def _bars_panel(
             if len(scores) > 1:
                 axes.errorbar(x, scores.mean(), whiskers(scores, study.spread), color="black",
                               linewidth=0.8, capsize=1.5)
-            if dots:
-                axes.plot(np.full(len(scores), x), scores, "o", color="black", markersize=2,
-                          markerfacecolor="white", markeredgewidth=0.4, zorder=4)
+            axes.plot(np.full(len(scores), x), scores, "o", color="black", markersize=2,
+                      markerfacecolor="white", markeredgewidth=0.4, zorder=4)
     for index, (label, by_task) in enumerate(published):
         for i, task in enumerate(tasks):
             if task in by_task:
@@ -197,7 +189,7 @@ def _bars_panel(
 
 
 def bar_caption(study: Study) -> str:
-    """Returns the meaning of bars and whiskers."""
+    """Returns the meaning of scores and whiskers."""
     return f"Scores: mean over seeds; whiskers: {_SPREADS[study.spread]}."
 
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from dreamer.config.command_line import CommandLine, Option, run_main
-from dreamer.errors import UserError
+from dreamer.io.files import make_folder
 from plots import ablations, figures, tables
 from plots.aggregates import Summary, summarise
 from plots.labels import choose
@@ -72,11 +72,7 @@ def plot(options: Options, console: Console) -> list[Path]:
     readings = choose(options["ablation"], published.figures, "ablation figure")
     study = make_study(options, published, console)
     outdir, asked = Path(options["outdir"]), set(options["figures"] or FIGURES)
-    try:
-        outdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot make {outdir}: {error.strerror}. Choose another "
-                        "--outdir.") from error
+    make_folder(outdir, "choose another --outdir")
     written: list[Path] = []
 
     def save_figure(figure: Figure, name: str) -> None:
@@ -120,28 +116,26 @@ def _pages(study: Study) -> list[tuple[Study, str]]:
 
 
 def _draw_ablations(study: Study, readings: list[str], save_figure: Save) -> None:
-    """Draws what the runs vary, and the figures of the paper in `readings`.
-
-    These are the parameters that are swept, then the variants.
+    """Draws the parameters that the runs sweep, their variants, and the paper's figures asked for.
     """
-    found = ablations.sweeps(study.methods)
-    parameters = {name: [row.parameter for row in study.published.ablation(name) if row.parameter]
-                  for name in readings}
-    for parameter in dict.fromkeys([*found, *(p for of in parameters.values() for p in of)]):
-        sweep = found.get(parameter, {})
-        methods = [name for values in sweep.values() for name in values.values()]
+    found, asked = ablations.sweeps(study.methods), []
+    for name in readings:
+        parameters = [row.parameter for row in study.published.ablation(name) if row.parameter]
+        found |= {parameter: {} for parameter in parameters if parameter not in found}
+        asked += [] if parameters else [name]
+    swept = set[str]()
+    for parameter, sweep in found.items():
+        methods = {name for values in sweep.values() for name in values.values()}
+        swept |= methods
         shown = study.only(methods)
         for page, suffix in _pages(shown) if methods else [(shown, "")]:
             figure = ablations.draw_sweep(page, parameter, sweep, study.published.rows)
             save_figure(figure, f"ablation_{parameter}{suffix}")
-    swept = {name for sweep in found.values() for values in sweep.values()
-             for name in values.values()}
     rest = [method for method in study.methods if method not in swept]
-    asked = [name for name in readings if not parameters[name]]
     for name in dict.fromkeys([*ablations.VARIANTS, *asked]):
-        methods = ablations.variants(rest, ablations.VARIANTS.get(name, ()))
-        if methods or name in asked:
-            for page, suffix in _pages(study.only(methods or rest).first_methods(MOST_METHODS)):
+        chosen = ablations.variants(rest, ablations.VARIANTS.get(name, ()))
+        if chosen or name in asked:
+            for page, suffix in _pages(study.only(chosen or rest).first_methods(MOST_METHODS)):
                 figure = ablations.draw_variants(page, study.published.ablation(name))
                 save_figure(figure, f"ablation_{name}{suffix}")
 

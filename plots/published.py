@@ -115,11 +115,10 @@ class Published:
         """
         found = self._scores.get((task, method), [])
         curve = self._curves.get((task, method))
+        read = curve and curve.at(curve.frames[-1] if frames is None else frames)
         if frames is not None:
-            alone = [point for point in found if point.frames == frames]
-            return (curve and curve.at(frames)) or next(iter(alone), None)
-        last = curve and curve.at(curve.frames[-1])
-        return max([last, *found] if last else found, key=lambda point: point.frames, default=None)
+            return read or next((point for point in found if point.frames == frames), None)
+        return max([read, *found] if read else found, key=lambda point: point.frames, default=None)
 
     def ablation(self, figure: str) -> list[Row]:
         """Returns the scores read off one of the paper's ablation figures (``fig4``, ...)."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import math
 import re
@@ -81,7 +82,7 @@ def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
     """Returns the page, with at most `clip_bytes` of clips."""
     runs = [run for found in study.runs.values() for run in found]
     details = [Details(run) for run in runs]
-    seconds = [seconds for run in runs if (seconds := _progress(run)[1]) is not None]
+    seconds = [found.seconds for found in details if found.seconds is not None]
     first = study.first_methods(MOST_METHODS)
     bars = first.pages(MOST_BARS)[0]
     legend, panels = figures.draw_panels(first)
@@ -174,6 +175,7 @@ def _image(content: bytes, kind: str, alt: str, width: int | None = None) -> Con
             "width": width}
 
 
+@dataclasses.dataclass
 class Details:
     """What a run's directory says of the run beside its curve.
 
@@ -181,12 +183,14 @@ class Details:
         run: the run.
         record: its config.yaml; empty if it is missing or not ours.
         config: the config's scalars by dotted key; empty if not known.
+        step, seconds: the run's frames, and its work in all attempts (None if not known).
     """
 
-    def __init__(self, run: Run):
-        self.run = run
+    run: Run
+
+    def __post_init__(self) -> None:
         try:
-            self.record = read_yaml(run.folder / "config.yaml", of_run=True)
+            self.record = read_yaml(self.run.folder / "config.yaml", of_run=True)
         except UserError:
             self.record = {}
         self.config: dict[str, Any] = {}
@@ -194,12 +198,14 @@ class Details:
             group = {f"{key}.{name}": leaf for name, leaf in _mapping(value).items()}
             self.config |= {name: leaf for name, leaf in (group or {key: value}).items()
                             if isinstance(leaf, bool | int | float | str)}
+        last: dict[str, Any] = next(reversed(last_records(self.run.metrics)), {})
+        self.step, seconds = int(last.get("step", self.run.x[-1])), last.get("wall_time")
+        self.seconds = float(seconds) if isinstance(seconds, int | float) else None
 
     def context(self) -> Context:
         """Returns the run's headline, facts and command."""
         run, record = self.run, self.record
-        step, seconds = _progress(run)
-        hours = "" if seconds is None else f", {duration(seconds)} hours"
+        hours = "" if self.seconds is None else f", {duration(self.seconds)} hours"
         score = f"{short_score(float(run.y[-1]))} at {short_frames(float(run.x[-1]))} frames"
         versions = [f"{k} {v}" for k, v in _mapping(record.get("versions")).items()]
         # A folder below the present one is named from there, because pages are passed on.
@@ -207,8 +213,8 @@ class Details:
         directory = folder.relative_to(here) if folder.is_relative_to(here) else folder
         return {
             "headline": f"{run.name}: {score}{hours}",
-            "facts": [("Frames", f"{step:,}"),
-                      ("Machine", self._machine()), ("Commit", str(record.get("commit") or "")),
+            "facts": [("Frames", f"{self.step:,}"), ("Machine", self._machine()),
+                      ("Commit", str(record.get("commit") or "")),
                       ("Versions", ", ".join(versions)), ("Directory", str(directory))],
             "command": self._command()}
 
@@ -241,14 +247,6 @@ class Details:
             if given.get(key) != value and not own:
                 words.append(f"--{key}={str(value).lower() if isinstance(value, bool) else value}")
         return shlex.join(["python", "-m", *words])
-
-
-def _progress(run: Run) -> tuple[int, float | None]:
-    """Returns the run's frames, and its seconds of work in all attempts (None if not known)."""
-    record: dict[str, Any] = next(reversed(last_records(run.metrics)), {})
-    seconds = record.get("wall_time")
-    return (int(record.get("step", run.x[-1])),
-            float(seconds) if isinstance(seconds, int | float) else None)
 
 
 def _mapping(value: object) -> dict[str, Any]:

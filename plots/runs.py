@@ -191,30 +191,25 @@ def _clash(runs: list[RunFolder]) -> list[RunFolder]:
 
 @dataclasses.dataclass
 class Problems:
-    """What was skipped or unusual in the metrics files."""
+    """What was skipped in the metrics files."""
 
     damaged_lines: int = 0
-    damaged_files: int = 0
     non_finite: int = 0
-    rewound: int = 0
     without_metric: list[RunFolder] = dataclasses.field(default_factory=list)
 
     def messages(self, metric: str) -> list[str]:
         """Returns a sentence for each kind of problem."""
-        lacking = self.without_metric
-        first = lacking[0].folder if lacking else ""
-        sentences = [
-            (self.damaged_lines, f"Skipped {self.damaged_lines} damaged line(s) in "
-             f"{self.damaged_files} metrics file(s); a run that was killed leaves such a "
-             "half-written line."),
-            (self.non_finite, f"Skipped {self.non_finite} value(s) of {metric} that were not "
-             "finite."),
-            (self.rewound, f"In {self.rewound} run(s) the step went back (resumed from a "
-             "checkpoint); values logged twice for a step are averaged."),
-            (len(lacking), f"{len(lacking)} run(s) have no value of {metric} and are left out, "
-             f"the first of them {first}."),
-        ]
-        return [sentence for count, sentence in sentences if count]
+        lacking, sentences = self.without_metric, []
+        if self.damaged_lines:
+            sentences.append(f"Skipped {self.damaged_lines} damaged line(s); a run that was killed "
+                             "leaves such a half-written line.")
+        if self.non_finite:
+            sentences.append(f"Skipped {self.non_finite} value(s) of {metric} that were not "
+                             "finite.")
+        if lacking:
+            sentences.append(f"{len(lacking)} run(s) have no value of {metric} and are left out, "
+                             f"the first of them {lacking[0].folder}.")
+        return sentences
 
 
 def load_runs(
@@ -277,11 +272,10 @@ def _read_bins(
     """Returns {bin index: [sum, count]}; adds to `problems`, and all keys to `names`."""
     keys = ALIASES.get(metric, (metric,))
     bins: dict[int, list[float]] = {}
-    damaged, highest, rewound = 0, -math.inf, False
     for line in _lines(path):
         record = _record(line)
         if record is None:
-            damaged += 1
+            problems.damaged_lines += 1
             continue
         if not bins and len(names) < 1000:
             names.update(record)
@@ -289,18 +283,12 @@ def _read_bins(
         if not _is_number(value):
             problems.non_finite += value is not None
             continue
-        step = record["step"]
-        rewound |= step < highest
-        highest = max(highest, step)
-        entry = bins.setdefault(math.floor(step / width + 0.5), [0.0, 0.0])
+        entry = bins.setdefault(math.floor(record["step"] / width + 0.5), [0.0, 0.0])
         entry[0] += value
         entry[1] += 1
         if len(bins) > MAX_BINS:
             raise UserError(f"Bins of {width} frames are too narrow: {path} fills more than "
                             f"{MAX_BINS} of them. Choose a larger --bin, or leave it out.")
-    problems.damaged_lines += damaged
-    problems.damaged_files += damaged > 0
-    problems.rewound += rewound
     return bins
 
 

@@ -156,7 +156,7 @@ def test_empty_and_foreign_folders(tmp_path, name, message):
 
 
 def test_an_outdir_that_is_a_file(runs):
-    assert "Cannot make" in refusal("--indir", runs, "--outdir", __file__)
+    assert "cannot make the folder" in refusal("--indir", runs, "--outdir", __file__)
 
 
 @pytest.mark.parametrize("program, options, out", [
