@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from dreamer.config.schema import DREAMER, load_schema
 from plots import style
 from plots.figures import bar_caption, bar_figure
-from plots.labels import published_label, short_frames, task_title
+from plots.labels import published_label, task_title
 from plots.published import Row
 from plots.study import Study, whiskers
 
@@ -143,8 +143,4 @@ def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:
 
 
 def _source_notes(readings: Sequence[Row]) -> list[str]:
-    if not readings:
-        return []
-    frames = sorted({row.frames for row in readings if row.frames is not None})
-    at = f" at {', '.join(map(short_frames, frames))} frames" if frames else ""
-    return [f"Grey: {readings[0].source}{at}; approximate."]
+    return [f"Grey: {readings[0].source}; approximate."] if readings else []

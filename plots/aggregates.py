@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from dreamer.errors import UserError, suggest
-from plots.labels import suite_of
+from dreamer.errors import UserError
+from plots.labels import choose, suite_of
 from plots.published import Published
 from plots.study import Study
 
@@ -103,8 +103,7 @@ def summarise(study: Study, scale: str = "auto", *, resamples: int = 2000) -> Su
     tasks = [task for task in study.tasks if task in bounds]
     if unscaled := [task for task in study.tasks if task not in bounds]:
         notes.append(f"Left out, having no scale: {', '.join(unscaled)}.")
-    found = [(name, study.label(name), True, study.own_points(name))
-             for name in study.methods]
+    found = [(name, study.label(name), True, study.own_points(name)) for name in study.methods]
     found += [(name, study.published_name(name), False, study.published_points(name))
               for name in study.published_methods]
     entries = []
@@ -130,6 +129,7 @@ def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[B
     Raises:
         UserError: the scale is unknown, or no task has bounds.
     """
+    choose([scale], ["auto", "none", *published.methods], "normalisation")
     unscaled = dict.fromkeys(tasks, (0.0, 1.0))
     if scale == "none":
         return unscaled, "return"
@@ -140,10 +140,6 @@ def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[B
         words = {"dmc": "return / 1000", "atari": "human-normalised score"}
         axis = " and ".join(words[suite] for suite in suites)
         return (bounds, axis) if bounds else (unscaled, "return (no scale known)")
-    if scale not in published.methods:
-        raise UserError(f"Unknown normalisation {scale!r}{suggest(scale, published.methods)}. "
-                        "Expected auto, none or a published method "
-                        f"({', '.join(published.methods)}).")
     bounds = _published_bounds(scale, tasks, published)
     if not bounds:
         raise UserError(f"None of the tasks has a score of {scale!r}. Choose another --normalize, "

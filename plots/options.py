@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import track
 
 from dreamer.config.command_line import Option
-from dreamer.errors import UserError, suggest
+from dreamer.errors import UserError
 from dreamer.tasks import TASK_LISTS
-from plots.labels import choose, in_order, listed, suite_gaps, suite_of, task_name
+from plots.labels import choose, in_order, listed, suite_gaps, task_name
 from plots.published import DIRECTORY, Published
 from plots.runs import METRICS, FoundRuns, RunFolder, find_runs, load_runs
 from plots.study import Study
@@ -93,25 +93,21 @@ def make_study(options: Options, published: Published, console: Console) -> Stud
 
 
 def _without_metrics_note(runs: list[RunFolder]) -> list[str]:
-    if not runs:
-        return []
     return [f"{len(runs)} run(s) hold no {METRICS} (ended before it, or only begun): "
-            f"{listed([run.name for run in runs])}."]
+            f"{listed([run.name for run in runs])}."] if runs else []
 
 
 def _check_found(found: FoundRuns, folders: list[str]) -> list[str]:
     """Returns a note on runs without a name, or raises a UserError if there are no other runs."""
-    unknown, where = found.unknown, ", ".join(folders)
-    if found.runs:
-        return [f"{len(unknown)} run(s) left out, because their folder names no task, method "
-                f"and seed, the first of them {unknown[0]}."] if unknown else []
-    if unknown:
-        raise UserError(f"None of the {len(unknown)} run(s) in {where} names its task, method and "
-                        f"seed, the first of them {unknown[0]}. Expected <task>/<method>/<seed>/ "
-                        "or <method>/<task>/<seed>/.")
-    raise UserError(" ".join([
-        f"No {METRICS} below {where}.", *_without_metrics_note(found.without_metrics),
-        f"Expected run folders such as dmc_walker_walk/dreamer/0/{METRICS}."]))
+    notes = [f"{len(found.unknown)} run(s) left out, because no folder names its task, method and "
+             f"seed, the first of them {found.unknown[0]}."] if found.unknown else []
+    if not found.runs:
+        raise UserError(" ".join([
+            f"No {METRICS} of a known run below {', '.join(folders)}.", *notes,
+            *_without_metrics_note(found.without_metrics),
+            "Expected <task>/<method>/<seed>/ or <method>/<task>/<seed>/, such as "
+            f"dmc_walker_walk/dreamer/0/{METRICS}."]))
+    return notes
 
 
 def _chosen_tasks(options: Options, known: set[str], published: Published) -> list[str] | None:
@@ -120,15 +116,5 @@ def _chosen_tasks(options: Options, known: set[str], published: Published) -> li
         raise UserError("Expected --suite or --tasks, not both.")
     if options["suite"]:
         return list(TASK_LISTS[choose([options["suite"]], TASK_LISTS, "suite")[0]])
-    compared = {row.task for row in published.rows}
-    chosen = []
-    for word in options["tasks"]:
-        task = task_name(word) or word
-        if task not in known and task not in compared:
-            if "_" in task and not suite_of(task):
-                raise UserError(f"Unknown suite in the task name {word!r}"
-                                f"{suggest(word, known | compared)}. Runs are on: "
-                                f"{listed(sorted(known), 20)}.")
-            choose([task], sorted(known), "task")
-        chosen.append(task)
-    return list(dict.fromkeys(chosen)) or None
+    tasks = sorted(known) + sorted({row.task for row in published.rows} - known)
+    return choose([task_name(word) or word for word in options["tasks"]], tasks, "task") or None

@@ -220,14 +220,11 @@ class Details:
 
     def _machine(self) -> str:
         host, machine = str(self.record.get("host") or ""), _mapping(self.record.get("machine"))
-        if not machine:
-            return host
-        words = [f"{machine.get('processor', '?')}, {machine.get('cores', '?')} cores"]
-        memory, gpus = machine.get("memory"), machine.get("gpus")
-        if isinstance(memory, int) and memory:
-            words.append(f"{memory / 1e9:.0f} GB")
-        words += map(str, gpus) if isinstance(gpus, list) else []
-        return f"{', '.join(words)} ({host})"
+        gpus, memory = machine.get("gpus"), machine.get("memory")
+        words = [str(machine.get("processor", "?")), f"{machine.get('cores', '?')} cores",
+                 f"{memory / 1e9:.0f} GB" if isinstance(memory, int) else "",
+                 *map(str, gpus if isinstance(gpus, list) else [])]
+        return f"{', '.join(filter(None, words))} ({host})" if machine else host
 
     def _command(self) -> str:
         """Returns the command that makes such a run again; empty if its config is not known."""

@@ -129,7 +129,7 @@ def test_many_tasks_take_several_pages(tmp_path, write_run, monkeypatch):
         (["--published", "d4gp"], "did you mean 'd4pg'?"),
         (["--suite", "dmc2"], "Unknown suite 'dmc2'; did you mean"),
         (["--tasks", "dmc_walker_wlak"], "did you mean 'dmc_walker_walk'?"),
-        (["--tasks", "cmd_walker_walk"], "Unknown suite in the task name 'cmd_walker_walk'; did"),
+        (["--tasks", "cmd_walker_walk"], "Unknown task 'cmd_walker_walk'; did you mean"),
         (["--tasks", "dmc_cheetah_run"], "No run of"),
         (["--metric", "eval/retrun"], "did you mean 'eval/return'?"),
         (["--bin", "1"], "too narrow"),
@@ -146,8 +146,8 @@ def test_wrong_inputs_get_one_message(runs, tmp_path, write_run, options, messag
 
 
 @pytest.mark.parametrize("name, message", [
-    ("empty", "No metrics.jsonl below"), ("none", "is not a folder"),
-    ("foreign", "names its task, method and seed")])
+    ("empty", "No metrics.jsonl of a known run below"), ("none", "is not a folder"),
+    ("foreign", "1 run(s) left out, because no folder names its task, method and seed")])
 def test_empty_and_foreign_folders(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "foreign").mkdir()
