@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamer.config.config import Config, check_devices
+from dreamer.config.config import Config, check_devices, preset_refusal
 from dreamer.config.schema import DREAMER
 from dreamer.data.replay import Batch, Replay, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
@@ -22,6 +22,7 @@ from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.logs.logger import Logger
 from dreamer.logs.sinks import make_sinks
+from dreamer.logs.terminal import duration
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir
 from dreamer.system.machine import machine
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from dreamer.agent.agent import Agent
     from dreamer.agent.devices import Devices
 
+_LONG = 48 * 3600  # seconds; longer runs want a GPU
 MakeAgent = Callable[[Config, Mapping[str, Space], Space], TrainableAgent]
 """Makes an agent from the config and the spaces of observations and actions."""
 Experience = tuple[TrainingCollector, DrawBatches | None]
@@ -108,6 +110,25 @@ def longest_episode(config: Config, pool: EnvPool) -> int:
     """Returns the timesteps of the task's longest episodes; 0 if it has no time limit."""
     limit = config.envs.time_limit or int(pool.info.get("time_limit", 0))
     return -(-limit // pool.action_repeat) + 1 if limit else 0
+
+
+def forecast(
+    config: Config, schedule: UpdateSchedule, seconds_per_update: float, frames_per_second: float
+) -> str:
+    """Returns a sentence on the hours ahead, by what was measured; without a GPU, with advice."""
+    import tensorflow as tf
+
+    updates = schedule.due(config.steps)
+    seconds = updates * seconds_per_update + config.steps / frames_per_second
+    text = (
+        f"measured here: {seconds_per_update:.2f} s an update, {frames_per_second:.0f} frames a "
+        f"second; {config.steps:,} steps with {updates:,} updates will take about "
+        f"{duration(seconds)} (h:mm:ss, without evaluations)"
+    )
+    takes_small = not preset_refusal("small", config.agent)  # not all agents have its keys
+    if seconds > _LONG and takes_small and not tf.config.list_physical_devices("GPU"):
+        text += "; this wants a GPU: --configs small is made for pixels on a CPU"
+    return text
 
 
 def make_devices(config: Config) -> Devices | None:
@@ -207,7 +228,7 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
         interrupt=interrupt, retry_while_disk_full=retry,
         steps=config.steps, action_repeat=setup.pool.action_repeat,
-        overlap=bool(train.get("overlap", False)),
+        overlap=bool(train.get("overlap", False)), forecast=partial(forecast, config, schedule),
     )  # fmt: skip
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from rich.filesize import decimal
+
 from dreamer.data.episodes import EpisodeError, EpisodeFile
-from dreamer.data.replay import DamagedEpisodeWarning, Replay
+from dreamer.data.replay import DamagedEpisodeWarning, Replay, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.logs.logger import Logger
 from dreamer.training.collector import Collector, Episode, EpisodeSummary, Policy, random_policy
@@ -61,7 +64,15 @@ class ReplayCollector:
         }
 
     def start(self, agent_steps: int) -> None:
-        """Prepares to collect that many agent steps: nothing here, but A3C starts processes."""
+        """Prepares to collect that many agent steps: warns if the disk has no room for them."""
+        needed = agent_steps * timestep_bytes(self.pool.obs_space, self.pool.act_space)
+        folder = self.replay.directory
+        if needed > (free := shutil.disk_usage(folder).free):
+            self.logger.message(
+                f"warning: the episodes of {agent_steps * self.pool.action_repeat:,} steps will "
+                f"need about {decimal(needed)}, but only {decimal(free)} are free on the disk of "
+                f"{folder}; free some space, or choose another --logdir or --replay.directory"
+            )
 
     def close(self) -> None:
         """Ends what `start` has begun: nothing here, because the pool belongs to the caller."""

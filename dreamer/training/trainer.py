@@ -23,6 +23,7 @@ from dreamer.training.schedule import UpdateSchedule
 
 _COUNTERS = ("agent_steps", "update", "next_episode", "eval_episode", "wall_time")
 _PREFILL_STEPS = 100  # agent steps between two checks whether the prefill is complete
+_TIMED_UPDATES = 5  # for the forecast; the first update, which also traces, is not timed
 KEPT_BATCHES = 5  # of updates that were not finite
 
 
@@ -110,9 +111,12 @@ class Trainer:
     steps: int  # the step at which training ends
     action_repeat: int  # environment frames in an agent step
     overlap: bool = False  # whether to collect a round while updates of the one before are made
+    # Called once, with the seconds of an update and frames a second; returns a message.
+    forecast: Callable[[float, float], str] | None = None
     _updates: int = field(default=0, init=False)  # made here, from batches
     _round_end: int = field(default=0, init=False)  # the step at which the current round ends
     _traced: bool = field(default=False, init=False)
+    _frames_per_second: float = field(default=0.0, init=False)
 
     @property
     def step(self) -> int:
@@ -223,6 +227,8 @@ class Trainer:
                 self.guard.check(first, batch, metrics)
                 timed = timed + updates if start else 0  # the first call also traces
                 start = start or time.monotonic()
+                if timed >= _TIMED_UPDATES:
+                    self._show_forecast((time.monotonic() - start) / timed)
         if timed:
             self.reporter.logger.scalars({"fps/train": timed / (time.monotonic() - start)})
 
@@ -254,8 +260,14 @@ class Trainer:
 
     def _measure_frames(self, before: int, start: float) -> None:
         if self.step > before:
-            fps = (self.step - before) / (time.monotonic() - start)
-            self.reporter.logger.scalars({"fps/collect": fps})
+            self._frames_per_second = (self.step - before) / (time.monotonic() - start)
+            self.reporter.logger.scalars({"fps/collect": self._frames_per_second})
+
+    def _show_forecast(self, seconds_per_update: float) -> None:
+        if self.forecast and self._frames_per_second:
+            text = self.forecast(seconds_per_update, self._frames_per_second)
+            self.reporter.logger.message(text)
+            self.forecast = None
 
     # ------------------------------------------------------------ checkpoints
 

@@ -89,6 +89,14 @@ def test_what_came_after_the_checkpoint_counts_and_is_kept(make: Maker, tmp_path
     assert {name.split("-", 1)[1] for name in second.replay.members} == set(after)
 
 
+def test_a_warning_before_episodes_that_cannot_fit(make: Maker):
+    run = make()
+    run.collector.start(10)
+    assert not run.messages
+    run.collector.start(10**15)
+    assert "will need about" in run.messages[0] and "are free on the disk" in run.messages[0]
+
+
 def test_an_exact_run_collects_it_again_in_place(make: Maker, tmp_path: Path):
     first = make(exact=True)
     first.collect(60)
