@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 LONGEST = (
     "test_learner", "test_run", "test_02_resume", "test_agent", "test_a3c_runs", "test_08_memory",
     "test_01_kill", "test_predict", "test_evaluate", "test_baseline_runs", "test_off_policy",
-    "test_agent_routing", "test_variant_parts", "test_12_soak", "test_agent_precision", "test_pool",
+    "test_agent_routing", "test_12_soak", "test_precision", "test_pool",
 )  # fmt: skip
 
 # No `if __name__ == "__main__"`: nothing may need one, since no process imports the script anew.
