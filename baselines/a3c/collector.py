@@ -148,9 +148,8 @@ class A3CCollector:
         while self._processes:
             self._processes.pop().close(max(0.0, deadline - time.monotonic()))
 
-    def random_policy(self) -> Policy:
-        """Never called: there is no replay to fill."""
-        raise NotImplementedError
+    def random_policy(self) -> None:
+        """Returns None, because there is no replay to fill."""
 
     def withhold_episodes(self) -> contextlib.AbstractContextManager[None]:
         """Does nothing: no batch is drawn from episodes."""

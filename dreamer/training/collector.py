@@ -68,7 +68,7 @@ def random_policy(act_space: Space, seed: int, first: int = 0) -> Policy:
 
 
 def checked(policy: Policy, check: Callable[[], object]) -> Policy:
-    """Returns the same policy, which calls `check` before it acts; what that raises ends it."""
+    """Returns a policy that calls `check` before each action; exceptions of `check` pass."""
 
     def act(timesteps: Timesteps, state: Any) -> tuple[np.ndarray, Any]:
         check()

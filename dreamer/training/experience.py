@@ -143,7 +143,7 @@ class ReplayCollector:
     def resume(self, state: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> bool:
         """Continues from what `state` returned, {} if no checkpoint holds it.
 
-        Calls `check` before each step that repeats a running episode; what it raises ends that.
+        Calls `check` before each step that repeats a running episode; its exceptions pass.
         Returns whether there are episodes of this run. Raises as `Collector.restore`.
         """
         own = {}  # number and agent steps of this run's episodes, by the file's name

@@ -166,9 +166,10 @@ class Trainer:
 
     def _prefill(self) -> None:
         """Takes random actions until the schedule's prefill is complete and there is an episode."""
-        if self.batches is None:
+        random_policy = self.collector.random_policy()
+        if random_policy is None:
             return
-        policy = checked(self.collector.random_policy(), self.interrupt.check)
+        policy = checked(random_policy, self.interrupt.check)
         start, before = time.monotonic(), self.step
         while self.step < self.schedule.prefill or not self.collector.counters()["episodes"]:
             missing = self._agent_steps(max(self.schedule.prefill - self.step, 1))
