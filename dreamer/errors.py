@@ -16,6 +16,10 @@ class UserError(Exception):
     status = 2
 
 
+class ContractError(ValueError):
+    """An environment returned what its own spaces or `dreamer.envs.spec` do not allow."""
+
+
 class EnvError(RuntimeError):
     """An environment's process failed.
 

@@ -9,14 +9,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from baselines.a3c.agent import A3C
 from baselines.a3c.learner import ActorLearner
 from dreamer.config.config import Config
-from dreamer.envs.processes import messages
 from dreamer.envs.processes.pool import EnvRestartWarning
 from dreamer.errors import EnvError, UserError
+from dreamer.system.messages import Message, OnWait
 from dreamer.system.processes import ChildProcess
 from dreamer.training.build import Experience, Setup
 from dreamer.training.collector import Policy
@@ -32,9 +30,6 @@ class LearnerError(EnvError):
     def __init__(self, number: int, message: str, traceback: str = ""):
         super().__init__(number, "died", f"actor-learner {number} {message}", traceback)
         self.args = (f"{self.message}\n{traceback.rstrip()}",)
-
-
-_ERRORS = {"user": UserError, "environment": EnvError, "learner": LearnerError}
 
 
 class LearnerProcess(ChildProcess):
@@ -59,21 +54,15 @@ class LearnerProcess(ChildProcess):
         """Returns the socket's descriptor, for `select`."""
         return self.socket.fileno()
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Sends a message; `receive` reports it if the process has ended."""
-        with contextlib.suppress(messages.DisconnectedError):
-            messages.send(self.socket, message)
-
-    def receive(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Waits for a message; raises the error that it tells of, or that the process died."""
-        try:
-            message, arrays = messages.receive(self.socket)
-        except messages.DisconnectedError:
-            how = f"died: {self.describe_exit()}"
-            raise LearnerError(self.number, how, self.last_output()) from None
-        if "error" in message:
-            raise _ERRORS[message["error"]](*message["values"])
+    def receive(self, timeout: float | None = None, on_wait: OnWait | None = None) -> Message:
+        """As `ChildProcess.receive`; also raises EnvError if the learner's environments failed."""
+        message, arrays = super().receive(timeout, on_wait)
+        if "environment" in message:
+            raise EnvError(*message["environment"])
         return message, arrays
+
+    def failure(self, kind: str, message: str, details: str) -> LearnerError:
+        return LearnerError(self.number, f"{kind}: {message}", details)
 
 
 class A3CCollector:

@@ -1,26 +1,24 @@
 """The process of one of A3C's actor-learners: collects and learns when the run says so.
 
-Started by baselines.a3c.collector as `python -m baselines.a3c.worker <socket> <pid> <memory>
-<number>`, the run's process being `pid`. It has TensorFlow, and its environments run in processes
-of their own (EnvPool): software OpenGL and TensorFlow crash in one.
+baselines.a3c.collector starts it as a ChildProcess with the arguments <memory> <number>. It has
+TensorFlow, and its environments run in processes of their own (EnvPool), because software OpenGL
+and TensorFlow crash in one.
 """
 
 from __future__ import annotations
 
-import signal
 import socket
 import sys
-import traceback
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dreamer.config.config import Config
-from dreamer.envs.processes import messages
 from dreamer.envs.processes.pool import EnvRestartWarning
-from dreamer.errors import EnvError, UserError
-from dreamer.system.processes import end_with
+from dreamer.errors import EnvError
+from dreamer.system import messages
+from dreamer.system.processes import connected_to_parent, describe_error
 from dreamer.training.build import make_pool
 
 if TYPE_CHECKING:
@@ -29,29 +27,15 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Collects and learns when the run says so, until it closes the connection."""
-    # A signal to a run may reach all of its processes; the main process decides what follows.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    end_with(int(sys.argv[2]))
-    sock, memory, learner = socket.socket(fileno=int(sys.argv[1])), *map(int, sys.argv[3:])
-    try:
-        _serve(sock, memory, learner)
-    except (messages.DisconnectedError, KeyboardInterrupt):
-        pass
-    except UserError as error:
-        _report(sock, "user", str(error))
-    except EnvError as error:
-        _report(sock, "environment", error.index, error.kind, error.message, error.traceback)
-    except Exception:
-        _report(sock, "learner", learner, "failed", traceback.format_exc())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-
-
-def _report(sock: socket.socket, error: str, *values: Any) -> None:
-    """Tells the run of an error, which `LearnerProcess.receive` raises there."""
-    messages.send(sock, {"error": error, "values": values})
+    memory, learner = map(int, sys.argv[3:])
+    with connected_to_parent() as sock:
+        try:
+            _serve(sock, memory, learner)
+        except EnvError as error:
+            values = error.index, error.kind, error.message, error.traceback
+            messages.send(sock, {"environment": values})
+        except Exception as error:
+            messages.send(sock, describe_error(error))
 
 
 def _send_warnings(sock: socket.socket) -> None:

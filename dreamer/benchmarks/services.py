@@ -11,11 +11,8 @@ import contextlib
 import importlib
 import math
 import os
-import signal
-import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -25,17 +22,14 @@ import numpy as np
 
 from dreamer.config.config import Config
 from dreamer.data.replay import Replay
-from dreamer.envs.processes import messages
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space, spaces_from_json
-from dreamer.errors import UserError
-from dreamer.system.processes import ChildProcess, end_with
+from dreamer.system.processes import ChildProcess, serve
 from dreamer.system.tensorflow import describe_device, prepare_tensorflow
 from dreamer.system.threads import in_background
 from dreamer.training.build import make_agent, make_pool
 from dreamer.training.collector import Collector, checked
 
-CLOSE_TIMEOUT = 5.0  # seconds that a process has to end by itself
 IMAGE_SIZE = 64
 #: Products [m, k] @ [k, n] that measure the device's rate; the fastest one counts.
 CPU_PRODUCTS = ((2048, 2048, 2048), (4096, 4096, 4096), (16384, 1024, 1024))
@@ -49,11 +43,7 @@ Measure = Callable[[int], float]
 Name = TypeVar("Name", bound=Hashable)
 
 
-class ServiceError(RuntimeError):
-    """A service failed or its process died. The message holds the traceback or the output."""
-
-
-class Service(contextlib.AbstractContextManager):
+class Service(ChildProcess):
     """One service and its process. Leaving its context ends the process.
 
     Args:
@@ -63,37 +53,31 @@ class Service(contextlib.AbstractContextManager):
 
     Raises:
         UserError: The class raised it.
-        ServiceError: Anything else went wrong in the process.
+        ChildError: Anything else went wrong in the process.
     """
 
     def __init__(self, name: str, variables: Mapping[str, str] | None = None, **settings: Any):
-        self._name = name
-        self._process = ChildProcess(__name__, name, variables=variables or {})
+        super().__init__(__name__, name, variables=variables or {})
         try:
             self.ask("", **settings)
         except BaseException:
-            self._process.close(CLOSE_TIMEOUT)
+            self.close()
             raise
 
     def ask(self, method: str, **arguments: Any) -> Any:
         """Calls a method of the service and returns its result."""
-        try:
-            request = {"method": method, "arguments": arguments}
-            messages.send(self._process.socket, request)
-            reply, _ = messages.receive(self._process.socket)
-        except messages.DisconnectedError:
-            how, output = self._process.describe_exit(), self._process.last_output()
-            raise ServiceError(f"{self._name} died ({how})\n{output}") from None
-        if "error" in reply:
-            raise (UserError if reply["user"] else ServiceError)(reply["error"])
-        return reply["result"]
+        self.send({"method": method, "arguments": arguments})
+        return self.receive()[0]["result"]
 
     def measure(self, method: str, **arguments: Any) -> Measure:
         """Returns a function that calls `method(count=..., **arguments)`."""
         return lambda count: self.ask(method, count=count, **arguments)
 
+    def __enter__(self) -> Service:
+        return self
+
     def __exit__(self, *_: object) -> None:
-        self._process.close(CLOSE_TIMEOUT)
+        self.close()
 
 
 def repeated(work: Callable[[], object]) -> Measure:
@@ -411,29 +395,18 @@ class ReferenceLoop:
 
 def main() -> None:
     """Serves requests until the benchmark closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the benchmark to handle
-    end_with(int(sys.argv[2]))
-    sock = socket.socket(fileno=int(sys.argv[1]))
     module, _, name = sys.argv[3].partition(":")
     service: Any = None
-    with contextlib.suppress(messages.DisconnectedError):
-        while True:
-            request, _ = messages.receive(sock)
-            method, arguments = request["method"], request["arguments"]
-            reply: dict[str, Any] = {"result": None}
-            try:
-                if method:
-                    reply["result"] = getattr(service, method)(**arguments)
-                else:
-                    service = getattr(importlib.import_module(module), name)(**arguments)
-            except UserError as error:
-                reply = {"error": str(error), "user": True}
-            except Exception:
-                reply = {"error": traceback.format_exc(), "user": False}
-            messages.send(sock, reply)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # OpenGL drivers may crash or hang in exit handlers
+
+    def answer(request: dict[str, Any], _: object) -> tuple[dict[str, Any], None]:
+        nonlocal service
+        method, arguments = request["method"], request["arguments"]
+        if method:
+            return {"result": getattr(service, method)(**arguments)}, None
+        service = getattr(importlib.import_module(module), name)(**arguments)
+        return {"result": None}, None
+
+    serve(answer)
 
 
 if __name__ == "__main__":

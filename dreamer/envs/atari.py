@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.gym_spaces import resize
 from dreamer.envs.spec import EnvSettings, Space, image_space, one_hot_space
-from dreamer.envs.wrappers import FrameEnv
+from dreamer.envs.wrappers import FrameEnv, resize
 from dreamer.errors import UserError, suggest
 
 #: Probability, in each frame, that the emulator repeats the previous frame's action.

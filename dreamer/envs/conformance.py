@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.spec import ContractError, Env, Space, Timestep, check_timestep
+from dreamer.envs.spec import Env, Space, Timestep, check_timestep
+from dreamer.errors import ContractError
 
 
 def check_env(env: Env, *, steps: int = 20, seed: int = 0) -> None:

@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from dreamer.envs.gym_spaces import ObservationCodec, action_space, has_image, resize
-from dreamer.envs.spec import Env, EnvSettings, image_space
-from dreamer.envs.wrappers import FrameEnv, NormalizeActions
+from dreamer.envs.spec import SCALARS, Env, EnvSettings, Space, image_space, one_hot_space
+from dreamer.envs.wrappers import FrameEnv, NormalizeActions, resize
 from dreamer.errors import UserError, suggest
 
 #: Modules that register environments when imported, by the start of the environments' ids.
@@ -21,6 +20,11 @@ MODULES = {
     "MiniGrid-": "minigrid", "BabyAI-": "minigrid", "Vizdoom": "vizdoom.gymnasium_wrapper",
     "ALE/": "ale_py",
 }  # fmt: skip
+#: The key of an observation that is a single array.
+VECTOR, IMAGE = "observation", "image"
+#: The least height and width of an image, in pixels. A smaller array is a grid of symbols, such as
+#: MiniGrid's 7x7x3: enlarged to an image and divided by 255, its symbols would look alike.
+LEAST_IMAGE = 16
 
 
 def make_gym(env_id: str, settings: EnvSettings) -> Env:
@@ -31,8 +35,8 @@ def make_gym(env_id: str, settings: EnvSettings) -> Env:
     `MODULES` need not name theirs.
 
     Raises:
-        UserError: Gymnasium or a package of the environment is not installed, the id does not
-            exist, or an image is asked of an environment that has none and takes no render_mode.
+        UserError: Gymnasium or a package of the environment is not installed, or the id does not
+            exist.
     """
     library = _import_library()
     if library.__name__ == "gymnasium":
@@ -70,16 +74,27 @@ def adapt_gym(env: Any, settings: EnvSettings) -> Env:
 
 
 class GymEnv(FrameEnv):
-    """See `adapt_gym`; actions are still in the environment's own range."""
+    """See `adapt_gym`; actions are still in the environment's own range.
+
+    Images (uint8 [height, width, channels] or [channels, height, width] of 1 or 3 channels, or
+    [height, width], both at least 16) become uint8 [image_size, image_size, 3]. Vectors of bytes
+    (uint8 [n], 0 to 255) are scaled to [-0.5, 0.5]. Other boxes become flat float32 vectors.
+    Discrete values become one-hot vectors. A single observation is named "image" or "observation".
+    Nested names are joined by a slash. A vector named "image" is renamed to "image_vector". Texts
+    are left out; without `state`, so are spaces of unknown kinds.
+    """
 
     def __init__(self, env: Any, settings: EnvSettings):
         super().__init__(settings, settings.time_limit)
-        self._env = env
-        self._observations = ObservationCodec(env.observation_space, settings)
-        self.act_space = action_space(env.action_space)
-        self.obs_space = dict(self._observations.spaces)
-        self._rendered = settings.image and not self._observations.has_image
-        self._size = settings.image_size
+        self._env, self._size, self.obs_space = env, settings.image_size, {}
+        self._seeding = _seeding(env)
+        self.info = {"seeding": self._seeding}
+        self.act_space = _action_space(env.action_space)
+        self._single = {"Dict": "", "image": IMAGE}.get(_kind_of(env.observation_space), VECTOR)
+        self._encoders: dict[str, tuple[str, Callable]] = {}
+        for name, part in _flatten(env.observation_space, self._single):
+            self._add_observation(name, part, settings)
+        self._rendered = settings.image and not _has_image(env.observation_space)
         if self._rendered:
             self.obs_space["image"] = image_space(self._size)
         if not self.obs_space:
@@ -88,13 +103,29 @@ class GymEnv(FrameEnv):
                 f"envs.state is {str(settings.state).lower()}, but the observation space is "
                 f"{env.observation_space}"
             )
-        self._seeding = _seeding(env)
-        self.info = {"seeding": self._seeding}
-        if self._observations.left_out:
-            self.info["left_out"] = " ".join(self._observations.left_out)
         own_limit = getattr(getattr(env, "spec", None), "max_episode_steps", None) or 0
         if limit := settings.time_limit or max(own_limit, 0):
             self.info["time_limit"] = str(limit)
+
+    def _add_observation(self, name: str, space: Any, settings: EnvSettings) -> None:
+        """Adds an observation to `obs_space`, unless the settings leave it out."""
+        kind = _kind_of(space)
+        if kind not in ("image", "Box", "Discrete"):
+            if settings.state and kind != "text":
+                raise UserError(
+                    f"observations of the space {space} are not supported: expected Box, "
+                    "Discrete or a Dict of them, or envs.state false, which leaves them out"
+                )
+            self.info["left_out"] = f"{self.info.get('left_out', '')} {name}".strip()
+        elif settings.image if kind == "image" else settings.state:
+            if name in SCALARS or name in ("action", "discount"):
+                raise UserError(
+                    f"an observation is named {name!r}, a timestep's own key: rename it"
+                )
+            # Only an image may have the key "image".
+            key = f"{name}_vector" if name == IMAGE and kind != "image" else name
+            self.obs_space[key], encode = _codec(name, space, self._size)
+            self._encoders[name] = key, encode
 
     def _start(self, seed: int | None) -> None:
         arguments = {}
@@ -120,7 +151,10 @@ class GymEnv(FrameEnv):
         return float(reward), terminated or truncated, terminated
 
     def _observe(self) -> dict[str, np.ndarray]:
-        encoded = self._observations.encode(self._shown)
+        values = dict(_flatten(self._shown, self._single))
+        encoded = {
+            key: encode(np.asarray(values[name])) for name, (key, encode) in self._encoders.items()
+        }
         if self._rendered:
             encoded["image"] = resize(self._render(), self._size)
         return encoded
@@ -128,6 +162,8 @@ class GymEnv(FrameEnv):
     def _render(self) -> np.ndarray:
         try:
             frame = self._draw()
+        except NotImplementedError:
+            frame = None
         except Exception as error:
             # Compares names, because old gym's DependencyNotInstalled is not Gymnasium's.
             names = {cls.__name__ for cls in type(error).__mro__}
@@ -157,6 +193,85 @@ class GymEnv(FrameEnv):
     def close(self) -> None:
         super().close()
         self._env.close()
+
+
+def _kind_of(space: Any) -> str:
+    """Returns "image", "Box", "Discrete", "Dict" or "text", else the name of the space's class.
+
+    Compares names, because old gym's classes are not Gymnasium's, and either may be missing.
+    """
+    if (dtype := getattr(space, "dtype", None)) is not None and np.dtype(dtype).kind == "U":
+        return "text"  # Gymnasium's Text, or a package's own space (MiniGrid)
+    names = [cls.__name__ for cls in type(space).__mro__]
+    kind = next((name for name in names if name in ("Box", "Discrete", "Dict")), names[0])
+    is_image = kind == "Box" and space.dtype == np.uint8 and _image_axes(space.shape)
+    return "image" if is_image else kind
+
+
+def _image_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the axes of height, width and channels in an image; () if it is none."""
+    if len(shape) == 3 and shape[2] not in (1, 3):
+        return (1, 2, 0) if shape[0] in (1, 3) and min(shape[1:]) >= LEAST_IMAGE else ()
+    is_image = len(shape) in (2, 3) and min(shape[:2]) >= LEAST_IMAGE
+    return tuple(range(len(shape))) if is_image else ()
+
+
+def _has_image(space: Any) -> bool:
+    """Whether an image is among the observations of `space`."""
+    return any(_kind_of(part) == "image" for _, part in _flatten(space, ""))
+
+
+def _flatten(space: Any, prefix: str) -> list[tuple[str, Any]]:
+    """Returns the names and values of a Dict space or of a dict, nested or not."""
+    parts = getattr(space, "spaces", space)
+    if not isinstance(parts, Mapping):
+        return [(prefix, space)]
+    return [
+        item
+        for key, part in parts.items()
+        for item in _flatten(part, f"{prefix}/{key}" if prefix else str(key))
+    ]
+
+
+def _codec(name: str, space: Any, image_size: int) -> tuple[Space, Callable]:
+    """Returns our space of an observation, and the function that encodes its values."""
+    kind, shape = _kind_of(space), space.shape
+    if kind == "Discrete":
+        one_hot, start = np.eye(int(space.n), dtype=np.float32), int(getattr(space, "start", 0))
+        return one_hot_space(int(space.n)), lambda value: one_hot[int(value) - start].copy()
+    if kind == "image":
+        axes = _image_axes(shape)
+        return image_space(image_size), lambda value: resize(value.transpose(axes), image_size)
+    # As a vector, an image of an unknown form would be huge and in units of its own.
+    sides = sorted(shape) if len(shape) == 3 else [0, 0]
+    if sides[1] >= LEAST_IMAGE and (space.dtype == np.uint8 or sides[0] <= 4):
+        raise UserError(
+            f"observation {name!r} looks like images, {np.dtype(space.dtype)} {list(shape)}; "
+            "expected uint8 [height, width, channels] or [channels, height, width] of 1 or 3 "
+            "channels: wrap the environment, or set envs.state to false to leave it out"
+        )
+    low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
+    # Raw bytes, such as a console's memory, are no quantities in units of their own.
+    if space.dtype == np.uint8 and len(shape) == 1 and np.all(low == 0) and np.all(high == 255):
+        ours = Space(shape, np.dtype(np.float32), -0.5, 0.5)
+        return ours, lambda value: value.astype(np.float32) / 255.0 - 0.5
+    ours = Space(low.shape, np.dtype(np.float32), low, high)
+    return ours, lambda value: value.astype(np.float32).reshape(-1)
+
+
+def _action_space(space: Any) -> Space:
+    """Returns one-hot [A] for a Discrete space, and a Box's own shape and bounds.
+
+    Raises:
+        UserError: The space is of another kind.
+    """
+    if _kind_of(space) == "Discrete":
+        return one_hot_space(int(space.n))
+    if _kind_of(space) == "Box":
+        return Space(space.shape, space.dtype, space.low, space.high)
+    raise UserError(
+        f"actions of the space {space} are not supported: expected a Box or a Discrete space"
+    )
 
 
 def _draws_by_mode(env: Any) -> bool:
@@ -217,8 +332,7 @@ def _register(env_id: str) -> None:
 
 
 def _make(make: Callable[..., Any], env_id: str, image: bool) -> Any:
-    """Calls the library's `make`; without render_mode if the environment takes none but has images
-    anyway."""
+    """Calls the library's `make`; without render_mode if the environment takes none."""
     try:
         mode = {"render_mode": "rgb_array"} if image else {}
         return make(env_id, disable_env_checker=True, **mode)
@@ -230,13 +344,7 @@ def _make(make: Callable[..., Any], env_id: str, image: bool) -> Any:
             ) from error
         if not image or "render_mode" not in str(error):
             raise
-        env = make(env_id, disable_env_checker=True)
-        if has_image(env.observation_space) or _draws_by_mode(env):
-            return env
-        raise UserError(
-            f"gym_{env_id} renders no image (it takes no render_mode), and its observation has "
-            "none: set envs.image to false and envs.state to true"
-        ) from error
+        return make(env_id, disable_env_checker=True)
 
 
 def _why_not(env_id: str, error: Exception, library: Any) -> str:

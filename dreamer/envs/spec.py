@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from dreamer.errors import UserError
+from dreamer.errors import ContractError, UserError
 
 Timestep = dict[str, np.ndarray]
 
@@ -21,10 +21,6 @@ SCALARS = {
     "reward": np.dtype(np.float32), "cont": np.dtype(np.float32),
     "is_first": np.dtype(bool), "is_last": np.dtype(bool), "is_terminal": np.dtype(bool),
 }  # fmt: skip
-
-
-class ContractError(ValueError):
-    """An environment returned something that its own spaces or this contract do not allow."""
 
 
 @dataclass(frozen=True, kw_only=True)

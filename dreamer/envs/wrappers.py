@@ -1,4 +1,4 @@
-"""What environments of different suites share: the loop over frames, action ranges, time limits."""
+"""What environments of different suites share: frames, action ranges, time limits, image sizes."""
 
 from __future__ import annotations
 
@@ -166,3 +166,18 @@ class Repeat(Wrapper):
         self._frames += self.action_repeat
         is_last = np.asarray(timestep["is_last"] | (self._frames >= self._limit))
         return {**timestep, "reward": np.asarray(reward, np.float32), "is_last": is_last}
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes an image, uint8 [h, w], [h, w, 1] or [h, w, 3], to uint8 [size, size, 3].
+
+    Each new pixel is the mean over the area that it covers.
+    """
+    image = image if image.ndim == 3 else image[:, :, None]
+    image = np.broadcast_to(image, (*image.shape[:2], 3))
+    if image.shape[:2] == (size, size):
+        return np.array(image)
+    from PIL import Image
+
+    whole = Image.fromarray(np.ascontiguousarray(image))
+    return np.array(whole.resize((size, size), Image.Resampling.BOX))

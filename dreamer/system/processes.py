@@ -12,20 +12,41 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+from dreamer.errors import ContractError, UserError
+from dreamer.system import messages
+from dreamer.system.messages import Message, OnWait
+
+#: Answers a message; None ends the process.
+Answer = Callable[
+    [dict[str, Any], dict[str, np.ndarray]],
+    tuple[Mapping[str, Any], Mapping[str, np.ndarray] | None] | None,
+]
+
+#: Seconds that a child has to end by itself before it is killed.
+CLOSE_TIMEOUT = 5.0
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 _ANSWER = "the code has run"
 _TRY_TIMEOUT = 120.0  # seconds; a first import from a cold disk is slow
 _TAIL_BYTES = 4000  # of a child's output, for error messages
 
 
+class ChildError(RuntimeError):
+    """A child failed or died. The message holds its traceback or the end of its output."""
+
+
 class ChildProcess:
     """A Python module that runs in a process of its own, with a socket to it and a log.
 
     The module is run as ``python -P -m MODULE FD PID ARGUMENTS...``: FD is its end of the socket
-    and PID is this process, for `end_with`. It leads a process group, so that Ctrl-C in the
-    terminal does not reach it, and `kill` also ends the processes that it has started.
+    and PID is this process; its program begins with `connected_to_parent` or `serve`. It leads a
+    process group, so that Ctrl-C in the terminal does not reach it, and `kill` also ends the
+    processes that it has started.
 
     Attributes:
         socket: This process's end of the socket.
@@ -62,11 +83,52 @@ class ChildProcess:
                 )  # fmt: skip
             opened.pop_all()  # close() closes them
         self.pid = self._process.pid
+        self._name = " ".join([module, *arguments])
         self._closed = False
 
     def poll(self) -> int | None:
         """Returns the exit status, or None while the process runs."""
         return self._process.poll()
+
+    def send(
+        self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Sends a message. If the process has ended, the next `receive` reports it."""
+        with contextlib.suppress(ConnectionError):
+            messages.send(self.socket, header, arrays)
+
+    def receive(self, timeout: float | None = None, on_wait: OnWait | None = None) -> Message:
+        """Waits for a message; arguments as of `messages.receive`.
+
+        Raises:
+            UserError: The process reports one.
+            Exception: What `failure` returns: the process reports another error, has died, or did
+                not reply in time and was killed.
+        """
+        try:
+            header, arrays = messages.receive(self.socket, timeout, on_wait)
+        except ConnectionError:
+            how = self.describe_exit(CLOSE_TIMEOUT)
+            raise self.failure("died", how, self.last_output()) from None
+        except TimeoutError as error:
+            self.kill()
+            message = f"no reply within {timeout:g} s"
+            raise self.failure("timed out", message, self.last_output()) from error
+        if "error" not in header:
+            return header, arrays
+        if header["error"] == "user":
+            raise UserError(header["message"])
+        raise self.failure(header["error"], header["message"], header["traceback"])
+
+    def failure(self, kind: str, message: str, details: str) -> Exception:
+        """Returns the error that `receive` raises. A subclass may return one of its own.
+
+        Args:
+            kind: "raised", "contract", "died" or "timed out", as in EnvError.
+            message: What happened.
+            details: The traceback, or the end of the output.
+        """
+        return ChildError(f"{self._name} {kind}: {message}\n{details}")
 
     def describe_exit(self, timeout: float | None = None) -> str:
         """Waits for the end and says how it came: "exit status 3" or "killed by SIGKILL".
@@ -98,7 +160,7 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Closes the socket, which asks the module to end, and kills it after `timeout` seconds.
 
         May be called twice.
@@ -110,6 +172,54 @@ class ChildProcess:
         self.kill()  # what is left of its process group
         self._closed = True
         self._log.close()
+
+
+@contextlib.contextmanager
+def connected_to_parent() -> Iterator[socket.socket]:
+    """For the program of a ChildProcess: gives its socket, and ends this process afterwards.
+
+    The process also ends when its parent does, or closes the connection. A user may signal all
+    processes of a run to stop it. The parent decides what follows, so this one ignores signals.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    end_with(int(sys.argv[2]))
+    try:
+        yield socket.socket(fileno=int(sys.argv[1]))
+    except ConnectionError:
+        end(0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # OpenGL drivers may crash or hang in exit handlers
+
+
+def serve(answer: Answer) -> None:
+    """For the program of a ChildProcess: answers its parent's messages one at a time.
+
+    An exception of `answer`, even SystemExit, is sent to the parent, whose `receive` raises it.
+    """
+    with connected_to_parent() as sock:
+        while True:
+            request, arrays = messages.receive(sock)
+            try:
+                reply = answer(request, arrays)
+                if reply is None:
+                    return
+                messages.send(sock, *reply)
+            except BaseException as error:
+                messages.send(sock, describe_error(error))
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Returns the message for an error that the parent's `receive` is to raise."""
+    kinds = {UserError: "user", ContractError: "contract", BaseException: "raised"}
+    # The text of SystemExit is at most a number.
+    message = str(error) if isinstance(error, Exception) else repr(error)
+    return {
+        "error": next(name for kind, name in kinds.items() if isinstance(error, kind)),
+        "message": message or type(error).__name__,
+        "traceback": "".join(traceback.format_exception(error)),
+    }
 
 
 def try_python(code: str, variables: Mapping[str, str], python: str = sys.executable) -> str:

@@ -14,7 +14,6 @@ from dreamer.benchmarks.report import judge
 from dreamer.benchmarks.services import (
     ReplayService,
     Service,
-    ServiceError,
     in_turn,
     random_timesteps,
     resident_bytes,
@@ -23,6 +22,7 @@ from dreamer.config.config import load_config
 from dreamer.data.replay import Replay
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
+from dreamer.system.processes import ChildError
 
 ECHO = "benchmark_services:Echo"
 OBS = {
@@ -44,7 +44,7 @@ def test_a_service_answers_from_a_process_of_its_own_and_survives_errors(echo: S
     assert echo.ask("say", name="you") == {"said": "hello you"}
     assert "tensorflow" not in echo.ask("modules")
     assert echo.ask("pid") != os.getpid()
-    with pytest.raises(ServiceError, match="something went wrong"):
+    with pytest.raises(ChildError, match="something went wrong"):
         echo.ask("fail")
     assert echo.ask("say", name="again") == {"said": "hello again"}
 
@@ -52,7 +52,7 @@ def test_a_service_answers_from_a_process_of_its_own_and_survives_errors(echo: S
 def test_a_death_is_reported_with_the_last_output_and_leaves_no_process():
     with Service(ECHO, greeting="hi") as service:
         pid = service.ask("pid")
-        with pytest.raises(ServiceError, match="(?s)exit status 3.*last words"):
+        with pytest.raises(ChildError, match="(?s)exit status 3.*last words"):
             service.ask("die")
     assert not Path(f"/proc/{pid}").exists()
 

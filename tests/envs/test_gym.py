@@ -10,9 +10,9 @@ from pool_env import PoolEnv
 
 from dreamer.envs.conformance import check_env
 from dreamer.envs.gym import adapt_gym
-from dreamer.envs.gym_spaces import resize
 from dreamer.envs.make import make_env
 from dreamer.envs.spec import EnvSettings, Space
+from dreamer.envs.wrappers import resize
 from dreamer.errors import UserError
 
 FILE = Path(__file__).with_name("gym_envs.py")
@@ -267,6 +267,8 @@ def test_registered_environments_whose_steps_return_four_values():
 
 
 class Bare(Drift):
+    render = gymnasium.Env.render
+
     def __init__(self):
         super().__init__(render_mode=None)
 
@@ -276,8 +278,8 @@ def test_what_takes_no_render_mode_shows_its_own_images_or_says_what_to_set():
     gymnasium.register("Bare-v0", entry_point=Bare)
     env = make_env("gym_Plain-v0", image=True, state=True, time_limit=3)
     assert env.reset(0)["camera"].shape == (64, 64, 3)
-    with pytest.raises(UserError, match="Bare-v0 renders no image .* set envs.image to false and"):
-        make_env("gym_Bare-v0", image=True, state=True)
+    with pytest.raises(UserError, match="renders none .* set envs.image to false and"):
+        make_env("gym_Bare-v0", image=True, state=True).reset(0)
     assert list(make_env("gym_Bare-v0", image=False, state=True).obs_space) == ["observation"]
 
 

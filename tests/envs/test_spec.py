@@ -5,7 +5,8 @@ import pytest
 from probe_envs import Counting
 
 from dreamer.envs.conformance import check_env
-from dreamer.envs.spec import ContractError, Space, check_timestep, make_timestep
+from dreamer.envs.spec import Space, check_timestep, make_timestep
+from dreamer.errors import ContractError
 
 OBS = {"image": Space((8, 8, 3), np.uint8, 0, 255), "vector": Space((2,), np.float32)}
 

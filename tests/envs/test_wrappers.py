@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from probe_envs import Counting
 
-from dreamer.envs.spec import ContractError, Space, make_timestep
+from dreamer.envs.spec import Space, make_timestep
 from dreamer.envs.wrappers import NormalizeActions, Repeat
+from dreamer.errors import ContractError
 
 
 class Native:

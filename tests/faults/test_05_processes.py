@@ -14,8 +14,8 @@ from counting_env import decode
 from fault_runs import FAULTY, Figure, python
 from whole_runs import is_gone, wait_until
 
-from dreamer.envs.processes import messages as wire
 from dreamer.envs.processes.pool import EnvPool
+from dreamer.system import messages as wire
 
 EXITS = """
 import os, signal, sys, threading

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import dreamer
+from dreamer.envs import rendering
 from dreamer.envs.multitask import assign, share_requests, shared_info
-from dreamer.envs.processes import messages
-from dreamer.envs.processes.interpreter import find_python, import_path, worker_variables
 from dreamer.envs.spec import EnvSettings, Timestep, spaces_from_json
 from dreamer.errors import EnvError, UserError
-from dreamer.system.processes import ChildProcess
-from dreamer.tasks import find_suite, split_tasks, suite_of
+from dreamer.system.messages import Message
+from dreamer.system.processes import CLOSE_TIMEOUT, ChildProcess, try_python
+from dreamer.tasks import Suite, find_suite, split_tasks, suite_of
 
 Seeds = Sequence[int | None]
 Indices = Sequence[int] | None
 Outcome = Timestep | EnvError
-Message = tuple[dict[str, Any], dict[str, np.ndarray]]  # header, arrays
 
 #: Seconds. A start takes longer than a step: imports from a cold disk, several workers at once.
 START_TIMEOUT = 180.0
-#: Seconds that a worker has to close its environment before it is killed.
-CLOSE_TIMEOUT = 5.0
 #: Seconds before a failed worker is started again; doubled with each of its failures in a row.
 BACK_OFF, LONGEST_BACK_OFF = 0.1, 5.0
 LOG_LIMIT = 1 << 20  # bytes of a worker's output that are kept at a reset
+#: Checks what every worker needs. Pillow is needed only to resize images.
+_PROBE = "import numpy, sys; assert sys.version_info >= (3, 11), sys.version"
+_EXPECTED = "expected a virtual environment's bin/python, of Python 3.11 or newer, with NumPy"
+#: Variables that the user may have set otherwise. Workers run in parallel, so that each has one
+#: thread for arithmetic. Many environments draw with pygame, which uses SDL.
+_DEFAULTS = {
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+    "SDL_VIDEODRIVER": "dummy",
+}  # fmt: skip
 
 
 class EnvRestartWarning(UserWarning):
@@ -98,11 +109,11 @@ class EnvPool:
         make = {"kind": "make", "settings": asdict(checked)}
         self._makes = [[{**make, "maker": suite.maker, "name": name}]
                        for suite, name in map(find_suite, self.tasks)]  # fmt: skip
-        self._python = find_python(python)
+        self._python = _find_python(python)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
-        self._variables = worker_variables(find_suite(self.tasks[0])[0], checked, num_envs)
+        self._variables = _worker_variables(find_suite(self.tasks[0])[0], checked, num_envs)
         if self._folder is not None:
-            self._variables["PYTHONPATH"] = import_path(self._folder.name)
+            self._variables["PYTHONPATH"] = _import_path(self._folder.name)
         try:
             for index in range(num_envs):  # one by one, so that close() finds those that started
                 self._workers.append(WorkerProcess(index, self._python, self._variables))
@@ -181,6 +192,8 @@ class EnvPool:
                 self._workers[index].send(make)
                 self._workers[index].receive(max(self.timeout, START_TIMEOUT), self.on_wait)
             self._failed.remove(index)
+        if request["kind"] == "reset":
+            self._workers[index].limit_log(LOG_LIMIT)
         self._workers[index].send(request, arrays)
 
     def _answer(self, index: int) -> Timestep:
@@ -219,7 +232,8 @@ class EnvPool:
         """Ends the workers; may be called twice."""
         workers, self._workers = self._workers, []
         for worker in workers:
-            worker.ask_to_close()
+            with contextlib.suppress(OSError):  # it has failed and is closed already
+                worker.send({"kind": "close"})
         deadline = time.monotonic() + CLOSE_TIMEOUT
         for worker in workers:
             worker.close(max(0.0, deadline - time.monotonic()))
@@ -244,45 +258,67 @@ class WorkerProcess(ChildProcess):
         try:
             super().__init__("dreamer.envs.processes.worker", python=python, variables=variables)
         except OSError as error:
-            raise EnvError(index, "did not start", str(error)) from error
+            raise self.failure("did not start", str(error), "") from error
 
-    def send(self, header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
-        """Sends a request."""
-        if header["kind"] == "reset":
-            self.limit_log(LOG_LIMIT)
-        try:
-            messages.send(self.socket, header, arrays)
-        except messages.DisconnectedError:
-            raise self._death() from None
+    def failure(self, kind: str, message: str, details: str) -> EnvError:
+        return EnvError(self._index, kind, message, details)
 
-    def receive(
-        self, timeout: float, on_wait: Callable[[float], None] | None = None
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Waits for a reply and returns its header and arrays; arguments as in `messages.receive`.
 
-        Raises UserError if the environment does. Kills a worker that does not reply in time.
-        """
-        try:
-            header, arrays = messages.receive(self.socket, timeout, on_wait)
-        except messages.DisconnectedError:
-            raise self._death() from None
-        except TimeoutError:
-            self.kill()
-            message = f"no reply within {timeout:g} s"
-            raise EnvError(self._index, "timed out", message, self.last_output()) from None
-        if header["kind"] != "error":
-            return header, arrays
-        if header["error"] == "user":
-            raise UserError(header["message"])
-        raise EnvError(self._index, header["error"], header["message"], header["traceback"])
+def _find_python(python: str) -> str:
+    """Returns the path of an interpreter; "" means this process's own.
 
-    def ask_to_close(self) -> None:
-        """Asks the worker to close its environment and to end; `close` waits for that."""
-        try:
-            messages.send(self.socket, {"kind": "close"})
-        except OSError:
-            self.kill()  # it has ended or will soon
+    Raises:
+        UserError: The program does not exist or cannot run a worker.
+    """
+    if not python:
+        return sys.executable
+    found = shutil.which(Path(python).expanduser())
+    if found is None:
+        raise UserError(f"envs.python is {python}, which is no program; {_EXPECTED}")
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if problem := try_python(_PROBE, variables, found):
+        what = f"which cannot run environments ({problem})"
+        raise UserError(f"envs.python is {python}, {what}; {_EXPECTED}")
+    return os.path.abspath(found)
 
-    def _death(self) -> EnvError:
-        how = self.describe_exit(CLOSE_TIMEOUT)
-        return EnvError(self._index, "died", how, self.last_output())
+
+def _import_path(folder: str) -> str:
+    """Returns the PYTHONPATH of workers that another Python runs.
+
+    It gets the user's folders, and the empty `folder` with a link to this package, because the
+    folder that contains this package may also contain packages for another NumPy.
+    """
+    Path(folder, "dreamer").symlink_to(Path(dreamer.__file__).resolve().parent)
+    paths = [path or os.getcwd() for path in sys.path]
+    users = [path for path in paths if not _is_installed(Path(path).resolve())]
+    return os.pathsep.join([folder, *users])
+
+
+def _is_installed(path: Path) -> bool:
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        return True
+    prefixes = (Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix))
+    return any(path.is_relative_to(prefix) for prefix in prefixes)
+
+
+def _worker_variables(suite: Suite, settings: EnvSettings, num_envs: int) -> dict[str, str]:
+    """Returns the environment variables that workers have besides this process's own.
+
+    Raises:
+        UserError: The suite needs MuJoCo's OpenGL, which does not render here.
+    """
+    # Workers share the processors. With 2 idle processors, a single worker of walker_walk renders
+    # 131 frames per second with 2 threads of its software OpenGL (Mesa), and 110 with none.
+    share = len(os.sched_getaffinity(0)) // num_envs
+    defaults = {**_DEFAULTS, "LP_NUM_THREADS": str(min(share, 4) if share > 1 else 0)}
+    variables = {key: value for key, value in defaults.items() if key not in os.environ}
+    variables["DREAMER_ENV_WORKER"] = "1"  # a file that workers import cannot start further ones
+    if suite.opengl == "unused" or not settings.image:
+        variables["MUJOCO_GL"] = os.environ.get("MUJOCO_GL", "off")
+        return variables
+    try:
+        variables.update(rendering.backend_variables(settings.egl_device))
+    except UserError:
+        if suite.opengl == "required":
+            raise
+    return variables

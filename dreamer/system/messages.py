@@ -17,31 +17,25 @@ from typing import Any
 import numpy as np
 
 OnWait = Callable[[float], None]
+Message = tuple[dict[str, Any], dict[str, np.ndarray]]  # header, arrays
 
 _LENGTH = struct.Struct("<I")
-
-
-class DisconnectedError(ConnectionError):
-    """The process at the other end has ended."""
 
 
 def send(
     sock: socket.socket, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
 ) -> None:
-    """Sends one message; raises DisconnectedError if the other process has ended."""
+    """Sends one message; raises ConnectionError if the other process has ended."""
     values = {name: np.asarray(value, order="C") for name, value in (arrays or {}).items()}
     described = [[name, value.dtype.str, value.shape] for name, value in values.items()]
     text = json.dumps({**header, "arrays": described}).encode()
     parts = [_LENGTH.pack(len(text)), text, *(value.tobytes() for value in values.values())]
-    try:
-        sock.sendall(b"".join(parts))
-    except (BrokenPipeError, ConnectionResetError) as error:
-        raise DisconnectedError(str(error)) from error
+    sock.sendall(b"".join(parts))
 
 
 def receive(
     sock: socket.socket, timeout: float | None = None, on_wait: OnWait | None = None
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> Message:
     """Waits for one message; returns its header and its arrays (writable, owned).
 
     Args:
@@ -52,7 +46,7 @@ def receive(
 
     Raises:
         TimeoutError: Nothing came within the timeout.
-        DisconnectedError: The other process has ended or closed its socket.
+        ConnectionError: The other process has ended or closed its socket.
     """
     read = functools.partial(_read, sock, timeout, on_wait)
     (length,) = _LENGTH.unpack(read(_LENGTH.size))
@@ -81,9 +75,7 @@ def _read(
             if timeout is not None and waited >= timeout:
                 raise TimeoutError(f"nothing came for {timeout:g} s") from None
             continue
-        except ConnectionResetError as error:
-            raise DisconnectedError(str(error)) from error
         if count == 0:
-            raise DisconnectedError("the connection was closed")
+            raise ConnectionError("the connection was closed")
         view, waited = view[count:], 0.0
     return data

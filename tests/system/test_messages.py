@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from dreamer.envs.processes import messages
+from dreamer.system import messages
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def test_half_a_message_times_out(pair):
 
 def test_closed_connection(pair):
     pair[0].close()
-    with pytest.raises(messages.DisconnectedError):
+    with pytest.raises(ConnectionError):
         messages.receive(pair[1], 5.0)
-    with pytest.raises(messages.DisconnectedError):
+    with pytest.raises(ConnectionError):
         messages.send(pair[1], {}, {"data": np.zeros(1 << 20)})
 
 
