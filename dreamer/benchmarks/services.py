@@ -24,6 +24,7 @@ from dreamer.config.config import Config
 from dreamer.data.replay import Replay
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space, spaces_from_json
+from dreamer.system.messages import Message
 from dreamer.system.processes import ChildProcess, serve
 from dreamer.system.tensorflow import describe_device, prepare_tensorflow
 from dreamer.system.threads import in_background
@@ -398,13 +399,13 @@ def main() -> None:
     module, _, name = sys.argv[3].partition(":")
     service: Any = None
 
-    def answer(request: dict[str, Any], _: object) -> tuple[dict[str, Any], None]:
+    def answer(request: dict[str, Any], _: object) -> Message:
         nonlocal service
         method, arguments = request["method"], request["arguments"]
         if method:
-            return {"result": getattr(service, method)(**arguments)}, None
+            return {"result": getattr(service, method)(**arguments)}, {}
         service = getattr(importlib.import_module(module), name)(**arguments)
-        return {"result": None}, None
+        return {"result": None}, {}
 
     serve(answer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,10 @@ def check_env(env: Env, *, steps: int = 20, seed: int = 0) -> None:
         ContractError: Names the first mistake.
     """
     _check_spaces(env)
-    actions = np.random.default_rng(seed)
-    plan = [env.act_space.sample(actions) for _ in range(steps)]
+    rng = np.random.default_rng(seed)
+    plan = [env.act_space.sample(rng) for _ in range(steps)]
     first = _episode(env, seed, plan)
-    copies = [{key: value.copy() for key, value in timestep.items()} for timestep in first]
+    copies = copy.deepcopy(first)
     _episode(env, seed + 1, plan[: max(1, steps // 3)])  # usually left unfinished
     _compare(first, copies, "a timestep changed after it was returned")
     again = _episode(env, seed, plan)
@@ -92,8 +93,8 @@ def _check_values(timestep: Timestep, obs_space: dict[str, Space]) -> None:
 
 
 def _compare(timesteps: list[Timestep], expected: list[Timestep], problem: str) -> None:
-    lengths = len(timesteps), len(expected)
-    _expect(lengths[0] == lengths[1], f"{problem}: {lengths[0]} timesteps, then {lengths[1]}")
+    num, others = len(timesteps), len(expected)
+    _expect(num == others, f"{problem}: {num} timesteps, then {others}")
     for index, (timestep, other) in enumerate(zip(timesteps, expected, strict=True)):
         for key, value in timestep.items():
             same = np.array_equal(value, other[key])

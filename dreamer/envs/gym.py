@@ -20,8 +20,6 @@ MODULES = {
     "MiniGrid-": "minigrid", "BabyAI-": "minigrid", "Vizdoom": "vizdoom.gymnasium_wrapper",
     "ALE/": "ale_py",
 }  # fmt: skip
-#: The key of an observation that is a single array.
-VECTOR, IMAGE = "observation", "image"
 #: The least height and width of an image, in pixels. A smaller array is a grid of symbols, such as
 #: MiniGrid's 7x7x3: enlarged to an image and divided by 255, its symbols would look alike.
 LEAST_IMAGE = 16
@@ -90,7 +88,9 @@ class GymEnv(FrameEnv):
         self._seeding = _seeding(env)
         self.info = {"seeding": self._seeding}
         self.act_space = _action_space(env.action_space)
-        self._single = {"Dict": "", "image": IMAGE}.get(_kind_of(env.observation_space), VECTOR)
+        self._single = {"Dict": "", "image": "image"}.get(
+            _kind_of(env.observation_space), "observation"
+        )
         self._encoders: dict[str, tuple[str, Callable]] = {}
         for name, part in _flatten(env.observation_space, self._single):
             self._add_observation(name, part, settings)
@@ -123,7 +123,7 @@ class GymEnv(FrameEnv):
                     f"an observation is named {name!r}, a timestep's own key: rename it"
                 )
             # Only an image may have the key "image".
-            key = f"{name}_vector" if name == IMAGE and kind != "image" else name
+            key = f"{name}_vector" if name == "image" and kind != "image" else name
             self.obs_space[key], encode = _codec(name, space, self._size)
             self._encoders[name] = key, encode
 

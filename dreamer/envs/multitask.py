@@ -57,15 +57,17 @@ def shared_observations(spaces: Mapping[str, Mapping[str, Space]]) -> dict[str, 
     """
     shared: dict[str, Space] = {}
     for key in dict.fromkeys(key for each in spaces.values() for key in each):
-        found = {task: each[key] for task, each in spaces.items() if key in each}
-        given = list(found.values())
-        if len(given) == len(spaces) and all(space == given[0] for space in given):
-            shared[key] = given[0]
-        elif all(space.dtype == np.float32 and len(space.shape) == 1 for space in given):
-            shared[key] = Space(max(space.shape for space in given), np.dtype(np.float32))
+        given = {task: each.get(key) for task, each in spaces.items()}
+        found = [space for space in given.values() if space]
+        if all(space == found[0] for space in given.values()):
+            shared[key] = found[0]
+        elif all(space.dtype == np.float32 and len(space.shape) == 1 for space in found):
+            shared[key] = Space(max(space.shape for space in found), np.dtype(np.float32))
         else:
-            kinds = {task: f"{space.dtype} {list(space.shape)}" for task, space in found.items()}
-            shapes = ", ".join(f"{task} {kinds.get(task, 'none')}" for task in spaces)
+            shapes = ", ".join(
+                f"{task} {f'{space.dtype} {list(space.shape)}' if space else 'none'}"
+                for task, space in given.items()
+            )
             raise UserError(
                 f"the tasks' observation {key!r} differs ({shapes}), and only float vectors can be "
                 "padded: choose tasks, or envs.image and envs.state, such that it does not"
@@ -73,13 +75,12 @@ def shared_observations(spaces: Mapping[str, Mapping[str, Space]]) -> dict[str, 
     return shared
 
 
-def shared_info(replies: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def shared_info(infos: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Returns the first worker's info, with the longest time limit of all workers; 0: no limit."""
-    info = dict(replies[0]["info"])
-    if "time_limit" in info:
-        limits = [int(reply["info"].get("time_limit", 0)) for reply in replies]
-        info["time_limit"] = str(max(limits) if all(limits) else 0)
-    return info
+    if "time_limit" not in infos[0]:
+        return dict(infos[0])
+    limits = [int(info.get("time_limit", 0)) for info in infos]
+    return {**infos[0], "time_limit": str(max(limits) if all(limits) else 0)}
 
 
 def share_requests(

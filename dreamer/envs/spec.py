@@ -6,7 +6,7 @@ episode's flags. The collector, not the environment, adds the action that led to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -119,16 +119,15 @@ class Space:
         if self.dtype.kind == "f" and not np.all(np.isfinite(value)):
             raise ContractError(f"{name}: not finite: {value}")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> list[Any]:
         """Describes this space with JSON types, for `from_json`."""
-        low, high = np.asarray(self.low).tolist(), np.asarray(self.high).tolist()
-        return {"shape": list(self.shape), "dtype": self.dtype.str, "low": low, "high": high,
-                "discrete": self.discrete}  # fmt: skip
+        bounds = [np.asarray(bound).tolist() for bound in (self.low, self.high)]
+        return [self.shape, self.dtype.str, *bounds, self.discrete]
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Space:
-        low, high = (np.asarray(data[end], np.float64) for end in ("low", "high"))
-        return cls(data["shape"], data["dtype"], low, high, data["discrete"])
+    def from_json(cls, data: Sequence[Any]) -> Space:
+        shape, dtype, low, high, discrete = data
+        return cls(shape, dtype, np.asarray(low), np.asarray(high), discrete)
 
 
 def image_space(size: int) -> Space:

@@ -22,11 +22,8 @@ from dreamer.errors import ContractError, UserError
 from dreamer.system import messages
 from dreamer.system.messages import Message, OnWait
 
-#: Answers a message; None ends the process.
-Answer = Callable[
-    [dict[str, Any], dict[str, np.ndarray]],
-    tuple[Mapping[str, Any], Mapping[str, np.ndarray] | None] | None,
-]
+#: Takes the header and the arrays of a message and returns the answer; None ends the process.
+Answer = Callable[[dict[str, Any], dict[str, np.ndarray]], Message | None]
 
 #: Seconds that a child has to end by itself before it is killed.
 CLOSE_TIMEOUT = 5.0
@@ -121,19 +118,16 @@ class ChildProcess:
         raise self.failure(header["error"], header["message"], header["traceback"])
 
     def failure(self, kind: str, message: str, details: str) -> Exception:
-        """Returns the error that `receive` raises. A subclass may return one of its own.
+        """Returns the error that `receive` raises; a subclass may return one of its own.
 
-        Args:
-            kind: "raised", "contract", "died" or "timed out", as in EnvError.
-            message: What happened.
-            details: The traceback, or the end of the output.
+        The kinds are EnvError's. The details are the traceback, or the end of the output.
         """
         return ChildError(f"{self._name} {kind}: {message}\n{details}")
 
-    def describe_exit(self, timeout: float | None = None) -> str:
-        """Waits for the end and says how it came: "exit status 3" or "killed by SIGKILL".
+    def describe_exit(self, timeout: float) -> str:
+        """Waits for the end, kills the process after `timeout` seconds, and says how it ended.
 
-        After `timeout` seconds it kills the process; None: no limit.
+        As in "exit status 3" or "killed by SIGKILL".
         """
         try:
             status = self._process.wait(timeout)
@@ -249,16 +243,12 @@ def _describe_status(status: int) -> str:
 
 
 def end_with(process: int) -> None:
-    """Makes this process end when another one ends, even if this one hangs or is stopped.
+    """Makes this process end with the one that started it, even if this one hangs or is stopped.
 
     The kernel's signal SIGCONT wakes this process if it is stopped; a thread then sees that its
     parent has changed and kills the process group. SIGKILL as the kernel's signal would spare the
     processes that this one has started. It would also come too early, because the kernel sends it
-    when the parent's thread ends that started this process.
-
-    Args:
-        process: The process that started this one, directly or through a script in between. It
-            may have ended already.
+    when the parent's thread ends that started this process. `process` may have ended already.
     """
     parent = os.getppid()  # may be a script in between
 

@@ -9,11 +9,9 @@ from PIL import Image
 from pool_env import PoolEnv
 from whole_runs import python
 
-from dreamer.config.config import load_config
-from dreamer.envs.atari import Atari
 from dreamer.envs.conformance import check_env
 from dreamer.envs.make import make_env
-from dreamer.envs.spec import EnvSettings, Space
+from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 
 
@@ -172,18 +170,6 @@ def test_the_limit_is_no_terminal_and_a_new_game_follows():
     with pytest.raises(RuntimeError, match="reset"):
         env.step(actions_of(env, 1)[0])
     np.testing.assert_array_equal(env.reset(3)["image"], start)
-
-
-def test_the_published_settings_follow_from_the_name():
-    config = load_config(task="atari_pong")
-    assert config.envs.time_limit == 108_000 == int(Atari("pong", EnvSettings()).info["time_limit"])
-    assert (config.envs.action_repeat, config.behavior.horizon) == (4, 10)
-    assert (config.loss.kl_scale, config.loss.free_nats) == (0.1, 3.0)
-    assert config.discount.enabled and config.discount.scale == 10
-    assert config.reward.transform == "tanh"
-    explore = config.explore
-    assert (explore.kind, explore.noise_scale, explore.final) == ("epsilon", 0.4, 0.1)
-    assert (explore.decay_steps, explore.unit) == (200_000, "updates")
 
 
 def test_games_that_cannot_be_played_and_a_missing_emulator_are_named(monkeypatch):

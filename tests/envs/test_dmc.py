@@ -174,5 +174,3 @@ def test_invalid_physics_surfaces():
     with pytest.raises(PhysicsError):
         for _ in range(10):
             env.step(zeros(env))
-
-

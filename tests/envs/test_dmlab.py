@@ -4,19 +4,29 @@ No index has the real package. These tests only show that the adapter keeps to i
 """
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
 from pool_env import PoolEnv
-from whole_runs import python
+from whole_runs import STANDIN, python
 
-from dreamer.config.config import load_config
 from dreamer.envs.conformance import check_env
-from dreamer.envs.dmlab import ACTIONS, LEVELS, find_level
+from dreamer.envs.dmlab import ACTIONS, LEVELS
 from dreamer.envs.make import make_env
 from dreamer.errors import UserError
 
 FORWARD = np.eye(9, dtype=np.float32)[0]
+
+
+@pytest.fixture
+def lab(monkeypatch):
+    """Makes the stand-in importable, also in workers, which find modules as this process does."""
+    monkeypatch.syspath_prepend(STANDIN)
+    import deepmind_lab
+
+    yield deepmind_lab
+    del sys.modules["deepmind_lab"]
 
 
 @pytest.mark.parametrize("settings", [
@@ -72,6 +82,7 @@ def whole_episode(env, chosen, seed=3):
     while not timesteps[-1]["is_last"]:
         timesteps.append(env.step(chosen))
     env.close()
+    assert env._lab.close() is False  # it is closed already
     return timesteps
 
 
@@ -153,13 +164,41 @@ def test_without_the_package_one_line_says_what_to_do(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_preset_follows_from_the_task():
-    config = load_config(task="dmlab_rooms_collect_good_objects_train").flat()
-    published = {
-        "envs.action_repeat": 4, "reward.transform": "tanh", "discount.enabled": False,
-        "loss.kl_scale": 0.1, "loss.free_nats": 3.0, "behavior.horizon": 10,
-        "explore.kind": "epsilon", "explore.noise_scale": 0.4, "explore.final": 0.1,
-        "explore.decay_steps": 200_000, "explore.unit": "updates",
-    }  # fmt: skip
-    assert {key: config[key] for key in published} == published
-    assert find_level("collect") == find_level("rooms_collect_good_objects_train")
+# ---------------------------------------------------- the stand-in is as strict as the real one
+
+PATH = "contributed/dmlab30/rooms_watermaze"
+BUILDING = [
+    (lambda m: m.Lab(PATH, ("RGB",)), TypeError, "argument 2 must be list, not tuple"),
+    (lambda m: m.Lab(PATH, ["RGBX"]), ValueError, "Unknown observation 'RGBX'."),
+    (lambda m: m.Lab(PATH, [], {"width": 64}), TypeError, "bad argument type"),
+    (lambda m: m.Lab(PATH, [], renderer="egl"), RuntimeError, 'actual "egl"!'),
+    (lambda m: m.Lab("rooms_watermaze", []), RuntimeError, "Level not found: Failed to open file"),
+    (lambda m: m.Lab(PATH, [], {"width": "65"}), RuntimeError, "multiple of 4. Actual 65"),
+    (lambda m: m.Lab(PATH, [], {"gpuDeviceIndex": ""}), RuntimeError, "Invalid int setting"),
+    (lambda m: m.Lab(PATH, [], {"logLevel": "WARNING"}), RuntimeError, 'setting: "logLevel"'),
+    (lambda m: m.Lab(PATH, [], {"fps": "30"}), None, "no setting 'fps'"),
+]
+USING = [
+    (lambda e: e.step([0] * 7), TypeError, "must be ndarray, not list"),
+    (lambda e: e.step(action(), num_steps=4.0), TypeError, "must be int, not float"),
+    (lambda e: e.step(action()[:6]), ValueError, r"must have shape \(7\)"),
+    (lambda e: e.step(action().astype(np.int64)), ValueError, "must have dtype np.intc"),
+    (lambda e: e.step(np.zeros((7, 2), np.intc)[:, 0]), None, "read as other numbers"),
+    (lambda e: e.step(action(move=2)), None, "MOVE_BACK_FORWARD is 2"),
+    (lambda e: e.step(action(), num_steps=0), None, "must be above 0"),
+    (lambda e: e.reset(seed=np.int64(3)), ValueError, "'seed' must be int or None, was 'int64'"),
+    (lambda e: e.reset(seed=2**31), None, "silently become another"),
+]
+
+
+def action(**values):
+    names = ["look", "up", "strafe", "move", "fire", "jump", "crouch"]
+    return np.array([values.get(name, 0) for name in names], np.intc)
+
+
+@pytest.mark.parametrize("call, error, words", [*BUILDING, *USING])
+def test_using_it_wrongly(lab, call, error, words):
+    env = lab.Lab(PATH, [])
+    env.reset(seed=1)
+    with pytest.raises(error or lab.UndefinedError, match=words):
+        call(lab if (call, error, words) in BUILDING else env)

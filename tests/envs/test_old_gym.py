@@ -128,9 +128,7 @@ def test_an_interpreter_that_is_none(tmp_path: Path):
         with pytest.raises(UserError, match=f"envs.python is {program}, .*it does not run Python"):
             EnvPool("gym_CartPole-v1", python=program, image=False, state=True)
     bare = tmp_path / "bare"
-    subprocess.run(
-        [sys.executable, "-m", "venv", "--without-pip", bare], check=True, timeout=300
-    )
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True, timeout=300)
     python = str(bare / "bin" / "python")
     with pytest.raises(UserError, match="cannot run environments .*No module named 'numpy'"):
         EnvPool("gym_CartPole-v1", python=python, image=False, state=True)

@@ -49,11 +49,16 @@ def test_timesteps_line_up_across_workers_and_resets():
         assert timestep["is_first"] and np.all(timestep["image"] == 0)
 
 
-def test_worker_has_no_tensorflow_and_one_thread():
+def test_workers_have_no_tensorflow_and_one_thread_and_end_with_the_pool():
     with open_pool("Counting", num_envs=2) as pool:
+        processes = list(pool._workers)
         assert pool.info["tensorflow"] == "False"
         assert pool.info["openmp"] == os.environ.get("OMP_NUM_THREADS", "1")
         assert int(pool.info["pid"]) != os.getpid()
+        with pytest.raises(ValueError, match="expected 2 rows, got 1"):
+            pool.reset([0])
+    pool.close()  # again
+    assert [process.poll() for process in processes] == [0, 0]
 
 
 @pytest.mark.parametrize("fault, kind, message", [
@@ -111,14 +116,6 @@ def test_wrong_settings():
         open_pool("Counting", num_envs=0)
     with pytest.raises(UserError, match="envs.action_repeat is -1, expected at least 1"):
         open_pool("Counting", action_repeat=-1)
-
-
-def test_wrong_number_of_rows():
-    with open_pool("Counting", num_envs=2) as pool:
-        with pytest.raises(ValueError, match="expected 2 rows, got 1"):
-            pool.reset([0])
-        with pytest.raises(ValueError, match="expected 1 rows, got 2"):
-            pool.step(np.zeros((2, 2), np.float32), [1])
 
 
 def test_time_limit_and_repeat_of_a_users_environment():
@@ -190,14 +187,6 @@ def test_being_paused_is_no_timeout(tmp_path):
                 os.kill(pid, signum)
             time.sleep(pause)
         assert parent.stdout.read() == "stepped\n"
-
-
-def test_workers_end_with_the_pool():
-    pool = open_pool("Counting", num_envs=2)
-    processes = list(pool._workers)
-    pool.close()
-    pool.close()
-    assert [process.poll() for process in processes] == [0, 0]
 
 
 def test_waiting_for_a_worker_can_be_broken_off(monkeypatch):

@@ -1,4 +1,3 @@
-
 import pytest
 from whole_runs import python
 

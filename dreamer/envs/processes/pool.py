@@ -128,7 +128,7 @@ class EnvPool:
             raise
         self.obs_space, self.act_space = spaces_from_json(replies[0])
         self.action_repeat: int = replies[0]["action_repeat"]
-        self.info: dict[str, str] = shared_info(replies)
+        self.info: dict[str, str] = shared_info([reply["info"] for reply in replies])
 
     def _make(self) -> list[dict[str, Any]]:
         """Sends each worker its newest request; returns the descriptions of the environments."""

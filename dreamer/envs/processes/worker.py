@@ -17,6 +17,7 @@ from dreamer.envs.make import find_function
 from dreamer.envs.multitask import Padded
 from dreamer.envs.spec import EnvSettings, check_timestep, spaces_from_json, spaces_to_json
 from dreamer.errors import UserError
+from dreamer.system.messages import Message
 from dreamer.system.processes import serve
 
 
@@ -26,9 +27,7 @@ class Worker:
     def __init__(self) -> None:
         self._env: Any = None
 
-    def answer(
-        self, request: dict[str, Any], arrays: dict[str, np.ndarray]
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    def answer(self, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> Message | None:
         """Returns the reply and its arrays; None to the request to close."""
         try:
             if request["kind"] in ("make", "share"):
@@ -59,9 +58,7 @@ class Worker:
         spaces = spaces_to_json(env.obs_space, env.act_space)
         return {**spaces, "action_repeat": env.action_repeat, "info": env.info}
 
-    def _advance(
-        self, request: dict[str, Any], arrays: dict[str, np.ndarray]
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _advance(self, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> Message:
         env, is_reset = self._env, request["kind"] == "reset"
         timestep = env.reset(request["seed"]) if is_reset else env.step(arrays["action"])
         check_timestep(timestep, env.obs_space)
