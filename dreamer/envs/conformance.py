@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.spec import Env, Space, Timestep, check_timestep
+from dreamer.envs.spec import Env, Space, Timestep, check_timestep, make_timestep
 from dreamer.errors import ContractError
 
 
@@ -48,25 +48,22 @@ def _check_spaces(env: Env) -> None:
     _expect(not missing, f"missing attributes: {missing}")
     _expect(env.obs_space, "obs_space is empty")
     for key, space in env.obs_space.items():
-        given = type(space).__name__
-        _expect(isinstance(space, Space), f"obs_space[{key!r}]: expected a Space, got {given}")
-    act = env.act_space
+        _expect(isinstance(space, Space), f"obs_space[{key!r}]: expected a Space, got {space}")
+    act, repeat = env.act_space, env.action_repeat
     is_vector = act.dtype == np.float32 and len(act.shape) == 1
     _expect(is_vector, f"act_space: expected float32 [A], got {act.dtype} {act.shape}")
     is_unit = np.all(act.low == -1) and np.all(act.high == 1)
     _expect(act.discrete or is_unit, "act_space: expected bounds -1 and 1 (see NormalizeActions)")
-    repeat = env.action_repeat
     _expect(repeat >= 1, f"action_repeat: expected at least 1, got {repeat}")
 
 
 def _episode(env: Env, seed: int, actions: list[np.ndarray]) -> list[Timestep]:
     """Returns the timesteps of reset(seed) and of the actions up to the episode's end."""
-    timestep = env.reset(seed)
-    _check_values(timestep, env.obs_space)
-    flags = [bool(timestep[key]) for key in ("is_first", "is_last", "is_terminal")]
-    is_start = flags == [True, False, False] and timestep["reward"] == 0 and timestep["cont"] == 1
+    timesteps = [env.reset(seed)]
+    _check_values(timesteps[0], env.obs_space)
+    expected = make_timestep({}, is_first=True)
+    is_start = all(timesteps[0][key] == value for key, value in expected.items())
     _expect(is_start, "reset: expected is_first alone, reward 0 and cont 1")
-    timesteps = [timestep]
     for action in actions:
         given = action.copy()
         timestep = env.step(action)

@@ -2,28 +2,22 @@ import numpy as np
 import pytest
 from probe_envs import Counting
 
-from dreamer.envs.spec import Space, make_timestep
+from dreamer.envs.spec import Space
 from dreamer.envs.wrappers import NormalizeActions, Repeat
 from dreamer.errors import ContractError
 
 
-class Native:
+class Native(Counting):
     """Remembers the actions that reach it, in a range of its own."""
 
     def __init__(self, low, high):
-        self.obs_space = {"none": Space((1,), np.float32)}
-        self.act_space = Space((3,), np.float32, np.array(low), np.array(high))
-        self.action_repeat, self.info, self.actions = 1, {}, []
-
-    def reset(self, seed=None):
-        return make_timestep({"none": np.zeros(1, np.float32)}, is_first=True)
+        super().__init__()
+        self.act_space, self.actions = Space((3,), np.float32, np.array(low), np.array(high)), []
+        self.reset(0)
 
     def step(self, action):
         self.actions.append(action)
-        return make_timestep({"none": np.zeros(1, np.float32)})
-
-    def close(self):
-        pass
+        return super().step(action[:2])
 
 
 def test_actions_are_mapped_to_their_bounds():
