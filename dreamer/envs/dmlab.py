@@ -68,7 +68,7 @@ def find_level(name: str) -> tuple[str, int]:
     Raises:
         UserError: The level does not exist.
     """
-    known = {**LEVELS, **{level: (level, seconds) for level, seconds in LEVELS.values()}}
+    known = LEVELS | {level: (level, seconds) for level, seconds in LEVELS.values()}
     name = name.removeprefix(FOLDER)
     if name not in known:
         near = suggest(name, known, most=3, prefix="dmlab_")

@@ -88,13 +88,13 @@ class GymEnv(FrameEnv):
         self._seeding = _seeding(env)
         self.info = {"seeding": self._seeding}
         self.act_space = _action_space(env.action_space)
-        self._single = {"Dict": "", "image": "image"}.get(
-            _kind_of(env.observation_space), "observation"
-        )
+        kind = _kind_of(env.observation_space)
+        self._single = {"Dict": "", "image": "image"}.get(kind, "observation")
         self._encoders: dict[str, tuple[str, Callable]] = {}
-        for name, part in _flatten(env.observation_space, self._single):
+        parts = _flatten(env.observation_space, self._single)
+        for name, part in parts:
             self._add_observation(name, part, settings)
-        self._rendered = settings.image and not _has_image(env.observation_space)
+        self._rendered = settings.image and all(_kind_of(part) != "image" for _, part in parts)
         if self._rendered:
             self.obs_space["image"] = image_space(self._size)
         if not self.obs_space:
@@ -185,10 +185,13 @@ class GymEnv(FrameEnv):
 
     def _draw(self) -> Any:
         env = self._env
-        if getattr(env, "render_mode", None) == "rgb_array" or not _draws_by_mode(env):
+        if getattr(env, "render_mode", None) == "rgb_array":
             return env.render()
+        inner = getattr(env, "unwrapped", env)  # a wrapper's render may name no arguments
+        if "mode" not in inspect.signature(inner.render).parameters:
+            return env.render()  # not as in gym before 0.26
         # A wrapper without the argument could not pass it on.
-        return (env if _takes(env.render, "mode") else env.unwrapped).render(mode="rgb_array")
+        return (env if _takes(env.render, "mode") else inner).render(mode="rgb_array")
 
     def close(self) -> None:
         super().close()
@@ -216,21 +219,13 @@ def _image_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(range(len(shape))) if is_image else ()
 
 
-def _has_image(space: Any) -> bool:
-    """Whether an image is among the observations of `space`."""
-    return any(_kind_of(part) == "image" for _, part in _flatten(space, ""))
-
-
 def _flatten(space: Any, prefix: str) -> list[tuple[str, Any]]:
     """Returns the names and values of a Dict space or of a dict, nested or not."""
     parts = getattr(space, "spaces", space)
     if not isinstance(parts, Mapping):
         return [(prefix, space)]
-    return [
-        item
-        for key, part in parts.items()
-        for item in _flatten(part, f"{prefix}/{key}" if prefix else str(key))
-    ]
+    start = f"{prefix}/" if prefix else ""
+    return [item for key, part in parts.items() for item in _flatten(part, f"{start}{key}")]
 
 
 def _codec(name: str, space: Any, image_size: int) -> tuple[Space, Callable]:
@@ -272,12 +267,6 @@ def _action_space(space: Any) -> Space:
     raise UserError(
         f"actions of the space {space} are not supported: expected a Box or a Discrete space"
     )
-
-
-def _draws_by_mode(env: Any) -> bool:
-    """Whether `render` takes the kind of picture as an argument, as in gym before 0.26."""
-    inner = getattr(env, "unwrapped", env)  # a wrapper's render may name no arguments
-    return "mode" in inspect.signature(inner.render).parameters
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:

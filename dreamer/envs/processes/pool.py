@@ -146,18 +146,17 @@ class EnvPool:
             EnvError: A worker failed more often than `restarts` allows; the pool is closed.
         """
         numbers = [None if seed is None else int(seed) for seed in seeds]
-        headers = [{"kind": "reset", "seed": number} for number in numbers]
-        return self._count(self._exchange([(header, {}) for header in headers], indices))
+        return self._exchange([({"kind": "reset", "seed": n}, {}) for n in numbers], indices)
 
     def step(self, actions: np.ndarray, indices: Indices = None) -> list[Outcome]:
         """Steps each of `indices` (default: all) with its row of `actions` [n, A] float32.
 
         Returns and raises as `reset`.
         """
-        arrays = [{"action": row} for row in np.asarray(actions, np.float32)]
-        return self._count(self._exchange([({"kind": "step"}, row) for row in arrays], indices))
+        rows = np.asarray(actions, np.float32)
+        return self._exchange([({"kind": "step"}, {"action": row}) for row in rows], indices)
 
-    def _exchange(self, requests: Sequence[Message], indices: Indices) -> dict[int, Outcome]:
+    def _exchange(self, requests: Sequence[Message], indices: Indices) -> list[Outcome]:
         """Returns each chosen worker's timestep or failure; a failed worker is killed at once."""
         if not self._workers:
             raise RuntimeError("the pool is closed")
@@ -167,12 +166,14 @@ class EnvPool:
         try:
             unsent = [self._attempt(index, self._ask, *request)
                       for index, request in zip(chosen, requests, strict=True)]  # fmt: skip
-            return {index: error or self._attempt(index, self._answer)
-                    for index, error in zip(chosen, unsent, strict=True)}  # fmt: skip
+            outcomes = {index: error or self._attempt(index, self._answer)
+                        for index, error in zip(chosen, unsent, strict=True)}  # fmt: skip
         except BaseException:
             # Later replies would be taken for replies to the next request.
             self.close()
             raise
+        self._count(outcomes)
+        return list(outcomes.values())
 
     def _attempt(self, index: int, act: Callable[..., Any], *values: Any) -> Any:
         try:
@@ -201,7 +202,7 @@ class EnvPool:
         self.goes_on[index] = header["goes_on"]
         return timestep
 
-    def _count(self, outcomes: dict[int, Outcome]) -> list[Outcome]:
+    def _count(self, outcomes: dict[int, Outcome]) -> None:
         """Counts failures and warns; raises if a worker has too many in a row."""
         errors = []
         for index, outcome in outcomes.items():
@@ -224,9 +225,8 @@ class EnvPool:
                 f"environment {error.index} {error.kind}: {error.message.splitlines()[0]}; its "
                 f"episode is dropped and it is started again (failure {self.failures}, "
                 f"{self._in_a_row[error.index]} in a row)",
-                EnvRestartWarning, stacklevel=3,
+                EnvRestartWarning, stacklevel=4,
             )  # fmt: skip
-        return list(outcomes.values())
 
     def close(self) -> None:
         """Ends the workers; may be called twice."""
@@ -277,8 +277,8 @@ def _find_python(python: str) -> str:
         raise UserError(f"envs.python is {python}, which is no program; {_EXPECTED}")
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if problem := try_python(_PROBE, variables, found):
-        what = f"which cannot run environments ({problem})"
-        raise UserError(f"envs.python is {python}, {what}; {_EXPECTED}")
+        problem = f"which cannot run environments ({problem})"
+        raise UserError(f"envs.python is {python}, {problem}; {_EXPECTED}")
     return os.path.abspath(found)
 
 
@@ -290,15 +290,14 @@ def _import_path(folder: str) -> str:
     """
     Path(folder, "dreamer").symlink_to(Path(dreamer.__file__).resolve().parent)
     paths = [path or os.getcwd() for path in sys.path]
-    users = [path for path in paths if not _is_installed(Path(path).resolve())]
+    prefixes = [Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)]
+
+    def is_installed(path: Path) -> bool:
+        packages = {"site-packages", "dist-packages"} & set(path.parts)
+        return bool(packages) or any(path.is_relative_to(prefix) for prefix in prefixes)
+
+    users = [path for path in paths if not is_installed(Path(path).resolve())]
     return os.pathsep.join([folder, *users])
-
-
-def _is_installed(path: Path) -> bool:
-    if {"site-packages", "dist-packages"} & set(path.parts):
-        return True
-    prefixes = (Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix))
-    return any(path.is_relative_to(prefix) for prefix in prefixes)
 
 
 def _worker_variables(suite: Suite, settings: EnvSettings, num_envs: int) -> dict[str, str]:
