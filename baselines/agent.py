@@ -1,4 +1,4 @@
-"""What all agents here share."""
+"""What all agents here share, and the lowest baselines: random and constant policies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from dreamer.agent.agent import from_arrays, to_arrays
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
+from dreamer.errors import UserError
+from dreamer.training.collector import random_policy
 
 
 class Baseline:
@@ -49,3 +51,39 @@ class Baseline:
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Restores what state_arrays returned; raises ValueError as `from_arrays`."""
         self.policy_calls = from_arrays(self.variables(), arrays)
+
+
+class Random(Baseline):
+    """Takes independent actions, uniform over the space, in training and evaluation."""
+
+    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
+        """Returns actions float32 [n, A], which follow from the seed and the number of the call."""
+        act = random_policy(self.act_space, self.seed, self.policy_calls)
+        self.policy_calls += 1
+        return act(timesteps, state)
+
+
+class Constant(Baseline):
+    """Takes the same action always: the config's constant.action.
+
+    Raises:
+        UserError: The action space has no such action.
+    """
+
+    def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space):
+        super().__init__(config, obs_space, act_space)
+        size, value = act_space.shape[0], config.constant.action
+        if act_space.discrete:
+            if value not in range(size):
+                raise UserError(
+                    f"constant.action is {value:g}; the actions of this task are 0 to {size - 1}"
+                )
+            self._action = np.eye(size, dtype=np.float32)[int(value)]
+        else:
+            if not -1 <= value <= 1:
+                raise UserError(f"constant.action is {value:g}; actions lie in [-1, 1]")
+            self._action = np.full(size, value, np.float32)
+
+    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, None]:
+        """Returns the action for each of n environments, float32 [n, A]."""
+        return np.tile(self._action, (len(timesteps["is_first"]), 1)), None

@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from baselines.networks import Head, Heads
 from baselines.off_policy import OffPolicy, Tensors
-from baselines.returns import project
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
+from dreamer.ops.shapes import check_shape
 from dreamer.training.collector import Episode
 
 
@@ -112,3 +112,30 @@ def act(nets: Heads, feat: tf.Tensor) -> tf.Tensor:
 def logits(nets: Heads, feat: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
     """Features [N, E] and actions [N, A] -> the critic's logits [N, K]."""
     return nets.critic(tf.concat([feat, action], -1))
+
+
+def project(returns: tf.Tensor, factor: tf.Tensor, probs: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    """Projects the distribution of R + factor * Z on the atoms (arXiv 1707.06887, algorithm 1).
+
+    The mass of atom j goes to x_j = clip(R + factor z_j, z_0, z_(K-1)), and from there to the two
+    nearest atoms in proportion to nearness: atom i takes max(0, 1 - |x_j - z_i| / spacing) of it.
+
+    Args:
+        returns: float32 [B], R.
+        factor: float32 [B], the discount of Z; 0 at a terminal.
+        probs: float32 [B, K], of Z.
+        z: float32 [K], evenly spaced.
+    Returns:
+        float32 [B, K], each row with the sum of its row of `probs`.
+    Raises:
+        ValueError: On differing shapes.
+    """
+    check_shape("probs", probs, (None, None))
+    b, k = probs.shape
+    check_shape("returns", returns, (b,))
+    check_shape("factor", factor, (b,))
+    check_shape("z", z, (k,))
+    moved = tf.clip_by_value(returns[:, None] + factor[:, None] * z, z[0], z[-1])  # [B, K]
+    distance = tf.abs(moved[:, None, :] - z[:, None]) / (z[1] - z[0])  # [B, K to, K from]
+    share = tf.maximum(0.0, 1.0 - distance)
+    return tf.einsum("bij,bj->bi", share, probs)

@@ -16,7 +16,6 @@ import keras
 import tensorflow as tf
 
 from baselines.networks import follow
-from baselines.returns import retrace
 from dreamer.agent.agent import Agent
 from dreamer.agent.behavior import Behavior
 from dreamer.agent.exploration import Exploration
@@ -33,7 +32,7 @@ from dreamer.nets.layers import MLP
 from dreamer.nets.rssm import State
 from dreamer.ops.optimizers import Optimizer
 from dreamer.ops.seeds import Purpose, make_seeds
-from dreamer.ops.shapes import flatten_leading, over_leading
+from dreamer.ops.shapes import check_shape, flatten_leading, over_leading
 
 
 class TwinQ(keras.layers.Layer):
@@ -83,20 +82,13 @@ class Temperature(keras.layers.Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class SACNetworks(Networks):
-    """Dreamer's networks without a value network, and this agent's own.
-
-    Attributes:
-        critic: Both critics.
-        target: A copy of the critics that follows them.
-        replayed: The policy that the replay's actions seem to come from.
-        temperature: The weight of the policy's entropy.
-    """
+    """Dreamer's networks without a value network, and this agent's own."""
 
     actor: Actor
     critic: TwinQ
-    target: TwinQ
-    replayed: Actor
-    temperature: Temperature
+    target: TwinQ  # a copy of the critics that follows them
+    replayed: Actor  # the policy that the replay's actions seem to come from
+    temperature: Temperature  # the weight of the policy's entropy
 
 
 class SACLearner(Learner):
@@ -187,6 +179,51 @@ class SACLearner(Learner):
         pcont, trace = self.behavior.gamma * batch["cont"], self.behavior.lambda_ * ratio
         target, weight = retrace(reward, pcont, batch["is_first"], q, value, trace)
         return tf.stop_gradient(target), weight, mu
+
+
+def retrace(
+    reward: tf.Tensor, pcont: tf.Tensor, is_first: tf.Tensor, q: tf.Tensor, value: tf.Tensor,
+    trace: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:  # fmt: skip
+    """Returns the targets of Q(x_t, a_t) along replayed sequences (Retrace, arXiv 1606.02647).
+
+    a_t is the action taken in x_t, which timestep t + 1 holds.
+
+        G_t = r_(t+1) + pcont_(t+1) (v_(t+1) + c_(t+1) (G_(t+1) - q_(t+1))),   t = T-2 .. 0
+        c_(T-1) = 0, and c_t = 0 if timestep t is its episode's last
+
+    with v_t = E over pi of Q(x_t, .), q_t = Q(x_t, a_t), and otherwise
+    c_t = lambda min(1, pi(a_t|x_t) / mu(a_t|x_t)). lambda = 0 gives one-step targets. On-policy,
+    with lambda = 1 and q_t = v_t, this is the return up to the end of the sequence, closed by v.
+    At a terminal pcont is 0; at a time limit it is not, and v of the last timestep closes the sum.
+
+    Args:
+        reward: float32 [B, T], r_t received on arriving at timestep t.
+        pcont: float32 [B, T], gamma * cont.
+        is_first: bool [B, T]; the timestep before a first one is its episode's last.
+        q: float32 [B, T-1], q_0..q_(T-2).
+        value: float32 [B, T].
+        trace: float32 [B, T-1], lambda min(1, pi / mu) of a_0..a_(T-2).
+    Returns:
+        float32 [B, T-1] targets, and their weights: 0 if timestep t is an episode's last, else 1.
+    Raises:
+        ValueError: On differing shapes, or fewer than two timesteps.
+    """
+    check_shape("reward", reward, (None, None))
+    b, length = reward.shape
+    if length < 2:
+        raise ValueError(f"retrace needs sequences of at least 2 timesteps, but got {length}")
+    for name, tensor in (("pcont", pcont), ("is_first", is_first), ("value", value)):
+        check_shape(name, tensor, (b, length))
+    for name, tensor in (("q", q), ("trace", trace)):
+        check_shape(name, tensor, (b, length - 1))
+    going = 1.0 - tf.cast(is_first[:, 1:], tf.float32)  # timestep t + 1 follows timestep t
+    carried, targets = tf.zeros_like(reward[:, 0]), []  # c_(t+1) (G_(t+1) - q_(t+1))
+    for t in reversed(range(length - 1)):
+        target = reward[:, t + 1] + pcont[:, t + 1] * (value[:, t + 1] + carried)
+        carried = going[:, t] * trace[:, t] * (target - q[:, t])
+        targets.append(target)
+    return tf.stack(targets[::-1], 1), going
 
 
 def by_mean(networks: SACNetworks) -> Choose:

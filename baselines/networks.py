@@ -83,17 +83,11 @@ class NormMLP(keras.layers.Layer):
 
 
 class Head(NamedTuple):
-    """A network on the torso's features.
+    """A network on the torso's features."""
 
-    Attributes:
-        outputs: Size of its output.
-        others: Size of what it takes besides the features.
-        init_scale: See `NormMLP`.
-    """
-
-    outputs: int
-    others: int = 0
-    init_scale: float = 0.0
+    outputs: int  # size of its output
+    others: int = 0  # size of what it takes besides the features
+    init_scale: float = 0.0  # see `NormMLP`
 
 
 class Heads(keras.layers.Layer):

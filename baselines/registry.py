@@ -21,26 +21,20 @@ from dreamer.training.interfaces import TrainableAgent
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an agent's functions or classes are: "module:name", imported when needed.
+    """Where an agent's functions or classes are: "module:name", imported when needed."""
 
-    Attributes:
-        agent: Makes the agent, as `dreamer.training.build.MakeAgent`.
-        experience: Makes what collects and what batches are drawn from, as
-            `dreamer.training.build.MakeExperience`; empty: sequences from the replay, as Dreamer.
-    """
-
-    agent: str
-    experience: str = ""
+    agent: str  # as `dreamer.training.build.MakeAgent`
+    experience: str = ""  # as its `MakeExperience`; empty: sequences from the replay, as Dreamer
 
 
 AGENTS = {
     "a3c": Entry("baselines.a3c.agent:A3C", "baselines.a3c.collector:make_experience"),
-    "constant": Entry("baselines.fixed:Constant"),
+    "constant": Entry("baselines.agent:Constant"),
     "d4pg": Entry("baselines.d4pg:D4PG", "baselines.off_policy:make_experience"),
     "dqn": Entry("baselines.dqn:DQN", "baselines.off_policy:make_experience"),
     "latent_sac": Entry("baselines.latent_sac:make"),
     "planet": Entry("baselines.planet:make"),
-    "random": Entry("baselines.fixed:Random"),
+    "random": Entry("baselines.agent:Random"),
 }
 
 

@@ -1,6 +1,6 @@
 """A3C (Mnih et al., arXiv 1602.01783): actors that learn side by side, without a replay.
 
-Each actor-learner is a process (baselines.a3c.worker). It takes n steps with the newest shared
+Each actor-learner is a process (baselines.a3c.learner). It takes n steps with the newest shared
 parameters, computes a gradient, and applies it to them with shared RMSProp statistics, without a
 lock. In the synchronous form (A2C), one learner steps all environments together. Observations are
 states or pixels, actions continuous or one-hot.
@@ -20,7 +20,6 @@ import tensorflow as tf
 from baselines.agent import Baseline
 from baselines.networks import Head, Heads
 from baselines.observations import Arrays, Observations
-from baselines.returns import n_step_returns
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.ops.distributions import diagonal_normal, inverse_softplus
@@ -86,7 +85,7 @@ class A3C(Baseline):
     loss = mean over a rollout's steps (the paper: a sum) of
         - log pi(a_t|o_t) stop(R_t - v_t) - entropy_scale H(pi(o_t)) + value_scale (R_t - v_t)^2 / 2
 
-    with R_t of baselines.returns. Shared RMSProp: g2 <- decay g2 + (1 - decay) g^2, and
+    with R_t of `n_step_returns`. Shared RMSProp: g2 <- decay g2 + (1 - decay) g^2, and
     w <- w - lr g / sqrt(g2 + eps), after the gradient was scaled down to the norm `clip`.
 
     Args:
@@ -238,6 +237,36 @@ class A3C(Baseline):
             self.shared[name][:size] = arrays[name][:size]
         self.policy_calls = int(arrays["policy_calls"])
         self.refresh()
+
+
+def n_step_returns(
+    reward: tf.Tensor, cont: tf.Tensor, is_last: tf.Tensor, value: tf.Tensor, gamma: float
+) -> tf.Tensor:
+    """Sums rewards up to the end of the episode or the stream, and adds the value of that end.
+
+        R_t = cont_t v_t             if timestep t is its episode's last, and for t = T
+        R_t = r_(t+1) + gamma R_(t+1)         everywhere else, t = T-1 .. 0
+
+    A terminal (cont 0) is worth nothing; at a time limit (cont 1) the value of the last timestep
+    counts (arXiv 1602.01783, algorithm S3, whose R is that at terminals and at t_max).
+
+    Args:
+        reward: float32 [T+1, N], r_t received on arriving at timestep t.
+        cont, is_last, value: float32, bool and float32 [T+1, N].
+        gamma: Discount of a step.
+    Returns:
+        float32 [T, N], R_0..R_(T-1); those at an episode's last timestep are to be ignored.
+    Raises:
+        ValueError: On differing shapes.
+    """
+    for name, tensor in (("cont", cont), ("is_last", is_last), ("value", value)):
+        check_shape(name, tensor, tuple(reward.shape))
+    ended = cont * value
+    following, returns = ended[-1], []
+    for t in reversed(range(reward.shape[0] - 1)):
+        following = tf.where(is_last[t], ended[t], reward[t + 1] + gamma * following)
+        returns.append(following)
+    return tf.stack(returns[::-1])
 
 
 def apply_rmsprop(

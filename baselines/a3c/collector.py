@@ -45,7 +45,7 @@ class LearnerProcess(ChildProcess):
     def __init__(self, config: Config, number: int, descriptor: int, calls: int):
         self.number = number
         super().__init__(
-            "baselines.a3c.worker", str(descriptor), str(number), pass_fds=[descriptor],
+            "baselines.a3c.learner", str(descriptor), str(number), pass_fds=[descriptor],
             variables=dict.fromkeys(_ONE_THREAD, "1"),
         )  # fmt: skip
         self.send({"values": config.flat(), "agent": config.agent, "calls": calls})

@@ -28,15 +28,10 @@ _COLUMN = 34  # of the help texts
 
 @dataclass(frozen=True)
 class Option(Key):
-    """An option of one program, which is no key of the config.
+    """An option of one program, which is no key of the config."""
 
-    Attributes:
-        many: Whether it takes one or more words; it is [] if it is not given.
-        required: Whether it must be given.
-    """
-
-    many: bool = False
-    required: bool = False
+    many: bool = False  # whether it takes one or more words; it is [] if it is not given
+    required: bool = False  # whether it must be given
 
     @property
     def label(self) -> str:
@@ -45,19 +40,12 @@ class Option(Key):
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a command line says.
+    """What a command line says."""
 
-    Attributes:
-        options: The program's own options by name, with their defaults.
-        presets: Presets of --configs.
-        overrides: The keys given, checked and typed.
-        agent: Whose keys they are.
-    """
-
-    options: dict[str, Any] = field(default_factory=dict)
-    presets: tuple[str, ...] = ()
-    overrides: dict[str, Any] = field(default_factory=dict)
-    agent: str = DREAMER
+    options: dict[str, Any] = field(default_factory=dict)  # the program's own, with their defaults
+    presets: tuple[str, ...] = ()  # of --configs
+    overrides: dict[str, Any] = field(default_factory=dict)  # the keys given, checked and typed
+    agent: str = DREAMER  # whose keys they are
 
     def config(self) -> Config:
         """Returns the config that the command line describes; raises as `load_config`."""
@@ -66,21 +54,13 @@ class Parsed:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """The command line of one program: ``CommandLine("python -m dreamer.run", "Trains.")``.
+    """The command line of one program: ``CommandLine("python -m dreamer.run", "Trains.")``."""
 
-    Attributes:
-        program: How the program is called.
-        description: What it does, for --help.
-        options: Its own options. An option called agent chooses whose keys are flags.
-        takes_config: Whether the keys of the config and --configs are flags too.
-        agent: Whose keys are flags without an option called agent; "" for none.
-    """
-
-    program: str
-    description: str
-    options: tuple[Option, ...] = ()
-    takes_config: bool = True
-    agent: str = DREAMER
+    program: str  # how the program is called
+    description: str  # what it does, for --help
+    options: tuple[Option, ...] = ()  # its own; one called agent chooses whose keys are flags
+    takes_config: bool = True  # whether the keys of the config and --configs are flags too
+    agent: str = DREAMER  # whose keys are flags without an option called agent; "" for none
 
     def parse(self, argv: Sequence[str]) -> Parsed:
         """Reads `argv`, without the program's name. --help prints the help and exits.

@@ -31,30 +31,18 @@ _added: list[Path] = []
 
 @dataclass(frozen=True)
 class Key:
-    """One key of the config, or one option of a program; its values have the default's type.
+    """One key of the config, or one option of a program; its values have the default's type."""
 
-    Attributes:
-        name: Dotted name.
-        value: Default value.
-        help: What the key means.
-        unit: What a number counts; "" for none.
-        source: Where the default value comes from; "" for an option.
-        choices: The only values allowed; empty for any.
-        min, max: Bounds, inclusive.
-        above: Lower bound, exclusive.
-        pattern: Whether the text must be a regular expression.
-    """
-
-    name: str
-    value: Value
-    help: str
-    unit: str = ""
-    source: str = ""
-    choices: Sequence[Value] = ()
-    min: float = -math.inf
-    max: float = math.inf
-    above: float = -math.inf
-    pattern: bool = False
+    name: str  # dotted
+    value: Value  # the default
+    help: str  # what the key means
+    unit: str = ""  # what a number counts; "" for none
+    source: str = ""  # where the default value comes from; "" for an option
+    choices: Sequence[Value] = ()  # the only values allowed; empty for any
+    min: float = -math.inf  # inclusive
+    max: float = math.inf  # inclusive
+    above: float = -math.inf  # exclusive
+    pattern: bool = False  # whether the text must be a regular expression
 
     @property
     def label(self) -> str:
@@ -99,16 +87,12 @@ class Key:
 
 @dataclass(frozen=True)
 class AgentFile:
-    """The content of configs/agents/<agent>.yaml; empty for Dreamer.
+    """The content of configs/agents/<agent>.yaml; empty for Dreamer."""
 
-    Attributes:
-        entries: The agent's own keys, and common keys with other fields, by dotted name.
-        without: The keys and groups of configs/defaults.yaml that the agent does not have.
-        tasks: Values by dotted name, for each pattern of task names (``dmc_walker_*``).
-    """
-
+    # The agent's own keys, and common keys with other fields, by dotted name.
     entries: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    without: Set[str] = frozenset()
+    without: Set[str] = frozenset()  # keys and groups of defaults.yaml that the agent lacks
+    # Values by dotted name, for each pattern of task names (``dmc_walker_*``).
     tasks: Mapping[str, dict[str, Value]] = field(default_factory=dict)
 
 

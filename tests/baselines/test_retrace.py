@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 from small_baseline import returns_slowly
 
-from baselines.returns import n_step_returns, project, retrace
+from baselines.a3c.agent import n_step_returns
+from baselines.d4pg import project
+from baselines.latent_sac import retrace
 
 Z = tf.linspace(-2.0, 3.0, 11)
 
