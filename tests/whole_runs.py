@@ -81,9 +81,11 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Returns once the condition holds; fails if the process ends before, or it takes minutes."""
-    deadline = time.monotonic() + 300
+def wait_until(
+    condition: Callable[[], bool], process: subprocess.Popen[str] | None = None, limit: float = 300
+) -> None:
+    """Returns once the condition holds; fails if the process ends before, or after the limit."""
+    deadline = time.monotonic() + limit
     while not condition():
         if process is not None and process.poll() is not None:
             raise AssertionError(f"ended before its time: {finish(process)}")

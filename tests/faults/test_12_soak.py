@@ -87,8 +87,11 @@ class Soak:
 
     def _let_collect(self, process: subprocess.Popen[str], amount: int) -> None:
         before = len(self._episodes())
-        for more in range(1, amount + 1):  # each within wait_until's minutes, all may take longer
-            wait_until(lambda more=more: len(self._episodes()) >= before + more, process)
+        for more in range(1, amount + 1):
+            # A resumed run first makes up for its missing updates: minutes on a busy machine.
+            wait_until(
+                lambda more=more: len(self._episodes()) >= before + more, process, limit=1800
+            )
 
     def _harm_worker(self, process: subprocess.Popen[str], fault: str) -> None:
         """Kills or halts one of the processes that it has started."""
