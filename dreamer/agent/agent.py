@@ -26,18 +26,18 @@ from dreamer.system.threads import run_interruptibly
 
 
 class Agent:
-    """An agent with a world model, between NumPy and TensorFlow; `make_dreamer` makes Dreamer's.
+    """An agent with a world model, for batches of NumPy arrays; `make_dreamer` makes Dreamer's.
 
     Args:
         obs_space: Observation key -> Space: uint8 images [64, 64, C], float vectors [size].
         act_space: Continuous in [-1, 1], or one-hot.
         learner: Makes the updates; has the networks.
         policy: Chooses the actions.
-        seed: Of the predictions' random stream.
+        seed: Seed of the predictions' noise.
         precision: float32, bfloat16 or float16, the number format of the networks.
         jit: Whether XLA compiles the update.
-        explore_until: Environment frames that the policy's explorer collects.
-        devices: Those that learn; left out, one.
+        explore_until: The step (environment frames) at which the policy's explorer stops.
+        devices: The devices that learn; None: one.
 
     Attributes:
         networks: All networks; world_model, and the task's actor and value where there are any.
@@ -65,7 +65,7 @@ class Agent:
 
     @property
     def exploring(self) -> bool:
-        """Whether the explorer collects, by the steps that `progress` told last."""
+        """Whether the explorer collects, at the step that `progress` told last."""
         return self._step < self._until
 
     # ---------------------------------------------------------------- acting
@@ -73,8 +73,8 @@ class Agent:
     def progress(self, step: int, update: int) -> None:
         """Tells how far training has come: environment frames collected, updates made.
 
-        Exploration noise and the explorer's phase follow it. An agent that is told nothing stays at
-        the start.
+        Exploration noise and the explorer's phase depend on these numbers, which are 0 before the
+        first call.
         """
         self._step, self._updates = step, update
 
@@ -85,10 +85,9 @@ class Agent:
 
         Args:
             timesteps: Observations [n, ...] and is_first [n] of n environments.
-            state: What the call before returned; None at the very start. Rows with is_first
-                start anew whatever it holds.
+            state: The state that the last call returned, or None. Rows with is_first start anew.
             mode: "train" samples and adds exploration noise; "eval" takes the mode. A planner
-                takes its best action in both.
+                takes its best action in both. Anything else is a ValueError.
         Returns:
             Actions float32 [n, A], and the state for the next call.
         """
@@ -154,7 +153,7 @@ class Agent:
 
         Args:
             batch: Like train_step's, [B, T, ...].
-            context: Steps whose observations are seen, 1 to T - 1.
+            context: Timesteps that the model observes, 1 to T - 1; else ValueError.
         Returns:
             For every decoded observation and the reward, ``truth/<key>`` and ``model/<key>``,
             [B, T, ...]: images as uint8, everything else float32.
@@ -173,7 +172,7 @@ class Agent:
     # ----------------------------------------------------------- checkpoints
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        """All state that changes, by name: weights, slots, loss scales, random streams."""
+        """All state that changes, by name: weights, slots, loss scales, policy_calls."""
         return self._before_trace or to_arrays(self._variables(), self.policy_calls)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -208,10 +207,10 @@ def make_dreamer(
 
     Args:
         obs_space, act_space, devices: As Agent's.
-        sections: The config's.
+        sections: The config's sections, by name.
         precision: auto, float32, bfloat16 or float16.
-        jit: auto, on or off: compile the update with XLA.
-        seed: Of the initial weights and all random streams.
+        jit: auto, on or off: whether to compile the update with XLA.
+        seed: Seed of the initial weights and of all random streams.
         model_class: WorldModel, or a class derived from it.
     Raises:
         UserError: If the observations do not fit the networks, or settings do not fit each other.

@@ -59,7 +59,7 @@ def imagine(
 
 
 class Judgement(NamedTuple):
-    """What actions are judged by. L = H + 1 where the start is one of the states, else H.
+    """The returns of trajectories, and their parts. L = H + 1 if the start is a state, else H.
 
     M = L - 1, or H without a value network.
     """
@@ -87,10 +87,10 @@ class Behavior:
 
         actor loss = - mean weight_i log pi(a_i) stop(V_i - v_i)         over N and i = 0..H-1
 
-    Its expectation is the gradient of E[V_0] / H, exactly so with lambda_ = 1 or where v is the
-    policy's value. The start is also one of the states with a horizon of one step, whichever the
-    gradient: V_1 = v_1 has no target, but V_0 = r_0 + pcont_0 v_1 has, as in the paper, whose sums
-    begin at the start.
+    Its expectation is the gradient of E[V_0] / H, exactly if lambda_ is 1 or v is the policy's
+    value. With a horizon of one step the start is one of the states for either gradient, because
+    V_1 = v_1 is no target, but V_0 = r_0 + pcont_0 v_1 is. The paper's sums begin at the start,
+    too.
 
     Without a value network (the paper's figure 4) the actor maximises the reward sum R_1 = sum
     weight_i r_i over i = 1..H; the score is then - mean weight_i log pi(a_(i-1)) stop(R_i). The
@@ -174,7 +174,7 @@ class Behavior:
         return losses, metrics
 
     def _objective(self, trajectory: Imagination, judged: Judgement) -> tf.Tensor:
-        """What the actor maximises, []."""
+        """The scalar that the actor maximises, []."""
         returns, weight, _, values = judged
         if self.gradient == "score":
             advantage = returns if values is None else returns - values[:, :-1]
@@ -183,7 +183,7 @@ class Behavior:
             each = (weight * returns)[:, 0] if values is None else weight * returns
         objective = tf.reduce_mean(each)
         if self.entropy:
-            # The policy's at as many states as have weights, which are the last ones but f_H.
+            # The entropies at the states that have weights: the last ones before f_H.
             entropies = trajectory.entropy[:, -weight.shape[1] :]
             objective += self.entropy * tf.reduce_mean(weight * entropies)
         return objective

@@ -14,7 +14,7 @@ from dreamer.agent.learner import Learner
 from dreamer.errors import UserError
 
 CPUS = "DREAMER_CPU_DEVICES"
-"""Environment variable: as how many devices the processor counts if there is no GPU, for tests."""
+"""Environment variable: how many devices to make of the processor if there is no GPU, for tests."""
 
 
 class Devices:
@@ -25,7 +25,7 @@ class Devices:
     what losses need of the whole batch.
 
     Args:
-        strategy: Of several devices of this machine; left out, the one that TensorFlow chooses.
+        strategy: The strategy of several local devices; None: one device, TensorFlow's choice.
 
     Attributes:
         count: Devices that share a batch.
@@ -115,6 +115,6 @@ def _divide_processor(text: str) -> None:
         )
     cpu = tf.config.list_physical_devices("CPU")[0]
     parts = [tf.config.LogicalDeviceConfiguration()] * int(text)
-    # A program that trains again in one process has divided it before.
+    # A program that trains again in one process has divided the processor before.
     if tf.config.get_logical_device_configuration(cpu) != parts:
         tf.config.set_logical_device_configuration(cpu, parts)

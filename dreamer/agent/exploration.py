@@ -16,7 +16,7 @@ class Exploration:
     none leaves it alone. auto is epsilon for one-hot actions, gaussian for continuous ones.
 
     Args:
-        act_space: Of the actions.
+        act_space: The space of the actions.
         kind: auto, gaussian, epsilon, random or none.
         noise_scale: Standard deviation, or epsilon, at the start.
         final: The noise scale after `decay_steps` units.

@@ -56,7 +56,7 @@ class KLLoss:
             batch: action [B, T, A] and is_first [B, T] are used, for overshooting.
             noise: float32 [B, T, (D - 1) S], standard Normal, not the posterior's; D <= T.
         Returns:
-            Loss terms, and unweighted KLs and entropies, all scalars. No terms without a latent.
+            Loss terms, and unweighted KLs and entropies, all scalars; none if S = 0.
         """
         if not rssm.stoch_size:
             return {}, {}
@@ -79,7 +79,7 @@ class KLLoss:
         return losses, metrics
 
     def free(self, kl: tf.Tensor, valid: tf.Tensor | None = None) -> tf.Tensor:
-        """Mean KL [] with the free nats taken off, over the valid ones of float32 [B, T]."""
+        """Mean KL [] with the free nats applied, over the valid entries of float32 [B, T]."""
         if self.free_nats_per_step:
             return _mean(tf.maximum(kl - self.free_nats, 0.0), valid)
         return tf.maximum(_mean(kl, valid), self.free_nats)
@@ -89,12 +89,12 @@ class KLLoss:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Sum over the distances 2..D of their free(KL_d), and the mean KL over all of their pairs.
 
-        As in PlaNet the target posterior has no gradient, so that predictions are trained towards
-        it and not it towards them. The posterior sample that a prediction starts from has one:
-        through it these terms train posterior and encoder to be good starts.
-        A state is predicted over distance d if the start lies in the same sequence and episode; the
-        state of zeros before a sequence counts too, as at distance 1. As in equation 7's sum over
-        t, a distance's term grows with the number of its pairs: its mean times their share of B*T.
+        As in PlaNet, the target posterior has no gradient, so these terms train the predictions to
+        match it, not the reverse. The posterior sample that a prediction starts from has a
+        gradient, which trains posterior and encoder to be good starts.
+        A pair counts if both states lie in one sequence and episode; the state of zeros before a
+        sequence is a start too, as at distance 1. Like equation 7's sum over t, a distance's term
+        grows with its number of pairs: it is their mean times their share of B*T.
         """
         size, length = batch["is_first"].shape
         target, ahead = _stop(post), {**prior}

@@ -40,8 +40,8 @@ class Learner:
         networks: The agent's networks.
         optimizers: One for each network that learns, by its name.
         behavior: The losses of actor and value network.
-        seed: Of the random streams.
-        horizon: H.
+        seed: Seed of the random streams.
+        horizon: H, the number of imagined steps.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Learner:
         Args:
             batch: Tensors [B, T, ...].
             number: int32 [], number of this update; its random numbers follow from it.
-            exploring: Whether the agent still explores, for learners to which it matters.
+            exploring: Whether the explorer collects; learners without one ignore this.
         """
         gradients, losses, metrics = self.gradients(batch, number, exploring)
         return metrics | self.apply(gradients, losses)

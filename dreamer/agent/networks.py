@@ -23,7 +23,7 @@ class Networks:
 
     Attributes:
         model: World model.
-        actor, value: For the task.
+        actor, value: The task's.
         ensemble: One-step predictors. The explorer seeks states where they disagree.
         explorer, explorer_value: The explorer's actor and value network.
     """
@@ -88,7 +88,7 @@ def make_optimizers(
     """An optimizer for each network that has a learning rate.
 
     Args:
-        networks: What there is to train.
+        networks: The networks to train.
         scale_loss, eps, clip: As Optimizer's.
         model_lr, actor_lr, value_lr: Learning rates. The explorer learns at the rates of the task's
             actor and value network, the ensemble at the model's.

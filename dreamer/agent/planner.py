@@ -19,14 +19,14 @@ def plan(
     Continuous: candidates are Normal(mean, std), clipped to [-1, 1], from Normal(0, 1); mean and
     std (of the population) become those of the `num_elites` best. One-hot: candidates are
     categorical, from uniform probabilities, which become the frequencies among the best; the most
-    frequent action is returned. (PlaNet plans continuous actions alone; this is the same
-    method's form for categories.)
+    frequent action is returned. (PlaNet plans continuous actions only; the method for
+    one-hot actions is ours.)
 
     Candidates whose return is not finite are ignored. Fewer than `num_elites` may then count; if
     none counts, the distribution stays as it was.
 
     Args:
-        judge: The model; the seed is new for each iteration.
+        judge: Estimates returns with the model; each iteration has a new seed.
         shape: N, H, A.
         seed: int32 [2], stateless seed.
         discrete: Whether actions are one-hot.

@@ -17,7 +17,7 @@ from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import State
 from dreamer.ops.seeds import Purpose, make_seeds
 
-# Latent states [n, ...], a stateless seed, whether it is training -> actions [n, A], without noise.
+# Latent states [n, ...], a stateless seed, whether to sample -> actions [n, A], without noise.
 Choose = Callable[[State, tf.Tensor, bool], tf.Tensor]
 
 
@@ -29,8 +29,8 @@ class Policy:
         actions: A.
         choose: Picks actions; see `by_actor` and `by_planner`.
         exploration: Noise while training.
-        seed: Of the random streams.
-        explorer: Picks actions instead of `choose` while the agent explores; None for the same.
+        seed: Seed of the random streams.
+        explorer: Picks actions instead of `choose` while the agent explores; None: `choose` does.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Policy:
 
 
 def by_actor(model: WorldModel, actor: Actor) -> Choose:
-    """Samples of an actor, the task's or the explorer, while training, else its mode."""
+    """Returns a function that samples from an actor while training, and else takes its mode."""
 
     def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:
         dist = actor.dist(model.rssm.feat(latent))

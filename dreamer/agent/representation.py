@@ -1,4 +1,4 @@
-"""Representation losses by name: what makes latent states tell of the observations.
+"""Representation losses by name: what makes latent states describe the observations.
 
 To add one, write a Keras layer with the interface of `Representation`, and register it:
 
@@ -41,7 +41,7 @@ class Representation(Protocol):
 
         Args:
             embed: Embeddings of the observations, [B, T, E].
-            feat: Features of the latent states that must explain them, float32 [B, T, F].
+            feat: Features of the latent states that must explain `embed`, float32 [B, T, F].
         """
         raise NotImplementedError
 
@@ -75,7 +75,7 @@ _FACTORIES: dict[str, Callable[..., Representation]] = {
 
 
 def register_representation(name: str, factory: Callable[..., Representation]) -> None:
-    """Makes a representation loss known by a name; a name that is known gets the new factory."""
+    """Registers a representation loss under a name, in place of an earlier one of that name."""
     _FACTORIES[name] = factory
 
 

@@ -20,13 +20,13 @@ from dreamer.nets.rssm import RSSM, State, make_rssm
 from dreamer.ops.shapes import flatten_leading, over_leading
 
 Tensors = dict[str, tf.Tensor]
-# The config's sections by name. The keys of one are the keyword arguments of what it makes, which
-# declares their types; configs/defaults.yaml explains them.
+# The config's sections by name. A section's keys are keyword arguments of the class that it is for,
+# which declares their types; configs/defaults.yaml explains them.
 Sections = Mapping[str, Mapping[str, Any]]
 
 
 class WorldModel(keras.layers.Layer):
-    """Learns what the environment shows, rewards, and does next.
+    """Learns to predict observations, rewards and the next latent states.
 
     Loss, averaged over B and T (arXiv 1912.01603, equation 10; numbers of the TF2 release):
 
@@ -95,8 +95,8 @@ class WorldModel(keras.layers.Layer):
             batch: Observations [B, T, ...], action [B, T, A], reward, cont, is_first [B, T].
             noise: float32 [B, T, noise_size], standard Normal.
         Returns:
-            Loss [] with the diagnostics' own, posterior states with entries [B, T, ...], and
-            scalar metrics, of which model_loss is without diagnostics.
+            Loss [], the diagnostics' included; posterior states, entries [B, T, ...]; and scalar
+            metrics, of which model_loss leaves the diagnostics out.
         """
         rssm, reconstructs = self.rssm, self.representation.reconstructs
         obs = self.preprocess({k: batch[k] for k in {**self.inputs, **self.targets}})
@@ -125,15 +125,15 @@ class WorldModel(keras.layers.Layer):
     def open_loop(
         self, batch: Mapping[str, tf.Tensor], context: int, noise: tf.Tensor
     ) -> tuple[Tensors, Tensors]:
-        """Filters `context` steps, then predicts the rest from the actions alone.
+        """Filters `context` timesteps, then predicts the others from the actions alone.
 
         Args:
             batch: Like `loss`'s.
-            context: Steps with observations, 1 to T - 1.
+            context: Timesteps with observations, 1 to T - 1.
             noise: float32 [B, T, S].
         Returns:
-            Preprocessed truth and predicted means of the decoded observations, [B, T, ...], and
-            under "reward" those of the reward [B, T], on the scale that is learnt.
+            Truth (preprocessed) and predicted means, by decoded observation, [B, T, ...]; both have
+            the reward too, under "reward", [B, T], on the scale that is learnt.
         """
         obs = self.preprocess({k: batch[k] for k in self.targets})
         seen = {k: v[:, :context] for k, v in batch.items()}

@@ -31,9 +31,9 @@ def collect_fresh(
 ) -> list[Episode]:
     """Runs the first `length` timesteps of `count` new episodes of each task, [length, ...] each.
 
-    They start as the episodes of a first evaluation do. Episodes that end too soon are left out and
-    others run instead, at most TRIES * count in all, so there may be fewer than `count`. Raises
-    UserError if none was long enough.
+    They start as the episodes of a run's first evaluation do. Others replace those that end too
+    soon, at most TRIES * count run in all, so there may be fewer than `count`. Raises UserError if
+    none was long enough.
     """
     found: dict[int, Episode] = {}
     lengths = []
@@ -130,7 +130,7 @@ def _absolute(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
 def rows(truth: np.ndarray, model: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns truth, model and error as images uint8 [B, T, H, W, C], for `open_loop_video`.
 
-    Of float32 [B, T, n] or [B, T], each element becomes a bar.
+    Images stay as they are; each element of float32 [B, T, n] or [B, T] becomes a bar.
     """
     if truth.dtype == np.uint8:
         return truth, model, signed_difference(truth, model)

@@ -38,7 +38,7 @@ class LoadedRun:
     def agent(self) -> Any:
         """Acts with `agent.policy(timesteps, state, mode)`; of a Dreamer run, an `Agent`.
 
-        It is loaded when it, `step` or `checkpoint` is first used.
+        The first use of `agent`, `step` or `checkpoint` loads the agent.
 
         Raises:
             UserError: There is no sound checkpoint, or it does not fit the config.
@@ -81,7 +81,7 @@ class LoadedRun:
 
 
 class Loading(TypedDict, total=False):
-    """How to load a run."""
+    """Options of `load_run`."""
 
     num_envs: int | None  # None: as many as the run evaluates with
     checkpoint: StrPath  # the checkpoint's folder; empty: the newest sound one
@@ -97,8 +97,8 @@ class Loading(TypedDict, total=False):
 def load_run(run: StrPath, **loading: Unpack[Loading]) -> Iterator[LoadedRun]:
     """Loads the trained agent of a run, for a loop of your own; the run may still be training.
 
-    The environments' processes end with the context. Arguments: the run's directory, and those of
-    `Loading`.
+    The environments' processes end with the context. `run` is the run's directory; `loading` are
+    the options of `Loading`.
 
     Raises:
         UserError: There is no run or no checkpoint, or its code was not named.

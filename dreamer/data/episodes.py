@@ -67,7 +67,7 @@ _FILE_ERRORS = (
 
 
 class EpisodeError(Exception):
-    """An episode file cannot be used: it is damaged, or no episode of this environment."""
+    """An episode file cannot be used: it is damaged, or not an episode of this environment."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path_text(path)}: {reason}")
@@ -84,7 +84,7 @@ class EpisodeFile:
         checked: Whether `check` has passed.
 
     Raises:
-        EpisodeError: The file is damaged, or no episode.
+        EpisodeError: The file is damaged, or not an episode.
     """
 
     __slots__ = ("_arrays", "checked", "length", "path", "uid")
@@ -100,7 +100,7 @@ class EpisodeFile:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Observation keys, then `action`, `reward`, `cont` and the flags, also derived ones."""
+        """Observation keys, then `action`, `reward`, `cont` and the flags, derived ones too."""
         others = {*EPISODE_KEYS, "discount"}
         return (*(key for key in self._arrays if key not in others), *EPISODE_KEYS)
 
@@ -157,7 +157,7 @@ class EpisodeFile:
         Numbers must stay finite when they are cast to `dtypes`: 1e300 is infinite as float32.
 
         Raises:
-            EpisodeError: The data are damaged, no episode's, or do not fit into memory.
+            EpisodeError: The data are damaged, not an episode's, or do not fit into memory.
         """
         with self._open() as fd:
             # Reading an array that is not sliceable verifies its checksum.
@@ -173,7 +173,7 @@ class EpisodeFile:
         self.checked = True
 
     def check_values(self, episode: Mapping[str, np.ndarray], start: int = 0) -> None:
-        """Refuses values that `read` returned if no episode has them from timestep `start` on."""
+        """Raises EpisodeError for values, read from timestep `start` on, that no episode has."""
         with self._errors():
             if reason := _bad_values(episode, start):
                 raise EpisodeError(self.path, reason)
@@ -198,7 +198,7 @@ class EpisodeFile:
             yield file.fileno()
 
     def _source(self, key: str) -> str | None:
-        """Returns the array that a key is read or derived from; None if its position tells it."""
+        """Returns the array that a key is read or derived from; None: its position decides."""
         if key == "cont":
             return "discount" if "discount" in self._arrays else "is_terminal"
         if key in self._arrays or key not in FLAGS:
@@ -231,7 +231,7 @@ class EpisodeFile:
 
 
 def _no_episode(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Returns why arrays of these names and shapes are no episode; "" if they are one."""
+    """Returns why arrays of these names and shapes are not an episode; "" if they are."""
     missing = [key for key in ("action", "reward") if key not in shapes]
     if "discount" not in shapes and "is_terminal" not in shapes:
         missing.append("discount")

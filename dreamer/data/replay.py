@@ -50,8 +50,8 @@ class DamagedEpisodeWarning(UserWarning):
 class Replay:
     """Episodes in a folder, and batches drawn from them.
 
-    All headers are read at the start. The data of a file are verified (checksums, finite numbers)
-    when it is first sampled. A file that is damaged, or of another environment, is moved to
+    All headers are read at the start. A file's data are verified (checksums, finite numbers) when
+    they are first sampled. A file that is damaged, or of another environment, is moved to
     ``damaged/``, counted, and named in a `DamagedEpisodeWarning`. Nothing is deleted.
 
     Args:
@@ -95,7 +95,7 @@ class Replay:
         return [file.path.name for file in self.files]
 
     def set_aside(self) -> list[str]:
-        """Returns the unique ids of all episodes in ``damaged/``, also of earlier processes."""
+        """Returns the unique ids of all episodes in ``damaged/``, of earlier processes too."""
         return moved_aside(self.directory / _DAMAGED)
 
     def restrict(self, members: Iterable[str]) -> set[str]:
@@ -148,9 +148,9 @@ class Replay:
     def sample(self, index: int, batch_size: int, length: int) -> Batch:
         """Draws one batch, as a function of the seed, the index and the episodes present.
 
-        Each sequence draws an episode, all with equal probability, and then one of its L - T + 1
-        starts. An episode shorter than T is used whole. The sequence then continues with another
-        drawn episode from its start, where `is_first` is true, so that nothing is dropped.
+        Each sequence draws one of all episodes uniformly, and then one of its L - T + 1 starts. An
+        episode shorter than T is used whole. The sequence then continues with the start of another
+        drawn episode, where `is_first` is true, so that no timestep is dropped.
 
         Returns:
             Arrays [B, T, ...]: observations in the spaces' dtypes, action float32 [B, T, A], reward
@@ -172,8 +172,8 @@ class Replay:
     ) -> Generator[Batch, None, None]:
         """Yields ``sample(first)`` to ``sample(first + count - 1)``, prepared by a thread.
 
-        At most `prefetch` batches wait, and one more is in the making. Add no episode meanwhile, or
-        the batches depend on how far ahead the thread is. Errors in the thread are raised here.
+        At most `prefetch` batches wait, and one more is being made. Add no episode meanwhile: the
+        batches would depend on how far ahead the thread is. Errors in the thread are raised here.
         Closing or dropping the generator ends the thread.
         """
         indices = iter(range(first, first + count))

@@ -12,9 +12,9 @@ from dreamer.ops.distributions import StraightThroughOneHot, TanhNormal, inverse
 class Actor(MLP):
     """Maps features to a distribution over actions.
 
-    ``tanh_normal``, continuous actions: Normal(5 tanh(m/5), softplus(s + inverse_softplus(5)) +
-    1e-4) squashed by tanh. ``onehot``, one-hot actions: categorical with straight-through
-    gradients.
+    ``tanh_normal``, continuous actions: Normal(c tanh(m / c), softplus(s + inverse_softplus(
+    init_std)) + min_std) squashed by tanh, where c is `mean_scale`. ``onehot``, one-hot actions:
+    categorical with straight-through gradients.
 
     Args:
         actions: A.
@@ -25,11 +25,11 @@ class Actor(MLP):
         init_std: Standard deviation at the start, before squashing.
         min_std: Added to the standard deviation.
         distribution: "tanh_normal" or "onehot", or "auto" for the one that fits.
-        mode_samples: Samples of a tanh_normal, the densest of which counts as its mode.
+        mode_samples: Samples of a tanh_normal; the densest one counts as its mode.
     Raises:
         UserError: The distribution does not fit the actions.
 
-    Input shape: float32 [N, F]. Output: distribution with batch shape [N], events [A].
+    Input shape: float32 [N, F]. `dist` returns a distribution: batch shape [N], events [A].
     """
 
     def __init__(

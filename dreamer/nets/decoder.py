@@ -26,7 +26,7 @@ class Decoder(keras.layers.Layer):
         mlp_units: Their width.
 
     Attributes:
-        shapes: Those of the chosen observations.
+        shapes: The shapes of the chosen observations.
 
     Input shape: float32 [N, F]. Output: dict of means, float32 [N, *shape].
     """

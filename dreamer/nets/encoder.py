@@ -16,7 +16,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 
 class Encoder(keras.layers.Layer):
-    """Embeds 64x64 images by four strided convolutions, vectors by an MLP, and joins the two.
+    """Embeds 64x64 images by four strided convolutions and vectors by an MLP; joins the two.
 
     Args:
         shapes: Observation key -> shape.
@@ -26,8 +26,8 @@ class Encoder(keras.layers.Layer):
         mlp_units: Their width, and the size of the vectors' embedding.
 
     Attributes:
-        shapes: Those of the chosen observations.
-        size: E.
+        shapes: The shapes of the chosen observations.
+        size: E, the width of the embedding.
 
     Input: dict of float32 [N, *shape]. Output: [N, E] in the compute dtype.
     """

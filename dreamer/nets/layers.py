@@ -37,7 +37,7 @@ class MLP(keras.layers.Layer):
     """Dense layers with ELU, then a linear output that is computed in float32 in every precision.
 
     bfloat16 has no numbers between 128 and 129. A value network whose last product is rounded to
-    bfloat16 could neither tell two states of such a return apart nor learn to.
+    bfloat16 could not tell states with such returns apart.
 
     Args:
         layers: Number of hidden layers.
@@ -159,7 +159,7 @@ def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
 def interleave(x: tf.Tensor) -> tf.Tensor:
     """tf.nn.depth_to_space(x, 2): [N, h, w, 4f] -> [N, 2h, 2w, f].
 
-    As a transposition, because depth_to_space runs on one thread.
+    It is a transposition, because depth_to_space runs on one thread.
     """
     _, h, w, channels = x.shape
     rows = tf.reshape(x, [-1, w, 2, channels // 2])  # [N*h, w, p, (q, f)]

@@ -1,8 +1,8 @@
 """Recurrent state-space model (PlaNet, arXiv 1811.04551, section 3; sizes of 1912.01603).
 
-And the models with only one of its two paths (PlaNet, figures 2 and 4). Every kind has the RSSM's
-interface, and its states have the same four entries. An entry that a kind lacks has width zero, so
-code that stores or reshapes states need not know the kind.
+There are also models with only one of its two paths (PlaNet, figures 2 and 4). All kinds have the
+RSSM's interface, and states with the same four entries. An entry that a kind lacks has width zero,
+so code that stores or reshapes states need not know the kind.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Float32Layer(keras.layers.Layer):
 
 
 class Linear(Float32Layer):
-    """Affine map. Where the input is a concatenation, the kernel can be used in parts.
+    """Affine map. If the input is a concatenation, its parts can be multiplied one by one.
 
     Input shape: [..., inputs]. Output shape: float32 [..., units].
     """
@@ -50,7 +50,7 @@ class Linear(Float32Layer):
         return tf.split(tf.convert_to_tensor(self.kernel), sizes, 0)
 
     def last_part(self, x: tf.Tensor) -> tf.Tensor:
-        """What the last part of the input, [..., size], and the bias add to the output."""
+        """Returns what the input's last part `x`, [..., size], and the bias add to the output."""
         _, kernel = self.parts(self.kernel.shape[0] - x.shape[-1], x.shape[-1])
         return over_leading(lambda v: dot(v, kernel, self.compute_dtype) + self.bias, x)
 
@@ -123,7 +123,7 @@ class RSSM(Float32Layer):
         self._make_latent(self._deter)
 
     def _make_latent(self, path: int) -> None:
-        """The layers of prior and posterior. Their input from the past is a vector [path]."""
+        """Makes the layers of prior and posterior, whose input from the past is [..., path]."""
         policy, hidden, stats = self.dtype_policy, self._hidden, 2 * self._stoch
         self._path = path
         self._prior_hidden = Linear(path, hidden, dtype=policy, name="prior_hidden")
@@ -180,7 +180,7 @@ class RSSM(Float32Layer):
         """
         keep = 1.0 - tf.cast(is_first, tf.float32)[..., None]  # [B, T, 1]
         inputs = {
-            # They do not depend on the state, so they are computed for all times at once.
+            # These do not depend on the state, so they are computed for all times at once.
             "action": self._input.last_part(action * keep),
             "embed": self._post_hidden.last_part(embed),
             "keep": keep,
@@ -226,7 +226,7 @@ class RSSM(Float32Layer):
         return {"mean": mean, "std": std, "stoch": mean if noise is None else mean + std * noise}
 
     def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
-        """The part of a filtering step that depends on the step before it.
+        """Returns the part of a filtering step that depends on the step before.
 
         The prior's statistics, which the loop does not need, come afterwards.
         """
@@ -289,9 +289,9 @@ class DeterministicSSM(RSSM):
 
     There is no stochastic latent, hence no KL. The evidence bound becomes the exact likelihood
     sum_t log p(timestep_t | h_t-) of timesteps that are predicted before they are seen. So the
-    heads learn from the prior's features. From the posterior's they would learn to copy, and
-    nothing would train the transition, which imagination needs. The transition is that of PlaNet's
-    figure 2a; the second GRU cell, by which observations enter the state, is ours. stoch and
+    heads learn from the prior's features. From the posterior's features they would learn to
+    copy, and nothing would train the transition, which imagination needs. The transition is that of
+    PlaNet's figure 2a; the second GRU cell, which takes in observations, is ours. stoch and
     min_std are not used.
     """
 

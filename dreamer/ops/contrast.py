@@ -17,7 +17,7 @@ def pairwise_log_prob(points: tf.Tensor, mean: tf.Tensor, std: tf.Tensor) -> tf.
         sum_k (x_k - m_k)^2 / s_k^2 = [x^2, x] [1/s^2, -2 m/s^2]' + sum_k m_k^2 / s_k^2
 
     The sum cancels where stds are small, and GPUs round the factors of float32 products to 10 bits,
-    so it is computed in float64: 2 % of a full-size update's operations.
+    so all this is computed in float64: 2 % of a full-size update's operations.
 
     Args:
         points: float32 [N, F].
@@ -44,10 +44,10 @@ def contrastive_loss(
     """Mean of log sum_(j in window of i) exp(log_prob_ij) - log_prob_ii.
 
     In each row i, its own column i competes with the columns of other sequences and times. These
-    are the columns that come to its place if the sequences are rolled on by 0 to batch_shifts - 1
-    places and the times by 0 to time_shifts - 1. Shift (0, 0) is column i itself, so the sum
+    are the columns that reach place i if the sequences are rolled by 0 to batch_shifts - 1 places
+    and the times by 0 to time_shifts - 1. Shift (0, 0) is column i itself, so the sum
     includes the positive. Hence the loss is never below 0, and it is the log of the window's size
-    for a head that tells nothing apart. A window larger than the batch is the whole batch.
+    for a head that cannot tell its entries apart. A window larger than the batch is the whole batch.
 
     Args:
         log_prob: float32 [B*T, B*T], B-major.

@@ -1,4 +1,4 @@
-"""Distributions that TensorFlow Probability does not have in one class.
+"""Distributions that TensorFlow Probability does not have as one class.
 
 All parameters and densities are float32, whatever the precision of the networks.
 """

@@ -21,7 +21,7 @@ class Optimizer(tf.Module):
     slots as they were, and is counted (see also `apply_together`).
 
     Args:
-        variables: The network's; the slots are made at once, so that a checkpoint can fill them.
+        variables: The network's. Slots are made at once, so that a checkpoint can fill them.
         learning_rate: Adam's step size.
         eps: Adam's epsilon, added to the root of the second moment.
         clip: Largest global norm of a gradient.
@@ -65,12 +65,12 @@ class Optimizer(tf.Module):
         """Steps the variables.
 
         Args:
-            scaled_gradients: Gradients of ``scaled(loss)``, one a variable.
+            scaled_gradients: Gradients of ``scaled(loss)``, one per variable.
             allowed: Whether the step may be made, bool []. If not, only the loss scale changes: it
                 halves if these gradients have overflowed.
         Returns:
-            grad_norm, the global norm before clipping, without the variables apart; and
-            grad_finite, 1 if that norm and theirs are finite.
+            grad_norm, the global norm before clipping, without the variables of `apart`; and
+            grad_finite, 1 if this norm and that of `apart` are finite, else 0.
         """
         norm, finite, clipped = self._clipped(scaled_gradients)
 
@@ -111,13 +111,13 @@ def apply_together(
 ) -> dict[str, tf.Tensor]:
     """Steps all networks, or none if any loss or gradient is not finite.
 
-    The releases step each network by itself. But the networks learn from each other, so one that
-    has met not-a-number must not teach the others.
+    The releases step each network by itself. But the networks learn from each other, so one with
+    numbers that are not finite must not teach the others.
 
     Args:
         optimizers: One for each network, by name.
-        scaled_gradients: For each network those of its scaled loss, one a variable.
-        losses: Unscaled, each [].
+        scaled_gradients: By network, the gradients of its scaled loss, one per variable.
+        losses: The unscaled losses, each [].
     Returns:
         For each network ``<name>_grad_norm`` and ``<name>_grad_finite``. skipped: 1 if no network
         was stepped. nonfinite: 1 if the cause is more than an overflow, which a smaller loss scale

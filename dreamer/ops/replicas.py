@@ -42,7 +42,7 @@ def batch_normal(shape: Sequence[int], seed: tf.Tensor, axis: int) -> tf.Tensor:
 def average(local: tf.Tensor) -> tf.Tensor:
     """Mean over the batch, from this replica's mean over its share.
 
-    It is needed before a function that is not linear. The gradient is the local mean's.
+    Use this before a function that is not linear. The gradient is the local mean's.
     """
     if replicas() == 1:
         return local

@@ -26,7 +26,7 @@ def check_shape(name: str, tensor: tf.Tensor, expected: Sequence[int | None]) ->
 
 
 def flatten_leading(tensor: tf.Tensor, keep: int = 1) -> tf.Tensor:
-    """Folds all axes but the last `keep` into one: [B, T, ...] -> [B*T, ...]."""
+    """Folds all axes but the last `keep` into one: [B, T, size] -> [B*T, size]."""
     cut = len(tensor.shape) - keep
     lead, tail = tensor.shape[:cut], tensor.shape[cut:]
     # Beside an axis of width zero, -1 could stand for anything.
