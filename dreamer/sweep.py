@@ -10,22 +10,24 @@ run what is left.
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from dreamer.config.command_line import CommandLine, Option, Parsed, run_main
+from dreamer.config.config import Config
 from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
 from dreamer.io.files import check_writable_folder
 from dreamer.runs.rundir import ELSEWHERE
 from dreamer.sweeps.board import Board
 from dreamer.sweeps.cluster import Cluster
-from dreamer.sweeps.estimate import COMMAND, Speed
 from dreamer.sweeps.plan import Trial, plan
 from dreamer.sweeps.trial import LOG, read_progress
 from dreamer.training.interrupts import Interrupt, StopRequested
+from dreamer.training.schedule import UpdateSchedule
 
 LINE = CommandLine(
     "python -m dreamer.sweep",
@@ -48,6 +50,7 @@ LINE = CommandLine(
         Option("speed", "speed.json", "The benchmark's figures, for --dry-run."),
     ),
 )  # fmt: skip
+MEASURE = "python -m dreamer.benchmark --json speed.json"
 STOP = 180.0  # seconds that trials have to save and exit after a signal
 
 
@@ -103,7 +106,7 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
     if not dreamer:
         text = f"not known for {parsed.agent}, python -m dreamer.benchmark measures Dreamer alone"
     elif speed is None:
-        text = f"not known, the speed was not measured here ({path} is missing): {COMMAND}"
+        text = f"not known, the speed was not measured here ({path} is missing): {MEASURE}"
     else:
         text = (f"about {hours:,.1f}, one trial at a time, without evaluations, by {path} "
                 f"({speed.task})")  # fmt: skip
@@ -111,6 +114,49 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
             text += (f"\nmeasured with other values of {', '.join(differing)}: the estimate may be "
                      "off; measure with the same --configs")  # fmt: skip
     print(f"machine hours: {text}")
+
+
+class Speed:
+    """The speed of a machine that the benchmark measured with `task` and wrote to `path`.
+
+    Raises UserError if there is no such file, or it lacks figures.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            figures = json.loads(path.read_text(encoding="utf-8"))
+            self._seconds = {key: float(one["seconds"]) for key, one in figures["update"].items()}
+            self._frames = float(figures["env"]["collect_steps_per_second"])
+            self.task, self._config = str(figures.get("task", "?")), dict(figures.get("config", {}))
+            if min(*self._seconds.values(), self._frames) <= 0:
+                raise ValueError("a figure is not above zero")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"cannot read the speed of updates and environments from {path} ({error}); make it "
+                f"with: {MEASURE}"
+            ) from error
+
+    def hours(self, config: Config, step: int = 0) -> float:
+        """Returns the hours of a run of Dreamer from `step` to its end, without evaluations.
+
+        For precision auto the fastest update counts.
+        """
+        train = config.train
+        schedule = UpdateSchedule(train.prefill, train.pretrain, train.every, train.updates)
+        updates = schedule.due(config.steps) - schedule.due(step)
+        seconds = self._seconds.get(config.precision) or min(self._seconds.values())
+        return (updates * seconds + max(0, config.steps - step) / self._frames) / 3600
+
+    def differs(self, config: Config) -> list[str]:
+        """Returns the keys that an update's duration may depend on and that were others then.
+
+        These are the agent's own, but for real numbers, which are rates and scales.
+        """
+        keys = {"train.batch_size", "train.batch_length"}
+        for section, values in config.agent_sections().items():
+            keys |= {f"{section}.{key}" for key in values if not isinstance(values[key], float)}
+        flat = config.flat()
+        return sorted(key for key in keys & self._config.keys() if self._config[key] != flat[key])
 
 
 def run(parsed: Parsed, done: Sequence[Trial], left: Sequence[Trial]) -> int:

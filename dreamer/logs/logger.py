@@ -17,7 +17,7 @@ import numpy as np
 
 from dreamer.io.files import make_folder, write_file
 from dreamer.logs.metrics import MetricsFile
-from dreamer.logs.sinks import Sink
+from dreamer.logs.sinks import EventFile, Sink
 from dreamer.logs.terminal import make_terminal
 from dreamer.logs.video import encode_gif
 
@@ -46,15 +46,11 @@ class Logger(contextlib.AbstractContextManager):
         self._sinks: list[Sink] = list(sinks)
         title = "/".join(self.path.absolute().parts[1:][-3:])
         self._terminal = make_terminal(terminal, title, total_steps)
-        self._event_file: Sink | None = None
         if tensorboard:
-            from dreamer.logs.event_file import EventFile
-
             try:
-                self._event_file = EventFile(self.path)
-                self._sinks.insert(0, self._event_file)
+                self._sinks.insert(0, EventFile(self.path))
             except OSError as error:
-                self._give_up("TensorBoard's file", error)
+                self._give_up(EventFile, error)
         self._total_steps = total_steps
         self._values: dict[str, list[float]] = {}
         self._start = time.monotonic()
@@ -173,11 +169,11 @@ class Logger(contextlib.AbstractContextManager):
             try:
                 act(sink)
             except Exception as error:  # a library may raise any kind
-                name = "TensorBoard's file" if sink is self._event_file else type(sink).__name__
-                self._give_up(name, error)
+                self._give_up(type(sink), error)
                 self._sinks.remove(sink)
 
-    def _give_up(self, name: str, error: Exception) -> None:
+    def _give_up(self, kind: type, error: Exception) -> None:
+        name = "TensorBoard's file" if kind is EventFile else kind.__name__
         reason = getattr(error, "strerror", None) or error
         self.message(f"warning: {name} is given up: {reason}")
 

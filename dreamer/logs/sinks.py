@@ -13,6 +13,8 @@ import io
 import json
 import os
 import re
+import socket
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -34,6 +36,51 @@ class Sink(Protocol):
     def scalars(self, values: Mapping[str, float], step: int) -> None: ...  # finite numbers
     def video(self, name: str, gif: bytes, step: int) -> None: ...
     def close(self) -> None: ...
+
+
+class EventFile:
+    """One of TensorBoard's event files. Each process of a run makes a new one.
+
+    TensorBoard's complete writer opens its file through TensorFlow. This one opens an ordinary
+    file, so that a process that only logs does not import TensorFlow.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2  # late: they take long
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._events, self._summaries = event_pb2, summary_pb2.Summary
+        stamp = f"{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(folder / f"events.out.tfevents.{stamp}", "xb")  # noqa: SIM115
+        self._records = RecordWriter(self._file)
+        self._add(file_version="brain.Event:2")
+
+    def resume(self, step: int) -> None:
+        """Tells TensorBoard to ignore the points of later steps than `step` in earlier files."""
+        log = self._events.SessionLog
+        self._add(step=step + 1, session_log=log(status=log.SessionStatus.START))
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Adds one point to the curve of each name."""
+        self._add_values(step, *({"tag": k, "simple_value": v} for k, v in values.items()))
+
+    def video(self, name: str, gif: bytes, step: int) -> None:
+        """Adds a GIF; TensorBoard's page of images plays it."""
+        width, height = struct.unpack_from("<HH", gif, 6)
+        image = {"encoded_image_string": gif, "width": width, "height": height, "colorspace": 3}
+        self._add_values(step, {"tag": name, "image": image})
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add_values(self, step: int, *values: Mapping[str, Any]) -> None:
+        summary = self._summaries(value=[self._summaries.Value(**value) for value in values])
+        self._add(step=step, summary=summary)
+
+    def _add(self, **content: Any) -> None:
+        event = self._events.Event(wall_time=time.time(), **content)
+        self._records.write(event.SerializeToString())
+        self._file.flush()
 
 
 class WandbSink:

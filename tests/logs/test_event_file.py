@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dreamer.logs.event_file import EventFile
 from dreamer.logs.logger import Logger
+from dreamer.logs.sinks import EventFile
 from dreamer.logs.video import encode_gif
 
 

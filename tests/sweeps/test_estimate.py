@@ -9,7 +9,7 @@ import pytest
 
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
-from dreamer.sweeps.estimate import Speed
+from dreamer.sweep import Speed
 
 FIGURES = {
     "task": "dmc_walker_walk",
