@@ -11,8 +11,9 @@ import pytest
 from ray_helpers import LOOPBACK, SMALL, descendants, listening
 from whole_runs import finish, metrics_of, python, start, wait_until
 
+from dreamer.config.config import load_config
 from dreamer.errors import UserError
-from dreamer.sweep import main
+from dreamer.sweep import Speed, main
 from dreamer.sweeps.trial import read_attempts
 
 TASKS = ("dmc_cartpole_balance", "dmc_reacher_easy")
@@ -73,11 +74,48 @@ def test_a_dry_run_starts_nothing(tmp_path: Path, no_ray: None, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+FIGURES = {
+    "task": "dmc_walker_walk",
+    "update": {"float32": {"seconds": 0.5}, "bfloat16": {"seconds": 0.25}},
+    "env": {"collect_steps_per_second": 100.0},
+    "config": {"train.batch_size": 50, "optimizer.model_lr": 6e-4, "seed": 3},
+}
+
+
+def write_figures(folder: Path, figures: object) -> Path:
+    (folder / "speed.json").write_text(json.dumps(figures))
+    return folder / "speed.json"
+
+
+def test_hours_are_updates_and_frames_one_after_the_other(tmp_path: Path):
+    speed = Speed(write_figures(tmp_path, FIGURES))
+    config = load_config(overrides={"steps": 105_000})
+    updates = 100 + 100_000 * 100 // 1000
+    assert speed.hours(config) == pytest.approx((updates * 0.25 + 1050) / 3600)
+    exact = config.replace({"precision": "float32"})
+    assert speed.hours(exact) == pytest.approx((updates * 0.5 + 1050) / 3600)
+    assert speed.hours(exact, 55_000) == pytest.approx((5000 * 0.5 + 500) / 3600)
+    assert speed.hours(exact, 105_000) == 0
+    other = load_config(overrides={"train.batch_size": 10, "optimizer.model_lr": 1.0, "seed": 1})
+    assert speed.differs(other) == ["train.batch_size"]
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [{}, [], {"update": {}, "env": {"collect_steps_per_second": 1}}, "x", {"update": {"a": 3}},
+     {"update": {"a": {"seconds": 0}}, "env": {"collect_steps_per_second": 1}}],
+)  # fmt: skip
+def test_files_without_the_figures(tmp_path: Path, figures: object):
+    with pytest.raises(UserError, match="make it with: python -m dreamer.benchmark"):
+        Speed(write_figures(tmp_path, figures))
+    with pytest.raises(UserError, match=r"cannot read .*make it with"):
+        Speed(tmp_path / "none.json")
+
+
 def test_a_dry_run_knows_the_hours_of_dreamer_alone(tmp_path: Path, no_ray: None, capsys):
     figures = {"update": {"float32": {"seconds": 1}}, "env": {"collect_steps_per_second": 100}}
-    (tmp_path / "speed.json").write_text(json.dumps(figures), encoding="utf-8")
     words = ["--tasks", *TASKS, "--logdir", str(tmp_path / "runs"), "--dry-run", "--speed",
-             str(tmp_path / "speed.json"), "--agent", "d4pg"]  # fmt: skip
+             str(write_figures(tmp_path, figures)), "--agent", "d4pg"]  # fmt: skip
     assert main(words) == 0
     output = capsys.readouterr().out
     assert "dmc_reacher_easy/d4pg/0: new" in output
