@@ -45,9 +45,9 @@ def contrastive_loss(
 
     In each row i, its own column i competes with the columns of other sequences and times. These
     are the columns that reach place i if the sequences are rolled by 0 to batch_shifts - 1 places
-    and the times by 0 to time_shifts - 1. Shift (0, 0) is column i itself, so the sum
-    includes the positive. Hence the loss is never below 0, and it is the log of the window's size
-    for a head that cannot tell its entries apart. A window larger than the batch is the whole batch.
+    and the times by 0 to time_shifts - 1. Shift (0, 0) is column i itself, so the sum includes the
+    positive. Hence the loss is never below 0, and it is the log of the window's size for a head
+    that cannot tell its entries apart. A window larger than the batch is the whole batch.
 
     Args:
         log_prob: float32 [B*T, B*T], B-major.
