@@ -67,10 +67,9 @@ class Result:
 
 
 def main(
-    argv: Sequence[str],
-    make_agent: MakeAgent | None = None,
+    argv: Sequence[str], make_agent: MakeAgent | None = None,
     command_line: CommandLine = COMMAND_LINE,
-) -> int:
+) -> int:  # fmt: skip
     """Reads the command line, evaluates, prints and writes; returns the exit status."""
     options = command_line.parse(argv).options
     video, report = options.pop("video"), options.pop("json")
@@ -90,13 +89,9 @@ def main(
 
 
 def evaluate(
-    run: str | os.PathLike[str],
-    *,
-    episodes: int = 10,
-    video_episodes: int = 0,
-    seed: int = -1,
+    run: str | os.PathLike[str], *, episodes: int = 10, video_episodes: int = 0, seed: int = -1,
     **loading: Unpack[Loading],
-) -> Result:
+) -> Result:  # fmt: skip
     """Runs episodes with the agent of a run, which may still be training.
 
     Arguments: see --help; those of `loading`, see `dreamer.analysis.trained_run.load_run`.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 
 from dreamer.benchmarks.flops import FlopCounter
 from dreamer.benchmarks.report import judge
-from dreamer.benchmarks.services import Measure, Service, in_turn, repeated
+from dreamer.benchmarks.services import Measure, RandomReplay, Service, in_turn, repeated
 from dreamer.config.config import Config, load_config, preset_refusal
 from dreamer.config.schema import DREAMER, agent_names
 from dreamer.envs import rendering
@@ -24,15 +23,19 @@ from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space, spaces_to_json
 from dreamer.errors import EnvError, UserError
 from dreamer.system.machine import machine
+from dreamer.system.streams import warn
 from dreamer.tasks import suite_of
-from dreamer.training.build import make_pool
+from dreamer.training.build import longest_episode, make_pool
 
 DEFAULT_PARTS = ("update", "env", "replay", "memory")
 DEFAULT_TIMESTEPS = 501  # of an episode, for tasks without a known time limit
 NO_UPDATES = ("random", "constant")  # agents that do not learn
 OVERLAP_UPDATES = 2  # per round
+#: Products [m, k] @ [k, n] that measure the device's rate; the fastest one counts.
+CPU_PRODUCTS = ((2048, 2048, 2048), (4096, 4096, 4096), (16384, 1024, 1024))
+GPU_PRODUCTS = ((4096, 4096, 4096), (8192, 8192, 8192), (65536, 2048, 2048))
+SMALL_PRODUCTS = ((128, 128, 128), (512, 64, 64))
 _SERVICES = "dreamer.benchmarks.services"
-_BASELINES = "baselines.benchmark:BaselineService"
 
 
 class Scale(NamedTuple):
@@ -50,48 +53,43 @@ class Scale(NamedTuple):
 QUICK = Scale(1, 2, 0.0, 3, 20, 21, small=True)
 
 
-class Bench(AbstractContextManager):
-    """Measures what a config describes. Leaving its context ends all processes.
+class Bench:
+    """Measures what a config describes.
 
-    Args:
-        config: The config.
-        scale: How much to measure.
-        precisions: Precisions of the updates. If empty: the config's; for "auto", float32 and
-            the precision that suits the device.
+    If `precisions` is empty, updates have the config's precision; for "auto", float32 and the
+    precision that suits the device.
     """
 
     def __init__(self, config: Config, scale: Scale, precisions: Sequence[str] = ()) -> None:
         self._config, self._scale = config, scale
         configured = [config.precision] if config.precision != "auto" else []
         self._chosen = list(precisions) or configured
-        self._stack = ExitStack()
-        self._agents: dict[str, Service] = {}
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._stack, self._agents = ExitStack(), dict[str, Service]()
 
     def run(self, parts: Sequence[str]) -> dict[str, Any]:
-        """Measures the given parts and returns the figures, as nested dictionaries.
+        """Returns the figures of the given parts, as nested dictionaries.
 
-        Raises:
-            UserError: No such task, or no OpenGL.
+        Raises UserError if there is no such task, or no OpenGL.
         """
+        with self._stack:  # ends all processes
+            return self._run(parts)
+
+    def _run(self, parts: Sequence[str]) -> dict[str, Any]:
         load, here = os.getloadavg()[0], machine()
-        facts = {key: self._facts[key] for key in ("device", "tensorflow", "xla")}
         results: dict[str, Any] = {
             "task": self._config.task, "config": self._config.flat(),
-            "machine": facts | {
+            "machine": {key: self._facts[key] for key in ("device", "tensorflow", "xla")} | {
                 "processor": here["processor"], "cores": here["cores"],
                 "python": platform.python_version(), "suits": self._facts["precision"],
             },
         }  # fmt: skip
-        sample = self._start_sampling() if "replay" in parts else None
         if "update" in parts:
-            results |= self._measure_updates(sample)
-        elif sample:
-            _say("sampling batches")
-            seconds = in_turn({"sample": sample}, self._scale.env_rounds, self._scale.shortest)
-            results["replay"] = {"sample_seconds": seconds["sample"]}
+            results |= self._measure_updates()
+        if "replay" in parts:
+            results["replay"] = found = {"sample_seconds": self._measure_sampling()}
+            if updates := results.get("update"):
+                fastest = min(update["seconds"] for update in updates.values())
+                found["share_of_update"] = found["sample_seconds"] / fastest
         if "memory" in parts:
             results["memory"] = results.get("memory", {}) | self._measure_growth()
         if "env" in parts:
@@ -99,31 +97,23 @@ class Bench(AbstractContextManager):
         if "overlap" in parts:
             results["overlap"] = self._measure_overlap()
         if "agents" in parts:
-            _say("updating each agent in turn")
+            warn("updating each agent in turn")
             presets, rounds = self._config.presets, self._scale.rounds
             results["agents"] = measure_agents(self._config.task, presets, rounds)
         results["machine"] |= {"load_before": load, "load_after": os.getloadavg()[0]}
         return results | {"verdicts": judge(results)}
 
     @cached_property
-    def _task(self) -> tuple[dict[str, Space], Space, int]:
-        """Observation space, action space, and timesteps of the longest episode."""
+    def _task(self) -> tuple[tuple[Mapping[str, Space], Space], int]:
+        """Spaces of observations and actions, and timesteps of the longest episode."""
         with make_pool(self._config, 1, training=True) as pool:
-            limit = int(pool.info.get("time_limit", 0))
-            timesteps = -(-limit // pool.action_repeat) + 1 if limit else DEFAULT_TIMESTEPS
-            return pool.obs_space, pool.act_space, timesteps
-
-    def _start(self, name: str, config: Config | None = None, **settings: Any) -> Service:
-        """Starts a service of a config (this benchmark's by default) and the task's spaces."""
-        values = (config or self._config).flat()
-        spaces = spaces_to_json(*self._task[:2])
-        service = Service(f"{_SERVICES}:{name}", values=values, spaces=spaces, **settings)
-        return self._stack.enter_context(service)
+            timesteps = longest_episode(self._config, pool) or DEFAULT_TIMESTEPS
+            return (pool.obs_space, pool.act_space), timesteps
 
     def _agent(self, precision: str) -> Service:
         if precision not in self._agents:
-            config = self._config.replace({"precision": precision})
-            self._agents[precision] = self._start("AgentService", config, small=self._scale.small)
+            service = _start_agent(self._config.replace({"precision": precision}), self._task[0])
+            self._agents[precision] = self._stack.enter_context(service)
         return self._agents[precision]
 
     @cached_property
@@ -137,29 +127,29 @@ class Bench(AbstractContextManager):
 
     @cached_property
     def _flops(self) -> FlopCounter:
-        return FlopCounter(self._config, *self._task[:2])
+        return FlopCounter(self._config, *self._task[0])
 
-    def _start_replay(self) -> Service:
-        """Starts a replay in a temporary folder below TMPDIR."""
+    def _make_replay(self) -> RandomReplay:
         folder = tempfile.TemporaryDirectory(prefix="dreamer_benchmark_")
-        return self._start("ReplayService", directory=self._stack.enter_context(folder))
+        return RandomReplay(self._config, self._task[0], self._stack.enter_context(folder))
 
-    def _start_sampling(self) -> Measure:
-        """Returns a function that samples batches from a replay of full-length episodes."""
-        count, length = self._scale.sampled, self._task[2]
-        _say(f"writing {count} episodes of {length} timesteps to sample batches from")
-        replay = self._start_replay()
-        replay.ask("add", episodes=count, length=length)
-        return replay.measure("sample")
+    def _measure_sampling(self) -> float:
+        """Measures the seconds of sampling a batch from a replay of full-length episodes."""
+        count, length = self._scale.sampled, self._task[1]
+        warn(f"sampling batches from {count} episodes of {length} timesteps")
+        replay = self._make_replay()
+        replay.add(count, length)
+        measures = {"sample": repeated(replay.sample)}
+        return in_turn(measures, self._scale.env_rounds, self._scale.shortest)["sample"]
 
-    def _measure_updates(self, sample: Measure | None) -> dict[str, Any]:
-        """Measures updates, matrix products and sampling in turn: no two run at the same time."""
-        scale, products = self._scale, [tuple(product) for product in self._facts["products"]]
-        names = ", ".join(self._precisions)
-        _say(f"updating in {names}: {scale.rounds} rounds after tracing, which takes a while")
+    def _measure_updates(self) -> dict[str, Any]:
+        """Measures updates and matrix products of all precisions in turn."""
+        scale, names = self._scale, ", ".join(self._precisions)
+        large = GPU_PRODUCTS if self._facts["gpu"] else CPU_PRODUCTS
+        products = SMALL_PRODUCTS if scale.small else large
+        warn(f"updating in {names}: {scale.rounds} rounds after tracing, which takes a while")
         agents = {precision: self._agent(precision) for precision in self._precisions}
-        measures: dict[Any, Measure] = {"sample": sample} if sample else {}
-        before = {}
+        measures, before = dict[Any, Measure](), {}
         for precision, agent in agents.items():
             for product in products:
                 measures[precision, product] = agent.measure("multiply", product=product)
@@ -181,32 +171,27 @@ class Bench(AbstractContextManager):
             if precision != "float32" and "float32" in updates:
                 updates[precision]["over_float32"] = took / updates["float32"]["seconds"]
             # Printed now, because this took minutes and the next part may fail.
-            _say(f"{precision}: {took:.3g} s, {took * rate / flops:.2f} of its floor")
+            warn(f"{precision}: {took:.3g} s, {took * rate / flops:.2f} of its floor")
             memory[precision] = after = agent.ask("memory")
             after["growth_bytes"] = after["resident_bytes"] - before[precision]["resident_bytes"]
             after["updates"] -= before[precision]["updates"]
-        results = {"update": updates, "flops": parts, "memory": {"update": memory}}
-        if sample:
-            share = seconds["sample"] / min(found["seconds"] for found in updates.values())
-            results["replay"] = {"sample_seconds": seconds["sample"], "share_of_update": share}
-        return results
+        return {"update": updates, "flops": parts, "memory": {"update": memory}}
 
     def _measure_growth(self) -> dict[str, Any]:
         """Measures memory before and after many episodes."""
         added, length = self._scale.added, self._scale.added_timesteps
-        _say(f"adding {added} episodes to a replay")
-        warm_up = max(1, added // 10)
-        with self._start_replay() as replay:
-            replay.ask("add", episodes=warm_up, length=length)
-            grown = replay.ask("add", episodes=added, length=length)
+        warn(f"adding {added} episodes to a replay")
+        replay = self._make_replay()
+        replay.add(max(1, added // 10), length)  # warms up
+        grown = replay.add(added, length)
         share = grown["growth_bytes"] / grown["added_bytes"]
         return {"replay": {**grown, "growth_share": share}}
 
     def _measure_environments(self) -> dict[str, Any]:
         rounds, shortest = self._scale.env_rounds, self._scale.shortest
-        _say("stepping environments")
+        warn("stepping environments")
         found = measure_stepping(self._config, rounds, shortest)
-        _say("collecting with the policy")
+        warn("collecting with the policy")
         agent = self._agent(self._precisions[-1])
         steps = max(1, round(40 * shortest))
         found["collect_steps_per_second"] = agent.ask("collect", agent_steps=steps, rounds=rounds)
@@ -219,7 +204,7 @@ class Bench(AbstractContextManager):
 
     def _measure_overlap(self) -> dict[str, Any]:
         """Measures the gain of `train.overlap`, with real and with simulated updates."""
-        _say("collecting and updating, one after the other and at the same time")
+        warn("collecting and updating, one after the other and at the same time")
         config, agent = self._config, self._agent(self._precisions[-1])
         frames = OVERLAP_UPDATES * config.train.every / max(1, config.train.updates)
         steps = max(1, round(frames / config.envs.action_repeat / config.envs.num_envs))
@@ -236,15 +221,10 @@ class Bench(AbstractContextManager):
 def measure_stepping(config: Config, rounds: int, shortest: float) -> dict[str, Any]:
     """Returns the environment frames per second of one environment, all kinds measured in turn.
 
-    Args:
-        config: The config.
-        rounds, shortest: As `in_turn` takes them.
-
-    Returns:
-        steps_per_second: with the config's settings; gl, renderer: what draws. For images of
-        dm_control's suite also figures without rendering, with a reduced shadow map (the config's
-        size, or the `small` preset's), and of `ReferenceLoop`, and ours relative to the latter,
-        with the full shadow map and the reduced one.
+    steps_per_second is with the config's settings; gl and renderer say what draws. For images of
+    dm_control's suite there are also figures without rendering, with a reduced shadow map (the
+    config's size, or the `small` preset's), and of `ReferenceLoop`, and ours relative to the
+    latter, with the full shadow map and the reduced one.
     """
     own = config.envs.shadow_size
     compared = config.envs.image and suite_of(config.task) == "dmc"
@@ -300,18 +280,10 @@ def measure_agents(
 ) -> dict[str, Any]:  # fmt: skip
     """Measures an update of each agent that learns, in turn, each in a process of its own.
 
-    Args:
-        task: The task, whose spaces count.
-        presets: Each agent takes those that fit it.
-        rounds, shortest: As `in_turn` takes them.
-        agents: Names of the agents; by default all that learn.
-
-    Returns:
-        By agent: ``seconds`` of an update, ``records`` (timesteps that it learns from) and
-        ``without`` (the presets that the agent does not have); or ``refused``, the reason.
-
-    Raises:
-        UserError: The package baselines is missing, as in an installed wheel.
+    Each agent takes the presets that fit it; by default all agents that learn are measured.
+    Returns by agent: ``seconds`` of an update, ``records`` (timesteps that it learns from) and
+    ``without`` (the presets that the agent does not have); or ``refused``, the reason. Raises
+    UserError if the package baselines is missing, as in an installed wheel.
     """
     if find_spec("baselines") is None:
         raise UserError(
@@ -326,10 +298,9 @@ def measure_agents(
             fitting = [preset for preset in presets if preset not in without]
             config = load_config(*fitting, task=task, agent=agent)
             with make_pool(config, 1, training=True) as pool:
-                spaces = spaces_to_json(pool.obs_space, pool.act_space)
-            name = f"{_SERVICES}:AgentService" if agent == DREAMER else _BASELINES
+                spaces = pool.obs_space, pool.act_space
             try:
-                service = Service(name, agent=agent, values=config.flat(), spaces=spaces)
+                service = _start_agent(config, spaces)
             except UserError as error:
                 found[agent] = {"refused": str(error)}
                 continue
@@ -340,5 +311,7 @@ def measure_agents(
     return found
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _start_agent(config: Config, spaces: tuple[Mapping[str, Space], Space]) -> Service:
+    dreamer = config.agent == DREAMER
+    name = f"{_SERVICES}:AgentService" if dreamer else "baselines.benchmark:BaselineService"
+    return Service(name, agent=config.agent, values=config.flat(), spaces=spaces_to_json(*spaces))

@@ -23,17 +23,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 
 
+def dense_macs(*sizes: int) -> list[int]:
+    """Returns the multiply-adds of dense layers, given the widths of the input and each layer."""
+    return [inputs * outputs for inputs, outputs in pairwise(sizes)]
+
+
 def convolution_macs(side: int, kernel: int, stride: int, channels: int, filters: int) -> int:
     """Returns the multiply-adds of a valid convolution over an image of `side` x `side` pixels."""
-    outputs = (side - kernel) // stride + 1
-    return outputs**2 * kernel**2 * channels * filters
+    return ((side - kernel) // stride + 1) ** 2 * kernel**2 * channels * filters
 
 
 def transposed_macs(side: int, kernel: int, channels: int, filters: int) -> int:
@@ -44,10 +48,7 @@ def transposed_macs(side: int, kernel: int, channels: int, filters: int) -> int:
 class FlopCounter:
     """Counts the operations of the networks that a config describes.
 
-    Args:
-        config: The config.
-        obs_space, act_space: The spaces of observations and of actions. Images are
-            [64, 64, C], vectors [size].
+    Observations are images [64, 64, C] and vectors [size].
     """
 
     def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space) -> None:
@@ -71,16 +72,13 @@ class FlopCounter:
         self._parts: Counter[str] = Counter()
 
     def update(self) -> dict[str, int]:
-        """Returns the operations of one update, by network, such as "imagined dynamics".
-
-        The exploration's are included if it is configured.
-        """
+        """Returns the operations of one update, by network, such as "imagined dynamics"."""
         self._parts.clear()
         b, t = self._batch
         later = b * (t - 1)  # the last timestep of a sequence has no target
         self._world_model()
         if self._planning and self._has_value:
-            self._mlp("value", "value", 1, b * t + 2 * later, b * t + later)
+            self._layers("value", self._head("value"), b * t + 2 * later, b * t + later)
         if not self._planning:
             self._imagination("actor", self._config.actor.gradient == "dynamics")
         if self._config.disagreement.until:
@@ -96,12 +94,12 @@ class FlopCounter:
         self._step("rssm", n, n, n, prior=False)
         self._posterior(n, n)
         if not self._planning:
-            self._mlp("actor", "actor", self._outputs, n)
+            self._layers("actor", self._head("actor", self._outputs), n)
             return dict(self._parts)
         planned = n * planner.iterations * planner.candidates * planner.horizon
         self._step("planned dynamics", planned, planned, planned)
         for name in [*self._heads, "value"] if self._has_value else self._heads:
-            self._mlp(f"planned {name}", name, 1, planned)
+            self._layers(f"planned {name}", self._head(name), planned)
         return dict(self._parts)
 
     def _add(self, part: str, passes: int, *macs: int) -> None:
@@ -109,27 +107,21 @@ class FlopCounter:
         if total := 2 * sum(macs) * passes:
             self._parts[part] += total
 
-    def _dense(self, part: str, sizes: Sequence[int], passes: int, first: int) -> None:
-        """Adds dense layers, given the widths of the input and of each layer.
-
-        The first layer has `first` passes, because its inputs often need no gradient.
-        """
-        macs = [inputs * outputs for inputs, outputs in pairwise(sizes)]
-        self._add(part, first, *macs[:1])
+    def _layers(self, part: str, macs: list[int], passes: int, first: int | None = None) -> None:
+        """Adds layers; the inputs of the first, with `first` passes, often need no gradient."""
+        self._add(part, passes if first is None else first, *macs[:1])
         self._add(part, passes, *macs[1:])
 
-    def _mlp(
-        self, part: str, section: str, outputs: int, passes: int, first: int | None = None,
-        inputs: int | None = None,
-    ) -> None:  # fmt: skip
-        """Adds a head with the hidden layers of a config section; its inputs default to F."""
-        head = getattr(self._config, section)
-        sizes = [self._feat if inputs is None else inputs, *[head.units] * head.layers, outputs]
-        self._dense(part, sizes, passes, passes if first is None else first)
+    def _head(self, section: str, outputs: int = 1, inputs: int | None = None) -> list[int]:
+        """Returns the layers of a head with a section's hidden layers; its inputs default to F."""
+        head = self._config.section(section)
+        hidden = [head["units"]] * head["layers"]
+        return dense_macs(self._feat if inputs is None else inputs, *hidden, outputs)
 
     def _ensemble(self, part: str, passes: int, first: int) -> None:
-        members, inputs = self._config.disagreement.members, self._feat + self._actions
-        self._mlp(part, "disagreement", self._stoch, members * passes, members * first, inputs)
+        layers = self._head("disagreement", self._stoch, self._feat + self._actions)
+        members = self._config.disagreement.members
+        self._layers(part, layers, members * passes, members * first)
 
     def _world_model(self) -> None:
         b, t = self._batch
@@ -145,36 +137,34 @@ class FlopCounter:
         self._decoder(3 * n, 3 * n if loss.representation == "reconstruction" else 2 * n)
         if loss.representation == "contrastive":
             outputs = 2 * self._feat
-            self._mlp("contrastive", "contrastive", outputs, 3 * n, inputs=self._embed)
-            # Squared distances between all states and observations (dreamer.ops.contrast).
-            self._add("contrastive", 3 * n, outputs * n)
+            head = self._head("contrastive", outputs, self._embed)
+            # And squared distances between all states and observations (dreamer.ops.contrast).
+            self._layers("contrastive", [*head, outputs * n], 3 * n)
         for name in self._heads:
-            self._mlp(name, name, 1, 3 * n)
+            self._layers(name, self._head(name), 3 * n)
 
     def _encoder(self, passes: int, first: int) -> None:
-        channels, vectors = self._encoded
-        encoder = self._config.encoder
+        (channels, vectors), encoder = self._encoded, self._config.encoder
         if channels:
             sizes = [channels, *(encoder.cnn_depth * 2**i for i in range(4))]
-            for i, side in enumerate((64, 31, 14, 6)):
-                macs = convolution_macs(side, 4, 2, sizes[i], sizes[i + 1])
-                self._add("encoder", passes if i else first, macs)
+            planes = zip((64, 31, 14, 6), pairwise(sizes), strict=True)
+            macs = [convolution_macs(side, 4, 2, *depths) for side, depths in planes]
+            self._layers("encoder", macs, passes, first)
         if vectors:
-            sizes = [vectors, *[encoder.mlp_units] * encoder.mlp_layers]
-            self._dense("encoder", sizes, passes, first)
+            macs = dense_macs(vectors, *[encoder.mlp_units] * encoder.mlp_layers)
+            self._layers("encoder", macs, passes, first)
 
     def _decoder(self, passes: int, first: int) -> None:
-        channels, vectors = self._decoded
-        decoder = self._config.decoder
+        (channels, vectors), decoder = self._decoded, self._config.decoder
         if channels:
             depth = decoder.cnn_depth
-            self._add("decoder", first, self._feat * 32 * depth)
             sizes = [32 * depth, 4 * depth, 2 * depth, depth, channels]
-            for i, (side, kernel) in enumerate(((1, 5), (5, 5), (13, 6), (30, 6))):
-                self._add("decoder", passes, transposed_macs(side, kernel, sizes[i], sizes[i + 1]))
+            planes = zip((1, 5, 13, 30), (5, 5, 6, 6), pairwise(sizes), strict=True)
+            macs = [transposed_macs(side, kernel, *depths) for side, kernel, depths in planes]
+            self._layers("decoder", [self._feat * 32 * depth, *macs], passes, first)
         if vectors:
-            sizes = [self._feat, *[decoder.mlp_units] * decoder.mlp_layers, vectors]
-            self._dense("decoder", sizes, passes, first)
+            hidden = [decoder.mlp_units] * decoder.mlp_layers
+            self._layers("decoder", dense_macs(self._feat, *hidden, vectors), passes, first)
 
     def _step(self, part: str, action: int, state: int, rest: int, prior: bool = True) -> None:
         """Adds the transition: passes of what reads actions, states, and all else."""
@@ -195,9 +185,8 @@ class FlopCounter:
     def _imagination(self, actor: str, through: bool) -> None:
         """Adds the layers of learning an actor, and its value network if there is one.
 
-        Args:
-            actor: "actor", or "explorer", which the ensemble rewards instead of the reward head.
-            through: Whether the actor's gradient passes through the dynamics.
+        The ensemble rewards the "explorer" instead of the reward head. `through` says whether the
+        actor's gradient passes through the dynamics.
         """
         horizon, starts = self._config.behavior.horizon, self._batch[0] * self._batch[1]  # H, N
         n, later = starts * horizon, starts * (horizon - 1)
@@ -205,20 +194,20 @@ class FlopCounter:
         from_start = self._has_value and (not through or horizon == 1)
         judged = n + starts if from_start else n
         rewarded = later if self._has_value else n
-        self._mlp(actor, "actor", self._outputs, 3 * n, 2 * n)
+        self._layers(actor, self._head("actor", self._outputs), 3 * n, 2 * n)
         action = n + through * n
         self._step("imagined dynamics", action, n + through * later, action)
         if "discount" in self._heads:
-            self._mlp("imagined discount", "discount", 1, judged + through * later)
+            self._layers("imagined discount", self._head("discount"), judged + through * later)
         if actor == "explorer":
             self._ensemble("imagined ensemble", n + rewarded, n + rewarded)
         else:
-            self._mlp("imagined reward", "reward", 1, judged + through * rewarded)
+            self._layers("imagined reward", self._head("reward"), judged + through * rewarded)
         if self._has_value:
             moved = through * (starts if horizon == 1 else later)
             own = n if from_start else later
             first = judged + moved + own
-            self._mlp("imagined value", "value", 1, first + own, first)
+            self._layers("imagined value", self._head("value"), first + own, first)
 
 
 def _channels_and_vectors(obs_space: Mapping[str, Space], keys: str) -> tuple[int, int]:

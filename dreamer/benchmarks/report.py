@@ -45,11 +45,9 @@ def judge(results: Results) -> dict[str, dict[str, Any]]:
 
 
 def print_report(results: Results, small: bool = False) -> None:
-    """Prints the table, without colors if the output is not a terminal.
+    """Prints `Bench.run`'s results as a table, without colors if the output is no terminal.
 
-    Args:
-        results: As `Bench.run` returns them.
-        small: Whether the sizes were too small to mean anything.
+    `small` says that the sizes were too small to mean anything.
     """
     terminal = sys.stdout.isatty()
     console = Console(width=None if terminal else 120)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
@@ -31,12 +31,6 @@ from dreamer.system.threads import in_background
 from dreamer.training.build import make_agent, make_pool
 from dreamer.training.collector import Collector, checked
 
-IMAGE_SIZE = 64
-#: Products [m, k] @ [k, n] that measure the device's rate; the fastest one counts.
-CPU_PRODUCTS = ((2048, 2048, 2048), (4096, 4096, 4096), (16384, 1024, 1024))
-GPU_PRODUCTS = ((4096, 4096, 4096), (8192, 8192, 8192), (65536, 2048, 2048))
-SMALL_PRODUCTS = ((128, 128, 128), (512, 64, 64))
-
 Work = Callable[[int], Mapping[str, Any]]
 """Runs a group of updates, given the number of the first, and returns the metrics."""
 Measure = Callable[[int], float]
@@ -44,26 +38,19 @@ Measure = Callable[[int], float]
 Name = TypeVar("Name", bound=Hashable)
 
 
-class Service(ChildProcess):
+class Service(ChildProcess, contextlib.AbstractContextManager["Service"]):
     """One service and its process. Leaving its context ends the process.
 
-    Args:
-        name: `module:Class`.
-        variables: Environment variables to set.
-        **settings: Arguments of the class; JSON types.
-
-    Raises:
-        UserError: The class raised it.
-        ChildError: Anything else went wrong in the process.
+    `name` is `module:Class`; `settings` are the class's arguments, of JSON types. Raises UserError
+    if the class raises it, and ChildError if anything else goes wrong in the process.
     """
 
     def __init__(self, name: str, variables: Mapping[str, str] | None = None, **settings: Any):
         super().__init__(__name__, name, variables=variables or {})
-        try:
+        with contextlib.ExitStack() as failed:
+            failed.callback(self.close)
             self.ask("", **settings)
-        except BaseException:
-            self.close()
-            raise
+            failed.pop_all()
 
     def ask(self, method: str, **arguments: Any) -> Any:
         """Calls a method of the service and returns its result."""
@@ -73,9 +60,6 @@ class Service(ChildProcess):
     def measure(self, method: str, **arguments: Any) -> Measure:
         """Returns a function that calls `method(count=..., **arguments)`."""
         return lambda count: self.ask(method, count=count, **arguments)
-
-    def __enter__(self) -> Service:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -96,13 +80,8 @@ def repeated(work: Callable[[], object]) -> Measure:
 def in_turn(measures: Mapping[Name, Measure], rounds: int, shortest: float) -> dict[Name, float]:
     """Measures in the order A B A B ..., so that disturbances affect all measurements alike.
 
-    Args:
-        measures: By name. Each is run once as a warm-up, and once to estimate its duration.
-        rounds: Number of measurements of each.
-        shortest: Minimum seconds of a measurement; faster work is repeated.
-
-    Returns:
-        The median seconds of doing each once.
+    Each is run once as a warm-up, once to estimate its duration, and then measured `rounds` times.
+    Work that takes fewer seconds than `shortest` is repeated. Returns the median seconds of each.
     """
     counts = {}
     for name, measure in measures.items():
@@ -123,24 +102,26 @@ def random_timesteps(
     The last axis of `shape` is time: it holds whole episodes that end at a time limit.
     """
     rng = np.random.default_rng(seed)
-    spaces = {**obs_space, "action": act_space}
-    timesteps = {key: _random_values(space, shape, rng) for key, space in spaces.items()}
+
+    def values(space: Space) -> np.ndarray:
+        if space.discrete:
+            size = space.shape[0]
+            return np.eye(size, dtype=np.float32)[rng.integers(size, size=shape)]
+        if np.issubdtype(space.dtype, np.integer):
+            found = rng.integers(0, 256, (*shape, *space.shape), np.uint8)
+        else:
+            found = rng.uniform(-1.0, 1.0, (*shape, *space.shape))
+        return found.astype(space.dtype)
+
     index = np.broadcast_to(np.arange(shape[-1]), shape)
-    return timesteps | {
+    return {
+        **{key: values(space) for key, space in {**obs_space, "action": act_space}.items()},
         "reward": rng.random(shape, np.float32),
         "cont": np.ones(shape, np.float32),
         "is_first": index == 0,
         "is_last": index == shape[-1] - 1,
         "is_terminal": np.zeros(shape, bool),
     }
-
-
-def _random_values(space: Space, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    if space.discrete:
-        return np.eye(space.shape[0], dtype=np.float32)[rng.integers(space.shape[0], size=shape)]
-    if np.issubdtype(space.dtype, np.integer):
-        return rng.integers(0, 256, (*shape, *space.shape), np.uint8).astype(space.dtype)
-    return rng.uniform(-1.0, 1.0, (*shape, *space.shape)).astype(space.dtype)
 
 
 def resident_bytes() -> int:
@@ -150,26 +131,17 @@ def resident_bytes() -> int:
 
 
 class AgentService:
-    """Dreamer as a config describes it, learning from random numbers.
+    """An agent that learns from random numbers: Dreamer, or another one in a subclass.
 
-    Args:
-        values: The config of an agent, by dotted name.
-        spaces: Observation and action space, as `spaces_from_json` reads them.
-        small: Whether to use small matrix products.
-        agent: The agent's name.
+    `values` are its config's, by dotted name; `spaces_from_json` reads the spaces.
     """
 
-    def __init__(
-        self, values: dict[str, Any], spaces: Mapping[str, Any], small: bool = False,
-        agent: str = "dreamer",
-    ) -> None:  # fmt: skip
-        self._config, self._small = Config(values, agent=agent), small
+    def __init__(self, values: dict[str, Any], spaces: Mapping[str, Any], agent: str) -> None:
+        self._config, self._spaces = Config(values, agent=agent), spaces_from_json(spaces)
         prepare_tensorflow(self._config.deterministic)
-        self._spaces = spaces_from_json(spaces)
         self._agent: Any = self._make_agent()
         self._work, self._group, self._timesteps = self._make_work()
-        self._state: Any = None
-        self._updates = 0
+        self._state, self._updates = None, 0
         self._matrices: dict[tuple[int, ...], list[Any]] = {}
 
     def _make_agent(self) -> Any:
@@ -182,20 +154,17 @@ class AgentService:
         return lambda update: self._agent.train_step(batch, update), 1, shape[0] * shape[1]
 
     def facts(self) -> dict[str, Any]:
-        """Returns the device, TensorFlow's version, whether XLA is used, the precision that suits
-        the device, and the matrix products to measure it with."""
+        """Returns the device, whether it is a GPU, TensorFlow's version, whether XLA is used, and
+        the precision that suits the device."""
         import tensorflow as tf
 
         from dreamer.agent.precision import choose_jit, choose_precision
 
-        large = GPU_PRODUCTS if tf.config.list_physical_devices("GPU") else CPU_PRODUCTS
         return {
-            "device": describe_device(),
-            "tensorflow": tf.__version__,
-            "xla": choose_jit(self._config.jit),
+            "device": describe_device(), "gpu": bool(tf.config.list_physical_devices("GPU")),
+            "tensorflow": tf.__version__, "xla": choose_jit(self._config.jit),
             "precision": choose_precision("auto"),
-            "products": SMALL_PRODUCTS if self._small else large,
-        }
+        }  # fmt: skip
 
     def timesteps(self) -> int:
         """Returns the number of timesteps or transitions that an update learns from."""
@@ -206,12 +175,14 @@ class AgentService:
 
         It reads their metrics, as the trainer does, which waits for the device.
         """
-        groups, start = -(-count // self._group), time.perf_counter()
-        for _ in range(groups):
+
+        def learn() -> None:
             for value in self._work(self._updates).values():
                 np.asarray(value)
             self._updates += self._group
-        return (time.perf_counter() - start) * count / (groups * self._group)
+
+        groups = -(-count // self._group)
+        return repeated(learn)(groups) * count / (groups * self._group)
 
     def multiply(self, product: Sequence[int], count: int) -> float:
         """Multiplies matrices (m, k, n) in the agent's precision and returns the seconds."""
@@ -240,57 +211,48 @@ class AgentService:
         return repeated(act)(count)
 
     def collect(self, agent_steps: int, rounds: int) -> float:
-        """Steps the environments under the agent; `agent_steps` of each environment per round.
-
-        Returns:
-            Environment frames per second over all environments, the median over the rounds.
-        """
-        rates = []
+        """Takes `agent_steps` of each environment a round; returns the environment frames per
+        second over all environments, the median over the rounds."""
         with self._collecting() as (collector, pool):
-            for _ in range(rounds):
+            steps = agent_steps * pool.num_envs
+
+            def work(count: int) -> float:
                 before, start = collector.agent_steps, time.perf_counter()
-                collector.collect(self._agent.policy, agent_steps * pool.num_envs)
-                frames = (collector.agent_steps - before) * pool.action_repeat
-                rates.append(frames / (time.perf_counter() - start))
-        return median(rates)
+                collector.collect(self._agent.policy, steps)
+                return (time.perf_counter() - start) / (collector.agent_steps - before)
+
+            return pool.action_repeat / median(work(1) for _ in range(rounds))
 
     def overlap(
         self, agent_steps: int, updates: int, update_seconds: float | None, rounds: int
     ) -> dict[str, float]:
         """Collects and updates, one after the other and at the same time, in turn.
 
-        Args:
-            agent_steps: Of each environment, per round.
-            updates: Per round.
-            update_seconds: Simulates updates on an accelerator, by sleeping; None: real updates.
-            rounds: Number of rounds of each kind.
-
-        Returns:
-            sequential_seconds and overlapped_seconds of a round (medians), and gain, their ratio.
+        A round takes `agent_steps` of each environment and makes `updates`, or sleeps
+        `update_seconds` for each, like an accelerator. Returns sequential_seconds and
+        overlapped_seconds of a round (medians), and gain, their ratio.
         """
-
-        def learn() -> None:
-            if update_seconds is None:
-                self.update(updates)
-            else:
-                time.sleep(updates * update_seconds)
-
         with self._collecting() as (collector, pool):
-            steps = agent_steps * pool.num_envs
+
+            def collect(check: Callable[[], object]) -> None:
+                collector.collect(checked(self._agent.policy, check), agent_steps * pool.num_envs)
+
+            def learn() -> None:
+                if update_seconds is None:
+                    self.update(updates)
+                else:
+                    time.sleep(updates * update_seconds)
 
             def sequential() -> None:
-                collector.collect(self._agent.policy, steps)
+                collect(lambda: None)
                 learn()
 
             def overlapped() -> None:
-                with in_background(
-                    lambda check: collector.collect(checked(self._agent.policy, check), steps)
-                ):
+                with in_background(collect):
                     learn()
 
             kinds = {"sequential": repeated(sequential), "overlapped": repeated(overlapped)}
-            found = in_turn(kinds, rounds, shortest=0.0)
-        before, after = found["sequential"], found["overlapped"]
+            before, after = in_turn(kinds, rounds, shortest=0.0).values()
         return {"sequential_seconds": before, "overlapped_seconds": after, "gain": before / after}
 
     def memory(self) -> dict[str, int]:
@@ -310,51 +272,43 @@ class AgentService:
             yield collector, pool
 
 
-class ReplayService:
-    """A replay of random episodes.
+class RandomReplay:
+    """A replay of random episodes in an empty folder, which the caller removes.
 
-    Args:
-        values: The config, by dotted name.
-        spaces: Observation and action space, as `spaces_from_json` reads them.
-        directory: An empty folder, which the caller removes.
+    `spaces` are those of observations and actions.
     """
 
-    def __init__(self, values: dict[str, Any], spaces: Mapping[str, Any], directory: str) -> None:
-        config = Config(values)
-        self._batch_shape = config.train.batch_size, config.train.batch_length
-        self._obs_space, self._act_space = spaces_from_json(spaces)
+    def __init__(
+        self, config: Config, spaces: tuple[Mapping[str, Space], Space], directory: str
+    ) -> None:
+        self._spaces, self._shape = spaces, (config.train.batch_size, config.train.batch_length)
         self._replay = Replay(
-            Path(directory), cache_bytes=config.replay.cache_bytes, seed=config.seed,
-            obs_space=self._obs_space, act_space=self._act_space,
+            directory, cache_bytes=config.replay.cache_bytes, seed=config.seed,
+            obs_space=spaces[0], act_space=spaces[1],
         )  # fmt: skip
-        self._episodes = self._batches = 0
+        self._batches = itertools.count()
 
     def add(self, episodes: int, length: int) -> dict[str, int]:
         """Adds episodes, and samples a batch after every tenth.
 
-        Returns:
-            episodes; growth_bytes: Increase of the memory in RAM; added_bytes: Size of the
-            episodes; resident_bytes: Memory in RAM at the end.
+        Returns their number, their size (added_bytes), the memory in RAM at the end
+        (resident_bytes) and its increase (growth_bytes).
         """
         before, added = resident_bytes(), 0
         for number in range(episodes):
-            seed, self._episodes = self._episodes, self._episodes + 1
-            episode = random_timesteps(self._obs_space, self._act_space, (length,), seed)
+            seed = len(self._replay)
+            episode = random_timesteps(*self._spaces, (length,), seed)
             self._replay.add(episode, f"benchmark{seed}")
             added += sum(array.nbytes for array in episode.values())
             if number % 10 == 0:
-                self._sample()
+                self.sample()
         after = resident_bytes()
         return {"episodes": episodes, "growth_bytes": after - before, "added_bytes": added,
                 "resident_bytes": after}  # fmt: skip
 
-    def sample(self, count: int) -> float:
-        """Samples batches as training does and returns the seconds."""
-        return repeated(self._sample)(count)
-
-    def _sample(self) -> None:
-        self._replay.sample(self._batches, *self._batch_shape)
-        self._batches += 1
+    def sample(self) -> None:
+        """Samples a batch as training does."""
+        self._replay.sample(next(self._batches), *self._shape)
 
 
 class ReferenceLoop:
@@ -363,11 +317,6 @@ class ReferenceLoop:
     dm_control is used as it comes (its own shadow map and offscreen buffer). Every repeated frame
     is rendered by `physics.render`, although only the last one would be used. This must not share
     a process with TensorFlow.
-
-    Args:
-        task: The config's task.
-        camera: Index of the camera.
-        action_repeat: Frames per action.
     """
 
     def __init__(self, task: str, camera: int, action_repeat: int) -> None:
@@ -389,7 +338,7 @@ class ReferenceLoop:
         action = self._rng.uniform(self._spec.minimum, self._spec.maximum)
         for _ in range(self._repeat):
             timestep = self._env.step(action)
-            self._env.physics.render(IMAGE_SIZE, IMAGE_SIZE, camera_id=self._camera)
+            self._env.physics.render(64, 64, camera_id=self._camera)
         if timestep.last():
             self._env.reset()
 

@@ -48,23 +48,14 @@ class ArchiveError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """One array of an archive: its type and the place of its data.
+    """One array of an archive: its type and the place of its data."""
 
-    Attributes:
-        name: Its name, without the ending ``.npy``.
-        dtype: Its dtype.
-        shape: Its shape.
-        sliceable: Whether a slice can be read without the rest of the array.
-        offset: Position of its data in the file; only for a sliceable array.
-        packed: Bytes of header and data in the file.
-    """
-
-    name: str
+    name: str  # without the ending .npy
     dtype: np.dtype
     shape: tuple[int, ...]
-    sliceable: bool
-    offset: int
-    packed: int
+    sliceable: bool  # whether a slice can be read without the rest of the array
+    offset: int  # position of its data in the file; only for a sliceable array
+    packed: int  # bytes of header and data in the file
 
     @property
     def nbytes(self) -> int:

@@ -32,7 +32,7 @@ class Logger(contextlib.AbstractContextManager):
     Args:
         rundir_path: The run's directory, which exists.
         tensorboard: Whether to write TensorBoard's event file.
-        terminal: "live", "plain", or "auto" (live if the standard output is a terminal).
+        terminal: As `make_terminal` takes it.
         total_steps: Steps of the whole run, for the time left.
         sinks: Other places for metrics and videos; closed with the logger.
     """
@@ -54,8 +54,8 @@ class Logger(contextlib.AbstractContextManager):
         self._total_steps = total_steps
         self._values: dict[str, list[float]] = {}
         self._start = time.monotonic()
-        self._marks: deque[tuple[int, float]] = deque([(0, 0.0)], maxlen=_ETA_WRITES)
-        self._updates: float | None = None
+        self._marks: deque[tuple[int, float, float | None]] = deque(maxlen=_ETA_WRITES)
+        self._marks.append((0, 0.0, None))  # steps, wall time and updates of the latest records
         self._showwarning = warnings.showwarning
         warnings.showwarning = self._show_warning
         if self._metrics.torn:
@@ -78,8 +78,8 @@ class Logger(contextlib.AbstractContextManager):
         self._metrics.rewind(step)
         self._to_sinks(lambda sink: sink.resume(step))
         self._start = time.monotonic() - wall_time
-        self._marks = deque([(step, wall_time)], maxlen=_ETA_WRITES)
-        self._updates = None
+        self._marks.clear()
+        self._marks.append((step, wall_time, None))
         if step:
             self._terminal.write({"step": step, "wall_time": wall_time}, None)
 
@@ -107,10 +107,9 @@ class Logger(contextlib.AbstractContextManager):
         self._metrics.append(record)
         self._values.clear()
         if self._marks[-1][0] != step:
-            self._marks.append((step, now))
-            self._updates = finite.get("updates")
+            self._marks.append((step, now, finite.get("updates")))
         self._to_sinks(lambda sink: sink.scalars(numbers, step))
-        first_step, first_time = self._marks[0]
+        first_step, first_time, _ = self._marks[0]
         speed = (step - first_step) / max(now - first_time, 1e-9)
         eta = max(0, self._total_steps - step) / speed if speed > 0 else None
         self._terminal.write(record, eta)
@@ -155,12 +154,12 @@ class Logger(contextlib.AbstractContextManager):
         return means
 
     def _rates(self, step: int, now: float, updates: float | None) -> dict[str, float]:
-        last_step, last_time = self._marks[-1]
+        last_step, last_time, last_updates = self._marks[-1]
         if step <= last_step or now <= last_time:
             return {}
         rates = {"fps/frames": (step - last_step) / (now - last_time)}
-        if updates is not None and self._updates is not None:
-            rates["fps/updates"] = (updates - self._updates) / (now - last_time)
+        if updates is not None and last_updates is not None:
+            rates["fps/updates"] = (updates - last_updates) / (now - last_time)
         return rates
 
     def _to_sinks(self, act: Callable[[Sink], None]) -> None:
