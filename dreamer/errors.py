@@ -23,13 +23,9 @@ class ContractError(ValueError):
 class EnvError(RuntimeError):
     """An environment's process failed.
 
-    Command lines print it with the worker's own traceback and exit with `status`.
-
-    Attributes:
-        index: Number of the worker.
-        kind: "raised", "contract" (wrong shape, dtype or keys, or not finite), "died", "timed out"
-            or "did not start".
-        traceback: The worker's own traceback, or the end of its output.
+    Command lines print it with the worker's own traceback and exit with `status`. `index` is the
+    worker's number. The kind is "raised", "contract" (wrong shape, dtype or keys, or not finite),
+    "died", "timed out" or "did not start". `traceback` may be the end of the worker's output.
     """
 
     status = 70  # EX_SOFTWARE

@@ -94,10 +94,8 @@ def evaluate(
 ) -> Result:  # fmt: skip
     """Runs episodes with the agent of a run, which may still be training.
 
-    Arguments: see --help; those of `loading`, see `dreamer.analysis.trained_run.load_run`.
-
-    Raises:
-        UserError: There is no run or no sound checkpoint, or no image for a video.
+    Arguments: see --help; those of `loading`, see `dreamer.analysis.trained_run.load_run`. Raises
+    UserError if there is no run or no sound checkpoint, or no image for a video.
     """
     with load_run(run, **loading) as loaded:
         if video_episodes and not any(space.is_image for space in loaded.envs.obs_space.values()):

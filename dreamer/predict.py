@@ -91,8 +91,7 @@ def predict(
 ) -> Prediction:  # fmt: skip
     """Predicts with the agent of a run, which may still be training; arguments: see --help.
 
-    Raises:
-        UserError: There is no run or no sound checkpoint, or no episode is long enough.
+    Raises UserError if there is no run or no sound checkpoint, or no episode is long enough.
     """
     length = context + horizon
     with load_run(run, **loading) as loaded:
@@ -147,11 +146,7 @@ def as_text(prediction: Prediction) -> str:
 
 
 def write(prediction: Prediction, folder: Path) -> list[Path]:
-    """Writes errors, videos, and still images of first sequences; returns their paths.
-
-    Raises:
-        UserError: The folder cannot be made or written.
-    """
+    """Writes errors, videos, and still images of first sequences; returns their paths."""
     make_folder(folder)
     step, context = prediction.about["step"], prediction.context
     paths = [folder / f"errors-{step}.json"]

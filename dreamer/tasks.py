@@ -66,9 +66,7 @@ def register_suite(name: str, suite: Suite) -> None:
     """Adds a suite for the rest of this process, so that tasks `<name>_...` are known.
 
     Its maker's module must be importable by the workers: they search where this process does.
-
-    Raises:
-        UserError: The name has an underscore or a colon, or belongs to another suite.
+    Raises UserError if the name has an underscore or a colon, or belongs to another suite.
     """
     if not name.isalnum() or name == "custom":
         raise UserError(f"a suite's name is {name!r}; expected letters and digits, not 'custom'")
@@ -85,10 +83,8 @@ def find_suite(task: str) -> tuple[Suite, str]:
 def suite_of(task: str) -> str:
     """Returns the name of a task's suite: a key of `SUITES`, or "custom" for `module:function`.
 
-    Several tasks, `a,b,c`, must be of one suite, because they share its preset.
-
-    Raises:
-        UserError: The name belongs to no suite, or several names belong to different suites.
+    Several tasks, `a,b,c`, must be of one suite, because they share its preset. Raises UserError
+    if they are not, or a name belongs to no suite.
     """
     suites = {name: _suite_of_one(name) for name in split_tasks(task)}
     if len(set(suites.values())) > 1:
@@ -118,11 +114,7 @@ def _suite_of_one(task: str) -> str:
 
 
 def split_tasks(task: str) -> list[str]:
-    """Returns the names in `a,b,c`, the tasks of one agent.
-
-    Raises:
-        UserError: A name is empty or occurs twice.
-    """
+    """Returns the names in `a,b,c`; UserError if one is empty or occurs twice."""
     if "," not in task:
         return [task]
     tasks = [name.strip() for name in task.split(",")]

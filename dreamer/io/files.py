@@ -41,30 +41,25 @@ class StorageError(UserError):
 
 
 class DiskFullError(StorageError):
-    """A file could not be written because the disk, a quota or a limit is full.
-
-    Attributes:
-        passing: Whether freeing space can help. It cannot if a limit on file sizes is the reason.
-    """
+    """A file could not be written because the disk, a quota or a limit is full."""
 
     def __init__(self, message: str, passing: bool = True) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.passing = passing  # whether freeing space can help; not with a limit on file sizes
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], needed: int | None = None) -> Iterator[BinaryIO]:
     """Yields a new binary file, which gets the name `path` when the block ends without error.
 
-    Args:
-        path: The file's final name. Its folder must exist. An earlier file is replaced.
-        needed: Size of the whole file in bytes, if known, for the message about a full disk.
+    Its folder must exist; an earlier file is replaced. `needed` is the size of the whole file in
+    bytes, if known, for the message about a full disk. After an error, also of the block itself,
+    the temporary file is removed.
 
     Raises:
         DiskFullError: The disk, the quota or the process's limit on file sizes is full.
         StorageError: The folder is missing or not writable, the disk has become read-only, or
             `path` is a folder.
-        Exception: Any error of the block itself. The temporary file is removed then, too.
     """
     path = Path(path)
     temporary = _temporary_beside(path)
@@ -172,10 +167,7 @@ def open_to_read(path: str | os.PathLike[str]) -> int:
     """Opens a file of a run's directory and returns the descriptor.
 
     A run may come from a stranger. A link in it may lead anywhere, and a pipe or a device may
-    never end, so none of them is opened. The directory itself may be reached through links.
-
-    Raises:
-        OSError: The file cannot be opened, or is not a regular file.
+    never end, so OSError is raised for them. The directory itself may be reached through links.
     """
     return _open_regular(path, os.O_RDONLY)
 

@@ -24,11 +24,9 @@ def read_yaml(path: Path | str, of_run: bool = False) -> dict[str, Any]:
     """Reads a YAML file that holds one mapping.
 
     A file of a run, perhaps a stranger's, must be a regular file (`of_run`), while a file that the
-    user names may be a link or a pipe.
-
-    Raises:
-        UserError: The file is absent, unreadable, larger than `MAX_BYTES`, not UTF-8, not YAML,
-            repeats a key, holds a tag (``!!python/...``), or is no mapping with strings as keys.
+    user names may be a link or a pipe. Raises UserError if the file is absent, unreadable, larger
+    than `MAX_BYTES`, not UTF-8, not YAML, repeats a key, holds a tag (``!!python/...``), or is no
+    mapping with strings as keys.
     """
     path = Path(path)
     try:

@@ -24,17 +24,11 @@ class MetricsFile:
 
     Removed lines are moved to ``<name>.dropped``; nothing is deleted. So are torn lines, which a
     killed process leaves, before anything is appended.
-
-    Args:
-        path: The file. It is made with the first line.
-
-    Attributes:
-        torn: How many torn or unreadable lines were moved.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.torn = 0
+        self.torn = 0  # how many torn or unreadable lines were moved
         self._keep_until(None)
         self._file = open_to_append(self.path)
 

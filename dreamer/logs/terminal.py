@@ -25,15 +25,17 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def make_terminal(kind: str, title: str, total_steps: int) -> PlainTerminal:
-    """Returns a display on the standard output for the run named `title`.
-
-    `kind` is "live", "plain", or "auto": live on a terminal that can show it.
-    """
+    """Returns a display on the standard output for the run named `title`; see `is_live`."""
     stream = standard_output()
-    able = stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
-    if kind == "live" or (kind == "auto" and able):
+    if is_live(kind, stream):
         return LiveTerminal(stream, title, total_steps)
     return PlainTerminal(stream, total_steps)
+
+
+def is_live(kind: str, stream: LastingStream) -> bool:
+    """Whether a display is live: `kind` is "live", or "auto" on a terminal that can show it."""
+    able = stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+    return kind == "live" or (kind == "auto" and able)
 
 
 class PlainTerminal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from dreamer.logs.terminal import clean, duration
+from dreamer.logs.terminal import clean, duration, is_live
 from dreamer.sweeps.plan import Trial
 from dreamer.sweeps.trial import read_attempts, read_progress
 from dreamer.system.streams import standard_output
@@ -39,12 +38,8 @@ class Entry:
 class Board:
     """Follows the trials of a sweep, and shows them as bars or in plain lines.
 
-    Args:
-        skipped: Trials that were finished before.
-        trials: Trials to run, in the order of their submission.
-        kind: "live", "plain", or "auto": live on a terminal.
-        slots: Number of trials that run at once.
-        clock: Returns seconds.
+    `skipped` trials were finished before; the others are in the order of their submission. `kind`
+    is "live", "plain", or "auto": live on a terminal. At most `slots` trials run at once.
     """
 
     def __init__(
@@ -54,8 +49,7 @@ class Board:
         self._slots, self._start, self._clock = slots, time.time(), clock
         self._last_look = self._last_line = clock()
         self._stream = standard_output()
-        able = self._stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
-        self._live = kind == "live" or (kind == "auto" and able)
+        self._live = is_live(kind, self._stream)
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[words]}"),
             console=Console(file=self._stream, force_terminal=True),  # type: ignore[arg-type]
@@ -106,10 +100,8 @@ class Board:
             self._stream.flush()
 
     def summary(self) -> str:
-        """Returns the number of trials in each state, the progress, and the time left.
-
-        The bar of the whole sweep shows the same.
-        """
+        """Returns, and shows in the bar of the whole sweep, the number of trials in each state,
+        the progress, and the time left."""
         counts = Counter(entry.state for entry in self.entries)
         listed = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
         total = made = left = 0

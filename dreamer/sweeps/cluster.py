@@ -38,20 +38,17 @@ class Cluster:
     Args:
         address: "" for a Ray on this machine that listens on loopback alone; "auto", host:port or
             ray://host:port for an existing cluster.
-        cpus: Processors of each trial.
-        gpus: GPUs of each trial, fractions allowed; -1: 1 if the cluster has any, else 0.
+        cpus, gpus: Of each trial, fractions allowed; gpus -1: 1 if the cluster has any, else 0.
         retries: Attempts after the first one failed, whether the run, its worker or its node
             failed, or memory was short.
 
     Attributes:
         nodes: Resources of each node.
-        cpus, gpus: Of each trial.
         slots: Number of trials that run at once.
         pending: Trials that were submitted and have not ended, by Ray's reference.
 
-    Raises:
-        UserError: Ray is not installed, nothing answers at the address, or no node is large
-            enough for a trial.
+    Raises UserError if Ray is not installed, nothing answers at the address, or no node is large
+    enough for a trial.
     """
 
     def __init__(self, address: str, cpus: float, gpus: float, retries: int) -> None:
@@ -100,9 +97,8 @@ class Cluster:
     def wait(self, seconds: float) -> Iterator[tuple[Trial, str, str]]:
         """Waits at most so long for the end of a trial.
 
-        Yields:
-            Each trial that has ended; "finished", "found finished", "failed" or "stopped"; and
-            the reason.
+        Yields each trial that has ended, with "finished", "found finished", "failed" or "stopped",
+        and the reason.
         """
         references = list(self.pending)
         ended, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
@@ -157,10 +153,9 @@ class Cluster:
 
 
 def check_address(address: str) -> None:
-    """Connects to a cluster in another process first, because a failure of Ray ends its process.
+    """Raises UserError unless a Ray cluster answers that admits this machine.
 
-    Raises:
-        UserError: Nothing answers, or no Ray cluster that admits this machine.
+    Another process connects to it first, because a failure of Ray ends its process.
     """
     try:
         if address != "auto":

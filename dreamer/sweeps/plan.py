@@ -21,16 +21,10 @@ GridPoint = dict[str, Value]  # config keys and their values
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-        path: The run's directory, absolute.
-        words: What follows ``python -m`` to start the run.
-        config: The run's config.
-    """
-
-    path: Path
-    words: tuple[str, ...]
+    path: Path  # its directory, absolute
+    words: tuple[str, ...]  # what follows ``python -m`` to start it
     config: Config
 
     @property
@@ -58,11 +52,8 @@ def plan(parsed: Parsed) -> list[Trial]:
     """Returns the trials that a command line asks for, ordered by seed first.
 
     All tasks get their first seed before any gets its second, so that a sweep that is stopped
-    leaves complete figures.
-
-    Raises:
-        UserError: An unknown suite, preset, key or value; a key given twice; or two trials that
-            would share a directory.
+    leaves complete figures. Raises UserError for an unknown suite, preset, key or value, a key
+    given twice, or two trials that would share a directory.
     """
     tasks, points = chosen_tasks(parsed), grid(parsed)
     variants = [tuple(word.split("+")) for word in parsed.presets] or [()]
@@ -82,11 +73,7 @@ def plan(parsed: Parsed) -> list[Trial]:
 
 
 def chosen_tasks(parsed: Parsed) -> list[str]:
-    """Returns the tasks of --suite, --tasks or --task.
-
-    Raises:
-        UserError: None or several of these, or an unknown suite.
-    """
+    """Returns the tasks of --suite, --tasks or --task; UserError unless one of them is given."""
     suite, tasks = parsed.options["suite"], parsed.options["tasks"]
     single = parsed.overrides.get("task")
     if (bool(suite), bool(tasks), single is not None).count(True) != 1:
@@ -103,10 +90,8 @@ def chosen_tasks(parsed: Parsed) -> list[str]:
 def grid(parsed: Parsed) -> list[GridPoint]:
     """Returns every combination of the values of --grid, such as ``behavior.horizon=5,10,15``.
 
-    Without --grid there is one point without keys.
-
-    Raises:
-        UserError: No such key, a value that it does not take, or a key or a value given twice.
+    Without --grid there is one point without keys. Raises UserError if there is no such key, it
+    does not take a value, or a key or a value is given twice.
     """
     words, overrides = parsed.options["grid"], parsed.overrides
     keys = load_schema(parsed.agent)

@@ -55,10 +55,7 @@ class Progress:
     saved: int = -1  # step of the newest checkpoint
 
     def finished(self, steps: int) -> bool:
-        """Returns whether a run of so many steps is finished.
-
-        A run ends with an evaluation and a checkpoint, both at its last step.
-        """
+        """Whether a run of so many steps is finished: evaluated and saved at its last step."""
         return min(self.saved, self.evaluated) >= steps
 
 
@@ -76,17 +73,15 @@ def read_progress(run: Path) -> Progress:
 
 
 def run_trial(path: str, words: Sequence[str], steps: int, cpus: float, cwd: str) -> str:
-    """Starts or resumes a trial's run and waits for its end.
+    """Starts or resumes a trial's run, and waits for its end.
 
     Args:
         path: The run's directory.
         words: What follows ``python -m``.
-        steps: The step at which the run is finished.
+        steps: The step at which the run is finished; then the result is "found finished", instead
+            of "finished".
         cpus: Processors of the trial; TensorFlow gets as many threads.
         cwd: Where the sweep was started; relative paths in `words` start there.
-
-    Returns:
-        "finished", or "found finished" if nothing was left to do.
 
     Raises:
         TrialFailedError: The run failed; another live process holds its lock; or its directory
@@ -140,11 +135,7 @@ def read_attempts(run: Path, since: float = 0.0) -> list[dict[str, Any]]:
 def wait_for_lock(
     lock: Path, seconds: float = LOCK_WAIT, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Returns once no live process holds a run's lock.
-
-    Raises:
-        TrialFailedError: A process still holds it after so many seconds.
-    """
+    """Waits until no live process holds a run's lock; TrialFailedError after so many seconds."""
     deadline = time.monotonic() + seconds
     while holder := live_holder(lock):
         if time.monotonic() > deadline:

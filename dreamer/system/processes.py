@@ -43,11 +43,7 @@ class ChildProcess:
     The module is run as ``python -P -m MODULE FD PID ARGUMENTS...``: FD is its end of the socket
     and PID is this process; its program begins with `connected_to_parent` or `serve`. It leads a
     process group, so that Ctrl-C in the terminal does not reach it, and `kill` also ends the
-    processes that it has started.
-
-    Attributes:
-        socket: This process's end of the socket.
-        pid: Process id.
+    processes that it has started. `socket` is this process's end, `pid` the child's process id.
 
     Args:
         module: Dotted name of the module.
@@ -57,8 +53,7 @@ class ChildProcess:
         python: The interpreter.
         pass_fds: Further file descriptors that the child inherits.
 
-    Raises:
-        OSError: No room for another process, open file or temporary file.
+    Raises OSError if there is no room for another process, open file or temporary file.
     """
 
     def __init__(
@@ -125,10 +120,8 @@ class ChildProcess:
         return ChildError(f"{self._name} {kind}: {message}\n{details}")
 
     def describe_exit(self, timeout: float) -> str:
-        """Waits for the end, kills the process after `timeout` seconds, and says how it ended.
-
-        As in "exit status 3" or "killed by SIGKILL".
-        """
+        """Waits for the end, kills the process after `timeout` seconds, and says how it ended, as
+        in "exit status 3" or "killed by SIGKILL"."""
         try:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:

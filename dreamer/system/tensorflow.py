@@ -21,10 +21,8 @@ _MESSAGES = r"^(WARNING: All log messages before absl::|[IWE][0-9]{4} [0-9:. ]+ 
 def prepare_tensorflow(deterministic: bool = False) -> None:
     """Imports TensorFlow and sets its devices up. Call it before anything else imports TensorFlow.
 
-    TensorFlow's own messages are not shown, unless the user has set TF_CPP_MIN_LOG_LEVEL.
-
-    Args:
-        deterministic: Whether equal inputs must give equal bits.
+    TensorFlow's own messages are not shown, unless the user has set TF_CPP_MIN_LOG_LEVEL. If
+    `deterministic`, equal inputs give equal bits.
     """
     with _without_messages():
         # Level 2 hides information and warnings. Level 3 hides errors, too: without an NVIDIA card
