@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -19,7 +20,7 @@ from scipy import stats
 from dreamer.errors import UserError
 from plots.labels import choose, suite_of
 from plots.published import Published
-from plots.study import Study
+from plots.study import MOST_METHODS, Study, cut_note
 
 Scores = Sequence[np.ndarray]
 Bounds = dict[str, tuple[float, float]]
@@ -29,8 +30,7 @@ _BATCH = 2_000_000  # numbers resampled at once: 16 MB
 _DMC_BEST = 1000.0  # a reward of at most 1 on each of an episode's 1000 frames
 
 
-@dataclasses.dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A statistic and its 95 % percentile bootstrap interval (NaN if no task has two runs)."""
 
     value: float
@@ -75,10 +75,11 @@ class Summary:
         """The entries of our methods."""
         return [entry for entry in self.entries if entry.is_own]
 
-    def first_methods(self, most: int) -> Summary:
-        """Returns the first `most` of our methods and all published ones."""
+    def first_methods(self) -> Summary:
+        """Returns the first `MOST_METHODS` of our methods and all published ones."""
         published = [entry for entry in self.entries if not entry.is_own]
-        return dataclasses.replace(self, entries=self.own[:most] + published)
+        return dataclasses.replace(self, entries=self.own[:MOST_METHODS] + published,
+                                   notes=cut_note(self.own) + self.notes)
 
     def improvements(self) -> list[Pair]:
         """Compares each of our methods with each published one, then with each other of ours."""
@@ -99,8 +100,7 @@ def summarise(study: Study, scale: str = "auto", *, resamples: int = 2000) -> Su
         UserError: the scale cannot be used.
     """
     bounds, words = bounds_of(scale, study.tasks, study.published)
-    notes = study.notes
-    tasks = [task for task in study.tasks if task in bounds]
+    notes, tasks = study.notes, [task for task in study.tasks if task in bounds]
     if unscaled := [task for task in study.tasks if task not in bounds]:
         notes.append(f"Left out, having no scale: {', '.join(unscaled)}.")
     found = [(name, study.label(name), True, study.own_points(name)) for name in study.methods]
@@ -133,29 +133,23 @@ def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[B
     unscaled = dict.fromkeys(tasks, (0.0, 1.0))
     if scale == "none":
         return unscaled, "return"
+    bounds = {}
+    for task in tasks:  # random play (0 if unknown) and the method's last score, where these differ
+        low = published.point(task, "random")
+        high = published.point(task, "human" if scale == "auto" else scale)
+        zero = low.score if low else 0.0
+        if high and high.score != zero:
+            bounds[task] = zero, high.score
     if scale == "auto":
-        bounds = _published_bounds("human", tasks, published)
         bounds |= {task: (0.0, _DMC_BEST) for task in tasks if suite_of(task) == "dmc"}
-        suites = sorted({suite_of(task) for task in bounds}, reverse=True)
         words = {"dmc": "return / 1000", "atari": "human-normalised score"}
-        axis = " and ".join(words[suite] for suite in suites)
+        suites = {suite_of(task) for task in bounds}
+        axis = " and ".join(words[suite] for suite in words if suite in suites)
         return (bounds, axis) if bounds else (unscaled, "return (no scale known)")
-    bounds = _published_bounds(scale, tasks, published)
     if not bounds:
         raise UserError(f"None of the tasks has a score of {scale!r}. Choose another --normalize, "
                         "such as none.")
     return bounds, f"score relative to published {scale}"
-
-
-def _published_bounds(method: str, tasks: Sequence[str], published: Published) -> Bounds:
-    """Returns random play (0 if unknown) and the method's last score, where these differ."""
-    bounds = {}
-    for task in tasks:
-        low, high = published.point(task, "random"), published.point(task, method)
-        zero = low.score if low else 0.0
-        if high and high.score != zero:
-            bounds[task] = zero, high.score
-    return bounds
 
 
 # Statistics.
@@ -171,20 +165,18 @@ def aggregate(scores: Scores, resamples: int = 2000) -> dict[str, Estimate]:
     """
     weights = _weights(scores)
 
-    def statistics(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:  # drawn: [..., runs] a task
-        values = np.concatenate(drawn, axis)
-        order = np.argsort(values, axis)
-        top = np.cumsum(weights[order], axis)
-        inside = np.minimum(top, 0.75) - np.maximum(top - weights[order], 0.25)
-        inside = np.clip(inside, 0, None)
-        iqm = (np.take_along_axis(values, order, axis) * inside).sum(axis) / inside.sum(axis)
-        medians = np.median([task.mean(axis) for task in drawn], axis=0)
+    def statistics(*drawn: np.ndarray) -> np.ndarray:  # drawn: [..., runs] a task
+        values = np.concatenate(drawn, axis=-1)
+        order = np.argsort(values)
+        top = np.cumsum(weights[order], axis=-1)
+        inside = np.clip(np.minimum(top, 0.75) - np.maximum(top - weights[order], 0.25), 0, None)
+        iqm = (np.take_along_axis(values, order, -1) * inside).sum(-1) / inside.sum(-1)
+        medians = np.median([task.mean(-1) for task in drawn], axis=0)
         return np.stack([values @ weights, medians, iqm])
 
-    low, high = _interval(scores, statistics, resamples)
-    values = statistics(*scores)
-    return {name: Estimate(float(values[i]), float(low[i]), float(high[i]))
-            for i, name in enumerate(("mean", "median", "iqm"))}
+    values = statistics(*scores), *_interval(scores, statistics, resamples)
+    return {name: Estimate(*map(float, row)) for name, row in zip(
+        ("mean", "median", "iqm"), np.transpose(values), strict=True)}
 
 
 def profile(
@@ -196,8 +188,8 @@ def profile(
     """
     weights = _weights(scores)
 
-    def fractions(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        values = np.concatenate(drawn, axis)
+    def fractions(*drawn: np.ndarray) -> np.ndarray:
+        values = np.concatenate(drawn, axis=-1)
         return np.stack([(values > threshold) @ weights for threshold in thresholds])
 
     exact = fractions(*scores)
@@ -211,15 +203,14 @@ def improvement(x: Scores, y: Scores, resamples: int = 2000) -> Estimate:
     On each task this is the Mann-Whitney statistic U / (n m), with ties counted half. `x` and `y`
     list the same tasks.
     """
-    def wins(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:  # x and y of each task in turn
+    def wins(*drawn: np.ndarray) -> np.ndarray:  # x and y of each task in turn
         found = [np.sign(a[..., :, None] - b[..., None, :]).mean((-2, -1))
                  for a, b in zip(drawn[::2], drawn[1::2], strict=True)]
         return 0.5 + 0.5 * np.mean(found, axis=0)
 
     scores = [task for pair in zip(x, y, strict=True) for task in pair]
     size = max(len(a) * len(b) for a, b in zip(x, y, strict=True))
-    low, high = _interval(scores, wins, resamples, size)
-    return Estimate(float(wins(*scores)), float(low), float(high))
+    return Estimate(*map(float, (wins(*scores), *_interval(scores, wins, resamples, size))))
 
 
 def _weights(scores: Scores) -> np.ndarray:

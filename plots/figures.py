@@ -1,17 +1,20 @@
-"""Learning curves, final scores, and figures over all tasks."""
+"""Learning curves, final scores, ablations, and figures over all tasks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dreamer.config.schema import DREAMER, load_schema
 from plots import style
 from plots.aggregates import Estimate, Pair, Summary, profile
 from plots.labels import published_label, short_frames, suite_of, task_title
+from plots.published import Row
 from plots.study import Study, whiskers
 
 MOST_PAIRS = 24
@@ -19,6 +22,19 @@ _METRICS = {"eval/return": "Evaluation return", "train/return": "Training return
 _SPREADS = {"std": "one standard deviation of the seeds", "range": "least and greatest seed",
             "ci": "95% bootstrap interval of the mean"}
 _STATISTICS = {"median": "Median", "iqm": "Interquartile mean", "mean": "Mean"}
+_SWEPT = re.compile(r"(?P<head>.+)=(?P<value>[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)")
+
+VARIANTS = {
+    "fig7": ("no_value", "planet"),
+    "fig8": ("contrastive", "reward_only", "reconstruction"),
+    "dynamics": ("stochastic_only", "deterministic_only"),
+}
+"""By figure, the presets and agents it compares. fig7 and fig8 are the Dreamer paper's."""
+
+PublishedBars = Mapping[str, Mapping[str, float]]
+"""By label, the published scores by task."""
+Sweep = dict[str, dict[float, str]]
+"""By base method, the parameter's values, each with the full name of the method."""
 
 
 # Learning curves.
@@ -81,7 +97,7 @@ def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> Non
             short.append(f"{method}: {own.seeds} of {expected} seeds")
     for index, method in enumerate(study.published_methods):
         look, label = style.published_style(index), published_label(method)
-        if (curve := study.published.curve(task, method)) is not None:
+        if (curve := study.published.curves.get((task, method))) is not None:
             n = int((curve.frames <= (end or math.inf)).sum()) + 1  # to the panel's edge
             x, mean, std = curve.frames[:n], curve.mean[:n], curve.std[:n]
             axes.fill_between(x, mean - std, mean + std, color="0.5", alpha=0.12, linewidth=0)
@@ -121,25 +137,23 @@ def curve_caption(study: Study) -> str:
 
 def draw_bars(study: Study) -> Figure:
     """Returns bars of final scores: ours with a dot for each seed, published ones hatched."""
-    published = [(study.published_name(name),
-                  {task: scores[0] for task, scores in study.published_points(name).items()})
-                 for name in study.published_methods]
-    figure = bar_figure(study, study.tasks, published)
+    figure = _bar_figure(study, study.tasks, {
+        study.published_name(name):
+            {task: scores[0] for task, scores in study.published_points(name).items()}
+        for name in study.published_methods})
     figure.supylabel(f"{_METRICS.get(study.metric, study.metric)} {study.at_words()}", fontsize=8)
     caption = "Dots: single seeds. White, hatched: published. In brackets: frames of the scores."
-    style.footnotes(figure, [bar_caption(study), caption, *study.notes])
+    style.footnotes(figure, [_bar_caption(study), caption, *study.notes])
     return figure
 
 
-def bar_figure(
-    study: Study, tasks: Sequence[str], published: Sequence[tuple[str, Mapping[str, float]]],
-    groups_a_row: int = 5,
+def _bar_figure(
+    study: Study, tasks: Sequence[str], published: PublishedBars, groups_a_row: int = 5
 ) -> Figure:
     """Returns bars in groups by task: our methods, then the published ones.
 
     Control tasks share axes, at most `groups_a_row` of them. If there are other tasks, each task
-    has its own axes, because their scores have no common scale. `published` holds labels, each
-    with scores by task.
+    has its own axes, because their scores have no common scale.
     """
     shared = all(suite_of(task) == "dmc" for task in tasks)
     groups = min(groups_a_row, len(tasks)) if shared else 1
@@ -163,17 +177,16 @@ def bar_figure(
 
 
 def _bars_panel(
-    axes: Axes, study: Study, tasks: Sequence[str],
-    published: Sequence[tuple[str, Mapping[str, float]]],
+    axes: Axes, study: Study, tasks: Sequence[str], published: PublishedBars
 ) -> None:
     total = len(study.methods) + len(published)
     width = 0.84 / total
     offset = (np.arange(total) - (total - 1) / 2) * width
     for index, method in enumerate(study.methods):
-        for x, task in zip(np.arange(len(tasks)) + offset[index], tasks, strict=True):
+        for i, task in enumerate(tasks):
             if (task, method) not in study.scored:
                 continue
-            scores = study.scored[task, method].scores
+            x, scores = i + offset[index], study.scored[task, method].scores
             axes.bar(x, scores.mean(), width, label=study.label(method),
                      **style.bar_style(index, is_own=True))
             if len(scores) > 1:
@@ -181,16 +194,147 @@ def _bars_panel(
                               linewidth=0.8, capsize=1.5)
             axes.plot(np.full(len(scores), x), scores, "o", color="black", markersize=2,
                       markerfacecolor="white", markeredgewidth=0.4, zorder=4)
-    for index, (label, by_task) in enumerate(published):
+    for index, (label, by_task) in enumerate(published.items()):
         for i, task in enumerate(tasks):
             if task in by_task:
                 axes.bar(i + offset[len(study.methods) + index], by_task[task], width, label=label,
                          **style.bar_style(index, is_own=False))
 
 
-def bar_caption(study: Study) -> str:
+def _bar_caption(study: Study) -> str:
     """Returns the meaning of scores and whiskers."""
     return f"Scores: mean over seeds; whiskers: {_SPREADS[study.spread]}."
+
+
+# Ablations: scores over the values of a parameter, and variants side by side.
+
+
+def sweeps(methods: Sequence[str]) -> dict[str, Sweep]:
+    """Returns by parameter the methods named ``<base>_<parameter>=<number>``.
+
+    ``dreamer_behavior.horizon=5`` is the value 5 of ``horizon`` for ``dreamer``. A parameter with
+    a single value is no sweep.
+    """
+    found: dict[str, Sweep] = {}
+    for match in filter(None, map(_SWEPT.fullmatch, methods)):
+        base, parameter = _split(match["head"])
+        if base:
+            values = found.setdefault(parameter.rpartition(".")[2], {}).setdefault(base, {})
+            values[float(match["value"])] = match[0]
+    return {parameter: sweep for parameter, sweep in found.items()
+            if len({value for values in sweep.values() for value in values}) > 1}
+
+
+def _split(head: str) -> tuple[str, str]:
+    """Splits ``dreamer_small_kl_scale`` into base and parameter; both may hold underscores.
+
+    The parameter is the longest end that is a config key or a key's last word. If no end is, the
+    parameter follows the first underscore that is not part of an earlier ``key=value``.
+    """
+    known = {name for key in load_schema() for name in (key, key.rpartition(".")[2])}
+    cuts = [(head[:i], head[i + 1 :]) for i in range(max(1, head.rfind("=") + 1), len(head))
+            if head[i] == "_"]
+    named = [cut for cut in cuts if cut[1] in known]
+    return next(iter(named + [cut for cut in cuts if re.match("[A-Za-z]", cut[1])]), ("", ""))
+
+
+def variants(methods: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Returns the methods whose name holds one of the words, and the methods they vary.
+
+    ``dreamer_no_value_small`` is a variant of ``dreamer_small``. ``planet_small`` is an agent of
+    its own, and is compared with ``dreamer_small``.
+    """
+    chosen: set[str] = set()
+    for method in methods:
+        folders, slash, name = method.rpartition("/")
+        for word in words:
+            base, count = re.subn(rf"(?:^|_){word}(?=_|$)", "", name, count=1)
+            if count:
+                agent = DREAMER if name.startswith(word) else ""
+                chosen |= {method, folders + slash + agent + base}
+    return [method for method in methods if method in chosen]
+
+
+def draw_ablations(study: Study, readings: Sequence[str]) -> Iterator[tuple[str, Figure]]:
+    """Yields names and figures: of the parameters that the runs sweep, of their variants, and of
+    the paper's figures in `readings`.
+    """
+    found, asked = sweeps(study.methods), []
+    for name in readings:
+        parameters = [row.parameter for row in study.published.ablation(name) if row.parameter]
+        found |= {parameter: {} for parameter in parameters if parameter not in found}
+        asked += [] if parameters else [name]
+    rest = study.methods
+    for parameter, sweep in found.items():
+        methods = {name for values in sweep.values() for name in values.values()}
+        rest = [method for method in rest if method not in methods]
+        shown = study.only(methods)
+        for page, suffix in shown.pages() if methods else [(shown, "")]:
+            yield f"{parameter}{suffix}", draw_sweep(page, parameter, sweep)
+    for name in dict.fromkeys([*VARIANTS, *asked]):
+        chosen = variants(rest, VARIANTS.get(name, ()))
+        if chosen or name in asked:
+            for page, suffix in study.only(chosen or rest).first_methods().pages():
+                yield f"{name}{suffix}", draw_variants(page, study.published.ablation(name))
+
+
+def draw_sweep(study: Study, parameter: str, sweep: Sweep) -> Figure:
+    """Returns scores over the parameter's values, one panel a task; those of papers are grey."""
+    tasks, readings = _shown(
+        study, [row for row in study.published.rows if row.parameter == parameter])
+    columns = min(4, len(tasks))
+    height = 1.7 * math.ceil(len(tasks) / columns) + 0.8
+    width = max(3.4, 0.6 + columns * (style.WIDTH - 0.6) / 4)
+    figure, panels = style.new_figure(height, len(tasks), columns, width)
+    for task, axes in zip(tasks, panels, strict=True):
+        axes.set_title(task_title(task))
+        _sweep_panel(axes, study, task, sweep, [row for row in readings if row.task == task])
+    figure.supxlabel(parameter, fontsize=8)
+    style.legend(figure, panels, 3 if columns > 2 else 1)
+    return _explained(figure, study, readings)
+
+
+def _sweep_panel(
+    axes: Axes, study: Study, task: str, sweep: Sweep, readings: Sequence[Row]
+) -> None:
+    for index, name in enumerate(dict.fromkeys(row.method for row in readings)):
+        points = sorted((row.value, row.score) for row in readings
+                        if row.method == name and row.value is not None)
+        axes.plot(*zip(*points, strict=True), label=f"{published_label(name)} (figure)",
+                  linewidth=1.0, marker=".", markersize=3, **style.published_style(index))
+    for index, (base, values) in enumerate(sorted(sweep.items())):
+        found = [(value, study.scored[task, method].scores)
+                 for value, method in sorted(values.items()) if (task, method) in study.scored]
+        if found:
+            axes.errorbar([value for value, _ in found], [scores.mean() for _, scores in found],
+                          np.hstack([whiskers(scores, study.spread) for _, scores in found]),
+                          label=f"{base} ({study.frames_of(values.values())})",
+                          capsize=1.5, elinewidth=0.8, markersize=3, **style.own_style(index))
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+
+
+def draw_variants(study: Study, readings: Sequence[Row]) -> Figure:
+    """Returns bars of our methods beside the readings of one of the paper's figures."""
+    tasks, readings = _shown(study, readings)
+    published = {f"{published_label(name)} (figure)":
+                 {row.task: row.score for row in readings if row.method == name}
+                 for name in dict.fromkeys(row.method for row in readings)}
+    return _explained(_bar_figure(study, tasks, published, groups_a_row=4), study, readings)
+
+
+def _shown(study: Study, readings: Sequence[Row]) -> tuple[list[str], list[Row]]:
+    """Returns the tasks with a score of ours, or else those of the readings; and their readings."""
+    tasks = [task for task in study.tasks
+             if any((task, method) in study.scored for method in study.methods)]
+    tasks = tasks or sorted({row.task for row in readings})
+    return tasks, [row for row in readings if row.task in tasks]
+
+
+def _explained(figure: Figure, study: Study, readings: Sequence[Row]) -> Figure:
+    source = [f"Grey: {readings[0].source}; approximate."] if readings else []
+    figure.supylabel(f"Score {study.at_words()}", fontsize=8)
+    style.footnotes(figure, [_bar_caption(study), *source, *study.notes])
+    return figure
 
 
 # Figures over all tasks.

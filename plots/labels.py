@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from dreamer.errors import UserError, suggest
@@ -39,11 +40,8 @@ def suite_of(task: str) -> str:
 
 def task_title(task: str) -> str:
     """Returns the title of a task's panel: ``Walker Walk`` for ``dmc_walker_walk``."""
-    names = []
-    for part in task.split("+"):  # an agent of several tasks
-        suite = suite_of(part)
-        names.append(part[len(suite) + 1 :] if suite in ("dmc", "atari") else part)
-    return " + ".join(names).replace("_", " ").title()
+    parts = [re.sub("^(dmc|atari)_(?=.)", "", part) for part in task.split("+")]  # several tasks
+    return " + ".join(parts).replace("_", " ").title()
 
 
 def published_label(method: str) -> str:

@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # run as a script from anywhere: make the checkout importable
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -22,12 +23,11 @@ from rich.console import Console
 
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.io.files import make_folder
-from plots import ablations, figures, tables
-from plots.aggregates import Summary, summarise
+from plots import figures, style, tables
+from plots.aggregates import Pair, Summary, summarise
 from plots.labels import choose
-from plots.options import CHOICE, READING, Options, load_published, make_study
-from plots.study import Study
-from plots.style import MOST_METHODS, save
+from plots.published import Published
+from plots.study import CHOICE, READING, Study, make_study
 
 FIGURES = ("curves", "bars", "aggregates", "profile", "improvement", "ablation", "tables")
 LINE = CommandLine(
@@ -49,12 +49,6 @@ LINE = CommandLine(
     ),
     takes_config=False,
 )  # fmt: skip
-_TASKS_A_PAGE = 30
-
-Save = Callable[[Figure, str], None]
-"""Saves a figure under a name."""
-
-
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, writes figures and tables, and prints their paths."""
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -63,81 +57,55 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def plot(options: Options, console: Console) -> list[Path]:
+def plot(options: dict[str, Any], console: Console) -> list[Path]:
     """Writes the chosen figures and tables; returns their paths.
 
-    Figures show at most `MOST_METHODS` methods and say so. Tables hold all of them.
+    Figures show at most `study.MOST_METHODS` methods and say so. Tables hold all of them.
     """
-    published = load_published(options)
+    published = Published.load(options["published-dir"])
     readings = choose(options["ablation"], published.figures, "ablation figure")
     study = make_study(options, published, console)
     outdir, asked = Path(options["outdir"]), set(options["figures"] or FIGURES)
     make_folder(outdir, "choose another --outdir")
     written: list[Path] = []
 
-    def save_figure(figure: Figure, name: str) -> None:
-        written.extend(save(figure, outdir / name, options["formats"] or ("png", "pdf")))
+    def save_figures(drawn: Iterable[tuple[str, Figure]]) -> None:
+        for name, figure in drawn:
+            written.extend(style.save(figure, outdir / name, options["formats"] or ("png", "pdf")))
 
-    for page, suffix in _pages(study.first_methods(MOST_METHODS)):
-        if "curves" in asked:
-            save_figure(figures.draw_curves(page, options["end"]), f"curves{suffix}")
-        if "bars" in asked:
-            save_figure(figures.draw_bars(page), f"final_scores{suffix}")
+    save_figures(_of_tasks(study, asked, options["end"]))
     if "ablation" in asked:
-        _draw_ablations(study, readings, save_figure)
+        save_figures((f"ablation_{name}", figure)
+                     for name, figure in figures.draw_ablations(study, readings))
     if "tables" in asked:
         written += tables.write_scores(study, outdir)
     if {"aggregates", "profile", "improvement", "tables"} & asked:
         summary = summarise(study, options["normalize"], resamples=options["resamples"])
-        written += _over_tasks(summary, asked, outdir, save_figure)
+        pairs = summary.improvements() if {"improvement", "tables"} & asked else []
+        if summary.own:
+            save_figures(_over_tasks(summary, pairs, asked))
+            written += tables.write_aggregates(summary, pairs, outdir) if "tables" in asked else []
     return written
 
 
-def _over_tasks(summary: Summary, asked: set[str], outdir: Path, save_figure: Save) -> list[Path]:
-    """Draws the figures over all tasks; returns the paths of their tables."""
-    if not summary.own:
-        return []
-    shown = summary.first_methods(MOST_METHODS)
+def _of_tasks(study: Study, asked: set[str], end: float) -> Iterator[tuple[str, Figure]]:
+    for page, suffix in study.first_methods().pages():
+        if "curves" in asked:
+            yield f"curves{suffix}", figures.draw_curves(page, end)
+        if "bars" in asked:
+            yield f"final_scores{suffix}", figures.draw_bars(page)
+
+
+def _over_tasks(
+    summary: Summary, pairs: Sequence[Pair], asked: set[str]
+) -> Iterator[tuple[str, Figure]]:
+    shown = summary.first_methods()
     if "aggregates" in asked:
-        save_figure(figures.draw_aggregates(shown), "aggregates")
+        yield "aggregates", figures.draw_aggregates(shown)
     if "profile" in asked:
-        save_figure(figures.draw_profiles(shown), "performance_profile")
-    pairs = summary.improvements() if {"improvement", "tables"} & asked else []
+        yield "performance_profile", figures.draw_profiles(shown)
     if pairs and "improvement" in asked:
-        save_figure(figures.draw_improvements(summary, pairs), "improvement")
-    return tables.write_aggregates(summary, pairs, outdir) if "tables" in asked else []
-
-
-def _pages(study: Study) -> list[tuple[Study, str]]:
-    """Returns the study in parts that fit on a page, each with the suffix of its files."""
-    pages = study.pages(_TASKS_A_PAGE)
-    return [(page, f"_{number}" if len(pages) > 1 else "")
-            for number, page in enumerate(pages, start=1)]
-
-
-def _draw_ablations(study: Study, readings: list[str], save_figure: Save) -> None:
-    """Draws the parameters that the runs sweep, their variants, and the paper's figures asked for.
-    """
-    found, asked = ablations.sweeps(study.methods), []
-    for name in readings:
-        parameters = [row.parameter for row in study.published.ablation(name) if row.parameter]
-        found |= {parameter: {} for parameter in parameters if parameter not in found}
-        asked += [] if parameters else [name]
-    swept = set[str]()
-    for parameter, sweep in found.items():
-        methods = {name for values in sweep.values() for name in values.values()}
-        swept |= methods
-        shown = study.only(methods)
-        for page, suffix in _pages(shown) if methods else [(shown, "")]:
-            figure = ablations.draw_sweep(page, parameter, sweep, study.published.rows)
-            save_figure(figure, f"ablation_{parameter}{suffix}")
-    rest = [method for method in study.methods if method not in swept]
-    for name in dict.fromkeys([*ablations.VARIANTS, *asked]):
-        chosen = ablations.variants(rest, ablations.VARIANTS.get(name, ()))
-        if chosen or name in asked:
-            for page, suffix in _pages(study.only(chosen or rest).first_methods(MOST_METHODS)):
-                figure = ablations.draw_variants(page, study.published.ablation(name))
-                save_figure(figure, f"ablation_{name}{suffix}")
+        yield "improvement", figures.draw_improvements(summary, pairs)
 
 
 if __name__ == "__main__":

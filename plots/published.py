@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from dreamer.errors import UserError
 
-DIRECTORY = Path(__file__).resolve().parent.parent / "baselines" / "published"
+_DIRECTORY = Path(__file__).resolve().parent.parent / "baselines" / "published"
 _NEEDED = ("suite", "task", "method", "frames", "seeds", "source")
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line of a file: a score, or a point of a curve (`std` is not None).
 
     `frames` are environment frames, action repeats included; None where the source names none.
@@ -36,8 +36,7 @@ class Row:
     value: float | None
 
 
-@dataclasses.dataclass(frozen=True)
-class PublishedCurve:
+class PublishedCurve(NamedTuple):
     """Arrays float64 [n], frames ascending; `seeds` is 0 where unknown."""
 
     frames: np.ndarray
@@ -60,8 +59,7 @@ class PublishedCurve:
                      int(seeds) or None)
 
 
-@dataclasses.dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """A published score, its frames (0 if unknown) and its number of seeds (None if unknown)."""
 
     score: float
@@ -71,41 +69,36 @@ class Point:
 
 
 class Published:
-    """Published results by full task name (``dmc_walker_walk``) and method."""
+    """Published results. `curves` is by full task name (``dmc_walker_walk``) and method."""
 
     def __init__(self, rows: list[Row]):
         self.rows = rows
         results = [row for row in rows if not row.figure]
         self.methods = sorted({row.method for row in results})
         self.figures = sorted({row.figure for row in rows if row.figure})
-        self._scores: dict[tuple[str, str], list[Point]] = {}
-        points: dict[tuple[str, str], list[tuple]] = {}
+        self._scores: dict[tuple[str, str], list[Point]] = defaultdict(list)
+        points: dict[tuple[str, str], list[tuple]] = defaultdict(list)
         for row in results:
             key, frames = (row.task, row.method), row.frames or 0
             if row.std is not None:
-                points.setdefault(key, []).append((frames, row.score, row.std, row.seeds or 0))
+                points[key].append((frames, row.score, row.std, row.seeds or 0))
             else:
-                self._scores.setdefault(key, []).append(
-                    Point(row.score, frames, row.seeds, row.approximate))
-        self._curves = {key: PublishedCurve(*np.array(sorted(found), np.float64).T)
-                        for key, found in points.items()}
+                self._scores[key].append(Point(row.score, frames, row.seeds, row.approximate))
+        self.curves = {key: PublishedCurve(*np.array(sorted(found), np.float64).T)
+                       for key, found in points.items()}
 
     @classmethod
-    def load(cls, directory: Path = DIRECTORY) -> Published:
-        """Reads every CSV file of `directory`.
+    def load(cls, directory: str | Path = "") -> Published:
+        """Reads every CSV file of `directory`; "" is baselines/published.
 
         Raises:
             UserError: the folder is absent, has no CSV file, or a file has other columns.
         """
-        paths = sorted(Path(directory).glob("*.csv")) if Path(directory).is_dir() else []
+        paths = sorted(Path(directory or _DIRECTORY).glob("*.csv"))
         if not paths:
             raise UserError(f"No published figures in {directory}: expected a folder of CSV files "
                             "as described in baselines/published/README.md.")
         return cls([row for path in paths for row in _read(path)])
-
-    def curve(self, task: str, method: str) -> PublishedCurve | None:
-        """Returns the method's curve on the task, None if none was published."""
-        return self._curves.get((task, method))
 
     def point(self, task: str, method: str, frames: float | None = None) -> Point | None:
         """Returns a score, None if there is none.
@@ -114,7 +107,7 @@ class Published:
         frames. Without: the score with the most frames, from a curve or a single one.
         """
         found = self._scores.get((task, method), [])
-        curve = self._curves.get((task, method))
+        curve = self.curves.get((task, method))
         read = curve and curve.at(curve.frames[-1] if frames is None else frames)
         if frames is not None:
             return read or next((point for point in found if point.frames == frames), None)
@@ -124,17 +117,13 @@ class Published:
         """Returns the scores read off one of the paper's ablation figures (``fig4``, ...)."""
         return [row for row in self.rows if row.figure == figure]
 
-    def tasks(self, method: str) -> set[str]:
-        """Returns the tasks for which the method has a score or a curve."""
-        return {row.task for row in self.rows if row.method == method and not row.figure}
-
 
 def _read(path: Path) -> Iterator[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         columns = set(reader.fieldnames or [])
-        if not columns.issuperset(_NEEDED) or not ("score" in columns
-                                                   or {"mean", "std"} <= columns):
+        if not columns.issuperset(_NEEDED) or not (
+                "score" in columns or columns >= {"mean", "std"}):
             raise UserError(f"{path} is no file of published figures: it needs the columns "
                             f"{', '.join(_NEEDED)} and score or mean and std, and has "
                             f"{', '.join(reader.fieldnames or ['none'])}.")
@@ -147,8 +136,7 @@ def _read(path: Path) -> Iterator[Row]:
 
 
 def _row(line: dict[str, str]) -> Row:
-    is_score = bool(line.get("score"))
-    score = float(line["score"] if is_score else line["mean"])
+    score = float(line.get("score") or line["mean"])
     if not math.isfinite(score):
         raise ValueError(f"score is {score}")
     return Row(
@@ -156,7 +144,7 @@ def _row(line: dict[str, str]) -> Row:
         method=line["method"],
         frames=int(float(line["frames"])) if line["frames"] else None,
         score=score,
-        std=None if is_score else float(line["std"]),
+        std=None if line.get("score") else float(line["std"]),
         seeds=int(line["seeds"]) if line["seeds"] else None,
         source=line["source"],
         approximate=(line.get("approximate") or "").lower() == "true",

@@ -37,10 +37,9 @@ from dreamer.logs.terminal import duration
 from plots import figures, tables
 from plots.aggregates import summarise
 from plots.labels import short_frames, short_score, task_title
-from plots.options import CHOICE, READING, load_published, make_study
+from plots.published import Published
 from plots.runs import Run, last_records
-from plots.study import Study
-from plots.style import MOST_METHODS
+from plots.study import CHOICE, MOST_TASKS, READING, Study, cut_note, make_study
 
 LINE = CommandLine(
     "python plots/report.py",
@@ -57,7 +56,6 @@ LINE = CommandLine(
     ),
     takes_config=False,
 )  # fmt: skip
-MOST_BARS = 30
 _PIXELS = 125  # to an inch of a figure: its text is then about as large as the page's
 _CLIP = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.gif")
 _RUN_KEYS = ("task", "seed", "logdir", "method")  # they name a run, or say where it lies
@@ -70,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     out = Path(options["out"])
     check_writable_file(out, "--out")
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    study = make_study(options, load_published(options), console)
+    study = make_study(options, Published.load(options["published-dir"]), console)
     with console.status("drawing"):
         page = render(study, options["title"], options["clips"] * 1_000_000, options["resamples"])
     write_file(out, page.encode("utf-8", "replace"))
@@ -80,11 +78,10 @@ def main(argv: Sequence[str]) -> int:
 
 def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
     """Returns the page, with at most `clip_bytes` of clips."""
-    runs = [run for found in study.runs.values() for run in found]
-    details = [Details(run) for run in runs]
+    details = [Details(run) for found in study.runs.values() for run in found]
     seconds = [found.seconds for found in details if found.seconds is not None]
-    first = study.first_methods(MOST_METHODS)
-    bars = first.pages(MOST_BARS)[0]
+    first = study.first_methods()
+    (bars, _), *_ = first.pages()
     legend, panels = figures.draw_panels(first)
     summary = summarise(study, resamples=resamples)
     over_tasks = summary if summary.own and len(study.tasks) > 1 else None
@@ -92,8 +89,9 @@ def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html").render(
-        title=title, time=time.strftime("%Y-%m-%d %H:%M"), study=study, runs=runs,
-        seconds=seconds, most_bars=MOST_BARS, legend=_picture(legend, "What the lines are"),
+        title=title, time=time.strftime("%Y-%m-%d %H:%M"), study=study,
+        notes=cut_note(study.methods) + study.notes,
+        seconds=seconds, most_bars=MOST_TASKS, legend=_picture(legend, "What the lines are"),
         panels=[_picture(panel, f"Learning curves on {task_title(task)}")
                 for task, panel in zip(first.tasks, panels, strict=True)],
         curve_caption=figures.curve_caption(first), scores=tables.score_cells(study),
@@ -101,11 +99,11 @@ def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
         bars=_picture(figures.draw_bars(bars), "Bars of the same scores"),
         over_tasks=over_tasks and {
             "scale": summary.words, "cells": tables.aggregate_cells(summary),
-            "picture": _picture(figures.draw_aggregates(summary.first_methods(MOST_METHODS)),
+            "picture": _picture(figures.draw_aggregates(summary.first_methods()),
                                 "The same, drawn")},
-        clips=_clips(runs, clip_bytes),
+        clips=_clips([found.run for found in details], clip_bytes),
         differences=_differences([found for found in details if found.config]),
-        details=[found.context() for found in details])
+        details=details)
 
 
 def _clips(runs: Sequence[Run], budget: int) -> Context:
@@ -118,9 +116,9 @@ def _clips(runs: Sequence[Run], budget: int) -> Context:
         for name, (step, path) in sorted(newest.items()):
             if content := _gif(path, budget):
                 budget -= len(content)
-                picture = _image(content, "gif", f"{name} of {run.task}, {run.method}")
-                caption = f"{name.replace('_', ' ')}, {short_frames(step)} frames"
-                pictures.append({**picture, "caption": caption})
+                pictures.append(_image(
+                    content, "gif", f"{name} of {run.task}, {run.method}",
+                    caption=f"{name.replace('_', ' ')}, {short_frames(step)} frames"))
         if pictures:
             shown.append((f"{task_title(run.task)}: {run.method}, seed {run.seed}", pictures))
         left_out += bool(newest) and not pictures
@@ -129,13 +127,10 @@ def _clips(runs: Sequence[Run], budget: int) -> Context:
 
 def _newest_clips(folder: Path) -> dict[str, tuple[int, Path]]:
     """Returns by name the step and the path of the newest clip."""
-    try:
-        names = [] if folder.is_symlink() else sorted(path.name for path in folder.iterdir())
-    except OSError:
-        return {}
-    clips = filter(None, map(_CLIP.fullmatch, names))
-    return {clip["name"]: (int(clip["step"]), folder / clip[0])
-            for clip in sorted(clips, key=lambda clip: int(clip["step"]))}
+    paths = [] if folder.is_symlink() else folder.glob("*.gif")
+    clips = sorted((int(clip["step"]), path, clip["name"]) for path in paths
+                   if (clip := _CLIP.fullmatch(path.name)))
+    return {name: (step, path) for step, path, name in clips}
 
 
 def _gif(path: Path, limit: int) -> bytes:
@@ -150,29 +145,26 @@ def _gif(path: Path, limit: int) -> bytes:
 
 def _differences(details: Sequence[Details]) -> tables.Cells:
     """Returns the config keys on which the runs differ, by method."""
-    values: dict[str, dict[str, set[str]]] = {}
-    for found in details:
-        for key, value in found.config.items():
-            if key not in _RUN_KEYS:
-                by_method = values.setdefault(key, {})
-                by_method.setdefault(found.run.method, set()).add(str(value))
     methods = list(dict.fromkeys(found.run.method for found in details))
-    return [["Key", *methods]] + [
-        [key, *(" / ".join(sorted(by_method.get(method, {"-"}))) for method in methods)]
-        for key, by_method in values.items()
-        if len(set().union(*by_method.values())) > 1 or len(by_method) < len(methods)]
+    rows = []
+    for key in dict.fromkeys(key for found in details for key in found.config):
+        values = [{str(found.config[key]) for found in details
+                   if found.run.method == method and key in found.config} for method in methods]
+        if key not in _RUN_KEYS and (len(set().union(*values)) > 1 or not all(values)):
+            rows.append([key, *(" / ".join(sorted(value)) or "-" for value in values)])
+    return [["Key", *methods], *rows]
 
 
 def _picture(figure: Figure, alt: str) -> Context:
     """Returns a figure as an image that scales; its text is paths, so it needs no font."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return _image(file.getvalue(), "svg+xml", alt, math.ceil(figure.get_figwidth() * _PIXELS))
+    width = math.ceil(figure.get_figwidth() * _PIXELS)
+    return _image(file.getvalue(), "svg+xml", alt, width=width)
 
 
-def _image(content: bytes, kind: str, alt: str, width: int | None = None) -> Context:
-    return {"kind": kind, "data": base64.b64encode(content).decode("ascii"), "alt": alt,
-            "width": width}
+def _image(content: bytes, kind: str, alt: str, **more: object) -> Context:
+    return {"kind": kind, "data": base64.b64encode(content).decode("ascii"), "alt": alt, **more}
 
 
 @dataclasses.dataclass
@@ -202,32 +194,33 @@ class Details:
         self.step, seconds = int(last.get("step", self.run.x[-1])), last.get("wall_time")
         self.seconds = float(seconds) if isinstance(seconds, int | float) else None
 
-    def context(self) -> Context:
-        """Returns the run's headline, facts and command."""
-        run, record = self.run, self.record
+    @property
+    def headline(self) -> str:
         hours = "" if self.seconds is None else f", {duration(self.seconds)} hours"
-        score = f"{short_score(float(run.y[-1]))} at {short_frames(float(run.x[-1]))} frames"
-        versions = [f"{k} {v}" for k, v in _mapping(record.get("versions")).items()]
-        # A folder below the present one is named from there, because pages are passed on.
-        here, folder = Path.cwd(), run.folder
-        directory = folder.relative_to(here) if folder.is_relative_to(here) else folder
-        return {
-            "headline": f"{run.name}: {score}{hours}",
-            "facts": [("Frames", f"{self.step:,}"), ("Machine", self._machine()),
-                      ("Commit", str(record.get("commit") or "")),
-                      ("Versions", ", ".join(versions)), ("Directory", str(directory))],
-            "command": self._command()}
+        score, frames = short_score(self.run.y[-1]), short_frames(self.run.x[-1])
+        return f"{self.run.name}: {score} at {frames} frames{hours}"
 
-    def _machine(self) -> str:
-        host, machine = str(self.record.get("host") or ""), _mapping(self.record.get("machine"))
+    @property
+    def facts(self) -> dict[str, str]:
+        """Facts by name, "" where unknown."""
+        record, machine = self.record, _mapping(self.record.get("machine"))
         gpus, memory = machine.get("gpus"), machine.get("memory")
-        words = [str(machine.get("processor", "?")), f"{machine.get('cores', '?')} cores",
+        words = [f"{machine.get('processor', '?')}", f"{machine.get('cores', '?')} cores",
                  f"{memory / 1e9:.0f} GB" if isinstance(memory, int) else "",
                  *map(str, gpus if isinstance(gpus, list) else [])]
-        return f"{', '.join(filter(None, words))} ({host})" if machine else host
+        host = str(record.get("host") or "")
+        # A folder below the present one is named from there, because pages are passed on.
+        here, folder = Path.cwd(), self.run.folder
+        return {
+            "Frames": f"{self.step:,}",
+            "Machine": f"{', '.join(filter(None, words))} ({host})" if machine else host,
+            "Commit": str(record.get("commit") or ""),
+            "Versions": ", ".join(f"{k} {v}" for k, v in _mapping(record.get("versions")).items()),
+            "Directory": str(folder.relative_to(here) if folder.is_relative_to(here) else folder)}
 
-    def _command(self) -> str:
-        """Returns the command that makes such a run again; empty if its config is not known."""
+    @property
+    def command(self) -> str:
+        """The command that makes such a run again; empty if its config is not known."""
         if not self.config:
             return ""
         agent, presets = str(self.record.get("agent") or DREAMER), self.record.get("presets")

@@ -1,8 +1,7 @@
 """Finds run directories, and reads their metrics into binned curves of a few kilobytes a run.
 
-Each metrics.jsonl is read line by line, and each value goes into the bin of its step. Memory
-therefore depends neither on the number of lines nor on the number of files. Bin k holds the values
-logged within half a bin width of k * width frames, as in the published curves.
+Each line's value goes into the bin of its step, so memory does not grow with the files. Bin k holds
+the values logged within half a bin width of k * width frames, as in the published curves.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -62,25 +61,19 @@ class RunFolder:
 
 @dataclasses.dataclass(frozen=True)
 class Run(RunFolder):
-    """A run with its binned curve.
-
-    Attributes:
-        x: frames of the bins, int64 [n], ascending.
-        y: mean of each bin, float64 [n].
-    """
+    """A run with its bins: their frames x, ascending int64 [n], and means y, float64 [n]."""
 
     x: np.ndarray
     y: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class FoundRuns:
+class FoundRuns(NamedTuple):
     """All runs below some folders.
 
     Attributes:
-        runs: the runs with metrics.
+        runs: those with metrics.
         unknown: directories with metrics whose path and config name no task.
-        without_metrics: runs without a metrics file, because they died early or have just begun.
+        without_metrics: those without a metrics file, which died early or have just begun.
     """
 
     runs: list[RunFolder]
@@ -100,19 +93,17 @@ def find_runs(roots: Iterable[Path]) -> FoundRuns:
     Raises:
         UserError: a folder does not exist, or two runs have the same task, method and seed.
     """
-    runs, without = list[RunFolder](), list[RunFolder]()
-    unknown, seen = list[Path](), set[Path]()
-    for root in dict.fromkeys(Path(root).resolve() for root in roots):
+    runs, without, unknown = list[RunFolder](), list[RunFolder](), list[Path]()
+    places: dict[Path, tuple[Path, bool]] = {}
+    for root in map(Path.resolve, roots):
         for folder, has_metrics in _run_folders(root):
-            if folder in seen:  # one root lies in another
-                continue
-            seen.add(folder)
-            inside = folder.relative_to(root).parts
-            run = _from_path(folder, len(inside)) or _from_config(folder, inside)
-            if run is not None:
-                (runs if has_metrics else without).append(run)
-            elif has_metrics:
-                unknown.append(folder)
+            places.setdefault(folder, (root, has_metrics))  # one root may lie in another
+    for folder, (root, has_metrics) in places.items():
+        inside = folder.relative_to(root).parts
+        if run := _from_path(folder, len(inside)) or _from_config(folder, inside):
+            (runs if has_metrics else without).append(run)
+        elif has_metrics:
+            unknown.append(folder)
     # Of the runs without metrics, only the outermost, which have none of the others below them.
     folders = {run.folder for run in without}.difference(
         *(folder.parents for folder in [*unknown, *(run.folder for run in runs)]))
@@ -122,7 +113,7 @@ def find_runs(roots: Iterable[Path]) -> FoundRuns:
         runs, without = ([dataclasses.replace(run, method=f"{run.above}/{run.method}")
                           if run.above else run for run in found] for found in (runs, without))
     if clash := _clash(runs):
-        first, second = clash[:2]
+        first, second = clash
         raise UserError(f"Two runs are both {first.task}, {first.method}, seed {first.seed}: "
                         f"{first.folder} and {second.folder}. Move one away.")
     return FoundRuns(runs, unknown, without)
@@ -181,12 +172,11 @@ def _from_config(folder: Path, inside: tuple[str, ...]) -> RunFolder | None:
     return RunFolder(task, str(method), str(seed), folder)
 
 
-def _clash(runs: list[RunFolder]) -> list[RunFolder]:
-    """Returns the runs of the first name that several have."""
-    by_name: dict[str, list[RunFolder]] = {}
-    for run in runs:
-        by_name.setdefault(run.name, []).append(run)
-    return next((found for found in by_name.values() if len(found) > 1), [])
+def _clash(runs: list[RunFolder]) -> tuple[RunFolder, RunFolder] | None:
+    """Returns two runs of one name, None if there are none."""
+    by_name: dict[str, RunFolder] = {}
+    return next(((first, run) for run in runs
+                 if (first := by_name.setdefault(run.name, run)) is not run), None)
 
 
 @dataclasses.dataclass
@@ -199,61 +189,49 @@ class Problems:
 
     def messages(self, metric: str) -> list[str]:
         """Returns a sentence for each kind of problem."""
-        lacking, sentences = self.without_metric, []
+        sentences = []
         if self.damaged_lines:
             sentences.append(f"Skipped {self.damaged_lines} damaged line(s); a run that was killed "
                              "leaves such a half-written line.")
         if self.non_finite:
             sentences.append(f"Skipped {self.non_finite} value(s) of {metric} that were not "
                              "finite.")
-        if lacking:
+        if lacking := self.without_metric:
             sentences.append(f"{len(lacking)} run(s) have no value of {metric} and are left out, "
                              f"the first of them {lacking[0].folder}.")
         return sentences
 
 
 def load_runs(
-    folders: Sequence[RunFolder],
-    metric: str = "eval/return",
-    bin_width: int | None = None,
-    progress: Callable[[Sequence[RunFolder]], Iterable[RunFolder]] = iter,
-) -> tuple[list[Run], Problems, int]:
-    """Reads the curve of `metric` of every run.
+    folders: Iterable[RunFolder], metric: str, width: int
+) -> tuple[list[Run], Problems]:
+    """Returns the runs that have `metric`, in bins of `width` frames, and the problems met.
 
-    Args:
-        folders: the runs.
-        metric: the metric's name; our names also find the older names in `ALIASES`.
-        bin_width: in frames; None or 0 uses `auto_bin`.
-        progress: yields its argument, and shows how far that has come.
-
-    Returns:
-        The runs that have the metric, the problems met, and the bin width.
+    Our names of metrics also find the older names in `ALIASES`.
 
     Raises:
         UserError: a file cannot be read, the bins are too narrow, or no file has the metric.
     """
-    width = bin_width or auto_bin(folders)
     problems, names, runs = Problems(), set[str](), []
-    for found in progress(folders):
-        bins = _read_bins(found.metrics, metric, width, problems, names)
-        if not bins:
+    for found in folders:
+        bins = sorted(_read_bins(found.metrics, metric, width, problems, names).items())
+        if bins:
+            runs.append(Run(found.task, found.method, found.seed, found.folder,
+                            np.array([k for k, _ in bins], np.int64) * width,
+                            np.array([total / count for _, (total, count) in bins])))
+        else:
             problems.without_metric.append(found)
-            continue
-        order = sorted(bins)
-        y = [bins[k][0] / bins[k][1] for k in order]
-        runs.append(Run(found.task, found.method, found.seed, found.folder,
-                        np.array(order, np.int64) * width, np.array(y, np.float64)))
     if not runs and not names:
-        raise UserError(
-            f"None of the {len(folders)} metrics file(s) holds a complete line with a step. "
-            'Expected lines like {"step": 1000, "eval/return": 500.0}.')
+        raise UserError(f"None of the {len(problems.without_metric)} metrics file(s) holds a "
+                        "complete line with a step. Expected lines like "
+                        '{"step": 1000, "eval/return": 500.0}.')
     if not runs:
         raise UserError(f"No run has values of the metric {metric!r}{suggest(metric, names)}. "
                         f"The files hold: {listed(sorted(names), 30)}. Choose one with --metric.")
-    return runs, problems, width
+    return runs, problems
 
 
-def auto_bin(folders: Sequence[RunFolder]) -> int:
+def auto_bin(folders: Iterable[RunFolder]) -> int:
     """Returns a bin width in frames: 1, 2 or 5 times 10^k, with at most 50 bins to a run."""
     ends = [record["step"] for found in folders for record in last_records(found.metrics)]
     target = max(max(ends, default=0.0) / 50, 1.0)
@@ -268,13 +246,12 @@ def last_records(path: Path) -> list[dict[str, Any]]:
 
 def _read_bins(
     path: Path, metric: str, width: int, problems: Problems, names: set[str]
-) -> dict[int, list[float]]:
-    """Returns {bin index: [sum, count]}; adds to `problems`, and all keys to `names`."""
+) -> dict[int, tuple[float, int]]:
+    """Returns {bin index: (sum, count)}; adds to `problems`, and all keys to `names`."""
     keys = ALIASES.get(metric, (metric,))
-    bins: dict[int, list[float]] = {}
+    bins: dict[int, tuple[float, int]] = {}
     for line in _lines(path):
-        record = _record(line)
-        if record is None:
+        if (record := _record(line)) is None:
             problems.damaged_lines += 1
             continue
         if not bins and len(names) < 1000:
@@ -283,9 +260,9 @@ def _read_bins(
         if not _is_number(value):
             problems.non_finite += value is not None
             continue
-        entry = bins.setdefault(math.floor(record["step"] / width + 0.5), [0.0, 0.0])
-        entry[0] += value
-        entry[1] += 1
+        index = math.floor(record["step"] / width + 0.5)
+        total, count = bins.get(index, (0.0, 0))
+        bins[index] = total + value, count + 1
         if len(bins) > MAX_BINS:
             raise UserError(f"Bins of {width} frames are too narrow: {path} fills more than "
                             f"{MAX_BINS} of them. Choose a larger --bin, or leave it out.")
@@ -314,6 +291,6 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return -1e300 < value < 1e300  # false for NaN and for integers too large for a float
+    # The bounds refuse NaN, infinities, and integers that are too large for a float.
+    return (isinstance(value, int | float) and not isinstance(value, bool)
+            and -1e300 < value < 1e300)

@@ -1,23 +1,55 @@
-"""The data behind a set of figures: tasks, methods, their curves and their scores."""
+"""The data behind a set of figures: tasks, methods, their curves and their scores.
+
+Also the options of plot.py and report.py that choose the runs and say how they are read.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
-from plots.labels import frames_range, listed, published_label, short_frames, suite_of
+from dreamer.config.command_line import Option
+from dreamer.errors import UserError
+from dreamer.tasks import TASK_LISTS
+from plots import labels
 from plots.published import Point, Published
-from plots.runs import Run, RunFolder
+from plots.runs import METRICS, FoundRuns, Run, RunFolder, auto_bin, find_runs, load_runs
 
 DEFAULT_PUBLISHED = {
     "dmc": ("dreamer_tf2_release", "dreamer", "planet", "d4pg", "a3c"),
     "atari": ("rainbow", "dqn", "human", "random"),
 }
 """By suite, the published methods shown if none are chosen."""
+MOST_METHODS, MOST_TASKS = 12, 30  # in one figure
+CHOICE = (
+    Option("tasks", "", "These tasks, in this order.", many=True),
+    Option("suite", "", f"All tasks of a suite, with or without runs: {', '.join(TASK_LISTS)}."),
+    Option("methods", "", "These methods of the runs.", many=True),
+    Option("published", "", "Published methods to show beside them, or none; default: those of "
+           "the suite's papers.", many=True),
+    Option("published-dir", "", "Folder of published CSV files; default: baselines/published."),
+)
+"""The options that choose tasks, methods and published methods."""
+READING = (
+    Option("metric", "eval/return", "Scalar to plot."),
+    Option("bin", 0, "Frames of a bin; 0: about 50 bins.", min=0),
+    Option("spread", "std", "Bands and whiskers: standard deviation, 95% bootstrap interval of "
+           "the mean, or range.", choices=("std", "ci", "range")),
+    Option("at", 0, "Compare scores at this many frames; 0: where each run ends.", min=0),
+    Option("seeds", 0, "Seeds that each method should have; 0: the most it has on any task.",
+           min=0),
+    Option("resamples", 2000, "Bootstrap resamples.", min=1),
+)
+"""The options on how runs are read and their scores taken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +133,12 @@ def whiskers(scores: np.ndarray, spread: str) -> np.ndarray:
     return np.maximum([scores.mean() - low, high - scores.mean()], 0.0)
 
 
+def cut_note(methods: Sequence[object]) -> list[str]:
+    """Returns a note if these methods are too many for one figure."""
+    return ([f"Figures draw the first {MOST_METHODS} methods, tables hold all."]
+            if len(methods) > MOST_METHODS else [])
+
+
 class Study:
     """All that figures and tables show.
 
@@ -129,12 +167,14 @@ class Study:
         valueless: Sequence[RunFolder] = (), notes: Sequence[str] = (),
     ):
         if published_methods is None:
-            suites = dict.fromkeys(suite_of(task) for task in tasks)
+            suites = dict.fromkeys(labels.suite_of(task) for task in tasks)
             published_methods = [name for suite in suites
                                  for name in DEFAULT_PUBLISHED.get(suite, ())]
         self.tasks, self.methods, self.published = list(tasks), list(methods), published
-        self.published_methods = [name for name in published_methods
-                                  if published.tasks(name) & set(tasks)]
+        self.published_methods, unpublished = (
+            [name for name in published_methods
+             if any(published.point(task, name) for task in tasks) == has]
+            for has in (True, False))
         self.metric, self.width, self.spread, self.at = metric, width, spread, at
         self.runs: dict[tuple[str, str], list[Run]] = {}
         for run in runs:
@@ -146,9 +186,9 @@ class Study:
         scored = {key: final(found, width, at) for key, found in self.runs.items()}
         self.scored = {key: found for key, found in scored.items() if len(found.scores)}
         self._seeds, self._valueless, self._reading_notes = seeds, valueless, list(notes)
-        if unpublished := [name for name in published_methods
-                           if name not in self.published_methods]:
-            self._reading_notes.append(f"Nothing published on these tasks: {listed(unpublished)}.")
+        if unpublished:
+            self._reading_notes.append("Nothing published on these tasks: "
+                                       f"{labels.listed(unpublished)}.")
 
     def _with(self, **attributes: Any) -> Study:
         """Returns a copy with other attributes."""
@@ -161,37 +201,34 @@ class Study:
     @property
     def notes(self) -> list[str]:
         """Sentences on what was skipped, what is missing, and what cannot be compared."""
-        notes, points = list(self._reading_notes), {name: self.own_points(name)
-                                                    for name in self.methods}
+        notes = list(self._reading_notes)
+        points = {name: self.own_points(name) for name in self.methods}
         if lacking := [name for name in self.methods if len(points[name]) < len(self.tasks)]:
             notes.append(f"{len(lacking)} of {len(self.methods)} method(s) lack a score on some of "
-                         f"the {len(self.tasks)} tasks: {listed(lacking, 3)}.")
-        if short := [f"{name} on {task} ({len(scores)} of {seeds})"
-                     for name in self.methods for seeds in [self.expected(name)]
-                     for task, scores in points[name].items() if len(scores) < seeds]:
-            notes.append(f"Fewer seeds: {listed(short)}.")
+                         f"the {len(self.tasks)} tasks: {labels.listed(lacking, 3)}.")
+        if short := [f"{name} on {task} ({len(scores)} of {self.expected(name)})"
+                     for name in self.methods for task, scores in points[name].items()
+                     if len(scores) < self.expected(name)]:
+            notes.append(f"Fewer seeds: {labels.listed(short)}.")
         apart = []
         for task in self.tasks:
-            ends = self._ends(task)
-            if ends and max(ends.values()) - min(ends.values()) > self.width:
-                words = [f"{name} {short_frames(ends[name])}"
-                         for name in (min(ends, key=ends.__getitem__),
-                                      max(ends, key=ends.__getitem__))]
-                apart.append(f"{task} ({', '.join(words)})")
+            if ends := self._ends(task):
+                first, last = (pick(ends, key=ends.__getitem__) for pick in (min, max))
+                if ends[last] - ends[first] > self.width:
+                    apart.append(f"{task} ({first} {labels.short_frames(ends[first])}, "
+                                 f"{last} {labels.short_frames(ends[last])})")
         if apart:
-            notes.append(f"Methods end at different frames on {listed(apart, 2)}; --at compares "
-                         "them at the same.")
+            notes.append(f"Methods end at different frames on {labels.listed(apart, 2)}; --at "
+                         "compares them at the same.")
         return notes
 
     def expected(self, method: str) -> int:
         """Returns the number of seeds that the method should have on every task."""
         if self._seeds is not None:
             return self._seeds
-        started: dict[str, set[str]] = {}
-        for run in [*(run for found in self.runs.values() for run in found), *self._valueless]:
-            if run.method == method:
-                started.setdefault(run.task, set()).add(run.seed)
-        return max(map(len, started.values()), default=0)
+        runs = [*itertools.chain.from_iterable(self.runs.values()), *self._valueless]
+        started = {(run.task, run.seed) for run in runs if run.method == method}
+        return max(Counter(task for task, _ in started).values(), default=0)
 
     # Labels.
 
@@ -202,30 +239,32 @@ class Study:
 
     def published_name(self, method: str) -> str:
         """Returns the published method's label with the frames of its scores."""
-        points = [point for task in self.tasks if (point := self.published_point(task, method))]
-        frames = frames_range(point.frames for point in points)
-        return published_label(method) + (f" ({frames})" if frames else "")
+        points = [self.published_at(task, method)[-1:] for task in self.tasks]
+        frames = labels.frames_range(point.frames for found in points for point in found)
+        return labels.published_label(method) + (f" ({frames})" if frames else "")
 
     def frames_of(self, methods: Iterable[str]) -> str:
         """Returns the frames of the methods' scores: ``150k``, ``40k-150k``, ``""`` if none."""
-        return frames_range(frames for method in methods for task in self.tasks
-                            if (task, method) in self.scored
-                            for frames in self.scored[task, method].frames)
+        return labels.frames_range(
+            frames for method, task in itertools.product(methods, self.tasks)
+            if (task, method) in self.scored for frames in self.scored[task, method].frames)
 
     def at_words(self) -> str:
         """Returns where scores are taken: ``at the end`` (of each run) or ``at 1M frames``."""
-        return "at the end" if self.at is None else f"at {short_frames(self.at)} frames"
+        return "at the end" if self.at is None else f"at {labels.short_frames(self.at)} frames"
 
     # Parts of the study.
 
-    def first_methods(self, most: int) -> Study:
-        """Returns the study of the first `most` methods."""
-        return self._with(methods=self.methods[:most])
+    def first_methods(self) -> Study:
+        """Returns the study of the first `MOST_METHODS` methods, with a note if any is left out."""
+        return self._with(methods=self.methods[:MOST_METHODS],
+                          _reading_notes=[*cut_note(self.methods), *self._reading_notes])
 
-    def pages(self, tasks: int) -> list[Study]:
-        """Returns the study in parts of at most that many tasks."""
-        return [self._with(tasks=self.tasks[i : i + tasks])
-                for i in range(0, len(self.tasks), tasks)]
+    def pages(self) -> list[tuple[Study, str]]:
+        """Returns the study in parts of `MOST_TASKS`, each with the suffix of its files."""
+        starts = range(0, len(self.tasks), MOST_TASKS)
+        return [(self._with(tasks=self.tasks[start : start + MOST_TASKS]),
+                 f"_{page}" if len(starts) > 1 else "") for page, start in enumerate(starts, 1)]
 
     def only(self, methods: Collection[str]) -> Study:
         """Returns the study of these methods, on the tasks on which any of them has a score.
@@ -256,17 +295,13 @@ class Study:
         last = self.published.point(task, method)
         if last is None:
             return []
-        targets: list[float] = [] if self.at is None else [self.at]
-        if self.at is None:
-            for end in sorted(self._ends(task).values(), reverse=True):
-                if not targets or targets[0] - end > self.width:  # less than a bin apart is equal
-                    targets.insert(0, end)
+        ends = self._ends(task).values() if self.at is None else [self.at]
+        targets = list[float]()
+        for end in sorted(ends, reverse=True):
+            if not targets or targets[0] - end > self.width:  # less than a bin apart is equal
+                targets.insert(0, end)
         points = [self.published.point(task, method, end) or last for end in targets] or [last]
         return list({point.frames: point for point in points}.values())
-
-    def published_point(self, task: str, method: str) -> Point | None:
-        """Returns the last of `published_at`, which belongs to the longest of our runs."""
-        return next(reversed(self.published_at(task, method)), None)
 
     def own_points(self, method: str) -> dict[str, np.ndarray]:
         """Returns the method's final scores [seeds] by task."""
@@ -274,7 +309,82 @@ class Study:
                 for task in self.tasks if (task, method) in self.scored}
 
     def published_points(self, method: str) -> dict[str, np.ndarray]:
-        """Returns the published scores by task, each like the score of a single run, [1]."""
-        found = {task: self.published_point(task, method) for task in self.tasks}
-        return {task: np.array([point.score]) for task, point in found.items() if point}
+        """Returns by task the published score beside our longest run, as of a single run, [1]."""
+        found = {task: self.published_at(task, method)[-1:] for task in self.tasks}
+        return {task: np.array([point.score for point in last])
+                for task, last in found.items() if last}
 
+
+def make_study(options: dict[str, Any], published: Published, console: Console) -> Study:
+    """Reads the runs that the options choose, prints the notes, and returns the study.
+
+    Raises:
+        UserError: a folder, a name or an option is wrong.
+    """
+    compared = options["published"] or None
+    if compared is not None:
+        compared = labels.choose([] if compared == ["none"] else compared, published.methods,
+                          "published method")
+    with console.status("finding runs"):
+        found = find_runs(map(Path, options["indir"]))
+    notes = _check_found(found, options["indir"])
+    known_tasks = {run.task for run in found.runs}
+    tasks = _chosen_tasks(options, known_tasks, published)
+    methods = sorted({run.method for run in found.runs + found.without_metrics})
+    if options["methods"]:
+        methods = labels.choose(options["methods"], methods, "method")
+    wanted, valueless = ([run for run in runs if run.method in methods
+                          and (tasks is None or run.task in tasks)]
+                         for runs in (found.runs, found.without_metrics))
+    if not wanted:
+        raise UserError(f"No run of {labels.listed(methods, 5)} on the chosen tasks. There are "
+                        f"runs on {labels.listed(sorted(known_tasks), 20)}.")
+    width = options["bin"] or auto_bin(wanted)
+    runs, problems = load_runs(track(wanted, "reading runs", console=console, transient=True),
+                               options["metric"], width)
+    size = sum(run.metrics.stat().st_size for run in wanted) / 1e6
+    console.print(f"read {len(wanted)} run(s), {size:.1f} MB")
+    if tasks is None:
+        tasks = labels.in_order(run.task for run in runs)
+        notes += labels.suite_gaps(tasks)
+    if not options["methods"]:
+        methods = sorted({run.method for run in runs})
+    notes += _without_metrics_note(valueless) + problems.messages(options["metric"])
+    study = Study(runs, tasks, methods, published, compared, metric=options["metric"],
+                  width=width, spread=options["spread"], at=options["at"] or None,
+                  seeds=options["seeds"] or None,
+                  valueless=valueless + problems.without_metric, notes=notes)
+    for note in cut_note(methods) + study.notes:
+        console.print(f"note: {note}")
+    return study
+
+
+def _without_metrics_note(runs: list[RunFolder]) -> list[str]:
+    return [f"{len(runs)} run(s) hold no {METRICS} (ended before it, or only begun): "
+            f"{labels.listed([run.name for run in runs])}."] if runs else []
+
+
+def _check_found(found: FoundRuns, folders: list[str]) -> list[str]:
+    """Returns a note on runs without a name, or raises a UserError if there are no other runs."""
+    notes = [f"{len(found.unknown)} run(s) left out, because no folder names its task, method and "
+             f"seed, the first of them {found.unknown[0]}."] if found.unknown else []
+    if not found.runs:
+        raise UserError(" ".join([
+            f"No {METRICS} of a known run below {', '.join(folders)}.", *notes,
+            *_without_metrics_note(found.without_metrics),
+            "Expected <task>/<method>/<seed>/ or <method>/<task>/<seed>/, such as "
+            f"dmc_walker_walk/dreamer/0/{METRICS}."]))
+    return notes
+
+
+def _chosen_tasks(
+    options: dict[str, Any], known: set[str], published: Published
+) -> list[str] | None:
+    """Returns the chosen tasks, None if there is no choice."""
+    if options["suite"] and options["tasks"]:
+        raise UserError("Expected --suite or --tasks, not both.")
+    if options["suite"]:
+        return list(TASK_LISTS[labels.choose([options["suite"]], TASK_LISTS, "suite")[0]])
+    tasks = sorted(known) + sorted({row.task for row in published.rows} - known)
+    asked = [labels.task_name(word) or word for word in options["tasks"]]
+    return labels.choose(asked, tasks, "task") or None

@@ -18,7 +18,6 @@ from dreamer.io.files import atomic_write
 from plots.labels import short_frames
 
 WIDTH = 7.2  # inches, the text width of a page; the fonts below have their size in print
-MOST_METHODS = 12
 
 # Okabe and Ito's palette without black and yellow. In this order, neighbours also differ in
 # lightness, for prints in grey.
@@ -28,31 +27,19 @@ _DASHES = ((5, 2), (1.5, 1.5), (5, 2, 1.5, 2), (8, 2), (3, 1.5, 1, 1.5, 1, 1.5),
 _HATCHES = ("////", "....", "xxxx", "----", "\\\\\\\\", "++++")
 
 _SETTINGS: dict[Any, Any] = {
-    "font.size": 7.5,
+    "font.size": 7.5, "legend.fontsize": 7.5, "axes.titlesize": 8, "axes.labelsize": 8,
+    "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "axes.linewidth": 0.6, "grid.linewidth": 0.5, "lines.linewidth": 1.4, "hatch.linewidth": 0.5,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "0.9", "savefig.dpi": 200,
     "text.parse_math": False,  # a name from a folder may hold dollar signs
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.4,
-    "hatch.linewidth": 0.5,
-    "legend.frameon": False,
     "pdf.fonttype": 42,  # text stays text
-    "savefig.dpi": 200,
 }
 
 
-def new_figure(height: float, count: int, columns: int, width: float = WIDTH) -> tuple[
-    Figure, list[Axes]
-]:
+def new_figure(
+    height: float, count: int, columns: int, width: float = WIDTH
+) -> tuple[Figure, list[Axes]]:
     """Returns a figure of `height` x `width` inches, and its `count` panels row by row."""
     mpl.rcParams.update(_SETTINGS)
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -87,7 +74,7 @@ def curve_style(index: int, points: int) -> dict[str, Any]:
 
 def published_style(index: int) -> dict[str, Any]:
     """Returns the grey and the dashes of published method number `index`."""
-    n = index % len(_DASHES)
+    n = index % len(_GREYS)
     return {"color": _GREYS[n], "linestyle": (0, _DASHES[n])}
 
 
@@ -96,11 +83,10 @@ def bar_style(index: int, is_own: bool) -> dict[str, Any]:
 
     After the last colour, our bars are coloured and hatched.
     """
+    n = index % len(_COLOURS)
     if is_own:
-        hatch = {} if index < len(_COLOURS) else {"hatch": "xxxxx"}
-        return {"color": _COLOURS[index % len(_COLOURS)], "edgecolor": "black", "linewidth": 0.4,
-                **hatch}
-    n = index % len(_HATCHES)
+        return {"color": _COLOURS[n], "edgecolor": "black", "linewidth": 0.4,
+                "hatch": "xxxxx" if index > n else None}
     return {"color": "white", "edgecolor": _GREYS[n], "hatch": _HATCHES[n], "linewidth": 0.4}
 
 
@@ -139,8 +125,8 @@ def footnotes(figure: Figure, notes: Sequence[str]) -> None:
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     """Writes <stem>.<format> in every format; each file is complete or absent."""
-    paths = [stem.parent / f"{stem.name}.{kind}" for kind in formats]
-    for path, kind in zip(paths, formats, strict=True):
+    paths = {kind: stem.parent / f"{stem.name}.{kind}" for kind in formats}
+    for kind, path in paths.items():
         with atomic_write(path) as file:
             figure.savefig(file, format=kind, bbox_inches="tight")
-    return paths
+    return list(paths.values())

@@ -39,16 +39,16 @@ def score_records(study: Study) -> Records:
         for method in study.methods:
             if (found := study.scored.get((task, method))) is None:
                 continue
-            scores = found.scores
-            record = {
+            scores, frames = found.scores, found.frames
+            record = blank | {
                 "task": task, "method": method, "kind": "run", "mean": scores.mean(),
                 "seeds": len(scores),
                 "seeds_without_score": len(study.runs[task, method]) - len(scores),
-                "frames_least": int(found.frames.min()), "frames_most": int(found.frames.max())}
+                "frames_least": int(frames.min()), "frames_most": int(frames.max())}
             if len(scores) > 1:
                 (low,), (high,) = spread_of(scores[:, None], "ci")
                 record |= {"std": scores.std(), "ci_low": low, "ci_high": high}
-            records.append(blank | record)
+            records.append(record)
         records += [blank | {
             "task": task, "method": method, "kind": "published", "mean": point.score,
             "seeds": point.seeds or "", "frames_least": point.frames,
@@ -59,44 +59,39 @@ def score_records(study: Study) -> Records:
 
 def curve_records(study: Study) -> Records:
     """Returns one record for every point of our curves."""
+    columns = "task", "method", "frames", "mean", "low", "high", "seeds"
     return [
-        {"task": task, "method": method, "frames": int(x), "mean": mean, "low": low, "high": high,
-         "seeds": int(count)}
+        dict(zip(columns, (task, method, *point), strict=True))
         for task in study.tasks for method in study.methods
         if (found := study.curves.get((task, method))) is not None
-        for x, mean, low, high, count in zip(
-            found.x, found.mean, found.low, found.high, found.count, strict=True)
-    ]
+        for point in zip(found.x, found.mean, found.low, found.high, found.count, strict=True)]
 
 
 def write_scores(study: Study, outdir: Path) -> list[Path]:
     """Writes scores.csv, curves.csv, scores.md and scores.tex; returns their paths."""
     return [_write_csv(outdir / "scores.csv", score_records(study)),
             _write_csv(outdir / "curves.csv", curve_records(study)),
-            *_write_cells(outdir / "scores", score_cells(study),
-                          [SCORE_NOTE, *study.notes])]
+            *_write_cells(outdir / "scores", score_cells(study), [SCORE_NOTE, *study.notes])]
 
 
 def write_aggregates(summary: Summary, pairs: Sequence[Pair], outdir: Path) -> list[Path]:
     """Writes aggregates.md, .tex and .csv, and improvement.csv if there are pairs."""
     records = [
         {"method": entry.method, "kind": "run" if entry.is_own else "published",
-         "statistic": name, **_estimate_fields("value", value),
-         "tasks": len(entry.scores), "runs": sum(map(len, entry.scores.values())),
-         "scale": summary.words}
-        for entry in summary.entries for name, value in entry.aggregates.items()
-    ]
+         "statistic": name, "value": value.value, **_limits(value), "tasks": len(entry.scores),
+         "runs": sum(map(len, entry.scores.values())), "scale": summary.words}
+        for entry in summary.entries for name, value in entry.aggregates.items()]
     compared = [
-        {"x": x, "y": y, "tasks": tasks, **_estimate_fields("probability_x_above_y", value)}
+        {"x": x, "y": y, "tasks": tasks, "probability_x_above_y": value.value, **_limits(value)}
         for x, y, tasks, value in pairs]
     return [*_write_cells(outdir / "aggregates", aggregate_cells(summary), summary.notes),
             _write_csv(outdir / "aggregates.csv", records),
             *([_write_csv(outdir / "improvement.csv", compared)] if pairs else [])]
 
 
-def _estimate_fields(name: str, value: Estimate) -> dict[str, object]:
-    low, high = ("", "") if np.isnan(value.low) else (value.low, value.high)
-    return {name: value.value, "ci_low": low, "ci_high": high}
+def _limits(value: Estimate) -> dict[str, Any]:
+    known = not np.isnan(value.low)
+    return {"ci_low": value.low if known else "", "ci_high": value.high if known else ""}
 
 
 def score_cells(study: Study) -> Cells:
@@ -105,18 +100,17 @@ def score_cells(study: Study) -> Cells:
     A column's head names the frames of its scores. If they differ, each score names its own. A
     published curve is read at every end of our methods. Its mean over tasks is at the latest end.
     """
-    columns: dict[tuple[str, str], list[dict[str, Any]]] = {
-        **{("run", method): [] for method in study.methods},
-        **{("published", method): [] for method in study.published_methods}}
-    for record in score_records(study):
-        columns[record["kind"], record["method"]].append(record)
-    cells = [_column_cells(method if kind == "run" else published_label(method), records,
-                           study.tasks) for (kind, method), records in columns.items()]
+    records = score_records(study)
+    columns = [("run", method, method) for method in study.methods]
+    columns += [("published", name, published_label(name)) for name in study.published_methods]
+    cells = [_column_cells(label, [record for record in records if record["kind"] == kind
+                                   and record["method"] == method], study.tasks)
+             for kind, method, label in columns]
     names = ["Task", *map(task_title, study.tasks), "Mean over tasks"]
     return [list(row) for row in zip(names, *cells, strict=True)]
 
 
-def _column_cells(name: str, records: list[dict[str, Any]], tasks: Sequence[str]) -> list[str]:
+def _column_cells(name: str, records: Records, tasks: Sequence[str]) -> list[str]:
     """Returns the head, one cell for each task, and the mean over the tasks' last scores."""
     if not records:
         return [name, *["-"] * len(tasks), "-"]
@@ -144,11 +138,9 @@ def _frames_text(records: Iterable[dict[str, Any]]) -> str:
 
 def _score_text(record: dict[str, Any]) -> str:
     text = short_score(record["mean"])
-    if record["kind"] == "published":
-        return text
     digits = len(text.partition(".")[2])
     spread = "" if record["std"] == "" else f" ± {record['std']:.{digits}f}"
-    return f"{text}{spread} ({record['seeds']})"
+    return text if record["kind"] == "published" else f"{text}{spread} ({record['seeds']})"
 
 
 def aggregate_cells(summary: Summary) -> Cells:
@@ -159,10 +151,8 @@ def aggregate_cells(summary: Summary) -> Cells:
 
 
 def _interval_text(value: Estimate) -> str:
-    text = short_score(value.value)
-    if np.isnan(value.low):
-        return text
-    return f"{text} [{short_score(value.low)}, {short_score(value.high)}]"
+    limits = f" [{short_score(value.low)}, {short_score(value.high)}]"
+    return short_score(value.value) + ("" if np.isnan(value.low) else limits)
 
 
 def _write_csv(path: Path, records: Records) -> Path:
@@ -178,11 +168,10 @@ def _write_csv(path: Path, records: Records) -> Path:
 
 
 def _write_cells(stem: Path, cells: Cells, notes: Sequence[str]) -> list[Path]:
-    texts = {stem.with_suffix(".md"): markdown(cells, notes),
-             stem.with_suffix(".tex"): latex(cells, notes)}
-    for path, text in texts.items():
-        write_file(path, text.encode())
-    return list(texts)
+    paths = [stem.with_suffix(".md"), stem.with_suffix(".tex")]
+    for path, form in zip(paths, (markdown, latex), strict=True):
+        write_file(path, form(cells, notes).encode())
+    return paths
 
 
 def markdown(cells: Cells, notes: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plots import ablations, figures, tables
+from plots import figures, tables
 from plots.aggregates import Summary, summarise
 from plots.published import Published
 from plots.runs import Run, RunFolder
@@ -54,7 +54,7 @@ def test_curves_show_means_and_published_ones():
     dotted = [one for one in walk.get_lines() if one.get_linestyle() == ":"]
     assert dotted[0].get_xydata()[-1].tolist() == [300_000, 900]
     theirs = line(walk, "Dreamer, TF2 release")
-    curve = PUBLISHED.curve(WALK, "dreamer_tf2_release")
+    curve = PUBLISHED.curves[WALK, "dreamer_tf2_release"]
     assert theirs[:, 1].tolist() == curve.mean[: len(theirs)].tolist()
     assert theirs[-1, 0] == 400_000  # the first point outside, so that the line meets the edge
     assert line(walk, "A3C, states (100M)")[0, 1] == PUBLISHED.point(WALK, "a3c").score
@@ -131,8 +131,8 @@ def test_every_score_says_its_frames_where_methods_end_apart():
     runs = [run(WALK, "short", 0, [50]), run(WALK, "long", 0, [50, 60, 70])]
     made = study(runs, tasks=[WALK], methods=("short", "long"),
                  published=["dreamer_tf2_release", "dreamer"])
-    curve = PUBLISHED.curve(WALK, "dreamer_tf2_release").mean
-    assert made.published_point(WALK, "dreamer_tf2_release").score == curve[3]
+    curve = PUBLISHED.curves[WALK, "dreamer_tf2_release"].mean
+    assert made.published_at(WALK, "dreamer_tf2_release")[-1].score == curve[3]
     assert made.published_name("dreamer_tf2_release") == "Dreamer, TF2 release (300k)"
     head, row, mean = tables.score_cells(made)
     assert head == ["Task", "short (100k)", "long (300k)", "Dreamer, TF2 release",
@@ -208,13 +208,13 @@ def test_the_drawing_of_pairs_alone_is_cut():
 def test_sweeps_are_found_in_the_names():
     """As `dreamer.sweep` names them; keys and bases both hold underscores."""
     names = ["mine_horizon=5", "mine_behavior.horizon=10", "mine_lr=1e-4", "mine", "x_kind=gru"]
-    assert ablations.sweeps(names) == {
+    assert figures.sweeps(names) == {
         "horizon": {"mine": {5.0: "mine_horizon=5", 10.0: "mine_behavior.horizon=10"}}}
     names = ["dreamer_dmc_small_kl_scale=1", "dreamer_dmc_small_kl_scale=0.1",
              "dreamer_value.units=20", "dreamer_value.units=30",
              "dreamer_horizon=5_gamma=0.9", "dreamer_horizon=5_gamma=0.99", "x_own_key=1",
              "x_own_key=2"]
-    assert ablations.sweeps(names) == {
+    assert figures.sweeps(names) == {
         "kl_scale": {"dreamer_dmc_small": {1.0: names[0], 0.1: names[1]}},
         "units": {"dreamer": {20.0: names[2], 30.0: names[3]}},
         "gamma": {"dreamer_horizon=5": {0.9: names[4], 0.99: names[5]}},
@@ -226,8 +226,7 @@ def test_sweep_figure():
     names = ("mine_horizon=5", "mine_horizon=10")
     runs = two_seeds(WALK, names[0]) + [run(WALK, names[1], 0, [7])]
     made = study(runs, methods=names, tasks=[WALK])
-    figure = ablations.draw_sweep(made, "horizon", ablations.sweeps(names)["horizon"],
-                                  PUBLISHED.ablation("fig4"))
+    figure = figures.draw_sweep(made, "horizon", figures.sweeps(names)["horizon"])
     (axes,) = figure.axes
     ours = axes.containers[0].lines[0].get_xydata()
     assert ours.tolist() == [[5, 550], [10, 7]]
@@ -238,10 +237,10 @@ def test_sweep_figure():
 
 def test_variants_figure():
     made = study(two_seeds(HOP), tasks=[HOP])
-    figure = ablations.draw_variants(made, PUBLISHED.ablation("fig7"))
+    figure = figures.draw_variants(made, PUBLISHED.ablation("fig7"))
     assert [bar.get_height() for bar in figure.axes[0].patches] == [550, 310, 170, 0]
     assert figure.axes[0].get_legend_handles_labels()[1][0] == "mine (200k-300k)"
-    figure = ablations.draw_variants(study(two_seeds("gym_X"), tasks=["gym_X"]),
+    figure = figures.draw_variants(study(two_seeds("gym_X"), tasks=["gym_X"]),
                                      PUBLISHED.ablation("fig7"))
     assert [bar.get_height() for bar in figure.axes[0].patches] == [550]
     assert "Grey" not in footnote(figure)
@@ -250,7 +249,7 @@ def test_variants_figure():
 def test_variants_are_found_in_the_names_with_what_they_vary():
     names = ["dreamer", "dreamer_contrastive", "dreamer_no_value_small", "dreamer_score",
              "dreamer_small", "late/dreamer", "late/dreamer_no_value", "planet", "planets"]
-    found = {name: ablations.variants(names, words) for name, words in ablations.VARIANTS.items()}
+    found = {name: figures.variants(names, words) for name, words in figures.VARIANTS.items()}
     assert found == {
         "fig7": ["dreamer", "dreamer_no_value_small", "dreamer_small", "late/dreamer",
                  "late/dreamer_no_value", "planet"],

@@ -113,7 +113,7 @@ def test_ablations_without_runs_of_them_are_drawn_when_asked_for(runs, tmp_path)
 
 
 def test_many_tasks_take_several_pages(tmp_path, write_run, monkeypatch):
-    monkeypatch.setattr("plots.plot._TASKS_A_PAGE", 2)
+    monkeypatch.setattr("plots.study.MOST_TASKS", 2)
     for i in range(3):
         write_run(f"runs/gym_Task{i}/mine/0", {1: 1.0, 2: 2.0})
     files = draw(tmp_path, "--formats svg --figures curves")

@@ -19,9 +19,9 @@ def test_scores_and_curves(published):
     task = "dmc_walker_walk"
     assert published.point(task, "dreamer").score == pytest.approx(961.67, abs=10)
     assert published.point(task, "dreamer").frames == 5_000_000
-    curve = published.curve(task, "dreamer_tf2_release")
+    curve = published.curves[task, "dreamer_tf2_release"]
     assert len(curve.frames) == 50 and curve.frames[-1] == 4_900_000
-    assert published.curve(task, "a3c") is None
+    assert (task, "a3c") not in published.curves
     assert published.point("dmc_quadruped_run", "d4pg") is None
     assert published.point(task, "nobody") is None
 

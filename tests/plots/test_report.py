@@ -109,7 +109,7 @@ def test_a_benchmark(tmp_path: Path):
 
 def details_of(root: Path) -> Details:
     """What is known of the one run below a folder."""
-    (run,), _, _ = load_runs(find_runs([root]).runs)
+    (run,), _ = load_runs(find_runs([root]).runs, "eval/return", 1000)
     return Details(run)
 
 
@@ -121,7 +121,7 @@ def details_of(root: Path) -> Details:
 def test_the_command_of_a_run_gives_its_config(tmp_path: Path, presets, overrides, agent, program):
     config = load_config(*presets, task="dmc_walker_walk", agent=agent, overrides=overrides)
     make_run(tmp_path, config, SCORES)
-    words = shlex.split(details_of(tmp_path).context()["command"])
+    words = shlex.split(details_of(tmp_path).command)
     assert words[: 2 + len(program)] == ["python", "-m", *program]
     line = CommandLine("", "", agent=agent)
     assert line.parse(words[2 + len(program) :]).config() == config
@@ -162,7 +162,7 @@ def test_an_irregular_config_is_not_read(tmp_path: Path, write_run, make_irregul
     folder = write_run("runs/dmc_walker_walk/dreamer/0", SCORES)
     make_irregular(folder / "config.yaml", "host: secret\nconfig: {seed: 1}\n")
     details = details_of(tmp_path / "runs")
-    assert not details.record and not details.config and not details.context()["command"]
+    assert not details.record and not details.config and not details.command
 
 
 def test_many_methods_and_foreign_runs(tmp_path: Path, write_run):

@@ -102,14 +102,14 @@ def test_an_irregular_config_names_no_task(tmp_path, make_irregular):
     assert not found.runs and len(found.unknown) == 1
 
 
-def load(folder, **options):
-    return load_runs(find_runs([folder]).runs, **options)
+def load(folder, metric="eval/return", width=None):
+    runs = find_runs([folder]).runs
+    return load_runs(runs, metric, width or auto_bin(runs))
 
 
 def test_bins_hold_what_lies_around_them(tmp_path, write_run):
     write_run("dmc_walker_walk/dreamer/0", {4: 1.0, 5: 2.0, 14: 4.0, 15: 8.0, 40: 16.0})
-    (run,), counts, width = load(tmp_path, bin_width=10)
-    assert width == 10
+    (run,), counts = load(tmp_path, width=10)
     assert run.x.tolist() == [0, 10, 20, 40]
     assert run.y.tolist() == [1.0, 3.0, 8.0, 16.0]
     assert counts.damaged_lines == 0
@@ -122,7 +122,7 @@ def test_bins_hold_what_lies_around_them(tmp_path, write_run):
 )
 def test_older_names(tmp_path, write_run, key, metric):
     write_run("dmc_walker_walk/dreamer/0", {1000: 5.0}, key=key)
-    (run,), _, _ = load(tmp_path, metric=metric)
+    (run,), _ = load(tmp_path, metric)
     assert run.y.tolist() == [5.0]
 
 
@@ -132,7 +132,7 @@ def test_damaged_lines_are_skipped_and_counted(tmp_path, write_run):
             '{"step": 400, "eval/return": 9.0}\n{"step": 500, "eval/return": 3')
     write_run("dmc_walker_walk/dreamer/0", {100: 1.0, 200: 2.0}, tail=tail)
     write_run("dmc_walker_walk/dreamer/1", {100: 1.0})
-    runs, counts, _ = load(tmp_path, bin_width=100)
+    runs, counts = load(tmp_path, width=100)
     assert runs[0].x.tolist() == [100, 200, 400]
     assert counts.damaged_lines == 7
     assert "Skipped 7 damaged line(s)" in counts.messages("eval/return")[0]
@@ -144,7 +144,7 @@ def test_values_that_are_no_numbers_and_resumed_runs_are_counted(tmp_path, write
     write_run("dmc_walker_walk/dreamer/0", {1: 1.0}, tail=tail)
     write_run("dmc_walker_walk/dreamer/1", {100: 1.0, 200: 2.0},  # resumed
               tail='{"step": 100, "eval/return": 3.0}\n')
-    (run, resumed), counts, _ = load(tmp_path, bin_width=1)
+    (run, resumed), counts = load(tmp_path, width=1)
     assert run.x.tolist() == [1]
     assert counts.non_finite == 5  # null is no value
     assert resumed.y.tolist() == [2.0, 2.0]
@@ -176,24 +176,24 @@ def test_memory_does_not_grow_with_the_files(tmp_path, write_run):
                 step = i * (1_000_000 // lines)
                 file.write(json.dumps({"step": step, "eval/return": 1.0, "pad": "x" * 200}) + "\n")
         tracemalloc.start()
-        load(tmp_path / name, bin_width=20_000)
+        load(tmp_path / name, width=20_000)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 300_000
 
 
-@pytest.mark.parametrize("bin_width", [None, 100])
-def test_irregular_metrics_are_refused(tmp_path, write_run, make_irregular, bin_width):
+@pytest.mark.parametrize("width", [None, 100])
+def test_irregular_metrics_are_refused(tmp_path, write_run, make_irregular, width):
     path = write_run("runs/dmc_walker_walk/dreamer/0", {100: 1.0}) / "metrics.jsonl"
     text = path.read_text()
     path.unlink()
     make_irregular(path, text)
     with pytest.raises(UserError, match=f"Cannot read {path}: it is (a link|not a regular file)"):
-        load(tmp_path / "runs", bin_width=bin_width)
+        load(tmp_path / "runs", width=width)
 
 
 def test_the_folder_of_runs_may_be_a_link(tmp_path, write_run):
     write_run("runs/dmc_walker_walk/dreamer/0", {100: 1.0})
     (tmp_path / "results").symlink_to(tmp_path / "runs")
-    (run,), _, _ = load(tmp_path / "results")
+    (run,), _ = load(tmp_path / "results")
     assert run.y.tolist() == [1.0]
