@@ -21,7 +21,7 @@ class Baseline:
     `dreamer.agent.agent.Agent` documents them.
 
     Args:
-        config: The run's config; its seed is that of all random numbers.
+        config: The run's config; configs/agents/<agent>.yaml has the section of the agent's name.
         obs_space, act_space: The environment's.
     """
 
@@ -64,11 +64,7 @@ class Random(Baseline):
 
 
 class Constant(Baseline):
-    """Takes the same action always: the config's constant.action.
-
-    Raises:
-        UserError: The action space has no such action.
-    """
+    """Takes constant.action of the config always; UserError if the space has no such action."""
 
     def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space):
         super().__init__(config, obs_space, act_space)

@@ -37,13 +37,7 @@ class D4PG(OffPolicy):
         actor loss  = - mean E[Z(o, actor(o))], differentiated by the actor alone
 
     The torso learns from the critic's loss alone. A transition's cross-entropy is its priority.
-
-    Args:
-        config: The run's config; the section d4pg is in configs/agents/d4pg.yaml.
-        obs_space, act_space: The environment's; actions are continuous.
-
-    Raises:
-        UserError: Actions are one-hot, or observations do not fit.
+    Raises UserError if actions are one-hot, or observations do not fit.
     """
 
     def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space):
@@ -127,8 +121,6 @@ def project(returns: tf.Tensor, factor: tf.Tensor, probs: tf.Tensor, z: tf.Tenso
         z: float32 [K], evenly spaced.
     Returns:
         float32 [B, K], each row with the sum of its row of `probs`.
-    Raises:
-        ValueError: On differing shapes.
     """
     check_shape("probs", probs, (None, None))
     b, k = probs.shape

@@ -24,14 +24,8 @@ class DQN(OffPolicy):
         loss   = mean weight * huber(target - Q(o)[a])
 
     with huber(x) = x^2 / 2 up to |x| = 1 and |x| - 1/2 beyond, so that the gradient is clipped, and
-    o' the observation at the end of the n-step transition. |target - Q| is its priority.
-
-    Args:
-        config: The run's config; the section dqn is in configs/agents/dqn.yaml.
-        obs_space, act_space: The environment's; actions are one-hot.
-
-    Raises:
-        UserError: Actions are continuous, or observations do not fit.
+    o' the observation at the end of the n-step transition. |target - Q| is its priority. Raises
+    UserError if actions are continuous, or observations do not fit.
     """
 
     def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space):

@@ -206,13 +206,9 @@ def retrace(
         trace: float32 [B, T-1], lambda min(1, pi / mu) of a_0..a_(T-2).
     Returns:
         float32 [B, T-1] targets, and their weights: 0 if timestep t is an episode's last, else 1.
-    Raises:
-        ValueError: On differing shapes, or fewer than two timesteps.
     """
     check_shape("reward", reward, (None, None))
     b, length = reward.shape
-    if length < 2:
-        raise ValueError(f"retrace needs sequences of at least 2 timesteps, but got {length}")
     for name, tensor in (("pcont", pcont), ("is_first", is_first), ("value", value)):
         check_shape(name, tensor, (b, length))
     for name, tensor in (("q", q), ("trace", trace)):
@@ -242,11 +238,7 @@ def by_mean(networks: SACNetworks) -> Choose:
 
 
 def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Agent:
-    """The agent that a config describes.
-
-    Raises:
-        UserError: Actions are one-hot, or observations do not fit.
-    """
+    """Makes the agent of a config; UserError if actions are one-hot or observations do not fit."""
     if act_space.discrete:
         raise UserError("latent_sac takes continuous actions, but this task's are one-hot")
     precision, seed, sac = choose_precision(config.precision), config.seed, config.sac

@@ -7,6 +7,7 @@ small updates from single transitions need them faster than files can be read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from baselines.observations import Arrays, Observations
 EPSILON = 1e-6  # keeps every transition's priority above zero
 
 
+@dataclass(eq=False, kw_only=True)
 class Transitions:
     """A ring of timesteps, and n-step transitions from them.
 
@@ -29,38 +31,28 @@ class Transitions:
     and has the weight (N P(i))^-beta, divided by the batch's largest weight (arXiv 1511.05952). New
     transitions have the largest priority so far. Priorities are not saved: after a resume all are
     equal.
-
-    Args:
-        observations: Packs the observations.
-        actions: A.
-        capacity: Timesteps held; the oldest are dropped first.
-        n: Steps of a return.
-        gamma: Discount of a step.
-        alpha: Exponent of the priorities; 0: uniform draws.
-        beta: Exponent of the weights.
-        reward_bound: Rewards are clipped to [-bound, bound].
-        seed: Seed of the draws.
     """
 
-    def __init__(
-        self, observations: Observations, actions: int, *, capacity: int, n: int, gamma: float,
-        alpha: float, beta: float, seed: int, reward_bound: float = np.inf,
-    ):  # fmt: skip
-        self._bound = reward_bound
-        self._obs, self.capacity, self._n = observations, capacity, n
-        self._gamma, self._alpha, self._beta, self._seed = gamma, alpha, beta, seed
-        kinds = {"image": np.uint8, "vector": np.float32}
-        shapes = observations.timestep_shapes
+    observations: Observations  # packs the observations
+    actions: int  # A
+    capacity: int  # timesteps held; the oldest are dropped first
+    n: int  # steps of a return
+    gamma: float  # discount of a step
+    alpha: float  # exponent of the priorities; 0: uniform draws
+    beta: float  # exponent of the weights
+    seed: int  # of the draws
+    reward_bound: float = np.inf  # rewards are clipped to [-bound, bound]
+
+    def __post_init__(self) -> None:
+        shapes = {"action": (self.actions,), "reward": (), "cont": ()}
         # The kernel gives memory page by page when it is written, not now.
         self._timesteps: Arrays = {
-            **{k: np.empty((capacity, *s), kinds[k]) for k, s in shapes.items()},
-            "action": np.empty((capacity, actions), np.float32),
-            "reward": np.empty(capacity, np.float32),
-            "cont": np.empty(capacity, np.float32),
+            key: np.empty((self.capacity, *shape), np.uint8 if key == "image" else np.float32)
+            for key, shape in {**self.observations.timestep_shapes, **shapes}.items()
         }
-        self._before = np.zeros(capacity, np.int64)  # timesteps of its episode before each
-        self._after = np.zeros(capacity, np.int64)
-        self._masses = np.zeros(capacity)  # p^alpha of the transition that begins at each
+        self._before = np.zeros(self.capacity, np.int64)  # timesteps of its episode before each
+        self._after = np.zeros(self.capacity, np.int64)
+        self._masses = np.zeros(self.capacity)  # p^alpha of the transition that begins at each
         self._written = 0
         self._largest = 1.0
 
@@ -69,8 +61,8 @@ class Transitions:
 
     def add(self, episode: Mapping[str, np.ndarray]) -> None:
         """Adds a complete episode [L, ...], or its end if it is longer than the memory."""
-        packed = {**self._obs.pack(episode), **{k: episode[k] for k in ("action", "cont")}}
-        packed["reward"] = np.clip(episode["reward"], -self._bound, self._bound)
+        packed = {**self.observations.pack(episode), **{k: episode[k] for k in ("action", "cont")}}
+        packed["reward"] = np.clip(episode["reward"], -self.reward_bound, self.reward_bound)
         length = len(episode["reward"])
         kept = slice(max(0, length - self.capacity), length)
         count = kept.stop - kept.start
@@ -81,13 +73,13 @@ class Transitions:
         self._after[slots] = count - 1 - np.arange(count)
         self._written += count
         # No transition begins at an episode's last timestep, or where frames are gone.
-        self._masses[slots] = np.where(self._after[slots] > 0, self._largest**self._alpha, 0.0)
+        self._masses[slots] = np.where(self._after[slots] > 0, self._largest**self.alpha, 0.0)
         self._masses[(self._written + np.arange(self._worn)) % self.capacity] = 0.0
 
     @property
     def _worn(self) -> int:
         """Number of oldest timesteps of a full ring whose earlier frames may be gone."""
-        return self._obs.frames - 1 if self._written > self.capacity else 0
+        return self.observations.frames - 1 if self._written > self.capacity else 0
 
     def sample(self, first: int, count: int, batch_size: int) -> Arrays:
         """Draws the batches of updates `first` to `first + count - 1` together.
@@ -96,13 +88,13 @@ class Transitions:
             Arrays [count, B, ...]: image and vector (those that there are), next_image,
             next_vector, action [count, B, A], return, factor, weight; and index, for `prioritise`.
         """
-        rng = np.random.default_rng([self._seed, first])
+        rng = np.random.default_rng([self.seed, first])
         total = count * batch_size
         weight = np.ones(total)
-        if self._alpha > 0:
+        if self.alpha > 0:
             strata = np.tile(np.arange(batch_size), count)
             slots = draw(self._masses, (strata + rng.random(total)) / batch_size)
-            weight = self._masses[slots] ** -self._beta
+            weight = self._masses[slots] ** -self.beta
         else:
             slots = self._uniform(rng, total)
         batch = {**self._gather(slots), "index": slots, "weight": weight}
@@ -116,7 +108,7 @@ class Transitions:
         sound = np.isfinite(priority)  # an update that is not finite changes nothing
         slots, priority = slots[sound], priority[sound]
         self._largest = max(self._largest, float(priority.max(initial=0.0)))
-        self._masses[slots] = np.where(self._masses[slots] > 0, priority**self._alpha, 0.0)
+        self._masses[slots] = np.where(self._masses[slots] > 0, priority**self.alpha, 0.0)
 
     def _uniform(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """Returns slots of transitions, each equally likely; draws again where none begins."""
@@ -127,16 +119,16 @@ class Transitions:
         return slots
 
     def _gather(self, slots: np.ndarray) -> Arrays:
-        ahead = np.minimum(self._n, self._after[slots])
+        ahead = np.minimum(self.n, self._after[slots])
         ends = (slots + ahead) % self.capacity
-        steps = np.arange(1, self._n + 1)
+        steps = np.arange(1, self.n + 1)
         rewards = self._timesteps["reward"][(slots[:, None] + steps) % self.capacity]
         rewards = np.where(steps <= ahead[:, None], rewards, 0.0)
-        factor = self._gamma**ahead * self._timesteps["cont"][ends]
+        factor = self.gamma**ahead * self._timesteps["cont"][ends]
         return {
             **self._observe(slots), **{f"next_{k}": v for k, v in self._observe(ends).items()},
             "action": self._timesteps["action"][(slots + 1) % self.capacity],
-            "return": (rewards @ self._gamma ** (steps - 1.0)).astype(np.float32),
+            "return": (rewards @ self.gamma ** (steps - 1.0)).astype(np.float32),
             "factor": factor.astype(np.float32),
         }  # fmt: skip
 
@@ -145,7 +137,7 @@ class Transitions:
         if "vector" in self._timesteps:
             found["vector"] = self._timesteps["vector"][slots]
         if "image" in self._timesteps:
-            back = np.arange(self._obs.frames)[::-1]
+            back = np.arange(self.observations.frames)[::-1]
             back = np.minimum(back, self._before[slots][:, None])  # the first frame is repeated
             frames = self._timesteps["image"][(slots[:, None] - back) % self.capacity]
             found["image"] = np.concatenate(np.moveaxis(frames, 1, 0), -1)  # [m, 64, 64, k * C]
@@ -153,13 +145,11 @@ class Transitions:
 
 
 def draw(masses: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Draws items in proportion to their masses; one of mass 0 is never drawn.
+    """Draws items int64 [m] in proportion to their masses; one of mass 0 is never drawn.
 
     Args:
         masses: float64 [N], at least 0.
         shares: Where to draw in the total mass, in [0, 1]: float64 [m].
-    Returns:
-        int64 [m].
     """
     ends = np.cumsum(masses)
     below = np.minimum(shares * ends[-1], np.nextafter(ends[-1], 0.0))

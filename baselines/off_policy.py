@@ -30,8 +30,7 @@ class OffPolicy(Baseline):
     A subclass defines `greedy` and `losses`, and calls `add_optimizer`.
 
     Args:
-        config: The run's config; the section of the agent's name has its keys.
-        obs_space, act_space: The environment's.
+        config, obs_space, act_space: As Baseline's.
         heads: The networks.
         gray: Whether images become gray.
         reward_bound: Rewards are clipped to [-bound, bound].
@@ -59,8 +58,8 @@ class OffPolicy(Baseline):
         self._eval_explore = Exploration(act_space, kind=kind, noise_scale=eval_epsilon)
         self._observations = Observations(obs_space, section["frames"], gray)
         self.memory = Transitions(
-            self._observations, act_space.shape[0], seed=self.seed, n=section["n_step"],
-            reward_bound=reward_bound,
+            observations=self._observations, actions=act_space.shape[0], seed=self.seed,
+            n=section["n_step"], reward_bound=reward_bound,
             **{k: section[k] for k in ("alpha", "beta", "capacity", "gamma")},
         )  # fmt: skip
         sizes = {k: section[k] for k in ("layers", "units", "cnn_depth")}
@@ -166,14 +165,10 @@ class OffPolicy(Baseline):
             yield group, self.memory.sample(update, group, self.batch_size)
 
     def train_step(self, batch: Any, update: int) -> Mapping[str, np.ndarray]:
-        """Makes the updates of a group of batches, in turn.
+        """Makes the updates of a group of batches in turn; `update` is the first one's number.
 
-        Args:
-            batch: From `Transitions.sample`, [count, B, ...].
-            update: Number of the first.
-
-        Returns:
-            The means of their metrics; nonfinite of each, float32 [count].
+        Takes the batches [count, B, ...] from `Transitions.sample`. Returns the means of their
+        metrics; nonfinite of each, float32 [count].
         """
         metrics, errors = self._update(batch, tf.constant(np.int32(update)))
         self.memory.prioritise(batch["index"], errors.numpy())

@@ -51,11 +51,7 @@ def register(name: str, entry: Entry, configs: str | os.PathLike[str]) -> None:
 
 
 def make_agent(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> TrainableAgent:
-    """Returns the agent that a config describes, for an environment's spaces.
-
-    Raises:
-        UserError: The run is Dreamer's, or the agent cannot act in these spaces.
-    """
+    """Returns a config's agent; UserError if it is Dreamer's, or cannot act in these spaces."""
     if config.agent == DREAMER:
         raise UserError("this is a run of Dreamer itself: use python -m dreamer.run or .evaluate")
     return pkgutil.resolve_name(AGENTS[config.agent].agent)(config, obs_space, act_space)

@@ -88,10 +88,7 @@ class A3C(Baseline):
     with R_t of `n_step_returns`. Shared RMSProp: g2 <- decay g2 + (1 - decay) g^2, and
     w <- w - lr g / sqrt(g2 + eps), after the gradient was scaled down to the norm `clip`.
 
-    Args:
-        config: The run's config; the section a3c is in configs/agents/a3c.yaml.
-        obs_space, act_space: The environment's.
-        descriptor: Of the shared memory, if another process has made it.
+    The shared memory's `descriptor` is given if another process has made it.
 
     Attributes:
         settings: The section a3c.
@@ -222,11 +219,7 @@ class A3C(Baseline):
         return arrays | {"policy_calls": np.asarray(self.policy_calls, np.int64)}
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Puts back what state_arrays gave.
-
-        Raises:
-            ValueError: If names or shapes differ from this agent's; nothing is changed then.
-        """
+        """Restores what state_arrays gave; ValueError, and no change, if names or shapes differ."""
         if set(self.state_arrays()) != set(arrays):
             raise ValueError(f"the arrays are not a3c's: {sorted(arrays)[:5]}")
         # An evaluation may have another number of learners than the run.
@@ -256,8 +249,6 @@ def n_step_returns(
         gamma: Discount of a step.
     Returns:
         float32 [T, N], R_0..R_(T-1); those at an episode's last timestep are to be ignored.
-    Raises:
-        ValueError: On differing shapes.
     """
     for name, tensor in (("cont", cont), ("is_last", is_last), ("value", value)):
         check_shape(name, tensor, tuple(reward.shape))

@@ -33,14 +33,7 @@ class LearnerError(EnvError):
 
 
 class LearnerProcess(ChildProcess):
-    """The process of one actor-learner.
-
-    Args:
-        config: The run's config.
-        number: The learner's number.
-        descriptor: Of the shared memory.
-        calls: First number of the random streams of its actions.
-    """
+    """The process of one actor-learner, whose actions' random streams begin with number `calls`."""
 
     def __init__(self, config: Config, number: int, descriptor: int, calls: int):
         self.number = number

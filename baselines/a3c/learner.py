@@ -55,11 +55,7 @@ class ActorLearner:
         self._lengths = np.zeros(self.pool.num_envs, np.int64)
 
     def round(self) -> tuple[dict[str, float], Arrays]:
-        """Makes one rollout and one update, and counts them in the shared counts.
-
-        Returns:
-            Metrics, and the rollout.
-        """
+        """Makes one rollout and one update, and counts them; returns metrics and the rollout."""
         self.agent.refresh()
         rollout = self._rollout(self.agent.settings.n_step)
         metrics = self.agent.learn(rollout)

@@ -15,7 +15,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from dreamer.config.config import Config, load_config, preset_refusal
 from dreamer.config.schema import DREAMER, Key, Value, find_key, load_schema, number, preset_files
@@ -30,12 +30,9 @@ _COLUMN = 34  # of the help texts
 class Option(Key):
     """An option of one program, which is no key of the config."""
 
+    prefix: ClassVar[str] = "--"
     many: bool = False  # whether it takes one or more words; it is [] if it is not given
     required: bool = False  # whether it must be given
-
-    @property
-    def label(self) -> str:
-        return f"--{self.name}"
 
 
 @dataclass(frozen=True)
@@ -63,11 +60,9 @@ class CommandLine:
     agent: str = DREAMER  # whose keys are flags without an option called agent; "" for none
 
     def parse(self, argv: Sequence[str]) -> Parsed:
-        """Reads `argv`, without the program's name. --help prints the help and exits.
+        """Reads `argv`, without the program's name; --help prints the help and exits.
 
-        Raises:
-            UserError: An unknown flag, a flag given twice, a missing or bad value, or a word that
-                belongs to no flag.
+        Raises UserError for an unknown or repeated flag, a missing or bad value, or a stray word.
         """
         own = {option.name: option for option in self.options}
         agent = self.agent

@@ -166,8 +166,15 @@ def load_config(
     names = dict.fromkeys(Path(name).stem if _is_path(name) else name for name in presets)
     named = [name for name in names if name != suite]
     config = Config({**of_suite, **of_task, **chosen}, named, agent)
-    if agent == DREAMER:
-        check_phases(config.disagreement.until, config.steps)
+    if agent == DREAMER and config.disagreement.until >= config.steps:
+        # A saved run's config is not checked, because a run that was stopped in its first phase
+        # can be read, and resumed with more steps.
+        raise UserError(
+            f"disagreement.until ({config.disagreement.until}) must be below steps "
+            f"({config.steps}): nothing would be collected for the task; set --disagreement.until, "
+            f"such as to {config.steps // 5} (a fifth, as in the preset explore_then_task), or "
+            "more --steps"
+        )
     return config
 
 
@@ -189,10 +196,6 @@ def load_preset(
         trail: Files that inherit this preset.
         loaded: Files read before; this one is added. They are not inherited again, because what
             two presets inherit must not undo the first of them.
-
-    Raises:
-        UserError: No such preset, presets that inherit each other in a circle, or a key or value
-            that the agent does not take.
     """
     loaded = set() if loaded is None else loaded
     path = _preset_path(name, trail[-1].parent if trail else Path(), agent)
@@ -306,20 +309,6 @@ def check_behavior(behavior: Values, planner: Values, disagreement: Values) -> N
     if until and not (behavior["value"] and behavior["horizon"] > 1):
         raise UserError(
             "disagreement.until needs behavior.value true and a behavior.horizon of at least 2"
-        )
-
-
-def check_phases(until: int, steps: int) -> None:
-    """Refuses a run that ends before it collects for its task.
-
-    A saved run's config is not checked: a run that was stopped in its first phase can be read, and
-    resumed with more steps.
-    """
-    if until >= steps:
-        raise UserError(
-            f"disagreement.until ({until}) must be below steps ({steps}): nothing would be "
-            f"collected for the task; set --disagreement.until, such as to {steps // 5} (a fifth, "
-            "as in the preset explore_then_task), or more --steps"
         )
 
 

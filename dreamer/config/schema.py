@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dreamer.errors import UserError, suggest
 from dreamer.io.yaml_files import read_yaml
@@ -42,28 +42,20 @@ class Key:
     min: float = -math.inf  # inclusive
     max: float = math.inf  # inclusive
     above: float = -math.inf  # exclusive
+    prefix: ClassVar[str] = ""  # of the name in messages
     pattern: bool = False  # whether the text must be a regular expression
 
-    @property
-    def label(self) -> str:
-        """The name in messages."""
-        return self.name
-
     def coerce(self, value: Any, where: str = "") -> Value:
-        """Returns a value, typed or text, in this key's type.
+        """Returns a value, typed or text, in this key's type; UserError if the key refuses it.
 
-        Raises:
-            UserError: The value has another type, is not among the choices, or is out of range.
-                The message says `where` it comes from, such as " in preset 'x'".
+        The message says `where` the value comes from, such as " in preset 'x'".
         """
-        typed = _convert(value, type(self.value))
+        typed, label = _convert(value, type(self.value)), f"{self.prefix}{self.name}{where}"
         if typed is None:
-            raise UserError(
-                f"{self.label}{where} must be {_TYPES[type(self.value)]}, not {_show(value)}"
-            )
+            raise UserError(f"{label} must be {_TYPES[type(self.value)]}, not {_show(value)}")
         if expected := self._expected(typed):
             near = suggest(str(typed), map(str, self.choices))
-            raise UserError(f"{self.label}{where} must be {expected}, not {_show(typed)}{near}")
+            raise UserError(f"{label} must be {expected}, not {_show(typed)}{near}")
         return typed
 
     def _expected(self, value: Value) -> str:

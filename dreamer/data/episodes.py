@@ -75,16 +75,10 @@ class EpisodeError(Exception):
 
 
 class EpisodeFile:
-    """An episode on disk. Opening it checks its directory and headers, and reads no data.
+    """An episode of `length` timesteps in the file `path`, whose name has the unique id `uid`.
 
-    Attributes:
-        path: The file.
-        uid: Unique id in its name.
-        length: Number of timesteps, L.
-        checked: Whether `check` has passed.
-
-    Raises:
-        EpisodeError: The file is damaged, or not an episode.
+    Opening it checks the file's directory and headers, and reads no data; it raises EpisodeError
+    if the file is damaged, or not an episode. `checked` says whether `check` has passed.
     """
 
     __slots__ = ("_arrays", "checked", "length", "path", "uid")
@@ -152,12 +146,9 @@ class EpisodeFile:
                 self._read_key(fd, key, start, stop, target)
 
     def check(self, keys: Collection[str], dtypes: Dtypes | None = None) -> None:
-        """Reads all data of these keys once, and checks their checksums and values.
+        """Reads all data of these keys once, and checks checksums and values; raises EpisodeError.
 
         Numbers must stay finite when they are cast to `dtypes`: 1e300 is infinite as float32.
-
-        Raises:
-            EpisodeError: The data are damaged, not an episode's, or do not fit into memory.
         """
         with self._open() as fd:
             # Reading an array that is not sliceable verifies its checksum.

@@ -155,10 +155,7 @@ class Replay:
         Returns:
             Arrays [B, T, ...]: observations in the spaces' dtypes, action float32 [B, T, A], reward
             and cont float32 [B, T], is_first, is_last and is_terminal bool [B, T]. B is
-            `batch_size`, T is `length`.
-
-        Raises:
-            UserError: There is no episode to sample.
+            `batch_size`, T is `length`. UserError if there is no episode.
         """
         with self._lock:
             while True:

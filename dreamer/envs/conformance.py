@@ -14,15 +14,12 @@ from dreamer.errors import ContractError
 def check_env(env: Env, *, steps: int = 20, seed: int = 0) -> None:
     """Runs three episodes with random actions and checks them against `dreamer.envs.spec.Env`.
 
-    Closes the environment at the end.
+    Closes the environment at the end. Raises ContractError, which names the first mistake.
 
     Args:
         env: Environment to test.
         steps: Steps of each episode; more steps find more, such as mistakes at an episode's end.
         seed: Seed of actions and episodes.
-
-    Raises:
-        ContractError: Names the first mistake.
     """
     _check_spaces(env)
     rng = np.random.default_rng(seed)

@@ -63,11 +63,7 @@ MISSING = (
 
 
 def find_level(name: str) -> tuple[str, int]:
-    """Returns (the level's own name, seconds of an episode) for a short name or an own name.
-
-    Raises:
-        UserError: The level does not exist.
-    """
+    """Returns (own name, seconds of an episode) of a short or own name; UserError if unknown."""
     known = LEVELS | {level: (level, seconds) for level, seconds in LEVELS.values()}
     name = name.removeprefix(FOLDER)
     if name not in known:

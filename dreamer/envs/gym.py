@@ -32,9 +32,7 @@ def make_gym(env_id: str, settings: EnvSettings) -> Env:
     An id such as "package:Name-v0" imports the package, which registers the environment; ids of
     `MODULES` need not name theirs.
 
-    Raises:
-        UserError: Gymnasium or a package of the environment is not installed, or the id does not
-            exist.
+    Raises UserError if the id is unknown, or Gymnasium or the environment's package is missing.
     """
     library = _import_library()
     if library.__name__ == "gymnasium":
@@ -64,8 +62,7 @@ def adapt_gym(env: Any, settings: EnvSettings) -> Env:
             or an image is rendered if there is none; with `state`, the other observations are flat
             float32 vectors.
 
-    Raises:
-        UserError: A space is of another kind, or no observation is left.
+    Raises UserError if a space is of another kind, or no observation is left.
     """
     adapted = GymEnv(env, settings)
     return adapted if adapted.act_space.discrete else NormalizeActions(adapted)
@@ -255,11 +252,7 @@ def _codec(name: str, space: Any, image_size: int) -> tuple[Space, Callable]:
 
 
 def _action_space(space: Any) -> Space:
-    """Returns one-hot [A] for a Discrete space, and a Box's own shape and bounds.
-
-    Raises:
-        UserError: The space is of another kind.
-    """
+    """Returns one-hot [A] for a Discrete space, and a Box's own; UserError for other spaces."""
     if _kind_of(space) == "Discrete":
         return one_hot_space(int(space.n))
     if _kind_of(space) == "Box":

@@ -45,9 +45,6 @@ def make_custom(task: str, settings: EnvSettings) -> Env:
 
     The function takes no arguments. It returns a Gymnasium or old gym environment, which
     `adapt_gym` adapts with all settings; or one of our `Env`, whose observations stay as they are.
-
-    Raises:
-        UserError: The file, module or function does not exist, or returns something else.
     """
     env = find_function(task)()
     if hasattr(env, "observation_space") and hasattr(env, "action_space"):
@@ -70,11 +67,7 @@ def make_custom(task: str, settings: EnvSettings) -> Env:
 
 
 def find_function(place: str) -> Callable[..., Any]:
-    """Imports `module:function` or `path/to/file.py:function`.
-
-    Raises:
-        UserError: The file, module or function does not exist.
-    """
+    """Imports `module:function` or `path/to/file.py:function`; UserError if it does not exist."""
     source, _, name = place.rpartition(":")
     module = _load_file(source) if source.endswith(".py") else _load_module(source)
     function = getattr(module, name, None)

@@ -20,11 +20,7 @@ TASK_KEY = "task"
 
 
 def assign(tasks: Sequence[str], num_envs: int) -> list[str]:
-    """Returns the task of each of `num_envs` workers.
-
-    Raises:
-        UserError: Some tasks would have more workers than others.
-    """
+    """Returns each worker's task; UserError if some tasks would have more workers than others."""
     if num_envs % len(tasks):
         raise UserError(
             f"{num_envs} environments for {len(tasks)} tasks: expected envs.num_envs and "
@@ -34,11 +30,7 @@ def assign(tasks: Sequence[str], num_envs: int) -> list[str]:
 
 
 def shared_actions(spaces: Mapping[str, Space]) -> Space:
-    """Returns the largest of the tasks' action spaces.
-
-    Raises:
-        UserError: Some are continuous and others one-hot.
-    """
+    """Returns the largest action space; UserError if some are continuous and others one-hot."""
     if len({space.discrete for space in spaces.values()}) > 1:
         kinds = {True: "one-hot", False: "continuous"}
         listed = ", ".join(f"{task} {kinds[space.discrete]}" for task, space in spaces.items())
@@ -50,10 +42,7 @@ def shared_observations(spaces: Mapping[str, Mapping[str, Space]]) -> dict[str, 
     """Returns the observation spaces that all tasks are padded to.
 
     A float vector gets the length of the longest task's; a task without it observes zeros. All
-    other observations, such as images, must be the same in all tasks.
-
-    Raises:
-        UserError: They differ.
+    other observations, such as images, must be the same in all tasks; else this raises UserError.
     """
     shared: dict[str, Space] = {}
     for key in dict.fromkeys(key for each in spaces.values() for key in each):
@@ -88,10 +77,8 @@ def share_requests(
 ) -> list[dict[str, Any]]:
     """Returns the request for each worker that pads its environment to the shared spaces.
 
-    `tasks` and `replies` are the workers' tasks and descriptions of their environments.
-
-    Raises:
-        UserError: The tasks cannot share spaces, or hold actions for different numbers of frames.
+    `tasks` and `replies` are the workers' tasks and descriptions of their environments. UserError
+    if the tasks cannot share spaces, or hold actions for different numbers of frames.
     """
     by_task = dict(zip(tasks, replies, strict=True))
     repeats = {name: reply["action_repeat"] for name, reply in by_task.items()}
@@ -115,10 +102,8 @@ class Padded(Wrapper):
     Args:
         env: The task's environment.
         obs_space, act_space: Results of `shared_observations` and `shared_actions`.
-        task: (index of the task, number of tasks), observed as TASK_KEY; None: not observed.
-
-    Raises:
-        UserError: The task itself has an observation of that name.
+        task: (index of the task, number of tasks), observed as TASK_KEY, which must not be the
+            name of an observation (UserError); None: not observed.
     """
 
     def __init__(

@@ -58,25 +58,24 @@ def _first_that_renders(device: tuple[tuple[str, str], ...]) -> str:
     failures = []
     # OSMesa has no devices: it would silently render on another one than was asked for.
     for backend in ("egl",) if device else CANDIDATES:
-        problem = _probe({**dict(device), "MUJOCO_GL": backend})
+        problem = probe({**dict(device), "MUJOCO_GL": backend})
         if not problem:
             return backend
         failures.append(f"{backend}: {problem}")
     raise UserError(f"no OpenGL renders on this machine ({'; '.join(failures)}); {HELP}")
 
 
-def _probe(variables: dict[str, str]) -> str:
+def probe(variables: dict[str, str]) -> str:
     """Renders one frame in a new process; returns "", or the problem in one line."""
-    platform = {"PYOPENGL_PLATFORM": variables["MUJOCO_GL"]}
-    return try_python(PROBE, {**os.environ, **variables, **platform})
+    platform = variables["MUJOCO_GL"]
+    return try_python(PROBE, {**os.environ, **variables, "PYOPENGL_PLATFORM": platform})
 
 
 def prepare(egl_device: int = -1) -> None:
     """Sets the variables in this process, for an environment that renders in it.
 
-    Raises:
-        UserError: As `backend_variables`; or this process has loaded TensorFlow, which crashes
-            together with a software OpenGL (seen with TensorFlow 2.21 and Mesa 22.3).
+    Raises UserError as `backend_variables`; or if this process has loaded TensorFlow, which
+    crashes together with a software OpenGL (seen with TensorFlow 2.21 and Mesa 22.3).
     """
     if sys.modules.get("tensorflow") is not None:
         raise UserError(

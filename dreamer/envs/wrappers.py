@@ -18,13 +18,8 @@ class FrameEnv:
     """Base class of a suite's environment: holds each action for several frames.
 
     A subclass sets the attributes of `Env` and implements `_start`, `_advance` and `_observe`.
-
-    Args:
-        settings: How to make the environment.
-        time_limit: Frames of an episode; 0: no limit. Reaching it is not terminal.
-
-    Raises:
-        UserError: The settings leave no observation.
+    An episode has at most `time_limit` frames; 0: no limit. Reaching it is not terminal. Raises
+    UserError if the settings leave no observation.
     """
 
     obs_space: dict[str, Space]

@@ -20,7 +20,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,21 +59,17 @@ class Checkpoint:
     path: Path
 
 
+@dataclass(eq=False)
 class Checkpoints:
     """The newest checkpoints of one run.
 
     Only one process may `save` into a folder at a time (`dreamer.runs.rundir` ensures this); any
     number may read meanwhile.
-
-    Args:
-        directory: The run's ``checkpoints/``; the first `save` makes it.
-        keep: Number of sound checkpoints to keep, at least 1.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], keep: int = 2) -> None:
-        self.directory = Path(directory)
-        self.keep = keep
-        self._damaged: set[Path] = set()
+    directory: Path  # the run's ``checkpoints/``; the first `save` makes it
+    keep: int = 2  # number of sound checkpoints to keep, at least 1
+    _damaged: set[Path] = field(default_factory=set, init=False)
 
     def save(self, step: int, arrays: Arrays, state: Mapping[str, Any]) -> Path:
         """Writes a checkpoint, removes the oldest ones, and returns its folder.
@@ -109,13 +105,8 @@ class Checkpoints:
         """Returns the newest sound checkpoint, or None if there is no checkpoint at all.
 
         For each damaged newer one, a `UserWarning` names it, the damage, and the checkpoint used.
-        Another process may save meanwhile.
-
-        Args:
-            like: Arrays of the agent to load. Much larger files are not read.
-
-        Raises:
-            UserError: There are checkpoints, and all of them are damaged.
+        Another process may save meanwhile. Files much larger than `like`, the arrays of the agent
+        to load, are not read. Raises UserError if there are checkpoints, all of them damaged.
         """
         for _ in range(_ATTEMPTS):
             found, reasons, inodes = None, {}, self._found()
@@ -147,10 +138,9 @@ class Checkpoints:
 
     @staticmethod
     def load(path: str | os.PathLike[str], like: Arrays | None = None) -> Checkpoint:
-        """Returns the checkpoint in the folder `path`; `like` as in `load_latest`.
+        """Returns the checkpoint in the folder `path`; UserError if there is no sound one.
 
-        Raises:
-            UserError: There is no checkpoint, or it is damaged.
+        `like` is that of `load_latest`.
         """
         check_name(path)
         try:

@@ -103,8 +103,7 @@ class RunDir(contextlib.AbstractContextManager):
     def load(cls, path: str | os.PathLike[str]) -> tuple[RunDir, Config]:
         """Returns an existing run, for reading, and its config; takes no lock.
 
-        Raises:
-            UserError: The path is no run's directory, or its config.yaml is not ours.
+        Raises UserError if the path is no run's directory, or its config.yaml is not ours.
         """
         run = cls(Path(path).expanduser())
         if not run.config_file.is_file():

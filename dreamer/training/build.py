@@ -134,8 +134,7 @@ def forecast(
 def make_devices(config: Config) -> Devices | None:
     """Returns the devices that share each update, or None if one device makes it.
 
-    Raises:
-        UserError: The machine lacks these devices, or they cannot share the batch.
+    Raises UserError if the machine lacks these devices, or they cannot share the batch.
     """
     asked = int(config.section("train").get("devices", 1))  # only Dreamer has the key
     if asked == 1:

@@ -238,11 +238,9 @@ class Collector:
     def restore(self, state: Mapping[str, Any], check: Callable[[], None]) -> list[int]:
         """Restores what `state` returned; calls `check` before each step that repeats an episode.
 
-        Returns:
-            Numbers of the episodes that came out differently: their environment does not follow
-            from its seed and actions, or it failed and they are dropped.
-        Raises:
-            KeyError, TypeError, ValueError: `state` did not return that.
+        Returns the numbers of the episodes that came out differently: their environment does not
+        follow from its seed and actions, or it failed and they are dropped. Raises KeyError,
+        TypeError or ValueError if `state` did not return that.
         """
         running = [episode and _Actions.from_json(episode) for episode in state["exact"]]
         games = [[_Actions.from_json(episode) for episode in game] for game in state["games"]]

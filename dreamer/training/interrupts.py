@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
 
@@ -92,41 +93,35 @@ class Interrupt:
         self._before = {}
 
 
+@dataclass(frozen=True)
 class RetryWhileDiskFull:
-    """Calls a function again while it fails because the disk is full.
+    """Calls a function again while it fails because the disk is full."""
 
-    Args:
-        seconds: The longest time to wait; 0: do not wait.
-        interrupt: Ends the waiting after a signal.
-        say: Takes messages for the user.
-    """
-
-    def __init__(self, seconds: float, interrupt: Interrupt, say: Callable[[str], None]) -> None:
-        self._seconds, self._interrupt, self._say = seconds, interrupt, say
+    seconds: float  # the longest time to wait; 0: do not wait
+    interrupt: Interrupt  # ends the waiting after a signal
+    say: Callable[[str], None]  # takes messages for the user
 
     def __call__(self, act: Callable[[], T]) -> T:
         """Returns what `act` returns, which must change nothing when it raises DiskFullError.
 
-        Raises:
-            DiskFullError: The disk stayed full for the whole time, or a limit on the size of
-                files is the reason, which waiting does not change.
-            StopRequested: A signal came while this waited.
+        Raises StopRequested if a signal comes while this waits; and DiskFullError if the disk
+        stays full, or a limit on the size of files is the reason, which waiting does not change.
         """
         waited, pause = 0.0, 1.0
         while True:
             try:
                 result = act()
             except DiskFullError as error:
-                if not error.passing or waited >= self._seconds or self._interrupt.requested:
+                if not error.passing or waited >= self.seconds or self.interrupt.requested:
                     raise
                 if not waited:
-                    self._say(f"warning: {error} (the run waits up to {self._seconds:g} s for it)")
+                    self.say(f"warning: {error} (the run waits up to {self.seconds:g} s for it)")
             else:
                 if waited:
-                    self._say(f"there is room again after {waited:.0f} s; the run continues")
+                    self.say(f"there is room again after {waited:.0f} s; the run continues")
                 return result
             start = time.monotonic()
-            while (passed := time.monotonic() - start) < min(pause, self._seconds - waited):
-                self._interrupt.check()
+            while (passed := time.monotonic() - start) < min(pause, self.seconds - waited):
+                self.interrupt.check()
                 time.sleep(min(0.2, pause))
             waited, pause = waited + passed, min(2 * pause, _LONGEST_PAUSE)

@@ -28,9 +28,9 @@ def episode(number: int, length: int, terminal: bool) -> dict[str, np.ndarray]:
 
 
 def memory(n=3, capacity=1000, space=VECTOR, frames=1, **options) -> Transitions:
-    options = {"alpha": 0.0, "beta": 1.0, "seed": 0, **options}
-    observations = Observations(space, frames, gray=False)
-    return Transitions(observations, 1, capacity=capacity, n=n, gamma=GAMMA, **options)
+    options = {"alpha": 0.0, "beta": 1.0, "seed": 0, "n": n, "gamma": GAMMA, **options}
+    obs = Observations(space, frames, gray=False)
+    return Transitions(observations=obs, actions=1, capacity=capacity, **options)
 
 
 def slow(code: float, episodes: dict[int, dict[str, np.ndarray]], n: int):

@@ -33,7 +33,7 @@ def test_choice_renders(monkeypatch):
 
 
 def test_osmesa_renders_if_it_is_installed(monkeypatch):
-    if problem := rendering._probe({"MUJOCO_GL": "osmesa"}):
+    if problem := rendering.probe({"MUJOCO_GL": "osmesa"}):
         pytest.skip(f"OSMesa does not render here: {problem}")
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     with EnvPool("dmc_pendulum_swingup", shadow_size=64) as pool:
@@ -44,7 +44,7 @@ def test_osmesa_renders_if_it_is_installed(monkeypatch):
 def test_second_choice_if_the_first_fails(no_choice, monkeypatch):
     """EGL really fails, because the device does not exist."""
     monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "77")
-    if not rendering._probe({"MUJOCO_GL": "osmesa"}):
+    if not rendering.probe({"MUJOCO_GL": "osmesa"}):
         assert rendering.backend_variables()["MUJOCO_GL"] == "osmesa"
 
 
@@ -63,7 +63,7 @@ def test_without_opengl_the_message_says_what_to_install(no_choice, monkeypatch)
 
 @pytest.mark.parametrize("backend", ["nosuchgl", "egl", "glfw"])
 def test_unusable_choice_is_one_message(monkeypatch, backend):
-    if backend == "glfw" and not rendering._probe({"MUJOCO_GL": backend}):
+    if backend == "glfw" and not rendering.probe({"MUJOCO_GL": backend}):
         pytest.skip("there is a display, and GLFW renders on it")
     monkeypatch.setenv("MUJOCO_GL", backend)
     with pytest.raises(UserError, match="apt-get install"):

@@ -39,11 +39,6 @@ def test_samples_lie_in_their_space():
     assert Space((100,), np.uint8, 0, 255).sample(rng).dtype == np.uint8
 
 
-def test_make_timestep_derives_cont():
-    assert timestep()["cont"] == 0 and timestep()["reward"] == np.float32(1.5)
-    assert make_timestep({}, is_last=True)["cont"] == 1
-
-
 @pytest.mark.parametrize("change, message", [
     ({"vector": np.zeros(3, np.float32)}, r"vector: expected shape \(2,\), got \(3,\)"),
     ({"vector": np.zeros(2)}, "vector: expected dtype float32, got float64"),

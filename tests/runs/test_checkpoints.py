@@ -170,12 +170,13 @@ def test_what_cannot_be_stored_exactly_is_refused_and_leaves_no_trace(store):
 
 FULL = """
 import resource, sys
+from pathlib import Path
 import numpy as np
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.io.files import DiskFullError
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 try:
-    Checkpoints(sys.argv[1]).save(3000, {"a": np.zeros(100_000)}, {})
+    Checkpoints(Path(sys.argv[1])).save(3000, {"a": np.zeros(100_000)}, {})
 except DiskFullError as error:
     print(error)
 """
@@ -191,9 +192,10 @@ def test_without_room_the_older_ones_stay(store):
 
 WRITER = """
 import sys
+from pathlib import Path
 import numpy as np
 from dreamer.runs.checkpoints import Checkpoints
-store = Checkpoints(sys.argv[1])
+store = Checkpoints(Path(sys.argv[1]))
 latest = store.load_latest()
 step = latest.step if latest else 0
 while True:

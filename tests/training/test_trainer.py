@@ -79,6 +79,9 @@ def test_evaluations_are_due_at_multiples_and_at_the_end(trained: Result):
     lines = {line["step"]: line for line in metrics_of(trained.path) if "eval/return" in line}
     assert list(lines) == [52, 84, 148, 200]
     assert trained.eval_return == lines[200]["eval/return"]
+    state = state_of(trained.path)
+    assert state["done"] == {"log": 200, "evaluate": 200, "video": 200, "save": 200}
+    assert state["last_return"] == trained.eval_return
     # New episodes each time, and all of them saved.
     names = sorted(p.name.split("-")[1] for p in (trained.path / "eval_episodes").iterdir())
     assert names == [f"eval{number:08d}" for number in range(3 * len(lines))]
@@ -193,12 +196,6 @@ def test_another_agents_checkpoint_is_the_users_to_move(trained: Result, tmp_pat
         assert str(path) in str(error.value)
 
 
-def test_the_state_is_plain_json(trained: Result):
-    state = state_of(trained.path)
-    assert state["done"] == {"log": 200, "evaluate": 200, "video": 200, "save": 200}
-    assert state["last_return"] == trained.eval_return
-
-
 def test_the_ratio_holds_a_round_later_and_exactly_at_the_end(tmp_path: Path):
     result = train(config_for(tmp_path, **{"train.overlap": True}))
     lines = metrics_of(result.path)
@@ -230,8 +227,3 @@ def test_a_stopped_run_makes_up_for_its_updates(tmp_path: Path):
     assert (result.step, result.updates) == (200, SCHEDULE.due(200))
     names = [path.name.split("-")[1] for path in (result.path / "episodes").glob("*.npz")]
     assert len(set(names)) == len(names)
-
-
-def test_overlap_and_deterministic_are_refused_together():
-    with pytest.raises(UserError, match="train.overlap and deterministic are both true"):
-        load_config("debug", overrides={"train.overlap": True, "deterministic": True})

@@ -49,7 +49,7 @@ class EnvRestartWarning(UserWarning):
     """A worker failed and is replaced; the message names the worker and counts its failures."""
 
 
-class EnvPool:
+class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
     """Environments of one task, or of several tasks in turn, each in a process of its own.
 
     If a worker fails, `reset` and `step` return an EnvError in place of its timestep. The worker's
@@ -137,13 +137,10 @@ class EnvPool:
         return [worker.receive(max(self.timeout, START_TIMEOUT))[0] for worker in self._workers]
 
     def reset(self, seeds: Seeds, indices: Indices = None) -> list[Outcome]:
-        """Starts an episode in each of `indices` (default: all).
+        """Starts an episode in each of `indices` (default: all) and returns the first timesteps.
 
-        Returns:
-            The first timesteps; an EnvError in place of that of each worker that failed.
-
-        Raises:
-            EnvError: A worker failed more often than `restarts` allows; the pool is closed.
+        An EnvError stands in place of that of each worker that failed. If a worker failed more
+        often than `restarts` allows, the pool is closed and its EnvError is raised.
         """
         numbers = [None if seed is None else int(seed) for seed in seeds]
         return self._exchange([({"kind": "reset", "seed": n}, {}) for n in numbers], indices)
@@ -240,9 +237,6 @@ class EnvPool:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def __enter__(self) -> EnvPool:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -265,11 +259,7 @@ class WorkerProcess(ChildProcess):
 
 
 def _find_python(python: str) -> str:
-    """Returns the path of an interpreter; "" means this process's own.
-
-    Raises:
-        UserError: The program does not exist or cannot run a worker.
-    """
+    """Returns the path of an interpreter ("": this process's); UserError if it runs no worker."""
     if not python:
         return sys.executable
     found = shutil.which(Path(python).expanduser())
@@ -303,8 +293,7 @@ def _import_path(folder: str) -> str:
 def _worker_variables(suite: Suite, settings: EnvSettings, num_envs: int) -> dict[str, str]:
     """Returns the environment variables that workers have besides this process's own.
 
-    Raises:
-        UserError: The suite needs MuJoCo's OpenGL, which does not render here.
+    UserError if the suite needs MuJoCo's OpenGL, which does not render here.
     """
     # Workers share the processors. With 2 idle processors, a single worker of walker_walk renders
     # 131 frames per second with 2 threads of its software OpenGL (Mesa), and 110 with none.
