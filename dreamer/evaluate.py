@@ -111,7 +111,7 @@ def evaluate(
 
 
 def as_text(result: Result) -> str:
-    """Returns a line an episode, and one with mean and standard deviation for each task."""
+    """Returns one line per episode, and one per task with mean and standard deviation."""
     lines = [f"{result.task} after {result.step:,} steps, checkpoint {result.checkpoint}"]
     for summary in result.evaluation.summaries:
         ending = "ended by the task" if summary.terminal else "at the time limit"

@@ -9,7 +9,7 @@ from dreamer import load_config, train
 
 
 class Reach(gymnasium.Env):
-    """A white dot on a black ground: the nearer to the middle it is brought, the more reward."""
+    """A white dot on a black image. The nearer the dot is to the middle, the higher the reward."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)

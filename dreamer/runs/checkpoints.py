@@ -3,7 +3,7 @@
 A checkpoint is the folder ``<step, 12 digits>/`` with these files:
 
 - ``arrays.npz``: named numeric arrays, uncompressed;
-- ``state.json``: counters, random states and other small values;
+- ``state.json``: counters, running episodes and other small values;
 - ``manifest.json``: the step, and the size and SHA-256 of the other two files; written last.
 
 The folder is written under a temporary name, synced and renamed. The reader unpickles nothing,
@@ -133,7 +133,7 @@ class Checkpoints:
         return found
 
     def newest(self) -> Path | None:
-        """Returns the newest checkpoint that is not known to be damaged, unread; None without."""
+        """Returns the newest checkpoint that is not known to be damaged, unread, or None."""
         return next((path for path in self._found() if path not in self._damaged), None)
 
     @staticmethod
