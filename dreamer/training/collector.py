@@ -61,7 +61,7 @@ def random_policy(act_space: Space, seed: int, first: int = 0) -> Policy:
     def policy(timesteps: Timesteps, state: Any) -> tuple[np.ndarray, None]:
         del state
         rng = np.random.default_rng([seed, next(calls)])
-        actions = np.stack([act_space.sample(rng) for _ in timesteps["reward"]])
+        actions = np.stack([act_space.sample(rng) for _ in timesteps["is_first"]])
         return actions.astype(np.float32), None
 
     return policy

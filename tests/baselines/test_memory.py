@@ -104,13 +104,6 @@ def test_frames_are_stacked_within_their_episode(alpha: float):
             assert stack.tolist() == [(100 * k + max(t - back, 0)) % 250 for back in (2, 1, 0)]
 
 
-@pytest.mark.parametrize(("bound", "found"), [(1.0, {-1.0, 0.5, 1.0}), (np.inf, {-5, 0.5, 7})])
-def test_rewards_are_clipped_to_the_bound(bound: float, found: set[float]):
-    m = memory(1, reward_bound=bound)
-    m.add({**episode(0, 4, False), "reward": np.array([0, -5, 0.5, 7], "f")})
-    assert set(m.sample(0, 1, 50)["return"][0]) == found
-
-
 @pytest.mark.parametrize("beta", [0.0, 0.7, 1.0])
 def test_priorities_decide_how_often_and_weights_make_up_for_it(beta: float):
     m = memory(1, alpha=0.5, beta=beta)

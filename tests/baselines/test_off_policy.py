@@ -147,11 +147,11 @@ def test_returns_are_of_the_steps_asked_for():
         assert agent.memory.sample(0, 1, 50)["return"].max() == expected
 
 
-@pytest.mark.parametrize(("clip", "expected"), [(True, {1.0}), (False, {9.0})])
+@pytest.mark.parametrize(("clip", "expected"), [(True, {-1, 0.5}), (False, {-9, 0.5})])
 def test_rewards_are_clipped_where_that_is_asked_for(clip: bool, expected: set[float]):
     agent = make("dqn", dqn__clip_rewards=clip, dqn__n_step=1)
-    agent.memory.add({**episode("dqn"), "reward": np.full(3, 9, np.float32)})
-    assert set(agent.memory.sample(0, 1, 8)["return"][0]) == expected
+    agent.memory.add({**episode("dqn"), "reward": np.array([0, -9, 0.5], np.float32)})
+    assert set(agent.memory.sample(0, 1, 50)["return"][0]) == expected
 
 
 def test_returns_beyond_the_atoms_are_told_once():

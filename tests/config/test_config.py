@@ -186,6 +186,7 @@ def test_values_as_typed_or_in_python(name: str, given: Any, meant: Any):
         ({"encoder.keys": "(("}, "encoder.keys must be a regular expression"),
         ({"method": "a\nb"}, "method must be printable text"),
         ({"logdir": ""}, "logdir is empty"),
+        ({"logdir": "s3://bucket/runs"}, "s3://bucket/runs', an address; expected a folder"),
         ({"task": "dcm_walker_walk"}, "unknown suite in task 'dcm_walker_walk'"),
         ({"envs.image": False}, "the agent would see nothing"),
         ({"train.overlap": True, "deterministic": True}, "train.overlap and .* are both true"),

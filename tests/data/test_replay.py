@@ -53,11 +53,8 @@ def test_batch_has_the_promised_keys_shapes_and_dtypes(tmp_path: Path) -> None:
         "image": ((5, 10, 8, 8, 3), "uint8"),
         "position": ((5, 10, 4), "float32"),
         "action": ((5, 10, 2), "float32"),
-        "reward": ((5, 10), "float32"),
-        "cont": ((5, 10), "float32"),
-        "is_first": ((5, 10), "bool"),
-        "is_last": ((5, 10), "bool"),
-        "is_terminal": ((5, 10), "bool"),
+        **dict.fromkeys(("reward", "cont"), ((5, 10), "float32")),
+        **dict.fromkeys(("is_first", "is_last", "is_terminal"), ((5, 10), "bool")),
     }
     assert [file.length for file in replay.files] == [30, 8] and replay.damaged == 0
 

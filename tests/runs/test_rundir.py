@@ -37,11 +37,6 @@ def test_a_method_that_is_no_folders_name_is_refused(config, method):
         run_path(config.replace({"method": method}))
 
 
-def test_an_address_is_no_folder():
-    with pytest.raises(UserError, match="s3://bucket/runs., an address; expected a fol"):
-        load_config(overrides={"logdir": "s3://bucket/runs"})
-
-
 def test_a_tasks_path_stays_one_folder_below_the_logdir(tmp_path, config):
     path = run_path(config.replace({"task": "../my/env.py:make"}))
     assert path == tmp_path / "my_env.py_make" / "dreamer_small" / "3"

@@ -167,7 +167,7 @@ def test_episode_that_could_not_be_kept_is_handed_over_again(pools: dict[int, En
 
 
 def test_random_actions_follow_from_the_seed_and_fill_their_space() -> None:
-    timesteps = {"reward": np.zeros(500, np.float32)}
+    timesteps = {"is_first": np.zeros(500, bool)}
     box = Space((2,), np.dtype(np.float32), np.array([-1.0, 0.0]), 1.0)
     policy, same = random_policy(box, 0), random_policy(box, 0)
     for _ in range(3):
