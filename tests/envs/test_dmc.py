@@ -101,14 +101,14 @@ def test_actions_reach_the_actuators_own_range():
         np.testing.assert_allclose(env.env._env.physics.control(), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("task, settings, steps", [
-    ("pendulum_swingup", {"action_repeat": 2}, 500),  # dm_control's own limit, 1000 frames
-    ("pendulum_swingup", {"action_repeat": 3}, 334),  # it ends the last repeat early
-    ("pendulum_swingup", {"action_repeat": 2, "time_limit": 25}, 13),
-    ("pendulum_swingup", {"action_repeat": 2, "time_limit": 1100}, 550),
-    ("lqr_lqr_2_1", {"action_repeat": 100}, 10),  # has no limit of its own
+@pytest.mark.parametrize("task, settings, steps, frames", [
+    ("pendulum_swingup", {"action_repeat": 2}, 500, 1000),  # dm_control's own limit, 1000 frames
+    ("pendulum_swingup", {"action_repeat": 3}, 334, 1000),  # it ends the last repeat early
+    ("pendulum_swingup", {"action_repeat": 2, "time_limit": 25}, 13, 25),
+    ("pendulum_swingup", {"action_repeat": 2, "time_limit": 1100}, 550, 1100),
+    ("lqr_lqr_2_1", {"action_repeat": 100}, 10, 1000),  # has no limit of its own
 ])  # fmt: skip
-def test_time_limit_is_no_terminal(task, settings, steps):
+def test_time_limit_is_no_terminal(task, settings, steps, frames):
     env = make_env(f"dmc_{task}", **STATE, **settings)
     for _ in range(2):
         env.reset(0)
@@ -116,6 +116,8 @@ def test_time_limit_is_no_terminal(task, settings, steps):
         is_last = [bool(timestep["is_last"]) for timestep in timesteps]
         assert is_last == [False] * (steps - 1) + [True]
         assert not timesteps[-1]["is_terminal"] and timesteps[-1]["cont"] == 1
+        inner = env.env._env
+        assert inner.physics.time() == pytest.approx(frames * inner.control_timestep())
         with pytest.raises(RuntimeError, match="reset"):
             env.step(zeros(env))
 
