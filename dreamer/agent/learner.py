@@ -85,7 +85,7 @@ class Learner:
         return averaged(found)
 
     def apply(self, gradients: Gradients, losses: Losses) -> Tensors:
-        """The second half: steps all networks, or none if a loss or a gradient is not finite."""
+        """Steps all networks, or none if a loss or gradient is not finite; returns metrics."""
         optimizers = {name: self.optimizers[name] for name in gradients}
         return apply_together(optimizers, gradients, losses)
 
@@ -104,7 +104,7 @@ class Learner:
     def behavior_losses(
         self, post: State, batch: Tensors, number: tf.Tensor
     ) -> tuple[Losses, Tensors]:
-        """The actor's and the value network's losses, imagined from posterior states."""
+        """The losses of actor and value network, imagined from posterior states [B, T, ...]."""
         model, actor = self.networks.model, self.networks.actor
         assert actor is not None
         purposes = Purpose.IMAGINED, Purpose.ACTIONS

@@ -42,7 +42,7 @@ class Policy:
         self.exploration = exploration
 
     def initial(self, n: int) -> Tensors:
-        """The state before the first timestep of n environments."""
+        """The state before the first timestep of n environments, entries [n, ...]."""
         return {"action": tf.zeros([n, self._actions]), **self._model.rssm.initial(n)}
 
     def step(

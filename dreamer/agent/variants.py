@@ -49,7 +49,7 @@ class ExplorerLearner(Learner):
     def explorer_losses(
         self, post: State, batch: Tensors, number: tf.Tensor
     ) -> tuple[Losses, Tensors]:
-        """Like `behavior_losses`, for the explorer and its value network."""
+        """`behavior_losses` for the explorer and its value network."""
         networks = self.networks
         assert networks.explorer is not None and networks.ensemble is not None
         purposes = Purpose.EXPLORED, Purpose.EXPLORED_ACTIONS

@@ -132,7 +132,7 @@ class RSSM(Float32Layer):
         self._post_stats = Linear(hidden, stats, dtype=policy, name="post_stats")
 
     def initial(self, batch: int) -> State:
-        """Zeros for every entry of the state."""
+        """Zeros for every entry of the state, [batch, ...]."""
         zeros = tf.zeros([batch, self._stoch])
         deter = tf.zeros([batch, self._deter])
         return {**dict.fromkeys(("mean", "std", "stoch"), zeros), "deter": deter}
