@@ -27,7 +27,9 @@ SCRIPT = f"""
 from dreamer import load_config, train
 config = load_config(
     "debug", task="{whole_runs.TASK}",
-    overrides={{"precision": "float32", "deterministic": True, "logdir": "from_script"}},
+    overrides={{
+        "precision": "float32", "deterministic": True, "steps": 240, "logdir": "from_script",
+    }},
 )
 result = train(config)
 print(result.path, result.step, result.updates, result.eval_return)
@@ -93,7 +95,7 @@ def debug_runs(tmp_path_factory: pytest.TempPathFactory) -> whole_runs.DebugRuns
 
 
 def _make_debug_runs(root: Path) -> tuple[str, str, str]:
-    """Makes the same run by command and by script; returns what they printed."""
+    """Makes the same run by command and, in part, by script; returns what they printed."""
     root.mkdir()
     (root / "script.py").write_text(SCRIPT, encoding="utf-8")
     command = whole_runs.start("dreamer.run", *whole_runs.DEBUG, "--logdir", root / "runs")

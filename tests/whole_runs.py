@@ -25,7 +25,7 @@ LAB_RUN = Path("dmlab_collect", "dreamer_debug", "0")
 
 @dataclass(frozen=True)
 class DebugRuns:
-    """The same training twice, from the command line and from a user's script.
+    """The same training from the command line and, up to step 240, from a user's script.
 
     Attributes:
         path, other: Their directories; tests change copies only.

@@ -18,8 +18,7 @@ def test_same_seed_same_agent(discrete: bool) -> None:
     space = ONEHOT if discrete else small_agent.CONTINUOUS
     one, two, other = (make_agent(VECTORS, space, seed=seed) for seed in (5, 5, 6))
     batch, timesteps = make_batch(VECTORS, space), make_timesteps()
-    for number in range(2):
-        assert update(one, batch, number) == update(two, batch, number)
+    assert update(one, batch) == update(two, batch)
     other_metrics = update(other, batch)
     state, same = None, None
     for mode in ("train", "eval", "train"):
@@ -46,25 +45,24 @@ def test_every_seed_of_the_config_works(seed: int) -> None:
     assert np.isfinite(agent.policy(make_timesteps(), None)[0]).all()
 
 
-def carry_on(agent: Agent, batches: list, timesteps: dict) -> tuple:
-    """Metrics of two more updates, an action, and the arrays after these."""
-    metrics = [update(agent, batches[number], number) for number in (2, 3)]
+def carry_on(agent: Agent, batch: dict, timesteps: dict) -> tuple:
+    """Metrics of one more update, an action, and the arrays after these."""
+    metrics = update(agent, batch, 1)
     action, _ = agent.policy(timesteps, None)
     return metrics, action, {k: np.array(v) for k, v in agent.state_arrays().items()}
 
 
 def check_restored(agent: Agent, restored: Agent, space: dict[str, Space]) -> None:
-    """Saved and restored, the next updates and actions are the same bit for bit."""
-    batches = [make_batch(space, size=3, length=6, seed=seed) for seed in range(4)]
+    """Saved and restored, the next update and actions are the same bit for bit."""
+    first, second, third = (make_batch(space, seed=seed) for seed in range(3))
     timesteps = make_timesteps(space)
-    for number in (0, 1):
-        update(agent, batches[number], number)
+    update(agent, first)
     agent.policy(timesteps, None)
     saved = {k: np.array(v) for k, v in agent.state_arrays().items()}
-    metrics, action, arrays = carry_on(agent, batches, timesteps)
-    update(restored, batches[3], 7)  # whatever it did before
+    metrics, action, arrays = carry_on(agent, second, timesteps)
+    update(restored, third, 7)  # whatever it did before
     restored.load_arrays(saved)
-    same, twin, theirs = carry_on(restored, batches, timesteps)
+    same, twin, theirs = carry_on(restored, second, timesteps)
     assert metrics == same
     np.testing.assert_array_equal(action, twin)
     for key, value in arrays.items():

@@ -166,17 +166,6 @@ def literal_replayed(reward, value, pcont, is_first, lambda_):
     return returns, counts
 
 
-def test_replayed_returns_stop_where_episodes_do():
-    """By hand: a time limit after timestep 1, a true end at timestep 3, of gamma = lambda = 1/2."""
-    reward, value = np.float32([[1, 2, 3, 4, 5, 6]]), np.float32([[10, 20, 30, 40, 50, 60]])
-    pcont = np.float32([[0.5, 0.5, 0.5, 0.0, 0.5, 0.5]])
-    is_first = np.array([[True, False, True, False, True, False]])
-    returns, counts = replayed_returns(reward, value, pcont, tf.constant(is_first), 0.5)
-    # V_1 = v_1, V_3 = r_3; V_0 = 1 + (20/2 + 20/2)/2, V_2 = 3 + (40/2 + 4/2)/2, V_4 = 5 + 60/2
-    np.testing.assert_array_equal(returns, [[11, 20, 14, 4, 35]])
-    np.testing.assert_array_equal(counts, [[1, 0, 1, 1, 1]])
-
-
 @pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
 def test_replayed_returns_are_the_literal_ones(lambda_: float):
     rng = np.random.default_rng(0)

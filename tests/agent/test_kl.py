@@ -30,11 +30,10 @@ def normals(shape, seed: int = 0) -> tf.Tensor:
     return tf.random.stateless_normal(shape, [seed, 7])
 
 
-def kl_of(post: dict, prior: dict, place) -> float:
-    """KL in nats between the Normals of two states, in float64."""
-    m, s = (np.array(post[k], np.float64)[place] for k in ("mean", "std"))
-    n, r = (np.array(prior[k], np.float64)[0] for k in ("mean", "std"))
-    return (np.log(r / s) + (s**2 + (m - n) ** 2) / (2 * r**2) - 0.5).sum()
+def kl_of(post: dict, prior: dict) -> np.ndarray:
+    """KL(post || prior) in nats between the Normals of states, in float64."""
+    m, s, n, r = (np.array(x[k], np.float64) for x in (post, prior) for k in ("mean", "std"))
+    return (np.log(r / s) + (s**2 + (m - n) ** 2) / (2 * r**2) - 0.5).sum(-1)
 
 
 def gradients(terms: KLLoss, states) -> tuple[float, list[np.ndarray]]:
@@ -67,6 +66,22 @@ def test_balancing_shares_the_gradient_and_keeps_the_value(states, alpha, per_st
         assert np.any(whole)
 
 
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999, 1.001, 3.0])
+def test_free_nats(states, per_step: bool, share: float) -> None:
+    """On the batch's mean max(mean KL, free); per step, as TF1, mean max(0, KL - free). What is
+    below them does not pull."""
+    kl = kl_of(*states[1:])
+    free = share * kl.mean()
+    terms = kl_loss(kl_scale=0.7, free_nats=free, free_nats_per_step=per_step)
+    value, pulls = gradients(terms, states)
+    expected = np.maximum(kl - free, 0.0).mean() if per_step else max(kl.mean(), free)
+    np.testing.assert_allclose(value, 0.7 * expected, rtol=1e-4, atol=1e-6)
+    above = kl > free if per_step else np.full(kl.shape, share < 1)
+    for pull in pulls:
+        np.testing.assert_array_equal(np.abs(pull).sum(-1) > 0, above)
+
+
 def test_balanced_kl_below_the_free_nats_pulls_nothing(states) -> None:
     _, pulls = gradients(kl_loss(kl_balance=0.8, free_nats=1e3), states)
     assert not any(np.any(pull) for pull in pulls)
@@ -97,7 +112,7 @@ def literal_overshooting(model, batch, noise, distance: int) -> list[list[float]
                     on = 0.0 if batch["is_first"][b, u] else 1.0
                     action = on * batch["action"][b, u][None]
                     state = rssm.imagine_step(state, tf.constant(action, tf.float32), eps)
-                found[d].append(kl_of(post, state, (b, t)))
+                found[d].append(kl_of({k: v[b, t] for k, v in post.items()}, state)[0])
     return found[1:]
 
 
@@ -164,6 +179,7 @@ def test_one_step_is_dreamers_term_alone(states) -> None:
     model, post, prior = states
     losses, metrics = kl_loss().losses(model.rssm, post, prior, {}, None)
     assert set(losses) == {"kl_loss"} and "overshooting_kl" not in metrics
+    np.testing.assert_allclose(metrics["kl"], kl_of(post, prior).mean(), rtol=1e-4)
     assert model.noise_size == model.rssm.stoch_size
 
 

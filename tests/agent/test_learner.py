@@ -8,7 +8,7 @@ import numpy as np
 
 from dreamer import load_config, train
 
-# Small enough for a minute on two cores. Every seed tried had 0.85 of the best return by the end.
+# Small enough for a minute. Every seed tried had 0.85 of the best return by step 700, and by 1000.
 # The actor's mean stays within (-1, 1): where tanh is flat, a wrong first habit is not unlearnt
 # in the few updates there are.
 TINY = {
@@ -44,7 +44,7 @@ def test_learns_from_pixels_to_draw_a_curtain_to_the_middle(tmp_path: Path) -> N
     for blind in (lambda: rng.uniform(-1, 1), lambda: -1.0, lambda: 1.0):
         assert mean_return(blind) < threshold / 3
     task = f"{Path(curtain_env.__file__)}:make"
-    config = load_config(task=task, overrides={**TINY, "logdir": str(tmp_path)})
+    config = load_config(task=task, overrides={**TINY, "steps": 700, "logdir": str(tmp_path)})
     result = train(config)
-    assert result.step == TINY["steps"]
+    assert result.step == 700
     assert threshold < result.eval_return <= best + 1e-3

@@ -44,11 +44,10 @@ def gradients(request: pytest.FixtureRequest) -> dict[str, dict[str, np.ndarray]
         agent = make_agent(load_config("debug", *request.param, overrides=overrides), OBS, ACT)
         arrays = arrays or agent.state_arrays()
         agent.load_arrays(arrays)
-        every = _gradients(agent)
-        model = {k: g for k, g in every.items() if not k.startswith(("actor/", "value/"))}
-        found[precision] = model if request.param else every
+        found[precision] = _gradients(agent, behavior=not request.param)
         if precision == "float32":
-            found["sizes"] = {**found[precision], **_uncancelled(agent)}
+            uncancelled = _uncancelled(agent) if "contrastive" in request.param else {}
+            found["sizes"] = {**found[precision], **uncancelled}
     return found
 
 
@@ -62,10 +61,10 @@ def _uncancelled(agent) -> dict[str, np.ndarray]:
         patch.setattr(
             contrastive, "contrastive_loss", lambda log_prob, *_: -tf.linalg.trace(log_prob) / B / T
         )
-        return {k: g for k, g in _gradients(agent).items() if "/contrastive/" in k}
+        return {k: g for k, g in _gradients(agent, False).items() if "/contrastive/" in k}
 
 
-def _gradients(agent) -> dict[str, np.ndarray]:
+def _gradients(agent, behavior: bool) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shades = rng.integers(150, 250, (B, T, 1, 1, 1)).astype(np.uint8)
     batch = {
@@ -81,11 +80,12 @@ def _gradients(agent) -> dict[str, np.ndarray]:
         loss, post, _ = agent.world_model.loss(tensors, noise)
     variables = agent.world_model.trainable_variables
     found = dict(zip([v.path for v in variables], tape.gradient(loss, variables), strict=True))
-    with tf.GradientTape(persistent=True) as tape:
-        losses, _ = agent._learner.behavior_losses(post, tensors, tf.constant(0))
-    for part, loss in ((agent.actor, losses["actor"]), (agent.value, losses["value"])):
-        grads = tape.gradient(loss, part.trainable_variables)
-        found |= dict(zip([v.path for v in part.trainable_variables], grads, strict=True))
+    if behavior:
+        with tf.GradientTape(persistent=True) as tape:
+            losses, _ = agent._learner.behavior_losses(post, tensors, tf.constant(0))
+        for part, loss in ((agent.actor, losses["actor"]), (agent.value, losses["value"])):
+            grads = tape.gradient(loss, part.trainable_variables)
+            found |= dict(zip([v.path for v in part.trainable_variables], grads, strict=True))
     return {path: gradient.numpy() for path, gradient in found.items()}
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import CONTINUOUS, IMAGE, VECTORS, make_agent, make_batch, shared_model, tensors
+from small_agent import CONTINUOUS, VECTORS, make_agent, make_batch, shared_model, tensors
 
 from dreamer.agent.world_model import WorldModel
 from dreamer.envs.spec import Space
@@ -17,68 +17,6 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 def noise_for(model: WorldModel, batch, seed: int = 0) -> tf.Tensor:
     return tf.random.stateless_normal([*batch["reward"].shape, model.rssm.stoch_size], [seed, 1])
-
-
-def kl_of_normals(post, prior) -> np.ndarray:
-    """KL(post || prior) in nats, [B, T], in float64."""
-    m, s, n, r = (
-        state[k].numpy().astype(np.float64) for state in (post, prior) for k in ("mean", "std")
-    )
-    return (np.log(r / s) + (s**2 + (m - n) ** 2) / (2 * r**2) - 0.5).sum(-1)
-
-
-@pytest.mark.parametrize("per_step", [False, True])
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.999, 1.001, 3.0])
-def test_kl_with_free_nats(per_step: bool, share: float) -> None:
-    """On the batch's mean max(mean KL, free); per step, as TF1, mean max(0, KL - free)."""
-    batch = tensors(make_batch())
-    probe = shared_model()
-    noise = noise_for(probe, batch)
-    kl = kl_of_normals(*probe.observe(batch, noise))
-    free = share * kl.mean()
-    settings = {"free_nats": free, "free_nats_per_step": per_step, "kl_scale": 0.7}
-    model = shared_model(**{f"loss__{key}": value for key, value in settings.items()})
-    _, _, metrics = model.loss(batch, noise)
-    expected = np.maximum(kl - free, 0.0).mean() if per_step else max(kl.mean(), free)
-    np.testing.assert_allclose(metrics["kl_loss"], 0.7 * expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(metrics["kl"], kl.mean(), rtol=1e-4)
-
-
-def kl_gradients(model: WorldModel, batch, noise) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients of the KL term by the kernels behind the prior's and the posterior's statistics."""
-    with tf.GradientTape() as tape:
-        _, _, metrics = model.loss(batch, noise)
-    rssm = model.rssm
-    sources = [rssm._prior_stats.kernel.value, rssm._post_stats.kernel.value]
-    return tuple(np.array(g) for g in tape.gradient(metrics["kl_loss"], sources))
-
-
-@pytest.mark.parametrize("per_step", [False, True])
-def test_below_the_free_nats_nothing_pulls(per_step: bool) -> None:
-    batch = tensors(make_batch())
-    noise = noise_for(shared_model(), batch)
-    generous = shared_model(loss__free_nats=1000.0, loss__free_nats_per_step=per_step)
-    for gradient in kl_gradients(generous, batch, noise):
-        assert not gradient.any()
-    none = shared_model(loss__free_nats=0.0, loss__free_nats_per_step=per_step)
-    for gradient in kl_gradients(none, batch, noise):
-        assert gradient.any()
-
-
-def test_per_step_only_the_steps_above_pull() -> None:
-    batch = tensors(make_batch())
-    model = shared_model(loss__free_nats=0.0)
-    noise = noise_for(model, batch)
-    kl = kl_of_normals(*model.observe(batch, noise))
-    free = float(np.median(kl))
-    one = shared_model(loss__free_nats=free, loss__free_nats_per_step=True)
-    with tf.GradientTape() as tape:
-        post, prior = one.observe(batch, noise)
-        tape.watch(prior["mean"])
-        pair = one.rssm.dist(post), one.rssm.dist({"mean": prior["mean"], "std": prior["std"]})
-        loss = one._kl.free(pair[0].kl_divergence(pair[1]))
-    pulls = np.abs(tape.gradient(loss, prior["mean"])).sum(-1) > 0
-    np.testing.assert_array_equal(pulls, kl > free)
 
 
 def test_loss_terms_are_mean_negative_log_likelihoods() -> None:
@@ -137,17 +75,6 @@ def test_preprocessing() -> None:
     np.testing.assert_allclose(result["image"], [-0.5, -0.3, 0.5], atol=1e-7)
     np.testing.assert_array_equal(result["state"], state)
     assert {v.dtype for v in result.values()} == {tf.float32}
-
-
-def test_every_part_learns_from_the_loss() -> None:
-    space = {**VECTORS, **IMAGE}
-    batch = tensors(make_batch(space, size=2, length=4))
-    model = shared_model(space, discount__enabled=True, loss__free_nats=0.0)
-    with tf.GradientTape() as tape:
-        total, _, _ = model.loss(batch, noise_for(model, batch))
-    gradients = tape.gradient(total, model.trainable_variables)
-    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-        assert gradient is not None and np.any(gradient), variable.path
 
 
 def test_open_loop_filters_its_context_and_then_sees_nothing() -> None:

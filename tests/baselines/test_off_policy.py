@@ -120,6 +120,7 @@ def test_dqns_loss_is_the_formula():
 
 
 @AGENTS
+@pytest.mark.usefixtures("eagerly")
 def test_each_loss_moves_its_own_part_and_targets_wait(name: str):
     agent = filled(name, 3, IMAGE, **{f"{name}__target_period": 2})
 
@@ -274,6 +275,7 @@ def test_on_atari_epsilon_has_fallen_after_four_million_frames():
 
 
 @AGENTS
+@pytest.mark.usefixtures("eagerly")
 def test_arrays_bring_everything_back(name: str):
     agent, other = filled(name), filled(name, seed=1)
     batch = agent.memory.sample(0, 2, 8)

@@ -253,15 +253,15 @@ def test_an_error_of_the_thread_is_raised_where_its_batch_would_have_come(tmp_pa
     assert prefetch_threads() == 0 and list(batches) == []
 
 
-def test_memory_is_flat_over_1000_episodes(tmp_path: Path) -> None:
-    """Of 35 MB of episodes, only the index stays in memory: 3 KB an episode."""
+def test_memory_is_flat_over_400_episodes(tmp_path: Path) -> None:
+    """Of 14 MB of episodes, only the index stays in memory: 3 KB an episode."""
     replay = make_replay(tmp_path)
     episode = make_episode(150)
     fill(replay, [150] * 5)
     replay.sample(0, 8, 20)
     tracemalloc.start()
     try:
-        for number in range(5, 1000):
+        for number in range(5, 400):
             replay.add(episode, f"0-{number:06d}")
             if number % 20 == 0:
                 replay.sample(number, 8, 20)
@@ -269,10 +269,10 @@ def test_memory_is_flat_over_1000_episodes(tmp_path: Path) -> None:
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(replay) == 1000
-    assert sum(path.stat().st_size for path in tmp_path.glob("*.npz")) > 30e6
-    assert kept < 6e6
-    assert peak < 8e6
+    assert len(replay) == 400
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.npz")) > 12e6
+    assert kept < 2.5e6
+    assert peak < 4.5e6
 
 
 def test_the_cache_keeps_the_episodes_used_last(tmp_path: Path) -> None:

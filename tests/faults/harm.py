@@ -2,7 +2,8 @@
 
     python harm.py AGENT '[[words, [[place, count, signal, delay], ...]], ...]'
 
-AGENT is dreamer or numpy; the second needs no TensorFlow. The runs of the list follow each other
+AGENT is dreamer, eager (Dreamer without graphs, which take longer to trace than short runs
+take) or numpy, which needs no TensorFlow. The runs of the list follow each other
 in this process. The harms of a run come one after the other, each after `count` visits of `place`
 since the harm before it and `delay` seconds. Unless the signal is SIGKILL, the children of the
 process get it too, as systemd and Slurm send it.
@@ -88,15 +89,20 @@ def without_tensorflow() -> type:
     return NumpyAgent
 
 
-def with_tensorflow() -> type:
+def with_tensorflow(eager: bool) -> type:
+    import tensorflow as tf
+
     from dreamer.agent import agent
+
+    tf.config.run_functions_eagerly(eager)
 
     watch(agent, "run_interruptibly", "compile")
     return agent.Agent
 
 
 if __name__ == "__main__":
-    agent_class = with_tensorflow() if sys.argv[1] == "dreamer" else without_tensorflow()
+    kind = sys.argv[1]
+    agent_class = without_tensorflow() if kind == "numpy" else with_tensorflow(kind == "eager")
     watch(agent_class, "policy", "policy")
     watch(agent_class, "train_step", "update")
     watch(Replay, "write", "write")

@@ -16,7 +16,6 @@ from faulty_env import KINDS, faulty_step
 from whole_runs import metrics_of
 
 from dreamer.envs.processes.pool import EnvError, EnvPool, EnvRestartWarning
-from dreamer.errors import UserError
 from dreamer.training.collector import Collector, episode_seed
 
 Arrays = dict[str, np.ndarray]
@@ -178,8 +177,3 @@ def test_a_run_with_crashing_environments_reaches_its_end(tmp_path: Path, figure
     assert len(fault_runs.episodes_of(path)) == state["next_episode"] - state["dropped"] - under_way
     assert metrics_of(path)[-1]["dropped_episodes"] == state["dropped"] > 0
     figure(f"a whole run at 0.01 a step: {state['dropped']} of {state['next_episode']} dropped")
-
-
-def test_a_pool_that_cannot_be_made_is_the_users_to_mend_at_once():
-    with pytest.raises(UserError, match="no function"):
-        EnvPool(f"{FAULTY}r", 1, 120.0, 16)

@@ -64,7 +64,7 @@ class Watched(Reporter):
 
 import dreamer.training.build
 dreamer.training.build.Reporter = Watched
-every = {"log.every": steps // 30, "eval.every": steps // 30, "train.updates": 1}
+every = {"log.every": steps // 6, "eval.every": steps // 6, "train.updates": 1}
 images = {"encoder.keys": "image", "decoder.keys": "image"}
 train(config_for(logdir, task, steps=steps, **every, **images))
 (first, before), (last, after) = marks[2 * len(marks) // 3 - 1], marks[-1]
@@ -107,9 +107,9 @@ print(json.dumps({"growth": found, "traces": traces}))
 MAY_HOLD = {"policy calls": 5, "episodes": 100, "evaluations": 100, "episodes of training": 5000}
 SLACK = 35_000
 # Calls, episodes, evaluations, steps of training: of the long form the last third alone is 5,000,
-# 1,000 and 200 of them, and 1,100 episodes of training. At the short form's marks (200 and 300
+# 1,000 and 200 of them, and 1,100 episodes of training. At the short form's marks (80 and 120
 # steps) no episode is under way, the timesteps of which would be held, too.
-SHORT, LONG = (1500, 30, 6, 300), (15_000, 3000, 600, 33_000)
+SHORT, LONG = (1500, 30, 6, 120), (15_000, 3000, 600, 33_000)
 
 
 @pytest.mark.parametrize(

@@ -146,15 +146,6 @@ def test_what_is_appended_to_follows_no_link(tmp_path: Path):
         assert theirs.read_text() == '{"step": 1}\n'
 
 
-def test_an_episode_that_is_a_link_reaches_no_batch(tmp_path: Path):
-    kept = save_episode(tmp_path / "theirs", make_episode(20), "a")
-    (tmp_path / "episodes").mkdir()
-    (tmp_path / "episodes" / kept.name).symlink_to(kept)
-    with pytest.warns(UserWarning, match="set aside: .*it is a link"):
-        replay = counting_replay(tmp_path / "episodes")
-    assert len(replay) == 0 and replay.damaged == 1 and kept.is_file()
-
-
 def test_a_strangers_run_does_not_run_the_code_that_it_names(tmp_path: Path, figure: Figure):
     mark = tmp_path / "ran"
     (tmp_path / "evil.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n")

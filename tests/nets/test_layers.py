@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from rounding import UNIT
 
-from dreamer.nets.layers import MLP, TransposedConv, interleave
+from dreamer.nets.layers import MLP, TransposedConv
 
 
 def elu(x: np.ndarray) -> np.ndarray:
@@ -29,14 +29,6 @@ def test_mlp_is_dense_elu_and_a_linear_end() -> None:
     x = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
     expected = elu(elu(x @ w0 + b0) @ w1 + b1) @ w2 + b2
     np.testing.assert_allclose(mlp(x), expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mlp_answers_in_float32(precision: str) -> None:
-    mlp = MLP(1, 5, 3, dtype=keras.DTypePolicy(precision))
-    mlp.build((None, 4))
-    assert mlp(tf.ones([2, 4])).dtype == tf.float32
-    assert all(v.dtype == "float32" for v in mlp.variables)
 
 
 def keras_twin(layer: TransposedConv, filters: int, kernel: int, activation, shape):
@@ -83,11 +75,6 @@ def test_transposed_convolution_starts_as_keras_does() -> None:
     assert np.abs(mine).max() == pytest.approx(np.abs(theirs).max(), rel=0.01)
     assert mine.std() == pytest.approx(theirs.std(), rel=0.05)
     assert not ours.bias.numpy().any()
-
-
-def test_interleaving_is_depth_to_space() -> None:
-    x = tf.random.stateless_normal([2, 3, 4, 12], [0, 1])
-    np.testing.assert_array_equal(interleave(x), tf.nn.depth_to_space(x, 2))
 
 
 @pytest.mark.parametrize("filters", [3, 16])

@@ -244,20 +244,6 @@ def test_mixed_precision_keeps_states_in_float32(kind: str, precision: str) -> N
         assert np.linalg.norm(post[key] - value) <= limit * np.linalg.norm(value), key
 
 
-def test_imagine_step_is_the_literal_prior() -> None:
-    rssm, rng = make(), np.random.default_rng(5)
-    stoch, deter = rng.normal(size=(8, STOCH)), rng.normal(size=(8, DETER))
-    actions, noises = rng.normal(size=(4, 8, ACTIONS)), rng.normal(size=(4, 8, STOCH))
-    state = {k: tf.constant(v, tf.float32) for k, v in {"stoch": stoch, "deter": deter}.items()}
-    literal = Literal(rssm, "full")
-    for action, noise in zip(actions, noises, strict=True):
-        state = rssm.imagine_step(state, action.astype(np.float32), noise.astype(np.float32))
-        rows = [literal.prior(*row)[0] for row in zip(stoch, deter, action, strict=True)]
-        expected = {k: np.stack([row[k] for row in rows]) for k in ("mean", "std", "deter")}
-        stoch, deter = expected["mean"] + expected["std"] * noise, expected["deter"]
-        assert_states(state, {**expected, "stoch": stoch}, **LOOSE)
-
-
 @every_kind
 def test_imagining_is_the_prior_of_observing(kind: str) -> None:
     """The state that filtering expects next is the one that imagination gives."""

@@ -101,13 +101,6 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, compiled: boo
     assert not np.array_equal(weights[0], targets[0])
 
 
-def test_state_holds_every_slot_under_its_own_name() -> None:
-    opt = optimizer(variables())
-    shapes = sorted(tuple(v.shape) for v in opt.state.values())
-    # two moments a variable; iterations, learning rate, loss scale and the count of good updates
-    assert shapes == sorted([(2, 2)] * 2 + [(2,)] * 2 + [()] * 4)
-
-
 def test_without_scaling_the_loss_is_itself() -> None:
     opt = optimizer(variables())
     assert float(opt.scaled(tf.constant(3.0))) == 3.0
