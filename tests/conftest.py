@@ -1,5 +1,6 @@
 """Keeps TensorFlow quiet in tests; set here, before any test imports it. And a run to look at."""
 
+import gc
 import json
 import os
 import shutil
@@ -17,9 +18,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Files that take longest, which start first, so that the processes of `make test` end together.
 LONGEST = (
-    "test_learner", "test_run", "test_02_resume", "test_agent", "test_a3c_runs", "test_08_memory",
-    "test_01_kill", "test_predict", "test_evaluate", "test_baseline_runs", "test_off_policy",
-    "test_agent_routing", "test_12_soak", "test_precision", "test_pool",
+    "test_run", "test_learner", "test_02_resume", "test_agent", "test_a3c_runs", "test_08_memory",
+    "test_baseline_runs", "test_predict", "test_evaluate", "test_off_policy", "test_01_kill",
+    "test_agent_variants", "test_12_soak", "test_precision", "test_pool",
 )  # fmt: skip
 
 # No `if __name__ == "__main__"`: nothing may need one, since no process imports the script anew.
@@ -39,6 +40,12 @@ print(result.path, result.step, result.updates, result.eval_return)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector what was imported: TensorFlow alone is a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
