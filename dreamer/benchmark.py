@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> int:
     from dreamer.benchmarks.report import print_report
 
     scale = QUICK if options["quick"] else Scale(options["updates"])
-    bench = Bench(config, scale, list(dict.fromkeys(options["precisions"])))
-    results = bench.run(options["parts"] or DEFAULT_PARTS)
+    with Bench(config, scale, list(dict.fromkeys(options["precisions"]))) as bench:
+        results = bench.run(options["parts"] or DEFAULT_PARTS)
     print_report(results, scale.small)
     if options["json"]:
         write_json(options["json"], results)

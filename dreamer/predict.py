@@ -65,11 +65,6 @@ class Prediction:
     result: dict[str, np.ndarray]  # truth/<key> and model/<key>, [B, context + horizon, ...]
     errors: dict[str, StepErrors]  # of each decoded observation and of the reward
 
-    def as_json(self) -> dict[str, Any]:
-        """Returns all but the images, as JSON's types."""
-        errors = {key: dataclasses.asdict(value) for key, value in self.errors.items()}
-        return {**self.about, "context": self.context, "horizon": self.horizon, "errors": errors}
-
 
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, predicts, prints and writes; returns the exit status."""
@@ -148,10 +143,12 @@ def as_text(prediction: Prediction) -> str:
 def write(prediction: Prediction, folder: Path) -> list[Path]:
     """Writes errors, videos, and still images of first sequences; returns their paths."""
     make_folder(folder)
-    step, context = prediction.about["step"], prediction.context
+    step, context, horizon = prediction.about["step"], prediction.context, prediction.horizon
     paths = [folder / f"errors-{step}.json"]
-    write_json(paths[0], prediction.as_json())
-    every = max(1, (context + prediction.horizon) // _STILL_COLUMNS)
+    errors = {key: dataclasses.asdict(value) for key, value in prediction.errors.items()}
+    about = {**prediction.about, "context": context, "horizon": horizon, "errors": errors}
+    write_json(paths[0], about)
+    every = max(1, (context + horizon) // _STILL_COLUMNS)
     for key in prediction.errors:
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", key)
         video, still = folder / f"{name}-{step}.gif", folder / f"{name}-{step}.png"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from whole_runs import DebugRuns, contents, finish, python, start
+from whole_runs import DebugRuns, contents, finish, start
 
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate, main
@@ -95,10 +95,3 @@ def test_no_film_without_images(run: Path, tmp_path: Path):
     with pytest.raises(UserError, match="does not fit this run's agent"):
         main(["--run", str(run)])
     assert not (tmp_path / "out.gif").exists()
-
-
-def test_a_mistake_ends_with_status_2():
-    done = python("-m", "dreamer.evaluate", "--run", "nowhere")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: nowhere is not a run's directory")
-    assert len(done.stderr.splitlines()) == 1

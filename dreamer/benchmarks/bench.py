@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -53,8 +53,8 @@ class Scale(NamedTuple):
 QUICK = Scale(1, 2, 0.0, 3, 20, 21, small=True)
 
 
-class Bench:
-    """Measures what a config describes.
+class Bench(AbstractContextManager["Bench"]):
+    """Measures what a config describes. Leaving its context ends all processes.
 
     If `precisions` is empty, updates have the config's precision; for "auto", float32 and the
     precision that suits the device.
@@ -66,15 +66,14 @@ class Bench:
         self._chosen = list(precisions) or configured
         self._stack, self._agents = ExitStack(), dict[str, Service]()
 
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
     def run(self, parts: Sequence[str]) -> dict[str, Any]:
         """Returns the figures of the given parts, as nested dictionaries.
 
         Raises UserError if there is no such task, or no OpenGL.
         """
-        with self._stack:  # ends all processes
-            return self._run(parts)
-
-    def _run(self, parts: Sequence[str]) -> dict[str, Any]:
         load, here = os.getloadavg()[0], machine()
         results: dict[str, Any] = {
             "task": self._config.task, "config": self._config.flat(),
@@ -118,16 +117,11 @@ class Bench:
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        """`AgentService.facts`."""
         return self._agent((self._chosen or ["float32"])[0]).ask("facts")
 
     @property
     def _precisions(self) -> list[str]:
         return self._chosen or list(dict.fromkeys(("float32", self._facts["precision"])))
-
-    @cached_property
-    def _flops(self) -> FlopCounter:
-        return FlopCounter(self._config, *self._task[0])
 
     def _make_replay(self) -> RandomReplay:
         folder = tempfile.TemporaryDirectory(prefix="dreamer_benchmark_")
@@ -139,8 +133,10 @@ class Bench:
         warn(f"sampling batches from {count} episodes of {length} timesteps")
         replay = self._make_replay()
         replay.add(count, length)
-        measures = {"sample": repeated(replay.sample)}
-        return in_turn(measures, self._scale.env_rounds, self._scale.shortest)["sample"]
+        return self._seconds(repeated(replay.sample))
+
+    def _seconds(self, measure: Measure) -> float:
+        return in_turn({"": measure}, self._scale.env_rounds, self._scale.shortest)[""]
 
     def _measure_updates(self) -> dict[str, Any]:
         """Measures updates and matrix products of all precisions in turn."""
@@ -159,7 +155,7 @@ class Bench:
             agent.ask("update", count=2)
             before[precision] = agent.ask("memory")
         seconds = in_turn(measures, scale.rounds, scale.shortest)
-        parts = self._flops.update()
+        parts = FlopCounter(self._config, *self._task[0]).update()
         flops, updates, memory = sum(parts.values()), dict[str, Any](), {}
         for precision, agent in agents.items():
             rate = max(2 * m * k * n / seconds[precision, (m, k, n)] for m, k, n in products)
@@ -195,8 +191,8 @@ class Bench:
         agent = self._agent(self._precisions[-1])
         steps = max(1, round(40 * shortest))
         found["collect_steps_per_second"] = agent.ask("collect", agent_steps=steps, rounds=rounds)
-        seconds = in_turn({"policy": agent.measure("policy")}, rounds, shortest)["policy"]
-        flops = sum(self._flops.policy().values())
+        seconds = self._seconds(agent.measure("policy"))
+        flops = sum(FlopCounter(self._config, *self._task[0]).policy().values())
         return found | {
             "policy_seconds": seconds, "policy_flops": flops,
             "policy_flops_per_second": flops / seconds,

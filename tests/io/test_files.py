@@ -27,7 +27,6 @@ from dreamer.io.files import (
     open_to_append,
     open_to_read,
     remove_temporaries,
-    storage_error,
 )
 from dreamer.runs.checkpoints import Checkpoints
 
@@ -175,13 +174,6 @@ def test_what_is_half_removed_is_not_taken_for_whole(tmp_path, monkeypatch):
         named = [path for path in tmp_path.iterdir() if not path.name.endswith(".tmp")]
         assert [path.name for path in named] == [f"{step:012d}"]
         assert all((path / "manifest.json").exists() for path in named)
-
-
-def test_errors_of_other_kinds_are_not_taken_for_a_full_disk(tmp_path):
-    other = OSError(5, "Input/output error")
-    assert type(storage_error(other, tmp_path / "a", 1)) is StorageError
-    busy = OSError(16, "busy", "elsewhere")
-    assert storage_error(busy, tmp_path / "a", 1) is busy
 
 
 HALF = """

@@ -10,11 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from whole_runs import ROOT, wait_until
 
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
@@ -32,7 +31,6 @@ from dreamer.sweeps.trial import (
     wait_for_lock,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import os, sys, time
 print("threads", os.environ["TF_NUM_INTRAOP_THREADS"], sys.argv[1:])
@@ -60,13 +58,6 @@ def program(tmp_path: Path) -> Path:
 def run(folder: Path, *words: str) -> str:
     # The child finds the module in its working directory, as `python -m` does.
     return run_trial(str(folder / "run"), ("program", *words), 100, 1.5, str(folder))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:
@@ -116,7 +107,7 @@ def waiting(program: Path):
     process = subprocess.Popen(
         [sys.executable, "-c", ATTEMPT, str(program)], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    until(lambda: (program / "ready").exists() and (program / "ready").read_text() != "")
+    wait_until(lambda: (program / "ready").exists() and (program / "ready").read_text() != "")
     yield process, int((program / "ready").read_text())
     process.kill()
     process.communicate()
@@ -125,7 +116,7 @@ def waiting(program: Path):
 def test_a_killed_worker_takes_its_run_along_which_saves(program: Path, waiting):
     process, pid = waiting
     process.kill()
-    until(lambda: gone(pid))
+    wait_until(lambda: gone(pid))
     assert (program / "saved").exists()
 
 
@@ -133,7 +124,7 @@ def test_a_killed_guard_takes_the_run_along_which_saves(program: Path, waiting):
     process, pid = waiting
     (start,) = read_attempts(program / "run")
     os.kill(start["pid"], signal.SIGKILL)
-    until(lambda: gone(pid))
+    wait_until(lambda: gone(pid))
     assert (program / "saved").exists()
     assert "exit status -9" in process.communicate(timeout=120)[1].splitlines()[-1]
 
