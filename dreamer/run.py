@@ -53,10 +53,9 @@ def finish(config: Config, train: Callable[[Config], Result]) -> int:
 
 
 def train(
-    config: Config,
-    make_agent: MakeAgent | None = None,
+    config: Config, make_agent: MakeAgent | None = None,
     make_experience: MakeExperience | None = None,
-) -> Result:
+) -> Result:  # fmt: skip
     """Trains an agent as the config says, or resumes a run that was stopped.
 
     Args:

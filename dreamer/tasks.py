@@ -36,20 +36,14 @@ scores, and the DeepMind Lab tasks of the published code."""
 class Suite:
     """A family of tasks. Their names are the suite's name, an underscore, and a name within it.
 
-    Attributes:
-        maker: `module:function` or `path/to/file.py:function`, which the workers import. It takes
-            the name within the suite and an `EnvSettings`, and returns an `Env` (both of
-            dreamer.envs.spec).
-        naming: How tasks are named, for error messages.
-        preset: The preset that configs of its tasks begin with: a name below configs/presets, or
-            the path of a .yaml file.
-        opengl: Whether MuJoCo's OpenGL draws its images: "required"; "optional", if a part of its
-            tasks may use it; or "unused".
+    The maker is `module:function` or `path/to/file.py:function`, which the workers import. It takes
+    the name within the suite and an `EnvSettings`, and returns an `Env`, both of dreamer.envs.spec.
     """
 
     maker: str
-    naming: str
-    preset: str
+    naming: str  # how tasks are named, for error messages
+    preset: str  # that their configs begin with: a name below configs/presets, or a .yaml file
+    # Whether MuJoCo's OpenGL draws the images; optional: it may, in a part of the tasks.
     opengl: Literal["required", "optional", "unused"] = "unused"
 
 

@@ -96,7 +96,7 @@ class LiveTerminal(PlainTerminal):
         clocks = f"elapsed {duration(self._latest['wall_time'] + since)}  ETA {duration(eta)}"
         names = [name for name in ("updates", "episodes") if name in self._latest]
         counts = "  ".join(f"{name} {self._latest[name]:,}" for name in names)
-        text = Text("\n".join([clocks, *filter(None, [counts]), *_lines(self._latest)]))
+        text = Text("\n".join(filter(None, [clocks, counts, *_lines(self._latest)])))
         return Panel(Group(self._progress, text), title=Text(self._title), title_align="left")
 
 
@@ -127,9 +127,8 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
         f"{n} {losses[n]:,.0f}" if abs(losses[n]) >= 1000 else f"{n} {losses[n]:.3g}" for n in names
     ]
     rates = {n: record[f"fps/{n}"] for n in ("frames", "updates") if f"fps/{n}" in record}
-    lines = (
+    return list(filter(None, (
         "  ".join(f"{name.replace('/', ' ')} {record[name]:.1f}" for name in returns),
         f"loss: {' '.join(shown)}" if shown else "",
         "  ".join(f"{n}/s {v:.0f}" if v >= 100 else f"{n}/s {v:.2g}" for n, v in rates.items()),
-    )
-    return [line for line in lines if line]
+    )))  # fmt: skip

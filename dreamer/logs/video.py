@@ -31,15 +31,14 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float) ->
 
     Raises UserError as `check_video_name`, or because the file cannot be written.
     """
-    check_video_name(path)
-    if Path(path).suffix.lower() == ".gif":
+    if check_video_name(path) == ".gif":
         write_file(path, encode_gif(frames, fps))
     else:
         _write_mp4(Path(path), frames, fps)
 
 
-def check_video_name(path: str | os.PathLike[str]) -> None:
-    """Raises UserError for another ending than .gif or .mp4, or an MP4 without ffmpeg."""
+def check_video_name(path: str | os.PathLike[str]) -> str:
+    """Returns a name's ending, .gif or .mp4; UserError for others, or an MP4 without ffmpeg."""
     ending = Path(path).suffix.lower()
     if ending not in (".gif", ".mp4"):
         raise UserError(f"cannot write a video to {path}; its name must end in .gif or .mp4")
@@ -48,6 +47,7 @@ def check_video_name(path: str | os.PathLike[str]) -> None:
             f"{path}: MP4 files need ffmpeg; run 'pip install imageio-ffmpeg', or end the name in "
             ".gif"
         )
+    return ending
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
