@@ -113,9 +113,7 @@ FULL = {
     "imagined reward": HEAD * 2 * (IMAGINED + LATER),
     "imagined value": 2 * (FIRST * (IMAGINED + 2 * LATER) + REST * (IMAGINED + 3 * LATER)),
 }  # fmt: skip
-NO_IMAGINATION = dict.fromkeys(
-    ("actor", "imagined dynamics", "imagined reward", "imagined value")
-)
+NO_IMAGINATION = dict.fromkeys(("actor", "imagined dynamics", "imagined reward", "imagined value"))
 CONTRASTIVE_DECODER = FULL["decoder"] - 2 * N * 230 * 1024  # its features get no gradient
 
 

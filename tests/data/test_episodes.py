@@ -32,13 +32,7 @@ from episode_samples import (
 from file_limit import file_limit
 from ordinary_user import ordinary_user
 
-from dreamer.data.episodes import (
-    EpisodeError,
-    EpisodeFile,
-    episode_uid,
-    move_aside,
-    save_episode,
-)
+from dreamer.data.episodes import EpisodeError, EpisodeFile, episode_uid, move_aside, save_episode
 from dreamer.errors import UserError
 from dreamer.io.files import DiskFullError
 

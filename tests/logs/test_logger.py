@@ -130,10 +130,7 @@ def test_training_goes_on_when_the_standard_output_goes_away(tmp_path, stdout):
     redirect = {"pipe": "| head -n 1", "closed": ">&-", "full": ">/dev/full"}[stdout]
     done = subprocess.run(
         ["bash", "-c", f'"$@" {redirect}; exit ${{PIPESTATUS[0]}}', "bash", *command],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": ""},
-        check=False,
-    )
+        capture_output=True, text=True, env={**os.environ, "PYTHONUNBUFFERED": ""}, check=False,
+    )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert len(records(tmp_path)) == 100

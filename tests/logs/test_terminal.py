@@ -15,18 +15,11 @@ from dreamer.logs.terminal import PlainTerminal, clean, duration
 from dreamer.system.streams import LastingStream
 
 RECORD = {
-    "step": 12_000,
-    "wall_time": 60.0,
-    "updates": 1200,
-    "train/return": 123.45,
-    "eval/return": 130.0,
-    "model/kl_loss": 3.0,
-    "model/actor_loss": -1.5,
-    "model/model_loss": 11_412.34,
-    "nonfinite/train/value_loss": 2,
-    "fps/frames": 88.4,
+    "step": 12_000, "wall_time": 60.0, "updates": 1200, "train/return": 123.45,
+    "eval/return": 130.0, "model/kl_loss": 3.0, "model/actor_loss": -1.5,
+    "model/model_loss": 11_412.34, "nonfinite/train/value_loss": 2, "fps/frames": 88.4,
     "fps/updates": 3.14159,
-}
+}  # fmt: skip
 
 
 def test_a_plain_line_says_it_all_in_text_alone():

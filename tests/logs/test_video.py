@@ -9,13 +9,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from dreamer.errors import UserError
-from dreamer.logs.video import (
-    encode_gif,
-    open_loop_strip,
-    open_loop_video,
-    tile,
-    write_video,
-)
+from dreamer.logs.video import encode_gif, open_loop_strip, open_loop_video, tile, write_video
 
 
 def moving(length, height=16, width=16):

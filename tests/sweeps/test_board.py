@@ -58,9 +58,7 @@ def test_from_waiting_to_the_end(tmp_path: Path, capsys):
     record_attempt(first.path, "end", status=0)
     board.finish(first, "finished", "")
     board.finish(second, "failed", "exit status 1: no")
-    assert board.summary() == (
-        "1 failed, 1 finished, 1 skipped; 66.7% of 1,200 steps; ETA 0:00:00"
-    )
+    assert board.summary() == "1 failed, 1 finished, 1 skipped; 66.7% of 1,200 steps; ETA 0:00:00"
     name = f"task/method/{first.path.name}"
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"{name}: attempt 2 on {socket.gethostname()}",
