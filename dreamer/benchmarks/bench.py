@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ class Scale(NamedTuple):
 QUICK = Scale(1, 2, 0.0, 3, 20, 21, small=True)
 
 
-class Bench(AbstractContextManager["Bench"]):
+class Bench(ExitStack):
     """Measures what a config describes. Leaving its context ends all processes.
 
     If `precisions` is empty, updates have the config's precision; for "auto", float32 and the
@@ -61,13 +61,11 @@ class Bench(AbstractContextManager["Bench"]):
     """
 
     def __init__(self, config: Config, scale: Scale, precisions: Sequence[str] = ()) -> None:
+        super().__init__()
         self._config, self._scale = config, scale
         configured = [config.precision] if config.precision != "auto" else []
         self._chosen = list(precisions) or configured
-        self._stack, self._agents = ExitStack(), dict[str, Service]()
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._agents: dict[str, Service] = {}
 
     def run(self, parts: Sequence[str]) -> dict[str, Any]:
         """Returns the figures of the given parts, as nested dictionaries.
@@ -112,7 +110,7 @@ class Bench(AbstractContextManager["Bench"]):
     def _agent(self, precision: str) -> Service:
         if precision not in self._agents:
             service = _start_agent(self._config.replace({"precision": precision}), self._task[0])
-            self._agents[precision] = self._stack.enter_context(service)
+            self._agents[precision] = self.enter_context(service)
         return self._agents[precision]
 
     @cached_property
@@ -125,7 +123,7 @@ class Bench(AbstractContextManager["Bench"]):
 
     def _make_replay(self) -> RandomReplay:
         folder = tempfile.TemporaryDirectory(prefix="dreamer_benchmark_")
-        return RandomReplay(self._config, self._task[0], self._stack.enter_context(folder))
+        return RandomReplay(self._config, self._task[0], self.enter_context(folder))
 
     def _measure_sampling(self) -> float:
         """Measures the seconds of sampling a batch from a replay of full-length episodes."""
@@ -188,8 +186,7 @@ class Bench(AbstractContextManager["Bench"]):
         warn("stepping environments")
         found = measure_stepping(self._config, rounds, shortest)
         warn("collecting with the policy")
-        agent = self._agent(self._precisions[-1])
-        steps = max(1, round(40 * shortest))
+        agent, steps = self._agent(self._precisions[-1]), max(1, round(40 * shortest))
         found["collect_steps_per_second"] = agent.ask("collect", agent_steps=steps, rounds=rounds)
         seconds = self._seconds(agent.measure("policy"))
         flops = sum(FlopCounter(self._config, *self._task[0]).policy().values())
