@@ -81,8 +81,9 @@ class Summary:
         return dataclasses.replace(self, entries=self.own[:MOST_METHODS] + published,
                                    notes=cut_note(self.own) + self.notes)
 
+    @functools.cached_property
     def improvements(self) -> list[Pair]:
-        """Compares each of our methods with each published one, then with each other of ours."""
+        """Each of our methods with each published one, then with each other of ours."""
         pairs = [(x, y) for x in self.own for y in self.entries if not y.is_own]
         pairs += itertools.combinations(self.own, 2)
         return [(x.label, y.label, len(tasks), improvement(
@@ -114,9 +115,6 @@ def summarise(study: Study, scale: str = "auto", *, resamples: int = 2000) -> Su
             coverage = "" if len(kept) == len(tasks) else f" ({len(kept)} of {len(tasks)} tasks)"
             entries.append(Entry(method, label, is_own, coverage, kept, resamples))
     return Summary(entries, words, notes)
-
-
-# Normalisation.
 
 
 def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[Bounds, str]:
@@ -152,9 +150,6 @@ def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[B
     return bounds, f"score relative to published {scale}"
 
 
-# Statistics.
-
-
 def aggregate(scores: Scores, resamples: int = 2000) -> dict[str, Estimate]:
     """Returns the mean, the median and the interquartile mean of the scores.
 
@@ -182,26 +177,21 @@ def aggregate(scores: Scores, resamples: int = 2000) -> dict[str, Estimate]:
 def profile(
     scores: Scores, thresholds: np.ndarray, resamples: int = 500
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the fraction of runs that score above each threshold, and its interval, each [n].
-
-    Without an interval, the interval is the fraction itself.
-    """
+    """Returns the fraction of runs above each threshold, and its interval or else itself, [n]."""
     weights = _weights(scores)
 
     def fractions(*drawn: np.ndarray) -> np.ndarray:
         values = np.concatenate(drawn, axis=-1)
         return np.stack([(values > threshold) @ weights for threshold in thresholds])
 
-    exact = fractions(*scores)
-    low, high = _interval(scores, fractions, resamples)
+    exact, (low, high) = fractions(*scores), _interval(scores, fractions, resamples)
     return exact, np.where(np.isnan(low), exact, low), np.where(np.isnan(high), exact, high)
 
 
 def improvement(x: Scores, y: Scores, resamples: int = 2000) -> Estimate:
     """Returns the probability that a run of X beats a run of Y, averaged over their tasks.
 
-    On each task this is the Mann-Whitney statistic U / (n m), with ties counted half. `x` and `y`
-    list the same tasks.
+    On each task, listed by both, this is the Mann-Whitney statistic U / (n m); ties count half.
     """
     def wins(*drawn: np.ndarray) -> np.ndarray:  # x and y of each task in turn
         found = [np.sign(a[..., :, None] - b[..., None, :]).mean((-2, -1))
@@ -223,8 +213,8 @@ def _interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the 2.5 and 97.5 percentiles of the statistic over resampled runs.
 
-    Runs are drawn with replacement within each task. The percentiles are NaN if no task has two
-    runs. `size` is the number of values that the statistic computes for one draw.
+    Runs are drawn with replacement within each task; the percentiles are NaN if no task has two.
+    `size` is the number of values that the statistic computes for one draw.
     """
     several = [i for i, task in enumerate(scores) if len(task) > 1]
     if not several:

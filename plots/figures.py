@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dreamer.config.schema import DREAMER, load_schema
 from plots import style
-from plots.aggregates import Estimate, Pair, Summary, profile
+from plots.aggregates import Estimate, Summary, profile
 from plots.labels import published_label, short_frames, suite_of, task_title
 from plots.published import Row
 from plots.study import Study, whiskers
@@ -31,8 +31,7 @@ VARIANTS = {
 }
 """By figure, the presets and agents it compares. fig7 and fig8 are the Dreamer paper's."""
 
-PublishedBars = Mapping[str, Mapping[str, float]]
-"""By label, the published scores by task."""
+Bars = Mapping[str, Mapping[str, float]]  # by label, scores by task
 Sweep = dict[str, dict[float, str]]
 """By base method, the parameter's values, each with the full name of the method."""
 
@@ -47,8 +46,7 @@ def draw_curves(study: Study, end: float | None = None) -> Figure:
     is missing. Published curves are grey and dashed, and published scores are horizontal lines.
     `end` is the last frame shown; None ends where the longest of our runs on these tasks ends.
     """
-    tasks = study.tasks
-    columns = min(5, len(tasks)) if len(tasks) != 4 else 2
+    tasks, columns = study.tasks, min(5, len(study.tasks)) if len(study.tasks) != 4 else 2
     rows = math.ceil(len(tasks) / columns)
     width = style.WIDTH if columns > 2 else 2.4 + 2.4 * columns
     height = 3.2 if len(tasks) == 1 else (1.45 if columns > 3 else 2.1) * rows + 0.8
@@ -59,8 +57,7 @@ def draw_curves(study: Study, end: float | None = None) -> Figure:
     figure.supxlabel("Environment frames, action repeat included", fontsize=8)
     figure.supylabel(_METRICS.get(study.metric, study.metric), fontsize=8)
     style.legend(figure, panels, 4 if columns > 2 else 2)
-    style.footnotes(figure, [curve_caption(study), *study.notes])
-    return figure
+    return style.footnotes(figure, [curve_caption(study), *study.notes])
 
 
 def draw_panels(study: Study) -> tuple[Figure, list[Figure]]:
@@ -82,24 +79,23 @@ def _curves_panel(axes: Axes, study: Study, task: str, end: float | None) -> Non
     """Draws the task's curves, and names the methods that lack seeds."""
     end, short = end or study.end() or None, []
     for index, method in enumerate(study.methods):
-        own = study.curves.get((task, method))
-        if own is None:
+        if (own := study.curves.get((task, method))) is None:
             continue
-        look, complete = style.curve_style(index, len(own.x)), own.count == own.seeds
+        look, complete = style.curve_style(index, len(own.x)), own.present == own.seeds
         seeds = max(found.seeds for (_, name), found in study.curves.items() if name == method)
         label = f"{method} ({seeds} seed{'s' if seeds != 1 else ''})"
         axes.fill_between(own.x, own.low, own.high, color=look["color"], alpha=0.2, linewidth=0)
         axes.plot(own.x, _masked(own.mean, complete), label=label, zorder=3, **look)
         if not complete.all():
-            dotted = {**look, "linestyle": ":", "linewidth": 1.2}
-            axes.plot(own.x, _masked(own.mean, ~complete), zorder=3, **dotted)
+            axes.plot(own.x, _masked(own.mean, ~complete), zorder=3,
+                      **{**look, "linestyle": ":", "linewidth": 1.2})
         if own.seeds < (expected := study.expected(method)):
             short.append(f"{method}: {own.seeds} of {expected} seeds")
     for index, method in enumerate(study.published_methods):
         look, label = style.published_style(index), published_label(method)
         if (curve := study.published.curves.get((task, method))) is not None:
             n = int((curve.frames <= (end or math.inf)).sum()) + 1  # to the panel's edge
-            x, mean, std = curve.frames[:n], curve.mean[:n], curve.std[:n]
+            x, mean, std, _ = (values[:n] for values in curve)
             axes.fill_between(x, mean - std, mean + std, color="0.5", alpha=0.12, linewidth=0)
             axes.plot(x, mean, label=label, linewidth=1.1, zorder=2, **look)
         elif (point := study.published.point(task, method)) is not None:
@@ -143,12 +139,11 @@ def draw_bars(study: Study) -> Figure:
         for name in study.published_methods})
     figure.supylabel(f"{_METRICS.get(study.metric, study.metric)} {study.at_words()}", fontsize=8)
     caption = "Dots: single seeds. White, hatched: published. In brackets: frames of the scores."
-    style.footnotes(figure, [_bar_caption(study), caption, *study.notes])
-    return figure
+    return style.footnotes(figure, [_bar_caption(study), caption, *study.notes])
 
 
 def _bar_figure(
-    study: Study, tasks: Sequence[str], published: PublishedBars, groups_a_row: int = 5
+    study: Study, tasks: Sequence[str], published: Bars, groups_a_row: int = 5
 ) -> Figure:
     """Returns bars in groups by task: our methods, then the published ones.
 
@@ -176,9 +171,7 @@ def _bar_figure(
     return figure
 
 
-def _bars_panel(
-    axes: Axes, study: Study, tasks: Sequence[str], published: PublishedBars
-) -> None:
+def _bars_panel(axes: Axes, study: Study, tasks: Sequence[str], published: Bars) -> None:
     total = len(study.methods) + len(published)
     width = 0.84 / total
     offset = (np.arange(total) - (total - 1) / 2) * width
@@ -256,9 +249,7 @@ def variants(methods: Sequence[str], words: Sequence[str]) -> list[str]:
 
 
 def draw_ablations(study: Study, readings: Sequence[str]) -> Iterator[tuple[str, Figure]]:
-    """Yields names and figures: of the parameters that the runs sweep, of their variants, and of
-    the paper's figures in `readings`.
-    """
+    """Yields names and figures of sweeps, of variants, and of the paper's figures in `readings`."""
     found, asked = sweeps(study.methods), []
     for name in readings:
         parameters = [row.parameter for row in study.published.ablation(name) if row.parameter]
@@ -294,9 +285,7 @@ def draw_sweep(study: Study, parameter: str, sweep: Sweep) -> Figure:
     return _explained(figure, study, readings)
 
 
-def _sweep_panel(
-    axes: Axes, study: Study, task: str, sweep: Sweep, readings: Sequence[Row]
-) -> None:
+def _sweep_panel(axes: Axes, study: Study, task: str, sweep: Sweep, readings: list[Row]) -> None:
     for index, name in enumerate(dict.fromkeys(row.method for row in readings)):
         points = sorted((row.value, row.score) for row in readings
                         if row.method == name and row.value is not None)
@@ -333,8 +322,7 @@ def _shown(study: Study, readings: Sequence[Row]) -> tuple[list[str], list[Row]]
 def _explained(figure: Figure, study: Study, readings: Sequence[Row]) -> Figure:
     source = [f"Grey: {readings[0].source}; approximate."] if readings else []
     figure.supylabel(f"Score {study.at_words()}", fontsize=8)
-    style.footnotes(figure, [_bar_caption(study), *source, *study.notes])
-    return figure
+    return style.footnotes(figure, [_bar_caption(study), *source, *study.notes])
 
 
 # Figures over all tasks.
@@ -358,11 +346,10 @@ def draw_aggregates(summary: Summary) -> Figure:
             axes.set_yticks([])
         axes.margins(x=0.08)
     figure.supxlabel(f"Aggregate over tasks ({summary.words})", fontsize=8)
-    style.footnotes(figure, [
+    return style.footnotes(figure, [
         "Ours: bar at the estimate, band 95% stratified bootstrap interval over runs (none with "
         "one run a task). Diamonds: published, one value a task, so their median and "
         "interquartile mean are over tasks only.", *summary.notes])
-    return figure
 
 
 def draw_profiles(summary: Summary) -> Figure:
@@ -381,17 +368,14 @@ def draw_profiles(summary: Summary) -> Figure:
     axes.set_xlabel(f"Score threshold ({summary.words})")
     axes.set_ylabel("Fraction of runs above")
     style.legend(figure, [axes], 2)
-    style.footnotes(figure, ["Every task weighs the same. Band: 95% stratified bootstrap "
+    return style.footnotes(figure, ["Every task weighs the same. Band: 95% stratified bootstrap "
                              "interval.", *summary.notes])
-    return figure
 
 
-def draw_improvements(summary: Summary, pairs: Sequence[Pair]) -> Figure:
+def draw_improvements(summary: Summary) -> Figure:
     """Returns the probability that a run of X beats one of Y, for the first `MOST_PAIRS` pairs."""
-    total, pairs, notes = len(pairs), pairs[:MOST_PAIRS], list(summary.notes)
-    if total > len(pairs):
-        notes.insert(0, f"{total - len(pairs)} more pairs are not drawn; --figures tables writes "
-                     "all.")
+    pairs, more = summary.improvements[:MOST_PAIRS], len(summary.improvements) - MOST_PAIRS
+    cut = [f"{more} more pairs are not drawn; --figures tables writes all."] if more > 0 else []
     figure, (axes,) = style.new_figure(0.24 * len(pairs) + 0.75, 1, 1)
     for row, (*_, value) in enumerate(pairs):
         _estimate(axes, row, value, style.own_style(0)["color"])
@@ -399,9 +383,9 @@ def draw_improvements(summary: Summary, pairs: Sequence[Pair]) -> Figure:
     axes.set_xlim(0, 1)
     _rows_axis(axes, [f"{x}  over  {y} [{tasks}]" for x, y, tasks, _ in pairs])
     axes.set_xlabel("P(a run of the first scores higher than one of the second)")
-    style.footnotes(figure, ["In brackets: tasks in common. Band: 95% stratified bootstrap "
-                             "interval. A published method counts as one run a task.", *notes])
-    return figure
+    return style.footnotes(figure, ["In brackets: tasks in common. Band: 95% stratified bootstrap "
+                             "interval. A published method counts as one run a task.", *cut,
+                             *summary.notes])
 
 
 def _estimate(axes: Axes, row: int, value: Estimate, colour: str) -> None:

@@ -23,10 +23,9 @@ _PUBLISHED = {
 
 
 def task_name(word: str) -> str | None:
-    """Returns the task's full name (``dmc_walker_walk``) if `word` names a task, else None.
+    """Returns the full name (``dmc_walker_walk``) of a task, None if `word` names no task.
 
-    `word` may have the prefix of a suite, be a published task without it (``walker_walk``), or
-    hold dm_control's own name of cup_catch.
+    Tasks of papers need no prefix (``walker_walk``); ``ball_in_cup_catch`` is dm_control's name.
     """
     word = word.replace("ball_in_cup_catch", "cup_catch")
     return _WITHOUT_SUITE.get(word) or (word if suite_of(word) else None)
@@ -63,7 +62,7 @@ def suite_gaps(tasks: Iterable[str]) -> list[str]:
     present, named, messages = set(tasks), set[str](), []
     for name, suite in sorted(TASK_LISTS.items(), key=lambda item: -len(item[1])):
         absent = [task for task in suite if task not in present]
-        if absent and len(absent) < len(suite) / 2 and not set(suite) <= named:
+        if 0 < len(absent) < len(suite) / 2 and not named.issuperset(suite):
             named |= set(suite)
             messages.append(f"{len(suite) - len(absent)} of {name}'s {len(suite)} tasks have "
                             f"results; missing: {', '.join(absent)}.")

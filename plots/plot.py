@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from rich.console import Console
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.io.files import make_folder
 from plots import figures, style, tables
-from plots.aggregates import Pair, Summary, summarise
+from plots.aggregates import Summary, summarise
 from plots.labels import choose
 from plots.published import Published
-from plots.study import CHOICE, READING, Study, make_study
+from plots.study import CHOICE, READING, make_study
 
 FIGURES = ("curves", "bars", "aggregates", "profile", "improvement", "ablation", "tables")
 LINE = CommandLine(
@@ -62,50 +62,42 @@ def plot(options: dict[str, Any], console: Console) -> list[Path]:
 
     Figures show at most `study.MOST_METHODS` methods and say so. Tables hold all of them.
     """
-    published = Published.load(options["published-dir"])
+    published = Published(options["published-dir"])
     readings = choose(options["ablation"], published.figures, "ablation figure")
     study = make_study(options, published, console)
     outdir, asked = Path(options["outdir"]), set(options["figures"] or FIGURES)
     make_folder(outdir, "choose another --outdir")
     written: list[Path] = []
 
-    def save_figures(drawn: Iterable[tuple[str, Figure]]) -> None:
-        for name, figure in drawn:
-            written.extend(style.save(figure, outdir / name, options["formats"] or ("png", "pdf")))
+    def save(name: str, figure: Figure) -> None:
+        written.extend(style.save(figure, outdir / name, options["formats"] or ("png", "pdf")))
 
-    save_figures(_of_tasks(study, asked, options["end"]))
+    for page, suffix in study.first_methods().pages():
+        if "curves" in asked:
+            save(f"curves{suffix}", figures.draw_curves(page, options["end"]))
+        if "bars" in asked:
+            save(f"final_scores{suffix}", figures.draw_bars(page))
     if "ablation" in asked:
-        save_figures((f"ablation_{name}", figure)
-                     for name, figure in figures.draw_ablations(study, readings))
+        for name, figure in figures.draw_ablations(study, readings):
+            save(f"ablation_{name}", figure)
     if "tables" in asked:
         written += tables.write_scores(study, outdir)
     if {"aggregates", "profile", "improvement", "tables"} & asked:
         summary = summarise(study, options["normalize"], resamples=options["resamples"])
-        pairs = summary.improvements() if {"improvement", "tables"} & asked else []
-        if summary.own:
-            save_figures(_over_tasks(summary, pairs, asked))
-            written += tables.write_aggregates(summary, pairs, outdir) if "tables" in asked else []
+        for name, figure in _over_tasks(summary, asked) if summary.own else ():
+            save(name, figure)
+        if "tables" in asked and summary.own:
+            written += tables.write_aggregates(summary, outdir)
     return written
 
 
-def _of_tasks(study: Study, asked: set[str], end: float) -> Iterator[tuple[str, Figure]]:
-    for page, suffix in study.first_methods().pages():
-        if "curves" in asked:
-            yield f"curves{suffix}", figures.draw_curves(page, end)
-        if "bars" in asked:
-            yield f"final_scores{suffix}", figures.draw_bars(page)
-
-
-def _over_tasks(
-    summary: Summary, pairs: Sequence[Pair], asked: set[str]
-) -> Iterator[tuple[str, Figure]]:
-    shown = summary.first_methods()
+def _over_tasks(summary: Summary, asked: set[str]) -> Iterator[tuple[str, Figure]]:
     if "aggregates" in asked:
-        yield "aggregates", figures.draw_aggregates(shown)
+        yield "aggregates", figures.draw_aggregates(summary.first_methods())
     if "profile" in asked:
-        yield "performance_profile", figures.draw_profiles(shown)
-    if pairs and "improvement" in asked:
-        yield "improvement", figures.draw_improvements(summary, pairs)
+        yield "performance_profile", figures.draw_profiles(summary.first_methods())
+    if "improvement" in asked and summary.improvements:
+        yield "improvement", figures.draw_improvements(summary)
 
 
 if __name__ == "__main__":

@@ -45,10 +45,7 @@ class PublishedCurve(NamedTuple):
     seeds: np.ndarray
 
     def at(self, frames: float) -> Point | None:
-        """Returns the score at these frames, by linear interpolation.
-
-        The last point also holds for one spacing more. Outside of that there is none.
-        """
+        """Returns the interpolated score; the last point also holds for one spacing more."""
         last = self.frames[-1]
         spacing = np.diff(self.frames).min() if len(self.frames) > 1 else 0
         if not self.frames[0] <= frames <= last + spacing:
@@ -69,13 +66,23 @@ class Point(NamedTuple):
 
 
 class Published:
-    """Published results. `curves` is by full task name (``dmc_walker_walk``) and method."""
+    """Published results, from all CSV files of `directory` ("" is baselines/published).
 
-    def __init__(self, rows: list[Row]):
-        self.rows = rows
-        results = [row for row in rows if not row.figure]
+    `curves` is by full task name (``dmc_walker_walk``) and method.
+
+    Raises:
+        UserError: the folder is absent, has no CSV file, or a file has other columns.
+    """
+
+    def __init__(self, directory: str | Path = ""):
+        paths = sorted(Path(directory or _DIRECTORY).glob("*.csv"))
+        if not paths:
+            raise UserError(f"No published figures in {directory}: expected a folder of CSV files "
+                            "as described in baselines/published/README.md.")
+        self.rows = [row for path in paths for row in _read(path)]
+        results = [row for row in self.rows if not row.figure]
         self.methods = sorted({row.method for row in results})
-        self.figures = sorted({row.figure for row in rows if row.figure})
+        self.figures = sorted({row.figure for row in self.rows if row.figure})
         self._scores: dict[tuple[str, str], list[Point]] = defaultdict(list)
         points: dict[tuple[str, str], list[tuple]] = defaultdict(list)
         for row in results:
@@ -86,19 +93,6 @@ class Published:
                 self._scores[key].append(Point(row.score, frames, row.seeds, row.approximate))
         self.curves = {key: PublishedCurve(*np.array(sorted(found), np.float64).T)
                        for key, found in points.items()}
-
-    @classmethod
-    def load(cls, directory: str | Path = "") -> Published:
-        """Reads every CSV file of `directory`; "" is baselines/published.
-
-        Raises:
-            UserError: the folder is absent, has no CSV file, or a file has other columns.
-        """
-        paths = sorted(Path(directory or _DIRECTORY).glob("*.csv"))
-        if not paths:
-            raise UserError(f"No published figures in {directory}: expected a folder of CSV files "
-                            "as described in baselines/published/README.md.")
-        return cls([row for path in paths for row in _read(path)])
 
     def point(self, task: str, method: str, frames: float | None = None) -> Point | None:
         """Returns a score, None if there is none.
@@ -122,8 +116,7 @@ def _read(path: Path) -> Iterator[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         columns = set(reader.fieldnames or [])
-        if not columns.issuperset(_NEEDED) or not (
-                "score" in columns or columns >= {"mean", "std"}):
+        if not columns >= {*_NEEDED, *(["score"] if "score" in columns else ["mean", "std"])}:
             raise UserError(f"{path} is no file of published figures: it needs the columns "
                             f"{', '.join(_NEEDED)} and score or mean and std, and has "
                             f"{', '.join(reader.fieldnames or ['none'])}.")

@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     out = Path(options["out"])
     check_writable_file(out, "--out")
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    study = make_study(options, Published.load(options["published-dir"]), console)
+    study = make_study(options, Published(options["published-dir"]), console)
     with console.status("drawing"):
         page = render(study, options["title"], options["clips"] * 1_000_000, options["resamples"])
     write_file(out, page.encode("utf-8", "replace"))
@@ -88,6 +88,7 @@ def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"duration": duration, "frames": short_frames, "score": short_score}
     return environment.get_template("report.html").render(
         title=title, time=time.strftime("%Y-%m-%d %H:%M"), study=study,
         notes=cut_note(study.methods) + study.notes,
@@ -185,38 +186,31 @@ class Details:
             self.record = read_yaml(self.run.folder / "config.yaml", of_run=True)
         except UserError:
             self.record = {}
-        self.config: dict[str, Any] = {}
-        for key, value in _mapping(self.record.get("config")).items():
-            group = {f"{key}.{name}": leaf for name, leaf in _mapping(value).items()}
-            self.config |= {name: leaf for name, leaf in (group or {key: value}).items()
-                            if isinstance(leaf, bool | int | float | str)}
+        leaves = ((f"{key}.{name}" if name else key, leaf)
+                  for key, value in _mapping(self.record.get("config")).items()
+                  for name, leaf in (_mapping(value) or {"": value}).items())
+        self.config = {key: leaf for key, leaf in leaves if isinstance(leaf, int | float | str)}
         last: dict[str, Any] = next(reversed(last_records(self.run.metrics)), {})
         self.step, seconds = int(last.get("step", self.run.x[-1])), last.get("wall_time")
         self.seconds = float(seconds) if isinstance(seconds, int | float) else None
 
     @property
-    def headline(self) -> str:
-        hours = "" if self.seconds is None else f", {duration(self.seconds)} hours"
-        score, frames = short_score(self.run.y[-1]), short_frames(self.run.x[-1])
-        return f"{self.run.name}: {score} at {frames} frames{hours}"
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """Facts by name, "" where unknown."""
+    def facts(self) -> dict[str, object]:
+        """Facts by name, with an empty value where unknown."""
         record, machine = self.record, _mapping(self.record.get("machine"))
         gpus, memory = machine.get("gpus"), machine.get("memory")
         words = [f"{machine.get('processor', '?')}", f"{machine.get('cores', '?')} cores",
                  f"{memory / 1e9:.0f} GB" if isinstance(memory, int) else "",
                  *map(str, gpus if isinstance(gpus, list) else [])]
-        host = str(record.get("host") or "")
+        versions = [f"{name} {number}" for name, number in _mapping(record.get("versions")).items()]
         # A folder below the present one is named from there, because pages are passed on.
-        here, folder = Path.cwd(), self.run.folder
+        here, folder, host = Path.cwd(), self.run.folder, record.get("host") or ""
         return {
             "Frames": f"{self.step:,}",
             "Machine": f"{', '.join(filter(None, words))} ({host})" if machine else host,
-            "Commit": str(record.get("commit") or ""),
-            "Versions": ", ".join(f"{k} {v}" for k, v in _mapping(record.get("versions")).items()),
-            "Directory": str(folder.relative_to(here) if folder.is_relative_to(here) else folder)}
+            "Commit": record.get("commit"),
+            "Versions": ", ".join(versions),
+            "Directory": folder.relative_to(here) if folder.is_relative_to(here) else folder}
 
     @property
     def command(self) -> str:

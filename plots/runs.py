@@ -85,10 +85,9 @@ def find_runs(roots: Iterable[Path]) -> FoundRuns:
     """Returns the runs below `roots`.
 
     A run is a directory with a metrics.jsonl. A run without metrics has only a config.yaml or an
-    attempts.jsonl, and no run below it. The seed is the last folder that is a number, the task the
-    last folder that is a task's name, and the method all folders between or before them:
-    ``<task>/<method>/<seed>`` (ours) and ``<method>/<task>/<seed>`` both work. If the path does
-    not name a task, the run's config.yaml does.
+    attempts.jsonl, and no run below it. The last folder that is a number is the seed, the last that
+    is a task's name the task, and all between or before them the method: ``<task>/<method>/<seed>``
+    or ``<method>/<task>/<seed>``. If the path does not name a task, the run's config.yaml does.
 
     Raises:
         UserError: a folder does not exist, or two runs have the same task, method and seed.
@@ -189,17 +188,15 @@ class Problems:
 
     def messages(self, metric: str) -> list[str]:
         """Returns a sentence for each kind of problem."""
-        sentences = []
-        if self.damaged_lines:
-            sentences.append(f"Skipped {self.damaged_lines} damaged line(s); a run that was killed "
-                             "leaves such a half-written line.")
-        if self.non_finite:
-            sentences.append(f"Skipped {self.non_finite} value(s) of {metric} that were not "
-                             "finite.")
-        if lacking := self.without_metric:
-            sentences.append(f"{len(lacking)} run(s) have no value of {metric} and are left out, "
-                             f"the first of them {lacking[0].folder}.")
-        return sentences
+        lacking = self.without_metric
+        return [text for count, text in (
+            (self.damaged_lines, f"Skipped {self.damaged_lines} damaged line(s); a run that was "
+             "killed leaves such a half-written line."),
+            (self.non_finite,
+             f"Skipped {self.non_finite} value(s) of {metric} that were not finite."),
+            (len(lacking), f"{len(lacking)} run(s) have no value of {metric} and are left out, the "
+             f"first of them {lacking[0].folder if lacking else ''}."),
+        ) if count]
 
 
 def load_runs(
@@ -223,8 +220,7 @@ def load_runs(
             problems.without_metric.append(found)
     if not runs and not names:
         raise UserError(f"None of the {len(problems.without_metric)} metrics file(s) holds a "
-                        "complete line with a step. Expected lines like "
-                        '{"step": 1000, "eval/return": 500.0}.')
+                        'complete line with a step, such as {"step": 1000, "eval/return": 500.0}.')
     if not runs:
         raise UserError(f"No run has values of the metric {metric!r}{suggest(metric, names)}. "
                         f"The files hold: {listed(sorted(names), 30)}. Choose one with --metric.")

@@ -6,9 +6,8 @@ Also the options of plot.py and report.py that choose the runs and say how they 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,22 +51,21 @@ READING = (
 """The options on how runs are read and their scores taken."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A method's curve on one task.
 
     Attributes:
         x: frames [n].
         mean, low, high: mean and spread over the seeds that have a value there, [n].
-        count: number of these seeds [n].
-        seeds: number of all seeds; where count < seeds, a seed has not begun or has ended.
+        present: number of these seeds [n].
+        seeds: number of all seeds; where present < seeds, a seed has not begun or has ended.
     """
 
     x: np.ndarray
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    count: np.ndarray
+    present: np.ndarray
     seeds: int
 
 
@@ -81,16 +79,16 @@ class Final(NamedTuple):
 def curve(runs: Sequence[Run], width: int, spread: str = "std") -> Curve:
     """Returns the mean over seeds in bins of `width` frames, and its spread (see `spread_of`).
 
-    Between its first and last bin, a run is interpolated linearly. Runs evaluated at different
-    steps therefore do not make the mean jump between different sets of seeds.
+    A run is interpolated linearly between its first and last bin. So the mean does not jump
+    between sets of seeds where runs are evaluated at different steps.
     """
     x = np.arange(min(run.x[0] for run in runs), max(run.x[-1] for run in runs) + width, width,
                   dtype=np.int64)
     y = np.array([np.interp(x, run.x, run.y, left=np.nan, right=np.nan) for run in runs])
-    present = np.isfinite(y)  # [runs, n]
-    keep = present.any(axis=0)
-    x, y, present = x[keep], y[:, keep], present[:, keep]
-    return Curve(x, np.nanmean(y, axis=0), *spread_of(y, spread), present.sum(axis=0), len(runs))
+    keep = np.isfinite(y).any(axis=0)
+    x, y = x[keep], y[:, keep]
+    return Curve(x, np.nanmean(y, axis=0), *spread_of(y, spread), np.isfinite(y).sum(axis=0),
+                 len(runs))
 
 
 def spread_of(values: np.ndarray, spread: str) -> tuple[np.ndarray, np.ndarray]:
@@ -119,11 +117,9 @@ def final(runs: Sequence[Run], width: int, at: float | None = None) -> Final:
 
     A run that ended more than one bin before `at` has no score.
     """
-    if at is None:
-        found = [(run.y[-1], run.x[-1]) for run in runs]
-    else:
-        found = [(np.interp(at, run.x, run.y), np.clip(at, run.x[0], run.x[-1])) for run in runs
-                 if run.x[0] - width < at <= run.x[-1] + width]
+    end = np.inf if at is None else at
+    found = [(np.interp(end, run.x, run.y), np.clip(end, run.x[0], run.x[-1])) for run in runs
+             if at is None or run.x[0] - width < at <= run.x[-1] + width]
     return Final(*np.array(found, np.float64).reshape(-1, 2).T)
 
 
@@ -143,12 +139,10 @@ class Study:
     """All that figures and tables show.
 
     Args:
-        runs: our runs.
+        runs, published: our runs, and all published results.
         tasks, methods: to show, in order.
-        published: all published results.
         published_methods: the published methods to show; None takes `DEFAULT_PUBLISHED`.
-        metric: the metric's name.
-        width: of a bin, in frames.
+        metric, width: the metric's name, and the frames of a bin.
         spread: what bands and whiskers show, see `spread_of`.
         at: frames at which scores are compared; None compares them where each run ends.
         seeds: seeds a method should have; None means the most it was started with on any task.
@@ -176,12 +170,12 @@ class Study:
              if any(published.point(task, name) for task in tasks) == has]
             for has in (True, False))
         self.metric, self.width, self.spread, self.at = metric, width, spread, at
-        self.runs: dict[tuple[str, str], list[Run]] = {}
+        by_name: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for run in runs:
             if run.task in tasks and run.method in methods:
-                self.runs.setdefault((run.task, run.method), []).append(run)
-        for found in self.runs.values():
-            found.sort(key=lambda run: (len(run.seed), run.seed))
+                by_name[run.task, run.method].append(run)
+        self.runs = {key: sorted(found, key=lambda run: (len(run.seed), run.seed))
+                     for key, found in by_name.items()}
         self.curves = {key: curve(found, width, spread) for key, found in self.runs.items()}
         scored = {key: final(found, width, at) for key, found in self.runs.items()}
         self.scored = {key: found for key, found in scored.items() if len(found.scores)}
@@ -196,8 +190,6 @@ class Study:
         vars(study).update(attributes)
         return study
 
-    # What is missing.
-
     @property
     def notes(self) -> list[str]:
         """Sentences on what was skipped, what is missing, and what cannot be compared."""
@@ -211,12 +203,11 @@ class Study:
                      if len(scores) < self.expected(name)]:
             notes.append(f"Fewer seeds: {labels.listed(short)}.")
         apart = []
-        for task in self.tasks:
-            if ends := self._ends(task):
-                first, last = (pick(ends, key=ends.__getitem__) for pick in (min, max))
-                if ends[last] - ends[first] > self.width:
-                    apart.append(f"{task} ({first} {labels.short_frames(ends[first])}, "
-                                 f"{last} {labels.short_frames(ends[last])})")
+        for task, ends in ((task, self._ends(task)) for task in self.tasks):
+            if ends and max(ends.values()) - min(ends.values()) > self.width:
+                words = [f"{name} {labels.short_frames(ends[name])}"
+                         for name in (pick(ends, key=ends.__getitem__) for pick in (min, max))]
+                apart.append(f"{task} ({', '.join(words)})")
         if apart:
             notes.append(f"Methods end at different frames on {labels.listed(apart, 2)}; --at "
                          "compares them at the same.")
@@ -229,8 +220,6 @@ class Study:
         runs = [*itertools.chain.from_iterable(self.runs.values()), *self._valueless]
         started = {(run.task, run.seed) for run in runs if run.method == method}
         return max(Counter(task for task, _ in started).values(), default=0)
-
-    # Labels.
 
     def label(self, method: str) -> str:
         """Returns the method's name with the frames of its scores."""
@@ -253,8 +242,6 @@ class Study:
         """Returns where scores are taken: ``at the end`` (of each run) or ``at 1M frames``."""
         return "at the end" if self.at is None else f"at {labels.short_frames(self.at)} frames"
 
-    # Parts of the study.
-
     def first_methods(self) -> Study:
         """Returns the study of the first `MOST_METHODS` methods, with a note if any is left out."""
         return self._with(methods=self.methods[:MOST_METHODS],
@@ -267,14 +254,9 @@ class Study:
                  f"_{page}" if len(starts) > 1 else "") for page, start in enumerate(starts, 1)]
 
     def only(self, methods: Collection[str]) -> Study:
-        """Returns the study of these methods, on the tasks on which any of them has a score.
-
-        If none has a score on any task, all tasks stay.
-        """
+        """Returns the study of these methods, on the tasks with a score of theirs, or else all."""
         study = self._with(methods=[method for method in self.methods if method in methods])
         return study._with(tasks=[task for task in self.tasks if study._ends(task)] or self.tasks)
-
-    # Scores.
 
     def end(self) -> float:
         """Returns the last frame of our curves on these tasks; 0 if there is none."""

@@ -50,10 +50,7 @@ def new_figure(
 
 
 def own_style(index: int) -> dict[str, Any]:
-    """Returns colour, marker and line of our method number `index`.
-
-    After the last colour, the colours start again with dashed lines.
-    """
+    """Returns colour, marker and line of our method number `index`; later lines are dashed."""
     markers = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
     return {"color": _COLOURS[index % len(_COLOURS)], "marker": markers[index % len(markers)],
             "linestyle": "-" if index < len(_COLOURS) else (0, (4, 1.2))}
@@ -62,8 +59,7 @@ def own_style(index: int) -> dict[str, Any]:
 def curve_style(index: int, points: int) -> dict[str, Any]:
     """Returns `own_style` for a curve of that many points.
 
-    A curve has markers if it is too short to be seen as a line, and a few hollow markers if it
-    is the second one of its colour.
+    It has markers if it is short, and a few hollow ones if it is the second of its colour.
     """
     look = own_style(index)
     if index >= len(_COLOURS):
@@ -79,10 +75,7 @@ def published_style(index: int) -> dict[str, Any]:
 
 
 def bar_style(index: int, is_own: bool) -> dict[str, Any]:
-    """Returns the look of a bar: ours coloured, published ones white and hatched.
-
-    After the last colour, our bars are coloured and hatched.
-    """
+    """Returns the look of a bar: ours coloured (later ones hatched, too), published ones white."""
     n = index % len(_COLOURS)
     if is_own:
         return {"color": _COLOURS[n], "edgecolor": "black", "linewidth": 0.4,
@@ -91,10 +84,7 @@ def bar_style(index: int, is_own: bool) -> dict[str, Any]:
 
 
 def curve_axes(axes: Axes) -> None:
-    """Labels the x axis in k and M frames, and starts the y axis at 0.
-
-    The y axis starts lower if a line goes below 0; a band below 0 is cut off.
-    """
+    """Labels the x axis in k and M frames, and starts the y axis at 0 or at the lowest line."""
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_frames(value)))
     lines = [line.get_ydata() for line in axes.get_lines()]
@@ -117,10 +107,11 @@ def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
         figure.set_figheight(figure.get_figheight() + 0.16 * max(0, lines - 2))
 
 
-def footnotes(figure: Figure, notes: Sequence[str]) -> None:
-    """Writes the notes below the figure."""
+def footnotes(figure: Figure, notes: Sequence[str]) -> Figure:
+    """Writes the notes below the figure, and returns it."""
     text = textwrap.fill(" ".join(notes), int(figure.get_figwidth() * 22))
     figure.text(0.01, -0.01, text, va="top", ha="left", fontsize=6.5, color="0.25")
+    return figure
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.io.files import write_file
-from plots.aggregates import Estimate, Pair, Summary
+from plots.aggregates import Estimate, Summary
 from plots.labels import frames_range, published_label, short_score, task_title
 from plots.study import Study, spread_of
 
@@ -64,7 +64,7 @@ def curve_records(study: Study) -> Records:
         dict(zip(columns, (task, method, *point), strict=True))
         for task in study.tasks for method in study.methods
         if (found := study.curves.get((task, method))) is not None
-        for point in zip(found.x, found.mean, found.low, found.high, found.count, strict=True)]
+        for point in zip(*found[:5], strict=True)]
 
 
 def write_scores(study: Study, outdir: Path) -> list[Path]:
@@ -74,7 +74,7 @@ def write_scores(study: Study, outdir: Path) -> list[Path]:
             *_write_cells(outdir / "scores", score_cells(study), [SCORE_NOTE, *study.notes])]
 
 
-def write_aggregates(summary: Summary, pairs: Sequence[Pair], outdir: Path) -> list[Path]:
+def write_aggregates(summary: Summary, outdir: Path) -> list[Path]:
     """Writes aggregates.md, .tex and .csv, and improvement.csv if there are pairs."""
     records = [
         {"method": entry.method, "kind": "run" if entry.is_own else "published",
@@ -83,10 +83,10 @@ def write_aggregates(summary: Summary, pairs: Sequence[Pair], outdir: Path) -> l
         for entry in summary.entries for name, value in entry.aggregates.items()]
     compared = [
         {"x": x, "y": y, "tasks": tasks, "probability_x_above_y": value.value, **_limits(value)}
-        for x, y, tasks, value in pairs]
+        for x, y, tasks, value in summary.improvements]
     return [*_write_cells(outdir / "aggregates", aggregate_cells(summary), summary.notes),
             _write_csv(outdir / "aggregates.csv", records),
-            *([_write_csv(outdir / "improvement.csv", compared)] if pairs else [])]
+            *([_write_csv(outdir / "improvement.csv", compared)] if compared else [])]
 
 
 def _limits(value: Estimate) -> dict[str, Any]:
@@ -97,8 +97,8 @@ def _limits(value: Estimate) -> dict[str, Any]:
 def score_cells(study: Study) -> Cells:
     """Returns tasks by methods, then the mean over tasks with the number of tasks it is over.
 
-    A column's head names the frames of its scores. If they differ, each score names its own. A
-    published curve is read at every end of our methods. Its mean over tasks is at the latest end.
+    A column's head names the frames of its scores; if they differ, each score does. A published
+    curve is read at every end of our methods, its mean over tasks at the latest end.
     """
     records = score_records(study)
     columns = [("run", method, method) for method in study.methods]

@@ -19,9 +19,7 @@ WriteRun = Callable[..., Path]
 def write_run(tmp_path: Path) -> WriteRun:
     """Returns a function that writes <tmp_path>/<place>/metrics.jsonl from (step, value) pairs."""
 
-    def write(
-        place: str, points: Mapping[int, float], key: str = "eval/return", tail: str = ""
-    ) -> Path:
+    def write(place: str, points: Mapping[int, float], key="eval/return", tail="") -> Path:
         folder = tmp_path / place
         folder.mkdir(parents=True)
         lines = [json.dumps({"step": step, key: value}) for step, value in points.items()]

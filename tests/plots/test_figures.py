@@ -17,7 +17,7 @@ from plots.runs import Run, RunFolder
 from plots.study import Study
 
 WALK, HOP = "dmc_walker_walk", "dmc_hopper_hop"
-PUBLISHED = Published.load()
+PUBLISHED = Published()
 
 
 def run(task: str, method: str, seed: int, y: list[float], bins: Sequence[int] = ()) -> Run:
@@ -25,9 +25,7 @@ def run(task: str, method: str, seed: int, y: list[float], bins: Sequence[int] =
     return Run(task, method, str(seed), Path("nowhere"), x, np.array(y, float))
 
 
-def study(
-    runs: list[Run], tasks=(WALK, HOP), methods=("mine",), published=None, **options
-) -> Study:
+def study(runs: list[Run], tasks=(WALK, HOP), methods=("mine",), published=None, **options):
     return Study(runs, tasks, methods, PUBLISHED, published, metric="eval/return",
                  width=100_000, **options)
 
@@ -39,6 +37,10 @@ def two_seeds(task: str = WALK, method: str = "mine") -> list[Run]:
 def line(axes: Axes, label: str) -> np.ndarray:
     (found,) = [one for one in axes.get_lines() if one.get_label() == label]
     return np.array(found.get_xydata())
+
+
+def heights(figure: Figure) -> list[float]:
+    return [bar.get_height() for bar in figure.axes[0].patches]
 
 
 def footnote(figure: Figure) -> str:
@@ -92,22 +94,19 @@ def test_missing_seeds_are_on_the_panel():
     ([run("a", "m", 0, [1]), run("a", "n", 0, [1, 1], [1, 4]), run("a", "o", 0, [1], [2])],
      {"tasks": ["a"], "methods": "mno"},
      ["Methods end at different frames on a (m 100k, n 400k); --at compares them at the same."]),
-    ([run("a", "m", 0, [1]), run("a", "o", 0, [1], [2])], {"tasks": ["a"], "methods": "mo"}, []),
-])
+    ([run("a", "m", 0, [1]), run("a", "o", 0, [1], [2])], {"tasks": ["a"], "methods": "mo"}, [])])
 def test_notes_name_what_is_missing(runs, options, expected):
     assert study(runs, **{"tasks": "abc", "published": [], **options}).notes == expected
 
 
 def test_bars_are_final_scores_and_share_axes_where_tasks_share_a_scale():
     figure = figures.draw_bars(study(two_seeds(), published=["d4pg"], tasks=[WALK]))
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    assert heights == [550, PUBLISHED.point(WALK, "d4pg").score]
+    assert heights(figure) == [550, PUBLISHED.point(WALK, "d4pg").score]
     tasks = ["atari_pong", "atari_hero", "gym_X"]
     made = study([run(task, "mine", 0, [5]) for task in tasks], tasks)
     figure = figures.draw_bars(made)
     assert len([axes for axes in figure.axes if axes.get_visible()]) == 3
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    assert heights[:2] == [5, PUBLISHED.point("atari_pong", "rainbow").score]
+    assert heights(figure)[:2] == [5, PUBLISHED.point("atari_pong", "rainbow").score]
     human, rest = summary_of(made).entries[3], summary_of(made).notes[-1]
     assert (human.label, human.scores["atari_pong"].tolist()) == ("Human gamer", [1])
     assert rest == "Left out, having no scale: gym_X."
@@ -118,10 +117,10 @@ def test_twelve_methods_look_different():
     methods = [f"m{i:02}" for i in range(12)]
     made = study([run(WALK, name, 0, [1, 2, 3, 4, 5]) for name in methods], tasks=[WALK],
                  methods=methods, published=[])
-    handles, _ = figures.draw_curves(made).axes[0].get_legend_handles_labels()
-    assert len({(one.get_color(), one.get_linestyle(), one.get_marker()) for one in handles}) == 12
-    assert len({one.get_color() for one in handles}) == 6
-    profiles, _ = figures.draw_profiles(summary_of(made)).axes[0].get_legend_handles_labels()
+    curves, profiles = (figure.axes[0].get_legend_handles_labels()[0] for figure in (
+        figures.draw_curves(made), figures.draw_profiles(summary_of(made))))
+    assert len({(one.get_color(), one.get_linestyle(), one.get_marker()) for one in curves}) == 12
+    assert len({one.get_color() for one in curves}) == 6
     assert len({(one.get_color(), one.get_marker()) for one in profiles}) == 12
     bars = figures.draw_bars(made).axes[0].patches
     assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == 12
@@ -184,23 +183,23 @@ def test_profiles_and_improvements():
     figure = figures.draw_profiles(summary)
     drawn = line(figure.axes[0], "mine (200k-300k)")
     assert drawn[0].tolist() == [0, 1] and drawn[-1, 1] == 0
-    rows = summary.improvements()
+    rows = summary.improvements
     assert [(x, y, tasks) for x, y, tasks, _ in rows] == [
         ("mine (200k-300k)", "PlaNet, paper (5M)", 1),
         ("mine (200k-300k)", "A3C, states (100M)", 1)]
     a3c = PUBLISHED.point(WALK, "a3c").score
     assert rows[1][3].value == np.mean([a3c < 200, a3c < 900])
-    assert len(figures.draw_improvements(summary, rows).axes[0].get_yticklabels()) == 2
+    assert len(figures.draw_improvements(summary).axes[0].get_yticklabels()) == 2
 
 
 def test_the_drawing_of_pairs_alone_is_cut():
     methods = [f"m{i}" for i in range(8)]
     summary = summary_of(study([run(WALK, name, 0, [1]) for name in methods], tasks=[WALK],
                                methods=methods, published=["planet"]))
-    rows = summary.improvements()
+    rows = summary.improvements
     assert len(rows) == 8 + 28
     assert [y for _, y, *_ in rows[:8]] == ["PlaNet, paper (5M)"] * 8
-    figure = figures.draw_improvements(summary, rows)
+    figure = figures.draw_improvements(summary)
     assert len(figure.axes[0].get_yticklabels()) == 24
     assert "12 more pairs are not drawn" in footnote(figure)
 
@@ -238,11 +237,11 @@ def test_sweep_figure():
 def test_variants_figure():
     made = study(two_seeds(HOP), tasks=[HOP])
     figure = figures.draw_variants(made, PUBLISHED.ablation("fig7"))
-    assert [bar.get_height() for bar in figure.axes[0].patches] == [550, 310, 170, 0]
+    assert heights(figure) == [550, 310, 170, 0]
     assert figure.axes[0].get_legend_handles_labels()[1][0] == "mine (200k-300k)"
-    figure = figures.draw_variants(study(two_seeds("gym_X"), tasks=["gym_X"]),
-                                     PUBLISHED.ablation("fig7"))
-    assert [bar.get_height() for bar in figure.axes[0].patches] == [550]
+    made = study(two_seeds("gym_X"), tasks=["gym_X"])
+    figure = figures.draw_variants(made, PUBLISHED.ablation("fig7"))
+    assert heights(figure) == [550]
     assert "Grey" not in footnote(figure)
 
 
@@ -260,11 +259,11 @@ def test_tables():
     late = tables.score_records(study(two_seeds(), at=4e5, published=[]))
     assert [(record["seeds"], record["seeds_without_score"]) for record in late] == [(1, 1)]
     made = study(two_seeds(), published=["dreamer", "d4pg"])
-    cells = tables.score_cells(made)
-    assert cells[0] == ["Task", "mine (200k-300k)", "Dreamer, paper (5M)", "D4PG, images (100M)"]
-    assert cells[1][:2] == ["Walker Walk", "550.0 ± 350.0 (2)"]
-    assert cells[2][:2] == ["Hopper Hop", "-"]
-    assert cells[3][1] == "550.0 (1 of 2 tasks)"
+    head, *rows = tables.score_cells(made)
+    assert head == ["Task", "mine (200k-300k)", "Dreamer, paper (5M)", "D4PG, images (100M)"]
+    assert [row[:2] for row in rows] == [
+        ["Walker Walk", "550.0 ± 350.0 (2)"], ["Hopper Hop", "-"],
+        ["Mean over tasks", "550.0 (1 of 2 tasks)"]]
     records = tables.score_records(made)
     assert records[0]["frames_least"] == 200_000 and records[0]["frames_most"] == 300_000
     assert [record["seeds"] for record in tables.curve_records(made)] == [2, 2, 1]

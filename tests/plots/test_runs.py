@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tracemalloc
 from pathlib import Path
 
@@ -19,29 +18,25 @@ def make(root: Path, *places: str) -> None:
 
 
 def found(root: Path) -> set[tuple[str, str, str]]:
-    runs = find_runs([root])
-    assert not runs.unknown and not runs.without_metrics
-    return names(runs.runs)
+    runs, unknown, without_metrics = find_runs([root])
+    assert not unknown and not without_metrics
+    return names(runs)
 
 
 def names(runs: list[RunFolder]) -> set[tuple[str, str, str]]:
     return {(run.task, run.method, run.seed) for run in runs}
 
 
-@pytest.mark.parametrize(
-    "place, expected",
-    [
-        ("dmc_walker_walk/dreamer_small/3", ("dmc_walker_walk", "dreamer_small", "3")),
-        ("dreamer/dmc_walker_walk/3", ("dmc_walker_walk", "dreamer", "3")),
-        ("logs/2020/walker_walk/dreamer/seed_3", ("dmc_walker_walk", "dreamer", "3")),
-        ("dmc_walker_walk/3", ("dmc_walker_walk", "unnamed", "3")),
-        ("dmc_ball_in_cup_catch/dreamer/00", ("dmc_cup_catch", "dreamer", "0")),
-        ("atari_pong/dreamer_atari/1", ("atari_pong", "dreamer_atari", "1")),
-        ("pong/rainbow/1", ("atari_pong", "rainbow", "1")),
-        ("my_module_make/dreamer/2", ("my_module_make", "dreamer", "2")),
-        ("dmc_walker_walk/dreamer/seed1/logs", ("dmc_walker_walk", "dreamer/logs", "1")),
-    ],
-)
+@pytest.mark.parametrize("place, expected", [
+    ("dmc_walker_walk/dreamer_small/3", ("dmc_walker_walk", "dreamer_small", "3")),
+    ("dreamer/dmc_walker_walk/3", ("dmc_walker_walk", "dreamer", "3")),
+    ("logs/2020/walker_walk/dreamer/seed_3", ("dmc_walker_walk", "dreamer", "3")),
+    ("dmc_walker_walk/3", ("dmc_walker_walk", "unnamed", "3")),
+    ("dmc_ball_in_cup_catch/dreamer/00", ("dmc_cup_catch", "dreamer", "0")),
+    ("atari_pong/dreamer_atari/1", ("atari_pong", "dreamer_atari", "1")),
+    ("pong/rainbow/1", ("atari_pong", "rainbow", "1")),
+    ("my_module_make/dreamer/2", ("my_module_make", "dreamer", "2")),
+    ("dmc_walker_walk/dreamer/seed1/logs", ("dmc_walker_walk", "dreamer/logs", "1"))])
 def test_places(tmp_path, place, expected):
     make(tmp_path / "root", place)
     assert found(tmp_path / "root") == {expected}
@@ -57,7 +52,7 @@ def test_any_level_may_be_the_root(tmp_path, root):
 def test_config_tells_where_the_path_does_not(tmp_path):
     make(tmp_path, "first", "second")
     (tmp_path / "first/config.yaml").write_text(
-        "config:\n  task: dmc_walker_walk\n  seed: 4\n  method: ''\n")
+        "config: {task: dmc_walker_walk, seed: 4, method: ''}\n")
     (tmp_path / "second/config.yaml").write_text("!!python/object:os.system {}\n")
     runs = find_runs([tmp_path])
     assert names(runs.runs) == {("dmc_walker_walk", "unnamed", "4")}
@@ -115,51 +110,43 @@ def test_bins_hold_what_lies_around_them(tmp_path, write_run):
     assert counts.damaged_lines == 0
 
 
-@pytest.mark.parametrize(
-    "key, metric",
-    [("eval_return", "eval/return"), ("test/return", "eval/return"),
-     ("train_return", "train/return"), ("episode/score", "train/return"), ("loss/kl", "loss/kl")],
-)
+@pytest.mark.parametrize("key, metric", [
+    ("eval_return", "eval/return"), ("test/return", "eval/return"),
+    ("train_return", "train/return"), ("episode/score", "train/return"), ("loss/kl", "loss/kl")])
 def test_older_names(tmp_path, write_run, key, metric):
     write_run("dmc_walker_walk/dreamer/0", {1000: 5.0}, key=key)
     (run,), _ = load(tmp_path, metric)
     assert run.y.tolist() == [5.0]
 
 
-def test_damaged_lines_are_skipped_and_counted(tmp_path, write_run):
+def test_what_cannot_be_read_is_skipped_and_counted(tmp_path, write_run):
     tail = ('{"step": 300, "eval/ret\n\x00\x00\n[1, 2]\n{"eval/return": 1}\n'
             '{"step": -5, "eval/return": 1}\n{"step": "7", "eval/return": 1}\n'
             '{"step": 400, "eval/return": 9.0}\n{"step": 500, "eval/return": 3')
     write_run("dmc_walker_walk/dreamer/0", {100: 1.0, 200: 2.0}, tail=tail)
-    write_run("dmc_walker_walk/dreamer/1", {100: 1.0})
-    runs, counts = load(tmp_path, width=100)
-    assert runs[0].x.tolist() == [100, 200, 400]
-    assert counts.damaged_lines == 7
-    assert "Skipped 7 damaged line(s)" in counts.messages("eval/return")[0]
-
-
-def test_values_that_are_no_numbers_and_resumed_runs_are_counted(tmp_path, write_run):
-    tail = "".join(f'{{"step": 2, "eval/return": {v}}}\n'
-                   for v in ("NaN", "Infinity", '"7"', "null", "true", "1" + "0" * 400))
-    write_run("dmc_walker_walk/dreamer/0", {1: 1.0}, tail=tail)
-    write_run("dmc_walker_walk/dreamer/1", {100: 1.0, 200: 2.0},  # resumed
+    write_run("dmc_walker_walk/dreamer/1", {1: 1.0}, tail="".join(
+        f'{{"step": 200, "eval/return": {v}}}\n'
+        for v in ("NaN", "Infinity", '"7"', "null", "true", "1" + "0" * 400)))
+    write_run("dmc_walker_walk/dreamer/2", {100: 1.0, 200: 2.0},  # resumed
               tail='{"step": 100, "eval/return": 3.0}\n')
-    (run, resumed), counts = load(tmp_path, width=1)
-    assert run.x.tolist() == [1]
-    assert counts.non_finite == 5  # null is no value
+    (damaged, no_numbers, resumed), counts = load(tmp_path, width=100)
+    assert damaged.x.tolist() == [100, 200, 400]
+    assert no_numbers.x.tolist() == [0]
     assert resumed.y.tolist() == [2.0, 2.0]
+    assert counts.damaged_lines == 7
+    assert counts.non_finite == 5  # null is no value
+    assert [text.split(";")[0] for text in counts.messages("eval/return")] == [
+        "Skipped 7 damaged line(s)", "Skipped 5 value(s) of eval/return that were not finite."]
 
 
 def test_files_without_a_line(tmp_path, write_run):
-    folder = write_run("dmc_walker_walk/dreamer/0", {})
-    (folder / "metrics.jsonl").write_text("")
+    write_run("dmc_walker_walk/dreamer/0", {})
     with pytest.raises(UserError, match="None of the 1 metrics"):
         load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "last, width", [(5_000_000, 100_000), (250_000, 5_000), (4_990_000, 100_000), (30, 1), (0, 1)]
-)
+@pytest.mark.parametrize("last, width", [
+    (5_000_000, 100_000), (250_000, 5_000), (4_990_000, 100_000), (30, 1), (0, 1)])
 def test_auto_bin(tmp_path, write_run, last, width):
     write_run("dmc_walker_walk/dreamer/0", {0: 1.0, last: 1.0}, tail='{"step": 9e9')
     assert auto_bin(find_runs([tmp_path]).runs) == width
@@ -169,12 +156,9 @@ def test_memory_does_not_grow_with_the_files(tmp_path, write_run):
     """Twenty times the lines, the same peak but for noise: nothing but bins is kept."""
     peaks = []
     for name, lines in (("small", 1_000), ("large", 20_000)):
-        folder = tmp_path / name / "dmc_walker_walk/dreamer/0"
-        folder.mkdir(parents=True)
-        with (folder / "metrics.jsonl").open("w") as file:
-            for i in range(lines):
-                step = i * (1_000_000 // lines)
-                file.write(json.dumps({"step": step, "eval/return": 1.0, "pad": "x" * 200}) + "\n")
+        line = '{{"step": {}, "eval/return": 1.0, "pad": "' + "x" * 200 + '"}}\n'
+        write_run(f"{name}/dmc_walker_walk/dreamer/0", {},
+                  tail="".join(map(line.format, range(0, 1_000_000, 1_000_000 // lines))))
         tracemalloc.start()
         load(tmp_path / name, width=20_000)
         peaks.append(tracemalloc.get_traced_memory()[1])

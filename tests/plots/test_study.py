@@ -14,22 +14,22 @@ from plots.runs import Run
 from plots.study import curve, final, whiskers
 
 
-def run(x: list[int], y: list[float], seed: str = "0", task: str = "t", method: str = "m") -> Run:
-    return Run(task, method, seed, Path("nowhere"), np.array(x), np.array(y, float))
+def run(x: list[int], y: list[float]) -> Run:
+    return Run("t", "m", "0", Path("nowhere"), np.array(x), np.array(y, float))
 
 
 def test_mean_and_std_hand_computed():
     found = curve([run([10, 20], [1, 5]), run([10, 20], [3, 9])], 10)
     assert found.x.tolist() == [10, 20] and found.mean.tolist() == [2, 7]
     assert found.low.tolist() == [1, 5] and found.high.tolist() == [3, 9]
-    assert found.count.tolist() == [2, 2] and found.seeds == 2
+    assert found.present.tolist() == [2, 2] and found.seeds == 2
 
 
 def test_seeds_at_other_steps_are_interpolated_within_their_range_alone():
     found = curve([run([0, 20, 40], [0, 20, 40]), run([10, 30], [100, 100])], 10)
     assert found.x.tolist() == [0, 10, 20, 30, 40]
     assert found.mean.tolist() == [0, 55, 60, 65, 40]
-    assert found.count.tolist() == [1, 2, 2, 2, 1]
+    assert found.present.tolist() == [1, 2, 2, 2, 1]
 
 
 def test_no_seed_between_two_runs_leaves_no_point():
@@ -58,10 +58,8 @@ def test_final_scores():
     runs = [run([10, 20], [1, 5]), run([10, 20, 30], [3, 9, 12])]
     at_end = final(runs, 10)
     assert at_end.scores.tolist() == [5, 12] and at_end.frames.tolist() == [20, 30]
-    at = final(runs, 10, at=15)
-    assert at.scores.tolist() == [3, 6]
-    late = final(runs, 5, at=30)
-    assert late.scores.tolist() == [12]
+    assert final(runs, 10, at=15).scores.tolist() == [3, 6]
+    assert final(runs, 5, at=30).scores.tolist() == [12]
 
 
 def test_names():
