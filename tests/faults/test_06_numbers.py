@@ -69,6 +69,7 @@ def test_an_overflow_that_the_loss_scale_explains_only_halves_it():
     made["actor"].scale.assign(1.0)  # no smaller scale is left to mend it
     assert step(made, "actor", "gradient", np.inf)["nonfinite"] == 1.0
     assert step(made, "actor", "loss")["nonfinite"] == 1.0
+    assert float(made["actor"].scale) == 1.0
 
 
 def test_an_agent_that_sees_nonsense_stays_what_it_was(figure: Figure):

@@ -135,13 +135,6 @@ def test_scale_halves_on_overflow_and_doubles_after_good_updates() -> None:
     assert float(opt.scale) == INITIAL_SCALE / 4 and int(opt.good_updates) == 0
 
 
-def test_scale_never_falls_below_one() -> None:
-    opt = optimizer(variables(), scale_loss=True)
-    opt.scale.assign(1.0)
-    apply(opt, [np.full((2, 2), np.nan, np.float32), np.zeros(2, np.float32)])
-    assert float(opt.scale) == 1.0
-
-
 def test_variables_apart_are_clipped_by_their_own_norm() -> None:
     targets, clip = variables(), 0.5
     kernel, bias = gradients(0)

@@ -70,11 +70,3 @@ def test_weights_are_the_products_so_far() -> None:
     for i in range(1, pcont.shape[1]):
         expected[:, i] = expected[:, i - 1] * pcont[:, i - 1]
     np.testing.assert_allclose(trajectory_weights(tf.constant(pcont)), expected, rtol=1e-6)
-
-
-def test_weights_carry_no_gradient() -> None:
-    pcont = tf.constant(inputs()[2])
-    with tf.GradientTape() as tape:
-        tape.watch(pcont)
-        weights = trajectory_weights(pcont)
-    assert tape.gradient(weights, pcont) is None
