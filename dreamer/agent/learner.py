@@ -85,7 +85,7 @@ class Learner:
         return averaged(found)
 
     def apply(self, gradients: Gradients, losses: Losses) -> Tensors:
-        """Steps all networks, or none if a loss or gradient is not finite; returns metrics."""
+        """The second half: steps all networks, or none if a number is not finite; gives metrics."""
         optimizers = {name: self.optimizers[name] for name in gradients}
         return apply_together(optimizers, gradients, losses)
 
