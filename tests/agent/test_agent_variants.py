@@ -154,6 +154,8 @@ def test_the_explorer_imagines_with_noise_of_its_own(monkeypatch):
     latent, action, explorers_latent, explorers_action = drawn
     assert latent.shape == explorers_latent.shape and action.shape == explorers_action.shape
     assert (latent != explorers_latent).all() and (action != explorers_action).all()
+    seed = make_seeds(0, Purpose.LATENT, tf.constant(0))[0]  # of the filtering
+    assert not np.intersect1d(tf.random.stateless_normal([3 * 6 * 4], seed), drawn[0]).size
 
 
 def literal_replayed(reward, value, pcont, is_first, lambda_):
