@@ -88,10 +88,9 @@ class GymEnv(FrameEnv):
         kind = _kind_of(env.observation_space)
         self._single = {"Dict": "", "image": "image"}.get(kind, "observation")
         self._encoders: dict[str, tuple[str, Callable]] = {}
-        parts = _flatten(env.observation_space, self._single)
-        for name, part in parts:
+        for name, part in _flatten(env.observation_space, self._single):
             self._add_observation(name, part, settings)
-        self._rendered = settings.image and all(_kind_of(part) != "image" for _, part in parts)
+        self._rendered = settings.image and not _has_image(env.observation_space)
         if self._rendered:
             self.obs_space["image"] = image_space(self._size)
         if not self.obs_space:
@@ -182,17 +181,25 @@ class GymEnv(FrameEnv):
 
     def _draw(self) -> Any:
         env = self._env
-        if getattr(env, "render_mode", None) == "rgb_array":
+        if getattr(env, "render_mode", None) == "rgb_array" or not _draws_by_mode(env):
             return env.render()
-        inner = getattr(env, "unwrapped", env)  # a wrapper's render may name no arguments
-        if "mode" not in inspect.signature(inner.render).parameters:
-            return env.render()  # not as in gym before 0.26
         # A wrapper without the argument could not pass it on.
-        return (env if _takes(env.render, "mode") else inner).render(mode="rgb_array")
+        return (env if _takes(env.render, "mode") else env.unwrapped).render(mode="rgb_array")
 
     def close(self) -> None:
         super().close()
         self._env.close()
+
+
+def _draws_by_mode(env: Any) -> bool:
+    """Whether `render` takes the kind of image as an argument, as in gym before 0.26."""
+    inner = getattr(env, "unwrapped", env)  # a wrapper's render may name no arguments
+    return "mode" in inspect.signature(inner.render).parameters
+
+
+def _has_image(space: Any) -> bool:
+    """Whether an image is among the observations of `space`."""
+    return any(_kind_of(part) == "image" for _, part in _flatten(space, ""))
 
 
 def _kind_of(space: Any) -> str:
@@ -314,7 +321,10 @@ def _register(env_id: str) -> None:
 
 
 def _make(make: Callable[..., Any], env_id: str, image: bool) -> Any:
-    """Calls the library's `make`; without render_mode if the environment takes none."""
+    """Calls the library's `make`; without render_mode if the environment takes none.
+
+    Raises UserError if there can be no image without render_mode, although one is asked for.
+    """
     try:
         mode = {"render_mode": "rgb_array"} if image else {}
         return make(env_id, disable_env_checker=True, **mode)
@@ -326,7 +336,13 @@ def _make(make: Callable[..., Any], env_id: str, image: bool) -> Any:
             ) from error
         if not image or "render_mode" not in str(error):
             raise
-        return make(env_id, disable_env_checker=True)
+        env = make(env_id, disable_env_checker=True)
+        if _has_image(env.observation_space) or _draws_by_mode(env):
+            return env
+        raise UserError(
+            f"gym_{env_id} renders no image (it takes no render_mode), and its observation has "
+            "none: set envs.image to false and envs.state to true"
+        ) from error
 
 
 def _why_not(env_id: str, error: Exception, library: Any) -> str:

@@ -278,8 +278,10 @@ def test_what_takes_no_render_mode_shows_its_own_images_or_says_what_to_set():
     gymnasium.register("Bare-v0", entry_point=Bare)
     env = make_env("gym_Plain-v0", image=True, state=True, time_limit=3)
     assert env.reset(0)["camera"].shape == (64, 64, 3)
+    with pytest.raises(UserError, match="Bare-v0 renders no image .* set envs.image to false and"):
+        make_env("gym_Bare-v0", image=True, state=True)
     with pytest.raises(UserError, match="renders none .* set envs.image to false and"):
-        make_env("gym_Bare-v0", image=True, state=True).reset(0)
+        adapt_gym(Bare(), EnvSettings(image=True, state=True)).reset(0)
     assert list(make_env("gym_Bare-v0", image=False, state=True).obs_space) == ["observation"]
 
 
