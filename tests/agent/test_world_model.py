@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import CONTINUOUS, VECTORS, make_agent, make_batch, shared_model, tensors
+from small_agent import CONTINUOUS, IMAGE, VECTORS, make_agent, make_batch, shared_model, tensors
 
 from dreamer.agent.world_model import WorldModel
 from dreamer.envs.spec import Space
@@ -75,6 +75,17 @@ def test_preprocessing() -> None:
     np.testing.assert_allclose(result["image"], [-0.5, -0.3, 0.5], atol=1e-7)
     np.testing.assert_array_equal(result["state"], state)
     assert {v.dtype for v in result.values()} == {tf.float32}
+
+
+def test_every_part_learns_from_the_loss() -> None:
+    space = {**VECTORS, **IMAGE}
+    batch = tensors(make_batch(space, size=2, length=4))
+    model = shared_model(space, discount__enabled=True, loss__free_nats=0.0)
+    with tf.GradientTape() as tape:
+        total, _, _ = model.loss(batch, noise_for(model, batch))
+    gradients = tape.gradient(total, model.trainable_variables)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        assert gradient is not None and np.any(gradient), variable.path
 
 
 def test_open_loop_filters_its_context_and_then_sees_nothing() -> None:

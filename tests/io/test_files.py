@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ from dreamer.io.files import (
     open_to_append,
     open_to_read,
     remove_temporaries,
+    storage_error,
 )
 from dreamer.runs.checkpoints import Checkpoints
 
@@ -174,6 +176,12 @@ def test_what_is_half_removed_is_not_taken_for_whole(tmp_path, monkeypatch):
         named = [path for path in tmp_path.iterdir() if not path.name.endswith(".tmp")]
         assert [path.name for path in named] == [f"{step:012d}"]
         assert all((path / "manifest.json").exists() for path in named)
+
+
+def test_errors_of_other_kinds_are_not_taken_for_a_full_disk(tmp_path):
+    failing, busy = OSError(errno.EIO, "failing"), OSError(errno.EBUSY, "busy", "elsewhere")
+    assert type(storage_error(failing, tmp_path / "a", 1)) is StorageError
+    assert storage_error(busy, tmp_path / "a", 1) is busy
 
 
 HALF = """
