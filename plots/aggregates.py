@@ -177,7 +177,10 @@ def aggregate(scores: Scores, resamples: int = 2000) -> dict[str, Estimate]:
 def profile(
     scores: Scores, thresholds: np.ndarray, resamples: int = 500
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the fraction of runs above each threshold, and its interval or else itself, [n]."""
+    """Returns the fraction of runs above each threshold and the bounds of its interval, each [n].
+
+    Without an interval, both bounds are the fraction itself.
+    """
     weights = _weights(scores)
 
     def fractions(*drawn: np.ndarray) -> np.ndarray:

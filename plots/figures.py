@@ -368,8 +368,8 @@ def draw_profiles(summary: Summary) -> Figure:
     axes.set_xlabel(f"Score threshold ({summary.words})")
     axes.set_ylabel("Fraction of runs above")
     style.legend(figure, [axes], 2)
-    return style.footnotes(figure, ["Every task weighs the same. Band: 95% stratified bootstrap "
-                             "interval.", *summary.notes])
+    return style.footnotes(figure, [
+        "Every task weighs the same. Band: 95% stratified bootstrap interval.", *summary.notes])
 
 
 def draw_improvements(summary: Summary) -> Figure:
@@ -383,9 +383,9 @@ def draw_improvements(summary: Summary) -> Figure:
     axes.set_xlim(0, 1)
     _rows_axis(axes, [f"{x}  over  {y} [{tasks}]" for x, y, tasks, _ in pairs])
     axes.set_xlabel("P(a run of the first scores higher than one of the second)")
-    return style.footnotes(figure, ["In brackets: tasks in common. Band: 95% stratified bootstrap "
-                             "interval. A published method counts as one run a task.", *cut,
-                             *summary.notes])
+    return style.footnotes(figure, [
+        "In brackets: tasks in common. Band: 95% stratified bootstrap interval. A published method "
+        "counts as one run a task.", *cut, *summary.notes])
 
 
 def _estimate(axes: Axes, row: int, value: Estimate, colour: str) -> None:

@@ -49,6 +49,8 @@ LINE = CommandLine(
     ),
     takes_config=False,
 )  # fmt: skip
+
+
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, writes figures and tables, and prints their paths."""
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)

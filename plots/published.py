@@ -75,7 +75,8 @@ class Published:
     """
 
     def __init__(self, directory: str | Path = ""):
-        paths = sorted(Path(directory or _DIRECTORY).glob("*.csv"))
+        directory = Path(directory or _DIRECTORY)
+        paths = sorted(directory.glob("*.csv"))
         if not paths:
             raise UserError(f"No published figures in {directory}: expected a folder of CSV files "
                             "as described in baselines/published/README.md.")

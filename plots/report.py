@@ -152,7 +152,7 @@ def _differences(details: Sequence[Details]) -> tables.Cells:
         values = [{str(found.config[key]) for found in details
                    if found.run.method == method and key in found.config} for method in methods]
         if key not in _RUN_KEYS and (len(set().union(*values)) > 1 or not all(values)):
-            rows.append([key, *(" / ".join(sorted(value)) or "-" for value in values)])
+            rows.append([key, *(" / ".join(sorted(value or {"-"})) for value in values)])
     return [["Key", *methods], *rows]
 
 

@@ -306,7 +306,7 @@ def make_study(options: dict[str, Any], published: Published, console: Console) 
     compared = options["published"] or None
     if compared is not None:
         compared = labels.choose([] if compared == ["none"] else compared, published.methods,
-                          "published method")
+                                 "published method")
     with console.status("finding runs"):
         found = find_runs(map(Path, options["indir"]))
     notes = _check_found(found, options["indir"])
