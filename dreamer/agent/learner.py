@@ -85,7 +85,10 @@ class Learner:
         return averaged(found)
 
     def apply(self, gradients: Gradients, losses: Losses) -> Tensors:
-        """The second half: steps all networks, or none if a number is not finite; gives metrics."""
+        """The second half: steps all networks, or none if a loss or gradient is not finite.
+
+        Returns the metrics of `apply_together`.
+        """
         optimizers = {name: self.optimizers[name] for name in gradients}
         return apply_together(optimizers, gradients, losses)
 

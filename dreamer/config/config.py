@@ -192,6 +192,9 @@ def load_preset(
 ) -> dict[str, Value]:
     """Reads a preset, or a file, and those it inherits; returns values by dotted name.
 
+    Raises UserError if there is no such preset, presets inherit each other in a circle, or the
+    agent does not take a key or value.
+
     Args:
         trail: Files that inherit this preset.
         loaded: Files read before; this one is added. They are not inherited again, because what

@@ -45,6 +45,7 @@ def make_custom(task: str, settings: EnvSettings) -> Env:
 
     The function takes no arguments. It returns a Gymnasium or old gym environment, which
     `adapt_gym` adapts with all settings; or one of our `Env`, whose observations stay as they are.
+    Raises UserError if the function does not exist, or returns something else.
     """
     env = find_function(task)()
     if hasattr(env, "observation_space") and hasattr(env, "action_space"):

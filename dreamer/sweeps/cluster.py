@@ -38,7 +38,8 @@ class Cluster:
     Args:
         address: "" for a Ray on this machine that listens on loopback alone; "auto", host:port or
             ray://host:port for an existing cluster.
-        cpus, gpus: Of each trial, fractions allowed; gpus -1: 1 if the cluster has any, else 0.
+        cpus, gpus: Processors and GPUs of each trial, fractions allowed; gpus -1: 1 if the cluster
+            has any, else 0. The attributes of these names say what each trial gets.
         retries: Attempts after the first one failed, whether the run, its worker or its node
             failed, or memory was short.
 

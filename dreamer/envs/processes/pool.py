@@ -275,8 +275,8 @@ def _find_python(python: str) -> str:
 def _import_path(folder: str) -> str:
     """Returns the PYTHONPATH of workers that another Python runs.
 
-    It gets the user's folders, and the empty `folder` with a link to this package, because the
-    folder that contains this package may also contain packages for another NumPy.
+    Its packages must not mix with ours. So it gets the user's folders, and the empty `folder` with
+    a link to this package, beside which there may be packages for another NumPy.
     """
     Path(folder, "dreamer").symlink_to(Path(dreamer.__file__).resolve().parent)
     paths = [path or os.getcwd() for path in sys.path]
