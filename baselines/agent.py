@@ -64,7 +64,7 @@ class Random(Baseline):
 
 
 class Constant(Baseline):
-    """Takes constant.action of the config always; UserError if the space has no such action."""
+    """Always takes the config's constant.action; UserError if the space has no such action."""
 
     def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space):
         super().__init__(config, obs_space, act_space)

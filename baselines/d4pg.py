@@ -120,7 +120,7 @@ def project(returns: tf.Tensor, factor: tf.Tensor, probs: tf.Tensor, z: tf.Tenso
         probs: float32 [B, K], of Z.
         z: float32 [K], evenly spaced.
     Returns:
-        float32 [B, K], each row with the sum of its row of `probs`.
+        float32 [B, K]; each row has the same sum as its row of `probs`.
     """
     check_shape("probs", probs, (None, None))
     b, k = probs.shape

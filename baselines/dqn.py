@@ -1,6 +1,6 @@
 """DQN (Mnih et al., Nature 518, 2015) with double targets and n-step returns, for discrete actions.
 
-From pixels or states. Double: arXiv 1509.06461; n-step: arXiv 1710.02298, section 3.
+Takes pixels or states. Double targets: arXiv 1509.06461; n-step: arXiv 1710.02298, section 3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dreamer.errors import UserError
 
 
 class DQN(OffPolicy):
-    """The agent. Its network has one output, Q, an action; a prime (') marks the target network.
+    """The agent. Its network has one output Q per action; a prime (') marks the target network.
 
         target = return + factor Q'(o')[argmax Q(o')]
         loss   = mean weight * huber(target - Q(o)[a])

@@ -36,7 +36,7 @@ from dreamer.ops.shapes import check_shape, flatten_leading, over_leading
 
 
 class TwinQ(keras.layers.Layer):
-    """Two critics, whose lesser value counts (arXiv 1802.09477).
+    """Two critics; the lesser of their values counts (arXiv 1802.09477).
 
     Args:
         layers, units: Hidden layers of each, and their width.
@@ -64,7 +64,7 @@ class TwinQ(keras.layers.Layer):
 
 
 class Temperature(keras.layers.Layer):
-    """The weight of the policy's entropy, learnt so that it keeps a target, from an initial one."""
+    """The weight of the policy's entropy, learnt so that the entropy stays near its target."""
 
     def __init__(self, initial: float, **kwargs):
         super().__init__(**kwargs)
@@ -76,7 +76,7 @@ class Temperature(keras.layers.Layer):
         self.built = True
 
     def value(self) -> tf.Tensor:
-        """exp of the variable, float32 []."""
+        """Returns the weight, exp of the variable, float32 []."""
         return tf.exp(tf.convert_to_tensor(self.log))
 
 
@@ -103,7 +103,7 @@ class SACLearner(Learner):
         replayed loss    = - mean log mu(a_t|f_t)
 
     Q' follows Q. Episodes hold no probabilities of their actions, and features change as the model
-    learns: so Retrace's ratio has in its denominator mu, a policy fitted to the replay's actions.
+    learns. Therefore the denominator of Retrace's ratio is mu, a policy fitted to the replay.
     """
 
     networks: SACNetworks
@@ -223,10 +223,10 @@ def retrace(
 
 
 def by_mean(networks: SACNetworks) -> Choose:
-    """Samples of the actor while training, else the tanh of its normal's mean, as in SAC.
+    """Chooses samples of the actor in training, else tanh of its normal's mean, as in SAC.
 
-    Dreamer takes the density's mode, which for a wide policy is at the ends of the range; SAC's is
-    kept wide.
+    Dreamer takes the density's mode. SAC keeps its policy wide, and a wide policy has its mode at
+    the ends of the range.
     """
 
     def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:

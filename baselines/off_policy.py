@@ -78,7 +78,7 @@ class OffPolicy(Baseline):
         self._update = tf.function(self._group, autograph=False, reduce_retracing=True)
 
     def add_optimizer(self, loss: str, variables: Sequence, rate: float, name: str) -> None:
-        """Lets the loss of that name train variables, at a learning rate; Adam has a name, too."""
+        """Lets Adam, named `name`, train `variables` by the loss `loss` at learning rate `rate`."""
         eps, clip = self._section["eps"], self._section["clip"]
         self._trained[loss] = variables
         self._optimizers[loss] = Optimizer(list(variables), rate, eps, clip, False, name)
@@ -101,7 +101,7 @@ class OffPolicy(Baseline):
     def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
         """Returns actions float32 [n, A], with noise in training, and the next state."""
         stack = self._observations.push(state, timesteps)
-        # As NumPy numbers, because TensorFlow keeps a tensor for each Python number for ever.
+        # TensorFlow would keep a tensor for each Python number for ever; these are NumPy numbers.
         calls = tf.constant(np.int32(self.policy_calls))
         self.policy_calls += 1
         training = mode == "train"
@@ -147,7 +147,7 @@ class OffPolicy(Baseline):
         raise NotImplementedError
 
     def update_once(self, batch: Tensors, update: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
-        """Makes the update of that number (int32); returns its metrics and errors as `losses`."""
+        """Makes update number `update` (int32); returns metrics, and errors as in `losses`."""
         keys = self._observations.shapes
         obs, later = {k: batch[k] for k in keys}, {k: batch[f"next_{k}"] for k in keys}
         with tf.GradientTape(persistent=True) as tape:
@@ -167,8 +167,8 @@ class OffPolicy(Baseline):
     def train_step(self, batch: Any, update: int) -> Mapping[str, np.ndarray]:
         """Makes the updates of a group of batches in turn; `update` is the first one's number.
 
-        Takes the batches [count, B, ...] from `Transitions.sample`. Returns the means of their
-        metrics; nonfinite of each, float32 [count].
+        `batch` is [count, B, ...] from `Transitions.sample`. Returns the mean of each metric, but
+        `nonfinite` of each update, float32 [count].
         """
         metrics, errors = self._update(batch, tf.constant(np.int32(update)))
         self.memory.prioritise(batch["index"], errors.numpy())
@@ -183,7 +183,7 @@ class OffPolicy(Baseline):
         def body(i, rows, errors):
             metrics, error = self.update_once({k: v[i] for k, v in batches.items()}, first + i)
             del metrics["skipped"]  # only loss scaling skips updates that are finite
-            self._metric_names = list(metrics)  # when it is traced
+            self._metric_names = list(metrics)  # set while it is traced
             return i + 1, rows.write(i, tf.stack(list(metrics.values()))), errors.write(i, error)
 
         _, rows, errors = tf.while_loop(
@@ -193,6 +193,6 @@ class OffPolicy(Baseline):
 
 
 def make_experience(setup: Setup) -> Experience:
-    """Returns what collects into the replay and the agent's memory, and its transitions."""
+    """Returns the collector into replay and agent's memory, and the memory's batches."""
     assert isinstance(setup.agent, OffPolicy)
     return make_replay_collector(setup, memory=setup.agent), setup.agent.batches

@@ -23,8 +23,8 @@ BINS = 32  # five bits
 class FiveBitModel(WorldModel):
     """A world model of images whose channels have five bits (arXiv 1811.04551, appendix A).
 
-    Noise uniform over a bin makes their density continuous; it is new in each update. Elsewhere, in
-    acting and predicting, an image is in the middle of its bins (PlaNet draws noise there too).
+    Uniform noise over a bin, new in each update, makes the images' density continuous. Acting and
+    predicting take the middle of each bin (PlaNet draws noise there too).
     """
 
     def preprocess(self, obs: Mapping[str, tf.Tensor]) -> Tensors:
@@ -35,15 +35,15 @@ class FiveBitModel(WorldModel):
 
     @property
     def noise_size(self) -> int:
-        """As WorldModel's, but never 0, as without a latent: the images' noise follows from it."""
+        """At least 1, unlike WorldModel's, because the images' noise is seeded by this noise."""
         return max(super().noise_size, 1)
 
     def loss(self, batch: Mapping[str, tf.Tensor], noise: tf.Tensor):
-        """As WorldModel.loss, on images with noise."""
+        """Returns WorldModel.loss on images with noise."""
         noisy, seed = dict(batch), tf.bitcast(tf.reshape(noise, [-1])[:2], tf.int32)
         for number, (key, value) in enumerate(sorted(batch.items())):
             if value.dtype == tf.uint8:
-                # An update's noise is a function of seed and update; so is a seed made of it.
+                # The noise follows from seed and update, so it can seed the images' noise.
                 own = tf.random.experimental.stateless_fold_in(seed, number)
                 noisy[key] = quantise(value) + tf.random.stateless_uniform(
                     value.shape, own, maxval=1.0 / BINS

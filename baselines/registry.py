@@ -58,7 +58,7 @@ def make_agent(config: Config, obs_space: Mapping[str, Space], act_space: Space)
 
 
 def experience_of(agent: str) -> MakeExperience | None:
-    """Returns what makes an agent's experience; None: sequences from the replay."""
+    """Returns the function that makes an agent's experience; None: replayed sequences."""
     place = AGENTS[agent].experience
-    # The module imports TensorFlow, so it is imported when the call comes.
+    # The module imports TensorFlow, so only the call imports the module.
     return (lambda setup: pkgutil.resolve_name(place)(setup)) if place else None

@@ -1,9 +1,9 @@
 """A3C (Mnih et al., arXiv 1602.01783): actors that learn side by side, without a replay.
 
 Each actor-learner is a process (baselines.a3c.learner). It takes n steps with the newest shared
-parameters, computes a gradient, and applies it to them with shared RMSProp statistics, without a
-lock. In the synchronous form (A2C), one learner steps all environments together. Observations are
-states or pixels, actions continuous or one-hot.
+parameters, computes a gradient, and applies the gradient to these parameters with shared RMSProp
+statistics, without a lock. In the synchronous form (A2C), one learner steps all environments.
+Observations are states or pixels, actions continuous or one-hot.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class PolicyValue(Heads):
     def log_prob_and_entropy(
         self, outputs: tf.Tensor, action: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Of actions [N, A] under the policy: float32 [N] each, the entropy in nats."""
+        """Returns log-probabilities of actions [N, A] and entropies (nats), float32 [N] each."""
         if self._discrete:
             logs = tf.nn.log_softmax(outputs)
             entropy = -tf.reduce_sum(tf.exp(logs) * logs, -1)
@@ -88,13 +88,13 @@ class A3C(Baseline):
     with R_t of `n_step_returns`. Shared RMSProp: g2 <- decay g2 + (1 - decay) g^2, and
     w <- w - lr g / sqrt(g2 + eps), after the gradient was scaled down to the norm `clip`.
 
-    The shared memory's `descriptor` is given if another process has made it.
+    `descriptor` is that of another process's shared memory; None makes new memory.
 
     Attributes:
         settings: The section a3c.
-        shared: See `shared_arrays`. params and squares (RMSProp's mean of squared gradients), all
-            networks' end to end; limit, the number of steps at which all learners pause; and for
-            each learner its steps, updates, episodes begun and episodes dropped.
+        shared: Arrays of `shared_arrays`: params and squares (RMSProp's mean of squared gradients)
+            of all networks, end to end; limit, the number of steps at which all learners pause;
+            and each learner's steps, updates, episodes begun and episodes dropped.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class A3C(Baseline):
         return np.clip(self.choose(stack, mode == "train", 0), -1.0, 1.0), stack
 
     def choose(self, stack: Arrays, sampling: bool, stream: int) -> np.ndarray:
-        """Returns actions [n, A], not clipped; calls and stream determine their noise."""
+        """Returns actions [n, A], not clipped; `stream` and the number of the call seed them."""
         counter = tf.constant([stream, self.policy_calls], tf.int32)
         self.policy_calls += 1
         return self._act(stack, counter, sampling).numpy()
@@ -213,7 +213,7 @@ class A3C(Baseline):
     # ----------------------------------------------------------- checkpoints
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        """Parameters, RMSProp's statistics and all counts."""
+        """Returns the parameters, RMSProp's statistics and all counts."""
         names = ("params", "squares", "steps", "updates", "episodes", "dropped")
         arrays = {name: self.shared[name].copy() for name in names}
         return arrays | {"policy_calls": np.asarray(self.policy_calls, np.int64)}
@@ -241,14 +241,14 @@ def n_step_returns(
         R_t = r_(t+1) + gamma R_(t+1)         everywhere else, t = T-1 .. 0
 
     A terminal (cont 0) is worth nothing; at a time limit (cont 1) the value of the last timestep
-    counts (arXiv 1602.01783, algorithm S3, whose R is that at terminals and at t_max).
+    counts (arXiv 1602.01783, algorithm S3, has the same R at terminals and at t_max).
 
     Args:
         reward: float32 [T+1, N], r_t received on arriving at timestep t.
         cont, is_last, value: float32, bool and float32 [T+1, N].
         gamma: Discount of a step.
     Returns:
-        float32 [T, N], R_0..R_(T-1); those at an episode's last timestep are to be ignored.
+        float32 [T, N], R_0..R_(T-1); ignore those at an episode's last timestep.
     """
     for name, tensor in (("cont", cont), ("is_last", is_last), ("value", value)):
         check_shape(name, tensor, tuple(reward.shape))
@@ -275,14 +275,14 @@ def shared_arrays(
 ) -> tuple[Arrays, int]:
     """Maps named arrays into memory that several processes read and write at once.
 
-    They lie in an anonymous file in memory (memfd, Linux) that a child inherits by its descriptor.
+    The arrays lie in an anonymous file (memfd, Linux) that a child inherits by its descriptor.
     The file has no name that could be left behind, and ends with the last process that holds it.
     Aligned numbers of 4 and 8 bytes are read and written whole. Nothing else is promised: if two
     processes add to one element, an addition may be lost.
 
     Args:
         layout: Name -> dtype and length; the same in every process.
-        descriptor: Of memory that another process has made; None: new memory, all zeros.
+        descriptor: Descriptor of another process's memory; None: new memory, all zeros.
     Returns:
         The arrays, and the memory's descriptor.
     """

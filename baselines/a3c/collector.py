@@ -25,7 +25,7 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THRE
 
 
 class LearnerError(EnvError):
-    """An actor-learner's process failed, and how, with its traceback or the end of its output."""
+    """An actor-learner's process failed; the message has its traceback or its last output."""
 
     def __init__(self, number: int, message: str, traceback: str = ""):
         super().__init__(number, "died", f"actor-learner {number} {message}", traceback)
@@ -33,7 +33,7 @@ class LearnerError(EnvError):
 
 
 class LearnerProcess(ChildProcess):
-    """The process of one actor-learner, whose actions' random streams begin with number `calls`."""
+    """The process of one actor-learner. Its random numbers for actions begin at call `calls`."""
 
     def __init__(self, config: Config, number: int, descriptor: int, calls: int):
         self.number = number
@@ -96,8 +96,8 @@ class A3CCollector:
         """Continues from a checkpoint, whose arrays hold all counts; later steps are lost."""
         if state and self._config.deterministic:
             self._logger.message(
-                "warning: not bit for bit what it would have been: a3c begins new episodes where "
-                "others were under way"
+                "warning: the resumed run is not bit for bit the same: a3c begins new episodes in "
+                "place of those that were running"
             )
         return False
 
@@ -109,8 +109,8 @@ class A3CCollector:
             self._single = ActorLearner(self._agent, self._pool, 0, self._log_episode)
             return
         self._pool.close()  # only its spaces were needed; each learner has environments of its own
-        # No number of the random streams of actions comes twice in a run: a learner uses one for
-        # each step and each beginning of an episode.
+        # A learner uses one number of its random stream for each step and each start of an episode.
+        # It starts after all numbers that the run has used, so that none is used twice.
         calls = int(self._shared["steps"].sum() + self._shared["episodes"].sum())
         memory = self._agent.descriptor
         try:
@@ -138,7 +138,7 @@ class A3CCollector:
         return contextlib.nullcontext()
 
     def collect(self, policy: Policy, agent_steps: int) -> None:
-        """Lets the learners collect and learn until they have taken that many steps together.
+        """Lets the learners collect and learn until together they took `agent_steps` more steps.
 
         They act with the newest shared parameters, not with `policy`.
 
@@ -164,7 +164,7 @@ class A3CCollector:
             self._guard.check(self.updates - 1, rollout, metrics)
 
     def _run_processes(self) -> None:
-        """Lets all processes continue to the shared limit of steps, and hears what they tell."""
+        """Lets all processes continue to the shared limit of steps, and handles their messages."""
         for process in self._processes:
             process.send({"go": True})
         running = list(self._processes)
@@ -177,12 +177,12 @@ class A3CCollector:
                     self._interrupt.check()
             except (EnvError, UserError, StopRequested) as error:
                 self._shared["limit"][0] = 0
-                raised = raised or error  # once all have paused: a checkpoint is of one moment
+                raised = raised or error  # raised below, once all learners have paused
         if raised is not None:
             raise raised
 
     def _hear(self, process: LearnerProcess, running: list[LearnerProcess]) -> None:
-        """Takes a message from a process; takes it off the list when it has paused or failed."""
+        """Handles a process's message; a process that paused or failed leaves `running`."""
         try:
             message, arrays = process.receive()
         except (EnvError, UserError):

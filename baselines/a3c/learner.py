@@ -44,8 +44,8 @@ class ActorLearner:
 
     agent: A3C  # networks and shared parameters
     pool: EnvPool
-    number: int  # this learner's; its episodes are those numbered k * learners + number
-    on_episode: Callable[[float, int], None]  # takes each one's return and length in agent steps
+    number: int  # this learner's; its episodes have the numbers k * learners + number
+    on_episode: Callable[[float, int], None]  # takes an episode's return and agent steps
 
     def __post_init__(self) -> None:
         self._timesteps: list[Timestep] = [{} for _ in range(self.pool.num_envs)]
@@ -125,7 +125,7 @@ class ActorLearner:
 
 
 def main() -> None:
-    """Collects and learns when the run says so, until it closes the connection."""
+    """Collects and learns when the run says so, until the run closes the connection."""
     memory, learner = map(int, sys.argv[3:])
     with connected_to_parent() as sock:
         try:
@@ -154,7 +154,7 @@ def _serve(sock: socket.socket, memory: int, number: int) -> None:
     start, _ = messages.receive(sock)
     config = Config(start["values"], agent=start["agent"])
     with make_pool(config, config.a3c.envs, training=True) as pool:
-        prepare_tensorflow(config.deterministic)  # before anything imports it
+        prepare_tensorflow(config.deterministic)  # before anything imports TensorFlow
         from baselines.a3c.agent import A3C
 
         agent = A3C(config, pool.obs_space, pool.act_space, memory)
@@ -177,7 +177,7 @@ def _work(sock: socket.socket, learner: ActorLearner, shared: dict[str, np.ndarr
         rounds: list[dict[str, float]] = []
         while shared["steps"].sum() < shared["limit"][0]:
             metrics, rollout = learner.round()
-            if metrics["nonfinite"] or nonfinite:  # the next one ends a row of them
+            if metrics["nonfinite"] or nonfinite:  # the first finite one ends the run's count
                 number = int(shared["updates"].sum()) - 1
                 messages.send(sock, {"update": number, "metrics": metrics}, rollout)
             nonfinite = bool(metrics["nonfinite"])

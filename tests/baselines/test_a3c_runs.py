@@ -103,4 +103,4 @@ def test_one_learner_goes_on_and_says_that_it_is_not_bit_for_bit(
     assert "not bit for bit" not in capsys.readouterr().out
     result = train(config.replace({"steps": 80}))
     assert result.step >= 80 and result.updates > first.updates
-    assert "not bit for bit what it would have been: a3c begins new" in capsys.readouterr().out
+    assert "the resumed run is not bit for bit the same: a3c begins new" in capsys.readouterr().out
