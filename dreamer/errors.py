@@ -45,7 +45,7 @@ _ENV_ADVICE = {
     "raised": "the traceback above is the environment's own: check the place it names",
     "contract": "what the environment returned is not what its spaces promise: check its "
     "observations and rewards (dreamer.envs.conformance.check_env tests one)",
-    "died": "check its last words above, the memory of the machine (the kernel's log names what it "
+    "died": "check its output above, the memory of the machine (the kernel's log names what it "
     "killed) and the simulator's libraries",
     "did not start": "check the limits of open files and processes (ulimit -n, ulimit -u), the "
     "machine's memory and the room in the folder of temporary files",

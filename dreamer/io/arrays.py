@@ -32,7 +32,7 @@ NUMBERS = "buif"
 # 0.31 GiB.
 _MAX_UNPACKED = 1 << 30
 _MAX_HEADER = 4096  # bytes of a .npy header; NumPy writes 128 for arrays of numbers
-_MAX_READ = 1 << 20  # bytes; an array takes about 60 to 130 of the archive's directory
+_MAX_READ = 1 << 20  # bytes of the directory, which has about 60 to 130 for each array
 
 # What zipfile and NumPy raise when they read damaged bytes.
 _UNREADABLE = (
@@ -84,7 +84,7 @@ def read_directory(
         max_unpacked: Largest total size in bytes if some array must be read whole.
 
     Raises:
-        ArchiveError: The archive is damaged or forged, or holds anything but such arrays.
+        ArchiveError: The archive is damaged or forged, or holds anything but arrays of `kinds`.
         OSError: The file cannot be read.
     """
     size = os.fstat(fd).st_size

@@ -24,7 +24,7 @@ from dreamer.errors import UserError
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Errors of a device or its file system, which concern all of its files.
 _FAILING = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO)
-# What is said where a regular file is expected. ENXIO: a socket, or a pipe without a reader.
+# Messages where a regular file is expected. ENXIO: a socket, or a pipe without a reader.
 _NOT_REGULAR = {
     errno.ELOOP: "it is a link, which is not followed",
     errno.ENXIO: "it is not a regular file",

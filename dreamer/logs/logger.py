@@ -21,7 +21,7 @@ from dreamer.logs.sinks import EventFile, Sink
 from dreamer.logs.terminal import make_terminal
 from dreamer.logs.video import encode_gif
 
-_ETA_WRITES = 20  # the time left follows from the speed over so many records
+_ETA_WRITES = 20  # records; the time left follows from the speed over them
 
 
 class Logger(contextlib.AbstractContextManager):
@@ -32,7 +32,7 @@ class Logger(contextlib.AbstractContextManager):
     Args:
         rundir_path: The run's directory, which exists.
         tensorboard: Whether to write TensorBoard's event file.
-        terminal: As `make_terminal` takes it.
+        terminal: The kind of display: "live", "plain", or "auto".
         total_steps: Steps of the whole run, for the time left.
         sinks: Other places for metrics and videos; closed with the logger.
     """

@@ -22,8 +22,8 @@ from dreamer.io.files import (
 class MetricsFile:
     """Appends whole lines, and removes the lines that a resumed run will write again.
 
-    Removed lines are moved to ``<name>.dropped``; nothing is deleted. So are torn lines, which a
-    killed process leaves, before anything is appended.
+    Removed lines are moved to ``<name>.dropped``; nothing is deleted. Torn lines, which a killed
+    process leaves, are moved there too, before anything is appended.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

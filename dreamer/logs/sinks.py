@@ -86,8 +86,8 @@ class EventFile:
 class WandbSink:
     """A run of Weights & Biases, or the page of the run that is resumed.
 
-    Its own step must rise, so environment frames are a metric `step`, over which the others are
-    drawn. Steps that a resumed run repeats are there twice.
+    The steps of Weights & Biases must rise, so environment frames are a metric `step`, the x axis
+    of all other metrics. Steps that a resumed run repeats appear twice.
     """
 
     def __init__(self, path: Path, name: str, config: Mapping[str, Any]) -> None:
@@ -179,8 +179,8 @@ def sink_names(text: str) -> list[str]:
 def make_sinks(text: str, path: Path, config: Mapping[str, Any]) -> list[Sink]:
     """Opens the sinks in `log.sinks`, which show all keys of the config beside the metrics.
 
-    The last three parts of the run's directory are its name there. The file sinks.json keeps the
-    sinks' ids of the run, so that a resumed run continues there. Raises UserError as `sink_names`,
+    A sink names the run by the last three parts of its directory. The file sinks.json keeps the
+    run's id in each sink, so that a resumed run continues there. Raises UserError as `sink_names`,
     or if a sink cannot be opened.
     """
     sinks: list[Sink] = []

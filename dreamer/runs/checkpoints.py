@@ -133,7 +133,7 @@ class Checkpoints:
         return found
 
     def newest(self) -> Path | None:
-        """Returns the newest checkpoint that is not known to be damaged, unread, or None."""
+        """Returns the newest checkpoint not known to be damaged, or None; reads no file."""
         return next((path for path in self._found() if path not in self._damaged), None)
 
     @staticmethod
@@ -190,7 +190,7 @@ def _step(folder: Path) -> int | None:
 
 
 def _max_bytes(like: Arrays | None) -> int:
-    """Returns a limit on the size of a file, which another agent's checkpoint still meets."""
+    """Returns a limit on the size of a file, high enough for another agent's checkpoint."""
     if like is None:
         return _MAX_FILE
     return 2 * sum(np.asarray(array).nbytes for array in like.values()) + _SLACK

@@ -3,7 +3,7 @@
 The run holds an operating system's lock (flock) on the file ``lock``. The system frees the lock
 when the process ends, no matter how. On a network file system, the server frees it some time
 after the machine of the holder is gone. The file ``lock.json`` names the holder for messages;
-nothing is decided by it.
+no decision depends on it.
 
 On a file system without flock, filelock uses the existence of ``lock`` instead, and removes it if
 its maker has died on the same host. After a death on another host, the user must remove it.
@@ -68,7 +68,7 @@ class Lock:
             raise
 
     def release(self) -> None:
-        """Frees the lock. The file stays, because removing it would let two others lock it."""
+        """Frees the lock. The file stays: without it, two processes could lock two new files."""
         if self._lock.is_locked:
             with contextlib.suppress(OSError):  # on a failing disk the lock is freed nevertheless
                 _note(self.path).unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 ``<logdir>/<task>/<method>/<seed>/`` holds config.yaml (the resolved config and the run's
 provenance), metrics.jsonl, episodes/, eval_episodes/, checkpoints/, videos/, TensorBoard's
-events.* and lock. The same command again resumes the run in it.
+events.* and lock. Run the same command again to resume the run.
 """
 
 from __future__ import annotations

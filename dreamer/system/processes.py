@@ -25,7 +25,7 @@ from dreamer.system.messages import Message, OnWait
 #: Takes the header and the arrays of a message and returns the answer; None ends the process.
 Answer = Callable[[dict[str, Any], dict[str, np.ndarray]], Message | None]
 
-#: Seconds that a child has to end by itself before it is killed.
+#: Seconds for a child to end by itself before it is killed.
 CLOSE_TIMEOUT = 5.0
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 _ANSWER = "the code has run"
@@ -40,10 +40,10 @@ class ChildError(RuntimeError):
 class ChildProcess:
     """A Python module that runs in a process of its own, with a socket to it and a log.
 
-    The module is run as ``python -P -m MODULE FD PID ARGUMENTS...``: FD is its end of the socket
-    and PID is this process; its program begins with `connected_to_parent` or `serve`. It leads a
-    process group, so that Ctrl-C in the terminal does not reach it, and `kill` also ends the
-    processes that it has started. `socket` is this process's end, `pid` the child's process id.
+    The module is run as ``python -P -m MODULE FD PID ARGUMENTS...``: FD is its end of the socket,
+    PID this process. MODULE begins with `connected_to_parent` or `serve`. The child leads a process
+    group, so that Ctrl-C in the terminal does not reach it, and `kill` also ends the processes
+    that it has started. `socket` is this process's end, `pid` the child's process id.
 
     Args:
         module: Dotted name of the module.
@@ -241,7 +241,7 @@ def end_with(process: int) -> None:
     The kernel's signal SIGCONT wakes this process if it is stopped; a thread then sees that its
     parent has changed and kills the process group. SIGKILL as the kernel's signal would spare the
     processes that this one has started. It would also come too early, because the kernel sends it
-    when the parent's thread ends that started this process. `process` may have ended already.
+    when the thread that started this process ends. `process` may have ended already.
     """
     parent = os.getppid()  # may be a script in between
 

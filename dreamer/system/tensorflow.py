@@ -32,7 +32,7 @@ def prepare_tensorflow(deterministic: bool = False) -> None:
 
     for gpu in tf.config.list_physical_devices("GPU"):
         # Several trials, and EGL, share a card: take what is needed, not all there is.
-        with contextlib.suppress(RuntimeError):  # it is in use already, as its user has set it
+        with contextlib.suppress(RuntimeError):  # the GPU is in use already, as the user has set it
             tf.config.experimental.set_memory_growth(gpu, True)
     if deterministic:
         tf.config.experimental.enable_op_determinism()

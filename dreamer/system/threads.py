@@ -40,9 +40,9 @@ class AbandonedError(Exception):
 def in_background(work: Callable[[Callable[[], None]], object]) -> Iterator[None]:
     """Runs `work` in a thread while the ``with`` block runs; the block's end waits for it.
 
-    What `work` raises is raised at the end of the block. An error of the block takes precedence.
-    `work` takes a function to call now and then, which raises AbandonedError once the block has
-    failed.
+    An exception of `work` is raised at the end of the block; an error of the block takes
+    precedence. `work` takes a function to call now and then, which raises AbandonedError once the
+    block has failed.
     """
     failed = threading.Event()
 

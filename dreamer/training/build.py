@@ -49,7 +49,7 @@ MakeAgent = Callable[[Config, Mapping[str, Space], Space], TrainableAgent]
 """Makes an agent from the config and the spaces of observations and actions."""
 Experience = tuple[TrainingCollector, DrawBatches | None]
 MakeExperience = Callable[["Setup"], Experience]
-"""Makes what collects, and what draws batches; None if the collector makes the updates."""
+"""Makes the collector and the function for batches, None if the collector makes the updates."""
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Setup:
 
 
 def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
-    """Returns environments of the config's task, in processes of their own; of 1, one a task."""
+    """Returns environments of the config's task; for `num_envs` 1, one environment per task."""
     count = len(split_tasks(config.task)) if num_envs == 1 else num_envs
     settings: dict[str, Any] = {**config.section("envs"), "num_envs": count}
     return EnvPool(config.task, **settings, training=training)
@@ -140,7 +140,7 @@ def make_devices(config: Config) -> Devices | None:
     if asked == 1:
         return None
     check_devices(asked or 1, config.train.batch_size, config.jit)
-    prepare_tensorflow(config.deterministic)  # before anything imports it
+    prepare_tensorflow(config.deterministic)  # before anything imports TensorFlow
     from dreamer.agent.devices import open_devices
 
     devices = open_devices(asked, os.environ)
@@ -175,7 +175,7 @@ def make_agent(
 
 
 def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> ReplayCollector:
-    """Returns what collects into the run's replay, and into an agent's own memory if it has one."""
+    """Returns the collector into the run's replay, and into the agent's own `memory` if any."""
     config = setup.config
     replay = Replay(
         setup.rundir.episodes, cache_bytes=config.replay.cache_bytes, seed=config.seed,
@@ -190,7 +190,7 @@ def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> 
 
 
 def make_replay_experience(setup: Setup) -> Experience:
-    """Returns what collects into the run's replay, and the sequences drawn from it."""
+    """Returns the collector into the run's replay, and the function that draws sequences."""
     collector = make_replay_collector(setup)
     train = setup.config.section("train")  # some agents have fewer keys than Dreamer
     shape = int(train.get("batch_size", 1)), int(train.get("batch_length", 1))
@@ -232,7 +232,7 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
 
 
 def describe(logger: Logger, agent: TrainableAgent, pool: EnvPool) -> None:
-    """Says what runs on what."""
+    """Logs the device, precision, environment, tasks, observations and actions."""
     logger.message(f"{describe_device()}; precision {agent.precision}")
     if pool.info:
         logger.message("environment: " + ", ".join(f"{k} {v}" for k, v in pool.info.items()))

@@ -240,7 +240,7 @@ class Collector:
 
         Returns the numbers of the episodes that came out differently: their environment does not
         follow from its seed and actions, or it failed and they are dropped. Raises KeyError,
-        TypeError or ValueError if `state` did not return that.
+        TypeError or ValueError for a state of another form.
         """
         running = [episode and _Actions.from_json(episode) for episode in state["exact"]]
         games = [[_Actions.from_json(episode) for episode in game] for game in state["games"]]

@@ -56,7 +56,7 @@ class ReplayCollector:
         return self._collector.agent_steps
 
     def counters(self) -> dict[str, float]:
-        """Returns how many episodes batches are drawn from, are dropped, and are set aside."""
+        """Returns the numbers of episodes in the replay, dropped, and damaged (set aside)."""
         return {
             "episodes": len(self.replay),
             "dropped_episodes": self._collector.dropped,
@@ -64,7 +64,7 @@ class ReplayCollector:
         }
 
     def start(self, agent_steps: int) -> None:
-        """Prepares to collect that many agent steps: warns if the disk has no room for them."""
+        """Warns if the disk has no room for the episodes of `agent_steps` agent steps."""
         needed = agent_steps * timestep_bytes(self.pool.obs_space, self.pool.act_space)
         folder = self.replay.directory
         if needed > (free := shutil.disk_usage(folder).free):
@@ -83,7 +83,7 @@ class ReplayCollector:
         return random_policy(self.pool.act_space, self.seed, calls)
 
     def collect(self, policy: Policy, agent_steps: int) -> None:
-        """Collects at least that many agent steps; see `Collector.collect`."""
+        """Collects at least `agent_steps` agent steps; see `Collector.collect`."""
         self._log_tasks(self._collector.collect(policy, agent_steps))
 
     def _log_tasks(self, summaries: list[EpisodeSummary]) -> None:
@@ -113,9 +113,9 @@ class ReplayCollector:
 
     @contextlib.contextmanager
     def withhold_episodes(self) -> Iterator[None]:
-        """Within it, complete episodes are written but not drawn from; at its end they are added.
+        """Within this block, complete episodes are only written; its end lets batches hold them.
 
-        Another thread draws batches meanwhile, which must not depend on when an episode ends.
+        Another thread draws batches meanwhile, and they must not depend on when an episode ends.
         """
         self._withheld = self._withheld or []
         try:
@@ -141,7 +141,7 @@ class ReplayCollector:
         }
 
     def resume(self, state: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> bool:
-        """Continues from what `state` returned, {} if no checkpoint holds it.
+        """Continues from a checkpoint's `state`, {} without a checkpoint.
 
         Calls `check` before each step that repeats a running episode; its exceptions pass.
         Returns whether there are episodes of this run. Raises as `Collector.restore`.
@@ -165,7 +165,7 @@ class ReplayCollector:
         return int(number) if number != uid and number.isdigit() else None
 
     def _warn(self, reason: str) -> None:
-        self.logger.message(f"warning: not bit for bit what it would have been: {reason}")
+        self.logger.message(f"warning: the resumed run is not bit for bit the same: {reason}")
 
     def _resume_with_all(
         self, state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]
@@ -205,7 +205,7 @@ class ReplayCollector:
         """Fills an agent's memory with the newest episodes on disk, as many as fit."""
         chosen, room = [], memory.capacity
         for file in reversed(self.replay.files):
-            if room < 0:  # not at 0: a full ring had begun to drop the episode before
+            if room < 0:  # beyond 0, because a full ring has dropped some timesteps
                 break
             room -= file.length
             chosen.append(file)
@@ -216,6 +216,6 @@ class ReplayCollector:
                 warnings.warn(f"episode not used: {error}", DamagedEpisodeWarning, stacklevel=2)
         if resumed and self.deterministic and self.pool.num_envs > 1:
             self._warn(
-                "unless all episodes are equally long, because they come back in the order in "
-                "which they began, not in which they ended"
+                "its memory holds the episodes in the order in which they began, not ended (if all "
+                "are equally long, the order is the same)"
             )

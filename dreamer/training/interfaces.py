@@ -1,4 +1,4 @@
-"""What the training loop asks of an agent, of what collects, and of what its batches come from."""
+"""What the training loop requires of an agent, a collector, and a source of batches."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Interrupt:
     def immediately(self) -> Iterator[None]:
         """Within this block, a signal raises StopRequested wherever the code is.
 
-        For work that takes long and may be interrupted anywhere.
+        Use it for work that takes long and may be interrupted anywhere.
         """
         self.check()
         self._immediately = True
@@ -115,7 +115,7 @@ class RetryWhileDiskFull:
                 if not error.passing or waited >= self.seconds or self.interrupt.requested:
                     raise
                 if not waited:
-                    self.say(f"warning: {error} (the run waits up to {self.seconds:g} s for it)")
+                    self.say(f"warning: {error} (the run waits up to {self.seconds:g} s for room)")
             else:
                 if waited:
                     self.say(f"there is room again after {waited:.0f} s; the run continues")

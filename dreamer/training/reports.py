@@ -83,7 +83,7 @@ class Evaluator:
         wanted = max(self.shown, 1) * tasks  # at least one of each, for open-loop predictions
 
         def keep(episode: Episode, number: int) -> None:
-            # Those with the lowest numbers, or if their environments failed, the first that end.
+            # Keeps the lowest numbers; if their environments failed, the first that end.
             if len(found) < wanted or number < self.next_episode + wanted:
                 found[number] = episode
             if self.directory:
@@ -103,7 +103,7 @@ class Evaluator:
 class Reporter:
     """Makes evaluations, videos and lines of metrics when they are due."""
 
-    agent: TrainableAgent  # an interrupted evaluation gives its noise back
+    agent: TrainableAgent  # its count of calls is reset after an interrupted evaluation
     evaluator: Evaluator
     logger: Logger
     # Steps between two of "log" (metrics), "evaluate", "video" (open-loop) and "save"; 0: never.
@@ -124,7 +124,7 @@ class Reporter:
         self.evaluator.next_episode = state.get("eval_episode", 0)
 
     def is_due(self, name: str, step: int, final: bool = False) -> bool:
-        """Returns whether what has the interval of that name is due; at the end, everything is."""
+        """Returns whether `name`, a key of `intervals`, is due; at the end, `final`, all are."""
         last, every = self.done[name], self.intervals[name]
         passed = every > 0 and (last is None or step // every > last // every)
         return passed or (final and last != step)
@@ -165,7 +165,7 @@ class Reporter:
             if due:
                 self._show_open_loop(evaluation.kept, step)
         except DiskFullError as error:  # a video is no reason to stop
-            self.logger.message(f"warning: {error} -- the run goes on without this video")
+            self.logger.message(f"warning: {error} -- the run continues without this video")
         except StopRequested:
             # The evaluation is complete and counts; the loop stops at its next step or update.
             self.logger.message("the stop leaves out the other videos of this evaluation")

@@ -37,8 +37,8 @@ class NonFiniteError(UserError):
 class NonFiniteGuard:
     """Watches for updates that are not finite."""
 
-    folder: Path  # where their batches are saved, as update-<number>.npz; made with the first
-    limit: int  # as many in a row end the run
+    folder: Path  # for the batches of such updates: update-<number>.npz; made when needed
+    limit: int  # this many such updates in a row end the run
     say: Callable[[str], None]  # takes messages for the user
     count: int = field(default=0, init=False)  # updates that were not finite and changed nothing
     _in_a_row: int = field(default=0, init=False)
@@ -48,8 +48,8 @@ class NonFiniteGuard:
     ) -> None:
         """Checks the updates that one call has made; `first` is the first one's number.
 
-        Of several updates, `batch` and the flags `metrics["nonfinite"]` are [count, ...]. Raises
-        NonFiniteError if too many in a row were not finite.
+        If the call made several updates, `batch` and the flags `metrics["nonfinite"]` are
+        [count, ...]. Raises NonFiniteError if too many in a row were not finite.
         """
         flags = np.asarray(metrics["nonfinite"])
         for i, flag in enumerate(flags.reshape(-1)):
@@ -81,7 +81,7 @@ class NonFiniteGuard:
                 np.savez(file, allow_pickle=False, **batch)
         except DiskFullError as error:
             return f"; its batch is not kept ({error})"
-        # By time: a run that resumes from an earlier checkpoint repeats their numbers.
+        # Sorted by time, because a resumed run may repeat the numbers of updates.
         others = sorted(
             (file for file in self.folder.glob("update-*.npz") if file != path),
             key=lambda file: (file.stat().st_mtime_ns, file.name),
@@ -188,8 +188,8 @@ class Trainer:
     def _collect_during_updates(self) -> None:
         """Collects a round while the updates due by now are made; its episodes count afterwards.
 
-        Logs how many updates the weights are late at the actions: against those that they would
-        have seen without overlap.
+        Logs by how many updates the weights lag at each action, compared with a run without
+        overlap.
         """
         due = self.schedule.due(self.step)
         lags: list[int] = []
@@ -208,7 +208,7 @@ class Trainer:
             self.reporter.logger.scalars({"overlap/lag": mean, "overlap/lag_max": float(max(lags))})
 
     def _make_updates(self, due: int | None = None) -> None:
-        """Makes the updates that are due at this step, or as many as given in all."""
+        """Makes the updates that are due at this step, or up to `due` updates in all."""
         count = (self.schedule.due(self.step) if due is None else due) - self.update
         if count <= 0 or self.batches is None:
             return
