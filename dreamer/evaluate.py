@@ -34,7 +34,7 @@ COMMAND_LINE = CommandLine(
     (
         Option("run", "", "The run's directory.", required=True),
         Option("episodes", 10, "Number of episodes of each task.", min=1),
-        Option("video", "", "File for a video of them, ending in .gif or .mp4."),
+        Option("video", "", "File for a video of the episodes, ending in .gif or .mp4."),
         Option("video_episodes", 4, "Number of episodes in the video, side by side.", min=1),
         Option("json", "", "File for the results as JSON."),
         Option("seed", -1, "Seed of the episodes' starts; -1: the run's.", min=-1),

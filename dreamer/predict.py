@@ -3,9 +3,9 @@
     python -m dreamer.predict --run runs/dmc_walker_walk/dreamer/0 --context 5 --horizon 50
 
 The world model observes the first `context` timesteps of each episode and predicts the next
-`horizon` from their actions alone (arXiv 1912.01603, figure 5). The program writes the errors, and
-for each decoded observation and the reward a video of truth, model and error, and a still image of
-its first sequence.
+`horizon` from their actions alone (arXiv 1912.01603, figure 5). The program writes the errors. For
+each decoded observation and for the reward, it also writes a video of truth, model and error, and
+a still image of the first sequence.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ COMMAND_LINE = CommandLine(
     takes_config=False,
 )  # fmt: skip
 _MAX_SEQUENCES = 8  # in a video
-_STILL_COLUMNS = 12  # about as many in a still image
+_STILL_COLUMNS = 12  # of a still image, approximately
 _AHEAD = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     """Reads the command line, predicts, prints and writes; returns the exit status."""
     options = COMMAND_LINE.parse(argv).options
     output = Path(options.pop("output") or Path(options["run"], "predictions")).expanduser()
-    if output.is_symlink():  # in a run from a stranger it may lead anywhere
+    if output.is_symlink():  # a stranger's link may lead anywhere
         raise UserError(f"{output} is a link: name the folder itself with --output")
     check_writable_folder(output, "choose another folder with --output")
     prediction = predict(**options)

@@ -61,8 +61,8 @@ def train(
     Args:
         config: From `load_config`.
         make_agent: Makes another agent than Dreamer.
-        make_experience: Makes what collects and what draws batches, if that agent does not learn
-            from replayed sequences.
+        make_experience: Makes the collector and the batches of an agent that does not learn from
+            replayed sequences.
 
     Raises:
         UserError: A usage error; the message says how to fix it.

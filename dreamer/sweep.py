@@ -51,7 +51,7 @@ LINE = CommandLine(
     ),
 )  # fmt: skip
 MEASURE = "python -m dreamer.benchmark --json speed.json"
-STOP = 180.0  # seconds that trials have to save and exit after a signal
+STOP = 180.0  # seconds for trials to save and exit after a signal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -104,7 +104,7 @@ def dry_run(parsed: Parsed, trials: Sequence[Trial], done: Sequence[Trial]) -> N
         print(f"{trial.name}: {state}\n  python -m {shlex.join(trial.words)}")
     print(f"{len(trials)} trials, {len(done)} of them finished")
     if not dreamer:
-        text = f"not known for {parsed.agent}, python -m dreamer.benchmark measures Dreamer alone"
+        text = f"not known for {parsed.agent}, because the estimate is for Dreamer alone"
     elif speed is None:
         text = f"not known, the speed was not measured here ({path} is missing): {MEASURE}"
     else:
@@ -148,9 +148,9 @@ class Speed:
         return (updates * seconds + max(0, config.steps - step) / self._frames) / 3600
 
     def differs(self, config: Config) -> list[str]:
-        """Returns the keys that an update's duration may depend on and that were others then.
+        """Returns keys that may change an update's duration and had other values in the benchmark.
 
-        These are the agent's own, but for real numbers, which are rates and scales.
+        Such keys are the agent's own, except real numbers, which are rates and scales.
         """
         keys = {"train.batch_size", "train.batch_length"}
         for section, values in config.agent_sections().items():

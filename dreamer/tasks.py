@@ -42,8 +42,8 @@ class Suite:
 
     maker: str
     naming: str  # how tasks are named, for error messages
-    preset: str  # that their configs begin with: a name below configs/presets, or a .yaml file
-    # Whether MuJoCo's OpenGL draws the images; optional: it may, in a part of the tasks.
+    preset: str  # the start of their configs: a name below configs/presets, or a .yaml file
+    # Whether MuJoCo's OpenGL draws the images; optional: it may draw those of some tasks.
     opengl: Literal["required", "optional", "unused"] = "unused"
 
 

@@ -55,7 +55,7 @@ def in_order(tasks: Iterable[str]) -> list[str]:
 
 
 def suite_gaps(tasks: Iterable[str]) -> list[str]:
-    """Names the missing tasks of each suite of which `tasks` hold more than half, but not all.
+    """Names the missing tasks of each suite if `tasks` has more than half of it, but not all.
 
     A list that is part of a list already named (dmc6 is part of dmc20) gives no message.
     """

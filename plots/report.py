@@ -50,7 +50,7 @@ LINE = CommandLine(
                required=True),
         Option("out", "", "The page, such as report.html.", required=True),
         Option("title", "Dreamer: report", "Title of the page."),
-        Option("clips", 20, "Most megabytes of clips in the page.", min=1),
+        Option("clips", 20, "Maximum size of all clips in the page, in megabytes.", min=1),
         *CHOICE,
         *READING,
     ),
@@ -135,7 +135,7 @@ def _newest_clips(folder: Path) -> dict[str, tuple[int, Path]]:
 
 
 def _gif(path: Path, limit: int) -> bytes:
-    """Returns a regular GIF file of at most that many bytes; nothing for any other file."""
+    """Returns a regular GIF file of at most `limit` bytes; nothing for any other file."""
     try:
         with open(open_to_read(path), "rb") as file:
             content = file.read(limit + 1)

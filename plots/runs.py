@@ -103,7 +103,7 @@ def find_runs(roots: Iterable[Path]) -> FoundRuns:
             (runs if has_metrics else without).append(run)
         elif has_metrics:
             unknown.append(folder)
-    # Of the runs without metrics, only the outermost, which have none of the others below them.
+    # Keeps only the outermost of the runs without metrics, and only if no other run is below.
     folders = {run.folder for run in without}.difference(
         *(folder.parents for folder in [*unknown, *(run.folder for run in runs)]))
     without = [run for run in without

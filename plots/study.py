@@ -254,7 +254,7 @@ class Study:
                  f"_{page}" if len(starts) > 1 else "") for page, start in enumerate(starts, 1)]
 
     def only(self, methods: Collection[str]) -> Study:
-        """Returns the study of these methods, on the tasks with a score of theirs, or else all."""
+        """Returns the study of these methods, on the tasks where they have scores, or on all."""
         study = self._with(methods=[method for method in self.methods if method in methods])
         return study._with(tasks=[task for task in self.tasks if study._ends(task)] or self.tasks)
 
@@ -342,7 +342,7 @@ def make_study(options: dict[str, Any], published: Published, console: Console) 
 
 
 def _without_metrics_note(runs: list[RunFolder]) -> list[str]:
-    return [f"{len(runs)} run(s) hold no {METRICS} (ended before it, or only begun): "
+    return [f"{len(runs)} run(s) hold no {METRICS} (they ended before it or have just begun): "
             f"{labels.listed([run.name for run in runs])}."] if runs else []
 
 

@@ -57,7 +57,7 @@ def own_style(index: int) -> dict[str, Any]:
 
 
 def curve_style(index: int, points: int) -> dict[str, Any]:
-    """Returns `own_style` for a curve of that many points.
+    """Returns `own_style` for a curve of `points` points.
 
     It has markers if it is short, and a few hollow ones if it is the second of its colour.
     """

@@ -120,7 +120,7 @@ def test_a_dry_run_knows_the_hours_of_dreamer_alone(tmp_path: Path, no_ray: None
     output = capsys.readouterr().out
     assert "dmc_reacher_easy/d4pg/0: new" in output
     assert output.splitlines()[-1] == (
-        "machine hours: not known for d4pg, python -m dreamer.benchmark measures Dreamer alone"
+        "machine hours: not known for d4pg, because the estimate is for Dreamer alone"
     )
     assert main(words[:-2]) == 0
     assert "machine hours: about 305.3, one trial at a time" in capsys.readouterr().out

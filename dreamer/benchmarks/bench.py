@@ -214,10 +214,10 @@ class Bench(ExitStack):
 def measure_stepping(config: Config, rounds: int, shortest: float) -> dict[str, Any]:
     """Returns the environment frames per second of one environment, all kinds measured in turn.
 
-    steps_per_second is with the config's settings; gl and renderer say what draws. For images of
-    dm_control's suite there are also figures without rendering, with a reduced shadow map (the
-    config's size, or the `small` preset's), and of `ReferenceLoop`, and ours relative to the
-    latter, with the full shadow map and the reduced one.
+    `steps_per_second` is measured with the config's settings; gl and renderer name the OpenGL. For
+    images of dm_control's suite there are more figures: without rendering; with a reduced shadow
+    map (the config's size, or the `small` preset's); of `ReferenceLoop`; and our speed divided by
+    that of `ReferenceLoop`, with the full and with the reduced shadow map.
     """
     own = config.envs.shadow_size
     compared = config.envs.image and suite_of(config.task) == "dmc"

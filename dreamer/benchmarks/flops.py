@@ -103,7 +103,7 @@ class FlopCounter:
         return dict(self._parts)
 
     def _add(self, part: str, passes: int, *macs: int) -> None:
-        """Adds layers of so many multiply-adds per pass to a part."""
+        """Adds `passes` passes over layers of `macs` multiply-adds each to a part."""
         if total := 2 * sum(macs) * passes:
             self._parts[part] += total
 
@@ -133,12 +133,12 @@ class FlopCounter:
         loss = self._config.loss
         ahead = sum(b * (t - d + 1) for d in range(2, loss.overshooting + 1))
         self._step("overshooting", 2 * ahead, 3 * ahead, 3 * ahead)
-        # Otherwise the decoder is a diagnostic that reads features behind a stop_gradient.
+        # Without reconstruction the decoder reads features behind a stop_gradient.
         self._decoder(3 * n, 3 * n if loss.representation == "reconstruction" else 2 * n)
         if loss.representation == "contrastive":
             outputs = 2 * self._feat
             head = self._head("contrastive", outputs, self._embed)
-            # And squared distances between all states and observations (dreamer.ops.contrast).
+            # outputs * n: squared distances of all states and observations (dreamer.ops.contrast).
             self._layers("contrastive", [*head, outputs * n], 3 * n)
         for name in self._heads:
             self._layers(name, self._head(name), 3 * n)
@@ -167,7 +167,7 @@ class FlopCounter:
             self._layers("decoder", dense_macs(self._feat, *hidden, vectors), passes, first)
 
     def _step(self, part: str, action: int, state: int, rest: int, prior: bool = True) -> None:
-        """Adds the transition: passes of what reads actions, states, and all else."""
+        """Adds the transition, with the passes of layers on actions, on states, and the rest."""
         s, d, hidden = self._stoch, self._deter, self._config.rssm.hidden
         self._add(part, action, self._actions * hidden)
         self._add(part, state, s * hidden, d * 3 * d)  # of the input layer, of the GRU

@@ -107,7 +107,7 @@ def _notes(results: Results, small: bool) -> Iterator[str]:
         yield f"OpenGL by {env['gl']}: {env['renderer']}"
     yield f"load average {before:.1f} before, {after:.1f} after"
     if before > cores / 4:
-        yield "other programs kept this machine busy: the figures are worse than the machine"
-    yield "steps are environment frames; the bars are for full size, dmc_walker_walk, a 2-core CPU"
+        yield "other programs kept this machine busy, so it is faster than these figures"
+    yield "steps are environment frames; limits hold for full size, dmc_walker_walk, a 2-core CPU"
     if small:
         yield "--quick: debug size; the figures only show that the benchmark works"

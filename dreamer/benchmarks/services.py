@@ -34,7 +34,7 @@ from dreamer.training.collector import Collector, checked
 Work = Callable[[int], Mapping[str, Any]]
 """Runs a group of updates, given the number of the first, and returns the metrics."""
 Measure = Callable[[int], float]
-"""Does something so many times and returns the seconds that it took."""
+"""Takes a number of repetitions, does the work that often, and returns the seconds."""
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -66,7 +66,7 @@ class Service(ChildProcess, contextlib.AbstractContextManager["Service"]):
 
 
 def repeated(work: Callable[[], object]) -> Measure:
-    """Returns a function that does the work so many times and returns the seconds."""
+    """Returns a function that does the work `count` times and returns the seconds."""
 
     def measure(count: int) -> float:
         start = time.perf_counter()
@@ -148,7 +148,7 @@ class AgentService:
         return make_agent(self._config, *self._spaces)
 
     def _make_work(self) -> tuple[Work, int, int]:
-        """Returns what learns, the updates of a group, and the timesteps an update learns from."""
+        """Returns the learning function, the updates of a group, and the timesteps of an update."""
         shape = self._config.train.batch_size, self._config.train.batch_length
         batch = random_timesteps(*self._spaces, shape, seed=0)
         return lambda update: self._agent.train_step(batch, update), 1, shape[0] * shape[1]

@@ -42,7 +42,7 @@ class Parsed:
     options: dict[str, Any] = field(default_factory=dict)  # the program's own, with their defaults
     presets: tuple[str, ...] = ()  # of --configs
     overrides: dict[str, Any] = field(default_factory=dict)  # the keys given, checked and typed
-    agent: str = DREAMER  # whose keys they are
+    agent: str = DREAMER  # the agent that has these keys
 
     def config(self) -> Config:
         """Returns the config that the command line describes; raises as `load_config`."""
@@ -55,9 +55,9 @@ class CommandLine:
 
     program: str  # how the program is called
     description: str  # what it does, for --help
-    options: tuple[Option, ...] = ()  # its own; one called agent chooses whose keys are flags
+    options: tuple[Option, ...] = ()  # its own; one named agent selects the keys
     takes_config: bool = True  # whether the keys of the config and --configs are flags too
-    agent: str = DREAMER  # whose keys are flags without an option called agent; "" for none
+    agent: str = DREAMER  # has the keys, unless there is an option agent; "" for no keys
 
     def parse(self, argv: Sequence[str]) -> Parsed:
         """Reads `argv`, without the program's name; --help prints the help and exits.
@@ -86,7 +86,7 @@ class CommandLine:
         return Parsed(options, tuple(given.pop("configs", ())), given, agent or DREAMER)
 
     def _parser(self, keys: Mapping[str, Key], helped: str) -> _Parser:
-        """Returns the parser of all flags; with the presets' texts for the help of an agent."""
+        """Returns the parser of all flags; its help lists the presets of the agent `helped`."""
         usage = self.program + (" [options]" if self.options else "")
         usage += " [--configs PRESET ...] [--key value ...]" if self.takes_config else ""
         parser = _Parser(usage=usage, description=textwrap.fill(self.description, _width()))

@@ -71,7 +71,7 @@ class Config(Section):
     Args:
         values: Values by dotted name. A key left out has its default.
         presets: Names of the chosen presets, without the suite's own and without inherited ones.
-        agent: Whose keys these are: "dreamer", or one of configs/agents/.
+        agent: The agent that has these keys: "dreamer", or one of configs/agents/.
 
     Raises:
         UserError: An unknown key, or a value that the key does not take.
@@ -145,7 +145,7 @@ def load_config(
         presets: Names below configs/presets, or paths of the user's own .yaml files.
         task: Task to learn; left out, the one of the overrides, a preset or the defaults.
         overrides: Values by dotted name, typed or as text.
-        agent: Whose keys and presets: "dreamer", or one of configs/agents/.
+        agent: The agent to configure: "dreamer", or one of configs/agents/.
 
     Raises:
         UserError: An unknown agent, preset, key or suite, or a value that its key does not take.
@@ -159,7 +159,7 @@ def load_config(
     chosen.update({name: find_key(name, keys).coerce(value) for name, value in given.items()})
     final = str(chosen.get("task", keys["task"].value))
     suite = suite_preset(final)
-    # A suite's preset is made for Dreamer; another agent's own defaults come before it.
+    # A suite's preset is made for Dreamer; another agent's own defaults override it.
     own = agent_file(agent).entries
     of_suite = {k: v for k, v in load_preset(suite).items() if k in keys and k not in own}
     of_task = task_values(agent, final, chosen)
@@ -277,7 +277,7 @@ def check_values(flat: Mapping[str, Any]) -> None:
         tree = nest(flat)
         check_behavior(*(tree[name] for name in ("behavior", "planner", "disagreement")))
     if "train.devices" in flat:
-        # 0 is all devices of the machine; how many those are is not known yet.
+        # 0 means all devices of the machine; their number is not known yet.
         check_devices(flat["train.devices"] or 1, flat["train.batch_size"], flat["jit"])
 
 
@@ -292,7 +292,7 @@ def check_logdir(text: str) -> None:
 
 
 def check_behavior(behavior: Values, planner: Values, disagreement: Values) -> None:
-    """Refuses combinations of these sections that no agent has."""
+    """Refuses combinations of these sections that no agent supports."""
     until = disagreement["until"]
     if behavior["policy"] == "planner":
         if until:

@@ -23,7 +23,7 @@ from dreamer.io.yaml_files import read_yaml
 
 Value = bool | int | float | str
 DREAMER = "dreamer"
-_OF_THE_AGENT = "agent"  # in defaults.yaml and in `without`: all that an agent may leave out
+_OF_THE_AGENT = "agent"  # names all of Dreamer's groups, in defaults.yaml and in `without`
 _LARGEST = 1_000_000_000_000  # the bound of whole numbers without a bound of their own
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _added: list[Path] = []
@@ -59,7 +59,7 @@ class Key:
         return typed
 
     def _expected(self, value: Value) -> str:
-        """Returns what a value of this key's type should be, if it is something else; else ""."""
+        """Returns what the key expects, if `value` (of its type) does not meet this; else ""."""
         if self.choices:
             names = ", ".join(map(str, self.choices))
             return "" if value in self.choices else f"one of {names}"
@@ -171,7 +171,7 @@ def task_values(agent: str, task: str, given: Iterable[str] = ()) -> dict[str, V
         found.append({key: value for key, value in values.items() if key not in given})
     if any(values != found[0] for values in found):
         flags = sorted({f"--{key}" for values in found for key in values})
-        raise UserError(f"{agent} has other values for each of {task}: give {', '.join(flags)}")
+        raise UserError(f"{agent} has different values for {task}: give {', '.join(flags)}")
     return found[0]
 
 
@@ -254,7 +254,7 @@ def _entries(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _convert(value: Any, kind: type) -> Value | None:
-    """The value as a `kind`, or None if it is none."""
+    """Returns the value converted to `kind`; None if that is not possible."""
     if kind is bool and isinstance(value, str):
         value = {"true": True, "false": False}.get(value.strip().lower())
     if kind in (bool, str):

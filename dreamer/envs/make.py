@@ -23,8 +23,8 @@ from dreamer.tasks import find_suite, split_tasks
 def make_env(task: str, **settings: Any) -> Env:
     """Makes an environment in this process.
 
-    One that renders must not share its process with TensorFlow:
-    `dreamer.envs.processes.pool.EnvPool` gives it a process of its own.
+    An environment that renders must not share its process with TensorFlow:
+    `dreamer.envs.processes.pool.EnvPool` gives each environment its own process.
 
     Args:
         task: `dmc_<domain>_<task>`, `atari_<game>`, `dmlab_<level>`, `gym_<EnvId>`,

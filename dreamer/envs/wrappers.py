@@ -68,7 +68,7 @@ class FrameEnv:
         return action
 
     def _advance(self, action: Any) -> tuple[float, bool, bool]:
-        """Simulates one frame. Returns its reward, whether the episode ended, and terminally."""
+        """Simulates a frame; returns reward, whether the episode ended, and whether terminally."""
         raise NotImplementedError
 
     def _observe(self) -> dict[str, np.ndarray]:
@@ -135,7 +135,7 @@ class Repeat(Wrapper):
 
     Args:
         env: The environment inside.
-        action_repeat: Its steps in one step.
+        action_repeat: Steps of the environment inside in one step of this one.
         time_limit: Frames of an episode; 0: no limit.
     """
 

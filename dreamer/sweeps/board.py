@@ -19,7 +19,7 @@ from dreamer.system.streams import standard_output
 
 LOOK_EVERY = 2.0  # seconds between two looks at the runs' files
 LINE_EVERY = 60.0  # seconds between two plain lines about the whole sweep
-_SPEED_OF = 1800.0  # the last seconds, whose speed tells the time left
+_SPEED_OF = 1800.0  # seconds; the time left follows from the speed over the last ones
 _STATES = ("running", "failed", "stopped", "waiting", "finished", "skipped")
 
 

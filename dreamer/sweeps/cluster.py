@@ -15,7 +15,7 @@ from dreamer.sweeps.trial import TrialFailedError, run_trial
 from dreamer.system.processes import try_python
 
 _STARTS = 3  # attempts to start a Ray, which fails if a busy machine takes more than 30 s
-ANSWER = 10.0  # seconds that a cluster's port has to accept a connection
+ANSWER = 10.0  # seconds within which a cluster's port must accept a connection
 #: Environment variables of a Ray of our own.
 _LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -96,7 +96,7 @@ class Cluster:
         self.pending[self._task.options(name=trial.name).remote(*words)] = trial
 
     def wait(self, seconds: float) -> Iterator[tuple[Trial, str, str]]:
-        """Waits at most so long for the end of a trial.
+        """Waits at most `seconds` for the end of a trial.
 
         Yields each trial that has ended, with "finished", "found finished", "failed" or "stopped",
         and the reason.
@@ -154,9 +154,9 @@ class Cluster:
 
 
 def check_address(address: str) -> None:
-    """Raises UserError unless a Ray cluster answers that admits this machine.
+    """Raises UserError unless a Ray cluster answers at `address` and admits this machine.
 
-    Another process connects to it first, because a failure of Ray ends its process.
+    A child process tries the connection, because Ray ends the process in which it fails.
     """
     try:
         if address != "auto":

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from dreamer.system.processes import request_signal_at_parents_end
 
-GRACE = 120.0  # seconds that a run has to save and exit
+GRACE = 120.0  # seconds for a run to save and exit
 
 
 def main(argv: Sequence[str]) -> int:

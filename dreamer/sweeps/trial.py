@@ -1,7 +1,7 @@
 """One attempt at a trial, on the node that Ray has chosen, and what the run's directory tells.
 
 attempts.jsonl in a run's directory records each attempt's start and end. output.log beside it
-holds what the run printed, one attempt after the other. This imports neither Ray nor TensorFlow.
+holds what the run printed, attempt by attempt. This module imports neither Ray nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Progress:
     saved: int = -1  # step of the newest checkpoint
 
     def finished(self, steps: int) -> bool:
-        """Whether a run of so many steps is finished: evaluated and saved at its last step."""
+        """Whether a run of `steps` steps is finished: evaluated and saved at its last step."""
         return min(self.saved, self.evaluated) >= steps
 
 
@@ -78,8 +78,8 @@ def run_trial(path: str, words: Sequence[str], steps: int, cpus: float, cwd: str
     Args:
         path: The run's directory.
         words: What follows ``python -m``.
-        steps: The step at which the run is finished; then the result is "found finished", instead
-            of "finished".
+        steps: The step at which the run is finished. If the run is finished already, the result
+            is "found finished" instead of "finished".
         cpus: Processors of the trial; TensorFlow gets as many threads.
         cwd: Where the sweep was started; relative paths in `words` start there.
 
@@ -89,8 +89,8 @@ def run_trial(path: str, words: Sequence[str], steps: int, cpus: float, cwd: str
         TrialRefusedError: A usage error, or a link or a pipe in the run's directory.
         KeyboardInterrupt: The task was cancelled; the run has saved and exited.
     """
-    # Ray cancels a task by SIGINT. A script's background processes ignore it in bash, and their
-    # children inherit that.
+    # Ray cancels a task by SIGINT. Bash makes a script's background processes, and so their
+    # children, ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     run = Path(path)
     try:
@@ -135,7 +135,7 @@ def read_attempts(run: Path, since: float = 0.0) -> list[dict[str, Any]]:
 def wait_for_lock(
     lock: Path, seconds: float = LOCK_WAIT, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Waits until no live process holds a run's lock; TrialFailedError after so many seconds."""
+    """Waits until no live process holds a run's lock; TrialFailedError after `seconds`."""
     deadline = time.monotonic() + seconds
     while holder := live_holder(lock):
         if time.monotonic() > deadline:

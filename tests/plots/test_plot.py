@@ -78,7 +78,7 @@ def test_what_is_missing_is_said_without_being_asked(tmp_path, write_run, capsys
     files = draw(tmp_path, "--published none --figures tables curves --formats svg --resamples 20")
     for said in (" ".join(capsys.readouterr().err.split()), files["scores.md"].read_text()):
         assert "5 of dmc6's 6 tasks have results; missing: dmc_walker_walk." in said
-        assert ("2 run(s) hold no metrics.jsonl (ended before it, or only begun): "
+        assert ("2 run(s) hold no metrics.jsonl (they ended before it or have just begun): "
                 "dmc_cartpole_swingup/dreamer/1, dmc_cartpole_swingup/dreamer/2.") in said
         assert "Fewer seeds: dreamer on dmc_cartpole_swingup (1 of 4)" in said
         assert "1 run(s) have no value of eval/return" in said

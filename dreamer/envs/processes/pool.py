@@ -37,7 +37,7 @@ LOG_LIMIT = 1 << 20  # bytes of a worker's output that are kept at a reset
 #: Checks what every worker needs. Pillow is needed only to resize images.
 _PROBE = "import numpy, sys; assert sys.version_info >= (3, 11), sys.version"
 _EXPECTED = "expected a virtual environment's bin/python, of Python 3.11 or newer, with NumPy"
-#: Variables that the user may have set otherwise. Workers run in parallel, so that each has one
+#: Variables for workers, unless the user has set them. Workers run in parallel, so each has one
 #: thread for arithmetic. Many environments draw with pygame, which uses SDL.
 _DEFAULTS = {
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
@@ -64,12 +64,12 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
             are tolerated. The next one closes the pool and is raised.
         python: The interpreter of the workers; "": this process's own. Another one needs NumPy (and
             Pillow, for images) and what the environment needs, but not TensorFlow.
-        tell_task: Whether to observe which of several tasks it is.
+        tell_task: Whether the agent observes which of several tasks it plays.
         **settings: The fields of `EnvSettings`.
 
     Attributes:
-        obs_space, act_space, action_repeat, info: As of one environment. With several tasks, info
-            has the longest time limit, 0 if a task has none.
+        obs_space, act_space, action_repeat, info: Those of one environment. With several tasks,
+            info has the longest time limit, 0 if a task has none.
         num_envs: Number of workers.
         tasks: Each worker's task.
         failures: Number of failures so far, of all workers.
@@ -139,7 +139,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
     def reset(self, seeds: Seeds, indices: Indices = None) -> list[Outcome]:
         """Starts an episode in each of `indices` (default: all) and returns the first timesteps.
 
-        An EnvError stands in place of that of each worker that failed. If a worker failed more
+        If a worker failed, its EnvError stands in place of its timestep. If a worker failed more
         often than `restarts` allows, the pool is closed and its EnvError is raised.
         """
         numbers = [None if seed is None else int(seed) for seed in seeds]
@@ -181,7 +181,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
             return error
 
     def _ask(self, index: int, request: dict[str, Any], arrays: Timestep) -> None:
-        """Sends a request; a worker that has failed is replaced before, after a pause."""
+        """Sends a request to a worker; replaces the worker first, after a pause, if it failed."""
         if index in self._failed:
             self._workers[index].close(0.0)
             time.sleep(min(BACK_OFF * 2 ** max(self._in_a_row[index] - 1, 0), LONGEST_BACK_OFF))
@@ -300,7 +300,7 @@ def _worker_variables(suite: Suite, settings: EnvSettings, num_envs: int) -> dic
     share = len(os.sched_getaffinity(0)) // num_envs
     defaults = {**_DEFAULTS, "LP_NUM_THREADS": str(min(share, 4) if share > 1 else 0)}
     variables = {key: value for key, value in defaults.items() if key not in os.environ}
-    variables["DREAMER_ENV_WORKER"] = "1"  # a file that workers import cannot start further ones
+    variables["DREAMER_ENV_WORKER"] = "1"  # so that a file that workers import starts no pool
     if suite.opengl == "unused" or not settings.image:
         variables["MUJOCO_GL"] = os.environ.get("MUJOCO_GL", "off")
         return variables

@@ -1,7 +1,7 @@
 """The program of a worker process, which serves one environment over an inherited socket.
 
-The pool starts it as a ChildProcess. It never imports TensorFlow, because software OpenGL and
-TensorFlow crash together.
+The pool starts it as a ChildProcess. This program never imports TensorFlow, because software
+OpenGL and TensorFlow crash together.
 """
 
 from __future__ import annotations
