@@ -1,4 +1,4 @@
-"""Keeps TensorFlow quiet in tests; set here, before any test imports it. And a run to look at."""
+"""Silences TensorFlow before any test imports it, and makes a run for tests to read."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""A Gymnasium-style environment that counts: its pixels encode who, when and after which action.
+"""A Gymnasium-style environment whose pixels encode the seed, the step and the last action.
 
 Each timestep can thus be checked on its own, wherever it turns up: in an episode file or a batch.
 Episode lengths differ from seed to seed; even seeds end in a terminal, odd ones at a time limit.

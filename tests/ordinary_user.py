@@ -1,4 +1,4 @@
-"""For tests of permissions, which root does not ask for, and of disks."""
+"""Helpers for tests of permissions, which do not bind root, and for tests of disks."""
 
 import contextlib
 import os

@@ -51,7 +51,7 @@ def uneven(size: int = 4, seed: int = 0, **spaces: Any) -> Arrays:
 
 
 def gradients_on(agent: Agent, batch: Arrays, exploring: bool = False) -> Arrays:
-    """What one update steps by, losses and metrics, without a graph."""
+    """Gradients, losses and metrics of one update, without a graph."""
     placed, number, _ = agent._update_inputs(batch, 3)
     learner, devices = agent._learner, agent._devices
 

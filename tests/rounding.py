@@ -1,4 +1,4 @@
-"""How far apart rounding may bring two ways to compute the same number."""
+"""Bounds on the difference that rounding makes between two ways to compute one number."""
 
 import math
 

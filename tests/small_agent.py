@@ -36,11 +36,11 @@ def make_agent(
     """An agent of the debug preset's size, without a discount head, which traces fast.
 
     Args:
-        obs_space, act_space: What it observes and does.
-        precision: Of the networks.
-        seed: Of its weights and noise.
-        preset: On top of debug's values.
-        devices: Those that learn.
+        obs_space, act_space: Spaces of its observations and actions.
+        precision: Precision of the networks.
+        seed: Seed of its weights and noise.
+        preset: Preset that changes debug's values.
+        devices: Devices that learn.
         overrides: Config values, `loss__free_nats=0.0` for the key loss.free_nats.
     """
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}

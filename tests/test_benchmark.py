@@ -31,7 +31,7 @@ def measure(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    """Of the default parts on walker_walk, in every format that a CPU may have."""
+    """Figures and table of the default parts on walker_walk, in both formats of a CPU."""
     folder = tmp_path_factory.mktemp("benchmark")
     return measure(folder, *SHORT, "--precisions", "float32", "bfloat16")
 

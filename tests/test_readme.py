@@ -1,4 +1,4 @@
-"""README and docs/: their commands are understood, their links lead somewhere, the first run."""
+"""README and docs/: their commands parse, their links lead somewhere, and the first run works."""
 
 import re
 import shlex

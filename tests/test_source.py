@@ -1,4 +1,4 @@
-"""What the source must not contain, and which parts must not know which."""
+"""Rules for the source: what it must not contain, and which packages must not import which."""
 
 import ast
 import functools

@@ -1,4 +1,4 @@
-"""Whole trainings on an Atari game, stopped and gone on with, and on DeepMind Lab's stand-in."""
+"""Whole trainings on an Atari game, stopped and resumed, and on DeepMind Lab's stand-in."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Sweeps that lose a worker, a node or their patience (`make test-all`)."""
+"""Sweeps that lose a worker or a node, are stopped, or get no answer (`make test-all`)."""
 
 import os
 import secrets

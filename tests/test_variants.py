@@ -112,7 +112,7 @@ LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNERS)
 def test_learns_the_curtain(name: str, tmp_path: Path):
-    """As test_learning has it. One seed on one machine: 8.0, 8.4, 7.7 and 8.0 of at best 8.7."""
+    """As agent/test_learner.py. One seed on one machine: 8.0, 8.4, 7.7 and 8.0 of at best 8.7."""
     tf.config.run_functions_eagerly(False)
     maker, own = LEARNERS[name]
     task = f"{Path(curtain_env.__file__)}:{maker}"

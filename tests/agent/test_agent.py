@@ -1,4 +1,4 @@
-"""The agent: the same again, checkpoints, what it takes, acting, predictions."""
+"""The agent: equal seeds, checkpoints, accepted inputs, acting, predictions."""
 
 import numpy as np
 import pytest

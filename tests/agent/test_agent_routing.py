@@ -1,4 +1,4 @@
-"""The agent: which part each loss moves."""
+"""The agent: which networks each loss trains."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_where_each_loss_reaches() -> None:
 
 
 def test_the_actors_loss_is_the_one_that_the_config_names() -> None:
-    """By the score function nothing reaches what judges or is judged; and entropy counts."""
+    """The score-function loss trains no dynamics, reward or value; and entropy counts."""
     batch = make_batch(VECTORS, ONEHOT)
     plain, varied = (
         make_agent(VECTORS, ONEHOT, actor__gradient="score", actor__entropy=entropy)
@@ -65,7 +65,7 @@ def test_the_actors_loss_is_the_one_that_the_config_names() -> None:
 
 
 def test_the_explorers_loss_reaches_the_ensemble() -> None:
-    """Which is differentiated through: its disagreement is a reward like the reward head's."""
+    """The gradient passes through its disagreement, as through the reward head's reward."""
     small = {"members": 2, "units": 8, "layers": 1, "until": 10}
     agent = make_agent(**{f"disagreement__{key}": value for key, value in small.items()})
     batch = make_batch()
@@ -108,8 +108,8 @@ VARIANTS = ({}, {"behavior__horizon": 1}, {"behavior__value": False})
 @pytest.mark.parametrize("values", VARIANTS, ids=["usual", "one step", "no value"])
 @pytest.mark.parametrize("enabled", [False, True])
 def test_with_a_discount_head_nothing_is_imagined_from_terminal_timesteps(values, enabled) -> None:
-    """Which may lie amid a sequence, where short episodes follow each other; without such a head
-    the end of an episode is none of the agent's concern."""
+    """A terminal timestep may lie amid a sequence of short episodes. Without a discount head, the
+    agent ignores the ends of episodes."""
     agent = make_agent(discount__enabled=enabled, **values)
     batch = {k: tf.constant(v) for k, v in make_batch().items()}
     assert float(batch["cont"][1, 2]) == 0.0 and not batch["is_last"][0, 5]

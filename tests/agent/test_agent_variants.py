@@ -187,7 +187,7 @@ def test_replayed_returns_are_the_literal_ones(lambda_: float):
 
 @pytest.mark.parametrize("kind", ["full", "deterministic_only"])
 def test_the_planners_value_learns_those_returns(kind: str):
-    """Of rewards as they are learnt, in states as heads learn from them."""
+    """The returns are of transformed rewards, and of the states that the heads learn from."""
     values = {"planner.returns": "lambda", "rssm.kind": kind, "reward.transform": "tanh"}
     agent = agent_with({**PLANNER, **values})
     batch = make_batch()

@@ -1,4 +1,4 @@
-"""Imagination and its losses: against literal NumPy, by hand, or over all that can be drawn."""
+"""Imagination and its losses: against literal NumPy, by hand, or over all possible draws."""
 
 import itertools
 import math
@@ -44,7 +44,7 @@ def trajectory(seed: int = 0) -> Imagination:
 
 
 def literal_losses(feat: np.ndarray, discount: Head | None) -> tuple[float, float]:
-    """Row by row, state by state, as DESIGN writes it."""
+    """Actor and value loss, row by row and state by state (equations 4 to 8)."""
     actor, value = [], []
     for row in feat:
         r, v = np.float64(REWARD(row)), np.float64(VALUE(row))
@@ -291,7 +291,7 @@ class Tree:
         return Imagination(tf.constant(feat[:1]), *(tf.convert_to_tensor(x)[None] for x in rows))
 
     def probability(self, path: tuple[int, ...]) -> tf.Tensor:
-        """Of that path, differentiable by the logits."""
+        """The probability of the path, differentiable by the logits."""
         chances = [
             tf.nn.softmax(self.logits[NODES.index(path[:i])])[a] for i, a in enumerate(path)
         ]
@@ -319,7 +319,7 @@ class Tree:
         return total
 
     def expected_gradient(self, with_value: bool, lambda_: float) -> np.ndarray:
-        """Of the score's loss, over everything that could be drawn."""
+        """The expected gradient of the score-function loss, over all possible draws."""
         tables = (self.reward, self.value, self.pcont)
         reward, value, pcont = (lambda f, x=x: tf.linalg.matvec(f, x) for x in tables)
         total = np.zeros(self.logits.shape)

@@ -1,4 +1,4 @@
-"""The whole of it learns: from pixels, on a tiny task whose best return is known."""
+"""The whole agent learns from pixels, on a tiny task whose best return is known."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ TINY = {
 
 
 def mean_return(choose: Callable[[], float], episodes: int = 200) -> float:
-    """Of a policy that does not look."""
+    """The mean return of a policy that does not look at observations."""
     env, total = curtain_env.make(), 0.0
     for seed in range(episodes):
         env.reset(seed=seed)

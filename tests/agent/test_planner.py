@@ -1,4 +1,4 @@
-"""The planner: on quadratics with known optimum, against a literal NumPy version, with bad judges.
+"""The planner: known optima of quadratics, a literal NumPy version, values that are not finite.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What shapes the representation: the contrastive term, and decoders that only watch."""
+"""Representation losses: the contrastive term, and decoders that train no other part."""
 
 import importlib
 import math

@@ -1,4 +1,4 @@
-"""A quick task with vectors: a point is to be brought to the middle."""
+"""A quick task with vectors: move a point to the middle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A3C as a run: processes that share parameters, what befalls them, stopping and going on."""
+"""A3C as a run: processes that share parameters, their failures, stopping and resuming."""
 
 from __future__ import annotations
 

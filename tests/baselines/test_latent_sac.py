@@ -1,4 +1,4 @@
-"""SAC in the latent space: losses against NumPy, what each moves, and what a checkpoint holds."""
+"""SAC in the latent space: losses against NumPy, which networks each trains, and checkpoints."""
 
 from __future__ import annotations
 

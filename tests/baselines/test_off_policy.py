@@ -1,4 +1,4 @@
-"""D4PG and DQN: losses against NumPy, what an update must leave alone, and that they learn."""
+"""D4PG and DQN: losses against NumPy, what an update must not change, and that they learn."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def test_seeds_reach_a_reset_that_names_no_arguments():
 
 
 class Closed:
-    """As old gym's wrappers: what is inside, and a render that names no arguments."""
+    """Like old gym's wrappers: holds the environment inside; its render names no arguments."""
 
     def __init__(self, env):
         self.env = self.unwrapped = env

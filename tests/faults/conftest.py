@@ -1,4 +1,4 @@
-"""The table of promises: each test says what it saw, and the end of the session prints it all.
+"""The table of promises: each test notes what it saw, and the session ends with the table.
 
 A file test_<number>_<name>.py keeps the promise of that number, which its first line states. With
 the environment variable PROMISES the table is printed, and written there as JSON.
@@ -30,7 +30,7 @@ _rows: dict[str, Row] = defaultdict(Row)
 
 
 def _promise(item: pytest.Item) -> str:
-    """The number and the first words of a test's module."""
+    """The first line of a test's module, which states its promise."""
     return (item.module.__doc__ or "").partition("\n")[0]  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Small runs to be harmed, in processes of their own, and what they leave behind."""
+"""Small runs, in processes of their own, for tests to damage; and the files that they leave."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-"""The counting environment with faults: which befall an episode, and when, follows from its seed.
-And environments that note which episodes begin and end, for the tests that kill runs.
+"""The counting environment with faults; an episode's seed determines its fault and the step.
+Other environments note which episodes begin and end, for the tests that kill runs.
 
 DREAMER_TEST_FAULTS is a probability of a fault at a step, or "always". DREAMER_TEST_KINDS says
 which kinds there are, of those in KINDS. DREAMER_TEST_CHILD makes the environment start a process

@@ -1,4 +1,4 @@
-"""1. Kill -9 anywhere: nothing that was complete is lost, and the same command goes on."""
+"""1. Kill -9 anywhere: nothing that was complete is lost, and the same command resumes."""
 
 import re
 import signal

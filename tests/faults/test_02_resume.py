@@ -1,4 +1,4 @@
-"""2. Exact resume: whatever stops a deterministic run, it ends as if nothing had."""
+"""2. Exact resume: a stopped and resumed deterministic run ends as one that was not stopped."""
 
 import signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""3. Checkpoints are complete or absent; for a damaged one the one before is used, by name."""
+"""3. Checkpoints are complete or absent; a run names a damaged one and uses the one before."""
 
 import shutil
 import warnings

@@ -87,7 +87,7 @@ def test_a_crash_costs_only_its_episode(
 )
 @pytest.mark.parametrize("alone", [True, False])
 def test_one_that_always_fails_is_given_up_after_so_many_restarts(faults: SetFaults, fault, alone):
-    """As one broken task among several: what the others collect is none of its episodes."""
+    """Also as one of several tasks: the others' episodes do not reset its count of failures."""
     faults("always", fault)
     numbers: list[int] = []
     with EnvPool(

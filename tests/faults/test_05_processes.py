@@ -110,7 +110,7 @@ learners[0].receive()
 
 @pytest.mark.slow
 def test_actor_learners_end_with_their_run_hanging_or_halted(tmp_path: Path, figure: Figure):
-    """With what their environments run in."""
+    """The processes of their environments end, too."""
     noted = "import os\nopen(__file__ + f'.{os.getpid()}.{os.getppid()}', 'x').close()\n"
     (tmp_path / "hanging.py").write_text(noted + HANGING)
     run = python("-c", LEARNERS, tmp_path / "hanging.py", stdout=None, stderr=None)

@@ -1,4 +1,4 @@
-"""7. A full disk is said with its numbers, harms nothing, and the run waits for room."""
+"""7. A full disk harms nothing; the message states the bytes, and the run waits for room."""
 
 import codecs
 import os

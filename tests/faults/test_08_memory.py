@@ -1,4 +1,4 @@
-"""8. Memory stays flat and TensorFlow traces a bounded number of times, however long it goes on."""
+"""8. Memory stays flat and TensorFlow traces a bounded number of times, however long a run is."""
 
 import json
 import tracemalloc
@@ -138,7 +138,7 @@ def test_memory_is_flat_and_tracing_bounded(tmp_path: Path, figure: Figure, amou
 
 
 def test_the_replays_limit_holds(tmp_path: Path, figure: Figure):
-    """Of older, compressed files, which are unpacked whole: the others are read piece by piece."""
+    """Compressed files of older versions are unpacked whole; others are read piece by piece."""
     for number in range(40):
         episode = make_episode(50, number, size=64)
         episode["image"][:] = number  # quickly packed

@@ -1,4 +1,4 @@
-"""9. Two runs in one directory are refused; that of a dead one is taken over."""
+"""9. A second run in one directory is refused; a dead run's directory is taken over."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""11. What comes from a stranger is refused without effect; nothing listens; locks have hashes."""
+"""11. A stranger's files are refused without effect; no port is open; lock files have hashes."""
 
 import ast
 import io

@@ -1,4 +1,4 @@
-"""12. A long run with faults at random moments, at the end of which the counters add up."""
+"""12. After a long run with faults at random moments, all counters add up."""
 
 import os
 import signal
@@ -29,9 +29,9 @@ class Soak:
 
     Args:
         folder: Takes the runs and what their processes print and note.
-        words: Of the command line, but for the steps.
-        seed: Of the harm.
-        options: Of the processes.
+        words: Words of the command line, except the steps.
+        seed: Seed of the harm.
+        options: Options of the processes.
 
     Attributes:
         done: How often each fault was done.
@@ -100,8 +100,8 @@ class Soak:
         os.kill(pid, signal.SIGKILL if fault == "worker" else signal.SIGSTOP)
 
     def _damage(self, fault: str) -> bool:
-        """Where the fault is one of files, flips a byte of an episode or of the newest sound
-        checkpoint; of none twice, which would mend it. False where it is the only checkpoint.
+        """For a fault of files, flips a byte of an episode or of the newest sound checkpoint, but
+        not twice, which would mend it. Returns False if there is no other checkpoint.
         """
         run = run_of(self.witness.logdir)
         if fault == "episode":

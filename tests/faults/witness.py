@@ -23,9 +23,9 @@ class Witness:
         folder: Takes the runs, and what their environments note (`faulty_env.Noted`).
 
     Attributes:
-        logdir: Of the run.
+        logdir: The run's logdir.
         notes: What the environments of the newest process note.
-        episodes: Of each episode's file, by its id, what would change with it.
+        episodes: By id, facts of an episode's file that change if the file changes.
         begun: Ids of all episodes that have begun, by the environments' own notes.
         ended: Ids of those that ended before another one of the same process began.
         harmed: Ids of the episodes whose files the test itself has damaged.

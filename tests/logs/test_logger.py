@@ -1,4 +1,4 @@
-"""One record goes to metrics.jsonl, TensorBoard and the terminal, with means that mean it."""
+"""One record goes to metrics.jsonl, TensorBoard and the terminal, with correct means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos keep their pixels, speed and length; strips show what belongs together."""
+"""Videos keep their pixels, speed and length; strips align truth, model and error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoder's layers are the published ones; what goes in, and what comes out."""
+"""The encoder's layers are the published ones; its inputs and its output."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is said of the device, how an NVIDIA card is found, and that TensorFlow itself is quiet."""
+"""The message about the device, the search for an NVIDIA card, and the silence of TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in the background of a block: both go on at once, and errors of both come through."""
+"""Work in the background of a block: both run at once, and errors of both are raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says of the hours ahead of it."""
+"""A run's forecast of its hours."""
 
 from __future__ import annotations
 

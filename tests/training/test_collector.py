@@ -1,4 +1,4 @@
-"""Collecting with real environments: counters, numbering, seeds, and who gets handed what."""
+"""Collecting with real environments: counters, numbering, seeds, and handing over episodes."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def pool() -> Iterator[EnvPool]:
 
 
 class Run:
-    """What collects, on a folder of its own or a shared one."""
+    """A collector with its replay, in a folder of its own or a shared one."""
 
     def __init__(
         self, pool: EnvPool, root: Path, episodes: Path, prefix: str = "s0e", exact: bool = False
@@ -54,7 +54,7 @@ class Run:
         self.collector.collect(self.collector.random_policy(), agent_steps)
 
     def state(self) -> dict[str, Any]:
-        """As a checkpoint brings it back."""
+        """The collector's state, as a checkpoint gives it back."""
         return json.loads(json.dumps(self.collector.state()))
 
 

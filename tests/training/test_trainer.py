@@ -163,7 +163,7 @@ def test_a_stop_during_prefill(tmp_path: Path):
 
 
 def test_episodes_without_a_checkpoint_count(trained: Result, tmp_path: Path):
-    """As after a kill before the first checkpoint: their steps are done, their updates are due."""
+    """After a kill before the first checkpoint, their steps are done and their updates due."""
     config = config_for(tmp_path, steps=220)
     run = run_path(config)
     (run / "episodes").mkdir(parents=True)
