@@ -202,3 +202,21 @@ def test_using_it_wrongly(lab, call, error, words):
     env.reset(seed=1)
     with pytest.raises(error or lab.UndefinedError, match=words):
         call(lab if (call, error, words) in BUILDING else env)
+
+
+def test_which_call_is_legal_when(lab):
+    env = lab.Lab(PATH, ["VEL.ROT"])
+
+    def runs():
+        for call in () if env.is_running() else (lambda: env.step(action()), env.observations):
+            with pytest.raises(RuntimeError, match="wrong status"):
+                call()
+        return env.is_running()
+
+    assert not runs() and env.reset(seed=1) is True and runs()
+    assert env.step(action(), num_steps=7199) == 0.0 and runs()
+    env.step(action(), num_steps=5)
+    assert not runs() and env.num_steps() == 7204  # frames asked for, not frames simulated
+    assert env.reset(seed=1) and env.num_steps() == 0 and env.close() is True and not runs()
+    with pytest.raises(lab.UndefinedError, match="freed memory"):
+        env.reset()
