@@ -108,6 +108,6 @@ def _notes(results: Results, small: bool) -> Iterator[str]:
     yield f"load average {before:.1f} before, {after:.1f} after"
     if before > cores / 4:
         yield "other programs kept this machine busy, so it is faster than these figures"
-    yield "steps are environment frames; limits hold for full size, dmc_walker_walk, a 2-core CPU"
+    yield "steps are environment frames; bars are for full size, dmc_walker_walk, a 2-core CPU"
     if small:
         yield "--quick: debug size; the figures only show that the benchmark works"

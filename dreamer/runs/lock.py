@@ -68,7 +68,7 @@ class Lock:
             raise
 
     def release(self) -> None:
-        """Frees the lock. The file stays: without it, two processes could lock two new files."""
+        """Frees the lock. The file stays, because two processes could lock an old and a new one."""
         if self._lock.is_locked:
             with contextlib.suppress(OSError):  # on a failing disk the lock is freed nevertheless
                 _note(self.path).unlink(missing_ok=True)
