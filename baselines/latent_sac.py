@@ -2,7 +2,7 @@
 
 The world model learns as Dreamer's does. Actor and critics learn from the features of the real,
 replayed sequences, by the soft actor-critic (arXiv 1812.05905) with Retrace(lambda) targets (arXiv
-1606.02647): against Dreamer at a horizon of 1 and of 15 this says what imagination is worth.
+1606.02647). A comparison with Dreamer at horizons 1 and 15 shows what imagination is worth.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Head(NamedTuple):
     """A network on the torso's features."""
 
     outputs: int  # size of its output
-    others: int = 0  # size of what it takes besides the features
+    others: int = 0  # size of its inputs besides the features
     init_scale: float = 0.0  # see `NormMLP`
 
 

@@ -23,8 +23,8 @@ from dreamer.training.interfaces import TrainableAgent
 class Entry:
     """Where an agent's functions or classes are: "module:name", imported when needed."""
 
-    agent: str  # as `dreamer.training.build.MakeAgent`
-    experience: str = ""  # as its `MakeExperience`; empty: sequences from the replay, as Dreamer
+    agent: str  # a `MakeAgent` of dreamer.training.build
+    experience: str = ""  # a `MakeExperience`; empty: sequences from the replay, as Dreamer
 
 
 AGENTS = {

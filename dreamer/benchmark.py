@@ -22,13 +22,13 @@ LINE = CommandLine(
     "Measures how fast this machine updates, steps environments and samples, and the memory taken.",
     (
         Option("parts", "", "What to measure; default: all but overlap and agents (an update of "
-               "each agent). Shares of an update need update.",
+               "each agent). Figures relative to an update need update.",
                many=True, choices=("update", "env", "replay", "memory", "overlap", "agents")),
-        Option("precisions", "", "Number formats of the updates; default: float32 and what suits "
-               "the device.", many=True, choices=("float32", "bfloat16", "float16")),
+        Option("precisions", "", "Number formats of the updates; default: float32 and the one "
+               "that suits the device.", many=True, choices=("float32", "bfloat16", "float16")),
         Option("updates", 5, "Rounds of updates to measure, after four to warm up.", min=1),
         Option("json", "", "File to write the figures to."),
-        Option("quick", False, "Debug size, one round: shows that it works, not how fast."),
+        Option("quick", False, "Debug size, one round: only shows that the benchmark works."),
     ),
 )  # fmt: skip
 

@@ -197,8 +197,8 @@ def load_preset(
 
     Args:
         trail: Files that inherit this preset.
-        loaded: Files read before; this one is added. They are not inherited again, because what
-            two presets inherit must not undo the first of them.
+        loaded: Files read before; this one is added. They are not inherited again: if
+            two presets inherit the same one, it must not undo the values of the first.
     """
     loaded = set() if loaded is None else loaded
     path = _preset_path(name, trail[-1].parent if trail else Path(), agent)

@@ -241,7 +241,7 @@ def _codec(name: str, space: Any, image_size: int) -> tuple[Space, Callable]:
     if kind == "image":
         axes = _image_axes(shape)
         return image_space(image_size), lambda value: resize(value.transpose(axes), image_size)
-    # As a vector, an image of an unknown form would be huge and in units of its own.
+    # An image of an unknown form is no vector: it would be huge, and in units of its own.
     sides = sorted(shape) if len(shape) == 3 else [0, 0]
     if sides[1] >= LEAST_IMAGE and (space.dtype == np.uint8 or sides[0] <= 4):
         raise UserError(

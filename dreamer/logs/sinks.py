@@ -142,7 +142,7 @@ class MlflowSink:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         now = round(time.time() * 1000)
-        names = {name: re.sub(r"[^\w./ :-]+", "_", name) for name in values}  # what MLflow allows
+        names = {name: re.sub(r"[^\w./ :-]+", "_", name) for name in values}  # MLflow allows these
         self._client.log_batch(
             self._id,
             [self._entities.Metric(names[k], float(v), now, step) for k, v in values.items()],

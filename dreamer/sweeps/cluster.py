@@ -122,7 +122,7 @@ class Cluster:
     def _connect(self, address: str) -> None:
         settings: dict[str, Any] = {"address": address, **_QUIET}
         if not address:
-            # Not below TMPDIR, because the paths of sockets are limited to 107 characters.
+            # TMPDIR may be too long, because paths of sockets have at most 107 characters.
             self._folder = tempfile.mkdtemp(prefix="dreamer-ray-", dir="/tmp")
             settings |= {
                 "address": "local", "include_dashboard": False, "_temp_dir": self._folder,

@@ -104,7 +104,7 @@ def grid(parsed: Parsed) -> list[GridPoint]:
         if name in axes or name in overrides:
             raise UserError(f"{name} is given twice")
         if name in ("task", "seed", "method", "logdir"):
-            raise UserError(f"--grid cannot vary {name}: that is what --tasks and --seeds are for")
+            raise UserError(f"--grid cannot vary {name}: use --tasks or --seeds")
         axes[name] = [key.coerce(value) for value in values.split(",")]
         if len(set(axes[name])) < len(axes[name]):
             raise UserError(f"--grid {word!r} has a value twice")

@@ -1,4 +1,4 @@
-"""One attempt at a trial, on the node that Ray has chosen, and what the run's directory tells.
+"""One attempt at a trial, on the node that Ray has chosen, and a run's progress from its files.
 
 attempts.jsonl in a run's directory records each attempt's start and end. output.log beside it
 holds what the run printed, attempt by attempt. This module imports neither Ray nor TensorFlow.

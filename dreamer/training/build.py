@@ -115,7 +115,7 @@ def longest_episode(config: Config, pool: EnvPool) -> int:
 def forecast(
     config: Config, schedule: UpdateSchedule, seconds_per_update: float, frames_per_second: float
 ) -> str:
-    """Returns a sentence on the hours ahead, by what was measured; without a GPU, with advice."""
+    """Returns a sentence on the hours that the run will take, with advice if it wants a GPU."""
     import tensorflow as tf
 
     updates = schedule.due(config.steps)

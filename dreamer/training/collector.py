@@ -105,7 +105,7 @@ class Collector:
     def __post_init__(self) -> None:
         self._policy_state: Any = None
         self._running: list[_RunningEpisode | None] = [None] * self.pool.num_envs
-        # Of each environment, the ended episodes that its next one continues (Atari's lives).
+        # By environment, the ended episodes that its next episode continues (Atari's lives).
         self._games: list[list[_Actions]] = [[] for _ in self._running]
         self._complete: list[_RunningEpisode] = []
 

@@ -102,7 +102,7 @@ class RetryWhileDiskFull:
     say: Callable[[str], None]  # takes messages for the user
 
     def __call__(self, act: Callable[[], T]) -> T:
-        """Returns what `act` returns, which must change nothing when it raises DiskFullError.
+        """Returns the result of `act`. An `act` that raises DiskFullError must change nothing.
 
         Raises StopRequested if a signal comes while this waits; and DiskFullError if the disk
         stays full, or a limit on the size of files is the reason, which waiting does not change.

@@ -91,9 +91,9 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
             raise UserError(f"envs.num_envs is {num_envs}, expected at least 1")
         if "DREAMER_ENV_WORKER" in os.environ:
             raise UserError(
-                "an environment's file starts environments itself when imported: keep the "
-                "environment in a file of its own, or what runs under `if __name__ == "
-                '"__main__":`'
+                "an environment's file starts environments itself when imported: put the "
+                "environment in a file of its own, or the code that starts environments under "
+                '`if __name__ == "__main__":`'
             )
         self.num_envs, self.timeout, self.failures = num_envs, timeout, 0
         self.on_wait: Callable[[float], None] | None = None
