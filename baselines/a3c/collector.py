@@ -14,8 +14,8 @@ from baselines.a3c.learner import ActorLearner
 from dreamer.config.config import Config
 from dreamer.envs.processes.pool import EnvRestartWarning
 from dreamer.errors import EnvError, UserError
+from dreamer.system.children import ChildProcess
 from dreamer.system.messages import Message, OnWait
-from dreamer.system.processes import ChildProcess
 from dreamer.training.build import Experience, Setup
 from dreamer.training.collector import Policy
 from dreamer.training.interrupts import StopRequested

@@ -22,7 +22,7 @@ from dreamer.envs.processes.pool import EnvPool, EnvRestartWarning
 from dreamer.envs.spec import Timestep
 from dreamer.errors import EnvError
 from dreamer.system import messages
-from dreamer.system.processes import connected_to_parent, describe_error
+from dreamer.system.children import connected_to_parent, describe_error
 from dreamer.system.tensorflow import prepare_tensorflow
 from dreamer.training.build import make_pool
 from dreamer.training.collector import episode_seed, stack

@@ -24,8 +24,8 @@ from dreamer.config.config import Config
 from dreamer.data.replay import Replay
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space, spaces_from_json
+from dreamer.system.children import ChildProcess, serve
 from dreamer.system.messages import Message
-from dreamer.system.processes import ChildProcess, serve
 from dreamer.system.tensorflow import describe_device, prepare_tensorflow
 from dreamer.system.threads import in_background
 from dreamer.training.build import make_agent, make_pool

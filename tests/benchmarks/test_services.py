@@ -22,7 +22,7 @@ from dreamer.config.config import load_config
 from dreamer.data.replay import Replay
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
-from dreamer.system.processes import ChildError
+from dreamer.system.children import ChildError
 
 ECHO = "benchmark_services:Echo"
 OBS = {

@@ -21,8 +21,9 @@ from dreamer.envs import rendering
 from dreamer.envs.multitask import assign, share_requests, shared_info
 from dreamer.envs.spec import EnvSettings, Timestep, spaces_from_json
 from dreamer.errors import EnvError, UserError
+from dreamer.system.children import CLOSE_TIMEOUT, ChildProcess
 from dreamer.system.messages import Message
-from dreamer.system.processes import CLOSE_TIMEOUT, ChildProcess, try_python
+from dreamer.system.processes import try_python
 from dreamer.tasks import Suite, find_suite, split_tasks, suite_of
 
 Seeds = Sequence[int | None]

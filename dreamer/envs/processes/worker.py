@@ -17,8 +17,8 @@ from dreamer.envs.make import find_function
 from dreamer.envs.multitask import Padded
 from dreamer.envs.spec import EnvSettings, check_timestep, spaces_from_json, spaces_to_json
 from dreamer.errors import UserError
+from dreamer.system.children import serve
 from dreamer.system.messages import Message
-from dreamer.system.processes import serve
 
 
 class Worker:
