@@ -43,7 +43,7 @@ LINE = CommandLine(
         Option("address", "", "Ray cluster to use: host:port or auto; empty: this machine alone."),
         Option("cpus", 2.0, "Processors of each trial; as many trials run at once as fit.",
                min=0.01),
-        Option("gpus", -1.0, "GPUs of each trial, fractions allowed; -1: 1 where there are any.",
+        Option("gpus", -1.0, "GPUs of each trial, fractions allowed; -1: 1 if there are any.",
                min=-1),
         Option("retries", 3, "Attempts at a trial after the first one failed.", min=0),
         Option("dry-run", False, "List the trials and the hours they will take; run nothing."),
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     """
     parsed = LINE.parse(argv)
     if parsed.options["gpus"] < 0 and parsed.options["gpus"] != -1:
-        raise UserError("--gpus must be -1 (1 where there are any) or at least 0")
+        raise UserError("--gpus must be -1 (1 if there are any) or at least 0")
     trials = plan(parsed)
     # All trials share the logdir, which on a cluster must be visible here, too.
     check_writable_folder(Path(trials[0].config.logdir), ELSEWHERE)
@@ -83,7 +83,7 @@ def _check_gpus(trial: Trial, gpus: float) -> None:
     """Raises a UserError if a trial gets fewer GPUs than it has devices."""
     devices = int(trial.config.section("train").get("devices", 1))  # only Dreamer has the key
     if devices > 1 and gpus != 0 and gpus < devices:  # 0: the devices are processors
-        given = "1 where there are any" if gpus < 0 else f"{gpus:g}"
+        given = "1 if there are any" if gpus < 0 else f"{gpus:g}"
         raise UserError(
             f"train.devices is {devices}, but --gpus gives each trial {given}; "
             f"give --gpus {devices}"

@@ -30,9 +30,9 @@ DEFAULT_PUBLISHED = {
 """By suite, the published methods shown if none are chosen."""
 MOST_METHODS, MOST_TASKS = 12, 30  # in one figure
 CHOICE = (
-    Option("tasks", "", "These tasks, in this order.", many=True),
+    Option("tasks", "", "Tasks to show, in this order.", many=True),
     Option("suite", "", f"All tasks of a suite, with or without runs: {', '.join(TASK_LISTS)}."),
-    Option("methods", "", "These methods of the runs.", many=True),
+    Option("methods", "", "Methods of the runs to show.", many=True),
     Option("published", "", "Published methods to show beside them, or none; default: those of "
            "the suite's papers.", many=True),
     Option("published-dir", "", "Folder of published CSV files; default: baselines/published."),
