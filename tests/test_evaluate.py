@@ -85,7 +85,7 @@ def test_mistakes_get_one_line_before_anything_runs(debug_runs: DebugRuns, tmp_p
     assert not contents(tmp_path)
 
 
-def test_no_film_without_images(run: Path, tmp_path: Path):
+def test_no_video_without_images(run: Path, tmp_path: Path):
     """A run on states; its networks differ from the checkpoint's, which is only found out later."""
     text = (run / "config.yaml").read_text(encoding="utf-8")
     text = text.replace("image: true", "image: false").replace("state: false", "state: true")
