@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.envs.spec import Env, Space, Timestep, spaces_from_json, spaces_to_json
+from dreamer.envs.spec import (
+    Env,
+    Space,
+    Timestep,
+    check_timestep,
+    spaces_from_json,
+    spaces_to_json,
+)
 from dreamer.envs.wrappers import Wrapper
 from dreamer.errors import UserError
 
@@ -132,6 +139,7 @@ class Padded(Wrapper):
         return self._pad(self.env.step(action[:own].copy()))
 
     def _pad(self, timestep: Timestep) -> Timestep:
+        check_timestep(timestep, self.env.obs_space)  # padding would hide a wrong shape
         padded = dict(timestep)
         for key, space in self.obs_space.items():
             value = timestep.get(key, np.zeros(0, np.float32))
