@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from baselines.networks import Head, Heads
 from baselines.off_policy import OffPolicy, Tensors
+from baselines.torso import Head, Heads
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError

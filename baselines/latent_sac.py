@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from baselines.networks import follow
+from baselines.torso import follow
 from dreamer.agent.agent import Agent
 from dreamer.agent.behavior import Behavior
 from dreamer.agent.exploration import Exploration

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from baselines.agent import Baseline
+from baselines.baseline import Baseline
 from baselines.memory import Transitions
-from baselines.networks import Head, Heads, copy_every
 from baselines.observations import Observations
+from baselines.torso import Head, Heads, copy_every
 from dreamer.agent.exploration import Exploration
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space

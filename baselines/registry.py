@@ -28,13 +28,13 @@ class Entry:
 
 
 AGENTS = {
-    "a3c": Entry("baselines.a3c.agent:A3C", "baselines.a3c.collector:make_experience"),
-    "constant": Entry("baselines.agent:Constant"),
+    "a3c": Entry("baselines.a3c.a3c:A3C", "baselines.a3c.rounds:make_experience"),
+    "constant": Entry("baselines.baseline:Constant"),
     "d4pg": Entry("baselines.d4pg:D4PG", "baselines.off_policy:make_experience"),
     "dqn": Entry("baselines.dqn:DQN", "baselines.off_policy:make_experience"),
     "latent_sac": Entry("baselines.latent_sac:make"),
     "planet": Entry("baselines.planet:make"),
-    "random": Entry("baselines.agent:Random"),
+    "random": Entry("baselines.baseline:Random"),
 }
 
 

@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
             "measure agents and other parts separately"
         )
     from dreamer.benchmarks.bench import DEFAULT_PARTS, QUICK, Bench, Scale
-    from dreamer.benchmarks.report import print_report
+    from dreamer.benchmarks.table import print_report
 
     scale = QUICK if options["quick"] else Scale(options["updates"])
     with Bench(config, scale, list(dict.fromkeys(options["precisions"]))) as bench:

@@ -10,7 +10,7 @@ from whole_runs import python
 
 from dreamer.benchmark import main
 from dreamer.benchmarks.bench import measure_stepping
-from dreamer.benchmarks.report import LIMITS, flatten
+from dreamer.benchmarks.table import LIMITS, flatten
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
 

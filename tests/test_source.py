@@ -2,6 +2,7 @@
 
 import ast
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -173,6 +174,13 @@ def wrong_imports(*packages: str, allowed: Callable[[str], bool]) -> list[str]:
         for name in sorted(imports_of(path, typing_too=True))
         if under(name, ("dreamer", "baselines", "plots")) and not allowed(name)
     ]
+
+
+def test_one_name_has_one_meaning():
+    """No two modules share a name; but dreamer and the baselines have programs of the same use."""
+    names = Counter(path.stem for path in PROGRAM_SOURCES if path.stem != "__init__")
+    programs = {"run", "evaluate", "benchmark"}
+    assert {name for name, count in names.items() if count > 1} == programs
 
 
 @pytest.mark.parametrize("rank", range(len(ORDER)), ids=lambda rank: ORDER[rank][0])

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dreamer.benchmarks.flops import FlopCounter
-from dreamer.benchmarks.report import judge
 from dreamer.benchmarks.services import Measure, RandomReplay, Service, in_turn, repeated
+from dreamer.benchmarks.table import judge
 from dreamer.config.config import Config, load_config, preset_refusal
 from dreamer.config.schema import DREAMER, agent_names
 from dreamer.envs import rendering

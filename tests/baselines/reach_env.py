@@ -120,7 +120,7 @@ def failing() -> Echo:
 
 def kill_learner() -> None:
     parent = os.getppid()
-    if b"a3c.learner" in Path(f"/proc/{parent}/cmdline").read_bytes():
+    if b"a3c.actor_learner" in Path(f"/proc/{parent}/cmdline").read_bytes():
         os.kill(parent, signal.SIGKILL)
 
 

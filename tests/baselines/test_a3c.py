@@ -15,8 +15,8 @@ from small_agent import CONTINUOUS, IMAGE, ONEHOT
 from small_baseline import VECTOR, arrays_come_back, returns_slowly
 from small_baseline import make_agent as agent_of
 
-from baselines.a3c.agent import A3C, apply_rmsprop, shared_arrays
-from baselines.a3c.learner import ActorLearner
+from baselines.a3c.a3c import A3C, apply_rmsprop, shared_arrays
+from baselines.a3c.actor_learner import ActorLearner
 from dreamer.config.config import load_config
 from dreamer.envs.processes.pool import EnvPool, EnvRestartWarning
 from dreamer.envs.spec import Space

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from whole_runs import metrics_of, state_of
 
-from baselines.a3c.collector import LearnerError
+from baselines.a3c.rounds import LearnerError
 from baselines.run import train
 from dreamer.config.config import Config, load_config
 from dreamer.errors import EnvError

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from small_baseline import returns_slowly
 
-from baselines.a3c.agent import n_step_returns
+from baselines.a3c.a3c import n_step_returns
 from baselines.d4pg import project
 from baselines.latent_sac import retrace
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer.benchmarks.report import judge
 from dreamer.benchmarks.services import (
     RandomReplay,
     Service,
@@ -18,6 +17,7 @@ from dreamer.benchmarks.services import (
     random_timesteps,
     resident_bytes,
 )
+from dreamer.benchmarks.table import judge
 from dreamer.config.config import load_config
 from dreamer.data.replay import Replay
 from dreamer.envs.spec import Space

@@ -98,7 +98,7 @@ def test_a_worker_whose_pool_died_before_it_had_started_ends_in_whatever_hangs(t
 
 LEARNERS = """
 import os, sys
-from baselines.a3c.collector import LearnerProcess
+from baselines.a3c.rounds import LearnerProcess
 from dreamer.config.config import load_config
 quick = {"a3c.envs": 1, "envs.image": False, "envs.state": True}
 config = load_config("debug", task=f"{sys.argv[1]}:make", agent="a3c", overrides=quick)

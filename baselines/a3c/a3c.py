@@ -1,9 +1,9 @@
 """A3C (Mnih et al., arXiv 1602.01783): actors that learn side by side, without a replay.
 
-Each actor-learner is a process (baselines.a3c.learner). It takes n steps with the newest shared
-parameters, computes a gradient, and applies the gradient to these parameters with shared RMSProp
-statistics, without a lock. In the synchronous form (A2C), one learner steps all environments.
-Observations are states or pixels, actions continuous or one-hot.
+Each actor-learner is a process (baselines.a3c.actor_learner). It takes n steps with the newest
+shared parameters, computes a gradient, and applies the gradient to these parameters with shared
+RMSProp statistics, without a lock. In the synchronous form (A2C), one learner steps all
+environments. Observations are states or pixels, actions continuous or one-hot.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from baselines.agent import Baseline
-from baselines.networks import Head, Heads
+from baselines.baseline import Baseline
 from baselines.observations import Arrays, Observations
+from baselines.torso import Head, Heads
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.ops.distributions import diagonal_normal, inverse_softplus

@@ -1,6 +1,6 @@
 """One actor-learner: its environments, its current rollout, and the updates from it.
 
-baselines.a3c.collector runs this module as a ChildProcess, with the arguments <memory> <number>, or
+baselines.a3c.rounds runs this module as a ChildProcess, with the arguments <memory> <number>, or
 uses `ActorLearner` itself. The process has TensorFlow, and its environments run in processes of
 their own (EnvPool), because software OpenGL and TensorFlow crash in one.
 """
@@ -28,7 +28,7 @@ from dreamer.training.build import make_pool
 from dreamer.training.collector import episode_seed, stack
 
 if TYPE_CHECKING:
-    from baselines.a3c.agent import A3C
+    from baselines.a3c.a3c import A3C
 
 
 @dataclass(eq=False)
@@ -155,7 +155,7 @@ def _serve(sock: socket.socket, memory: int, number: int) -> None:
     config = Config(start["values"], agent=start["agent"])
     with make_pool(config, config.a3c.envs, training=True) as pool:
         prepare_tensorflow(config.deterministic)  # before anything imports TensorFlow
-        from baselines.a3c.agent import A3C
+        from baselines.a3c.a3c import A3C
 
         agent = A3C(config, pool.obs_space, pool.act_space, memory)
         agent.policy_calls = start["calls"]

@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from baselines.a3c.agent import A3C
-from baselines.a3c.learner import ActorLearner
+from baselines.a3c.a3c import A3C
+from baselines.a3c.actor_learner import ActorLearner
 from dreamer.config.config import Config
 from dreamer.envs.processes.pool import EnvRestartWarning
 from dreamer.errors import EnvError, UserError
@@ -38,7 +38,7 @@ class LearnerProcess(ChildProcess):
     def __init__(self, config: Config, number: int, descriptor: int, calls: int):
         self.number = number
         super().__init__(
-            "baselines.a3c.learner", str(descriptor), str(number), pass_fds=[descriptor],
+            "baselines.a3c.actor_learner", str(descriptor), str(number), pass_fds=[descriptor],
             variables=dict.fromkeys(_ONE_THREAD, "1"),
         )  # fmt: skip
         self.send({"values": config.flat(), "agent": config.agent, "calls": calls})
