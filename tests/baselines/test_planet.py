@@ -88,7 +88,7 @@ def test_settings_are_planets():
 def test_several_tasks_that_need_different_repeats_are_told_apart():
     for others in ("dmc_walker_walk", "dmc_hopper_hop"):  # PlaNet's own, and the suite's
         tasks = f"dmc_cartpole_balance, {others}"
-        with pytest.raises(UserError, match=r"other values .*give --envs.action_rep"):
+        with pytest.raises(UserError, match=r"different values .*give --envs.action_rep"):
             load_config(agent="planet", task=tasks)
         config = load_config(agent="planet", task=tasks, overrides={"envs.action_repeat": 4})
         assert config.envs.action_repeat == 4
