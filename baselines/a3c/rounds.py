@@ -172,7 +172,7 @@ class A3CCollector:
         while running:
             try:
                 for process in select.select(running, [], [], 1.0)[0]:
-                    self._hear(process, running)
+                    self._handle(process, running)
                 if raised is None:
                     self._interrupt.check()
             except (EnvError, UserError, StopRequested) as error:
@@ -181,7 +181,7 @@ class A3CCollector:
         if raised is not None:
             raise raised
 
-    def _hear(self, process: LearnerProcess, running: list[LearnerProcess]) -> None:
+    def _handle(self, process: LearnerProcess, running: list[LearnerProcess]) -> None:
         """Handles a process's message; a process that paused or failed leaves `running`."""
         try:
             message, arrays = process.receive()
