@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 
 from dreamer.config.command_line import CommandLine, run_main
 from dreamer.config.config import Config
+from dreamer.config.schema import DREAMER
 from dreamer.system.streams import say
 from dreamer.training.interrupts import Interrupt, StopRequested
 
 if TYPE_CHECKING:
     from dreamer.training.build import MakeAgent, MakeExperience
+
+CORE_FLOPS = 80e9  # operations a second that updates reach on a core of a Zen 4 (docs/speed.md)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def train(
     from dreamer.training import build
 
     sink_names(config.log.sinks)  # checked before anything is made
+    if text := cost_without_gpu(config):
+        say(text)
     devices = build.make_devices(config)
     with ExitStack() as stack:
         pool = stack.enter_context(build.make_pool(config, config.envs.num_envs, training=True))
@@ -100,6 +105,31 @@ def train(
             logger.message(f"resumed at step {trainer.step}, update {trainer.update}")
         trainer.run()
         return Result(rundir.path, trainer.step, trainer.update, trainer.reporter.last_return)
+
+
+def cost_without_gpu(config: Config) -> str:
+    """Returns a sentence on the days that a new run will take on this CPU.
+
+    It is "" if there is a GPU, or the run takes less than two days or exists already. A run
+    measures its real speed later.
+    """
+    from dreamer.benchmarks.flops import run_flops  # late, so that --help is quick
+    from dreamer.runs.rundir import run_path
+    from dreamer.system.machine import machine
+    from dreamer.system.tensorflow import has_nvidia
+
+    if config.agent != DREAMER or has_nvidia() or (run_path(config) / "config.yaml").exists():
+        return ""
+    flops, cores = run_flops(config), machine()["cores"]
+    days = flops / (cores * CORE_FLOPS) / 86400
+    if days < 2:
+        return ""
+    return (
+        f"warning: no GPU found; {config.steps:,} steps at this size will take about {days:,.0f} "
+        f"days on this machine's {cores} cores: --configs small is made for pixels on a CPU; "
+        "Ctrl-C ends this run"
+    )
+
 
 
 if __name__ == "__main__":

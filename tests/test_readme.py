@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from whole_runs import additions, finish, metrics_of, python, start
 
 from baselines.run import command_line
 from dreamer import benchmark, evaluate, predict, sweep
-from dreamer.config.command_line import CommandLine
+from dreamer.config.command_line import CommandLine, Parsed
 from dreamer.config.schema import agent_names, load_schema
 from dreamer.sweeps.plan import plan
 from plots import plot, report
@@ -66,6 +67,21 @@ def test_every_command_is_understood(line: str):
     program = program_of(words)
     assert program in PROGRAMS, f"a page calls {program}: say here how it is read"
     PROGRAMS[program](words[len(program.split()) :])
+
+
+@pytest.mark.parametrize("method", ["dreamer", "dreamer_small"])
+def test_the_commands_after_make_train_find_its_run(method: str, tmp_path: Path):
+    """On a machine with a GPU or without one, as the shell passes them on."""
+    run = Path("runs/dmc_walker_walk", method, "0")
+    (tmp_path / run).mkdir(parents=True)
+    block = README.read_text(encoding="utf-8").partition("source .venv/bin/activate")[2]
+    lines = [line for line in block.partition("```")[0].splitlines() if "--run" in line]
+    assert len(lines) == 2
+    for line in lines:
+        echo = line.replace("python -m", "printf '%s\\n'", 1)
+        words = subprocess.check_output(["sh", "-c", echo], cwd=tmp_path, text=True).split()
+        parsed = PROGRAMS[f"-m {words[0]}"](words[1:])
+        assert isinstance(parsed, Parsed) and parsed.options["run"] == str(run)
 
 
 def program_of(words: list[str]) -> str:
@@ -128,11 +144,9 @@ def test_the_site_builds_without_a_broken_link(tmp_path: Path):
 
 
 def shortened(logdir: Path, *presets: str) -> list[str]:
-    """The README's main command with that logdir, these presets and few steps."""
-    main = next(words[2:] for words in commands(README) if words[:2] == ["-m", "dreamer.run"])
-    main[main.index("--logdir") + 1] = str(logdir)
+    """What `make train` runs, with that logdir, these presets and few steps."""
     few = [word for pair in FEW.items() for word in pair]
-    return [*main, *(("--configs", *presets) if presets else ()), *few]
+    return ["--task", "dmc_walker_walk", "--logdir", str(logdir), "--configs", *presets, *few]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from whole_runs import RUN, DebugRuns, contents, finish, metrics_of, python, sta
 from dreamer.data.episodes import EpisodeFile
 from dreamer.errors import UserError
 from dreamer.run import main
+from dreamer.system.tensorflow import has_nvidia
 from dreamer.training.schedule import UpdateSchedule
 
 COUNTING = f"{whole_runs.ROOT}/tests/counting_env.py:make"
@@ -219,6 +220,18 @@ def test_a_usage_error_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("not a folder")
     line = refused("--task", COUNTING, "--configs", "debug", "--logdir", tmp_path / "file")
     assert "choose a --logdir you may write to" in line
+
+
+def test_days_on_a_cpu_are_said_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--task", "dmc_walker_wlk", "--logdir", str(tmp_path / "runs")]
+    for more, said in (["--configs", "small"], False), ([], not has_nvidia()):
+        with pytest.raises(UserError, match="did you mean 'dmc_walker_walk'"):
+            main([*words, *more])
+        printed = capsys.readouterr().out
+        assert bool(re.search(r"5,000,000 steps .* about [1-9]\d* days", printed)) == said
+    assert not (tmp_path / "runs").exists()
 
 
 def test_no_opengl(tmp_path: Path):

@@ -26,8 +26,11 @@ from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 
+import numpy as np
+
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
+from dreamer.training.schedule import UpdateSchedule
 
 
 def dense_macs(*sizes: int) -> list[int]:
@@ -43,6 +46,23 @@ def convolution_macs(side: int, kernel: int, stride: int, channels: int, filters
 def transposed_macs(side: int, kernel: int, channels: int, filters: int) -> int:
     """Returns the multiply-adds of a transposed convolution: each pixel meets the whole kernel."""
     return side**2 * kernel**2 * channels * filters
+
+
+def run_flops(config: Config) -> float:
+    """Returns approximately the operations of a whole run of Dreamer, before its spaces are known.
+
+    It counts 64x64x3 images, if the config has images, else 24 numbers; and 6 actions.
+    """
+    shape = (64, 64, 3) if config.envs.image else (24,)
+    counter = FlopCounter(
+        config, {"observation": Space(shape, np.dtype(np.float32))},
+        Space((6,), np.dtype(np.float32)),
+    )  # fmt: skip
+    train = config.train
+    schedule = UpdateSchedule(train.prefill, train.pretrain, train.every, train.updates)
+    actions = config.steps / config.envs.action_repeat / config.envs.num_envs
+    updates = schedule.due(config.steps) * float(sum(counter.update().values()))
+    return updates + actions * sum(counter.policy().values())
 
 
 class FlopCounter:

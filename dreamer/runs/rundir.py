@@ -48,6 +48,9 @@ ELSEWHERE = "choose a --logdir you may write to"
 """Advice in messages about a directory that cannot be written to."""
 
 _MAX_NAME = 200  # characters of a task's folder; file systems allow 255 bytes
+_MAX_NEAR = 5  # runs that a message names
+_DEPTH = 3  # folders below a logdir's own, for the task, the method and the seed
+_MAX_SEARCHED = 1000  # folders
 _MAX_RESUMED = 100  # newest resumptions that config.yaml lists
 _PACKAGES = (
     "tensorflow", "tensorflow-probability", "keras", "tf_keras", "tensorboard", "numpy",
@@ -107,9 +110,10 @@ class RunDir(contextlib.AbstractContextManager):
         """
         run = cls(Path(path).expanduser())
         if not run.config_file.is_file():
+            near = ", ".join(map(str, runs_near(run.path))) or "none"
             raise UserError(
                 f"{path} is not a run's directory: it has no config.yaml; expected one like "
-                "runs/dmc_walker_walk/dreamer/0"
+                f"runs/dmc_walker_walk/dreamer/0; runs found near it, newest first: {near}"
             )
         refuse_irregular(run.path)
         _, config = run._read()
@@ -194,6 +198,31 @@ class RunDir(contextlib.AbstractContextManager):
             return content, Config(flat, [str(preset) for preset in presets], agent)
         except UserError as error:
             raise UserError(f"{self.config_file}: {error}") from None
+
+
+def runs_near(path: Path) -> list[Path]:
+    """Returns at most `_MAX_NEAR` runs near a path that is none, the newest first.
+
+    They are the run that the path lies in, else those below the path, or below the nearest folder
+    above it that has any. The search is bounded, because a folder may be a whole disk.
+    """
+    for place in [path, *path.parents][: _DEPTH + 2]:
+        found = _runs_below(place) if str(place) != place.root else []
+        if found:
+            newest = sorted(found, key=lambda run: -(run / "config.yaml").stat().st_mtime)
+            return newest[:_MAX_NEAR]
+    return []
+
+
+def _runs_below(place: Path) -> list[Path]:
+    found, folders = [], [place]
+    for folder in folders:  # which grows meanwhile
+        if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
+            found.append(folder)
+        elif len(folder.parts) - len(place.parts) <= _DEPTH and len(folders) < _MAX_SEARCHED:
+            with contextlib.suppress(OSError):
+                folders += [f for f in folder.iterdir() if f.is_dir() and f.name[0] != "."]
+    return found
 
 
 def refuse_irregular(run: Path) -> None:

@@ -108,6 +108,28 @@ def test_a_run_that_collected_nothing_begins_anew_as_configured(config):
     assert record["id"] != first["id"]
 
 
+def test_a_path_that_is_no_run_gets_the_runs_near_it(tmp_path, config, monkeypatch):
+    runs = []
+    for seed, task in enumerate(("dmc_walker_walk", "dmc_walker_walk", "dmc_cup_catch")):
+        with RunDir.open(config.replace({"seed": seed, "task": task})) as run:
+            os.utime(run.config_file, (seed, seed))
+            runs.append(run.path.relative_to(tmp_path))
+    walk = runs[0].parent.parent
+    monkeypatch.chdir(tmp_path)
+    for given, near in {
+        walk / "missing" / "0": runs[1::-1],
+        runs[0].parents[2]: runs[::-1],
+        Path("runz") / runs[0]: runs[::-1],
+        runs[0] / "checkpoints" / "000000000400": runs[:1],
+        runs[0] / "config.yaml": runs[:1],
+    }.items():
+        with pytest.raises(UserError) as error:
+            RunDir.load(given)
+        assert str(error.value).endswith(f"newest first: {', '.join(map(str, near))}")
+    with pytest.raises(UserError, match="near it, newest first: none"):
+        RunDir.load("/nowhere/at/all")
+
+
 def test_two_live_runs_are_refused_and_a_refused_one_leaves_the_lock_alone(config):
     with RunDir.open(config) as run:
         for _ in range(2):
