@@ -55,6 +55,8 @@ Dtypes = Mapping[str, np.dtype]
 
 _NAME = re.compile(r"(?P<timestamp>\d{8}T\d{6}\w*)-(?P<uid>.+)-(?P<length>\d+)\.npz")
 _COUNTER = re.compile(r"(?<=\.npz)\.\d+$")  # `move_aside` adds it if a name is taken
+OWNER = re.compile(r"[0-9a-f]{8}\.")
+"""Start of the unique ids of a run that collects into a folder with other runs."""
 _UID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _CHECKED_AT_ONCE = 1 << 22  # bytes, approximately
 

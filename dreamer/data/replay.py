@@ -14,7 +14,7 @@ import math
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -24,8 +24,10 @@ import numpy as np
 
 from dreamer.data.episodes import (
     FLAGS,
+    OWNER,
     EpisodeError,
     EpisodeFile,
+    episode_uid,
     move_aside,
     moved_aside,
     save_episode,
@@ -44,15 +46,16 @@ _DAMAGED = "damaged"  # folder, within the replay's, of the files that cannot be
 
 
 class DamagedEpisodeWarning(UserWarning):
-    """An episode file was set aside; the message names the file and the reason."""
+    """An episode file is damaged and left out; the message names it, the reason, and its place."""
 
 
 class Replay:
     """Episodes in a folder, and batches drawn from them.
 
     All headers are read at the start. A file's data are verified (checksums, finite numbers) when
-    they are first sampled. A file that is damaged, or of another environment, is moved to
-    ``damaged/``, counted, and named in a `DamagedEpisodeWarning`. Nothing is deleted.
+    they are first sampled. A damaged file is left out, counted, and named in a
+    `DamagedEpisodeWarning`; if this run wrote it, it is moved to ``damaged/``. Sound episodes of
+    another environment are left out, too, and stay where they are. Nothing is deleted.
 
     Args:
         directory: Folder of the episode files; made if missing.
@@ -60,22 +63,28 @@ class Replay:
         seed: Seed of the sampling.
         obs_space: Spaces of the observation keys that batches hold.
         act_space: Space of the action, of shape [A].
+        owner: Start of the ids of this run's files, if other runs write into `directory`, too; ""
+            if it is the run's own folder.
+        others: Folders of other runs, whose episodes are only read.
 
     Attributes:
         files: The files that batches are drawn from, in the order of the sampling.
-        damaged: Number of files that this object has set aside.
+        damaged: Number of damaged files that this object has found.
+        left: How many of them were not moved, because another run wrote them.
 
     Raises:
-        UserError: The folder cannot be made or read.
+        UserError: A folder cannot be made or read, or all episodes are of another environment.
     """
 
     def __init__(
         self, directory: Path | str, *, cache_bytes: float, seed: int,
-        obs_space: Mapping[str, Space], act_space: Space,
+        obs_space: Mapping[str, Space], act_space: Space, owner: str = "",
+        others: Sequence[Path] = (),
     ) -> None:  # fmt: skip
         self.directory = Path(directory)
+        self._owner = owner
         self.files: list[EpisodeFile] = []  # ordered by `_order`
-        self.damaged = 0
+        self.damaged = self.left = 0
         self._seed = seed
         self._layout = _layout_of(obs_space, act_space)
         self._dtypes = {key: dtype for key, (_, dtype) in self._layout.items()}
@@ -84,7 +93,7 @@ class Replay:
         self._cache_limit, self._cached = cache_bytes, 0  # bytes
         self._lock = threading.RLock()
         make_folder(self.directory)
-        self._scan()
+        self._scan([self.directory, *others])
 
     def __len__(self) -> int:
         return len(self.files)
@@ -188,24 +197,28 @@ class Replay:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _scan(self) -> None:
-        try:
-            paths = sorted(self.directory.iterdir(), key=str)
-        except OSError as error:
-            raise UserError(
-                f"cannot read the folder {path_text(self.directory)}: {error.strerror}"
-            ) from error
-        for path in paths:
-            if path.suffix == ".npz" and not path.name.startswith("."):
-                try:
-                    file = EpisodeFile(path)
-                    found = {key: file.timestep_spec(key) for key in file.keys}
-                    if reason := _mismatch(self._layout, found):
-                        raise EpisodeError(path, reason)
+    def _scan(self, folders: Iterable[Path]) -> None:
+        unfit = []  # messages about sound episodes of another environment
+        for path in (path for folder in folders for path in _npz_files(folder)):
+            try:
+                file = EpisodeFile(path)
+                found = {key: file.timestep_spec(key) for key in file.keys}
+                if reason := _mismatch(self._layout, found):
+                    unfit.append(f"{path_text(path)} is of another environment: {reason}")
+                else:
                     self.files.append(file)
-                except EpisodeError as error:
-                    self._set_aside(error)
+            except EpisodeError as error:
+                self._set_aside(error)
         self.files.sort(key=_order)
+        if unfit and not self.files:
+            raise UserError(
+                f"{unfit[0]} ({len(unfit)} such episodes, none that fits); nothing was changed. "
+                "Use episodes of this task with the same observations (envs.*) and actions, or "
+                "another --replay.directory, --method or --logdir"
+            )
+        if unfit:
+            warnings.warn(f"{len(unfit)} episodes left out, the first because {unfit[0]}; they "
+                          "stay where they are", stacklevel=3)  # fmt: skip
 
     def _files_of(self, uid: str) -> list[EpisodeFile]:
         with self._lock:
@@ -219,8 +232,18 @@ class Replay:
         for file in [file for file in self.files if file.path == error.path]:
             self._forget(file)
         self.damaged += 1
-        outcome = move_aside(error.path, self.directory / _DAMAGED)
+        if self._is_ours(error.path):
+            outcome = move_aside(error.path, self.directory / _DAMAGED)
+        else:
+            self.left += 1
+            outcome = "it stays where it is, because this run did not write it"
         warnings.warn(f"episode set aside: {error}; {outcome}", DamagedEpisodeWarning, stacklevel=2)
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether this run may move a file. Of another run's files, it may move none."""
+        uid = episode_uid(path)
+        ours = uid.startswith(self._owner) if self._owner else not OWNER.match(uid)
+        return ours and path.parent == self.directory
 
     def _draw(self, index: int, batch_size: int, length: int) -> Batch:
         if not self.files:
@@ -274,6 +297,16 @@ class Replay:
 
     def _drop(self, path: Path) -> None:
         self._cached -= _nbytes(self._cache.pop(path, {}))
+
+
+def _npz_files(folder: Path) -> list[Path]:
+    """Returns the paths of a folder's .npz files, sorted; UserError if it cannot be read."""
+    try:
+        paths = sorted(folder.iterdir(), key=str)
+    except OSError as error:
+        text = path_text(folder)
+        raise UserError(f"cannot read the folder {text}: {error.strerror}") from error
+    return [path for path in paths if path.suffix == ".npz" and not path.name.startswith(".")]
 
 
 def _nbytes(episode: Batch) -> int:

@@ -23,6 +23,7 @@ from typing import Any
 import dreamer
 from dreamer.config.config import Config
 from dreamer.config.schema import DREAMER, flatten, load_schema
+from dreamer.data.episodes import OWNER
 from dreamer.errors import UserError
 from dreamer.io.files import (
     DiskFullError,
@@ -65,7 +66,8 @@ class RunDir(contextlib.AbstractContextManager):
         path: The directory.
         config_file, metrics, episodes, eval_episodes, checkpoints, videos: Paths of its content.
             `open` makes the folders, except eval_episodes. `episodes` is the config's
-            `replay.directory` if that is set.
+            `replay.directory` if that is set, unless it belongs to another run.
+        others: Folders of another run's episodes, which this run only reads.
         resumed: Whether the run existed before `open`.
         owner: Start of the unique ids of its episodes if `replay.directory` is set, because two
             runs of one seed may share that folder; else "".
@@ -74,14 +76,28 @@ class RunDir(contextlib.AbstractContextManager):
 
     def __init__(self, path: Path, replay_directory: str = "") -> None:
         self.path = path
+        self.others: tuple[Path, ...] = ()
         self.config_file, self.metrics = path / "config.yaml", path / "metrics.jsonl"
-        self.episodes = Path(replay_directory or path / "episodes").expanduser()
+        self.episodes = path / "episodes"
+        if replay_directory:
+            self._place_episodes(Path(replay_directory).expanduser())
         self.eval_episodes, self.videos = path / "eval_episodes", path / "videos"
         self.checkpoints = path / "checkpoints"
         self.resumed, self.owner = False, ""
         self.notes: list[str] = []
         self._shares_episodes = bool(replay_directory)
         self._lock: Lock | None = None
+
+    def _place_episodes(self, folder: Path) -> None:
+        """Sets `episodes`; `others` if the folder is another run or lies in one."""
+        for run in (folder.resolve(), folder.resolve().parent):
+            if run != self.path.resolve() and (run / "config.yaml").is_file():
+                self.others = (folder,)
+                if run == folder.resolve():
+                    other = RunDir.load(folder)[0]
+                    self.others = (other.episodes, *other.others)
+                return
+        self.episodes = folder
 
     @classmethod
     def open(cls, config: Config) -> RunDir:
@@ -137,7 +153,7 @@ class RunDir(contextlib.AbstractContextManager):
             remove_temporaries(self.path / name)
         content = self._content(config)
         write_file(self.config_file, format_yaml(content).encode())
-        if self._shares_episodes and re.fullmatch(r"[0-9a-f]{8}", str(content.get("id"))):
+        if self._shares_episodes and OWNER.fullmatch(f"{content.get('id')}."):
             self.owner = f"{content['id']}."  # runs of older versions have no id
         for folder in (self.episodes, self.checkpoints, self.videos):
             _make_folder(folder)

@@ -60,7 +60,7 @@ class ReplayCollector:
         return {
             "episodes": len(self.replay),
             "dropped_episodes": self._collector.dropped,
-            "damaged_episodes": len(self.replay.set_aside()),
+            "damaged_episodes": len(self.replay.set_aside()) + self.replay.left,
         }
 
     def start(self, agent_steps: int) -> None:

@@ -173,18 +173,42 @@ def test_file_that_vanishes_is_counted_and_training_goes_on(tmp_path: Path) -> N
         ({"position": None}, "lacks the environment's position"),
     ],
 )
-def test_episodes_of_another_environment_are_set_aside(
+def test_episodes_of_another_environment_are_refused_and_stay(
     tmp_path: Path, change: dict[str, np.ndarray | None], message: str
 ) -> None:
     episode = {key: v for key, v in {**make_episode(9), **change}.items() if v is not None}
-    path = save_episode(tmp_path, episode, "0-000000")
-    with pytest.warns(DamagedEpisodeWarning, match=message):
+    paths = [save_episode(tmp_path, episode, f"0-{number:06d}") for number in range(2)]
+    with pytest.raises(UserError, match=f"{message}.*2 such episodes.*--replay.directory"):
+        make_replay(tmp_path)
+    assert sorted(tmp_path.iterdir()) == paths
+    fitting = save_episode(tmp_path, make_episode(9), "0-000002")
+    with pytest.warns(UserWarning, match=f"2 episodes left out.*{message}.*stay"):
         replay = make_replay(tmp_path)
-    assert (len(replay), replay.damaged) == (0, 1)
-    assert (tmp_path / "damaged" / path.name).exists()
+    assert (replay.members, replay.damaged) == ([fitting.name], 0)
     with pytest.raises(ValueError, match=message):
-        replay.add(episode, "0-000001")
-    assert not list(tmp_path.glob("*.npz"))
+        replay.add(episode, "0-000003")
+    assert sorted(tmp_path.iterdir()) == sorted([*paths, fitting])
+
+
+@pytest.mark.parametrize(
+    ("owner", "moved"), [("0123abcd.", {"0123abcd.s0e1"}), ("", {"s0e3", "any"})]
+)
+def test_only_own_files_are_ever_moved(tmp_path: Path, owner: str, moved: set[str]) -> None:
+    """Also if they are damaged, or another run's folder is only read."""
+    for place in ("0123abcd.s0e1", "ffffffff.s0e2", "s0e3", "any", "other/s0e4"):
+        path = tmp_path / place
+        path = save_episode(path.parent, make_episode(9), path.name)
+        path.write_bytes(path.read_bytes()[:100])
+    save_episode(tmp_path, make_episode(9), f"{owner}s0e9")
+    before = set(tmp_path.rglob("*.npz"))
+    with pytest.warns(DamagedEpisodeWarning, match="because this run did not write it"):
+        replay = Replay(
+            tmp_path, cache_bytes=0, seed=0, obs_space=OBS_SPACE, act_space=ACT_SPACE, owner=owner,
+            others=[tmp_path / "other"],
+        )  # fmt: skip
+    assert set(replay.set_aside()) == moved
+    assert (replay.damaged, replay.left) == (5, 5 - len(moved))
+    assert len(before & set(tmp_path.rglob("*.npz"))) == len(before) - len(moved)
 
 
 def write_older_files(directory: Path, count: int) -> None:

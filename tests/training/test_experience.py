@@ -34,8 +34,9 @@ class Run:
     """A collector with its replay, in a folder of its own or a shared one."""
 
     def __init__(
-        self, pool: EnvPool, root: Path, episodes: Path, prefix: str = "s0e", exact: bool = False
-    ):
+        self, pool: EnvPool, root: Path, episodes: Path, prefix: str = "s0e", exact: bool = False,
+        others: tuple[Path, ...] = (),
+    ):  # fmt: skip
         self.messages: list[str] = []
         root.mkdir(exist_ok=True)
         logger = Logger(root, tensorboard=False, terminal="plain", total_steps=1)
@@ -43,6 +44,7 @@ class Run:
         logger.message = self.messages.append  # type: ignore[method-assign]
         self.replay = Replay(
             episodes, cache_bytes=0, seed=0, obs_space=pool.obs_space, act_space=pool.act_space,
+            others=others,
         )  # fmt: skip
         self.collector = ReplayCollector(
             pool=pool, replay=self.replay, logger=logger,
@@ -261,6 +263,28 @@ def test_two_runs_of_one_seed_share_a_folder(pool: EnvPool, tmp_path: Path):
         assert again.collector.agent_steps == sum(
             int(uid.removesuffix(".npz").rpartition("-")[2]) - 1 for uid in own
         )
+
+
+def test_another_runs_episodes_are_read_and_its_folder_left_alone(pool: EnvPool, tmp_path: Path):
+    """Also of a live run, whether the folder or the run is named."""
+    overrides = {"logdir": str(tmp_path / "first")}
+    with RunDir.open(load_config("debug", task=TASK, overrides=overrides)) as first:
+        Run(pool, first.path, first.episodes).collect(60)
+        stored = contents(first.episodes)
+        for place in (first.episodes, first.path):
+            overrides = {"logdir": str(tmp_path / "second"), "replay.directory": str(place)}
+            with RunDir.open(load_config("debug", task=TASK, overrides=overrides)) as second:
+                assert second.others == (first.episodes,)
+                prefix, others = f"{second.owner}s0e", second.others
+                run = Run(pool, second.path, second.episodes, prefix, others=others)
+                assert len(run.replay) == len(stored)
+                assert not run.collector.resume({}) and run.collector.agent_steps == 0
+            config = RunDir.load(second.path)[1]
+        assert config.replay.directory == str(first.path)
+        run.collect(60)
+        assert len(contents(second.path / "episodes")) > 2
+        assert len(run.replay) == len(stored) + len(contents(second.path / "episodes"))
+        assert contents(first.episodes) == stored
 
 
 def test_who_shares_a_folder_has_a_name_of_its_own(tmp_path: Path):
