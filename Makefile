@@ -16,15 +16,18 @@ LOGDIR ?= runs/
 # The preset that fits the machine: full size with a GPU, small without.
 CONFIGS ?= $(shell sh .ci/has_gpu.sh || echo small)
 ARGS ?=
+TRAIN = --task $(TASK) --logdir $(LOGDIR) \
+	$(if $(CONFIGS),--configs $(CONFIGS)) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
 
 .PHONY: setup train test test-all faults lint report docs lock clean
 
 setup:
 	@.ci/setup.sh
 
+# Set-up checks the words first, because it takes minutes.
+train: export TRAIN_WORDS = $(TRAIN)
 train: setup
-	$(PYTHON_BIN) -m dreamer.run --task $(TASK) --logdir $(LOGDIR) \
-		$(if $(CONFIGS),--configs $(CONFIGS)) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
+	$(PYTHON_BIN) -m dreamer.run $(TRAIN)
 
 lint: setup
 	$(PYTHON_BIN) -m ruff check .

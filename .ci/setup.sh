@@ -3,7 +3,8 @@
 # libraries that headless rendering needs. Run by `make setup`; quick when nothing is left to do.
 #
 # PYTHON=/path/to/python chooses the interpreter; else the first of python3.11, python3.12, python3
-# that is Python 3.11 or 3.12.
+# that is Python 3.11 or 3.12. TRAIN_WORDS, what `make train` will pass to dreamer.run, is checked
+# before the packages are installed, because that takes minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -59,6 +60,16 @@ venv_pip() {
   fi
 }
 
+# check_words WORD... : reads them as dreamer.run does, which needs one small package.
+check_words() {
+  if ! $VENV/bin/python -c 'import ruamel.yaml' 2>/dev/null; then
+    sed -n '/^ruamel-yaml==/,/[^\\]$/p' $lock >$VENV/first.lock
+    venv_pip install --quiet --require-hashes --only-binary :all: -r $VENV/first.lock
+  fi
+  $VENV/bin/python -c 'from dreamer.config.command_line import CommandLine, run_main
+run_main(lambda words: CommandLine("make train", "").parse(words).config() and None)' "$@"
+}
+
 # Succeeds where the project finds an OpenGL that renders, by the probe that its runs use.
 opengl_works() {
   local backend
@@ -77,6 +88,7 @@ if sh .ci/has_gpu.sh; then lock=requirements-gpu.lock; fi
 wanted=$(cat $lock setup.py pyproject.toml | sha256sum | cut -d' ' -f1)-$PWD
 if [ "$(cat $STAMP 2>/dev/null)" != "$wanted" ]; then
   rm -f $STAMP $GL_STAMP
+  eval "check_words ${TRAIN_WORDS:-}"
   say "installing the packages of $lock (a few minutes the first time)"
   venv_pip install --quiet --require-hashes --only-binary :all: -r $lock
   venv_pip install --quiet --no-deps --no-build-isolation -e .

@@ -116,3 +116,26 @@ def test_make_train_fits_the_machine_and_passes_words_on():
     assert printed("train", *words).endswith(
         f"-m dreamer.run --task dmc_cheetah_run --logdir /tmp/x {preset}--steps 5000 --seed 3"
     )
+
+
+def test_set_up_checks_the_words_of_make_train_before_it_installs(tmp_path: Path):
+    for name in (".ci", "dreamer", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "setup.py", "pyproject.toml", *(p.name for p in ROOT.glob("*.lock"))):
+        shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"""#!/bin/sh
+[ "$2" = pip ] && echo "nothing may be installed" >&2 && exit 9
+exec {sys.executable} "$@"
+""")
+    python.chmod(0o755)
+    for word, message in {
+        "STEPS=3000": r"error: train.prefill \(5000\) .* set steps to at least 5000, .*",
+        "TASK=dmx_walker_walk": r"error: unknown suite .* did you mean 'dmc'\?; .*",
+        "ARGS=--seed 'a b'": r"error: seed must be a whole number, not 'a b'",
+    }.items():
+        done = run(["make", "train", word], cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(message, done.stderr.splitlines()[0]), done.stderr
+    assert {path.name for path in tmp_path.iterdir()}.isdisjoint({"runs", "build"})

@@ -32,7 +32,7 @@ Values = Mapping[str, Any]
 # A key, another key that it must not exceed, and why.
 _AT_MOST = (
     ("eval.videos", "eval.episodes", "videos are of these episodes"),
-    ("train.prefill", "steps", "nothing would be learnt"),
+    ("train.prefill", "steps", "these steps are random, so nothing would be learnt"),
     ("loss.overshooting", "train.batch_length", "a sequence has no two states so far apart"),
 )
 
@@ -259,7 +259,10 @@ def check_values(flat: Mapping[str, Any]) -> None:
     check_logdir(flat["logdir"])
     for low, high, why in _AT_MOST:
         if low in flat and flat[low] > flat[high]:
-            raise UserError(f"{low} ({flat[low]}) must not exceed {high} ({flat[high]}): {why}")
+            raise UserError(
+                f"{low} ({flat[low]}) must not exceed {high} ({flat[high]}): {why}; set {high} to "
+                f"at least {flat[low]}, or {low} to at most {flat[high]}"
+            )
     if not flat["envs.image"] and not flat["envs.state"]:
         raise UserError("envs.image and envs.state are both false: the agent would see nothing")
     if flat.get("train.overlap") and flat["deterministic"]:
