@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dreamer.analysis.trained_run import load_run as load_run
     from dreamer.config.config import Config as Config
     from dreamer.config.config import load_config as load_config
-    from dreamer.envs.make import make_env as make_env
+    from dreamer.envs.processes.single import make_env as make_env
     from dreamer.errors import UserError as UserError
     from dreamer.run import train as train
     from dreamer.training.build import make_agent as make_agent
@@ -27,7 +27,7 @@ _HOMES = {
     "load_config": "dreamer.config.config",
     "load_run": "dreamer.analysis.trained_run",
     "make_agent": "dreamer.training.build",
-    "make_env": "dreamer.envs.make",
+    "make_env": "dreamer.envs.processes.single",
     "train": "dreamer.run",
 }
 __all__ = list(_HOMES)

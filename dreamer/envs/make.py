@@ -21,10 +21,10 @@ from dreamer.tasks import find_suite, split_tasks
 
 
 def make_env(task: str, **settings: Any) -> Env:
-    """Makes an environment in this process.
+    """Makes an environment in this process, which a debugger can enter.
 
-    An environment that renders must not share its process with TensorFlow:
-    `dreamer.envs.processes.pool.EnvPool` gives each environment its own process.
+    An environment that renders must not share its process with TensorFlow: `dreamer.make_env`
+    gives it a process of its own, as `dreamer.envs.processes.pool.EnvPool` does for several.
 
     Args:
         task: `dmc_<domain>_<task>`, `atari_<game>`, `dmlab_<level>`, `gym_<EnvId>`,

@@ -80,8 +80,8 @@ def prepare(egl_device: int = -1) -> None:
     if sys.modules.get("tensorflow") is not None:
         raise UserError(
             "an environment that renders cannot share a process with TensorFlow, whose libraries "
-            "and a software OpenGL crash each other: use EnvPool of dreamer.envs.processes.pool, "
-            "which runs environments in processes of their own"
+            "and a software OpenGL crash each other: use dreamer.make_env, or for several "
+            "EnvPool of dreamer.envs.processes.pool, which run them in processes of their own"
         )
     loaded = sys.modules.get("dm_control._render")
     if loaded is None:
@@ -89,8 +89,7 @@ def prepare(egl_device: int = -1) -> None:
     elif loaded.BACKEND in OFF:
         raise UserError(
             "dm_control was loaded without OpenGL for an earlier environment of this process, "
-            "which had no images: make those with images first, or use EnvPool of "
-            "dreamer.envs.processes.pool"
+            "which had no images: make those with images first, or use dreamer.make_env"
         )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from dreamer.errors import UserError
 
 _NVIDIA = "0x10de"  # PCI vendor
 _DISPLAY = "0x03"  # PCI class of display controllers; cards without a display have it, too
@@ -16,6 +19,8 @@ _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # Messages that TensorFlow's libraries print while they are loaded, as an extended regular
 # expression. Fatal errors (F0000) are not among them.
 _MESSAGES = r"^(WARNING: All log messages before absl::|[IWE][0-9]{4} [0-9:. ]+ [a-z0-9_]+\.cc:)"
+# Libraries of a software OpenGL, Mesa's, in /proc/self/maps.
+_SOFTWARE_GL = re.compile(r"/(?:\w*swrast_dri|libgallium|libOSMesa)[^/\n]*\.so")
 
 
 def prepare_tensorflow(deterministic: bool = False) -> None:
@@ -23,7 +28,17 @@ def prepare_tensorflow(deterministic: bool = False) -> None:
 
     TensorFlow's own messages are not shown, unless the user has set TF_CPP_MIN_LOG_LEVEL. If
     `deterministic`, equal inputs give equal bits.
+
+    Raises UserError if this process has rendered in software, because both crash in one process.
     """
+    with contextlib.suppress(FileNotFoundError):
+        if _SOFTWARE_GL.search(Path("/proc/self/maps").read_text(errors="replace")):
+            raise UserError(
+                "TensorFlow cannot share a process with a software OpenGL, which this process has "
+                "loaded to render, because their libraries crash each other (a segmentation "
+                "fault): render in another process, as the environments of dreamer.make_env and "
+                "dreamer.load do"
+            )
     with _without_messages():
         # Level 2 hides information and warnings. Level 3 hides errors, too: without an NVIDIA card
         # there is one, which says that CUDA finds no card. Other errors are exceptions as well.

@@ -160,14 +160,18 @@ def make_agent(
     config: Config, obs_space: Mapping[str, Space], act_space: Space,
     devices: Devices | None = None,
 ) -> Agent:  # fmt: skip
-    """Returns Dreamer's agent, for an environment's spaces; `devices` share each update."""
-    from dreamer.agent.agent import make_dreamer
+    """Returns Dreamer's agent, for an environment's spaces; `devices` share each update.
 
+    Raises UserError for a config of another agent, and as `prepare_tensorflow`.
+    """
     if config.agent != DREAMER:
         raise UserError(
             f"this is a run of the agent {config.agent}, not of Dreamer: use python -m "
             "baselines.run to train it and python -m baselines.evaluate to evaluate it"
         )
+    prepare_tensorflow(config.deterministic)
+    from dreamer.agent.agent import make_dreamer
+
     return make_dreamer(
         obs_space, act_space, config.agent_sections(), precision=config.precision, jit=config.jit,
         seed=config.seed, devices=devices,
