@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dreamer.agent.agent import Agent as Agent
+    from dreamer.analysis.trained_run import load as load
     from dreamer.analysis.trained_run import load_run as load_run
     from dreamer.config.config import Config as Config
     from dreamer.config.config import load_config as load_config
@@ -24,6 +25,7 @@ _HOMES = {
     "Agent": "dreamer.agent.agent",
     "Config": "dreamer.config.config",
     "UserError": "dreamer.errors",
+    "load": "dreamer.analysis.trained_run",
     "load_config": "dreamer.config.config",
     "load_run": "dreamer.analysis.trained_run",
     "make_agent": "dreamer.training.build",

@@ -10,10 +10,12 @@ from whole_runs import ROOT, DebugRuns, metrics_of, python
 
 import dreamer
 from dreamer.data.episodes import EpisodeFile
+from dreamer.errors import ContractError, UserError
 from dreamer.evaluate import evaluate
 from dreamer.training.collector import episode_seed
 from dreamer.training.reports import EVAL_SEED_OFFSET
 
+PAGE = "docs/python-api.md"
 EXAMPLE = ROOT / "examples" / "own_env.py"
 
 
@@ -34,6 +36,36 @@ def test_every_public_name_is_there_and_no_other():
         assert getattr(dreamer, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'Agents'"):
         _ = dreamer.Agents
+
+
+def test_an_environment_that_renders_comes_before_or_after_an_agent():
+    """In one process a software OpenGL and TensorFlow crash; the second script asks for that."""
+    script = (
+        "from dreamer import load_config, make_agent, make_env\n"
+        "{}env = make_env('dmc_cartpole_balance', shadow_size=64); env.reset(seed=1)\n"
+        "agent = make_agent(load_config('debug', 'tiny'), env.obs_space, env.act_space)\n"
+        "print(env.step(agent.policy({{k: v[None] for k, v in env.reset().items()}}, None)[0][0])"
+        "['image'].shape)"
+    )
+    done = python("-c", script.format(""))
+    assert done.stdout.splitlines() == ["(64, 64, 3)"], done.stderr
+    done = python("-c", script.format("from dreamer.envs.make import make_env\n"))
+    if "llvmpipe" in done.stdout or done.returncode:  # a GPU may render beside TensorFlow
+        assert "UserError: TensorFlow cannot share a process" in done.stderr
+
+
+def test_mistakes_with_an_environment_are_named_before_it_fails():
+    with pytest.raises(UserError, match="no setting 'imagesize'; did you mean 'image_size'"):
+        dreamer.make_env("dmc_cartpole_balance", imagesize=32)
+    with pytest.raises(UserError, match="an environment has one: use an EnvPool"):
+        dreamer.make_env("dmc_walker_walk,dmc_walker_run")
+    with dreamer.make_env("tests/counting_env.py:make") as env:
+        with pytest.raises(RuntimeError, match="call reset"):
+            env.step(env.act_space.sample(np.random.default_rng(0)))
+        env.reset(seed=1)
+        with pytest.raises(ContractError, match="action: expected shape"):
+            env.step(0)
+        assert not env.step(env.act_space.sample(np.random.default_rng(0)))["is_first"]
 
 
 def test_an_agent_acts_and_learns_from_the_api_alone():
@@ -72,28 +104,53 @@ def test_the_worked_example_trains(tmp_path: Path):
 def test_the_documented_loop_acts_with_a_trained_agent(
     debug_runs: DebugRuns, capsys: pytest.CaptureFixture[str]
 ):
-    page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
-    code = page.partition("```python\n")[2].partition("```")[0]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 15
-    code = code.replace("runs/dmc_walker_walk/dreamer/0", str(debug_runs.path))
-    exec(code, {"__name__": "__main__"})
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", PAGE)]
+    code, again = (re.findall(r"```python\n(import dreamer\n.*?)```", p, re.S)[0] for p in pages)
+    assert code == again and len(code.splitlines()) <= 10
+    exec(re.sub(r"load\(.*?\)", f"load({str(debug_runs.path)!r})", code))
     printed = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(r"return \d+\.\d after 400 steps of training", printed)
 
 
-def test_a_loaded_run_acts_as_its_evaluation_does(debug_runs: DebugRuns):
-    evaluated = evaluate(debug_runs.path, episodes=1).evaluation.returns
-    with dreamer.load_run(debug_runs.path) as run:
-        seed = episode_seed(run.config.seed + EVAL_SEED_OFFSET, 0)
-        timesteps, state, total = run.envs.reset([seed]), None, np.float32(0.0)
-        while not timesteps[0]["is_last"]:
-            batch = {key: value[None] for key, value in timesteps[0].items()}
-            actions, state = run.agent.policy(batch, state, mode="eval")
-            timesteps = run.envs.step(actions)
-            total += timesteps[0]["reward"]
-    assert [float(total)] == pytest.approx(evaluated, rel=1e-6)
+def test_a_loaded_agent_acts_as_in_its_evaluation(debug_runs: DebugRuns):
+    evaluated = evaluate(debug_runs.path, episodes=2).evaluation.returns
+    agent, env = dreamer.load(debug_runs.path)
+    with env:
+        for number, expected in enumerate(evaluated):
+            seed = episode_seed(agent.config.seed + EVAL_SEED_OFFSET, number)
+            timestep, total = env.reset(seed), np.float32(0.0)
+            while not timestep["is_last"]:
+                timestep = env.step(agent.act(timestep))
+                total += timestep["reward"]
+            assert float(total) == pytest.approx(expected, rel=1e-6)
+        with pytest.raises(RuntimeError, match="call reset"):
+            env.step(np.zeros(1))
+        # A robot's observations have no flags: an episode begins after agent.reset().
+        seen = {"image": env.reset(seed)["image"]}
+        agent.reset()
+        calls = agent.agent.policy_calls
+        first = agent.act(seen)
+        second, agent.agent.policy_calls = agent.act(seen), calls
+        agent.reset()
+        assert (agent.act(seen) == first).all() and (second != first).any()
+        assert (agent.act(seen, explore=True) != second).any()
+        for mistaken, message in (
+            ({"frame": seen["image"]}, "lacks 'image', uint8 .64, 64, 3.; it has frame"),
+            ({"image": seen["image"] / 255}, "image: expected dtype uint8, got float64"),
+            ({"image": seen["image"][:32]}, r"image: expected shape \(64, 64, 3\)"),
+        ):
+            with pytest.raises(ContractError, match=message):
+                agent.act(mistaken)
     with pytest.raises(RuntimeError, match="closed"):
-        run.envs.reset([seed])
+        env.reset()
+
+
+def test_several_environments_of_a_run_end_with_their_block(debug_runs: DebugRuns):
+    with dreamer.load_run(debug_runs.path, num_envs=2) as run:
+        timesteps = run.envs.reset([1, 2])
+    assert len(timesteps) == 2
+    with pytest.raises(RuntimeError, match="closed"):
+        run.envs.reset([1, 2])
 
 
 def test_the_example_fits_in_20_lines_besides_documentation_and_is_in_the_readme():

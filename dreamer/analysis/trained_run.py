@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
+
 from dreamer.config.config import Config
 from dreamer.envs.processes.pool import EnvPool
-from dreamer.errors import UserError
+from dreamer.envs.processes.single import SeparateEnv
+from dreamer.errors import ContractError, UserError
 from dreamer.runs.checkpoints import Checkpoint, Checkpoints, check_name
 from dreamer.runs.rundir import RunDir
 from dreamer.system.streams import warn
@@ -80,10 +83,59 @@ class LoadedRun:
         return agent, found.step, found.path
 
 
-class Loading(TypedDict, total=False):
-    """Options of `load_run`."""
+class TrainedAgent:
+    """The agent of a run, which acts in one environment, timestep by timestep.
 
-    num_envs: int | None  # None: as many as the run evaluates with
+    Attributes:
+        agent: The whole agent; of a Dreamer run, an `Agent`.
+        config: The run's.
+        step: Environment frames that the agent has been trained for.
+        checkpoint: The folder that the agent is loaded from.
+        obs_space, act_space: What `act` takes and returns.
+    """
+
+    def __init__(self, run: LoadedRun) -> None:
+        self.agent, self.step, self.checkpoint = run.agent, run.step, run.checkpoint
+        self.config = run.config
+        self.obs_space, self.act_space = run.envs.obs_space, run.envs.act_space
+        self._state: Any = None  # None: the next timestep begins an episode
+
+    def reset(self) -> None:
+        """Makes the next timestep the first of an episode, for timesteps without is_first."""
+        self._state = None
+
+    def act(self, timestep: Mapping[str, Any], *, explore: bool = False) -> np.ndarray:
+        """Returns the action for an environment's newest timestep, float32 [A].
+
+        Args:
+            timestep: The observations of `obs_space`, and is_first where an episode begins. Further
+                keys are ignored.
+            explore: Whether to act as in training, with noise; else as in an evaluation.
+        Raises:
+            dreamer.errors.ContractError: An observation is missing, has another shape or dtype than
+                `obs_space`, or is not finite.
+        """
+        batch = {"is_first": np.array([self._state is None or bool(timestep.get("is_first"))])}
+        for key, space in self.obs_space.items():
+            if key not in timestep:
+                raise ContractError(
+                    f"the timestep lacks {key!r}, {space.dtype} {list(space.shape)}; it has "
+                    f"{', '.join(timestep)}"
+                )
+            value = np.asarray(timestep[key])
+            if space.dtype.kind == "f" and value.dtype.kind in "fiu":  # such as Python's numbers
+                value = value.astype(space.dtype)
+            space.check(value, key)
+            batch[key] = value[None]
+        mode = "train" if explore else "eval"
+        actions, self._state = self.agent.policy(batch, self._state, mode)
+        return actions[0]
+
+
+class Loading(TypedDict, total=False):
+    """Options of `load_run` and `load`."""
+
+    num_envs: int | None  # None: as many as the run evaluates with; load makes one
     checkpoint: StrPath  # the checkpoint's folder; empty: the newest sound one
     # The run's task again, if it is code that the run's config names. The run may come from a
     # stranger, so such code runs only if you name it.
@@ -103,6 +155,35 @@ def load_run(run: StrPath, **loading: Unpack[Loading]) -> Iterator[LoadedRun]:
     Raises:
         UserError: There is no run or no checkpoint, or its code was not named.
     """
+    loaded = _open(run, loading)
+    with loaded.envs:
+        yield loaded
+
+
+def load(run: StrPath, **loading: Unpack[Loading]) -> tuple[TrainedAgent, SeparateEnv]:
+    """Loads the trained agent of a run, and one environment of its task in a process of its own.
+
+    Arguments are those of `load_run`. The environment's process ends with its `close`, or with
+    this process.
+
+    Raises:
+        UserError: As `load_run`; or the run has several tasks, or the agent does not fit.
+    """
+    loaded = _open(run, {**loading, "num_envs": 1})
+    try:
+        if loaded.envs.num_envs > 1:
+            raise UserError(
+                f"{run} has several tasks, {loaded.config.task}: use dreamer.load_run, which has "
+                "an environment for each"
+            )
+        return TrainedAgent(loaded), SeparateEnv(loaded.envs)
+    except BaseException:
+        loaded.envs.close()
+        raise
+
+
+def _open(run: StrPath, loading: Loading) -> LoadedRun:
+    """Starts the environments of a run; nothing is loaded yet."""
     task, python = loading.get("task", ""), loading.get("python", "")
     checkpoint = loading.get("checkpoint", "")
     rundir, config = RunDir.load(run)
@@ -123,6 +204,6 @@ def load_run(run: StrPath, **loading: Unpack[Loading]) -> Iterator[LoadedRun]:
     elif Checkpoints(rundir.checkpoints).newest() is None:
         raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the prefill")
     num_envs = loading.get("num_envs") or config.eval.num_envs
-    with build.make_pool(config, num_envs, training=False) as envs:
-        make_agent = loading.get("make_agent") or build.make_agent
-        yield LoadedRun(rundir, config, envs, checkpoint, make_agent)
+    envs = build.make_pool(config, num_envs, training=False)
+    make_agent = loading.get("make_agent") or build.make_agent
+    return LoadedRun(rundir, config, envs, checkpoint, make_agent)
