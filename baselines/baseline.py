@@ -69,6 +69,8 @@ class Constant(Baseline):
     def __init__(self, config: Config, obs_space: Mapping[str, Space], act_space: Space):
         super().__init__(config, obs_space, act_space)
         size, value = act_space.shape[0], config.constant.action
+        if act_space.parts:
+            raise UserError("constant takes one number as its action, but this task's are several")
         if act_space.discrete:
             if value not in range(size):
                 raise UserError(

@@ -32,6 +32,8 @@ class DQN(OffPolicy):
         dqn = config.dqn
         if not act_space.discrete:
             raise UserError("dqn takes one-hot actions, but this task's are continuous; try d4pg")
+        if act_space.parts:
+            raise UserError("dqn takes one number as its action, but this task's are several")
         super().__init__(
             config, obs_space, act_space, {"head": Head(act_space.shape[0])}, gray=dqn.gray,
             eval_epsilon=dqn.eval_epsilon, reward_bound=1.0 if dqn.clip_rewards else np.inf,

@@ -22,6 +22,7 @@ from baselines.observations import Arrays, Observations
 from baselines.torso import Head, Heads
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
+from dreamer.errors import UserError
 from dreamer.ops.distributions import diagonal_normal, inverse_softplus
 from dreamer.ops.shapes import check_shape, flatten_leading
 
@@ -39,6 +40,8 @@ class PolicyValue(Heads):
     """
 
     def __init__(self, shapes: Mapping[str, Any], act_space: Space, *, init_std: float, **kwargs):
+        if act_space.parts:
+            raise UserError("a3c takes one number as its action, but this task's are several")
         outputs = act_space.shape[0] * (1 if act_space.discrete else 2)
         heads = {"policy": Head(outputs, init_scale=1e-3), "value": Head(1)}
         super().__init__(shapes, heads, **kwargs)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
+from dreamer.ops.distributions import largest
 
 
 class Exploration:
@@ -30,7 +31,7 @@ class Exploration:
         self, act_space: Space, *, kind: str, noise_scale: float, final: float = 0.0,
         decay_steps: int = 0, unit: str = "steps",
     ):  # fmt: skip
-        self._discrete = act_space.discrete
+        self._discrete, self._parts = act_space.discrete, act_space.parts
         if kind == "auto":
             kind = "epsilon" if self._discrete else "gaussian"
         self._kind, self._noise_scale, self._unit = kind, noise_scale, unit
@@ -73,5 +74,7 @@ class Exploration:
     def _uniform(self, shape: tf.TensorShape, seed: tf.Tensor) -> tf.Tensor:
         if not self._discrete:
             return tf.random.stateless_uniform(shape, seed, -1.0, 1.0)
+        if self._parts:
+            return largest(tf.random.stateless_uniform(shape, seed), self._parts)
         choice = tf.random.stateless_uniform(shape[:1], seed, maxval=shape[1], dtype=tf.int32)
         return tf.one_hot(choice, shape[1])

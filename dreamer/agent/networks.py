@@ -75,8 +75,9 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
 def make_actor(model: WorldModel, act_space: Space, name: str, own: Mapping[str, Any]) -> Actor:
     """Makes and builds an actor for a world model's features; `own` are Actor's arguments."""
     actor = Actor(
-        act_space.shape[0], act_space.discrete, **own, dtype=model.dtype_policy, name=name
-    )
+        act_space.shape[0], act_space.discrete, parts=act_space.parts, **own,
+        dtype=model.dtype_policy, name=name,
+    )  # fmt: skip
     actor.build((None, model.rssm.feat_size))
     return actor
 

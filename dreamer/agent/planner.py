@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import tensorflow as tf
+
+from dreamer.ops.distributions import largest
 
 # Actions [N, K, H, A] and a stateless seed, int32 [2] -> their returns [N, K].
 Judge = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -12,7 +15,7 @@ Judge = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 def plan(
     judge: Judge, shape: tuple[int, int, int], seed: tf.Tensor, *, discrete: bool,
-    candidates: int, num_elites: int, iterations: int,
+    candidates: int, num_elites: int, iterations: int, parts: Sequence[int] = (),
 ) -> tf.Tensor:  # fmt: skip
     """Searches for the action sequences of the highest returns.
 
@@ -33,10 +36,12 @@ def plan(
         candidates: K.
         num_elites: Number of best candidates that the next distribution is fitted to.
         iterations: Number of iterations.
+        parts: Sizes of the one-hot vectors of an action, if it has several.
     Returns:
         The means (one-hot: the modes) of the last distribution, float32 [N, H, A].
     """
-    draw = _draw_onehot if discrete else _draw_normal
+    sizes = list(parts) or shape[-1:]
+    draw = partial(_draw_onehot, sizes) if discrete else _draw_normal
 
     def improve(i: tf.Tensor, mean: tf.Tensor, std: tf.Tensor) -> tuple[tf.Tensor, ...]:
         folded = tf.random.experimental.stateless_fold_in(seed, i)
@@ -55,9 +60,10 @@ def plan(
         return i + 1, tf.where(keep, mean, fitted), tf.where(keep, std, tf.sqrt(variance))
 
     zeros = tf.zeros(shape)
-    start = tf.constant(0), zeros + 1.0 / shape[-1] if discrete else zeros, zeros + 1.0
+    uniform = zeros + [1.0 / size for size in sizes for _ in range(size)]
+    start = tf.constant(0), uniform if discrete else zeros, zeros + 1.0
     _, best, _ = tf.while_loop(lambda i, *_: i < iterations, improve, start)
-    return tf.one_hot(tf.argmax(best, -1), shape[-1]) if discrete else best
+    return largest(best, sizes) if discrete else best
 
 
 def _draw_normal(mean: tf.Tensor, std: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:
@@ -66,8 +72,10 @@ def _draw_normal(mean: tf.Tensor, std: tf.Tensor, count: int, seed: tf.Tensor) -
     return tf.clip_by_value(mean[:, None] + std[:, None] * noise, -1.0, 1.0)
 
 
-def _draw_onehot(probs: tf.Tensor, _: tf.Tensor, count: int, seed: tf.Tensor) -> tf.Tensor:
+def _draw_onehot(
+    sizes: Sequence[int], probs: tf.Tensor, _: tf.Tensor, count: int, seed: tf.Tensor
+) -> tf.Tensor:
     n, h, a = probs.shape
     uniform = tf.random.stateless_uniform([n, count, h, a], seed, minval=1e-6, maxval=1.0 - 1e-6)
     gumbel = -tf.math.log(-tf.math.log(uniform))
-    return tf.one_hot(tf.argmax(tf.math.log(probs)[:, None] + gumbel, -1), a)
+    return largest(tf.math.log(probs)[:, None] + gumbel, sizes)

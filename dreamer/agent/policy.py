@@ -124,6 +124,7 @@ def by_planner(
             return tf.reshape(judged.returns[:, 0], [n, k])
 
         shape = latent["deter"].shape[0], horizon, act_space.shape[0]
-        return plan(judge, shape, seed, discrete=act_space.discrete, **search)[:, 0]
+        discrete, parts = act_space.discrete, act_space.parts
+        return plan(judge, shape, seed, discrete=discrete, parts=parts, **search)[:, 0]
 
     return choose

@@ -105,8 +105,9 @@ def random_timesteps(
 
     def values(space: Space) -> np.ndarray:
         if space.discrete:
-            size = space.shape[0]
-            return np.eye(size, dtype=np.float32)[rng.integers(size, size=shape)]
+            sizes = space.parts or space.shape
+            drawn = [np.eye(n, dtype=np.float32)[rng.integers(n, size=shape)] for n in sizes]
+            return np.concatenate(drawn, -1)
         if np.issubdtype(space.dtype, np.integer):
             found = rng.integers(0, 256, (*shape, *space.shape), np.uint8)
         else:

@@ -37,11 +37,17 @@ def assign(tasks: Sequence[str], num_envs: int) -> list[str]:
 
 
 def shared_actions(spaces: Mapping[str, Space]) -> Space:
-    """Returns the largest action space; UserError if some are continuous and others one-hot."""
+    """Returns the largest action space; UserError if the spaces are of different kinds."""
     if len({space.discrete for space in spaces.values()}) > 1:
         kinds = {True: "one-hot", False: "continuous"}
         listed = ", ".join(f"{task} {kinds[space.discrete]}" for task, space in spaces.items())
         raise UserError(f"the tasks' actions are of different kinds ({listed}): choose one kind")
+    parts = {task: space.parts for task, space in spaces.items()}
+    if len(set(parts.values())) > 1:
+        raise UserError(
+            f"the tasks' actions consist of different one-hot vectors ({parts}), and only single "
+            "ones can be padded: choose tasks whose actions are the same"
+        )
     return max(spaces.values(), key=lambda space: space.shape[0])
 
 
@@ -72,11 +78,18 @@ def shared_observations(spaces: Mapping[str, Mapping[str, Space]]) -> dict[str, 
 
 
 def shared_info(infos: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Returns the first worker's info, with the longest time limit of all workers; 0: no limit."""
-    if "time_limit" not in infos[0]:
-        return dict(infos[0])
-    limits = [int(info.get("time_limit", 0)) for info in infos]
-    return {**infos[0], "time_limit": str(max(limits) if all(limits) else 0)}
+    """Returns the first worker's info, with all workers' notes and their longest time limit.
+
+    The limit is 0 if a worker has none.
+    """
+    shared = dict(infos[0])
+    notes = [note for info in infos for note in info.get("notes", "").splitlines()]
+    if notes:
+        shared["notes"] = "\n".join(dict.fromkeys(notes))
+    if "time_limit" in shared:
+        limits = [int(info.get("time_limit", 0)) for info in infos]
+        shared["time_limit"] = str(max(limits) if all(limits) else 0)
+    return shared
 
 
 def share_requests(
@@ -134,7 +147,7 @@ class Padded(Wrapper):
     def step(self, action: np.ndarray) -> Timestep:
         self.act_space.check(action, "action")
         own = self.env.act_space.shape[0]
-        if self.act_space.discrete:
+        if self.act_space.discrete and not self.act_space.parts:
             return self._pad(self.env.step(np.eye(own, dtype=np.float32)[action.argmax() % own]))
         return self._pad(self.env.step(action[:own].copy()))
 

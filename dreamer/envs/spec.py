@@ -37,6 +37,8 @@ class EnvSettings:
         shadow_size: Texels along each edge of the shadow map; 0: the simulator's own 2048. A
             smaller map renders faster in software, and changes pixels (DeepMind Control).
         egl_device: Index of the GPU that renders; -1: the driver's choice.
+        flatten: Pattern of names: observations that match it whole are vectors, also if they look
+            like images (Gymnasium and your own environments).
         training: Whether episodes serve learning, not a score: games end with a lost life (Atari).
 
     Raises:
@@ -51,6 +53,7 @@ class EnvSettings:
     camera: int = -1
     shadow_size: int = 0
     egl_device: int = -1
+    flatten: str = ""
     training: bool = False
 
     def __post_init__(self) -> None:
@@ -68,7 +71,8 @@ class Space:
         shape: Shape of one value, without batch or time axes.
         dtype: NumPy dtype (anything `np.dtype` takes).
         low, high: Bounds: a float for all elements, or an array of `shape`. Infinite: no bound.
-        discrete: Whether the value is a one-hot float32 vector [A].
+        discrete: Whether the value is a one-hot float32 vector [A], or several in a row.
+        parts: Sizes of the one-hot vectors, if there are several.
     """
 
     shape: tuple[int, ...]
@@ -76,15 +80,18 @@ class Space:
     low: float | np.ndarray = -np.inf
     high: float | np.ndarray = np.inf
     discrete: bool = False
+    parts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(self.parts))
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Space):
             return NotImplemented
-        same = (self.shape, self.dtype, self.discrete) == (other.shape, other.dtype, other.discrete)
+        fields = ("shape", "dtype", "discrete", "parts")
+        same = all(getattr(self, field) == getattr(other, field) for field in fields)
         return same and np.array_equal(self.bounds(), other.bounds())
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +107,8 @@ class Space:
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """Draws a value uniformly; unbounded elements come from [-1, 1]."""
         if self.discrete:
-            return np.eye(self.shape[0], dtype=self.dtype)[rng.integers(self.shape[0])]
+            sizes = self.parts or self.shape
+            return np.concatenate([np.eye(n, dtype=self.dtype)[rng.integers(n)] for n in sizes])
         low, high = self.bounds()
         bounded = np.isfinite(low) & np.isfinite(high)
         low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
@@ -122,22 +130,23 @@ class Space:
     def to_json(self) -> list[Any]:
         """Describes this space with JSON types, for `from_json`."""
         bounds = [np.asarray(bound).tolist() for bound in (self.low, self.high)]
-        return [self.shape, self.dtype.str, *bounds, self.discrete]
+        return [self.shape, self.dtype.str, *bounds, self.discrete, self.parts]
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> Space:
-        shape, dtype, low, high, discrete = data
-        return cls(shape, dtype, np.asarray(low), np.asarray(high), discrete)
+        shape, dtype, low, high, *kind = data
+        return cls(shape, dtype, np.asarray(low), np.asarray(high), *kind)
 
 
-def image_space(size: int) -> Space:
-    """Returns the space of color images: uint8 [size, size, 3]."""
-    return Space((size, size, 3), np.dtype(np.uint8), 0, 255)
+def image_space(size: int, channels: int = 3) -> Space:
+    """Returns the space of images: uint8 [size, size, channels]."""
+    return Space((size, size, channels), np.dtype(np.uint8), 0, 255)
 
 
-def one_hot_space(num_actions: int) -> Space:
-    """Returns the space of one-hot actions or observations: float32 [num_actions]."""
-    return Space((num_actions,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+def one_hot_space(*sizes: int) -> Space:
+    """Returns the space of one-hot actions or observations: float32 [size], or several in a row."""
+    parts = sizes if len(sizes) > 1 else ()
+    return Space((sum(sizes),), np.dtype(np.float32), 0.0, 1.0, discrete=True, parts=parts)
 
 
 def spaces_to_json(obs_space: Mapping[str, Space], act_space: Space) -> dict[str, Any]:
@@ -158,9 +167,11 @@ class Env(Protocol):
 
     Attributes:
         obs_space: The space of each observation, by its key.
-        act_space: float32 [A] in [-1, 1], or one-hot float32 [A] (`discrete`).
+        act_space: float32 [A] in [-1, 1], or one-hot float32 [A] (`discrete`), or several one-hot
+            vectors in a row.
         action_repeat: Frames of the environment in one step.
-        info: Facts worth logging, such as the renderer's name.
+        info: Facts worth logging, such as the renderer's name. Lines under `notes` are for the user
+            and are shown once; a reset may add some.
         goes_on: Optional. Whether the next episode continues from this one's end, whatever its
             seed; an Atari game does so after a lost life. False if absent.
     """

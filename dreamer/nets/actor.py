@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from dreamer.errors import UserError
 from dreamer.nets.layers import MLP
-from dreamer.ops.distributions import StraightThroughOneHot, TanhNormal, inverse_softplus
+from dreamer.ops.distributions import (
+    ProductOfOneHots,
+    StraightThroughOneHot,
+    TanhNormal,
+    inverse_softplus,
+)
 
 
 class Actor(MLP):
@@ -14,7 +21,7 @@ class Actor(MLP):
 
     ``tanh_normal``, continuous actions: Normal(c tanh(m / c), softplus(s + inverse_softplus(
     init_std)) + min_std) squashed by tanh, where c is `mean_scale`. ``onehot``, one-hot actions:
-    categorical with straight-through gradients.
+    categorical with straight-through gradients; several in a row are independent.
 
     Args:
         actions: A.
@@ -24,6 +31,7 @@ class Actor(MLP):
         mean_scale: Bound on the mean before squashing; 5 in the paper.
         init_std: Standard deviation at the start, before squashing.
         min_std: Added to the standard deviation.
+        parts: Sizes of the one-hot vectors of an action, if it has several.
         distribution: "tanh_normal" or "onehot", or "auto" for the one that fits.
         mode_samples: Samples of a tanh_normal; the densest one counts as its mode.
     Raises:
@@ -35,7 +43,7 @@ class Actor(MLP):
     def __init__(
         self, actions: int, discrete: bool, *, layers: int, units: int, mean_scale: float,
         init_std: float, min_std: float, distribution: str = "auto", mode_samples: int = 100,
-        **kwargs,
+        parts: Sequence[int] = (), **kwargs,
     ):  # fmt: skip
         super().__init__(layers, units, actions if discrete else 2 * actions, **kwargs)
         if distribution not in ("auto", "onehot" if discrete else "tanh_normal"):
@@ -44,12 +52,14 @@ class Actor(MLP):
                 f"{'one-hot' if discrete else 'continuous'} actions of this task; leave it at auto"
             )
         self.actions, self.mode_samples, self._discrete = actions, mode_samples, discrete
-        self._mean_scale, self._min_std = mean_scale, min_std
+        self._mean_scale, self._min_std, self._parts = mean_scale, min_std, tuple(parts)
         self._raw_init_std = inverse_softplus(init_std)
 
-    def dist(self, feat: tf.Tensor) -> TanhNormal | StraightThroughOneHot:
+    def dist(self, feat: tf.Tensor) -> TanhNormal | StraightThroughOneHot | ProductOfOneHots:
         """The policy at features [N, F]."""
         outputs = self(feat)
+        if self._parts:
+            return ProductOfOneHots(outputs, self._parts)
         if self._discrete:
             return StraightThroughOneHot(outputs)
         mean, std = tf.split(outputs, 2, -1)

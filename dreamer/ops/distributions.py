@@ -6,6 +6,7 @@ All parameters and densities are float32, whatever the precision of the networks
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -137,3 +138,44 @@ class StraightThroughOneHot:
 
     def _one_hot(self, scores: tf.Tensor) -> tf.Tensor:
         return tf.one_hot(tf.argmax(scores, axis=-1), scores.shape[-1])
+
+
+class ProductOfOneHots:
+    """Independent one-hot categoricals, whose samples stand in a row.
+
+    Args:
+        logits: float32 [..., A].
+        sizes: Sizes of the categoricals; they sum to A.
+    """
+
+    def __init__(self, logits: tf.Tensor, sizes: Sequence[int]):
+        self._sizes = list(sizes)
+        self._parts = [StraightThroughOneHot(part) for part in tf.split(logits, self._sizes, -1)]
+
+    def from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sample and its log probability, as StraightThroughOneHot's."""
+        noises = tf.split(noise, self._sizes, -1)
+        drawn = [part.from_noise(own) for part, own in zip(self._parts, noises, strict=True)]
+        return tf.concat([action for action, _ in drawn], -1), tf.add_n([log for _, log in drawn])
+
+    def log_prob(self, action: tf.Tensor) -> tf.Tensor:
+        """Log probability [...] of actions [..., A]."""
+        actions = tf.split(action, self._sizes, -1)
+        return tf.add_n([p.log_prob(own) for p, own in zip(self._parts, actions, strict=True)])
+
+    def entropy(self, log_prob: tf.Tensor) -> tf.Tensor:
+        """The entropy [...], exactly; the argument is TanhNormal's."""
+        return tf.add_n([part.entropy(log_prob) for part in self._parts])
+
+    def mode(self, samples: int, seed: tf.Tensor) -> tf.Tensor:
+        """The most probable action [..., A]; the arguments are TanhNormal's."""
+        return tf.concat([part.mode(samples, seed) for part in self._parts], -1)
+
+
+def largest(scores: tf.Tensor, sizes: Sequence[int]) -> tf.Tensor:
+    """The one-hot vector of the largest score in each of some parts in a row: [..., A] -> [..., A].
+
+    `sizes` are those of the parts; they sum to A.
+    """
+    parts = tf.split(scores, list(sizes), -1)
+    return tf.concat([tf.one_hot(tf.argmax(part, -1), part.shape[-1]) for part in parts], -1)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from small_agent import BOTH, ONEHOT, VECTORS, make_agent, make_batch, make_timesteps, update
 
 from dreamer.agent.agent import Agent
-from dreamer.envs.spec import Space
+from dreamer.envs.spec import Space, one_hot_space
 from dreamer.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -30,6 +30,20 @@ def test_same_seed_same_agent(discrete: bool) -> None:
     for key, value in first.items():
         np.testing.assert_array_equal(value, second[key], err_msg=key)
     assert other_metrics["model_loss"] != update(one, batch)["model_loss"]
+
+
+@pytest.mark.parametrize("overrides", [
+    {}, {"behavior__policy": "planner", "planner__candidates": 8, "planner__num_elites": 3},
+    {"actor__gradient": "score", "actor__entropy": 0.01},
+])  # fmt: skip
+def test_actions_of_several_one_hot_vectors(overrides: dict) -> None:
+    space = one_hot_space(2, 3)
+    agent = make_agent(VECTORS, space, **overrides)
+    assert np.isfinite(update(agent, make_batch(VECTORS, space))["model_loss"])
+    for mode in ("train", "eval"):
+        action, _ = agent.policy(make_timesteps(VECTORS, 6), None, mode)
+        assert np.all((action == 0) | (action == 1))
+        assert np.all(action[:, :2].sum(1) == 1) and np.all(action[:, 2:].sum(1) == 1)
 
 
 def test_an_updates_noise_follows_from_its_number() -> None:

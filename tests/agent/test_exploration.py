@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from dreamer.agent.exploration import Exploration
-from dreamer.envs.spec import Space
+from dreamer.envs.spec import Space, one_hot_space
 from dreamer.errors import UserError
 
 CONTINUOUS = Space((2,), np.dtype(np.float32), -1.0, 1.0)
@@ -28,6 +28,13 @@ def test_epsilon_replaces_that_share_of_one_hot_actions_uniformly():
     assert set(np.unique(noisy)) == {0.0, 1.0} and (noisy.sum(-1) == 1).all()
     # A quarter of the replaced ones fall on the same action again.
     np.testing.assert_allclose(noisy.mean(0), [0.7, 0.1, 0.1, 0.1], atol=0.01)
+
+
+def test_each_of_several_one_hot_vectors_is_drawn_uniformly():
+    action = tf.tile([[1.0, 0.0, 1.0, 0.0, 0.0]], [20000, 1])
+    noisy = Exploration(one_hot_space(2, 3), kind="auto", noise_scale=0.6)(action, 0.6, SEEDS)
+    np.testing.assert_allclose(np.mean(noisy, 0), [0.7, 0.3, 0.6, 0.2, 0.2], atol=0.01)
+    assert np.all(np.sum(noisy[:, :2], 1) == 1) and np.all(np.sum(noisy[:, 2:], 1) == 1)
 
 
 def test_epsilon_on_continuous_actions_draws_from_the_whole_range():

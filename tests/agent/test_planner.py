@@ -108,6 +108,12 @@ def test_one_hot_draws_follow_the_frequencies_of_the_best():
     np.testing.assert_allclose(seen[1].mean((0, 1, 2)), [0.5, 0.5, 0.0], atol=0.03)
 
 
+def test_each_of_several_one_hot_vectors_is_planned():
+    target = np.array([[[0, 1, 0, 0, 1], [1, 0, 0, 1, 0]]], np.float32)
+    found = plan(quadratic(target), (1, 2, 5), SEED, discrete=True, parts=(2, 3), **SIZES)
+    np.testing.assert_array_equal(found, target)
+
+
 def planning_agent(act_space=CONTINUOUS, **overrides):
     small = {"planner__candidates": 6, "planner__num_elites": 2, "planner__iterations": 2}
     settings = {"behavior__policy": "planner", "planner__horizon": 3, **small, **overrides}

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from dreamer.ops.distributions import (
+    ProductOfOneHots,
     StraightThroughOneHot,
     TanhNormal,
     diagonal_normal,
@@ -151,3 +152,20 @@ def test_onehot_extreme_noise_stays_finite() -> None:
     action, log_prob = dist.from_noise(tf.constant([[40.0, -40.0], [-40.0, 40.0]]))
     np.testing.assert_allclose(action, [[1.0, 0.0], [0.0, 1.0]], atol=1e-6)
     assert np.isfinite(log_prob).all()
+
+
+def test_a_product_of_onehots_is_each_of_them_alone() -> None:
+    rng, sizes = np.random.default_rng(0), (2, 3)
+    logits, noise = (tf.constant(rng.normal(size=(7, 5)), tf.float32) for _ in range(2))
+    both = ProductOfOneHots(logits, sizes)
+    alone = [StraightThroughOneHot(part) for part in tf.split(logits, sizes, -1)]
+    noises = tf.split(noise, sizes, -1)
+    drawn = [one.from_noise(own) for one, own in zip(alone, noises, strict=True)]
+    action, log_prob = both.from_noise(noise)
+    np.testing.assert_array_equal(action, np.concatenate([a for a, _ in drawn], -1))
+    np.testing.assert_allclose(log_prob, sum(log for _, log in drawn), rtol=1e-6)
+    np.testing.assert_allclose(both.log_prob(action), log_prob, rtol=1e-6)
+    entropy = sum(one.entropy(log_prob) for one in alone)
+    np.testing.assert_allclose(both.entropy(log_prob), entropy, rtol=1e-6)
+    modes = np.concatenate([one.mode(1, SEED) for one in alone], -1)
+    np.testing.assert_array_equal(both.mode(1, SEED), modes)
