@@ -16,6 +16,10 @@ class UserError(Exception):
     status = 2
 
 
+class NoImageError(UserError):
+    """An environment renders no image."""
+
+
 class ContractError(ValueError):
     """An environment returned what its own spaces or `dreamer.envs.spec` do not allow."""
 
@@ -34,6 +38,12 @@ class EnvError(RuntimeError):
         self.index, self.kind, self.message, self.traceback = index, kind, message, traceback
         text = f"environment {index} {kind}: {message}"
         super().__init__(f"{text}\n{traceback.rstrip()}" if traceback.strip() else text)
+
+    @property
+    def last_line(self) -> str:
+        """The last line of the worker's traceback, or the message's first line without one."""
+        lines = self.traceback.rstrip().splitlines() if self.kind == "raised" else []
+        return (lines or self.message.splitlines())[-1 if lines else 0]
 
     @property
     def advice(self) -> str:

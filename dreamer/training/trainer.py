@@ -155,8 +155,10 @@ class Trainer:
             self._make_updates()
             self._report(final=True)
             self.retry_while_disk_full(self._save)  # within `try`: a stop may end its waiting
-        except (StopRequested, EnvError):
-            self._save()
+        except (StopRequested, EnvError) as error:
+            # A run that has collected nothing leaves no checkpoint, so that it may begin anew.
+            if self.step or isinstance(error, StopRequested):
+                self._save()
             raise
         except NonFiniteError as error:
             last = self.checkpoints.newest() or "none was written yet"

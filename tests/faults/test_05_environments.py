@@ -11,7 +11,7 @@ import fault_runs
 import numpy as np
 import pytest
 from counting_env import decode, episode_length
-from fault_runs import COUNTING, FAULTY, Figure, each_agent, newest, run, run_of, words_for
+from fault_runs import COUNTING, FAULTY, TESTS, Figure, each_agent, newest, run, run_of, words_for
 from faulty_env import KINDS, faulty_step
 from whole_runs import metrics_of
 
@@ -165,6 +165,23 @@ def test_the_run_ends_with_the_workers_traceback_and_what_to_check(
     # What had been done is saved all the same.
     assert newest(run_of(tmp_path))[2]["dropped"] == 2
     figure("an environment that always fails ends the run with its traceback, exit status 70")
+
+
+def test_a_run_that_collected_nothing_begins_anew_and_needs_no_picture(tmp_path: Path):
+    """A reset that is wrong; then, with another config, vectors without any render()."""
+    file, source = tmp_path / "mine.py", (TESTS / "envs" / "real_envs.py").read_text()
+    values = {"encoder.keys": None, "decoder.keys": None}
+    file.write_text(f"{source}\n\nmake = WrongReset\n")
+    words = words_for(tmp_path, f"{file}:make", **values)
+    status, output, errors = run(words, agent="numpy")
+    assert status == 70 and "NotImplementedError" in errors and "3 failures" in errors, errors
+    assert output.count("raised: NotImplementedError; its episode is dropped") == 4
+    file.write_text(f"{source}\n\nmake = Blind\n")
+    words = words_for(tmp_path, f"{file}:make", **values, **{"train.every": 40})
+    status, output, errors = run(words, agent="numpy")
+    assert status == 0, errors
+    assert "had collected nothing yet begins anew" in output
+    assert output.count("the agent learns without images, from observation") == 1
 
 
 @pytest.mark.faults

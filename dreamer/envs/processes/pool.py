@@ -34,6 +34,8 @@ Outcome = Timestep | EnvError
 START_TIMEOUT = 180.0
 #: Seconds before a failed worker is started again; doubled with each of its failures in a row.
 BACK_OFF, LONGEST_BACK_OFF = 0.1, 5.0
+#: Failures in a row at the same step that end a run in which no episode was completed yet.
+SAME_FAILURES = 3
 LOG_LIMIT = 1 << 20  # bytes of a worker's output that are kept at a reset
 #: Checks what every worker needs. Pillow is needed only to resize images.
 _PROBE = "import numpy, sys; assert sys.version_info >= (3, 11), sys.version"
@@ -50,6 +52,10 @@ class EnvRestartWarning(UserWarning):
     """A worker failed and is replaced; the message names the worker and counts its failures."""
 
 
+class EnvNote(UserWarning):
+    """What a user should know about the environment's observations."""
+
+
 class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
     """Environments of one task, or of several tasks in turn, each in a process of its own.
 
@@ -62,7 +68,9 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         num_envs: Number of workers, a multiple of the number of tasks.
         timeout: Seconds that a worker may take for one reply.
         restarts: Failures of one worker in a row, without a completed episode between them, that
-            are tolerated. The next one closes the pool and is raised.
+            are tolerated. The next one closes the pool and is raised. If no worker has completed an
+            episode yet, so is the third failure in a row at the same step: the mistake is then in
+            the environment's code, and trying again does not help.
         python: The interpreter of the workers; "": this process's own. Another one needs NumPy (and
             Pillow, for images) and what the environment needs, but not TensorFlow.
         tell_task: Whether the agent observes which of several tasks it plays.
@@ -71,6 +79,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
     Attributes:
         obs_space, act_space, action_repeat, info: Those of one environment. With several tasks,
             info has the longest time limit, 0 if a task has none.
+        time_limit: Frames of the longest episodes, as far as the settings or info tell; else 0.
         num_envs: Number of workers.
         tasks: Each worker's task.
         failures: Number of failures so far, of all workers.
@@ -102,6 +111,10 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         self.tasks = assign(split_tasks(task), num_envs)
         # Failures are counted for each worker: one of several tasks may be broken.
         self._restarts, self._in_a_row = restarts, [0] * num_envs
+        # For each worker, the actions of its episode so far, and those at its failures in a row.
+        self._steps = [0] * num_envs
+        self._failed_at: list[list[int]] = [[] for _ in range(num_envs)]
+        self._completed = False  # whether any episode was
         self._failed: set[int] = set()
         self._workers: list[WorkerProcess] = []
         checked = EnvSettings(**settings)
@@ -130,6 +143,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         self.obs_space, self.act_space = spaces_from_json(replies[0])
         self.action_repeat: int = replies[0]["action_repeat"]
         self.info: dict[str, str] = shared_info([reply["info"] for reply in replies])
+        self.time_limit = checked.time_limit or int(self.info.get("time_limit", 0))
 
     def _make(self) -> list[dict[str, Any]]:
         """Sends each worker its newest request; returns the descriptions of the environments."""
@@ -193,12 +207,23 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
             self._failed.remove(index)
         if request["kind"] == "reset":
             self._workers[index].limit_log(LOG_LIMIT)
+        self._steps[index] = 0 if request["kind"] == "reset" else self._steps[index] + 1
         self._workers[index].send(request, arrays)
 
     def _answer(self, index: int) -> Timestep:
         header, timestep = self._workers[index].receive(self.timeout, self.on_wait)
         self.goes_on[index] = header["goes_on"]
+        self._take_notes(header["notes"])
         return timestep
+
+    def _take_notes(self, notes: str) -> None:
+        """Warns of what a reset has added to `info["notes"]`."""
+        known = self.info.get("notes", "").splitlines()
+        for note in notes.splitlines():
+            if note not in known:
+                known.append(note)
+                warnings.warn(note, EnvNote, stacklevel=6)
+                self.info["notes"] = "\n".join(known)
 
     def _count(self, outcomes: dict[int, Outcome]) -> None:
         """Counts failures and warns; raises if a worker has too many in a row."""
@@ -207,24 +232,34 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
             if isinstance(outcome, EnvError):
                 errors.append(outcome)
                 self._in_a_row[index] += 1
+                # The first reset and the first step are one place: the environment's form.
+                place = max(self._steps[index], 1) if outcome.kind != "did not start" else -1
+                self._failed_at[index].append(place)
             elif outcome["is_last"]:
-                self._in_a_row[index] = 0
+                self._in_a_row[index], self._completed = 0, True
+                self._failed_at[index].clear()
         self.failures += len(errors)
         for error in errors:
             count = self._in_a_row[error.index]
-            if count > self._restarts:
+            if count > self._restarts or self._always_fails(error.index):
                 self.close()
                 if count == 1:
                     raise error
-                message = f"{error.message} ({count} failures without an episode completed)"
+                message = f"{error.last_line} ({count} failures without an episode completed)"
                 raise EnvError(error.index, error.kind, message, error.traceback)
         for error in errors:
             warnings.warn(
-                f"environment {error.index} {error.kind}: {error.message.splitlines()[0]}; its "
+                f"environment {error.index} {error.kind}: {error.last_line}; its "
                 f"episode is dropped and it is started again (failure {self.failures}, "
                 f"{self._in_a_row[error.index]} in a row)",
                 EnvRestartWarning, stacklevel=4,
             )  # fmt: skip
+
+    def _always_fails(self, index: int) -> bool:
+        """Whether a worker fails at the same step every time, and no episode was ever completed."""
+        places = self._failed_at[index][-SAME_FAILURES:]
+        same = len(places) == SAME_FAILURES and len(set(places)) == 1 and places[0] >= 0
+        return same and not self._completed
 
     def close(self) -> None:
         """Ends the workers; may be called twice."""

@@ -62,7 +62,8 @@ class Worker:
         env, is_reset = self._env, request["kind"] == "reset"
         timestep = env.reset(request["seed"]) if is_reset else env.step(arrays["action"])
         check_timestep(timestep, env.obs_space)
-        return {"goes_on": bool(getattr(env, "goes_on", False))}, timestep
+        notes = env.info.get("notes", "") if is_reset else ""
+        return {"goes_on": bool(getattr(env, "goes_on", False)), "notes": notes}, timestep
 
 
 def main() -> None:
