@@ -92,7 +92,7 @@ def predict(
     with load_run(run, **loading) as loaded:
         config, pool = loaded.config, loaded.envs
         seed = config.seed if seed < 0 else seed
-        longest = longest_episode(config, pool)
+        longest = longest_episode(pool)
         if longest and length > longest:
             raise UserError(
                 f"--context {context} and --horizon {horizon} need episodes of {length} timesteps, "

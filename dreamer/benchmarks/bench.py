@@ -104,7 +104,7 @@ class Bench(ExitStack):
     def _task(self) -> tuple[tuple[Mapping[str, Space], Space], int]:
         """Spaces of observations and actions, and timesteps of the longest episode."""
         with make_pool(self._config, 1, training=True) as pool:
-            timesteps = longest_episode(self._config, pool) or DEFAULT_TIMESTEPS
+            timesteps = longest_episode(pool) or DEFAULT_TIMESTEPS
             return (pool.obs_space, pool.act_space), timesteps
 
     def _agent(self, precision: str) -> Service:

@@ -87,7 +87,7 @@ def check_batch(config: Config, pool: EnvPool) -> None:
     """Raises UserError for batches longer than any episode, or larger than the memory."""
     train = config.section("train")  # not every agent learns from sequences, or from batches
     length = int(train.get("batch_length", 1))
-    longest = longest_episode(config, pool)
+    longest = longest_episode(pool)
     if longest and length > longest:
         raise UserError(
             f"train.batch_length is {length}, but an episode of {config.task} has at most "
@@ -106,10 +106,9 @@ def check_batch(config: Config, pool: EnvPool) -> None:
         )
 
 
-def longest_episode(config: Config, pool: EnvPool) -> int:
+def longest_episode(pool: EnvPool) -> int:
     """Returns the timesteps of the task's longest episodes; 0 if it has no time limit."""
-    limit = config.envs.time_limit or int(pool.info.get("time_limit", 0))
-    return -(-limit // pool.action_repeat) + 1 if limit else 0
+    return -(-pool.time_limit // pool.action_repeat) + 1 if pool.time_limit else 0
 
 
 def forecast(
@@ -239,8 +238,11 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
 def describe(logger: Logger, agent: TrainableAgent, pool: EnvPool) -> None:
     """Logs the device, precision, environment, tasks, observations and actions."""
     logger.message(f"{describe_device()}; precision {agent.precision}")
-    if pool.info:
-        logger.message("environment: " + ", ".join(f"{k} {v}" for k, v in pool.info.items()))
+    facts = {key: value for key, value in pool.info.items() if key != "notes"}
+    if facts:
+        logger.message("environment: " + ", ".join(f"{k} {v}" for k, v in facts.items()))
+    for note in pool.info.get("notes", "").splitlines():
+        logger.message(f"note: {note}")
     tasks = list(dict.fromkeys(pool.tasks))
     if len(tasks) > 1:
         logger.message(f"{len(tasks)} tasks, in turn: {', '.join(tasks)}")
@@ -249,4 +251,5 @@ def describe(logger: Logger, agent: TrainableAgent, pool: EnvPool) -> None:
         text = f"encoder takes {', '.join(model.inputs)}; "
         text += f"decoder predicts {', '.join(model.targets)}; "
     kind = "one-hot" if pool.act_space.discrete else "continuous"
-    logger.message(f"{text}actions {pool.act_space.shape[0]} {kind}")
+    parts = " + ".join(map(str, pool.act_space.parts)) or pool.act_space.shape[0]
+    logger.message(f"{text}actions {parts} {kind}")

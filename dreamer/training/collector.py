@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,10 @@ resets in rows with is_first.
 Episode = dict[str, np.ndarray]
 OnEpisode = Callable[[Episode, int], Any]
 """Takes a complete episode [L, ...], action and cont included, and its number."""
+
+
+#: Timesteps after which an episode without a time limit is cut off, and after which this is said.
+LONGEST, LONG = 20_000, 5_000
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,9 @@ class Collector:
 
     If an environment fails, its episode is dropped, the episode's number is not used again, and
     the pool replaces the environment. `EnvError` is raised only after the pool has given up.
+
+    An episode of a task without a time limit is cut off after LONGEST timesteps, as at a limit,
+    because it may never end, and memory holds it until it does.
     """
 
     pool: EnvPool
@@ -197,8 +205,22 @@ class Collector:
             if running := self._running[worker]:
                 self.agent_steps += 1
                 length = len(running.timesteps)
+                if length >= LONG and not self.pool.time_limit:
+                    self._limit(running)
                 if running.timesteps[-1]["is_last"] or length >= self.max_length:
                     self._end(worker, running)
+
+    def _limit(self, running: _RunningEpisode) -> None:
+        """Ends a running episode that is too long; says so in advance."""
+        length = len(running.timesteps)
+        if length == LONG:
+            warnings.warn(
+                f"an episode of {running.task} has {LONG:,} timesteps and no end yet; it is cut at "
+                f"{LONGEST:,}, as at a time limit: if episodes do not end by themselves, set "
+                "envs.time_limit to their number of frames", stacklevel=2,
+            )  # fmt: skip
+        if length >= LONGEST:
+            running.timesteps[-1]["is_last"] = np.asarray(True)
 
     def _append(
         self, workers: Sequence[int], actions: np.ndarray, timesteps: Sequence[Timestep | EnvError]
