@@ -17,6 +17,11 @@ from dreamer.errors import UserError, suggest
 ALIASES = {"cup_catch": ("ball_in_cup", "catch")}
 #: The domains' cameras, if not the first one: the quadruped's third camera follows its body.
 CAMERAS = {"quadruped": 2}
+#: First words of names that other packages of dm_control have or are given elsewhere.
+PACKAGES = {
+    "manip": "manipulation", "manipulation": "manipulation", "locom": "locomotion",
+    "locomotion": "locomotion", "composer": "composer", "soccer": "locomotion.soccer",
+}  # fmt: skip
 #: Frames of an episode of lqr, the only domain without a limit of its own.
 DEFAULT_LIMIT = 1000
 #: Seed of a model's own random numbers (lqr): every worker must build the same model.
@@ -32,6 +37,12 @@ def find_task(name: str) -> tuple[str, str]:
     """Returns (domain, task) of "<domain>_<task>"; both parts may contain underscores."""
     known = {"_".join(parts): parts for parts in _suite().ALL_TASKS} | ALIASES
     if name not in known:
+        if (package := PACKAGES.get(name.partition("_")[0])) is not None:
+            raise UserError(
+                f"unknown task 'dmc_{name}': dmc_ names the tasks of dm_control's suite, not of "
+                f"dm_control.{package}; write a function that returns such an environment and name "
+                "that: --task path/to/file.py:function"
+            )
         near = suggest(name, known, most=3, prefix="dmc_")
         raise UserError(
             f"unknown task 'dmc_{name}'{near}; tasks are named dmc_<domain>_<task>, as in "

@@ -6,23 +6,35 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from dreamer.envs.spec import SCALARS, Env, EnvSettings, Space, image_space, one_hot_space
+from dreamer.envs.gym_spaces import (
+    CODED,
+    Path,
+    action_space,
+    codec,
+    flag,
+    image_axes,
+    kind_of,
+    leaves,
+    resize_remark,
+    scalar,
+    to_numpy,
+    value_at,
+)
+from dreamer.envs.spec import SCALARS, Env, EnvSettings, image_space
 from dreamer.envs.wrappers import FrameEnv, NormalizeActions, resize
-from dreamer.errors import UserError, suggest
+from dreamer.errors import ContractError, NoImageError, UserError, suggest
 
 #: Modules that register environments when imported, by the start of the environments' ids.
 MODULES = {
     "MiniGrid-": "minigrid", "BabyAI-": "minigrid", "Vizdoom": "vizdoom.gymnasium_wrapper",
     "ALE/": "ale_py",
 }  # fmt: skip
-#: The least height and width of an image, in pixels. A smaller array is a grid of symbols, such as
-#: MiniGrid's 7x7x3: enlarged to an image and divided by 255, its symbols would look alike.
-LEAST_IMAGE = 16
 
 
 def make_gym(env_id: str, settings: EnvSettings) -> Env:
@@ -56,8 +68,9 @@ def adapt_gym(env: Any, settings: EnvSettings) -> Env:
     settings' time limit applies besides the environment's own.
 
     Args:
-        env: Has `observation_space` (Box, Discrete, or a Dict of them; other kinds only without
-            `state`), `action_space` (Box or Discrete), `reset()` and `step()`.
+        env: Has `observation_space` (Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple
+            of them; other kinds only without `state`), `action_space` (one of the first four),
+            `reset()` and `step()`.
         settings: How to make the environment. With `image`, the observation's images are resized,
             or an image is rendered if there is none; with `state`, the other observations are flat
             float32 vectors.
@@ -71,57 +84,105 @@ def adapt_gym(env: Any, settings: EnvSettings) -> Env:
 class GymEnv(FrameEnv):
     """See `adapt_gym`; actions are still in the environment's own range.
 
-    Images (uint8 [height, width, channels] or [channels, height, width] of 1 or 3 channels, or
-    [height, width], both at least 16) become uint8 [image_size, image_size, 3]. Vectors of bytes
-    (uint8 [n], 0 to 255) are scaled to [-0.5, 0.5]. Other boxes become flat float32 vectors.
-    Discrete values become one-hot vectors. A single observation is named "image" or "observation".
-    Nested names are joined by a slash. A vector named "image" is renamed to "image_vector". Texts
-    are left out; without `state`, so are spaces of unknown kinds.
+    Images (uint8 arrays with height and width of at least 16; the other axes are channels or
+    stacked frames, and come last) become uint8 [image_size, image_size, channels], 3 channels if
+    there was one. Vectors of bytes (uint8 [n], 0 to 255) are scaled to [-0.5, 0.5]. Other boxes,
+    and those whose names match `envs.flatten`, become flat float32 vectors. Whole numbers become
+    one-hot vectors. A single observation is named "image" or "observation". Nested names are joined
+    by a slash. A vector named "image" is renamed to "image_vector". Texts are left out; without
+    `state`, so are spaces of unknown kinds.
+
+    An image is rendered if the observation has none. If the environment renders none either, the
+    agent learns from its other observations; `info["notes"]` says so.
     """
 
     def __init__(self, env: Any, settings: EnvSettings):
         super().__init__(settings, settings.time_limit)
+        if hasattr(env, "single_observation_space"):
+            raise UserError(
+                f"{env} is several environments in one: make a single environment; envs.num_envs "
+                "says how many of them there are"
+            )
+        if hasattr(env, "possible_agents"):
+            raise UserError(
+                f"{env} has several agents, but here one acts: wrap it for a single agent"
+            )
         self._env, self._size, self.obs_space = env, settings.image_size, {}
         self._seeding = _seeding(env)
         self.info = {"seeding": self._seeding}
-        self.act_space = _action_space(env.action_space)
-        kind = _kind_of(env.observation_space)
-        self._single = {"Dict": "", "image": "image"}.get(kind, "observation")
-        self._encoders: dict[str, tuple[str, Callable]] = {}
-        for name, part in _flatten(env.observation_space, self._single):
-            self._add_observation(name, part, settings)
-        self._rendered = settings.image and not _has_image(env.observation_space)
+        self.act_space, self._native = action_space(env.action_space)
+        self._encoders: dict[Path, tuple[str, Callable]] = {}
+        parts = dict(leaves(env.observation_space))
+        names = {path: "/".join(map(str, path)) or "observation" for path in parts}
+        if settings.flatten and not any(re.fullmatch(settings.flatten, n) for n in names.values()):
+            raise UserError(
+                f"envs.flatten {settings.flatten!r} matches none of {', '.join(names.values())}"
+            )
+        images = {p for p, n in names.items() if image_axes(parts[p], n, settings.flatten)}
+        for path, part in parts.items():
+            self._add_observation(path, names[path], part, path in images, settings)
+        self._rendered = settings.image and not images
         if self._rendered:
-            self.obs_space["image"] = image_space(self._size)
+            self._check_rendering()
+        own_limit = getattr(getattr(env, "spec", None), "max_episode_steps", None) or 0
+        if limit := settings.time_limit or max(own_limit, 0):
+            self.info["time_limit"] = str(limit)
         if not self.obs_space:
             raise UserError(
                 f"no observation is left: envs.image is {str(settings.image).lower()} and "
                 f"envs.state is {str(settings.state).lower()}, but the observation space is "
                 f"{env.observation_space}"
             )
-        own_limit = getattr(getattr(env, "spec", None), "max_episode_steps", None) or 0
-        if limit := settings.time_limit or max(own_limit, 0):
-            self.info["time_limit"] = str(limit)
 
-    def _add_observation(self, name: str, space: Any, settings: EnvSettings) -> None:
+    def _add_observation(
+        self, path: Path, name: str, space: Any, is_image: bool, settings: EnvSettings
+    ) -> None:
         """Adds an observation to `obs_space`, unless the settings leave it out."""
-        kind = _kind_of(space)
-        if kind not in ("image", "Box", "Discrete"):
-            if settings.state and kind != "text":
-                raise UserError(
-                    f"observations of the space {space} are not supported: expected Box, "
-                    "Discrete or a Dict of them, or envs.state false, which leaves them out"
-                )
+        kind = kind_of(space)
+        if kind == "text" or not (settings.state or kind in CODED):
             self.info["left_out"] = f"{self.info.get('left_out', '')} {name}".strip()
-        elif settings.image if kind == "image" else settings.state:
+        elif settings.image if is_image else settings.state:
             if name in SCALARS or name in ("action", "discount"):
                 raise UserError(
                     f"an observation is named {name!r}, a timestep's own key: rename it"
                 )
             # Only an image may have the key "image".
-            key = f"{name}_vector" if name == "image" and kind != "image" else name
-            self.obs_space[key], encode = _codec(name, space, self._size)
-            self._encoders[name] = key, encode
+            key = f"{name}_vector" if name == "image" and not is_image else name
+            key = "image" if is_image and not path else key
+            self.obs_space[key], encode, remark = codec(name, space, self._size, settings.flatten)
+            self._encoders[path] = key, encode
+            self._note(remark)
+
+    def _note(self, text: str) -> None:
+        """Adds a line to the notes that a run shows once."""
+        notes = self.info.get("notes", "").splitlines()
+        if text and text not in notes:
+            self.info["notes"] = "\n".join([*notes, text])
+
+    def _check_rendering(self) -> None:
+        """Adds the rendered image to `obs_space`, or leaves it out where there is none.
+
+        UserError if the image would be the only observation.
+        """
+        declared = getattr(self._env, "render_mode", None) == "rgb_array"
+        try:
+            if not _renders(self._env):
+                raise NoImageError(
+                    "the environment draws no image, it has no render() of its own: add one, or "
+                    "set envs.image to false and envs.state to true"
+                )
+            if not declared:  # some render all the same, which only trying tells
+                self._env.reset()
+                self._render()
+        except NoImageError as error:
+            if not self.obs_space:
+                raise
+            self._note(
+                f"{error}; the agent learns without images, from {', '.join(self.obs_space)}"
+            )
+            self._rendered = False
+        else:
+            self.obs_space["image"] = image_space(self._size)
 
     def _start(self, seed: int | None) -> None:
         arguments = {}
@@ -138,24 +199,29 @@ class GymEnv(FrameEnv):
 
     def _decode(self, action: np.ndarray) -> Any:
         self.act_space.check(action, "action")
-        if not self.act_space.discrete:
-            return action
-        return int(action.argmax()) + int(getattr(self._env.action_space, "start", 0))
+        return self._native(action)
 
     def _advance(self, action: Any) -> tuple[float, bool, bool]:
         self._shown, reward, terminated, truncated = _unpack(self._env.step(action))
-        return float(reward), terminated or truncated, terminated
+        return scalar(reward, "reward"), terminated or truncated, terminated
 
     def _observe(self) -> dict[str, np.ndarray]:
-        values = dict(_flatten(self._shown, self._single))
         encoded = {
-            key: encode(np.asarray(values[name])) for name, (key, encode) in self._encoders.items()
+            key: encode(to_numpy(value_at(path, self._shown)))
+            for path, (key, encode) in self._encoders.items()
         }
         if self._rendered:
-            encoded["image"] = resize(self._render(), self._size)
+            frame = self._render()
+            height, width = frame.shape[:2]
+            self._note(resize_remark("image", height, width, self._size))
+            encoded["image"] = resize(frame, self._size)
         return encoded
 
     def _render(self) -> np.ndarray:
+        """Returns the environment's image without alpha: uint8 [height, width, 3 or 1] or 2-D.
+
+        Raises NoImageError if it renders none.
+        """
         try:
             frame = self._draw()
         except NotImplementedError:
@@ -169,14 +235,25 @@ class GymEnv(FrameEnv):
                 f"the environment cannot be drawn, a package is not installed: {error}; install "
                 "it, or set envs.image to false and envs.state to true"
             ) from error
-        is_array = isinstance(frame, np.ndarray)
-        if is_array and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3:
-            return frame
-        returned = f"{frame.dtype} {list(frame.shape)}" if is_array else type(frame).__name__
-        raise UserError(
+        if isinstance(frame, list | tuple) and frame:
+            frame = frame[-1]  # render_mode rgb_array_list: the frames since the last call
+        returned = type(frame).__name__
+        if frame is not None and not isinstance(frame, str):
+            image = to_numpy(frame)
+            if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] in (3, 4):
+                return image[:, :, :3]
+            if image.dtype == np.uint8 and image.ndim in (2, 3) and image.shape[2:] in ((), (1,)):
+                return image
+            returned = f"{image.dtype} {list(image.shape)}"
+        advice = (
+            "make it with render_mode='rgb_array'"
+            if getattr(self._env, "render_mode", None) != "rgb_array" and frame is None
+            else "return such an array"
+        )
+        raise NoImageError(
             "the observation has no image and the environment renders none (render() returned "
-            f"{returned}, expected uint8 [height, width, 3]): make it with "
-            "render_mode='rgb_array', or set envs.image to false and envs.state to true"
+            f"{returned}, expected uint8 [height, width, 3]): {advice}, or set envs.image to "
+            "false and envs.state to true"
         )
 
     def _draw(self) -> Any:
@@ -191,82 +268,19 @@ class GymEnv(FrameEnv):
         self._env.close()
 
 
+def _renders(env: Any) -> bool:
+    """Whether the environment has a method `render` of its own, not only Gymnasium's empty one."""
+    render = getattr(type(getattr(env, "unwrapped", env)), "render", None)
+    inherited = getattr(render, "__module__", ""), getattr(render, "__qualname__", "")
+    return hasattr(env, "render") and inherited not in (
+        ("gymnasium.core", "Env.render"), ("gym.core", "Env.render")
+    )  # fmt: skip
+
+
 def _draws_by_mode(env: Any) -> bool:
     """Whether `render` takes the kind of image as an argument, as in gym before 0.26."""
     inner = getattr(env, "unwrapped", env)  # a wrapper's render may name no arguments
     return "mode" in inspect.signature(inner.render).parameters
-
-
-def _has_image(space: Any) -> bool:
-    """Whether an image is among the observations of `space`."""
-    return any(_kind_of(part) == "image" for _, part in _flatten(space, ""))
-
-
-def _kind_of(space: Any) -> str:
-    """Returns "image", "Box", "Discrete", "Dict" or "text", else the name of the space's class.
-
-    Compares names, because old gym's classes are not Gymnasium's, and either may be missing.
-    """
-    if (dtype := getattr(space, "dtype", None)) is not None and np.dtype(dtype).kind == "U":
-        return "text"  # Gymnasium's Text, or a package's own space (MiniGrid)
-    names = [cls.__name__ for cls in type(space).__mro__]
-    kind = next((name for name in names if name in ("Box", "Discrete", "Dict")), names[0])
-    is_image = kind == "Box" and space.dtype == np.uint8 and _image_axes(space.shape)
-    return "image" if is_image else kind
-
-
-def _image_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the axes of height, width and channels in an image; () if it is none."""
-    if len(shape) == 3 and shape[2] not in (1, 3):
-        return (1, 2, 0) if shape[0] in (1, 3) and min(shape[1:]) >= LEAST_IMAGE else ()
-    is_image = len(shape) in (2, 3) and min(shape[:2]) >= LEAST_IMAGE
-    return tuple(range(len(shape))) if is_image else ()
-
-
-def _flatten(space: Any, prefix: str) -> list[tuple[str, Any]]:
-    """Returns the names and values of a Dict space or of a dict, nested or not."""
-    parts = getattr(space, "spaces", space)
-    if not isinstance(parts, Mapping):
-        return [(prefix, space)]
-    start = f"{prefix}/" if prefix else ""
-    return [item for key, part in parts.items() for item in _flatten(part, f"{start}{key}")]
-
-
-def _codec(name: str, space: Any, image_size: int) -> tuple[Space, Callable]:
-    """Returns our space of an observation, and the function that encodes its values."""
-    kind, shape = _kind_of(space), space.shape
-    if kind == "Discrete":
-        one_hot, start = np.eye(int(space.n), dtype=np.float32), int(getattr(space, "start", 0))
-        return one_hot_space(int(space.n)), lambda value: one_hot[int(value) - start].copy()
-    if kind == "image":
-        axes = _image_axes(shape)
-        return image_space(image_size), lambda value: resize(value.transpose(axes), image_size)
-    # An image of an unknown form is no vector: it would be huge, and in units of its own.
-    sides = sorted(shape) if len(shape) == 3 else [0, 0]
-    if sides[1] >= LEAST_IMAGE and (space.dtype == np.uint8 or sides[0] <= 4):
-        raise UserError(
-            f"observation {name!r} looks like images, {np.dtype(space.dtype)} {list(shape)}; "
-            "expected uint8 [height, width, channels] or [channels, height, width] of 1 or 3 "
-            "channels: wrap the environment, or set envs.state to false to leave it out"
-        )
-    low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
-    # Raw bytes, such as a console's memory, are no quantities in units of their own.
-    if space.dtype == np.uint8 and len(shape) == 1 and np.all(low == 0) and np.all(high == 255):
-        ours = Space(shape, np.dtype(np.float32), -0.5, 0.5)
-        return ours, lambda value: value.astype(np.float32) / 255.0 - 0.5
-    ours = Space(low.shape, np.dtype(np.float32), low, high)
-    return ours, lambda value: value.astype(np.float32).reshape(-1)
-
-
-def _action_space(space: Any) -> Space:
-    """Returns one-hot [A] for a Discrete space, and a Box's own; UserError for other spaces."""
-    if _kind_of(space) == "Discrete":
-        return one_hot_space(int(space.n))
-    if _kind_of(space) == "Box":
-        return Space(space.shape, space.dtype, space.low, space.high)
-    raise UserError(
-        f"actions of the space {space} are not supported: expected a Box or a Discrete space"
-    )
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
@@ -284,21 +298,31 @@ def _seeding(env: Any) -> str:
     return "reset" if _takes(inner.reset, "seed") else "none"
 
 
-def _unpack(result: tuple[Any, ...]) -> tuple[Any, Any, bool, bool]:
+def _unpack(result: Any) -> tuple[Any, Any, bool, bool]:
     """Returns (obs, reward, terminated, truncated) of a step's 5-tuple or old gym's 4-tuple.
 
-    Old gym sets info["TimeLimit.truncated"] if its time limit ended the episode.
+    An end that `info` calls a time limit is not terminal: by "TimeLimit.truncated", as old gym
+    does, or by a "discount" of 1, as wrappers of dm_env's environments do.
     """
-    if len(result) == 5:
-        return result[0], result[1], bool(result[2]), bool(result[3])
-    if len(result) == 4:
-        obs, reward, done, info = result
-        truncated = bool(done) and bool(info.get("TimeLimit.truncated", False))
-        return obs, reward, bool(done) and not truncated, truncated
-    raise UserError(
-        f"step() returned {len(result)} values; expected (obs, reward, terminated, truncated, "
-        "info), or old gym's (obs, reward, done, info)"
-    )
+    if not isinstance(result, tuple | list) or len(result) not in (4, 5):
+        got = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
+        raise UserError(
+            f"step() returned {got}; expected (obs, reward, terminated, truncated, info), or old "
+            "gym's (obs, reward, done, info)"
+        )
+    obs, reward, *flags, info = result
+    ended = flag(flags[0], "terminated" if len(flags) == 2 else "done")
+    truncated = flag(flags[1], "truncated") if len(flags) == 2 else False
+    limit = ended and isinstance(info, Mapping) and _is_limit(info)
+    return obs, reward, ended and not limit, truncated or limit
+
+
+def _is_limit(info: Mapping[str, Any]) -> bool:
+    with contextlib.suppress(ContractError):  # something else may have these names
+        if flag(info.get("TimeLimit.truncated"), "info['TimeLimit.truncated']"):
+            return True
+        return "discount" in info and scalar(info["discount"], "info['discount']") == 1
+    return False
 
 
 def _import_library() -> Any:
@@ -321,10 +345,7 @@ def _register(env_id: str) -> None:
 
 
 def _make(make: Callable[..., Any], env_id: str, image: bool) -> Any:
-    """Calls the library's `make`; without render_mode if the environment takes none.
-
-    Raises UserError if there can be no image without render_mode, although one is asked for.
-    """
+    """Calls the library's `make`; without render_mode if the environment takes none."""
     try:
         mode = {"render_mode": "rgb_array"} if image else {}
         return make(env_id, disable_env_checker=True, **mode)
@@ -336,13 +357,7 @@ def _make(make: Callable[..., Any], env_id: str, image: bool) -> Any:
             ) from error
         if not image or "render_mode" not in str(error):
             raise
-        env = make(env_id, disable_env_checker=True)
-        if _has_image(env.observation_space) or _draws_by_mode(env):
-            return env
-        raise UserError(
-            f"gym_{env_id} renders no image (it takes no render_mode), and its observation has "
-            "none: set envs.image to false and envs.state to true"
-        ) from error
+        return make(env_id, disable_env_checker=True)
 
 
 def _why_not(env_id: str, error: Exception, library: Any) -> str:

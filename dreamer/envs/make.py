@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dreamer.envs.dm_env import GymOfDmEnv, is_dm_env
 from dreamer.envs.gym import adapt_gym
 from dreamer.envs.spec import Env, EnvSettings
 from dreamer.envs.wrappers import NormalizeActions, Repeat
@@ -43,17 +44,20 @@ def make_env(task: str, **settings: Any) -> Env:
 def make_custom(task: str, settings: EnvSettings) -> Env:
     """Makes the environment that `module:function` or `path/to/file.py:function` returns.
 
-    The function takes no arguments. It returns a Gymnasium or old gym environment, which
-    `adapt_gym` adapts with all settings; or one of our `Env`, whose observations stay as they are.
+    The function takes no arguments. It returns an environment of Gymnasium, old gym or dm_env,
+    which `adapt_gym` adapts with all settings; or one of our `Env`, whose observations stay as they
+    are.
     Raises UserError if the function does not exist, or returns something else.
     """
     env = find_function(task)()
+    if is_dm_env(env):
+        return adapt_gym(GymOfDmEnv(env, settings), settings)
     if hasattr(env, "observation_space") and hasattr(env, "action_space"):
         return adapt_gym(env, settings)
     if not isinstance(env, Env):
         raise UserError(
-            f"{task} returned a {type(env).__name__}; expected a Gymnasium environment or an "
-            "object with the attributes and methods of dreamer.envs.spec.Env"
+            f"{task} returned a {type(env).__name__}; expected a Gymnasium or dm_env environment "
+            "or an object with the attributes and methods of dreamer.envs.spec.Env"
         )
     repeat = settings.action_repeat
     if repeat > 1 and env.action_repeat not in (1, repeat):

@@ -164,15 +164,19 @@ class Repeat(Wrapper):
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes an image, uint8 [h, w], [h, w, 1] or [h, w, 3], to uint8 [size, size, 3].
+    """Resizes an image, uint8 [h, w] or [h, w, C], to uint8 [size, size, C], C = 3 if it was 1.
 
     Each new pixel is the mean over the area that it covers.
     """
     image = image if image.ndim == 3 else image[:, :, None]
-    image = np.broadcast_to(image, (*image.shape[:2], 3))
+    if image.shape[2] == 1:
+        image = np.broadcast_to(image, (*image.shape[:2], 3))
     if image.shape[:2] == (size, size):
         return np.array(image)
     from PIL import Image
 
-    whole = Image.fromarray(np.ascontiguousarray(image))
-    return np.array(whole.resize((size, size), Image.Resampling.BOX))
+    # Pillow's images have at most 3 channels without alpha, by which it would weight the others.
+    threes = [image] if image.shape[2] == 3 else np.moveaxis(image, 2, 0)
+    wholes = [Image.fromarray(np.ascontiguousarray(part)) for part in threes]
+    parts = [np.array(whole.resize((size, size), Image.Resampling.BOX)) for whole in wholes]
+    return parts[0] if len(parts) == 1 else np.stack(parts, -1)

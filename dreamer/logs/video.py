@@ -1,7 +1,8 @@
 """Videos: GIF and MP4 files, tiles of several videos, open-loop predictions.
 
-A video is uint8 [T, H, W, C] with C = 3 (colour) or 1 (grey). Small frames are enlarged in files,
-so that 64x64 images are large enough for a screen.
+A video is uint8 [T, H, W, C] with C = 3 (colour) or 1 (grey). Of images with more channels, which
+are stacked frames, the newest frame is shown. Small frames are enlarged in files, so that 64x64
+images are large enough for a screen.
 """
 
 from __future__ import annotations
@@ -110,13 +111,19 @@ def tile(videos: Sequence[np.ndarray]) -> np.ndarray:
 
     A shorter video repeats its last frame; empty places are black.
     """
-    columns = math.ceil(math.sqrt(len(videos)))
+    columns, videos = math.ceil(math.sqrt(len(videos))), [newest_frame(v) for v in videos]
     length = max(len(video) for video in videos)
     even = [video[np.minimum(np.arange(length), len(video) - 1)] for video in videos]
     even += [np.zeros_like(even[0])] * (-len(even) % columns)
     starts = range(0, len(even), columns)
     rows = [np.concatenate(even[start : start + columns], axis=2) for start in starts]
     return np.concatenate(rows, axis=1)
+
+
+def newest_frame(images: np.ndarray) -> np.ndarray:
+    """Returns the last frame of stacked ones: uint8 [..., C] -> [..., 3 or 1]."""
+    channels = images.shape[-1]
+    return images[..., -3:] if channels % 3 == 0 else images[..., -1:]
 
 
 def signed_difference(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
@@ -158,7 +165,8 @@ def _framed(
         shape = (batch, length, height + 2 * _BORDER, width + 2 * _BORDER, 3)
         framed = np.full(shape, _IMAGINED, np.uint8)
         framed[:, :context] = _CONTEXT
-        framed[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER] = video  # grey ones fill three channels
+        # Grey ones fill three channels.
+        framed[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER] = newest_frame(video)
         rows.append(framed)
     return rows
 

@@ -5,7 +5,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gym_envs import Drift, Mixed, Old
-from gymnasium.spaces import Box, MultiDiscrete
+from gymnasium.spaces import Box
 from pool_env import PoolEnv
 
 from dreamer.envs.conformance import check_env
@@ -154,8 +154,8 @@ def test_images_are_known_by_their_size():
 
 
 @pytest.mark.parametrize("shape, dtype", [
-    ((84, 84, 4), np.uint8), ((4, 84, 84), np.uint8), ((64, 64, 64), np.uint8),
-    ((64, 64, 3), np.float32), ((1, 64, 64), np.float64),
+    ((64, 64, 64), np.uint8), ((64, 64, 3), np.float32), ((1, 64, 64), np.float64),
+    ((4, 64, 64, 3), np.float32),
 ])  # fmt: skip
 def test_images_of_another_form_are_no_vectors(shape, dtype):
     inner = Drift()
@@ -183,12 +183,8 @@ def test_resize_averages():
 
 def test_unsupported_spaces_are_named():
     inner = Drift()
-    inner.action_space = MultiDiscrete([2, 2])
-    with pytest.raises(UserError, match=r"actions of the space MultiDiscrete\(\[2 2\]\)"):
-        adapted(inner)
-    inner = Drift()
-    inner.observation_space = MultiDiscrete([2, 2])
-    with pytest.raises(UserError, match="observations of the space MultiDiscrete.*or envs.state f"):
+    inner.observation_space = gymnasium.spaces.Sequence(Box(0, 1))
+    with pytest.raises(UserError, match="observations of the space Sequence.*or envs.state false"):
         adapted(inner, state=True)
     env = adapted(inner, image=True, state=False)  # the picture is enough
     assert list(env.obs_space) == ["image"] and env.info["left_out"] == "observation"
@@ -199,10 +195,22 @@ def test_unsupported_spaces_are_named():
 
 
 def test_environment_that_cannot_render():
-    env = adapted(Drift(render_mode=None), image=True)
-    env.env._env.render = lambda: None
+    inner = Drift()
+    env = adapted(inner, image=True)
+    inner.render = lambda: None
     with pytest.raises(UserError, match="renders none .render.. returned NoneType"):
         env.reset(0)
+
+
+@pytest.mark.parametrize("frame", [
+    np.full((64, 64, 4), 9, np.uint8), np.full((64, 64), 9, np.uint8),
+    [np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 9, np.uint8)],
+])  # fmt: skip
+def test_rendered_images_lose_their_alpha(frame):
+    """Grey ones get three channels; of several frames the last is taken."""
+    inner = Drift()
+    inner.render = lambda: frame
+    assert np.all(adapted(inner, image=True).reset(0)["image"] == np.full((64, 64, 3), 9))
 
 
 def test_seeds_reach_a_reset_that_names_no_arguments():
@@ -273,16 +281,27 @@ class Bare(Drift):
         super().__init__(render_mode=None)
 
 
-def test_what_takes_no_render_mode_shows_its_own_images_or_says_what_to_set():
+def test_without_a_picture_the_agent_learns_from_the_rest_or_is_told_what_to_set():
+    """Gymnasium's own render(), one that returns nothing, and one that is not implemented."""
     gymnasium.register("Plain-v0", entry_point=Mixed)
     gymnasium.register("Bare-v0", entry_point=Bare)
     env = make_env("gym_Plain-v0", image=True, state=True, time_limit=3)
     assert env.reset(0)["camera"].shape == (64, 64, 3)
-    with pytest.raises(UserError, match="Bare-v0 renders no image .* set envs.image to false and"):
-        make_env("gym_Bare-v0", image=True, state=True)
-    with pytest.raises(UserError, match="renders none .* set envs.image to false and"):
-        adapt_gym(Bare(), EnvSettings(image=True, state=True)).reset(0)
-    assert list(make_env("gym_Bare-v0", image=False, state=True).obs_space) == ["observation"]
+    silent, absent = Drift(render_mode=None), Drift(render_mode=None)
+    silent.render = lambda: None
+    absent.render = lambda: exec("raise NotImplementedError")
+    for make in (
+        lambda **settings: make_env("gym_Bare-v0", **settings),
+        lambda **settings: adapted(silent, **settings),
+        lambda **settings: adapted(absent, **settings),
+    ):
+        with pytest.raises(UserError, match=r"render.* set envs.image to false and envs.state to"):
+            make(image=True, state=False)
+        env = make(image=True, state=True)
+        assert list(env.obs_space) == ["observation"]
+        assert "the agent learns without images, from observation" in env.info["notes"]
+        assert env.reset(0)["observation"].shape == (2,)
+    assert list(adapted(Drift(render_mode=None), image=True).obs_space) == ["image"]  # it draws
 
 
 def test_missing_package_is_named(monkeypatch):

@@ -1,0 +1,77 @@
+"""Environments as users write them: scalars, spaces and ends in every form."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+
+class Base(gymnasium.Env):
+    """Five steps from states; each method may be replaced."""
+
+    observation_space = Box(-1, 1, (3,), np.float32)
+    action_space = Discrete(2)
+    render_mode = "rgb_array"
+    limit = 5
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self.observe(), {}
+
+    def step(self, action):
+        self.count += 1
+        return self.observe(), self.reward(), False, self.count >= self.limit, {}
+
+    def observe(self):
+        return np.zeros(3, np.float32)
+
+    def reward(self):
+        return 1.0
+
+    def render(self):
+        return np.zeros((64, 64, 3), np.uint8)
+
+
+class WrongReward(Base):
+    """Its mistake shows at the first step."""
+
+    def reward(self):
+        return "one"
+
+
+class WrongReset(Base):
+    def reset(self, seed=None, options=None):
+        raise NotImplementedError
+
+
+class WrongEnd(Base):
+    """Its mistake shows only where its episodes end."""
+
+    def step(self, action):
+        *others, truncated, info = super().step(action)
+        return *others, {"why": None}["limit"] if truncated else False, info
+
+
+class Blind(Base):
+    """The most common environment of one's own: vectors, and no render()."""
+
+    render, render_mode, limit = gymnasium.Env.render, None, 20
+
+
+class Endless(Base):
+    limit = np.inf
+
+
+def suite_task():
+    """An environment of dm_env that learns from states and is drawn by its physics."""
+    from dm_control import suite
+
+    return suite.load("cartpole", "balance", {"time_limit": 0.05})
+
+
+def reach_site():
+    from dm_control import manipulation
+
+    return manipulation.load("reach_site_features")
