@@ -82,10 +82,7 @@ def train(
         say(text)
     devices = build.make_devices(config)
     with ExitStack() as stack:
-        pool = stack.enter_context(build.make_pool(config, config.envs.num_envs, training=True))
-        eval_pool = stack.enter_context(
-            build.make_pool(config, config.eval.num_envs, training=False)
-        )
+        pool, eval_pool = stack.enter_context(build.open_pools(config))
         build.check_batch(config, pool)
         rundir = stack.enter_context(RunDir.open(config))
         prepare_tensorflow(config.deterministic)

@@ -133,6 +133,9 @@ class A3CCollector:
     def random_policy(self) -> None:
         """Returns None, because there is no replay to fill."""
 
+    def free_environments(self) -> None:
+        """Does nothing, because A3C always evaluates in environments of their own."""
+
     def withhold_episodes(self) -> contextlib.AbstractContextManager[None]:
         """Does nothing: no batch is drawn from episodes."""
         return contextlib.nullcontext()

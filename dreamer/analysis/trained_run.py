@@ -203,7 +203,7 @@ def _open(run: StrPath, loading: Loading) -> LoadedRun:
         check_name(checkpoint)
     elif Checkpoints(rundir.checkpoints).newest() is None:
         raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the prefill")
-    num_envs = loading.get("num_envs") or config.eval.num_envs
+    num_envs = loading.get("num_envs") or config.eval.num_envs or 1
     envs = build.make_pool(config, num_envs, training=False)
     make_agent = loading.get("make_agent") or build.make_agent
     return LoadedRun(rundir, config, envs, checkpoint, make_agent)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from dreamer.envs.dm_env import GymOfDmEnv, is_dm_env
 from dreamer.envs.gym import adapt_gym
@@ -44,12 +47,15 @@ def make_env(task: str, **settings: Any) -> Env:
 def make_custom(task: str, settings: EnvSettings) -> Env:
     """Makes the environment that `module:function` or `path/to/file.py:function` returns.
 
-    The function takes no arguments. It returns an environment of Gymnasium, old gym or dm_env,
+    The function gets those of the arguments `index`, `seed` and `training` that it names: the
+    environment's number among those for training or those for evaluation, a seed of its own, and
+    which of the two it is for. It returns an environment of Gymnasium, old gym or dm_env,
     which `adapt_gym` adapts with all settings; or one of our `Env`, whose observations stay as they
     are.
     Raises UserError if the function does not exist, or returns something else.
     """
-    env = find_function(task)()
+    function = find_function(task)
+    env = function(**_arguments(function, settings))
     if is_dm_env(env):
         return adapt_gym(GymOfDmEnv(env, settings), settings)
     if hasattr(env, "observation_space") and hasattr(env, "action_space"):
@@ -69,6 +75,18 @@ def make_custom(task: str, settings: EnvSettings) -> Env:
         env = NormalizeActions(env)
     repeats = max(1, repeat // env.action_repeat)
     return Repeat(env, repeats, settings.time_limit) if repeats > 1 or settings.time_limit else env
+
+
+def _arguments(function: Callable[..., Any], settings: EnvSettings) -> dict[str, Any]:
+    """Returns the arguments that a user's function names, of those that there are."""
+    entropy = [settings.seed, settings.index, settings.training]
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
+    known = {"index": settings.index, "seed": seed, "training": settings.training}
+    try:
+        named = inspect.signature(function).parameters
+    except ValueError:  # built into Python
+        return {}
+    return {name: value for name, value in known.items() if name in named}
 
 
 def find_function(place: str) -> Callable[..., Any]:

@@ -39,6 +39,8 @@ class EnvSettings:
         egl_device: Index of the GPU that renders; -1: the driver's choice.
         flatten: Pattern of names: observations that match it whole are vectors, also if they look
             like images (Gymnasium and your own environments).
+        index: Number of the environment among those of its pool.
+        seed: The run's seed, from which makers that take a seed get one for each environment.
         training: Whether episodes serve learning, not a score: games end with a lost life (Atari).
 
     Raises:
@@ -54,6 +56,8 @@ class EnvSettings:
     shadow_size: int = 0
     egl_device: int = -1
     flatten: str = ""
+    index: int = 0
+    seed: int = 0
     training: bool = False
 
     def __post_init__(self) -> None:

@@ -7,8 +7,8 @@ start before TensorFlow does.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from dreamer.config.schema import DREAMER
 from dreamer.data.replay import Batch, Replay, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space
-from dreamer.errors import UserError
+from dreamer.errors import EnvError, UserError
 from dreamer.logs.logger import Logger
 from dreamer.logs.sinks import make_sinks
 from dreamer.logs.terminal import duration
@@ -27,7 +27,7 @@ from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir
 from dreamer.system.machine import machine
 from dreamer.system.tensorflow import describe_device, prepare_tensorflow
-from dreamer.tasks import split_tasks
+from dreamer.tasks import split_tasks, suite_of
 from dreamer.training.experience import ReplayCollector
 from dreamer.training.interfaces import (
     DrawBatches,
@@ -60,7 +60,7 @@ class Setup:
     rundir: RunDir
     agent: TrainableAgent
     pool: EnvPool  # for training
-    eval_pool: EnvPool
+    eval_pool: EnvPool  # may be the same
     logger: Logger
     interrupt: Interrupt
 
@@ -80,7 +80,33 @@ def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
     """Returns environments of the config's task; for `num_envs` 1, one environment per task."""
     count = len(split_tasks(config.task)) if num_envs == 1 else num_envs
     settings: dict[str, Any] = {**config.section("envs"), "num_envs": count}
-    return EnvPool(config.task, **settings, training=training)
+    return EnvPool(config.task, **settings, seed=config.seed, training=training)
+
+
+@contextmanager
+def open_pools(config: Config) -> Iterator[tuple[EnvPool, EnvPool]]:
+    """Opens the environments for training and for evaluation; with eval.num_envs 0 these are one.
+
+    UserError if Atari's would be one, because its training episodes end with each lost life.
+    """
+    alone = config.eval.num_envs == 0
+    if alone and suite_of(config.task) == "atari":
+        raise UserError(
+            "eval.num_envs is 0, but Atari's training episodes are lives, and evaluations are of "
+            "whole games, so they need an environment of their own: set eval.num_envs to 1"
+        )
+    with ExitStack() as stack:
+        pool = stack.enter_context(make_pool(config, config.envs.num_envs, training=True))
+        if alone:
+            yield pool, pool
+            return
+        try:
+            eval_pool = make_pool(config, config.eval.num_envs, training=False)
+        except EnvError as error:
+            advice = "if only one environment can exist at a time, set eval.num_envs to 0"
+            message = f"{error.message} (beside the training environments; {advice})"
+            raise EnvError(error.index, error.kind, message, error.traceback) from error
+        yield pool, stack.enter_context(eval_pool)
 
 
 def check_batch(config: Config, pool: EnvPool) -> None:
@@ -231,6 +257,7 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
         interrupt=interrupt, retry_while_disk_full=retry,
         steps=config.steps, action_repeat=setup.pool.action_repeat,
+        shared_pool=setup.pool is setup.eval_pool,
         overlap=bool(train.get("overlap", False)), forecast=partial(forecast, config, schedule),
     )  # fmt: skip
 

@@ -177,6 +177,20 @@ class Collector:
             ))  # fmt: skip
         return summaries
 
+    def cut(self) -> list[EpisodeSummary]:
+        """Ends the running episodes as at a time limit, and hands them over.
+
+        Those without a step are dropped.
+        """
+        for worker, running in enumerate(self._running):
+            if running and len(running.timesteps) > 1:
+                running.timesteps[-1]["is_last"] = np.asarray(True)
+                self._end(worker, running)
+            elif running:
+                self._running[worker] = None
+                self.dropped += 1
+        return self.hand_over()
+
     def _start(self, workers: Sequence[int]) -> None:
         if workers:
             numbers = range(self.next_episode, self.next_episode + len(workers))

@@ -41,6 +41,7 @@ class ReplayCollector:
     updates: ClassVar[int] = 0  # made while collecting: none, but A3C's collector makes all
     # Episodes that batches may not hold yet; None: none is withheld.
     _withheld: list[tuple[Episode, EpisodeFile]] | None = field(default=None, init=False)
+    _cutting: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._continue_from(0, 0, 0)
@@ -106,10 +107,20 @@ class ReplayCollector:
         self.replay.take_in(file)
         if self.memory:
             self.memory.remember(episode)
+        if self._cutting:
+            return
         length = (len(episode["reward"]) - 1) * self.pool.action_repeat
         self.logger.scalars(
             {"train/return": float(episode["reward"].sum()), "train/length": length}
         )
+
+    def free_environments(self) -> None:
+        """Ends the running episodes, whose environments evaluations need; keeps them, cut short."""
+        self._cutting = True  # their returns are no scores
+        try:
+            self._collector.cut()
+        finally:
+            self._cutting = False
 
     @contextlib.contextmanager
     def withhold_episodes(self) -> Iterator[None]:

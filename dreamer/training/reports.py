@@ -69,7 +69,7 @@ class Evaluation:
 class Evaluator:
     """Runs episodes that training never sees, new ones in each evaluation."""
 
-    pool: EnvPool  # used for nothing else
+    pool: EnvPool  # used for nothing else meanwhile
     seed: int  # the run's
     episodes: int  # of each task in an evaluation
     shown: int  # episodes of each task that videos show

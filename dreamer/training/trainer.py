@@ -110,6 +110,7 @@ class Trainer:
     schedule: UpdateSchedule
     steps: int  # the step at which training ends
     action_repeat: int  # environment frames in an agent step
+    shared_pool: bool = False  # whether evaluations run in the training environments
     overlap: bool = False  # whether to collect a round while updates of the one before are made
     # Called once, with the seconds of an update and frames a second; returns a message.
     forecast: Callable[[float, float], str] | None = None
@@ -237,6 +238,8 @@ class Trainer:
 
     def _report(self, final: bool = False) -> None:
         """Evaluates, logs and saves what is due at this step."""
+        if self.shared_pool and self.reporter.is_due("evaluate", self.step, final):
+            self.collector.free_environments()
         self.reporter.report(self.step, self._policy("eval"), self._counters(), final)
         if self.reporter.is_due("save", self.step) and not final:
             self.retry_while_disk_full(self._save)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -75,3 +78,26 @@ def reach_site():
     from dm_control import manipulation
 
     return manipulation.load("reach_site_features")
+
+
+class Told(Base):
+    """Observes what its maker was told."""
+
+    observation_space = Box(0, np.inf, (3,), np.float64)
+
+    def __init__(self, seed, index=None, training=None, other=3):
+        assert other == 3
+        self.told = np.array([seed, index, training], np.float64)
+
+    def observe(self):
+        return self.told
+
+
+class Alone(Base):
+    """Only one of these can exist, as of a robot or a port."""
+
+    limit = 20
+
+    def __init__(self):
+        self._lock = Path(__file__).with_suffix(".lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

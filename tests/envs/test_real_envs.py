@@ -291,6 +291,16 @@ def test_environments_of_dm_env(discount, terminal):
     np.testing.assert_array_equal(last["many/0"], [0, 0, 1, 0])
 
 
+def test_makers_are_told_what_they_name():
+    told = []
+    for training in (True, False):
+        settings = {"image": False, "state": True, "action_repeat": 1, "seed": 5}
+        with EnvPool(f"{FILE}:Told", 2, 60.0, training=training, **settings) as pool:
+            told += [timestep["observation"].tolist() for timestep in pool.reset([0, 0])]
+    assert [rest for _, *rest in told] == [[0, 1], [1, 1], [0, 0], [1, 0]]
+    assert len({seed for seed, *_ in told}) == 4
+
+
 def test_environments_of_dm_control_are_drawn_seeded_and_limited():
     env = PoolEnv(f"{FILE}:suite_task", state=True, action_repeat=1)
     assert env.info["time_limit"] == "5" and env.obs_space["image"].shape == (64, 64, 3)

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from fault_runs import COUNTING, FAULTY, TESTS, Figure, each_agent, newest, run,
 from faulty_env import KINDS, faulty_step
 from whole_runs import metrics_of
 
+from dreamer.data.episodes import EpisodeFile
 from dreamer.envs.processes.pool import EnvError, EnvPool, EnvRestartWarning
 from dreamer.training.collector import Collector, episode_seed
 
@@ -182,6 +184,26 @@ def test_a_run_that_collected_nothing_begins_anew_and_needs_no_picture(tmp_path:
     assert status == 0, errors
     assert "had collected nothing yet begins anew" in output
     assert output.count("the agent learns without images, from observation") == 1
+
+
+def test_an_environment_that_can_exist_once_is_evaluated_between_rounds(tmp_path: Path):
+    file = Path(shutil.copy(TESTS / "envs" / "real_envs.py", tmp_path))
+    values = {"encoder.keys": None, "decoder.keys": None, "envs.num_envs": 1, "eval.num_envs": 1}
+    status, _, errors = run(words_for(tmp_path, f"{file}:Alone", **values), agent="numpy")
+    assert status == 70 and "set eval.num_envs to 0" in errors.splitlines()[-1]
+    words = words_for(tmp_path, f"{file}:Alone", **{**values, "eval.num_envs": 0})
+    status, _, errors = run(words, agent="numpy")
+    assert status == 0, errors
+    path = run_of(tmp_path)
+    lines = metrics_of(path)
+    # Evaluations are of whole episodes; the training episodes that they cut are kept, unscored.
+    assert [m["eval/return"] for m in lines if "eval/return" in m] == [20.0] * 4
+    assert all(m["train/return"] == 20.0 for m in lines if "train/return" in m)
+    lengths = [EpisodeFile(p).length - 1 for p in (path / "episodes").glob("*.npz")]
+    assert sum(lengths) == newest(path)[2]["agent_steps"] == 200 and min(lengths) < 20
+    words = words_for(tmp_path, f"{file}:Alone", **{**values, "eval.num_envs": 0, "steps": 230})
+    status, output, errors = run(words, agent="numpy")
+    assert status == 0 and "resumed at step 200" in output, errors
 
 
 @pytest.mark.faults

@@ -120,9 +120,11 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         checked = EnvSettings(**settings)
         suite_of(task)  # all tasks must be of one suite
         # The requests that make each worker's environment.
-        make = {"kind": "make", "settings": asdict(checked)}
-        self._makes = [[{**make, "maker": suite.maker, "name": name}]
-                       for suite, name in map(find_suite, self.tasks)]  # fmt: skip
+        self._makes = [
+            [{"kind": "make", "settings": {**asdict(checked), "index": index},
+              "maker": suite.maker, "name": name}]
+            for index, (suite, name) in enumerate(map(find_suite, self.tasks))
+        ]  # fmt: skip
         self._python = _find_python(python)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
         self._variables = _worker_variables(find_suite(self.tasks[0])[0], checked, num_envs)
