@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,6 +19,7 @@ from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file, write_json
 from dreamer.logs.video import check_video_name, tile, write_video
 from dreamer.training.build import MakeAgent
+from dreamer.training.collector import Timesteps
 from dreamer.training.reports import (
     EPISODE_FPS,
     MAX_EPISODE_FRAMES,
@@ -94,15 +94,23 @@ def evaluate(
 ) -> Result:  # fmt: skip
     """Runs episodes with the agent of a run, which may still be training.
 
-    Arguments: see --help; those of `loading`, see `dreamer.analysis.trained_run.load_run`. Raises
-    UserError if there is no run or no sound checkpoint, or no image for a video.
+    Arguments: see --help; those of `loading`, see `dreamer.analysis.trained_run.load_run`. A run
+    that learns without images is drawn for the video alone. Raises UserError if there is no run or
+    no sound checkpoint, or the environment draws no image for a video.
     """
+    loading["drawn"] = video_episodes > 0
     with load_run(run, **loading) as loaded:
         if video_episodes and not any(space.is_image for space in loaded.envs.obs_space.values()):
             raise UserError(
-                f"{run} learns without images, so there is nothing to show; leave --video out"
+                f"{run} learns without images, and its environment draws none, so there is nothing "
+                "to show; leave --video out"
             )
-        policy = partial(loaded.agent.policy, mode="eval")
+        hidden = loaded.envs.obs_space.keys() - loaded.obs_space.keys()
+
+        def policy(timesteps: Timesteps, state: Any) -> tuple[np.ndarray, Any]:
+            seen = {key: value for key, value in timesteps.items() if key not in hidden}
+            return loaded.agent.policy(seen, state, mode="eval")
+
         seed = loaded.config.seed if seed < 0 else seed
         evaluator = Evaluator(loaded.envs, seed=seed, episodes=episodes, shown=video_episodes)
         evaluation = evaluator.run(policy)

@@ -3,14 +3,20 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy_agent import NumpyAgent
 from PIL import Image
-from whole_runs import DebugRuns, contents, finish, start
+from whole_runs import ROOT, DebugRuns, contents, finish, start
 
+from dreamer.config.config import load_config
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate, main
+from dreamer.run import train
+
+ENVS = ROOT / "tests" / "envs" / "real_envs.py"
 
 
 def test_from_the_command_line(debug_runs: DebugRuns, tmp_path: Path):
@@ -85,13 +91,31 @@ def test_mistakes_get_one_line_before_anything_runs(debug_runs: DebugRuns, tmp_p
     assert not contents(tmp_path)
 
 
-def test_no_video_without_images(run: Path, tmp_path: Path):
-    """A run on states; its networks differ from the checkpoint's, which is only found out later."""
+class FromStates(NumpyAgent):
+    def policy(self, timesteps: Any, state: Any, mode: str = "train") -> tuple[np.ndarray, Any]:
+        assert "image" not in timesteps
+        return super().policy(timesteps, state, mode)
+
+
+def test_a_run_from_states_is_drawn_for_the_video_alone(tmp_path: Path):
+    task = f"{ENVS}:suite_task"
+    small = {"steps": 20, "train.prefill": 10, "train.batch_length": 4, "envs.image": False}
+    config = load_config("debug", task=task, overrides={"logdir": str(tmp_path), **small})
+    run = train(config, make_agent=FromStates).path
+    plain = evaluate(run, episodes=2, make_agent=FromStates, task=task)
+    drawn = evaluate(run, episodes=2, make_agent=FromStates, task=task, video_episodes=1)
+    assert drawn.evaluation.returns == plain.evaluation.returns
+    (episode,) = drawn.evaluation.shown
+    assert episode["image"].shape == (6, 64, 64, 3) and episode["image"].std() > 5
+    text = (run / "config.yaml").read_text(encoding="utf-8")
+    (run / "config.yaml").write_text(text.replace("suite_task", "Blind"), encoding="utf-8")
+    with pytest.raises(UserError, match="its environment draws none"):
+        evaluate(run, make_agent=FromStates, task=f"{ENVS}:Blind", video_episodes=1)
+
+
+def test_networks_that_differ_from_the_checkpoints(run: Path):
     text = (run / "config.yaml").read_text(encoding="utf-8")
     text = text.replace("image: true", "image: false").replace("state: false", "state: true")
     (run / "config.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match="learns without images"):
-        main(["--run", str(run), "--video", str(tmp_path / "out.gif")])
     with pytest.raises(UserError, match="does not fit this run's agent"):
         main(["--run", str(run)])
-    assert not (tmp_path / "out.gif").exists()

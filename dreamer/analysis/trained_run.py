@@ -16,6 +16,7 @@ import numpy as np
 from dreamer.config.config import Config
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.processes.single import SeparateEnv
+from dreamer.envs.spec import Space
 from dreamer.errors import ContractError, UserError
 from dreamer.runs.checkpoints import Checkpoint, Checkpoints, check_name
 from dreamer.runs.rundir import RunDir
@@ -34,6 +35,7 @@ class LoadedRun:
     rundir: RunDir
     config: Config
     envs: EnvPool  # each in a process of its own, to be stepped together
+    obs_space: Mapping[str, Space]  # what the agent observes of them
     chosen: StrPath  # the checkpoint's folder; empty: the newest sound one
     make_agent: build.MakeAgent
 
@@ -61,7 +63,7 @@ class LoadedRun:
     @cached_property
     def _loaded(self) -> tuple[Any, int, Path]:
         prepare_tensorflow(self.config.deterministic)
-        agent = self.make_agent(self.config, self.envs.obs_space, self.envs.act_space)
+        agent = self.make_agent(self.config, self.obs_space, self.envs.act_space)
         like = agent.state_arrays()
         found: Checkpoint | None
         if self.chosen:
@@ -97,7 +99,7 @@ class TrainedAgent:
     def __init__(self, run: LoadedRun) -> None:
         self.agent, self.step, self.checkpoint = run.agent, run.step, run.checkpoint
         self.config = run.config
-        self.obs_space, self.act_space = run.envs.obs_space, run.envs.act_space
+        self.obs_space, self.act_space = run.obs_space, run.envs.act_space
         self._state: Any = None  # None: the next timestep begins an episode
 
     def reset(self) -> None:
@@ -143,6 +145,7 @@ class Loading(TypedDict, total=False):
     # The interpreter for environments, "" for this process's own; the run's own is not used.
     python: str
     make_agent: build.MakeAgent | None  # makes another agent than Dreamer
+    drawn: bool  # whether the environments also draw images that the agent does not observe
 
 
 @contextmanager
@@ -205,5 +208,9 @@ def _open(run: StrPath, loading: Loading) -> LoadedRun:
         raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the prefill")
     num_envs = loading.get("num_envs") or config.eval.num_envs or 1
     envs = build.make_pool(config, num_envs, training=False)
+    obs_space = envs.obs_space
+    if loading.get("drawn") and not any(space.is_image for space in obs_space.values()):
+        envs.close()
+        envs = build.make_pool(config.replace({"envs.image": True}), num_envs, training=False)
     make_agent = loading.get("make_agent") or build.make_agent
-    return LoadedRun(rundir, config, envs, checkpoint, make_agent)
+    return LoadedRun(rundir, config, envs, obs_space, checkpoint, make_agent)

@@ -43,7 +43,7 @@ from dreamer.tasks import split_tasks
 MAY_DIFFER = re.compile(
     r"steps|logdir|deterministic|disk_wait|train\.(nonfinite_limit|devices)"
     r"|(eval|log|checkpoint)\..*"
-    r"|envs\.(timeout|restarts|egl_device|python)|replay\.(cache_bytes|prefetch)"
+    r"|envs\.(timeout|restarts|renew_every|egl_device|python)|replay\.(cache_bytes|prefetch)"
 )
 ELSEWHERE = "choose a --logdir you may write to"
 """Advice in messages about a directory that cannot be written to."""

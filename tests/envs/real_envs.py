@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 
 import gymnasium
@@ -101,3 +102,12 @@ class Alone(Base):
     def __init__(self):
         self._lock = Path(__file__).with_suffix(".lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class Numbered(Base):
+    """Observes the number of its process."""
+
+    observation_space = Box(0, np.inf, (1,), np.float64)
+
+    def observe(self):
+        return np.array([os.getpid()], np.float64)

@@ -301,6 +301,16 @@ def test_makers_are_told_what_they_name():
     assert len({seed for seed, *_ in told}) == 4
 
 
+def test_a_process_is_renewed_after_so_many_episodes():
+    settings = {"image": False, "state": True, "action_repeat": 1}
+    with EnvPool(f"{FILE}:Numbered", 2, 60.0, renew_every=2, **settings) as pool:
+        seen = [[float(t["observation"][0]) for t in pool.reset([0, 0])] for _ in range(5)]
+        alive = [float(worker.pid) for worker in pool._workers]
+    for numbers in zip(*seen, strict=True):
+        assert numbers[0] == numbers[1] != numbers[2] == numbers[3] != numbers[4]
+    assert [numbers[-1] for numbers in zip(*seen, strict=True)] == alive and pool.failures == 0
+
+
 def test_environments_of_dm_control_are_drawn_seeded_and_limited():
     env = PoolEnv(f"{FILE}:suite_task", state=True, action_repeat=1)
     assert env.info["time_limit"] == "5" and env.obs_space["image"].shape == (64, 64, 3)

@@ -73,6 +73,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
             the environment's code, and trying again does not help.
         python: The interpreter of the workers; "": this process's own. Another one needs NumPy (and
             Pillow, for images) and what the environment needs, but not TensorFlow.
+        renew_every: Episodes after which a worker's process is replaced by a new one; 0: never.
         tell_task: Whether the agent observes which of several tasks it plays.
         **settings: The fields of `EnvSettings`.
 
@@ -95,7 +96,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
 
     def __init__(
         self, task: str, num_envs: int = 1, timeout: float = 60.0, restarts: int = 0,
-        python: str = "", tell_task: bool = False, **settings: Any,
+        python: str = "", tell_task: bool = False, renew_every: int = 0, **settings: Any,
     ):  # fmt: skip
         if num_envs < 1:
             raise UserError(f"envs.num_envs is {num_envs}, expected at least 1")
@@ -115,6 +116,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         self._steps = [0] * num_envs
         self._failed_at: list[list[int]] = [[] for _ in range(num_envs)]
         self._completed = False  # whether any episode was
+        self._renew_every, self._begun = renew_every, [0] * num_envs  # episodes of each process
         self._failed: set[int] = set()
         self._workers: list[WorkerProcess] = []
         checked = EnvSettings(**settings)
@@ -199,18 +201,30 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
 
     def _ask(self, index: int, request: dict[str, Any], arrays: Timestep) -> None:
         """Sends a request to a worker; replaces the worker first, after a pause, if it failed."""
+        is_reset = request["kind"] == "reset"
+        is_old = 0 < self._renew_every <= self._begun[index] and not self.goes_on[index]
         if index in self._failed:
             self._workers[index].close(0.0)
             time.sleep(min(BACK_OFF * 2 ** max(self._in_a_row[index] - 1, 0), LONGEST_BACK_OFF))
-            self._workers[index] = WorkerProcess(index, self._python, self._variables)
-            for make in self._makes[index]:
-                self._workers[index].send(make)
-                self._workers[index].receive(max(self.timeout, START_TIMEOUT), self.on_wait)
+            self._replace(index)
             self._failed.remove(index)
-        if request["kind"] == "reset":
+        elif is_reset and is_old:
+            self._workers[index].send({"kind": "close"})
+            self._workers[index].close()
+            self._replace(index)
+        if is_reset:
             self._workers[index].limit_log(LOG_LIMIT)
-        self._steps[index] = 0 if request["kind"] == "reset" else self._steps[index] + 1
+            self._begun[index] += 1
+        self._steps[index] = 0 if is_reset else self._steps[index] + 1
         self._workers[index].send(request, arrays)
+
+    def _replace(self, index: int) -> None:
+        """Starts a new process in place of a closed one."""
+        self._workers[index] = WorkerProcess(index, self._python, self._variables)
+        self._begun[index] = 0
+        for make in self._makes[index]:
+            self._workers[index].send(make)
+            self._workers[index].receive(max(self.timeout, START_TIMEOUT), self.on_wait)
 
     def _answer(self, index: int) -> Timestep:
         header, timestep = self._workers[index].receive(self.timeout, self.on_wait)
