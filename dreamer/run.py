@@ -91,6 +91,7 @@ def train(
             logger.message(note)
         interrupt = stack.enter_context(Interrupt())
         pool.on_wait = eval_pool.on_wait = interrupt.while_waiting
+        pool.on_note = lambda note: logger.message(f"note: {note}")
         if devices:
             logger.message(f"every batch is shared by {devices}")
         make_agent = make_agent or partial(build.make_agent, devices=devices)

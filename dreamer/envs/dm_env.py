@@ -58,7 +58,8 @@ class GymOfDmEnv:
 
 def is_dm_env(env: Any) -> bool:
     """Whether `env` has the methods of dm_env.Environment."""
-    return all(hasattr(env, name) for name in ("observation_spec", "action_spec", "reset", "step"))
+    names = ("observation_spec", "action_spec", "reset", "step")
+    return all(callable(getattr(env, name, None)) for name in names)
 
 
 def _limit(env: Any) -> int:

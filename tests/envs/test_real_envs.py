@@ -323,3 +323,14 @@ def test_environments_of_dm_control_are_drawn_seeded_and_limited():
 def test_dm_controls_other_packages_are_told_how_they_are_made():
     with pytest.raises(UserError, match="not of dm_control.manipulation; write a function that"):
         dmc.find_task("manip_reach_site")
+
+
+def test_a_rendered_image_that_is_resized_is_said_once():
+    said = []
+    with EnvPool(f"{FILE.with_name('gym_envs.py')}:Drift", 2, 60.0, state=True) as pool:
+        pool.on_note = said.append
+        for _ in range(2):
+            pool.reset([0, 0])
+    assert said == [
+        "image 'image' of 96x128 pixels is resized to 64x64, which changes its proportions"
+    ]

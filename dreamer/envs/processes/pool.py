@@ -52,10 +52,6 @@ class EnvRestartWarning(UserWarning):
     """A worker failed and is replaced; the message names the worker and counts its failures."""
 
 
-class EnvNote(UserWarning):
-    """What a user should know about the environment's observations."""
-
-
 class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
     """Environments of one task, or of several tasks in turn, each in a process of its own.
 
@@ -85,6 +81,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         tasks: Each worker's task.
         failures: Number of failures so far, of all workers.
         goes_on: For each worker, whether its next episode continues from its last one (see `Env`).
+        on_note: Called with each line that a reset adds to `info["notes"]`.
         on_wait: Called every second of waiting for a worker, with the seconds so far. An exception
             that it raises closes the pool.
 
@@ -108,6 +105,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
             )
         self.num_envs, self.timeout, self.failures = num_envs, timeout, 0
         self.on_wait: Callable[[float], None] | None = None
+        self.on_note: Callable[[str], object] = lambda note: None
         self.goes_on = [False] * num_envs
         self.tasks = assign(split_tasks(task), num_envs)
         # Failures are counted for each worker: one of several tasks may be broken.
@@ -233,13 +231,13 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         return timestep
 
     def _take_notes(self, notes: str) -> None:
-        """Warns of what a reset has added to `info["notes"]`."""
+        """Passes on what a reset has added to `info["notes"]`."""
         known = self.info.get("notes", "").splitlines()
         for note in notes.splitlines():
             if note not in known:
                 known.append(note)
-                warnings.warn(note, EnvNote, stacklevel=6)
                 self.info["notes"] = "\n".join(known)
+                self.on_note(note)
 
     def _count(self, outcomes: dict[int, Outcome]) -> None:
         """Counts failures and warns; raises if a worker has too many in a row."""
