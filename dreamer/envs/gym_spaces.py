@@ -144,8 +144,13 @@ def codec(name: str, space: Any, image_size: int, flatten: str) -> tuple[Space, 
     if space.dtype == np.uint8 and len(shape) == 1 and np.all(low == 0) and np.all(high == 255):
         ours = Space(shape, np.dtype(np.float32), -0.5, 0.5)
         return ours, lambda value: value.astype(np.float32) / 255.0 - 0.5, remark
-    ours = Space(low.shape, np.dtype(np.float32), low, high)
-    return ours, lambda value: value.astype(np.float32).reshape(-1), remark
+
+    def flat(value: np.ndarray) -> np.ndarray:
+        if value.dtype.kind not in "biuf":
+            raise ContractError(f"{name}: expected {list(shape)} numbers, got {str(value)[:80]}")
+        return value.astype(np.float32).reshape(-1)
+
+    return Space(low.shape, np.dtype(np.float32), low, high), flat, remark
 
 
 def resize_remark(name: str, height: int, width: int, size: int) -> str:

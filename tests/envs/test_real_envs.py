@@ -80,6 +80,8 @@ def test_wrong_observations_are_named():
         stepping(
             observation_space=Dict(a=Discrete(2), b=Discrete(2)), observe=lambda self: {"a": 1}
         )
+    with pytest.raises(ContractError, match=r"observation: expected \[3\] numbers, got None"):
+        stepping(observe=lambda self: None)
     with pytest.raises(UserError, match="several environments in one"):
         adapted(gymnasium.make_vec("CartPole-v1", 2))
 
