@@ -111,3 +111,8 @@ class Numbered(Base):
 
     def observe(self):
         return np.array([os.getpid()], np.float64)
+
+
+class Drawn(Base):
+    def render(self):
+        return np.full((64, 64, 3), self.count, np.uint8)

@@ -103,7 +103,7 @@ def test_output_of_the_simulator_does_no_harm():
     ("nowhere_to_be_found:make", "no module 'nowhere_to_be_found'"),
     ("nowhere.py:make", "no file nowhere.py"),
     (f"{FILE}:Countin", "no function 'Countin'; did you mean 'Counting'"),
-    (f"{FILE}:not_an_env", "returned a str; expected a Gymnasium environment"),
+    (f"{FILE}:not_an_env", "returned a str; expected a Gymnasium or dm_env environment"),
 ])  # fmt: skip
 def test_users_mistakes_come_back_as_such(task, message):
     with pytest.raises(UserError) as caught:

@@ -12,12 +12,24 @@ import fault_runs
 import numpy as np
 import pytest
 from counting_env import decode, episode_length
-from fault_runs import COUNTING, FAULTY, TESTS, Figure, each_agent, newest, run, run_of, words_for
+from fault_runs import (
+    COUNTING,
+    FAULTY,
+    TESTS,
+    Figure,
+    config_for,
+    each_agent,
+    newest,
+    run,
+    run_of,
+    words_for,
+)
 from faulty_env import KINDS, faulty_step
 from whole_runs import metrics_of
 
 from dreamer.data.episodes import EpisodeFile
 from dreamer.envs.processes.pool import EnvError, EnvPool, EnvRestartWarning
+from dreamer.training.build import open_pools
 from dreamer.training.collector import Collector, episode_seed
 
 Arrays = dict[str, np.ndarray]
@@ -188,9 +200,10 @@ def test_a_run_that_collected_nothing_begins_anew_and_needs_no_picture(tmp_path:
 
 def test_an_environment_that_can_exist_once_is_evaluated_between_rounds(tmp_path: Path):
     file = Path(shutil.copy(TESTS / "envs" / "real_envs.py", tmp_path))
-    values = {"encoder.keys": None, "decoder.keys": None, "envs.num_envs": 1, "eval.num_envs": 1}
-    status, _, errors = run(words_for(tmp_path, f"{file}:Alone", **values), agent="numpy")
-    assert status == 70 and "set eval.num_envs to 0" in errors.splitlines()[-1]
+    values = {"encoder.keys": None, "decoder.keys": None, "envs.num_envs": 1}
+    config = config_for(tmp_path, f"{file}:Alone", **{"envs.num_envs": 1})
+    with pytest.raises(EnvError, match="set eval.num_envs to 0"), open_pools(config):
+        pass
     words = words_for(tmp_path, f"{file}:Alone", **{**values, "eval.num_envs": 0})
     status, _, errors = run(words, agent="numpy")
     assert status == 0, errors
