@@ -96,7 +96,7 @@ def codec(name: str, space: Any, image_size: int, flatten: str) -> tuple[Space, 
     """Returns our space of an observation, the function that encodes its values, and a remark.
 
     The remark, "" for none, tells the user how the observation is changed. Raises UserError if the
-    space is of a kind that has no code.
+    space is of a kind that has no code, or looks like images of an unknown form.
     """
     kind = kind_of(space)
     if kind in ("Discrete", "MultiDiscrete", "MultiBinary"):
@@ -107,33 +107,50 @@ def codec(name: str, space: Any, image_size: int, flatten: str) -> tuple[Space, 
             "MultiDiscrete, MultiBinary, or a Dict or Tuple of them, or envs.state false, which "
             "leaves them out"
         )
-    shape = tuple(space.shape)
     if axes := image_axes(space, name, flatten):
-        height, width = (shape[axis] for axis in axes[:2])
-        channels = math.prod(shape) // (height * width)
-        to_size = resize_remark(name, height, width, image_size)
+        return _image_codec(name, space.shape, axes, image_size)
+    if not re.fullmatch(flatten, name):
+        _check_no_image(name, space)
+    return _vector_codec(name, space)
 
-        def encode(value: np.ndarray) -> np.ndarray:
-            if value.dtype != np.uint8 or value.ndim != len(shape):
-                raise ContractError(
-                    f"{name}: expected uint8 {list(shape)}, got {value.dtype} {list(value.shape)}"
-                )
-            image = value.transpose(axes)
-            return resize(image.reshape(*image.shape[:2], -1), image_size)
 
-        return image_space(image_size, 3 if channels == 1 else channels), encode, to_size
-    # An image of an unknown form is no vector: it would be huge, and in units of its own.
-    axes = _image_axes(shape)
-    channels = min((shape[axis] for axis in axes[2:]), default=math.inf)
+def _image_codec(
+    name: str, shape: tuple[int, ...], axes: tuple[int, ...], size: int
+) -> tuple[Space, Callable, str]:
+    height, width = (shape[axis] for axis in axes[:2])
+    channels = math.prod(shape) // (height * width)
+
+    def encode(value: np.ndarray) -> np.ndarray:
+        if value.dtype != np.uint8 or value.ndim != len(shape):
+            raise ContractError(
+                f"{name}: expected uint8 {list(shape)}, got {value.dtype} {list(value.shape)}"
+            )
+        image = value.transpose(axes)
+        return resize(image.reshape(*image.shape[:2], -1), size)
+
+    space = image_space(size, 3 if channels == 1 else channels)
+    return space, encode, resize_remark(name, height, width, size)
+
+
+def _check_no_image(name: str, space: Any) -> None:
+    """Raises UserError for images of an unknown form.
+
+    They are no vectors: these would be huge, and in units of their own.
+    """
+    shape = tuple(space.shape)
+    channels = min((shape[axis] for axis in _image_axes(shape)[2:]), default=math.inf)
     is_volume = space.dtype == np.uint8 and len(shape) > 2 and sorted(shape)[-2] >= LEAST_IMAGE
-    if (channels <= 4 or is_volume) and not re.fullmatch(flatten, name):
+    if channels <= 4 or is_volume:
         raise UserError(
             f"observation {name!r} looks like images, {np.dtype(space.dtype)} {list(shape)}; "
             "expected uint8 [height, width, channels] or [channels, height, width], frames stacked "
             "or not: wrap the environment; or set envs.flatten to the observation's name, which "
             "observes its numbers as a vector; or set envs.state to false, which leaves it out"
         )
-    size = math.prod(shape)
+
+
+def _vector_codec(name: str, space: Any) -> tuple[Space, Callable, str]:
+    shape, size = tuple(space.shape), math.prod(space.shape)
     remark = "" if size < LARGE_VECTOR else (
         f"observation {name!r}, {np.dtype(space.dtype)} {list(shape)}, is taken for a vector of "
         f"{size:,} numbers, not for an image"
