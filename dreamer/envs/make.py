@@ -47,11 +47,12 @@ def make_env(task: str, **settings: Any) -> Env:
 def make_custom(task: str, settings: EnvSettings) -> Env:
     """Makes the environment that `module:function` or `path/to/file.py:function` returns.
 
-    The function gets those of the arguments `index`, `seed` and `training` that it names: the
-    environment's number among those for training or those for evaluation, a seed of its own, and
-    which of the two it is for. It returns an environment of Gymnasium, old gym or dm_env,
-    which `adapt_gym` adapts with all settings; or one of our `Env`, whose observations stay as they
-    are.
+    The function gets those of the arguments `index`, `seed`, `training` and `render_mode` that it
+    names: the environment's number among those for training or those for evaluation, a seed of its
+    own, which of the two it is for, and with images "rgb_array". It returns an environment of
+    Gymnasium, old gym or dm_env, which `adapt_gym` adapts with all settings; or one of our `Env`,
+    whose observations stay as they are.
+
     Raises UserError if the function does not exist, or returns something else.
     """
     function = find_function(task)
@@ -81,7 +82,10 @@ def _arguments(function: Callable[..., Any], settings: EnvSettings) -> dict[str,
     """Returns the arguments that a user's function names, of those that there are."""
     entropy = [settings.seed, settings.index, settings.training]
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
-    known = {"index": settings.index, "seed": seed, "training": settings.training}
+    known: dict[str, Any] = {"index": settings.index, "seed": seed, "training": settings.training}
+    modes = getattr(function, "metadata", {}).get("render_modes", ["rgb_array"])  # of a class
+    if settings.image and "rgb_array" in modes:
+        known["render_mode"] = "rgb_array"
     try:
         named = inspect.signature(function).parameters
     except ValueError:  # built into Python

@@ -31,7 +31,7 @@ OnEpisode = Callable[[Episode, int], Any]
 
 
 #: Timesteps after which an episode without a time limit is cut off, and after which this is said.
-LONGEST, LONG = 20_000, 5_000
+LONGEST, LONG = 10_000, 5_000
 
 
 @dataclass(frozen=True)

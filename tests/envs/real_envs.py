@@ -116,3 +116,20 @@ class Numbered(Base):
 class Drawn(Base):
     def render(self):
         return np.full((64, 64, 3), self.count, np.uint8)
+
+
+class Template(Base):
+    """As in Gymnasium's tutorial: draws only if it is told so when it is made."""
+
+    metadata = {"render_modes": ["human", "rgb_array"]}
+
+    def __init__(self, render_mode=None, size=5):
+        assert render_mode in (None, *self.metadata["render_modes"])
+        self.render_mode = render_mode
+
+    def render(self):
+        return super().render() if self.render_mode == "rgb_array" else None
+
+
+class Human(Template):
+    metadata = {"render_modes": ["human"]}

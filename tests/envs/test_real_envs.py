@@ -20,6 +20,7 @@ from dreamer.envs import dmc
 from dreamer.envs.conformance import check_env
 from dreamer.envs.dm_env import GymOfDmEnv
 from dreamer.envs.gym import adapt_gym
+from dreamer.envs.make import make_custom
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import EnvSettings, Space
 from dreamer.errors import ContractError, EnvError, UserError
@@ -301,6 +302,16 @@ def test_makers_are_told_what_they_name():
             told += [timestep["observation"].tolist() for timestep in pool.reset([0, 0])]
     assert [rest for _, *rest in told] == [[0, 1], [1, 1], [0, 0], [1, 0]]
     assert len({seed for seed, *_ in told}) == 4
+
+
+@pytest.mark.parametrize("name, image, drawn", [
+    ("Template", True, True), ("Template", False, False), ("Human", True, False),
+])  # fmt: skip
+def test_classes_that_take_a_render_mode_are_drawn(name, image, drawn):
+    env = make_custom(f"{FILE}:{name}", EnvSettings(image=image, state=True, action_repeat=1))
+    assert ("image" in env.obs_space) == drawn
+    assert env._env.render_mode == ("rgb_array" if drawn else None)
+    check_env(env)
 
 
 def test_a_process_is_renewed_after_so_many_episodes():
