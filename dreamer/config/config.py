@@ -119,9 +119,10 @@ class Config(Section):
         tree = self.tree()
         return {name: tree[name] for name in read_defaults()[1] if isinstance(tree.get(name), dict)}
 
-    def replace(self, values: Mapping[str, Any]) -> Config:
-        """Returns a config with other values of the given keys (dotted names)."""
-        return Config({**self._flat, **values}, self.presets, self.agent)
+    def replace(self, values: Mapping[str, Any] = {}, **more: Any) -> Config:  # noqa: B006
+        """Returns a config with other values of some keys: dotted names, and `load_config`'s."""
+        given = {**values, **flatten(more, self._flat)}
+        return Config({**self._flat, **given}, self.presets, self.agent)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Config):
@@ -137,25 +138,35 @@ class Config(Section):
 
 def load_config(
     *presets: str, task: str | None = None, overrides: Mapping[str, Any] | None = None,
-    agent: str = DREAMER,
+    agent: str = DREAMER, **values: Any,
 ) -> Config:  # fmt: skip
-    """Merges defaults, the suite's preset, `presets` and `overrides` into one config.
+    """Merges defaults, the suite's preset, `presets`, `overrides` and `values` into one config.
+
+    As in ``load_config("small", steps=1e5, train={"batch_size": 8}, **{"log.every": 500})``.
 
     Args:
         presets: Names below configs/presets, or paths of the user's own .yaml files.
         task: Task to learn; left out, the one of the overrides, a preset or the defaults.
         overrides: Values by dotted name, typed or as text.
         agent: The agent to configure: "dreamer", or one of configs/agents/.
+        values: The same as overrides, as keywords; a group of keys is a mapping.
 
     Raises:
-        UserError: An unknown agent, preset, key or suite, or a value that its key does not take.
+        UserError: An unknown agent, preset, key or suite, a value that its key does not take, or a
+            key given twice.
     """
     keys = load_schema(agent)
     chosen: dict[str, Value] = {}
     loaded: set[Path] = set()
     for preset in presets:
+        if not isinstance(preset, str):
+            raise UserError(f'presets are names, as in load_config("small"), not {preset!r}')
         chosen.update(load_preset(preset, agent, loaded=loaded))
-    given = {**({} if task is None else {"task": task}), **(overrides or {})}
+    given = dict(overrides or {})
+    for name, value in flatten(values if task is None else {"task": task, **values}, keys).items():
+        if name in given:
+            raise UserError(f"{name} is given twice: {given[name]!r} and {value!r}")
+        given[name] = value
     chosen.update({name: find_key(name, keys).coerce(value) for name, value in given.items()})
     final = str(chosen.get("task", keys["task"].value))
     suite = suite_preset(final)

@@ -162,6 +162,24 @@ def test_values_as_typed_or_in_python(name: str, given: Any, meant: Any):
     assert value == meant and type(value) is type(meant)
 
 
+def test_keys_are_keywords_too():
+    by_name = load_config("small", overrides={"steps": 1e5, "train.batch_size": 8, "log.every": 5})
+    keywords = {"train": {"batch_size": 8}, "log.every": 5}
+    assert load_config("small", steps=1e5, **keywords) == by_name
+    assert load_config("small").replace(steps="1e5", **keywords) == by_name
+    assert load_config("small", task="dmc_cup_catch").task == "dmc_cup_catch"
+    for given, words in (
+        ({"train_batch_size": 8}, "did you mean 'train.batch_size'"),
+        ({"train": 8}, "'train' is a group of keys"),
+        ({"steps": "many"}, "steps must be a whole number"),
+        ({"steps": 5e4, "overrides": {"steps": 1e5}}, "steps is given twice: 100000.0 and 50000.0"),
+    ):
+        with pytest.raises(UserError, match=words):
+            load_config(**given)
+    with pytest.raises(UserError, match="presets are names"):
+        load_config(["small"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
