@@ -89,6 +89,11 @@ def train(
         logger = stack.enter_context(build.make_logger(config, rundir.path))
         for note in rundir.notes:
             logger.message(note)
+        if config.left_out:
+            logger.message(
+                f"the agent {config.agent} lacks some keys of the presets, which are left out: "
+                f"{', '.join(config.left_out)}"
+            )
         interrupt = stack.enter_context(Interrupt())
         pool.on_wait = eval_pool.on_wait = interrupt.while_waiting
         pool.on_note = lambda note: logger.message(f"note: {note}")

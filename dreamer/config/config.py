@@ -16,6 +16,7 @@ from dreamer.config.schema import (
     DREAMER,
     Value,
     agent_file,
+    agent_names,
     find_key,
     flatten,
     load_schema,
@@ -72,24 +73,28 @@ class Config(Section):
         values: Values by dotted name. A key left out has its default.
         presets: Names of the chosen presets, without the suite's own and without inherited ones.
         agent: The agent that has these keys: "dreamer", or one of configs/agents/.
+        left_out: Keys of the presets that this agent lacks, whose values are left out.
 
     Raises:
         UserError: An unknown key, or a value that the key does not take.
     """
 
-    __slots__ = ("_flat", "agent", "presets")
+    __slots__ = ("_flat", "agent", "left_out", "presets")
     presets: tuple[str, ...]
     agent: str
+    left_out: tuple[str, ...]
 
     def __init__(
-        self, values: Mapping[str, Any], presets: Iterable[str] = (), agent: str = DREAMER
-    ) -> None:
+        self, values: Mapping[str, Any], presets: Iterable[str] = (), agent: str = DREAMER,
+        left_out: Iterable[str] = (),
+    ) -> None:  # fmt: skip
         keys = load_schema(agent)
         flat = {name: key.value for name, key in keys.items()}
         flat.update({name: find_key(name, keys).coerce(value) for name, value in values.items()})
         object.__setattr__(self, "_flat", flat)
         object.__setattr__(self, "presets", tuple(presets))
         object.__setattr__(self, "agent", agent)
+        object.__setattr__(self, "left_out", tuple(left_out))
         check_values(flat)
         tree = self.tree().items()
         super().__init__(
@@ -122,7 +127,7 @@ class Config(Section):
     def replace(self, values: Mapping[str, Any] = {}, **more: Any) -> Config:  # noqa: B006
         """Returns a config with other values of some keys: dotted names, and `load_config`'s."""
         given = {**values, **flatten(more, self._flat)}
-        return Config({**self._flat, **given}, self.presets, self.agent)
+        return Config({**self._flat, **given}, self.presets, self.agent, self.left_out)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Config):
@@ -158,10 +163,18 @@ def load_config(
     keys = load_schema(agent)
     chosen: dict[str, Value] = {}
     loaded: set[Path] = set()
+    lacking: dict[str, None] = {}
     for preset in presets:
         if not isinstance(preset, str):
             raise UserError(f'presets are names, as in load_config("small"), not {preset!r}')
-        chosen.update(load_preset(preset, agent, loaded=loaded))
+        before = len(lacking)
+        values_of_preset = load_preset(preset, agent, loaded=loaded, lacking=lacking)
+        if len(lacking) > before and not values_of_preset:
+            raise UserError(
+                f"the agent {agent} has no use for the preset {preset!r}: it lacks every key of "
+                f"it ({', '.join(list(lacking)[before:])}); leave the preset out"
+            )
+        chosen.update(values_of_preset)
     given = dict(overrides or {})
     for name, value in flatten(values if task is None else {"task": task, **values}, keys).items():
         if name in given:
@@ -176,7 +189,7 @@ def load_config(
     of_task = task_values(agent, final, chosen)
     names = dict.fromkeys(Path(name).stem if _is_path(name) else name for name in presets)
     named = [name for name in names if name != suite]
-    config = Config({**of_suite, **of_task, **chosen}, named, agent)
+    config = Config({**of_suite, **of_task, **chosen}, named, agent, lacking)
     if agent == DREAMER and config.disagreement.until >= config.steps:
         # A saved run's config is not checked, because a run that was stopped in its first phase
         # can be read, and resumed with more steps.
@@ -190,28 +203,32 @@ def load_config(
 
 
 def preset_refusal(preset: str, agent: str) -> str:
-    """Returns why an agent does not take a preset or preset file; "" if it does."""
+    """Returns why an agent does not take a preset or preset file as a whole; "" if it does."""
     try:
-        load_config(preset, agent=agent)
+        left_out = load_config(preset, agent=agent).left_out
     except UserError as error:
         return str(error)
-    return ""
+    return f"the agent {agent} lacks {', '.join(left_out)}" if left_out else ""
 
 
 def load_preset(
-    name: str, agent: str = DREAMER, trail: tuple[Path, ...] = (), loaded: set[Path] | None = None
-) -> dict[str, Value]:
+    name: str, agent: str = DREAMER, trail: tuple[Path, ...] = (), loaded: set[Path] | None = None,
+    lacking: dict[str, None] | None = None,
+) -> dict[str, Value]:  # fmt: skip
     """Reads a preset, or a file, and those it inherits; returns values by dotted name.
 
-    Raises UserError if there is no such preset, presets inherit each other in a circle, or the
-    agent does not take a key or value.
+    A preset may serve several agents, so keys that only other agents have are left out. Raises
+    UserError if there is no such preset, presets inherit each other in a circle, no agent has a
+    key, or a key does not take its value.
 
     Args:
         trail: Files that inherit this preset.
         loaded: Files read before; this one is added. They are not inherited again: if
             two presets inherit the same one, it must not undo the values of the first.
+        lacking: The keys left out are added, except those that an agent's own preset inherits.
     """
     loaded = set() if loaded is None else loaded
+    lacking = {} if lacking is None else lacking
     path = _preset_path(name, trail[-1].parent if trail else Path(), agent)
     if path in trail:
         chain = " -> ".join(step.stem for step in (*trail, path))
@@ -224,17 +241,19 @@ def load_preset(
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
         raise UserError(f"'inherit'{where} must be a list of preset names")
     values: dict[str, Value] = {}
+    # An agent's own preset may inherit one of Dreamer's.
+    own = not _is_path(name) and path.parent.name == agent
     for parent in parents:
-        values.update(load_preset(parent, agent, (*trail, path), loaded))
+        trailing = {} if own else lacking
+        values.update(load_preset(parent, agent, (*trail, path), loaded, trailing))
     loaded.add(path)
     taken = load_schema(agent)
-    # An agent's own preset may inherit one of Dreamer's; it takes the keys that the agent has.
-    of_dreamer = trail and trail[-1].parent.name == agent and path.parent.name != agent
-    keys = load_schema() if of_dreamer else taken
-    for key, value in flatten(content, keys, where).items():
-        typed = find_key(str(key), keys, where).coerce(value, where)
-        if key in taken:
-            values[key] = typed
+    known = {key for other in agent_names() for key in load_schema(other)}
+    for key, value in flatten(content, known, where).items():
+        if key in taken or key not in known or own:
+            values[key] = find_key(str(key), taken, where).coerce(value, where)
+        else:
+            lacking[key] = None
     return values
 
 

@@ -99,8 +99,27 @@ def test_an_agents_preset_inherits_of_dreamers_what_the_agent_has():
     config = load_config("small", agent="latent_sac")
     assert config.encoder.cnn_depth == 16 and config.optimizer.value_lr == 1e-3
     assert "planner.candidates" not in config.flat()
-    with pytest.raises(UserError, match="'behavior' in preset 'planet' is no key of this"):
-        load_config("planet_small", agent="latent_sac")
+    assert config.left_out == ()
+
+
+def test_keys_that_an_agent_lacks_are_left_out_of_a_preset(tmp_path: Path):
+    """So that one preset, or one file of the user's, serves several agents."""
+    own = tmp_path / "mine.yaml"
+    write(own, "inherit: [small]\nsteps: 7e4\nd4pg: {units: 5}\nbehavior: {horizon: 3}\n")
+    for agent, lacks in (("random", {"d4pg.units", "behavior.horizon", "encoder.cnn_depth"}),
+                         ("d4pg", {"behavior.horizon"}), ("dreamer", {"d4pg.units"})):  # fmt: skip
+        config = load_config(str(own), agent=agent)
+        assert config.steps == 70000 and lacks <= set(config.left_out)
+        assert not set(config.left_out) & set(config.flat())
+        assert config.replace(seed=1).left_out == config.left_out
+    with pytest.raises(UserError, match="random has no use for the preset 'no_value'"):
+        load_config("no_value", agent="random")
+    with pytest.raises(UserError, match="'train.batch_size' is no key of this agent"):
+        load_config("debug", agent="random", overrides={"train.batch_size": 2})
+    write(own, "d4pg: {unit: 5}\n")
+    for agent in ("random", "d4pg"):
+        with pytest.raises(UserError, match=r"unknown key 'd4pg.unit' in preset"):
+            load_config(str(own), agent=agent)
 
 
 def test_presets_that_inherit_each_other_are_refused(tmp_path: Path):
