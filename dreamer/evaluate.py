@@ -39,7 +39,8 @@ COMMAND_LINE = CommandLine(
         Option("json", "", "File for the results as JSON."),
         Option("seed", -1, "Seed of the episodes' starts; -1: the run's.", min=-1),
         Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
-        Option("task", "", "The run's task, if it is code of your own that you trust."),
+        Option("task", "", "The task, if it is code of your own: it runs because you name it. "
+               "Another place or task than the run's is possible. Empty: the run's."),
         Option("python", "", "The run's envs.python, if you trust that program."),
     ),
     takes_config=False,

@@ -113,6 +113,31 @@ def test_a_run_from_states_is_drawn_for_the_video_alone(tmp_path: Path):
         evaluate(run, make_agent=FromStates, task=f"{ENVS}:Blind", video_episodes=1)
 
 
+def test_a_run_of_ones_own_environment_whose_file_has_moved(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = run / "config.yaml"
+    old = "task: dmc_cartpole_balance"
+    assert old in config.read_text(encoding="utf-8")
+    text = config.read_text(encoding="utf-8").replace(old, "task: own_env.py:make")
+    config.write_text(text, encoding="utf-8")
+    moved = tmp_path / "elsewhere" / "moved.py"
+    moved.parent.mkdir()
+    moved.write_text(
+        "from dreamer.envs.make import make_env\n"
+        "def make(): return make_env('dmc_cartpole_balance', time_limit=80, shadow_size=256)\n"
+        "def short(): return make_env('dmc_walker_walk', time_limit=80, shadow_size=256)\n"
+    )
+    with pytest.raises(UserError, match="say so: --task own_env.py:make .or as it is named from"):
+        evaluate(run)
+    assert main(["--run", str(run), "--episodes", "1", "--task", f"{moved}:make"]) == 0
+    captured = capsys.readouterr()
+    assert f"note: the episodes are of {moved}:make; the run was trained on own_env" in captured.err
+    assert f"{moved}:make after 400 steps" in captured.out
+    with pytest.raises(UserError, match=r"does not fit this run's agent on .*moved.py:short"):
+        evaluate(run, task=f"{moved}:short")
+
+
 def test_networks_that_differ_from_the_checkpoints(run: Path):
     text = (run / "config.yaml").read_text(encoding="utf-8")
     text = text.replace("image: true", "image: false").replace("state: false", "state: true")

@@ -80,7 +80,8 @@ class LoadedRun:
             agent.load_arrays(found.arrays)
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"checkpoint {found.path} does not fit this run's agent ({error})"
+                f"checkpoint {found.path} does not fit this run's agent on "
+                f"{self.config.task} ({error})"
             ) from error
         return agent, found.step, found.path
 
@@ -139,8 +140,8 @@ class Loading(TypedDict, total=False):
 
     num_envs: int | None  # None: as many as the run evaluates with; load makes one
     checkpoint: StrPath  # the checkpoint's folder; empty: the newest sound one
-    # The run's task again, if it is code that the run's config names. The run may come from a
-    # stranger, so such code runs only if you name it.
+    # The task; "": the run's own. If that is code which the run's config names, it is needed: the
+    # run may come from a stranger, and such code may lie elsewhere now.
     task: str
     # The interpreter for environments, "" for this process's own; the run's own is not used.
     python: str
@@ -190,12 +191,16 @@ def _open(run: StrPath, loading: Loading) -> LoadedRun:
     task, python = loading.get("task", ""), loading.get("python", "")
     checkpoint = loading.get("checkpoint", "")
     rundir, config = RunDir.load(run)
-    if ":" in config.task and config.task != task:
+    if not task and ":" in config.task:
         kind = "file or module" if suite_of(config.task) == "custom" else "module"
         raise UserError(
             f"the run's task {config.task!r} runs code of its own, from a {kind} that its "
-            f"config.yaml names; if you trust that, say so: --task {config.task}"
+            f"config.yaml names; if you trust that, say so: --task {config.task} (or as it is "
+            "named from this folder, if it lies elsewhere now)"
         )
+    if task not in ("", config.task):
+        warn(f"note: the episodes are of {task}; the run was trained on {config.task}")
+        config = config.replace({"task": task})
     if config.envs.python not in ("", python):
         warn(
             f"warning: the run's own Python for environments, {config.envs.python!r}, is not "
