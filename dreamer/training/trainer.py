@@ -24,6 +24,10 @@ from dreamer.training.schedule import UpdateSchedule
 _COUNTERS = ("agent_steps", "update", "next_episode", "eval_episode", "wall_time")
 _PREFILL_STEPS = 100  # agent steps between two checks whether the prefill is complete
 _TIMED_UPDATES = 5  # for the forecast; the first update, which also traces, is not timed
+_FIRST_UPDATE = (
+    "building the graph of the update, once: about half a minute at full size, or minutes where "
+    "XLA compiles it (jit)"
+)
 KEPT_BATCHES = 5  # of updates that were not finite
 
 
@@ -221,6 +225,7 @@ class Trainer:
             for updates, batch in batches:
                 self.interrupt.check()
                 if not self._traced:
+                    self.reporter.logger.message(_FIRST_UPDATE)
                     with self.interrupt.immediately():  # as tracing may take minutes
                         self.agent.trace(batch)
                     self._traced = True
