@@ -45,6 +45,7 @@ setup(
     # configs/ lies at the repository's top and inside the installed package.
     package_dir={"dreamer.configs": "configs"},
     package_data={"dreamer.configs": ["*.yaml", "**/*.yaml"]},
+    entry_points={"console_scripts": ["dreamer = dreamer.__main__:main"]},
     install_requires=[
         # These three must move together.
         "tensorflow==2.21.*",

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+import dreamer
+from dreamer.__main__ import PROGRAMS
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = "import setuptools.build_meta as backend, sys; backend.build_wheel(sys.argv[1])"
 USE = """
@@ -59,9 +62,52 @@ def test_the_wheel_holds_the_package_and_its_configs_and_nothing_else(wheel: Pat
     assert any(name.endswith("LICENSE") for name in names)
 
 
-def test_the_wheel_finds_its_configs_outside_the_checkout(wheel: Path, tmp_path: Path):
-    site = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(site)
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that pip has installed the wheel into, beside the dependencies that are there."""
+    site = tmp_path_factory.mktemp("installed") / "site"
+    words = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    done = run([sys.executable, "-m", "pip", *words])
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+def installed(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command `dreamer` of the installed wheel in a folder."""
+    environ = {**os.environ, "PYTHONPATH": str(site)}
+    return run([str(site / "bin" / "dreamer"), *words], cwd=folder, env=environ)
+
+
+def test_the_installed_command_runs_every_program_from_any_folder(site: Path, tmp_path: Path):
+    listed = installed(site, tmp_path, "--help")
+    assert listed.returncode == 0, listed.stderr
+    assert installed(site, tmp_path, "--version").stdout == f"dreamer {dreamer.__version__}\n"
+    for name in PROGRAMS:
+        assert f"\n  {name} " in listed.stdout
+        helped = installed(site, tmp_path, name, "--help")
+        assert f"usage: python -m dreamer.{name} " in helped.stdout, helped.stderr
+    for words, message in (
+        (("evalute",), "error: no program 'evalute'; did you mean 'evaluate'?"),
+        (("evaluate", "--run", "nowhere"), "error: nowhere is not a run's directory"),
+        # A module of this folder is found, as by python -m; this one is no environment.
+        (("run", "--task", "mine:make"), "error: mine:make returned a int; expected a Gymnasium"),
+    ):
+        (tmp_path / "mine.py").write_text("def make(): return 3\n")
+        done = installed(site, tmp_path, *words)
+        assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(message), done
+
+
+@pytest.mark.slow
+def test_the_installed_command_trains_and_evaluates(site: Path, tmp_path: Path):
+    words = ("--task", "dmc_cartpole_balance", "--configs", "debug", "--logdir", "mine")
+    trained = installed(site, tmp_path, "run", *words)
+    assert trained.returncode == 0, trained.stderr
+    path = "mine/dmc_cartpole_balance/dreamer_debug/0"
+    done = installed(site, tmp_path, "evaluate", "--run", path, "--episodes", "1")
+    assert done.returncode == 0 and "over 1 episodes" in done.stdout, done.stderr
+
+
+def test_the_wheel_finds_its_configs_outside_the_checkout(site: Path, tmp_path: Path):
     environ = {**os.environ, "PYTHONPATH": str(site)}
     done = run([sys.executable, "-c", USE, str(site)], cwd=tmp_path, env=environ)
     assert done.returncode == 0, done.stderr

@@ -40,6 +40,7 @@ ORDER = (
     ("dreamer.training",),
     ("dreamer.analysis", "dreamer.benchmarks", "dreamer.sweeps"),
     ("dreamer.run", "dreamer.evaluate", "dreamer.predict", "dreamer.sweep", "dreamer.benchmark"),
+    ("dreamer.__main__",),
     ("baselines",),
 )
 # The plots run without TensorFlow and read what runs leave on disk.
