@@ -12,6 +12,7 @@ from dreamer import run
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.config.config import Config
 from dreamer.errors import UserError
+from dreamer.training.callbacks import Callback
 
 
 def command_line() -> CommandLine:
@@ -26,10 +27,11 @@ def main(argv: Sequence[str]) -> int:
     return run.finish(command_line().parse(argv).config(), train)
 
 
-def train(config: Config) -> run.Result:
+def train(config: Config, callbacks: Sequence[Callback] = ()) -> run.Result:
     """Trains the agent of a config (`load_config(..., agent="d4pg")`); see `dreamer.run.train`."""
     check_deterministic(config)
-    return run.train(config, registry.make_agent, registry.experience_of(config.agent))
+    experience = registry.experience_of(config.agent)
+    return run.train(config, registry.make_agent, experience, callbacks)
 
 
 def check_deterministic(config: Config) -> None:

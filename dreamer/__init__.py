@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from dreamer.errors import UserError as UserError
     from dreamer.run import train as train
     from dreamer.training.build import make_agent as make_agent
+    from dreamer.training.callbacks import Callback as Callback
 
 __version__ = "0.1.0"
 _HOMES = {
     "Agent": "dreamer.agent.agent",
+    "Callback": "dreamer.training.callbacks",
     "Config": "dreamer.config.config",
     "UserError": "dreamer.errors",
     "load": "dreamer.analysis.trained_run",

@@ -21,6 +21,7 @@ from dreamer.training.interrupts import Interrupt, StopRequested
 
 if TYPE_CHECKING:
     from dreamer.training.build import MakeAgent, MakeExperience
+    from dreamer.training.callbacks import Callback
 
 CORE_FLOPS = 80e9  # operations a second that updates reach on a core of a Zen 4 (docs/speed.md)
 
@@ -57,7 +58,7 @@ def finish(config: Config, train: Callable[[Config], Result]) -> int:
 
 def train(
     config: Config, make_agent: MakeAgent | None = None,
-    make_experience: MakeExperience | None = None,
+    make_experience: MakeExperience | None = None, callbacks: Sequence[Callback] = (),
 ) -> Result:  # fmt: skip
     """Trains an agent as the config says, or resumes a run that was stopped.
 
@@ -66,6 +67,7 @@ def train(
         make_agent: Makes another agent than Dreamer.
         make_experience: Makes the collector and the batches of an agent that does not learn from
             replayed sequences.
+        callbacks: Code of your own, which is called while the agent trains.
 
     Raises:
         UserError: A usage error; the message says how to fix it.
@@ -102,7 +104,9 @@ def train(
         make_agent = make_agent or partial(build.make_agent, devices=devices)
         agent = make_agent(config, pool.obs_space, pool.act_space)
         build.describe(logger, agent, pool)
-        setup = build.Setup(config, rundir, agent, pool, eval_pool, logger, interrupt)
+        setup = build.Setup(
+            config, rundir, agent, pool, eval_pool, logger, interrupt, callbacks
+        )
         trainer = build.make_trainer(setup, make_experience or build.make_replay_experience)
         if trainer.resume():
             logger.message(f"resumed at step {trainer.step}, update {trainer.update}")

@@ -7,7 +7,7 @@ start before TensorFlow does.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -28,6 +28,8 @@ from dreamer.runs.rundir import RunDir
 from dreamer.system.machine import machine
 from dreamer.system.tensorflow import describe_device, prepare_tensorflow
 from dreamer.tasks import split_tasks, suite_of
+from dreamer.training.callbacks import Callback
+from dreamer.training.collector import Episode
 from dreamer.training.experience import ReplayCollector
 from dreamer.training.interfaces import (
     DrawBatches,
@@ -63,6 +65,8 @@ class Setup:
     eval_pool: EnvPool  # may be the same
     logger: Logger
     interrupt: Interrupt
+    callbacks: Sequence[Callback] = ()
+    on_episode: Callable[[Episode], None] = lambda episode: None  # the trainer's, once it is made
 
     @cached_property
     def retry_while_disk_full(self) -> RetryWhileDiskFull:
@@ -215,7 +219,7 @@ def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> 
         pool=setup.pool, replay=replay, logger=setup.logger,
         retry_while_disk_full=setup.retry_while_disk_full, seed=config.seed,
         prefix=f"{setup.rundir.owner}s{config.seed}e", deterministic=config.deterministic,
-        memory=memory,
+        memory=memory, on_episode=setup.on_episode,
     )  # fmt: skip
 
 
@@ -249,9 +253,15 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
     train = config.section("train")  # some agents have fewer keys than Dreamer
     keys = ("prefill", "pretrain", "every", "updates")
     schedule = UpdateSchedule(**{key: int(train.get(key, 0)) for key in keys})
+    trainer: Trainer
+
+    def on_episode(episode: Episode) -> None:
+        trainer.call_back("on_episode", episode)
+
+    setup.on_episode = on_episode
     collector, batches = experience(setup)
     agent, interrupt, retry = setup.agent, setup.interrupt, setup.retry_while_disk_full
-    return Trainer(
+    trainer = Trainer(
         agent=agent, collector=collector, batches=batches, schedule=schedule, guard=setup.guard,
         reporter=Reporter(agent, evaluator, setup.logger, intervals, retry, interrupt),
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
@@ -259,7 +269,9 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         steps=config.steps, action_repeat=setup.pool.action_repeat,
         shared_pool=setup.pool is setup.eval_pool,
         overlap=bool(train.get("overlap", False)), forecast=partial(forecast, config, schedule),
+        callbacks=setup.callbacks,
     )  # fmt: skip
+    return trainer
 
 
 def describe(logger: Logger, agent: TrainableAgent, pool: EnvPool) -> None:

@@ -38,6 +38,8 @@ class ReplayCollector:
     deterministic: bool  # whether a resumed run continues bit for bit
     # Takes each episode too, once batches may hold it; and the newest ones when the run resumes.
     memory: EpisodeMemory | None = None
+    # Called with each episode, once batches may hold it.
+    on_episode: Callable[[Episode], None] = lambda episode: None
     updates: ClassVar[int] = 0  # made while collecting: none, but A3C's collector makes all
     # Episodes that batches may not hold yet; None: none is withheld.
     _withheld: list[tuple[Episode, EpisodeFile]] | None = field(default=None, init=False)
@@ -113,6 +115,7 @@ class ReplayCollector:
         self.logger.scalars(
             {"train/return": float(episode["reward"].sum()), "train/length": length}
         )
+        self.on_episode(episode)
 
     def free_environments(self) -> None:
         """Ends the running episodes, whose environments evaluations need; keeps them, cut short."""

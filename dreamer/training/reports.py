@@ -131,16 +131,19 @@ class Reporter:
 
     def report(
         self, step: int, policy: Policy, counters: Mapping[str, float], final: bool = False
-    ) -> None:
-        """Writes at most one line of metrics: `counters`, and the results of an evaluation."""
+    ) -> dict[str, float]:
+        """Writes at most one line of metrics: `counters`, and the results of an evaluation.
+
+        Returns these results, {} if no evaluation was due.
+        """
         evaluates = self.is_due("evaluate", step, final)
-        if evaluates:
-            self._evaluate(step, policy)
+        results = self._evaluate(step, policy) if evaluates else {}
         if evaluates or self.is_due("log", step, final):
             self.retry_while_disk_full(lambda: self.logger.write(step, **counters))
             self.done["log"] = step
+        return results
 
-    def _evaluate(self, step: int, policy: Policy) -> None:
+    def _evaluate(self, step: int, policy: Policy) -> dict[str, float]:
         start = time.monotonic()
         calls = self.agent.policy_calls
 
@@ -157,6 +160,7 @@ class Reporter:
         self.logger.scalars({**scalars, "eval/seconds": time.monotonic() - start})
         self._write_videos(evaluation, step)
         self.done["evaluate"] = step
+        return scalars
 
     def _write_videos(self, evaluation: Evaluation, step: int) -> None:
         due = self.is_due("video", step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from dreamer.errors import EnvError, UserError
 from dreamer.io.files import DiskFullError, atomic_write, make_folder
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.system.threads import in_background
+from dreamer.training.callbacks import Callback
 from dreamer.training.collector import Policy, checked
 from dreamer.training.interfaces import DrawBatches, TrainableAgent, TrainingCollector
 from dreamer.training.interrupts import Interrupt, RetryWhileDiskFull, StopRequested
@@ -118,6 +119,8 @@ class Trainer:
     overlap: bool = False  # whether to collect a round while updates of the one before are made
     # Called once, with the seconds of an update and frames a second; returns a message.
     forecast: Callable[[float, float], str] | None = None
+    callbacks: Sequence[Callback] = ()
+    _stopped: bool = field(default=False, init=False)  # by a callback
     _updates: int = field(default=0, init=False)  # made here, from batches
     _round_end: int = field(default=0, init=False)  # the step at which the current round ends
     _traced: bool = field(default=False, init=False)
@@ -133,6 +136,20 @@ class Trainer:
         """Updates made."""
         return self._updates + self.collector.updates
 
+    @property
+    def path(self) -> Path:
+        """The run's directory."""
+        return self.checkpoints.directory.parent
+
+    def stop(self) -> None:
+        """Ends `run` after this round, with an evaluation and a checkpoint."""
+        self._stopped = True
+
+    def call_back(self, method: str, *values: Any) -> None:
+        """Calls a method of each callback; `Callback` documents them."""
+        for callback in self.callbacks:
+            getattr(callback, method)(self, *values)
+
     # --------------------------------------------------------------- the loop
 
     def run(self) -> None:
@@ -146,11 +163,12 @@ class Trainer:
         """
         self.collector.start(self._agent_steps(max(0, self.steps - self.step)))
         try:
+            self.call_back("on_start")
             self._prefill()
             if self.step < min(self._round_end, self.steps):
                 self._collect()  # the rest of a round that a stop has cut short
             self._make_updates()
-            while self.step < self.steps:
+            while self.step < self.steps and not self._stopped:
                 self._report()
                 if self.overlap:
                     self._collect_during_updates()
@@ -160,6 +178,7 @@ class Trainer:
             self._make_updates()
             self._report(final=True)
             self.retry_while_disk_full(self._save)  # within `try`: a stop may end its waiting
+            self.call_back("on_end")
         except (StopRequested, EnvError) as error:
             # A run that has collected nothing leaves no checkpoint, so that it may begin anew.
             if self.step or isinstance(error, StopRequested):
@@ -234,6 +253,7 @@ class Trainer:
                 means = {f"model/{key}": np.mean(value) for key, value in metrics.items()}
                 self.reporter.logger.scalars(means)
                 self.guard.check(first, batch, metrics)
+                self.call_back("on_update", {key: float(value) for key, value in means.items()})
                 timed = timed + updates if start else 0  # the first call also traces
                 start = start or time.monotonic()
                 if timed >= _TIMED_UPDATES:
@@ -245,7 +265,9 @@ class Trainer:
         """Evaluates, logs and saves what is due at this step."""
         if self.shared_pool and self.reporter.is_due("evaluate", self.step, final):
             self.collector.free_environments()
-        self.reporter.report(self.step, self._policy("eval"), self._counters(), final)
+        results = self.reporter.report(self.step, self._policy("eval"), self._counters(), final)
+        if results:
+            self.call_back("on_evaluation", results)
         if self.reporter.is_due("save", self.step) and not final:
             self.retry_while_disk_full(self._save)
 
@@ -291,8 +313,9 @@ class Trainer:
             "wall_time": reporter.logger.wall_time, "nonfinite": self.guard.count,
             "round_end": self._round_end, "last_return": reporter.last_return,
         }  # fmt: skip
-        self.checkpoints.save(self.step, self.agent.state_arrays(), state)
+        path = self.checkpoints.save(self.step, self.agent.state_arrays(), state)
         reporter.done = done
+        self.call_back("on_checkpoint", path)
 
     def resume(self) -> bool:
         """Continues from the newest sound checkpoint and the episodes on disk.

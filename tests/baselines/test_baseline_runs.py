@@ -35,8 +35,8 @@ SCHEDULE = UpdateSchedule(prefill=30, pretrain=2, every=20, updates=7)
 
 def config_for(agent: str, logdir: Path, maker: str = "continuous", **values) -> Config:
     learns = agent in ("d4pg", "dqn")
-    presets = [] if agent == "constant" else ["debug"]
-    schedule = TRAINED if learns else {"train.prefill": 1}
+    presets = ["debug"] if learns or agent == "random" else []
+    schedule = TRAINED if learns else {"train.prefill": 1} if agent == "random" else {}
     overrides = {**QUICK, **schedule, "logdir": str(logdir), **values}
     task = f"{TASKS}:{maker}"
     return load_config(*presets, task=task, overrides=overrides, agent=agent)

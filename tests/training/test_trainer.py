@@ -22,6 +22,7 @@ from dreamer.run import Result
 from dreamer.run import train as train_with
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir, run_path
+from dreamer.training.callbacks import Callback, Training
 from dreamer.training.interrupts import StopRequested
 from dreamer.training.schedule import UpdateSchedule
 
@@ -227,3 +228,55 @@ def test_a_stopped_run_makes_up_for_its_updates(tmp_path: Path):
     assert (result.step, result.updates) == (200, SCHEDULE.due(200))
     names = [path.name.split("-")[1] for path in (result.path / "episodes").glob("*.npz")]
     assert len(set(names)) == len(names)
+
+
+class Witness(Callback):
+    """Notes what it is told, and stops the training at its second evaluation."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+        self.values: dict[str, Any] = {}
+
+    def note(self, name: str, training: Training, value: Any) -> None:
+        self.calls.append((name, training.step))
+        self.values[name] = value
+
+    def on_start(self, training: Training) -> None:
+        self.note("start", training, training.path)
+
+    def on_episode(self, training: Training, episode: Any) -> None:
+        self.note("episode", training, episode)
+
+    def on_update(self, training: Training, metrics: Any) -> None:
+        self.note("update", training, metrics)
+        assert training.update == [name for name, _ in self.calls].count("update")
+
+    def on_evaluation(self, training: Training, results: Any) -> None:
+        self.note("evaluation", training, results)
+        if [name for name, _ in self.calls].count("evaluation") == 2:
+            training.stop()
+
+    def on_checkpoint(self, training: Training, path: Path) -> None:
+        self.note("checkpoint", training, path)
+
+    def on_end(self, training: Training) -> None:
+        self.note("end", training, training.update)
+
+
+def test_callbacks_are_told_what_happens_and_may_end_the_training(trained: Result, tmp_path: Path):
+    witness = Witness()
+    result = train(config_for(tmp_path), callbacks=[Callback(), witness])
+    names = [name for name, _ in witness.calls]
+    assert (names[0], names[-1]) == ("start", "end") and witness.values["start"] == result.path
+    # The same lines as without callbacks, as far as they go.
+    evaluated = [line["step"] for line in metrics_of(trained.path) if "eval/return" in line]
+    told = [step for name, step in witness.calls if name == "evaluation"]
+    assert told[:2] == evaluated[:2] and told[2:] == [result.step] and result.step < 200
+    assert witness.values["evaluation"]["eval/return"] == result.eval_return
+    assert names.count("episode") == len(list((result.path / "episodes").iterdir()))
+    assert {"reward", "action", "is_last"} <= set(witness.values["episode"])
+    assert witness.values["end"] == result.updates == names.count("update")
+    assert all(key.startswith("model/") for key in witness.values["update"])
+    assert witness.values["checkpoint"] == max((result.path / "checkpoints").iterdir())
+    again = train(config_for(tmp_path))  # goes on to the config's end
+    assert (again.step, again.updates) == (trained.step, trained.updates)
