@@ -117,7 +117,10 @@ class Agent:
         Raises:
             ValueError: If a tensor of the batch has another shape than the spaces say.
         """
-        return self._update(*self._update_inputs(batch, update))
+        inputs = self._update_inputs(batch, update)
+        for optimizer in self._learner.optimizers.values():
+            optimizer.begin(update)
+        return self._update(*inputs)
 
     def trace(self, batch: Mapping[str, np.ndarray]) -> None:
         """Builds the graph of `train_step` without updating anything.

@@ -14,7 +14,7 @@ from dreamer.errors import UserError
 from dreamer.nets.actor import Actor
 from dreamer.nets.ensemble import Ensemble
 from dreamer.nets.heads import Value
-from dreamer.ops.optimizers import Optimizer
+from dreamer.ops.optimizers import Optimizer, RateSchedule
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def make_actor(model: WorldModel, act_space: Space, name: str, own: Mapping[str,
 
 def make_optimizers(
     networks: Networks, scale_loss: bool, *, model_lr: float, actor_lr: float, value_lr: float,
-    eps: float, clip: float, **other_lrs: float,
+    eps: float, clip: float, warmup: int, decay: str, decay_updates: int, final: float,
+    **other_lrs: float,
 ) -> dict[str, Optimizer]:  # fmt: skip
     """An optimizer for each network that has a learning rate.
 
@@ -93,10 +94,12 @@ def make_optimizers(
         scale_loss, eps, clip: As Optimizer's.
         model_lr, actor_lr, value_lr: Learning rates. The explorer learns at the rates of the task's
             actor and value network, the ensemble at the model's.
+        warmup, decay, decay_updates, final: The schedule of all learning rates, a RateSchedule's.
         other_lrs: Learning rates of networks that Dreamer does not have, by name.
     """
     rates = {"model": model_lr, "actor": actor_lr, "value": value_lr, "ensemble": model_lr}
     rates |= {"explorer": actor_lr, "explorer_value": value_lr, **other_lrs}
+    schedule = RateSchedule(warmup, decay, decay_updates, final)
     return {
         name: Optimizer(
             network.trainable_variables,
@@ -106,6 +109,7 @@ def make_optimizers(
             scale_loss=scale_loss,
             apart=networks.model.diagnostic_variables if name == "model" else (),
             name=f"{name}_adam",
+            schedule=schedule,
         )
         for name, network in networks.named().items()
         if name in rates

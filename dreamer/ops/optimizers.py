@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from dreamer.ops.replicas import apply_adam
@@ -12,6 +15,37 @@ from dreamer.ops.replicas import apply_adam
 # Dynamic loss scaling for float16: halve on overflow, double after this many good updates.
 INITIAL_SCALE = 2.0**15
 GROWTH_INTERVAL = 1000
+
+
+@dataclass(frozen=True)
+class RateSchedule:
+    """By what the learning rates are multiplied, as a function of the number of the update.
+
+    Attributes:
+        warmup: Updates in which the factor rises linearly to 1; 0: none.
+        decay: "constant", "linear" or "cosine" (half a period), from 1 to `final`.
+        decay_updates: Updates after the warm-up until the factor is `final`.
+        final: The factor at the end.
+    """
+
+    warmup: int = 0
+    decay: str = "constant"
+    decay_updates: int = 1
+    final: float = 0.0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the factor is always 1."""
+        return self.decay == "constant" and not self.warmup
+
+    def factor(self, update: int) -> float:
+        """The factor of update number `update`, which depends on nothing else."""
+        if update < self.warmup:
+            return (update + 1) / self.warmup
+        share = min((update - self.warmup) / self.decay_updates, 1.0)
+        cosine = (1.0 + math.cos(math.pi * share)) / 2.0
+        left = {"constant": 1.0, "linear": 1.0 - share, "cosine": cosine}[self.decay]
+        return self.final + (1.0 - self.final) * left
 
 
 class Optimizer(tf.Module):
@@ -28,11 +62,12 @@ class Optimizer(tf.Module):
         scale_loss: Whether losses are scaled dynamically (float16).
         apart: Variables that are clipped by a global norm of their own, so that a large gradient
             of theirs does not scale the others' down.
+        schedule: Changes the learning rate during training.
     """
 
     def __init__(
         self, variables: list, learning_rate: float, eps: float, clip: float, scale_loss: bool,
-        name: str, apart: Sequence = (),
+        name: str, apart: Sequence = (), schedule: RateSchedule = RateSchedule(),  # noqa: B008
     ):  # fmt: skip
         super().__init__(name=name)
         self._targets, self._clip, self._scale_loss = list(variables), clip, scale_loss
@@ -40,6 +75,7 @@ class Optimizer(tf.Module):
         places = range(len(self._targets))
         by_group = [[i for i in places if (id(variables[i]) in alone) is x] for x in (False, True)]
         self._groups = [group for group in by_group if group]
+        self._learning_rate, self._schedule = learning_rate, schedule
         self._adam = keras.optimizers.Adam(learning_rate, epsilon=eps, name=name)
         self._adam.build(self._targets)
         self.scale = tf.Variable(INITIAL_SCALE if scale_loss else 1.0, trainable=False)
@@ -50,6 +86,13 @@ class Optimizer(tf.Module):
         """All state that a checkpoint must hold, by name."""
         slots = {v.path: v for v in self._adam.variables}
         return {**slots, "loss_scale": self.scale, "good_updates": self.good_updates}
+
+    def begin(self, update: int) -> None:
+        """Sets the learning rate of update number `update`, if it follows a schedule."""
+        if not self._schedule.is_constant:
+            # A NumPy number, because TensorFlow keeps a tensor of each Python number for ever.
+            rate = np.float32(self._learning_rate * self._schedule.factor(update))
+            self._adam.learning_rate.assign(rate)
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss to differentiate, [] -> []."""

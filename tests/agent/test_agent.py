@@ -320,3 +320,14 @@ def test_exploration_follows_the_progress_that_the_agent_is_told() -> None:
 def test_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="'train' or 'eval', but is 'test'"):
         make_agent().policy(make_timesteps(), None, "test")
+
+
+def test_all_learning_rates_follow_the_schedule_of_the_config():
+    """By the number of the update alone, so that a resumed run continues it."""
+    agent = make_agent(optimizer__decay="linear", optimizer__decay_updates=10, optimizer__final=0.5)
+    agent.train_step(make_batch(), 5)
+    rates = {k: v for k, v in agent.state_arrays().items() if k.endswith("/learning_rate")}
+    assert {k.partition("/")[0] for k in rates} == {"model", "actor", "value"}
+    for name, rate in (("model", 6e-4), ("actor", 8e-5), ("value", 8e-5)):
+        (found,) = (v for k, v in rates.items() if k.startswith(f"{name}/"))
+        assert found == pytest.approx(0.75 * rate)

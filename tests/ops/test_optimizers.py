@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dreamer.ops.optimizers import GROWTH_INTERVAL, INITIAL_SCALE, Optimizer
+from dreamer.ops.optimizers import GROWTH_INTERVAL, INITIAL_SCALE, Optimizer, RateSchedule
 
 RATE, EPS = 1e-2, 1e-3  # neither is the default of Keras
 
@@ -57,6 +57,29 @@ def test_is_adam() -> None:
         assert report == {"grad_norm": pytest.approx(norm, rel=1e-5), "grad_finite": 1.0}
     for actual, expected in zip(targets, adam(start, steps), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_learning_rates_follow_their_schedule() -> None:
+    """Each step is Adam's of the scheduled rate; a resumed run continues it from the number."""
+    schedule = RateSchedule(warmup=2, decay="linear", decay_updates=4, final=0.2)
+    factors = [0.5, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2]
+    assert [schedule.factor(update) for update in range(8)] == pytest.approx(factors)
+    cosine = RateSchedule(decay="cosine", decay_updates=2)
+    assert [cosine.factor(update) for update in range(4)] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+    assert RateSchedule().is_constant and RateSchedule().factor(10**6) == 1.0
+    targets, plain = variables(), variables()
+    opt = Optimizer(targets, RATE, EPS, 1e9, False, "adam", schedule=schedule)
+    for update, factor in enumerate(factors):
+        opt.begin(update)
+        before, constant = values(targets), optimizer(plain)
+        for (name, slot), other in zip(opt.state.items(), constant.state.values(), strict=True):
+            if name != "adam/learning_rate":
+                other.assign(slot)
+        for target, value in zip(plain, before, strict=True):
+            target.assign(value)
+        apply(opt, gradients(update)), apply(constant, gradients(update))
+        for new, old, unscaled in zip(values(targets), before, values(plain), strict=True):
+            np.testing.assert_allclose(new - old, factor * (unscaled - old), rtol=1e-3, atol=1e-7)
 
 
 def test_clips_by_the_global_norm() -> None:
