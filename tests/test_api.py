@@ -1,5 +1,6 @@
 """The Python API: its names, and the worked example of training on one's own environment."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from dreamer.training.collector import episode_seed
 from dreamer.training.reports import EVAL_SEED_OFFSET
 
 PAGE = "docs/python-api.md"
-EXAMPLE = ROOT / "examples" / "own_env.py"
+EXAMPLE, NOTEBOOK = (ROOT / "examples" / name for name in ("own_env.py", "tutorial.ipynb"))
 
 
 def test_public_names_load_on_first_use():
@@ -159,3 +160,28 @@ def test_the_example_fits_in_20_lines_besides_documentation_and_is_in_the_readme
     assert len([line for line in lines if not line.strip().startswith(('"""', "#"))]) <= 20
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.partition("import sys")[2].strip() in readme
+
+
+def notebook_code() -> str:
+    """The code cells of the tutorial, one after the other."""
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    assert notebook["nbformat"] == 4 and not any(cell.get("outputs") for cell in notebook["cells"])
+    cells = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return "\n".join("".join(source) for source in cells)
+
+
+def test_the_tutorial_is_python_of_public_names():
+    """Without a magic command, so that any editor, and the next test, can run it."""
+    names = set(re.findall(r"dreamer\.(\w+)", notebook_code()))
+    compile(notebook_code(), str(NOTEBOOK), "exec")
+    assert names >= {"make_env", "load_config", "train", "load", "Callback"}
+    assert names <= set(dreamer.__all__)
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_from_its_first_cell_to_its_last(tmp_path: Path):
+    shutil.copy(EXAMPLE, tmp_path)
+    done = python("-c", notebook_code(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "step 400, 8 updates: " in done.stdout
+    assert re.search(r"return \d+\.\d after 400 steps of training\n$", done.stdout)
