@@ -96,7 +96,7 @@ class Collector:
     If an environment fails, its episode is dropped, the episode's number is not used again, and
     the pool replaces the environment. `EnvError` is raised only after the pool has given up.
 
-    An episode of a task without a time limit is cut off after LONGEST timesteps, as at a limit,
+    An episode of a task without a time limit is cut off after `longest` timesteps, as at a limit,
     because it may never end, and memory holds it until it does.
     """
 
@@ -106,6 +106,7 @@ class Collector:
     seed: int  # of the episodes
     next_episode: int = 0  # number of the episode that starts next
     max_length: float = np.inf  # timesteps after which an episode is cut off
+    longest: int = field(default_factory=lambda: LONGEST, init=False)
     agent_steps: int = field(default=0, init=False)  # actions carried out, over all environments
     episodes: int = field(default=0, init=False)  # handed over
     dropped: int = field(default=0, init=False)  # episodes lost to a failed environment
@@ -219,7 +220,7 @@ class Collector:
             if running := self._running[worker]:
                 self.agent_steps += 1
                 length = len(running.timesteps)
-                if length >= LONG and not self.pool.time_limit:
+                if length >= min(LONG, self.longest) and not self.pool.time_limit:
                     self._limit(running)
                 if running.timesteps[-1]["is_last"] or length >= self.max_length:
                     self._end(worker, running)
@@ -227,13 +228,13 @@ class Collector:
     def _limit(self, running: _RunningEpisode) -> None:
         """Ends a running episode that is too long; says so in advance."""
         length = len(running.timesteps)
-        if length == LONG:
+        if length == min(LONG, self.longest):
             warnings.warn(
-                f"an episode of {running.task} has {LONG:,} timesteps and no end yet; it is cut at "
-                f"{LONGEST:,}, as at a time limit: if episodes do not end by themselves, set "
-                "envs.time_limit to their number of frames", stacklevel=2,
+                f"an episode of {running.task} has {length:,} timesteps and no end yet; it is cut "
+                f"at {self.longest:,}, as at a time limit: if episodes do not end by themselves, "
+                "set envs.time_limit to their number of frames", stacklevel=2,
             )  # fmt: skip
-        if length >= LONGEST:
+        if length >= self.longest:
             running.timesteps[-1]["is_last"] = np.asarray(True)
 
     def _append(

@@ -67,7 +67,12 @@ class ReplayCollector:
         }
 
     def start(self, agent_steps: int) -> None:
-        """Warns if the disk has no room for the episodes of `agent_steps` agent steps."""
+        """Warns if the disk has no room for the episodes of `agent_steps` agent steps.
+
+        Episodes that may never end become no longer than the run.
+        """
+        total = -(-(self.agent_steps + agent_steps) // self.pool.num_envs)
+        self._collector.longest = min(self._collector.longest, total + 1)
         needed = agent_steps * timestep_bytes(self.pool.obs_space, self.pool.act_space)
         folder = self.replay.directory
         if needed > (free := shutil.disk_usage(folder).free):

@@ -236,15 +236,15 @@ def test_a_mistake_of_the_code_ends_after_three_tries_at_the_same_step(name, lin
 
 def test_an_episode_without_end_is_said_and_cut_as_at_a_time_limit(monkeypatch):
     monkeypatch.setattr(collector_module, "LONG", 20)
-    monkeypatch.setattr(collector_module, "LONGEST", 30)
     kept = []
-    for limit, length in ((0, 30), (40, 41)):
+    for limit, longest, length in ((0, 30, 30), (0, 12, 12), (40, 30, 41)):
         settings = {"image": False, "state": True, "action_repeat": 1, "time_limit": limit}
         with EnvPool(f"{FILE}:Endless", 1, 60.0, **settings) as pool:
             collector = Collector(pool, lambda episode, number: kept.append(episode), 0)
+            collector.longest = longest
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
-                collector.collect(random_policy(pool.act_space, 0), 45)
+                collector.collect(random_policy(pool.act_space, 0), 45 if longest == 30 else 15)
         assert len(kept[-1]["reward"]) == length
         assert kept[-1]["is_last"][-1] and kept[-1]["cont"].all()
         lines = [str(warning.message) for warning in said]
