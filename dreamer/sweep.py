@@ -14,6 +14,7 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from dreamer.config.command_line import CommandLine, Option, Parsed, run_main
@@ -62,6 +63,11 @@ def main(argv: Sequence[str]) -> int:
     parsed = LINE.parse(argv)
     if parsed.options["gpus"] < 0 and parsed.options["gpus"] != -1:
         raise UserError("--gpus must be -1 (1 if there are any) or at least 0")
+    if parsed.options["agent"] and find_spec("baselines") is None:
+        raise UserError(
+            "--agent needs the package baselines, which is in the checkout and not in the wheel: "
+            "run the sweep from the checkout, or leave --agent out"
+        )
     trials = plan(parsed)
     # All trials share the logdir, which on a cluster must be visible here, too.
     check_writable_folder(Path(trials[0].config.logdir), ELSEWHERE)

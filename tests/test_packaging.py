@@ -88,6 +88,7 @@ def test_the_installed_command_runs_every_program_from_any_folder(site: Path, tm
         assert f"usage: python -m dreamer.{name} " in helped.stdout, helped.stderr
     for words, message in (
         (("evalute",), "error: no program 'evalute'; did you mean 'evaluate'?"),
+        (("sweep", "--agent", "d4pg", "--task", "dmc_walker_walk"), "error: --agent needs the"),
         (("evaluate", "--run", "nowhere"), "error: nowhere is not a run's directory"),
         # A module of this folder is found, as by python -m; this one is no environment.
         (("run", "--task", "mine:make"), "error: mine:make returned a int; expected a Gymnasium"),
