@@ -6,7 +6,8 @@ after the machine of the holder is gone. The file ``lock.json`` names the holder
 no decision depends on it.
 
 On a file system without flock, filelock uses the existence of ``lock`` instead, and removes it if
-its maker has died on the same host. After a death on another host, the user must remove it.
+its maker has died on the same host. After a death on another host, the user must remove it, and
+the message says so.
 """
 
 from __future__ import annotations
@@ -53,9 +54,12 @@ class Lock:
                 "may write to, on a file system with locks"
             ) from error
         if lock is None:
+            # With flock the file stays empty; a file that is the lock itself names its maker.
+            soft = self.path.is_file() and self.path.stat().st_size
             raise UserError(
                 f"another run works in {self.path.parent}: {_holder(self.path) or _UNNAMED}; "
                 "wait for its end or stop it, or choose another --seed, --method or --logdir"
+                + (f"; if its host is gone, remove {self.path}" if soft else "")
             )
         self._lock = lock
         self.taken_over = _holder(self.path)
