@@ -38,7 +38,8 @@ COMMAND_LINE = CommandLine(
         Option("video_episodes", 4, "Number of episodes in the video, side by side.", min=1),
         Option("json", "", "File for the results as JSON."),
         Option("seed", -1, "Seed of the episodes' starts; -1: the run's.", min=-1),
-        Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
+        Option("checkpoint", "latest", "best (the highest return in the run's evaluations), latest "
+               "(the newest sound one), the step of a checkpoint, or its folder."),
         Option("task", "", "The task, if it is code of your own: it runs because you name it. "
                "Another place or task than the run's is possible. Empty: the run's."),
         Option("python", "", "The run's envs.python, if you trust that program."),

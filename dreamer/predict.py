@@ -43,7 +43,8 @@ COMMAND_LINE = CommandLine(
                "in the run's eval_episodes/, if it has eval.save_episodes.",
                choices=("fresh", "saved")),
         Option("seed", -1, "Seed of fresh episodes' starts; -1: the run's.", min=-1),
-        Option("checkpoint", "", "Folder of the checkpoint; empty: the run's newest sound one."),
+        Option("checkpoint", "latest", "best (the highest return in the run's evaluations), latest "
+               "(the newest sound one), the step of a checkpoint, or its folder."),
         Option("task", "", "The task, if it is code of your own: it runs because you name it. "
                "Another place or task than the run's is possible. Empty: the run's."),
         Option("python", "", "The run's envs.python, if you trust that program."),

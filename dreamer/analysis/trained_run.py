@@ -36,7 +36,7 @@ class LoadedRun:
     config: Config
     envs: EnvPool  # each in a process of its own, to be stepped together
     obs_space: Mapping[str, Space]  # what the agent observes of them
-    chosen: StrPath  # the checkpoint's folder; empty: the newest sound one
+    chosen: Checkpoints | Path  # the checkpoint's folder, or where the newest sound one counts
     make_agent: build.MakeAgent
 
     @property
@@ -66,12 +66,12 @@ class LoadedRun:
         agent = self.make_agent(self.config, self.obs_space, self.envs.act_space)
         like = agent.state_arrays()
         found: Checkpoint | None
-        if self.chosen:
+        if isinstance(self.chosen, Path):
             found = Checkpoints.load(self.chosen, like)
         else:
             with warnings.catch_warnings(record=True) as damaged:
                 warnings.simplefilter("always")
-                found = Checkpoints(self.rundir.checkpoints).load_latest(like)
+                found = self.chosen.load_latest(like)
             for warning in damaged:
                 warn(f"warning: {warning.message}")
         if found is None:
@@ -139,7 +139,9 @@ class Loading(TypedDict, total=False):
     """Options of `load_run` and `load`."""
 
     num_envs: int | None  # None: as many as the run evaluates with; load makes one
-    checkpoint: StrPath  # the checkpoint's folder; empty: the newest sound one
+    # "best": with the highest return in evaluations; "latest" (or ""): the newest sound one; or
+    # the step of a checkpoint, or its folder.
+    checkpoint: StrPath | int
     # The task; "": the run's own. If that is code which the run's config names, it is needed: the
     # run may come from a stranger, and such code may lie elsewhere now.
     task: str
@@ -189,7 +191,6 @@ def load(run: StrPath, **loading: Unpack[Loading]) -> tuple[TrainedAgent, Separa
 def _open(run: StrPath, loading: Loading) -> LoadedRun:
     """Starts the environments of a run; nothing is loaded yet."""
     task, python = loading.get("task", ""), loading.get("python", "")
-    checkpoint = loading.get("checkpoint", "")
     rundir, config = RunDir.load(run)
     if not task and ":" in config.task:
         kind = "file or module" if suite_of(config.task) == "custom" else "module"
@@ -207,10 +208,7 @@ def _open(run: StrPath, loading: Loading) -> LoadedRun:
             f"used: add --python {config.envs.python} if you trust that"
         )
     config = config.replace({"envs.python": python})
-    if checkpoint:
-        check_name(checkpoint)
-    elif Checkpoints(rundir.checkpoints).newest() is None:
-        raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the prefill")
+    checkpoint = find_checkpoint(rundir, loading.get("checkpoint", ""))
     num_envs = loading.get("num_envs") or config.eval.num_envs or 1
     envs = build.make_pool(config, num_envs, training=False)
     obs_space = envs.obs_space
@@ -219,3 +217,30 @@ def _open(run: StrPath, loading: Loading) -> LoadedRun:
         envs = build.make_pool(config.replace({"envs.image": True}), num_envs, training=False)
     make_agent = loading.get("make_agent") or build.make_agent
     return LoadedRun(rundir, config, envs, obs_space, checkpoint, make_agent)
+
+
+def find_checkpoint(rundir: RunDir, chosen: StrPath | int) -> Checkpoints | Path:
+    """Returns what `chosen` of `Loading` names: a checkpoint's folder, or a folder of checkpoints.
+
+    Raises UserError if there is none.
+    """
+    name = os.fspath(chosen) if isinstance(chosen, os.PathLike) else str(chosen)
+    latest, best = Checkpoints(rundir.checkpoints), Checkpoints(rundir.best)
+    if name in ("", "latest", "best"):
+        found = best if name == "best" else latest
+        if found.newest() is None:
+            first = "first evaluation" if name == "best" else "prefill"
+            raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the {first}")
+        return found
+    try:
+        step = float(name)
+    except ValueError:
+        check_name(name)
+        return Path(name).expanduser()
+    steps = {**best.steps(), **latest.steps()}
+    if step not in steps:
+        raise UserError(
+            f"{rundir.path} has no checkpoint of step {name}; there are "
+            f"{', '.join(map(str, sorted(steps))) or 'none'} (best, latest or a folder work, too)"
+        )
+    return steps[int(step)]

@@ -101,6 +101,13 @@ class Checkpoints:
             self._prune()
         return path
 
+    def replace_all(self, step: int, arrays: Arrays, state: Mapping[str, Any]) -> None:
+        """Writes a checkpoint as `save` does, and removes all others, newer ones too."""
+        written = self.save(step, arrays, state)
+        for path in self._found():
+            if path != written:
+                discard(path)
+
     def load_latest(self, like: Arrays | None = None) -> Checkpoint | None:
         """Returns the newest sound checkpoint, or None if there is no checkpoint at all.
 
@@ -135,6 +142,13 @@ class Checkpoints:
     def newest(self) -> Path | None:
         """Returns the newest checkpoint not known to be damaged, or None; reads no file."""
         return next((path for path in self._found() if path not in self._damaged), None)
+
+    def steps(self) -> dict[int, Path]:
+        """Returns the checkpoints by step, the newest first; reads no file."""
+        found: dict[int, Path] = {}
+        for path in self._found():
+            found.setdefault(int(path.name.partition(".")[0]), path)
+        return found
 
     @staticmethod
     def load(path: str | os.PathLike[str], like: Arrays | None = None) -> Checkpoint:
@@ -175,7 +189,7 @@ def check_name(path: str | os.PathLike[str]) -> None:
     folder = Path(path).expanduser()
     if not folder.is_dir() or _step(folder) is None:
         raise UserError(
-            f"{path} is no checkpoint; expected a folder like "
+            f"{path} is no checkpoint; expected best, latest, a step, or a folder like "
             "runs/dmc_walker_walk/dreamer/0/checkpoints/000000010000"
         )
 

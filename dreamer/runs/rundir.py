@@ -1,7 +1,7 @@
 """The directory of a run: its place, its content, and its only live process.
 
 ``<logdir>/<task>/<method>/<seed>/`` holds config.yaml (the resolved config and the run's
-provenance), metrics.jsonl, episodes/, eval_episodes/, checkpoints/, videos/, TensorBoard's
+provenance), metrics.jsonl, episodes/, eval_episodes/, checkpoints/, best/, videos/, TensorBoard's
 events.* and lock. Run the same command again to resume the run.
 """
 
@@ -64,9 +64,10 @@ class RunDir(contextlib.AbstractContextManager):
 
     Attributes:
         path: The directory.
-        config_file, metrics, episodes, eval_episodes, checkpoints, videos: Paths of its content.
-            `open` makes the folders, except eval_episodes. `episodes` is the config's
-            `replay.directory` if that is set, unless it belongs to another run.
+        config_file, metrics, episodes, eval_episodes, checkpoints, best, videos: Paths of its
+            content. `open` makes the folders, except eval_episodes and best. `episodes` is the
+            config's `replay.directory` if that is set, unless it belongs to another run. `best`
+            holds the checkpoint with the highest return in evaluations.
         others: Folders of another run's episodes, which this run only reads.
         resumed: Whether the run existed before `open`.
         owner: Start of the unique ids of its episodes if `replay.directory` is set, because two
@@ -82,7 +83,7 @@ class RunDir(contextlib.AbstractContextManager):
         if replay_directory:
             self._place_episodes(Path(replay_directory).expanduser())
         self.eval_episodes, self.videos = path / "eval_episodes", path / "videos"
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints, self.best = path / "checkpoints", path / "best"
         self.resumed, self.owner = False, ""
         self.notes: list[str] = []
         self._shares_episodes = bool(replay_directory)

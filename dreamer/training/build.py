@@ -265,6 +265,7 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         agent=agent, collector=collector, batches=batches, schedule=schedule, guard=setup.guard,
         reporter=Reporter(agent, evaluator, setup.logger, intervals, retry, interrupt),
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
+        best=Checkpoints(rundir.best),
         interrupt=interrupt, retry_while_disk_full=retry,
         steps=config.steps, action_repeat=setup.pool.action_repeat,
         shared_pool=setup.pool is setup.eval_pool,

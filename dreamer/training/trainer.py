@@ -109,6 +109,7 @@ class Trainer:
     batches: DrawBatches | None  # None: the collector makes the updates
     reporter: Reporter  # evaluates and logs
     checkpoints: Checkpoints
+    best: Checkpoints  # the one with the highest return in evaluations
     interrupt: Interrupt  # signals that ask for a stop
     retry_while_disk_full: RetryWhileDiskFull
     guard: NonFiniteGuard
@@ -123,6 +124,7 @@ class Trainer:
     _stopped: bool = field(default=False, init=False)  # by a callback
     _updates: int = field(default=0, init=False)  # made here, from batches
     _round_end: int = field(default=0, init=False)  # the step at which the current round ends
+    _best_return: float | None = field(default=None, init=False)
     _traced: bool = field(default=False, init=False)
     _frames_per_second: float = field(default=0.0, init=False)
 
@@ -263,11 +265,14 @@ class Trainer:
 
     def _report(self, final: bool = False) -> None:
         """Evaluates, logs and saves what is due at this step."""
+        evaluated = self.reporter.done["evaluate"]
         if self.shared_pool and self.reporter.is_due("evaluate", self.step, final):
             self.collector.free_environments()
         results = self.reporter.report(self.step, self._policy("eval"), self._counters(), final)
         if results:
             self.call_back("on_evaluation", results)
+        if self.reporter.done["evaluate"] != evaluated:
+            self.retry_while_disk_full(self._keep_best)
         if self.reporter.is_due("save", self.step) and not final:
             self.retry_while_disk_full(self._save)
 
@@ -304,18 +309,29 @@ class Trainer:
 
     # ------------------------------------------------------------ checkpoints
 
+    def _keep_best(self) -> None:
+        """Saves the agent if no evaluation had a higher return; of equal ones, the last counts."""
+        value, best = self.reporter.last_return, self._best_return
+        if value is not None and (best is None or value >= best):
+            state = self._state(self.reporter.done)
+            self.best.replace_all(self.step, self.agent.state_arrays(), state)
+            self._best_return = value
+
     def _save(self) -> None:
+        done = {**self.reporter.done, "save": self.step}
+        path = self.checkpoints.save(self.step, self.agent.state_arrays(), self._state(done))
+        self.reporter.done = done
+        self.call_back("on_checkpoint", path)
+
+    def _state(self, done: Mapping[str, int | None]) -> dict[str, Any]:
         reporter = self.reporter
-        done = {**reporter.done, "save": self.step}
-        state = {
+        return {
             **self.collector.state(), "agent_steps": self.collector.agent_steps,
-            "update": self.update, "eval_episode": reporter.evaluator.next_episode, "done": done,
+            "update": self.update, "eval_episode": reporter.evaluator.next_episode,
+            "done": dict(done),
             "wall_time": reporter.logger.wall_time, "nonfinite": self.guard.count,
             "round_end": self._round_end, "last_return": reporter.last_return,
         }  # fmt: skip
-        path = self.checkpoints.save(self.step, self.agent.state_arrays(), state)
-        reporter.done = done
-        self.call_back("on_checkpoint", path)
 
     def resume(self) -> bool:
         """Continues from the newest sound checkpoint and the episodes on disk.
@@ -338,5 +354,15 @@ class Trainer:
         self._round_end = state.get("round_end", 0)
         self.guard.count = state.get("nonfinite", 0)
         self.reporter.resume(state)
+        self._best_return = self._saved_best()
         self.reporter.logger.resume(checkpoint.step if checkpoint else 0, state.get("wall_time", 0))
         return checkpoint is not None or resumed
+
+    def _saved_best(self) -> float | None:
+        """Returns the return of the best checkpoint, which may be newer than the one resumed."""
+        if path := self.best.newest():
+            try:
+                return self.best.load(path).state.get("last_return")
+            except UserError as error:
+                self.reporter.logger.message(f"warning: {error}; the next evaluation replaces it")
+        return None

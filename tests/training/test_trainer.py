@@ -16,8 +16,10 @@ from numpy_agent import NumpyAgent
 from whole_runs import ROOT, contents, metrics_of, state_of, wait_until
 
 from dreamer import load_config
+from dreamer.analysis.trained_run import find_checkpoint
 from dreamer.config.config import Config
 from dreamer.errors import UserError
+from dreamer.evaluate import evaluate
 from dreamer.run import Result
 from dreamer.run import train as train_with
 from dreamer.runs.checkpoints import Checkpoints
@@ -93,6 +95,46 @@ def test_episodes_under_way_are_counted_but_not_stored(trained: Result):
     stored = collected(trained.path)
     assert stored <= state["agent_steps"] <= stored + 2 * (LONGEST - 1)
     assert metrics_of(trained.path)[-1]["episodes"] == len(contents(trained.path / "episodes"))
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(trained: Result):
+    lines = [line for line in metrics_of(trained.path) if "eval/return" in line]
+    returns = {line["step"]: line["eval/return"] for line in lines}
+    best = max(returns, key=lambda step: (returns[step], step))
+    kept = Checkpoints(trained.path / "best").steps()
+    assert list(kept) == [best]
+    assert Checkpoints.load(kept[best]).state["last_return"] == returns[best]
+    rundir, newest = RunDir.load(trained.path)[0], trained.path / "checkpoints" / f"{200:012d}"
+    for chosen in ("200", 200, "2e2", newest, str(newest)):
+        assert find_checkpoint(rundir, chosen) == newest
+    for chosen, folder in (("best", rundir.best), ("latest", rundir.checkpoints)):
+        found = find_checkpoint(rundir, chosen)
+        assert isinstance(found, Checkpoints) and found.directory == folder
+    for chosen, message in (("7", "of step 7; there are .*200"), ("bst", "expected best")):
+        with pytest.raises(UserError, match=message):
+            find_checkpoint(rundir, chosen)
+    task = str(RunDir.load(trained.path)[1].task)
+    result = evaluate(
+        trained.path, episodes=1, checkpoint="best", task=task, make_agent=NumpyAgent
+    )
+    assert (result.step, result.checkpoint) == (best, kept[best])
+
+
+def test_a_better_checkpoint_than_the_resumed_one_stays_and_a_damaged_one_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """As after a kill between an evaluation and the next checkpoint."""
+    result = train(config_for(tmp_path, steps=60))
+    best = Checkpoints(result.path / "best")
+    state = {**state_of(result.path), "last_return": 1e9}
+    (arrays,) = (Checkpoints.load(path).arrays for path in best.steps().values())
+    best.replace_all(999, arrays, state)
+    train(config_for(tmp_path, steps=90))
+    assert list(best.steps()) == [999]
+    (result.path / "best" / f"{999:012d}" / "arrays.npz").write_bytes(b"nonsense")
+    train(config_for(tmp_path, steps=120))
+    assert list(best.steps()) == [120]
+    assert "is damaged" in capsys.readouterr().out
 
 
 def test_a_finished_run_has_nothing_left_to_do(trained: Result):
