@@ -92,6 +92,9 @@ class A3CCollector:
         """Returns what a checkpoint keeps besides the agent's arrays."""
         return {"next_episode": int(self._shared["episodes"].sum())}
 
+    def saved(self) -> None:
+        """Does nothing: no episode is stored."""
+
     def resume(self, state: Mapping[str, Any], check: Callable[[], None]) -> bool:
         """Continues from a checkpoint, whose arrays hold all counts; later steps are lost."""
         if state and self._config.deterministic:

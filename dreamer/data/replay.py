@@ -154,6 +154,11 @@ class Replay:
             # Ordered by id, so that the sampling does not depend on when episodes were written.
             bisect.insort(self.files, file, key=_order)
 
+    def take_out(self, file: EpisodeFile) -> None:
+        """Draws no more batches from a file, which stays on disk."""
+        with self._lock:
+            self._forget(file)
+
     def sample(self, index: int, batch_size: int, length: int) -> Batch:
         """Draws one batch, as a function of the seed, the index and the episodes present.
 
@@ -222,7 +227,8 @@ class Replay:
 
     def _files_of(self, uid: str) -> list[EpisodeFile]:
         with self._lock:
-            return [file for file in (*self._hidden, *self.files) if file.uid == uid]
+            files = [file for file in (*self._hidden, *self.files) if file.uid == uid]
+            return [file for file in files if file.path.parent == self.directory]
 
     def _forget(self, file: EpisodeFile) -> None:
         (self.files if file in self.files else self._hidden).remove(file)

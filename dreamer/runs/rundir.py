@@ -17,13 +17,14 @@ import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import dreamer
 from dreamer.config.config import Config
 from dreamer.config.schema import DREAMER, flatten, load_schema
-from dreamer.data.episodes import OWNER
+from dreamer.data.episodes import OWNER, episode_uid
 from dreamer.errors import UserError
 from dreamer.io.files import (
     DiskFullError,
@@ -34,6 +35,7 @@ from dreamer.io.files import (
     write_file,
 )
 from dreamer.io.yaml_files import format_yaml, read_yaml
+from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.lock import Lock
 from dreamer.system.machine import machine
 from dreamer.tasks import split_tasks
@@ -43,7 +45,7 @@ from dreamer.tasks import split_tasks
 MAY_DIFFER = re.compile(
     r"steps|logdir|deterministic|disk_wait|train\.(nonfinite_limit|devices)"
     r"|(eval|log|checkpoint)\..*"
-    r"|envs\.(timeout|restarts|renew_every|egl_device|python)|replay\.(cache_bytes|prefetch)"
+    r"|envs\.(timeout|restarts|renew_every|egl_device|python)|replay\..*"
 )
 ELSEWHERE = "choose a --logdir you may write to"
 """Advice in messages about a directory that cannot be written to."""
@@ -70,8 +72,8 @@ class RunDir(contextlib.AbstractContextManager):
             holds the checkpoint with the highest return in evaluations.
         others: Folders of another run's episodes, which this run only reads.
         resumed: Whether the run existed before `open`.
-        owner: Start of the unique ids of its episodes if `replay.directory` is set, because two
-            runs of one seed may share that folder; else "".
+        owner: Start of the unique ids of its episodes if the run began with `replay.directory`,
+            because two runs of one seed may share that folder; else "".
         notes: Messages for the user about the opening, such as a lock taken over from a dead run.
     """
 
@@ -86,7 +88,6 @@ class RunDir(contextlib.AbstractContextManager):
         self.checkpoints, self.best = path / "checkpoints", path / "best"
         self.resumed, self.owner = False, ""
         self.notes: list[str] = []
-        self._shares_episodes = bool(replay_directory)
         self._lock: Lock | None = None
 
     def _place_episodes(self, folder: Path) -> None:
@@ -154,8 +155,7 @@ class RunDir(contextlib.AbstractContextManager):
             remove_temporaries(self.path / name)
         content = self._content(config)
         write_file(self.config_file, format_yaml(content).encode())
-        if self._shares_episodes and OWNER.fullmatch(f"{content.get('id')}."):
-            self.owner = f"{content['id']}."  # runs of older versions have no id
+        self.owner = self._owner(content)
         for folder in (self.episodes, self.checkpoints, self.videos):
             _make_folder(folder)
 
@@ -187,6 +187,7 @@ class RunDir(contextlib.AbstractContextManager):
                 f"{self.path} was made with another config: {listed}; use the same values to "
                 "resume it, or another --method, --seed or --logdir for a new run"
             )
+        self._check_moved(before, self._owner(content))
         self.resumed = True
         entry = provenance()
         first = content.get("versions")
@@ -196,6 +197,29 @@ class RunDir(contextlib.AbstractContextManager):
         resumed = content.get("resumed")
         earlier = resumed[1 - _MAX_RESUMED :] if isinstance(resumed, list) else []
         return {**content, "config": config.tree(), "resumed": [*earlier, entry]}
+
+    @staticmethod
+    def _owner(content: Mapping[str, Any]) -> str:
+        owner = f"{content.get('id')}."  # runs of older versions have no id
+        return owner if content.get("shares_episodes") and OWNER.fullmatch(owner) else ""
+
+    def _check_moved(self, before: Config, owner: str) -> None:
+        """Refuses another place of the episodes, unless the run's own files have been moved there.
+
+        Files of another run may have the same ids, so the files in the newest checkpoint count.
+        """
+        prefix = f"{owner}s{before.seed}e"
+        old, new = RunDir(self.path, before.replay.directory).episodes, self.episodes
+        for folder in {old, self.path / "episodes"}:  # the latter if a run that it reads is gone
+            if folder.resolve() != new.resolve():
+                for path in folder.glob("*.npz"):
+                    if episode_uid(path).startswith(prefix):
+                        raise _elsewhere(path, new)
+        if old.resolve() != new.resolve() and (newest := Checkpoints(self.checkpoints).newest()):
+            members = Checkpoints.load(newest).state.get("members", [])
+            own = [name for name in members if episode_uid(Path(name)).startswith(prefix)]
+            if own and not any((new / name).is_file() for name in own):
+                raise _elsewhere(old / own[0], new)
 
     def _is_bare(self) -> bool:
         """Whether nothing has been collected, logged or saved yet."""
@@ -242,6 +266,13 @@ def _runs_below(place: Path) -> list[Path]:
     return found
 
 
+def _elsewhere(path: Path, new: Path) -> UserError:
+    return UserError(
+        f"episodes of this run were in {path.parent}, such as {path.name}, but would now be looked "
+        f"for in {new}; move them there first, or set --replay.directory to where they are"
+    )
+
+
 def refuse_irregular(run: Path) -> None:
     """Refuses a run's directory that holds anything but files and folders.
 
@@ -252,7 +283,8 @@ def refuse_irregular(run: Path) -> None:
         if entry.is_symlink():
             raise UserError(
                 f"{entry.path} is a link, which a run's directory must not hold; put the content "
-                "itself there, or set replay.directory to keep episodes elsewhere"
+                "itself there; a run that exists takes up its episodes elsewhere by "
+                "--replay.directory"
             )
         gone = not os.path.lexists(entry.path)  # removed meanwhile, by a live run
         if not (entry.is_file() or entry.is_dir() or gone):
@@ -294,6 +326,7 @@ def _new_content(config: Config) -> dict[str, Any]:
     return {
         "config": config.tree(), "agent": config.agent, "presets": list(config.presets),
         "seed": config.seed, **provenance(), "id": uuid.uuid4().hex[:8], "resumed": [],
+        "shares_episodes": bool(config.replay.directory),
     }  # fmt: skip
 
 

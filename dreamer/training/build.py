@@ -219,7 +219,8 @@ def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> 
         pool=setup.pool, replay=replay, logger=setup.logger,
         retry_while_disk_full=setup.retry_while_disk_full, seed=config.seed,
         prefix=f"{setup.rundir.owner}s{config.seed}e", deterministic=config.deterministic,
-        memory=memory, on_episode=setup.on_episode,
+        memory=memory, capacity=-(-config.replay.capacity // setup.pool.action_repeat),
+        on_episode=setup.on_episode,
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ class ReplayCollector:
     seed: int  # the run's
     prefix: str  # beginning of the episodes' ids
     deterministic: bool  # whether a resumed run continues bit for bit
+    capacity: int = 0  # agent steps of this run's episodes that are kept; 0: all
     # Takes each episode too, once batches may hold it; and the newest ones when the run resumes.
     memory: EpisodeMemory | None = None
     # Called with each episode, once batches may hold it.
@@ -44,6 +45,8 @@ class ReplayCollector:
     # Episodes that batches may not hold yet; None: none is withheld.
     _withheld: list[tuple[Episode, EpisodeFile]] | None = field(default=None, init=False)
     _cutting: bool = field(default=False, init=False)
+    _expired: list[EpisodeFile] = field(default_factory=list, init=False)  # see `_limit`
+    _deleted: int = field(default=0, init=False)  # episodes deleted so far, `_expired` included
 
     def __post_init__(self) -> None:
         self._continue_from(0, 0, 0)
@@ -73,13 +76,15 @@ class ReplayCollector:
         """
         total = -(-(self.agent_steps + agent_steps) // self.pool.num_envs)
         self._collector.longest = min(self._collector.longest, total + 1)
+        agent_steps = min(agent_steps, self.capacity or agent_steps)
         needed = agent_steps * timestep_bytes(self.pool.obs_space, self.pool.act_space)
         folder = self.replay.directory
         if needed > (free := shutil.disk_usage(folder).free):
             self.logger.message(
                 f"warning: the episodes of {agent_steps * self.pool.action_repeat:,} steps will "
                 f"need about {decimal(needed)}, but only {decimal(free)} are free on the disk of "
-                f"{folder}; free some space, or choose another --logdir or --replay.directory"
+                f"{folder}; free some space, choose another --logdir or --replay.directory, or "
+                "keep the newest episodes only (--replay.capacity)"
             )
 
     def close(self) -> None:
@@ -112,6 +117,7 @@ class ReplayCollector:
     def _add(self, episode: Episode, file: EpisodeFile) -> None:
         """Lets batches hold an episode that is on disk."""
         self.replay.take_in(file)
+        self._limit()
         if self.memory:
             self.memory.remember(episode)
         if self._cutting:
@@ -129,6 +135,27 @@ class ReplayCollector:
             self._collector.cut()
         finally:
             self._cutting = False
+
+    def _limit(self) -> None:
+        """Takes the oldest of this run's episodes out of the replay, down to its capacity.
+
+        Their files are deleted once a checkpoint does without them, so that a kill loses nothing.
+        """
+        own = [file for file in self.replay.files if self._is_own(file)] if self.capacity else []
+        excess = sum(file.length - 1 for file in own) - self.capacity
+        for file in own[:-1]:
+            if excess <= 0:
+                break
+            excess -= file.length - 1
+            self.replay.take_out(file)
+            self._expired.append(file)
+            self._deleted += 1
+
+    def saved(self) -> None:
+        """Deletes the files that the checkpoint just written does without."""
+        while self._expired:
+            with contextlib.suppress(OSError):
+                self._expired.pop().path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def withhold_episodes(self) -> Iterator[None]:
@@ -156,6 +183,8 @@ class ReplayCollector:
             "next_episode": self._collector.next_episode,
             "dropped": self._collector.dropped,
             "members": self.replay.members,
+            "expired": [file.path.name for file in self._expired],
+            "deleted": self._deleted,
             "collector": self._collector.state(),
         }
 
@@ -165,11 +194,18 @@ class ReplayCollector:
         Calls `check` before each step that repeats a running episode; its exceptions pass.
         Returns whether there are episodes of this run. Raises as `Collector.restore`.
         """
-        own = {}  # number and agent steps of this run's episodes, by the file's name
-        for file in self.replay.files:
-            number = self._number(file.uid)
-            if number is not None:
-                own[file.path.name] = number, file.length - 1
+        self._deleted = state.get("deleted", 0)
+        files = [file for file in self.replay.files if self._is_own(file)]
+        # A kill may have come between a checkpoint and the deletions that it allows.
+        self._expired = [file for file in files if file.path.name in state.get("expired", ())]
+        for file in self._expired:
+            self.replay.take_out(file)
+        self.saved()
+        # Number and agent steps of this run's episodes, by the file's name.
+        own = {
+            file.path.name: (self._number(file.uid) or 0, file.length - 1)
+            for file in files if file in self.replay.files
+        }  # fmt: skip
         if self.deterministic and self._restrict(state, own):
             self._resume_exactly(state, check)
         else:
@@ -182,6 +218,10 @@ class ReplayCollector:
         """Returns the number of an episode that this run has collected; None for others."""
         number = uid.removeprefix(self.prefix)
         return int(number) if number != uid and number.isdigit() else None
+
+    def _is_own(self, file: EpisodeFile) -> bool:
+        own_folder = file.path.parent == self.replay.directory
+        return own_folder and self._number(file.uid) is not None
 
     def _warn(self, reason: str) -> None:
         self.logger.message(f"warning: the resumed run is not bit for bit the same: {reason}")
@@ -198,7 +238,8 @@ class ReplayCollector:
         aside = map(self._number, self.replay.set_aside())
         numbers = {n for n in (*aside, *(number for number, _ in own.values())) if n is not None}
         first = max(state.get("next_episode", 0), *(number + 1 for number in numbers), 0)
-        self._continue_from(state.get("agent_steps", 0) + steps, first - len(numbers), first)
+        dropped = first - len(numbers) - self._deleted
+        self._continue_from(state.get("agent_steps", 0) + steps, dropped, first)
 
     def _restrict(self, state: Mapping[str, Any], own: Mapping[str, tuple[int, int]]) -> bool:
         """Draws from the episodes that the state lists; returns False if one is missing."""
@@ -238,3 +279,5 @@ class ReplayCollector:
                 "its memory holds the episodes in the order in which they began, not ended (if all "
                 "are equally long, the order is the same)"
             )
+        if resumed and self.deterministic and 0 < self.capacity < memory.capacity:
+            self._warn("replay.capacity keeps fewer steps than its memory holds")

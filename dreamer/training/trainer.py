@@ -321,6 +321,7 @@ class Trainer:
         done = {**self.reporter.done, "save": self.step}
         path = self.checkpoints.save(self.step, self.agent.state_arrays(), self._state(done))
         self.reporter.done = done
+        self.collector.saved()
         self.call_back("on_checkpoint", path)
 
     def _state(self, done: Mapping[str, int | None]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from ordinary_user import ordinary_user
 from dreamer.config.config import Config, load_config
 from dreamer.errors import UserError
 from dreamer.io.yaml_files import read_yaml
+from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir, method_name, run_path
 
 TASK = "dmc_cartpole_balance"
@@ -165,6 +167,41 @@ def test_the_replays_directory_may_lie_elsewhere(tmp_path, config):
     with RunDir.open(config.replace({"replay.directory": str(elsewhere)})) as run:
         assert run.episodes == elsewhere and elsewhere.is_dir()
     assert RunDir.load(run.path)[0].episodes == elsewhere
+
+
+def test_an_existing_runs_episodes_may_move_with_their_files(tmp_path, config):
+    name = "20260101T000000-s3e00000000-9.npz"
+    other = "20260101T000001-s3e00000000-9.npz"  # of a run of the same seed
+    big = config.replace({"replay.directory": str(tmp_path / "big")})
+    with RunDir.open(config) as run:
+        (run.episodes / name).write_bytes(b"an episode")
+        Checkpoints(run.checkpoints).save(10, {}, {"members": [name]})
+    with pytest.raises(UserError, match=f"{name}.*move them there first"):
+        RunDir.open(big)
+    (tmp_path / "big").mkdir()
+    (run.episodes / name).rename(tmp_path / "big" / other)
+    with pytest.raises(UserError, match=f"{name}.*move them there first"):
+        RunDir.open(big)
+    (tmp_path / "big" / other).rename(tmp_path / "big" / name)
+    for _ in range(2):
+        with RunDir.open(big) as moved:
+            assert (moved.episodes, moved.owner) == (tmp_path / "big", "")
+    with pytest.raises(UserError, match="or set --replay.directory to where they are"):
+        RunDir.open(config)
+
+
+def test_a_run_whose_sources_are_gone_keeps_its_own_episodes(tmp_path, config):
+    with RunDir.open(config) as source:
+        pass
+    reading = config.replace({"seed": 4, "replay.directory": str(source.path)})
+    with RunDir.open(reading) as run:
+        assert run.others == (source.episodes,)
+        (run.episodes / f"20260101T000000-{run.owner}s4e00000000-9.npz").write_bytes(b"an episode")
+    shutil.rmtree(source.path)
+    with pytest.raises(UserError, match="set --replay.directory to where they are"):
+        RunDir.open(reading)
+    with RunDir.open(reading.replace({"replay.directory": ""})) as again:
+        assert again.episodes == run.episodes and again.owner == run.owner
 
 
 def test_foreign_directories_are_refused(tmp_path, config):

@@ -11,12 +11,15 @@ from typing import Any
 import counting_env
 import numpy as np
 import pytest
+from counting_env import ACTIONS, LONGEST, CountingEnv
 
 from dreamer.config.config import load_config
+from dreamer.data.episodes import save_episode
 from dreamer.data.replay import Replay
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.logs.logger import Logger
 from dreamer.runs.rundir import RunDir
+from dreamer.training.collector import stack
 from dreamer.training.experience import ReplayCollector
 from dreamer.training.interrupts import Interrupt, RetryWhileDiskFull, StopRequested
 
@@ -35,7 +38,7 @@ class Run:
 
     def __init__(
         self, pool: EnvPool, root: Path, episodes: Path, prefix: str = "s0e", exact: bool = False,
-        others: tuple[Path, ...] = (),
+        others: tuple[Path, ...] = (), capacity: int = 0,
     ):  # fmt: skip
         self.messages: list[str] = []
         root.mkdir(exist_ok=True)
@@ -49,7 +52,7 @@ class Run:
         self.collector = ReplayCollector(
             pool=pool, replay=self.replay, logger=logger,
             retry_while_disk_full=RetryWhileDiskFull(0, Interrupt(), self.messages.append), seed=0,
-            prefix=prefix, deterministic=exact,
+            prefix=prefix, deterministic=exact, capacity=capacity,
         )  # fmt: skip
 
     def collect(self, agent_steps: int) -> None:
@@ -263,6 +266,63 @@ def test_two_runs_of_one_seed_share_a_folder(pool: EnvPool, tmp_path: Path):
         assert again.collector.agent_steps == sum(
             int(uid.removesuffix(".npz").rpartition("-")[2]) - 1 for uid in own
         )
+
+
+def make_foreign(folder: Path) -> str:
+    """Stores an episode that no run has collected under an id of its own; returns its name."""
+    timesteps = [CountingEnv().reset(0), CountingEnv().reset(0)]
+    episode = {**stack(timesteps), "action": np.zeros((2, ACTIONS), np.float32)}
+    return save_episode(folder, episode, "0-stored").name
+
+
+def steps_of(folder: Path) -> int:
+    return sum(int(name.removesuffix(".npz").rpartition("-")[2]) - 1 for name in contents(folder))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_disk_is_bounded_and_a_resumed_run_counts_all_the_same(
+    exact: bool, make: Maker, tmp_path: Path
+):
+    folder = tmp_path / "episodes"
+    foreign = make_foreign(folder)
+    first = make(exact=exact, capacity=40)
+    for _ in range(3):
+        first.collect(60)
+        state = first.state()
+        first.collector.saved()
+        own = [file for file in first.replay.files if file.uid.startswith("s0e")]
+        assert set(first.replay.members) == {path.name for path in folder.glob("*.npz")}
+        assert 40 - LONGEST < sum(file.length - 1 for file in own) <= 40
+        assert foreign in first.replay.members
+    first.collect(100)  # and no checkpoint follows
+    end, stored = first.state(), contents(folder)
+    assert end["deleted"] > state["deleted"] > 0 and steps_of(folder) > 60
+    steps = first.collector.agent_steps - sum(
+        e["steps"] for e in end["collector"]["under_way"] if e
+    )
+    second = make(exact=exact, capacity=40)
+    assert second.collector.resume(state) and not second.messages
+    if exact:
+        assert second.state() == {**state, "expired": []}
+        second.collect(100)
+        assert second.state() == end
+    else:
+        assert second.collector.agent_steps == steps
+        assert second.state()["dropped"] <= 2
+        second.collect(60)
+    second.collector.saved()
+    assert foreign in second.replay.members and len(contents(folder)) < len(stored)
+
+
+def test_a_kill_between_a_checkpoint_and_the_deletions_it_allows(make: Maker, tmp_path: Path):
+    first = make(capacity=30)
+    first.collect(100)
+    state = first.state()
+    second = make(capacity=30)
+    second.collector.resume(state)
+    assert second.collector.agent_steps == first.collector.agent_steps
+    assert state["expired"] and second.state()["dropped"] <= 2
+    assert set(state["members"]) == {path.name for path in (tmp_path / "episodes").glob("*.npz")}
 
 
 def test_another_runs_episodes_are_read_and_its_folder_left_alone(pool: EnvPool, tmp_path: Path):
