@@ -288,7 +288,8 @@ def check_values(flat: Mapping[str, Any]) -> None:
     """Refuses values, by dotted name, that contradict each other; an agent may lack some."""
     check_logdir(flat["logdir"])
     for low, high, why in _AT_MOST:
-        if low in flat and flat[low] > flat[high]:
+        unused = low == "train.prefill" and flat.get("train.offline")
+        if low in flat and flat[low] > flat[high] and not unused:
             raise UserError(
                 f"{low} ({flat[low]}) must not exceed {high} ({flat[high]}): {why}; set {high} to "
                 f"at least {flat[low]}, or {low} to at most {flat[high]}"

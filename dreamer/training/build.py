@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from dreamer.system.tensorflow import describe_device, prepare_tensorflow
 from dreamer.tasks import split_tasks, suite_of
 from dreamer.training.callbacks import Callback
 from dreamer.training.collector import Episode
-from dreamer.training.experience import ReplayCollector
+from dreamer.training.experience import ReplayCollector, StoredEpisodes
 from dreamer.training.interfaces import (
     DrawBatches,
     EpisodeMemory,
@@ -89,10 +89,15 @@ def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
 
 @contextmanager
 def open_pools(config: Config) -> Iterator[tuple[EnvPool, EnvPool]]:
-    """Opens the environments for training and for evaluation; with eval.num_envs 0 these are one.
+    """Opens the environments for training and for evaluation.
 
+    With eval.num_envs 0 these are one, and with train.offline, too: those for evaluation.
     UserError if Atari's would be one, because its training episodes end with each lost life.
     """
+    if config.section("train").get("offline", False):
+        with make_pool(config, config.eval.num_envs or 1, training=False) as pool:
+            yield pool, pool
+        return
     alone = config.eval.num_envs == 0
     if alone and suite_of(config.task) == "atari":
         raise UserError(
@@ -207,16 +212,21 @@ def make_agent(
     )  # fmt: skip
 
 
+def make_replay(setup: Setup) -> Replay:
+    """Returns the replay of a run."""
+    config, rundir, pool = setup.config, setup.rundir, setup.pool
+    return Replay(
+        rundir.episodes, cache_bytes=config.replay.cache_bytes, seed=config.seed,
+        obs_space=pool.obs_space, act_space=pool.act_space, owner=rundir.owner,
+        others=rundir.others,
+    )  # fmt: skip
+
+
 def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> ReplayCollector:
     """Returns the collector into the run's replay, and into the agent's own `memory` if any."""
     config = setup.config
-    replay = Replay(
-        setup.rundir.episodes, cache_bytes=config.replay.cache_bytes, seed=config.seed,
-        obs_space=setup.pool.obs_space, act_space=setup.pool.act_space,
-        owner=setup.rundir.owner, others=setup.rundir.others,
-    )  # fmt: skip
     return ReplayCollector(
-        pool=setup.pool, replay=replay, logger=setup.logger,
+        pool=setup.pool, replay=make_replay(setup), logger=setup.logger,
         retry_while_disk_full=setup.retry_while_disk_full, seed=config.seed,
         prefix=f"{setup.rundir.owner}s{config.seed}e", deterministic=config.deterministic,
         memory=memory, capacity=-(-config.replay.capacity // setup.pool.action_repeat),
@@ -226,8 +236,14 @@ def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> 
 
 def make_replay_experience(setup: Setup) -> Experience:
     """Returns the collector into the run's replay, and the function that draws sequences."""
-    collector = make_replay_collector(setup)
     train = setup.config.section("train")  # some agents have fewer keys than Dreamer
+    collector: ReplayCollector | StoredEpisodes
+    if train.get("offline", False):
+        collector = StoredEpisodes(
+            replay=make_replay(setup), logger=setup.logger, deterministic=setup.config.deterministic
+        )
+    else:
+        collector = make_replay_collector(setup)
     shape = int(train.get("batch_size", 1)), int(train.get("batch_length", 1))
 
     def draw(first: int, count: int) -> Generator[tuple[int, Batch], None, None]:
@@ -254,6 +270,9 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
     train = config.section("train")  # some agents have fewer keys than Dreamer
     keys = ("prefill", "pretrain", "every", "updates")
     schedule = UpdateSchedule(**{key: int(train.get(key, 0)) for key in keys})
+    offline = bool(train.get("offline", False))
+    if offline:
+        schedule = replace(schedule, prefill=0)
     trainer: Trainer
 
     def on_episode(episode: Episode) -> None:
@@ -269,9 +288,10 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
         best=Checkpoints(rundir.best),
         interrupt=interrupt, retry_while_disk_full=retry,
         steps=config.steps, action_repeat=setup.pool.action_repeat,
-        shared_pool=setup.pool is setup.eval_pool,
-        overlap=bool(train.get("overlap", False)), forecast=partial(forecast, config, schedule),
+        shared_pool=setup.pool is setup.eval_pool and not offline,
+        overlap=bool(train.get("overlap", False)) and not offline, offline=offline,
         callbacks=setup.callbacks,
+        forecast=partial(forecast, config, schedule),
     )  # fmt: skip
     return trainer
 

@@ -1,4 +1,4 @@
-"""A run's experience: the episodes that it collects into its replay."""
+"""A run's experience: the episodes that it collects into its replay, or finds there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,79 @@ from rich.filesize import decimal
 from dreamer.data.episodes import EpisodeError, EpisodeFile
 from dreamer.data.replay import DamagedEpisodeWarning, Replay, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
+from dreamer.errors import UserError
 from dreamer.logs.logger import Logger
 from dreamer.training.collector import Collector, Episode, EpisodeSummary, Policy, random_policy
 from dreamer.training.interfaces import EpisodeMemory
 from dreamer.training.interrupts import RetryWhileDiskFull
+
+
+@dataclass(eq=False, kw_only=True)
+class StoredEpisodes:
+    """Takes the place of a collector where an agent learns from stored episodes alone.
+
+    Steps are counted as if collected, so that updates, evaluations and checkpoints are due as in
+    other runs. No environment is stepped, and no file is written.
+    """
+
+    replay: Replay
+    logger: Logger
+    deterministic: bool  # whether a resumed run draws from the same episodes
+    updates: ClassVar[int] = 0
+    agent_steps: int = field(default=0, init=False)
+
+    def counters(self) -> dict[str, float]:
+        """Returns the numbers of episodes to learn from, and of damaged ones."""
+        return {"episodes": len(self.replay), "damaged_episodes": damaged_episodes(self.replay)}
+
+    def start(self, agent_steps: int) -> None:
+        """Raises UserError if there is nothing to learn from."""
+        if agent_steps and not self.replay.files:
+            raise UserError(
+                f"train.offline learns from stored episodes alone, but {self.replay.directory} "
+                "holds none; name a folder of episodes, or another run, by --replay.directory"
+            )
+
+    def close(self) -> None:
+        """Does nothing."""
+
+    def random_policy(self) -> None:
+        """Returns None, because there is nothing to fill."""
+
+    def collect(self, policy: Policy, agent_steps: int) -> None:
+        """Counts the steps."""
+        self.agent_steps += agent_steps
+
+    def free_environments(self) -> None:
+        """Does nothing: no episode is running."""
+
+    def withhold_episodes(self) -> contextlib.AbstractContextManager[None]:
+        """Does nothing: there are no new episodes."""
+        return contextlib.nullcontext()
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps, as JSON's types."""
+        return {
+            "agent_steps": self.agent_steps, "next_episode": 0, "members": self.replay.members,
+        }  # fmt: skip
+
+    def saved(self) -> None:
+        """Does nothing: no file is deleted."""
+
+    def resume(self, state: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> bool:
+        """Continues from a checkpoint's `state`, {} without a checkpoint."""
+        self.agent_steps = state.get("agent_steps", 0)
+        if self.deterministic and state and (lost := self.replay.restrict(state["members"])):
+            self.logger.message(
+                "warning: the resumed run is not bit for bit the same: "
+                f"{min(lost)} is missing ({len(lost)} in all)"
+            )
+        return False
+
+
+def damaged_episodes(replay: Replay) -> int:
+    """Returns how many damaged files were set aside, by earlier processes too, or left out."""
+    return len(replay.set_aside()) + replay.left
 
 
 @dataclass(eq=False, kw_only=True)
@@ -66,7 +135,7 @@ class ReplayCollector:
         return {
             "episodes": len(self.replay),
             "dropped_episodes": self._collector.dropped,
-            "damaged_episodes": len(self.replay.set_aside()) + self.replay.left,
+            "damaged_episodes": damaged_episodes(self.replay),
         }
 
     def start(self, agent_steps: int) -> None:

@@ -118,6 +118,7 @@ class Trainer:
     action_repeat: int  # environment frames in an agent step
     shared_pool: bool = False  # whether evaluations run in the training environments
     overlap: bool = False  # whether to collect a round while updates of the one before are made
+    offline: bool = False  # whether no environment is stepped between evaluations
     # Called once, with the seconds of an update and frames a second; returns a message.
     forecast: Callable[[float, float], str] | None = None
     callbacks: Sequence[Callback] = ()
@@ -297,7 +298,7 @@ class Trainer:
         }
 
     def _measure_frames(self, before: int, start: float) -> None:
-        if self.step > before:
+        if self.step > before and not self.offline:
             self._frames_per_second = (self.step - before) / (time.monotonic() - start)
             self.reporter.logger.scalars({"fps/collect": self._frames_per_second})
 

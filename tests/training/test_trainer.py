@@ -137,6 +137,33 @@ def test_a_better_checkpoint_than_the_resumed_one_stays_and_a_damaged_one_does_n
     assert "is damaged" in capsys.readouterr().out
 
 
+def test_learning_from_stored_episodes_alone(trained: Result, tmp_path: Path):
+    stored = contents(trained.path / "episodes")
+    values = {
+        "train.offline": True, "replay.directory": str(trained.path), "train.prefill": 5000,
+        "deterministic": True,
+    }  # fmt: skip
+    result = train(config_for(tmp_path, steps=150, **values))
+    assert (result.step, result.updates) == (150, SCHEDULE.pretrain + 150 * 7 // 30)
+    assert not contents(result.path / "episodes")
+    lines = metrics_of(result.path)
+    assert [line["step"] for line in lines if "eval/return" in line] == [0, 90, 150]
+    assert all(line["episodes"] == len(stored) for line in lines)
+    assert not any("fps/collect" in line or "train/return" in line for line in lines)
+    longer = train(config_for(tmp_path, steps=200, **values))
+    at_once = train(config_for(tmp_path / "at once", steps=200, **values))
+    assert longer.updates == at_once.updates == SCHEDULE.pretrain + 200 * 7 // 30
+    arrays = [
+        Checkpoints.load(Checkpoints(run.path / "checkpoints").steps()[200]).arrays["mean"]
+        for run in (longer, at_once)
+    ]
+    assert arrays[0].tolist() == arrays[1].tolist() and arrays[0].any()
+    assert contents(trained.path / "episodes") == stored
+    values["replay.directory"] = ""
+    with pytest.raises(UserError, match="stored episodes alone, but .* holds none; name a folder"):
+        train(config_for(tmp_path / "none", **values))
+
+
 def test_a_finished_run_has_nothing_left_to_do(trained: Result):
     before = metrics_of(trained.path)
     again = train(config_for(trained.path.parents[2]))
