@@ -75,13 +75,18 @@ def train(
         dreamer.training.interrupts.StopRequested: After SIGINT or SIGTERM; the run is saved.
     """
     from dreamer.logs.sinks import sink_names  # all late, so that --help is quick
+    from dreamer.runs.checkpoints import Checkpoints
     from dreamer.runs.rundir import RunDir
     from dreamer.system.tensorflow import prepare_tensorflow
     from dreamer.training import build
+    from dreamer.training.initial_weights import check_source, take_weights
 
     sink_names(config.log.sinks)  # checked before anything is made
     if text := cost_without_gpu(config):
         say(text)
+    source = str(config.flat().get("init_from", ""))  # not every agent has the key
+    if source:
+        check_source(source)
     devices = build.make_devices(config)
     with ExitStack() as stack:
         pool, eval_pool = stack.enter_context(build.open_pools(config))
@@ -104,6 +109,8 @@ def train(
         make_agent = make_agent or partial(build.make_agent, devices=devices)
         agent = make_agent(config, pool.obs_space, pool.act_space)
         build.describe(logger, agent, pool)
+        if source and Checkpoints(rundir.checkpoints).newest() is None:
+            logger.message(take_weights(agent, source, config.init_parts))
         setup = build.Setup(
             config, rundir, agent, pool, eval_pool, logger, interrupt, callbacks
         )

@@ -1,0 +1,69 @@
+"""Weights from another run: what fits is taken, and what does not is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_agent import BOTH, make_agent, weights
+from whole_runs import DEBUG, DebugRuns
+
+from dreamer.config.config import load_config
+from dreamer.errors import UserError
+from dreamer.run import main, train
+from dreamer.runs.checkpoints import Checkpoints
+from dreamer.training.initial_weights import take_weights
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an agent whose actor has other units than `make_agent`'s."""
+    agent = make_agent(seed=1, actor__units=7)
+    return Checkpoints(tmp_path_factory.mktemp("source")).save(40, agent.state_arrays(), {})
+
+
+@pytest.mark.parametrize(("parts", "behavior"), [("all", {"value"}), ("world_model", set())])
+def test_parts_are_taken_as_a_whole(source: Path, parts: str, behavior: set[str]) -> None:
+    agent = make_agent(seed=2)
+    before, there = agent.state_arrays(), Checkpoints.load(source).arrays
+    said = take_weights(agent, str(source), parts)
+    after = agent.state_arrays()
+    for name, array in after.items():
+        taken = name.split("/")[0] in {"model", *behavior} and "/adam/" not in name
+        np.testing.assert_array_equal(array, (there if taken else before)[name], err_msg=name)
+    took, _, left = said.partition("; not taken: ")
+    assert "model/encoder, model/rssm, model/decoder" in took
+    assert ("value" in took) == (parts == "all")
+    reason = "actor/actor/dense0/kernel is (20, 7) there, (20, 16) here"
+    assert (reason if parts == "all" else "actor (as init_parts says); value (as") in left
+
+
+def test_other_observations_leave_out_what_sees_them(source: Path) -> None:
+    agent = make_agent(BOTH, seed=2)
+    before = weights(agent)
+    took, _, left = take_weights(agent, str(source), "all").partition("; not taken: ")
+    assert "model/reward" in took and "model/encoder (" in left
+    encoder = [name for name in before if "/encoder/" in name]
+    after = weights(agent)
+    assert all(np.array_equal(before[name], after[name]) for name in encoder)
+
+
+def test_what_cannot_be_a_source_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing of .* fits this agent: model/enc.* here; model/rssm"):
+        take_weights(make_agent(rssm__deter=9, encoder__mlp_units=9), str(source), "all")
+    for place in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="neither a run.s directory, .*, nor the folder"):
+            main([*DEBUG, "--logdir", str(tmp_path / "runs"), "--init_from", str(place)])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_whole_run_begins_with_it_once(
+    debug_runs: DebugRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = {"logdir": str(tmp_path), "steps": 200, "init_from": str(debug_runs.path)}
+    for steps in (200, 240):
+        config = load_config("debug", task=DEBUG[1], overrides={**overrides, "steps": steps})
+        train(config)
+        assert ("initial weights from" in capsys.readouterr().out) == (steps == 200)
