@@ -259,8 +259,9 @@ def test_a_missing_package(package: str, task: str, advice: str, tmp_path: Path)
 def test_another_config_is_refused_by_the_keys_that_differ(run: Path, tmp_path: Path):
     before = contents(run)
     words = (*whole_runs.DEBUG, "--logdir", tmp_path, "--steps", "500")
-    line = refused(*words, "--train.batch_size", "5", "--loss.free_nats", "1")
-    assert "train.batch_size is 4, now 5" in line and "loss.free_nats is 3.0, now 1.0" in line
+    line = refused(*words, "--rssm.stoch", "5", "--loss.free_nats", "1")
+    assert "rssm.stoch is 4, now 5 (the weights" in line
+    assert "loss.free_nats is 3.0, now 1.0" in line
     assert "steps" not in line.replace("updates per train.every steps", "")
     assert contents(run) == before
 

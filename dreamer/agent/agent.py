@@ -179,12 +179,14 @@ class Agent:
         return self._before_trace or to_arrays(self._variables(), self.policy_calls)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Restores what state_arrays returned.
+        """Restores what state_arrays returned, except learning rates: they are the config's.
 
         Raises:
             ValueError: If names or shapes differ from this agent's; nothing is changed then.
         """
         self.policy_calls = from_arrays(self._variables(), arrays)
+        for optimizer in self._learner.optimizers.values():
+            optimizer.reset_learning_rate()
 
     def _variables(self) -> dict[str, Any]:
         found: dict[str, Any] = {}

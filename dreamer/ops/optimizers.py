@@ -71,6 +71,7 @@ class Optimizer(tf.Module):
     ):  # fmt: skip
         super().__init__(name=name)
         self._targets, self._clip, self._scale_loss = list(variables), clip, scale_loss
+        self._learning_rate = learning_rate
         alone = {id(v) for v in apart}
         places = range(len(self._targets))
         by_group = [[i for i in places if (id(variables[i]) in alone) is x] for x in (False, True)]
@@ -93,6 +94,11 @@ class Optimizer(tf.Module):
             # A NumPy number, because TensorFlow keeps a tensor of each Python number for ever.
             rate = np.float32(self._learning_rate * self._schedule.factor(update))
             self._adam.learning_rate.assign(rate)
+
+    def reset_learning_rate(self) -> None:
+        """Sets a constant learning rate as given, after a state with another one was loaded."""
+        if self._schedule.is_constant:
+            self._adam.learning_rate.assign(np.float32(self._learning_rate))
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss to differentiate, [] -> []."""

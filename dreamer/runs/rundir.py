@@ -47,6 +47,21 @@ MAY_DIFFER = re.compile(
     r"|(eval|log|checkpoint)\..*"
     r"|envs\.(timeout|restarts|renew_every|egl_device|python)|replay\..*"
 )
+# Keys that a resumed run may change, too, because the weights and episodes so far fit any value.
+MAY_CHANGE = re.compile(
+    r"optimizer\..*|explore\..*|train\.(every|updates|batch_size|batch_length|overlap)"
+    r"|envs\.num_envs|jit"
+)
+# Why other keys must stay as they are; the first pattern that fits a key counts.
+_REASONS = (
+    (r"envs\.num_envs", "a deterministic run, or one of A3C, repeats or counts by environment"),
+    (r"task|envs\..*", "the episodes so far are of that environment"),
+    (r"train\.(prefill|pretrain|offline)|init_.*", "that was done, or not, when the run began"),
+    (r"precision|.*\.(layers|units|\w+_(layers|units|depth)|keys|kind|members|stoch|deter|hidden)"
+     r"|\w+\.(enabled|distribution|policy|value|until|representation)",
+     "the weights so far have that form"),
+    (r".*", "it decides what is learnt, so results before and after could not be compared"),
+)  # fmt: skip
 ELSEWHERE = "choose a --logdir you may write to"
 """Advice in messages about a directory that cannot be written to."""
 
@@ -107,7 +122,7 @@ class RunDir(contextlib.AbstractContextManager):
 
         Raises:
             UserError: The directory is not writable, another live run holds it, its config
-                differs in more than `MAY_DIFFER`, or it is no run's directory.
+                differs in more than `MAY_DIFFER` and `MAY_CHANGE`, or it is no run's directory.
         """
         run = cls(run_path(config), config.replay.directory)
         _make_folder(run.path)
@@ -172,7 +187,8 @@ class RunDir(contextlib.AbstractContextManager):
         content, before = self._read()
         old, new = before.flat(), config.flat()
         differing = [key for key in new if key not in old or old[key] != new[key]]
-        refused = [key for key in differing if not MAY_DIFFER.fullmatch(key)]
+        changed = [key for key in differing if not MAY_DIFFER.fullmatch(key)]
+        refused = [key for key in changed if not _may_change(key, config)]
         if (refused or before.agent != config.agent) and self._is_bare():
             self.notes.append("a run that had collected nothing yet begins anew, as configured now")
             return _new_content(config)
@@ -182,10 +198,13 @@ class RunDir(contextlib.AbstractContextManager):
                 "another --method or --logdir"
             )
         if refused:
-            listed = ", ".join(f"{key} is {old[key]!r}, now {new[key]!r}" for key in refused)
+            listed = ", ".join(
+                f"{key} is {old.get(key)!r}, now {new[key]!r} ({_reason(key)})" for key in refused
+            )
             raise UserError(
                 f"{self.path} was made with another config: {listed}; use the same values to "
-                "resume it, or another --method, --seed or --logdir for a new run"
+                "resume it, or another --method, --seed or --logdir for a new run, which may begin "
+                f"with this one's weights (--init_from {self.path})"
             )
         self._check_moved(before, self._owner(content))
         self.resumed = True
@@ -194,6 +213,11 @@ class RunDir(contextlib.AbstractContextManager):
         if isinstance(first, dict):
             entry["versions"] = {k: v for k, v in entry["versions"].items() if first.get(k) != v}
         entry["config"] = {key: new[key] for key in differing}
+        if changed:
+            entry["step"] = next(iter(Checkpoints(self.checkpoints).steps()), 0)
+            entry["before"] = {key: old[key] for key in changed if key in old}
+            listed = ", ".join(f"{key} {old.get(key)} -> {new[key]}" for key in changed)
+            self.notes.append(f"changed from step {entry['step']} on: {listed}")
         resumed = content.get("resumed")
         earlier = resumed[1 - _MAX_RESUMED :] if isinstance(resumed, list) else []
         return {**content, "config": config.tree(), "resumed": [*earlier, entry]}
@@ -264,6 +288,15 @@ def _runs_below(place: Path) -> list[Path]:
             with contextlib.suppress(OSError):
                 folders += [f for f in folder.iterdir() if f.is_dir() and f.name[0] != "."]
     return found
+
+
+def _may_change(key: str, config: Config) -> bool:
+    by_env = key == "envs.num_envs" and (config.deterministic or config.agent == "a3c")
+    return bool(MAY_CHANGE.fullmatch(key)) and not by_env
+
+
+def _reason(key: str) -> str:
+    return next(reason for pattern, reason in _REASONS if re.fullmatch(pattern, key))
 
 
 def _elsewhere(path: Path, new: Path) -> UserError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -22,3 +22,14 @@ class UpdateSchedule:
         if step < self.prefill:
             return 0
         return self.pretrain + (step - self.prefill) * self.updates // self.every
+
+    def after(self, before: UpdateSchedule, step: int) -> UpdateSchedule:
+        """Returns the schedule of a run that had another one until `step`.
+
+        A new ratio counts from there: the updates due by then stay as many.
+        """
+        if (self.every, self.updates) == (before.every, before.updates):
+            return before
+        if step < before.prefill:
+            return self
+        return replace(self, prefill=step, pretrain=before.due(step))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -332,7 +332,8 @@ class Trainer:
             "update": self.update, "eval_episode": reporter.evaluator.next_episode,
             "done": dict(done),
             "wall_time": reporter.logger.wall_time, "nonfinite": self.guard.count,
-            "round_end": self._round_end, "last_return": reporter.last_return,
+            "round_end": self._round_end, "schedule": asdict(self.schedule),
+            "last_return": reporter.last_return,
         }  # fmt: skip
 
     def resume(self) -> bool:
@@ -346,6 +347,10 @@ class Trainer:
             if checkpoint:
                 self.agent.load_arrays(checkpoint.arrays)
                 state = {**checkpoint.state, **{key: checkpoint.state[key] for key in _COUNTERS}}
+                if "schedule" in state:  # older checkpoints lack it
+                    before = UpdateSchedule(**state["schedule"])
+                    step = state["agent_steps"] * self.action_repeat
+                    self.schedule = self.schedule.after(before, step)
             resumed = self.collector.resume(state, self.interrupt.check)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(

@@ -85,15 +85,54 @@ def test_another_config_is_refused_with_each_key_and_both_values(config, left):
         (run.path / left).parent.mkdir(parents=True, exist_ok=True)
         (run.path / left).write_text("{}")
     before = read_yaml(run_path(config) / "config.yaml")
-    other = config.replace({"train.batch_size": 7, "behavior.horizon": 5, "steps": 90_000})
+    other = config.replace({"loss.kl_scale": 7.0, "behavior.horizon": 5, "steps": 90_000})
     with pytest.raises(UserError) as caught:
         RunDir.open(other)
     message = str(caught.value)
-    assert f"train.batch_size is {config.train.batch_size}, now 7" in message
-    assert "behavior.horizon is 15, now 5" in message
+    assert "loss.kl_scale is 1.0, now 7.0" in message and f"--init_from {run.path}" in message
+    assert "behavior.horizon is 15, now 5 (it decides what is learnt" in message
     assert "steps" not in message.replace("runs", "")
     assert read_yaml(run_path(config) / "config.yaml") == before
     RunDir.open(config).close()
+
+
+def test_what_stays_sound_may_change_and_is_written_down_with_its_step(config):
+    with RunDir.open(config) as run:
+        Checkpoints(run.checkpoints).save(10, {}, {"members": []})
+    values = {
+        "optimizer.model_lr": 1e-3, "train.updates": 9, "envs.num_envs": 3, "explore.kind": "none",
+        "train.batch_size": 7, "log.every": 5,
+    }  # fmt: skip
+    for _ in range(2):
+        with RunDir.open(config.replace(values)) as run:
+            (entry, *later) = read_yaml(run.config_file)["resumed"]
+    assert (entry["config"], entry["step"]) == (values, 10)
+    assert entry["before"] == {key: config.flat()[key] for key in values if key != "log.every"}
+    assert [again["config"] for again in later] == [{}] and not run.notes
+    with RunDir.open(config) as run:
+        before = config.optimizer.model_lr
+        assert "changed from step 10 on: envs.num_envs 3 -> 1" in run.notes[0]
+        assert f"optimizer.model_lr 0.001 -> {before}" in run.notes[0]
+
+
+@pytest.mark.parametrize(("values", "reason"), [
+    ({"envs.num_envs": 3, "deterministic": True}, "a deterministic run"),
+    ({"task": "dmc_cartpole_balance_sparse"}, ""),
+    ({"envs.action_repeat": 4}, "the episodes so far are of that environment"),
+    ({"encoder.mlp_units": 4}, "the weights so far have that form"),
+    ({"actor.layers": 4}, "the weights so far have that form"),
+    ({"train.prefill": 9}, "when the run began"),
+    ({"behavior.gamma": 0.5}, "it decides what is learnt"),
+])  # fmt: skip
+def test_what_cannot_change_is_refused_with_the_reason(config, values, reason):
+    with RunDir.open(config) as run:
+        run.metrics.write_text("{}")
+    if not reason:  # another task is another run
+        with RunDir.open(config.replace(values)) as run:
+            assert not run.resumed
+        return
+    with pytest.raises(UserError, match=f"{next(iter(values))} is .*{reason}"):
+        RunDir.open(config.replace(values))
 
 
 def test_a_run_that_collected_nothing_begins_anew_as_configured(config):
@@ -101,7 +140,7 @@ def test_a_run_that_collected_nothing_begins_anew_as_configured(config):
     with RunDir.open(config) as run:
         run.metrics.touch()
         first = read_yaml(run.config_file)
-    other = config.replace({"train.batch_size": 7})
+    other = config.replace({"rssm.stoch": 7})
     with RunDir.open(other) as run:
         assert not run.resumed
         assert run.notes == ["a run that had collected nothing yet begins anew, as configured now"]

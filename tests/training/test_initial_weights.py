@@ -39,6 +39,13 @@ def test_parts_are_taken_as_a_whole(source: Path, parts: str, behavior: set[str]
     assert (reason if parts == "all" else "actor (as init_parts says); value (as") in left
 
 
+def test_a_loaded_agent_learns_at_its_own_rates(source: Path) -> None:
+    agent = make_agent(actor__units=7, optimizer__model_lr=0.5)
+    name = "model/adam/model_adam/learning_rate"
+    agent.load_arrays(Checkpoints.load(source).arrays)
+    assert agent.state_arrays()[name] == 0.5 != Checkpoints.load(source).arrays[name]
+
+
 def test_other_observations_leave_out_what_sees_them(source: Path) -> None:
     agent = make_agent(BOTH, seed=2)
     before = weights(agent)
@@ -50,7 +57,7 @@ def test_other_observations_leave_out_what_sees_them(source: Path) -> None:
 
 
 def test_what_cannot_be_a_source_is_refused(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing of .* fits this agent: model/enc.* here; model/rssm"):
+    with pytest.raises(UserError, match="nothing of .* fits this agent: model/enc.* here; "):
         take_weights(make_agent(rssm__deter=9, encoder__mlp_units=9), str(source), "all")
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match="neither a run.s directory, .*, nor the folder"):

@@ -31,3 +31,14 @@ def test_the_ratio_does_not_depend_on_how_the_steps_come(stride: int) -> None:
 def test_more_updates_than_steps_and_none_at_all() -> None:
     assert UpdateSchedule(10, 0, 2, 5).due(14) == 10
     assert UpdateSchedule(10, 3, 2, 0).due(1000) == 3
+
+
+def test_a_new_ratio_counts_from_the_step_of_the_change() -> None:
+    before = UpdateSchedule(prefill=50, pretrain=3, every=30, updates=7)
+    now = UpdateSchedule(prefill=50, pretrain=3, every=10, updates=20)
+    changed = now.after(before, 200)
+    assert changed.due(200) == before.due(200) == 38
+    assert changed.due(250) == 38 + 100
+    assert changed.after(changed, 300) == changed
+    assert now.after(changed, 300) == changed  # resumed again with the same values
+    assert now.after(before, 40) == now  # during the prefill

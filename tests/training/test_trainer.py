@@ -164,6 +164,18 @@ def test_learning_from_stored_episodes_alone(trained: Result, tmp_path: Path):
         train(config_for(tmp_path / "none", **values))
 
 
+def test_ratio_and_number_of_environments_may_change_on_resumption(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    first = train(config_for(tmp_path, steps=110))
+    values = {"train.updates": 60, "envs.num_envs": 3, "train.batch_size": 2}
+    second = train(config_for(tmp_path, steps=200, **values))
+    assert "changed from step" in capsys.readouterr().out
+    assert second.updates == first.updates + (second.step - first.step) * 60 // 30
+    third = train(config_for(tmp_path, steps=260, **values))
+    assert third.updates == first.updates + (third.step - first.step) * 60 // 30
+
+
 def test_a_finished_run_has_nothing_left_to_do(trained: Result):
     before = metrics_of(trained.path)
     again = train(config_for(trained.path.parents[2]))
