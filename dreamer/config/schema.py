@@ -26,6 +26,8 @@ DREAMER = "dreamer"
 _OF_THE_AGENT = "agent"  # names all of Dreamer's groups, in defaults.yaml and in `without`
 _LARGEST = 1_000_000_000_000  # the bound of whole numbers without a bound of their own
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+# Names under which other programs have the length of training.
+_LENGTH = re.compile(r"(train\.)?(n_|num_|max_|total_)?(episodes|epochs|timesteps|frames)")
 _added: list[Path] = []
 
 
@@ -193,6 +195,11 @@ def find_key(name: str, keys: Mapping[str, Key], where: str = "") -> Key:
     if owners:
         raise UserError(
             f"{name!r}{where} is no key of this agent; these have it: {', '.join(owners)}"
+        )
+    if _LENGTH.fullmatch(name):
+        raise UserError(
+            f"unknown key {_show(name)}{where}; the length of training is given in environment "
+            "frames, action repeats included: steps. For episodes, multiply by their frames"
         )
     near = suggest(name, keys) or "; --help lists all keys"
     raise UserError(f"unknown key {_show(name)}{where}{near}")

@@ -42,6 +42,12 @@ def run_program(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["episodes", "train.episodes", "num_episodes", "total_timesteps"])
+def test_a_length_in_episodes_is_told_the_key_that_there_is(name: str) -> None:
+    with pytest.raises(UserError, match="given in environment frames.*: steps. For episodes"):
+        CommandLine("python -m x", "Does x.").parse([f"--{name}", "100"])
+
+
 def test_keys_presets_and_both_ways_to_write_a_value():
     argv = "--task dmc_cheetah_run --configs small debug --train.batch_size 9 --steps=1e5"
     config = CommandLine("x", "x").parse(argv.split()).config()
