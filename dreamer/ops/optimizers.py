@@ -71,7 +71,6 @@ class Optimizer(tf.Module):
     ):  # fmt: skip
         super().__init__(name=name)
         self._targets, self._clip, self._scale_loss = list(variables), clip, scale_loss
-        self._learning_rate = learning_rate
         alone = {id(v) for v in apart}
         places = range(len(self._targets))
         by_group = [[i for i in places if (id(variables[i]) in alone) is x] for x in (False, True)]

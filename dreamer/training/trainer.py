@@ -29,6 +29,7 @@ _FIRST_UPDATE = (
     "building the graph of the update, once: about half a minute at full size, or minutes where "
     "XLA compiles it (jit)"
 )
+_FLOAT16 = float(np.finfo(np.float16).max)
 KEPT_BATCHES = 5  # of updates that were not finite
 
 
@@ -45,6 +46,7 @@ class NonFiniteGuard:
     folder: Path  # for the batches of such updates: update-<number>.npz; made when needed
     limit: int  # this many such updates in a row end the run
     say: Callable[[str], None]  # takes messages for the user
+    precision: str = "float32"  # of the networks
     count: int = field(default=0, init=False)  # updates that were not finite and changed nothing
     _in_a_row: int = field(default=0, init=False)
 
@@ -63,8 +65,9 @@ class NonFiniteGuard:
                 continue
             self.count += 1
             means = {name: float(np.mean(value)) for name, value in metrics.items()}
-            bad = ", ".join(f"{k} {v}" for k, v in means.items() if not np.isfinite(v))
             own = batch if flags.ndim == 0 else {k: v[i] for k, v in batch.items()}
+            found = [f"{k} {v}" for k, v in means.items() if not np.isfinite(v)]
+            bad = ", ".join(found + self._too_large(own))
             self.say(
                 f"warning: update {first + i} was not finite ({bad or 'its gradients'}); weights "
                 f"and optimizers stay as they were{self._keep(first + i, own)}"
@@ -76,6 +79,16 @@ class NonFiniteGuard:
                     "or smaller learning rates in a new run, which may begin with this one's "
                     "episodes (--replay.directory)"
                 )
+
+    def _too_large(self, batch: Mapping[str, np.ndarray]) -> list[str]:
+        """Returns, in words, which values of a batch are too large for networks in float16."""
+        floats = batch if self.precision == "float16" else {}
+        largest = {k: float(np.abs(v).max()) for k, v in floats.items() if v.dtype.kind == "f"}
+        return [
+            f"{key} reaches {value:g}, but float16 holds at most {_FLOAT16:,.0f}: scale it in the "
+            "environment, or use --precision float32"
+            for key, value in largest.items() if value > _FLOAT16
+        ]  # fmt: skip
 
     def _keep(self, update: int, batch: Mapping[str, np.ndarray]) -> str:
         """Saves a batch in place of the oldest; returns a message about it."""

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from counting_env import LONGEST
 from numpy_agent import NumpyAgent
@@ -27,6 +28,7 @@ from dreamer.runs.rundir import RunDir, run_path
 from dreamer.training.callbacks import Callback, Training
 from dreamer.training.interrupts import StopRequested
 from dreamer.training.schedule import UpdateSchedule
+from dreamer.training.trainer import NonFiniteError, NonFiniteGuard
 
 # Nothing is a multiple of anything else here, and two environments step together.
 VALUES: dict[str, Any] = {
@@ -174,6 +176,18 @@ def test_ratio_and_number_of_environments_may_change_on_resumption(
     assert second.updates == first.updates + (second.step - first.step) * 60 // 30
     third = train(config_for(tmp_path, steps=260, **values))
     assert third.updates == first.updates + (third.step - first.step) * 60 // 30
+
+
+@pytest.mark.parametrize(("precision", "named"), [("float16", True), ("float32", False)])
+def test_values_too_large_for_float16_are_named(precision: str, named: bool, tmp_path: Path):
+    said: list[str] = []
+    guard = NonFiniteGuard(tmp_path, 1, said.append, precision)
+    batch = {"height": np.full((1, 2), -1e6, np.float32), "speed": np.ones((1, 2), np.float32)}
+    with pytest.raises(NonFiniteError) as error:
+        guard.check(0, batch, {"nonfinite": 1.0, "loss": np.inf})
+    text = "height reaches 1e+06, but float16 holds at most 65,504: scale it"
+    assert (text in said[0]) == (text in str(error.value)) == named
+    assert "speed" not in said[0] and "(loss inf" in said[0]
 
 
 def test_a_finished_run_has_nothing_left_to_do(trained: Result):
