@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dreamer.errors import UserError
 from dreamer.system.processes import try_python
@@ -30,6 +31,19 @@ from dm_control.mujoco import Physics
 physics = Physics.from_xml_string(
     "<mujoco><worldbody><light pos='0 0 2'/><geom size='1'/></worldbody></mujoco>")
 assert physics.render(64, 64).any(), "the frame is black"
+"""
+
+# In a process of its own, because this one may not load OpenGL. 0x323A is EGL_CUDA_DEVICE_NV.
+_ORDINALS = """
+from ctypes import CDLL, CFUNCTYPE, POINTER, byref, c_int, c_ssize_t, c_uint, c_void_p
+find = CDLL("libEGL.so.1").eglGetProcAddress
+find.restype = c_void_p
+query = CFUNCTYPE(c_uint, c_int, POINTER(c_void_p), POINTER(c_int))(find(b"eglQueryDevicesEXT"))
+attribute = CFUNCTYPE(c_uint, c_void_p, c_int, POINTER(c_ssize_t))(find(b"eglQueryDeviceAttribEXT"))
+devices, count, value = (c_void_p * 64)(), c_int(), c_ssize_t()
+assert query(64, devices, byref(count))
+for device in devices[:count.value]:
+    print(value.value if attribute(device, 0x323A, byref(value)) else -1)
 """
 
 
@@ -51,6 +65,34 @@ def backend_variables(egl_device: int = -1) -> dict[str, str]:
             "unset it, or learn without images: --configs dmc_proprio"
         )
     return {"MUJOCO_GL": chosen, **device}
+
+
+def devices_of_gpus(count: int, visible: str | None, ordinals: Sequence[int]) -> list[int]:
+    """Returns the EGL devices of the first `count` GPUs that a process computes on; 0: all.
+
+    Args:
+        count: Number of GPUs that the process uses.
+        visible: CUDA_VISIBLE_DEVICES, such as Ray sets it for each trial; None: all GPUs.
+        ordinals: For each EGL device, the number that CUDA gives it, as `cuda_ordinals` returns.
+    """
+    devices = {ordinal: device for device, ordinal in enumerate(ordinals) if ordinal >= 0}
+    words = map(str, sorted(devices)) if visible is None else visible.split(",")
+    gpus = [int(word) for word in words if word.strip().isdigit()]
+    return [devices[gpu] for gpu in gpus[: count or None] if gpu in devices]
+
+
+@functools.cache
+def cuda_ordinals() -> list[int]:
+    """Returns, for each EGL device, CUDA's number of that GPU, or -1; [] if EGL does not say."""
+    # CUDA's own numbers, not those among the visible devices.
+    variables = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+    command = [sys.executable, "-c", _ORDINALS]
+    with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+        done = subprocess.run(
+            command, env=variables, capture_output=True, text=True, check=True, timeout=60
+        )
+        return [int(word) for word in done.stdout.split()]
+    return []
 
 
 @functools.cache

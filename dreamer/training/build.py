@@ -7,6 +7,7 @@ start before TensorFlow does.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from dreamer.logs.terminal import duration
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.runs.rundir import RunDir
 from dreamer.system.machine import machine
-from dreamer.system.tensorflow import describe_device, prepare_tensorflow
+from dreamer.system.tensorflow import describe_device, has_nvidia, prepare_tensorflow
 from dreamer.tasks import split_tasks, suite_of
 from dreamer.training.callbacks import Callback
 from dreamer.training.collector import Episode
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from dreamer.agent.agent import Agent
     from dreamer.agent.devices import Devices
 
+_SOFTWARE = re.compile("llvmpipe|softpipe|swrast|software", re.IGNORECASE)
 _LONG = 48 * 3600  # seconds; longer runs want a GPU
 MakeAgent = Callable[[Config, Mapping[str, Space], Space], TrainableAgent]
 """Makes an agent from the config and the spaces of observations and actions."""
@@ -77,14 +79,15 @@ class Setup:
     def guard(self) -> NonFiniteGuard:
         """Watches for updates that are not finite."""
         folder, limit = self.rundir.path / "nonfinite", self.config.train.nonfinite_limit
-        return NonFiniteGuard(folder, limit, self.logger.message)
+        return NonFiniteGuard(folder, limit, self.logger.message, self.agent.precision)
 
 
 def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
     """Returns environments of the config's task; for `num_envs` 1, one environment per task."""
     count = len(split_tasks(config.task)) if num_envs == 1 else num_envs
     settings: dict[str, Any] = {**config.section("envs"), "num_envs": count}
-    return EnvPool(config.task, **settings, seed=config.seed, training=training)
+    gpus = int(config.section("train").get("devices", 1))
+    return EnvPool(config.task, **settings, gpus=gpus, seed=config.seed, training=training)
 
 
 @contextmanager
@@ -299,6 +302,8 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
 def describe(logger: Logger, agent: TrainableAgent, pool: EnvPool) -> None:
     """Logs the device, precision, environment, tasks, observations and actions."""
     logger.message(f"{describe_device()}; precision {agent.precision}")
+    if text := software_rendering(pool.info):
+        logger.message(text)
     facts = {key: value for key, value in pool.info.items() if key != "notes"}
     if facts:
         logger.message("environment: " + ", ".join(f"{k} {v}" for k, v in facts.items()))
@@ -314,3 +319,20 @@ def describe(logger: Logger, agent: TrainableAgent, pool: EnvPool) -> None:
     kind = "one-hot" if pool.act_space.discrete else "continuous"
     parts = " + ".join(map(str, pool.act_space.parts)) or pool.act_space.shape[0]
     logger.message(f"{text}actions {parts} {kind}")
+
+
+def software_rendering(info: Mapping[str, str], system: Path = Path("/")) -> str:
+    """Returns a warning if an environment renders in software beside an NVIDIA GPU, else "".
+
+    `info` is the environment's; `system` is the root of the file system that describes the machine.
+    """
+    renderer, hidden = info.get("renderer", ""), os.environ.get("CUDA_VISIBLE_DEVICES")
+    software = info.get("gl") == "osmesa" or _SOFTWARE.search(renderer)
+    if not software or not has_nvidia(system) or hidden in ("", "-1"):
+        return ""
+    return (
+        f"warning: the environment renders in software ({renderer}), many times slower than on the "
+        "NVIDIA GPU of this machine: install the driver's EGL (apt-get install libnvidia-gl-NNN, "
+        "NNN as nvidia-smi shows the driver's version), or start the container with "
+        "NVIDIA_DRIVER_CAPABILITIES=all, and leave MUJOCO_GL unset"
+    )

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 from whole_runs import python
 
@@ -46,6 +49,29 @@ def test_second_choice_if_the_first_fails(no_choice, monkeypatch):
     monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "77")
     if not rendering.probe({"MUJOCO_GL": "osmesa"}):
         assert rendering.backend_variables()["MUJOCO_GL"] == "osmesa"
+
+
+@pytest.mark.parametrize(("count", "visible", "devices"), [
+    (1, None, [2]), (2, None, [2, 0]), (0, None, [2, 0, 3]),
+    (1, "1", [0]), (1, "2,1", [3]), (0, "2, 1", [3, 0]),  # as Ray sets it for a trial
+    (1, "", []), (1, "-1", []), (1, "7", []), (1, "GPU-1234", []),
+])  # fmt: skip
+def test_rendering_follows_the_gpus_that_compute(count, visible, devices):
+    """EGL has another order than CUDA, and a software device without a number, as Mesa's."""
+    assert rendering.devices_of_gpus(count, visible, [1, -1, 0, 2]) == devices
+
+
+def test_a_worker_renders_on_the_gpu_of_its_trial(no_choice, monkeypatch):
+    found = rendering.cuda_ordinals()
+    if not found or rendering.probe({"MUJOCO_GL": "egl"}):
+        pytest.skip("EGL does not render here")
+    monkeypatch.delenv("MUJOCO_EGL_DEVICE_ID", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setattr(rendering, "cuda_ordinals", lambda: [3])  # the first device has number 3
+    with EnvPool("dmc_pendulum_swingup", shadow_size=64) as pool:
+        (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[-1:]
+        assert "MUJOCO_EGL_DEVICE_ID=0" in Path(f"/proc/{child}/environ").read_text().split("\0")
+        assert pool.reset([0])[0]["image"].std() > 1
 
 
 def test_the_device_asked_for_or_none(monkeypatch):

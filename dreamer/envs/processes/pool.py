@@ -71,6 +71,8 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
             Pillow, for images) and what the environment needs, but not TensorFlow.
         renew_every: Episodes after which a worker's process is replaced by a new one; 0: never.
         tell_task: Whether the agent observes which of several tasks it plays.
+        gpus: GPUs that this process computes on, 0: all. Workers render on them in turn, unless
+            `egl_device` says where.
         **settings: The fields of `EnvSettings`.
 
     Attributes:
@@ -93,7 +95,8 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
 
     def __init__(
         self, task: str, num_envs: int = 1, timeout: float = 60.0, restarts: int = 0,
-        python: str = "", tell_task: bool = False, renew_every: int = 0, **settings: Any,
+        python: str = "", tell_task: bool = False, renew_every: int = 0,
+        gpus: int = 1, **settings: Any,
     ):  # fmt: skip
         if num_envs < 1:
             raise UserError(f"envs.num_envs is {num_envs}, expected at least 1")
@@ -128,11 +131,12 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         self._python = _find_python(python)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
         self._variables = _worker_variables(find_suite(self.tasks[0])[0], checked, num_envs)
+        self._devices = _egl_devices(gpus) if self._variables.get("MUJOCO_GL") == "egl" else []
         if self._folder is not None:
             self._variables["PYTHONPATH"] = _import_path(self._folder.name)
         try:
             for index in range(num_envs):  # one by one, so that close() finds those that started
-                self._workers.append(WorkerProcess(index, self._python, self._variables))
+                self._workers.append(self._start(index))
             replies = self._make()
             if "," in task:
                 shares = share_requests(self.tasks, replies, tell_task)
@@ -146,6 +150,13 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         self.action_repeat: int = replies[0]["action_repeat"]
         self.info: dict[str, str] = shared_info([reply["info"] for reply in replies])
         self.time_limit = checked.time_limit or int(self.info.get("time_limit", 0))
+
+    def _start(self, index: int) -> WorkerProcess:
+        variables = dict(self._variables)
+        if self._devices:
+            device = str(self._devices[index % len(self._devices)])
+            variables.setdefault("MUJOCO_EGL_DEVICE_ID", device)
+        return WorkerProcess(index, self._python, variables)
 
     def _make(self) -> list[dict[str, Any]]:
         """Sends each worker its newest request; returns the descriptions of the environments."""
@@ -218,7 +229,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
 
     def _replace(self, index: int) -> None:
         """Starts a new process in place of a closed one."""
-        self._workers[index] = WorkerProcess(index, self._python, self._variables)
+        self._workers[index] = self._start(index)
         self._begun[index] = 0
         for make in self._makes[index]:
             self._workers[index].send(make)
@@ -338,6 +349,14 @@ def _import_path(folder: str) -> str:
 
     users = [path for path in paths if not is_installed(Path(path).resolve())]
     return os.pathsep.join([folder, *users])
+
+
+def _egl_devices(gpus: int) -> list[int]:
+    """Returns the EGL devices that workers render on in turn; [] leaves it to the driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if "MUJOCO_EGL_DEVICE_ID" in os.environ or (visible is None and gpus == 1):
+        return []
+    return rendering.devices_of_gpus(gpus, visible, rendering.cuda_ordinals())
 
 
 def _worker_variables(suite: Suite, settings: EnvSettings, num_envs: int) -> dict[str, str]:
