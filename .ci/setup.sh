@@ -15,6 +15,9 @@ GL_PACKAGES="libegl1 libgl1 libopengl0 libgl1-mesa-dri"
 
 . .ci/packages.sh
 
+[[ $OSTYPE == linux* ]] || fail "Linux is needed, but this is $OSTYPE;" \
+  "on Windows use WSL 2, and on macOS a Linux container"
+
 supported() {
   "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null
 }

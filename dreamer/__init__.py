@@ -7,8 +7,20 @@ environment processes, ``--help`` and the plots never pay for it.
 from __future__ import annotations
 
 import importlib
+import os
+import platform
+import sys
 from typing import TYPE_CHECKING, Any
 
+# Workers of environments may have a newer Python of their own (envs.python).
+if sys.platform != "linux" or not (
+    (3, 11) <= sys.version_info[:2] < (3, 13) or "DREAMER_ENV_WORKER" in os.environ
+):
+    raise ImportError(
+        "dreamer supports Linux with Python 3.11 or 3.12, but this is Python "
+        f"{platform.python_version()} on {sys.platform}; on Windows use WSL 2, and on macOS a "
+        "Linux container"
+    )
 if TYPE_CHECKING:
     from dreamer.agent.agent import Agent as Agent
     from dreamer.analysis.trained_run import load as load

@@ -144,6 +144,22 @@ def test_set_up_says_in_one_line_what_to_install(
     assert not (checkout / ".venv").exists()
 
 
+def test_set_up_and_import_say_in_one_line_what_is_supported(tmp_path: Path):
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    done = run(["bash", tmp_path / ".ci" / "setup.sh"], env={**os.environ, "OSTYPE": "darwin23"})
+    assert done.returncode == 2
+    assert re.fullmatch("setup: error: Linux is needed, but this is darwin23; .*\n", done.stderr)
+    for fake, expected in [
+        ("sys.platform = 'win32'", "with Python 3.11 or 3.12, but this is Python 3.* on win32; on"),
+        ("sys.platform = 'darwin'", "on darwin; on Windows use WSL 2, and on macOS a Linux con"),
+        ("sys.version_info = (3, 13, 0, 'final', 0)", "Linux with Python 3.11 or 3.12"),
+    ]:
+        done = run([sys.executable, "-c", f"import sys; {fake}; import dreamer"], cwd=ROOT)
+        assert done.returncode == 1
+        line = done.stderr.splitlines()[-1]
+        assert re.search(f"ImportError: dreamer supports .*{expected}", line)
+
+
 def printed(*words: str) -> str:
     """The commands of a target of make, which are not run."""
     done = run(["make", "--no-print-directory", "-n", *words])
