@@ -96,25 +96,29 @@ class RunDir(contextlib.AbstractContextManager):
         self.path = path
         self.others: tuple[Path, ...] = ()
         self.config_file, self.metrics = path / "config.yaml", path / "metrics.jsonl"
-        self.episodes = path / "episodes"
-        if replay_directory:
-            self._place_episodes(Path(replay_directory).expanduser())
+        self.episodes = Path(replay_directory or path / "episodes").expanduser()
         self.eval_episodes, self.videos = path / "eval_episodes", path / "videos"
         self.checkpoints, self.best = path / "checkpoints", path / "best"
         self.resumed, self.owner = False, ""
         self.notes: list[str] = []
         self._lock: Lock | None = None
 
-    def _place_episodes(self, folder: Path) -> None:
-        """Sets `episodes`; `others` if the folder is another run or lies in one."""
-        for run in (folder.resolve(), folder.resolve().parent):
-            if run != self.path.resolve() and (run / "config.yaml").is_file():
-                self.others = (folder,)
-                if run == folder.resolve():
-                    other = RunDir.load(folder)[0]
-                    self.others = (other.episodes, *other.others)
-                return
-        self.episodes = folder
+    def _place_episodes(self, directory: str) -> Path:
+        """Sets and returns `episodes`; sets `others` if the directory is another run or in one."""
+        folder = Path(directory or self.path / "episodes").expanduser()
+        if folder.resolve() == self.path.resolve():
+            folder = self.path / "episodes"
+        run = _run_around(folder)
+        if run is None or run == self.path.resolve():
+            self.episodes = folder
+        elif run != folder.resolve():
+            self.others = (folder,)
+        else:
+            elsewhere = Path(RunDir.load(folder)[1].replay.directory or run).expanduser()
+            shared = (elsewhere,) if _run_around(elsewhere) is None else ()
+            own = folder / "episodes"
+            self.others = (own, *shared) if own.is_dir() or not shared else shared
+        return self.episodes
 
     @classmethod
     def open(cls, config: Config) -> RunDir:
@@ -124,7 +128,8 @@ class RunDir(contextlib.AbstractContextManager):
             UserError: The directory is not writable, another live run holds it, its config
                 differs in more than `MAY_DIFFER` and `MAY_CHANGE`, or it is no run's directory.
         """
-        run = cls(run_path(config), config.replay.directory)
+        run = cls(run_path(config))
+        run._place_episodes(config.replay.directory)
         _make_folder(run.path)
         refuse_irregular(run.path)
         run._lock = Lock(run.path / "lock")
@@ -233,14 +238,15 @@ class RunDir(contextlib.AbstractContextManager):
         Files of another run may have the same ids, so the files in the newest checkpoint count.
         """
         prefix = f"{owner}s{before.seed}e"
-        old, new = RunDir(self.path, before.replay.directory).episodes, self.episodes
+        old, new = RunDir(self.path)._place_episodes(before.replay.directory), self.episodes
         for folder in {old, self.path / "episodes"}:  # the latter if a run that it reads is gone
             if folder.resolve() != new.resolve():
                 for path in folder.glob("*.npz"):
                     if episode_uid(path).startswith(prefix):
                         raise _elsewhere(path, new)
-        if old.resolve() != new.resolve() and (newest := Checkpoints(self.checkpoints).newest()):
-            members = Checkpoints.load(newest).state.get("members", [])
+        if old.resolve() != new.resolve():
+            newest = Checkpoints(self.checkpoints).load_latest()
+            members = newest.state.get("members", []) if newest else []
             own = [name for name in members if episode_uid(Path(name)).startswith(prefix)]
             if own and not any((new / name).is_file() for name in own):
                 raise _elsewhere(old / own[0], new)
@@ -297,6 +303,12 @@ def _may_change(key: str, config: Config) -> bool:
 
 def _reason(key: str) -> str:
     return next(reason for pattern, reason in _REASONS if re.fullmatch(pattern, key))
+
+
+def _run_around(folder: Path) -> Path | None:
+    """Returns the run's directory that a folder is or lies in, resolved; None if there is none."""
+    place = folder.resolve()
+    return next((run for run in (place, place.parent) if (run / "config.yaml").is_file()), None)
 
 
 def _elsewhere(path: Path, new: Path) -> UserError:

@@ -206,6 +206,11 @@ def test_the_replays_directory_may_lie_elsewhere(tmp_path, config):
     with RunDir.open(config.replace({"replay.directory": str(elsewhere)})) as run:
         assert run.episodes == elsewhere and elsewhere.is_dir()
     assert RunDir.load(run.path)[0].episodes == elsewhere
+    config = config.replace({"seed": 4})
+    path = run_path(config)
+    for _ in range(2):
+        with RunDir.open(config.replace({"replay.directory": str(path)})) as run:
+            assert (run.episodes, run.others) == (path / "episodes", ())
 
 
 def test_an_existing_runs_episodes_may_move_with_their_files(tmp_path, config):

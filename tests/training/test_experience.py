@@ -18,7 +18,7 @@ from dreamer.data.episodes import save_episode
 from dreamer.data.replay import Replay
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.logs.logger import Logger
-from dreamer.runs.rundir import RunDir
+from dreamer.runs.rundir import RunDir, run_path
 from dreamer.training.collector import stack
 from dreamer.training.experience import ReplayCollector
 from dreamer.training.interrupts import Interrupt, RetryWhileDiskFull, StopRequested
@@ -341,6 +341,10 @@ def test_another_runs_episodes_are_read_and_its_folder_left_alone(pool: EnvPool,
                 assert not run.collector.resume({}) and run.collector.agent_steps == 0
             config = RunDir.load(second.path)[1]
         assert config.replay.directory == str(first.path)
+        # What a run reads is not read by those that read it.
+        values = {"logdir": str(tmp_path / "third"), "replay.directory": str(second.path)}
+        with RunDir.open(load_config("debug", task=TASK, overrides=values)) as third:
+            assert third.others == (second.path / "episodes",)
         run.collect(60)
         assert len(contents(second.path / "episodes")) > 2
         assert len(run.replay) == len(stored) + len(contents(second.path / "episodes"))
@@ -357,6 +361,10 @@ def test_who_shares_a_folder_has_a_name_of_its_own(tmp_path: Path):
     one, two = opened("one", **shared), opened("two", **shared)
     assert one != two and len(one) == 9 and opened("one", **shared) == one
     assert opened("three") == ""
+    place = tmp_path / "one" / Path(run_path(load_config("debug", task=TASK))).relative_to("runs")
+    values = {"logdir": str(tmp_path / "four"), "replay.directory": str(place)}
+    with RunDir.open(load_config("debug", task=TASK, overrides=values)) as run:
+        assert run.others == (tmp_path / "shared",)
 
 
 def test_the_game_goes_on_where_a_lost_life_left_it(tmp_path: Path):
