@@ -89,7 +89,8 @@ def test_another_config_is_refused_with_each_key_and_both_values(config, left):
     with pytest.raises(UserError) as caught:
         RunDir.open(other)
     message = str(caught.value)
-    assert "loss.kl_scale is 1.0, now 7.0" in message and f"--init_from {run.path}" in message
+    assert f"loss.kl_scale is {config.loss.kl_scale!r}, now 7.0" in message
+    assert f"--init_from {run.path}" in message
     assert "behavior.horizon is 15, now 5 (it decides what is learnt" in message
     assert "steps" not in message.replace("runs", "")
     assert read_yaml(run_path(config) / "config.yaml") == before
@@ -120,7 +121,7 @@ def test_what_stays_sound_may_change_and_is_written_down_with_its_step(config):
     ({"task": "dmc_cartpole_balance_sparse"}, ""),
     ({"envs.action_repeat": 4}, "the episodes so far are of that environment"),
     ({"encoder.mlp_units": 4}, "the weights so far have that form"),
-    ({"actor.layers": 4}, "the weights so far have that form"),
+    ({"actor.layers": 1}, "the weights so far have that form"),
     ({"train.prefill": 9}, "when the run began"),
     ({"behavior.gamma": 0.5}, "it decides what is learnt"),
 ])  # fmt: skip

@@ -57,7 +57,7 @@ def test_other_observations_leave_out_what_sees_them(source: Path) -> None:
 
 
 def test_what_cannot_be_a_source_is_refused(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing of .* fits this agent: model/enc.* here; "):
+    with pytest.raises(UserError, match="nothing of .* fits .*: model/enc.* here.*; model/rssm"):
         take_weights(make_agent(rssm__deter=9, encoder__mlp_units=9), str(source), "all")
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match="neither a run.s directory, .*, nor the folder"):
