@@ -308,7 +308,7 @@ def _reason(key: str) -> str:
 def _run_around(folder: Path) -> Path | None:
     """Returns the run's directory that a folder is or lies in, resolved; None if there is none."""
     place = folder.resolve()
-    return next((run for run in (place, place.parent) if (run / "config.yaml").is_file()), None)
+    return next((run for run in (place, place.parent) if os.path.isfile(run / "config.yaml")), None)
 
 
 def _elsewhere(path: Path, new: Path) -> UserError:

@@ -7,11 +7,12 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.filesize import decimal
 
-from dreamer.data.episodes import EpisodeError, EpisodeFile
+from dreamer.data.episodes import EpisodeError, EpisodeFile, episode_uid
 from dreamer.data.replay import DamagedEpisodeWarning, Replay, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
@@ -300,12 +301,20 @@ class ReplayCollector:
     ) -> None:
         """Keeps every episode on disk; those that were running are dropped."""
         members = set(state["members"]) if state else set()
+        aside = self.replay.set_aside()
+        gone = [n for n in members - set(self.replay.members) if episode_uid(Path(n)) not in aside]
+        if gone and not self.deterministic:  # which has said so already
+            self.logger.message(
+                f"warning: {len(gone)} of the {len(members)} episodes that the checkpoint lists "
+                f"are not in {self.replay.directory}, such as {min(gone)}; if you have moved them, "
+                "say where by --replay.directory"
+            )
         running = state["collector"]["under_way"] if state else []
         counted = {e["number"]: e["steps"] for e in running if e}
         later = [value for name, value in own.items() if name not in members]
         steps = sum(steps - counted.get(number, 0) for number, steps in later)
-        aside = map(self._number, self.replay.set_aside())
-        numbers = {n for n in (*aside, *(number for number, _ in own.values())) if n is not None}
+        present = (*map(self._number, aside), *(number for number, _ in own.values()))
+        numbers = {number for number in present if number is not None}
         first = max(state.get("next_episode", 0), *(number + 1 for number in numbers), 0)
         dropped = first - len(numbers) - self._deleted
         self._continue_from(state.get("agent_steps", 0) + steps, dropped, first)

@@ -152,6 +152,17 @@ def test_an_exact_run_that_misses_an_episode_says_so(make: Maker, tmp_path: Path
     assert stored.items() <= contents(tmp_path / "episodes").items()
 
 
+def test_a_run_whose_episodes_are_gone_says_so(make: Maker, tmp_path: Path):
+    first = make()
+    first.collect(60)
+    state = first.state()
+    (tmp_path / "episodes").rename(tmp_path / "moved")
+    second = make()
+    second.collector.resume(state)
+    count = len(state["members"])
+    assert f"{count} of the {count} episodes that the checkpoint lists" in second.messages[0]
+
+
 def test_an_exact_run_resumes_a_fast_runs_checkpoint_exactly(make: Maker):
     first = make()
     first.collect(60)
