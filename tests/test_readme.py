@@ -28,7 +28,7 @@ PAGES = [
 PLACES = [ROOT, ROOT / "dreamer", ROOT / "docs"]
 # Files that a run or a command makes, and names that stand for a user's own.
 MADE = ("runs/", "episodes/", "checkpoints/", "videos/", "predictions/", "nonfinite/", "build/")
-MADE += ("eval_episodes/", "path/to/", "old/", "plots/out/", "./mine.yaml")
+MADE += ("best/", "eval_episodes/", "path/to/", "old/", "plots/out/", "./mine.yaml")
 # What makes a training of minutes one of seconds, of networks and batches of the preset's size.
 FEW = {
     "--steps": "1400", "--train.prefill": "1000", "--train.every": "200", "--train.updates": "2",
