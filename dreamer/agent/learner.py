@@ -73,6 +73,8 @@ class Learner:
         seed = make_seeds(self._seed, Purpose.LATENT, number)[0]
         noise = batch_normal([*batch["reward"].shape, model.noise_size], seed, 0)
 
+        model.learn_scales(batch)
+
         def model_loss() -> tuple[Losses, Tensors]:
             loss, states, metrics = model.loss(batch, noise)  # equation 10
             post.update(states)

@@ -17,6 +17,7 @@ from dreamer.nets.decoder import Decoder
 from dreamer.nets.encoder import Encoder
 from dreamer.nets.heads import Discount, Reward
 from dreamer.nets.rssm import RSSM, State, make_rssm
+from dreamer.nets.scaling import VectorScaling
 from dreamer.ops.shapes import flatten_leading, over_leading
 
 Tensors = dict[str, tf.Tensor]
@@ -40,19 +41,23 @@ class WorldModel(keras.layers.Layer):
     Args:
         encoder, rssm, decoder, reward, discount, representation: The parts; the discount head may
             be None.
+        scaling: Of vectors.
         kl: The loss of prior and posterior.
     """
 
     def __init__(
         self, encoder: Encoder, rssm: RSSM, decoder: Decoder, reward: Reward,
-        discount: Discount | None, representation: Representation, kl: KLLoss, **kwargs,
+        discount: Discount | None, representation: Representation, scaling: VectorScaling,
+        kl: KLLoss, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.encoder, self.rssm, self.decoder = encoder, rssm, decoder
         self.reward, self.discount, self.representation = reward, discount, representation
+        self.scaling = scaling
         self.inputs, self.targets, self._kl = encoder.shapes, decoder.shapes, kl
 
     def build(self, input_shape=None):
+        self.scaling.build()
         self.encoder.build()
         for head in filter(None, (self.decoder, self.reward, self.discount)):
             head.build((None, self.rssm.feat_size))
@@ -70,9 +75,16 @@ class WorldModel(keras.layers.Layer):
         return self.rssm.stoch_size * self._kl.overshooting
 
     def preprocess(self, obs: Mapping[str, tf.Tensor]) -> Tensors:
-        """uint8 images to float32 in [-0.5, 0.5]; everything else to float32."""
+        """uint8 images to float32 in [-0.5, 0.5]; everything else to float32, vectors scaled."""
         floats = {k: tf.cast(v, tf.float32) for k, v in obs.items()}
-        return {k: v / 255.0 - 0.5 if obs[k].dtype == tf.uint8 else v for k, v in floats.items()}
+        return {
+            k: v / 255.0 - 0.5 if obs[k].dtype == tf.uint8 else self.scaling.scaled(k, v)
+            for k, v in floats.items()
+        }
+
+    def learn_scales(self, batch: Mapping[str, tf.Tensor]) -> None:
+        """Updates the statistics that normalise what the model sees; call it once an update."""
+        self.scaling.learn(batch)
 
     def embed(self, obs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Preprocessed observations [..., *shape] -> embeddings [..., E]."""
@@ -118,6 +130,7 @@ class WorldModel(keras.layers.Layer):
         losses |= kl_losses
         total = tf.add_n(list(losses.values()))
         metrics = {"model_loss": total, **decoded, **losses, **kl_metrics}
+        metrics |= self.scaling.scalars()
         if not reconstructs:
             total += tf.add_n(list(decoded.values()))
         return total, post, metrics
@@ -132,8 +145,9 @@ class WorldModel(keras.layers.Layer):
             context: Timesteps with observations, 1 to T - 1.
             noise: float32 [B, T, S].
         Returns:
-            Truth (preprocessed) and predicted means, by decoded observation, [B, T, ...]; both have
-            the reward too, under "reward", [B, T], on the scale that is learnt.
+            Truth and predicted means, by decoded observation, [B, T, ...]: images preprocessed,
+            vectors in the environment's units. Both have the reward too, under "reward", [B, T],
+            on the scale that is learnt.
         """
         obs = self.preprocess({k: batch[k] for k in self.targets})
         seen = {k: v[:, :context] for k, v in batch.items()}
@@ -146,8 +160,10 @@ class WorldModel(keras.layers.Layer):
         feat = tf.concat(feats, 1)  # [B, T, F]
         means = self.decoder(flatten_leading(feat))
         model = {k: tf.reshape(v, [*feat.shape[:2], *v.shape[1:]]) for k, v in means.items()}
+        truth, model = (
+            {k: self.scaling.unscaled(k, v) for k, v in found.items()} for found in (obs, model)
+        )
         model["reward"] = over_leading(self.reward, feat)
-        truth = {k: obs[k] for k in self.targets}
         return {**truth, "reward": self.reward.target(batch["reward"])}, model
 
 
@@ -184,6 +200,7 @@ def make_world_model(
         Reward(**sections["reward"], dtype=policy, name="reward"),
         Discount(**head, gamma=gamma, dtype=policy, name="discount") if enabled else None,
         make_representation(name, rssm.feat_size, sections.get(name, {}), policy),
+        VectorScaling(encoder.shapes | decoder.shapes, **sections["inputs"], name="scaling"),
         kl,
         dtype=policy,
         name="world_model",
