@@ -85,6 +85,8 @@ class WorldModel(keras.layers.Layer):
     def learn_scales(self, batch: Mapping[str, tf.Tensor]) -> None:
         """Updates the statistics that normalise what the model sees; call it once an update."""
         self.scaling.learn(batch)
+        if self.reward.scale:
+            self.reward.scale.learn(batch["reward"][..., None])
 
     def embed(self, obs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Preprocessed observations [..., *shape] -> embeddings [..., E]."""
@@ -131,6 +133,8 @@ class WorldModel(keras.layers.Layer):
         total = tf.add_n(list(losses.values()))
         metrics = {"model_loss": total, **decoded, **losses, **kl_metrics}
         metrics |= self.scaling.scalars()
+        if self.reward.scale:
+            metrics["reward_scale"] = self.reward.scale.std[0]
         if not reconstructs:
             total += tf.add_n(list(decoded.values()))
         return total, post, metrics

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from dreamer.nets.layers import MLP
+from dreamer.nets.scaling import RunningScale
 
 _TRANSFORMS = {"none": tf.identity, "tanh": tf.tanh}
 
@@ -36,16 +37,29 @@ class Reward(ScalarHead):
 
     Args:
         layers, units: As ScalarHead's.
-        transform: "none", or "tanh" as in the paper on Atari and DeepMind Lab (appendix A).
+        transform: "none"; "tanh" as in the paper on Atari and DeepMind Lab (appendix A); or
+            "normalize", the reward divided by its root mean square in the replay.
     """
 
     def __init__(self, *, transform: str = "none", **kwargs):
         super().__init__(**kwargs)
-        self._transform = _TRANSFORMS[transform]
+        self.scale: RunningScale | None = None
+        if transform == "normalize":
+            self.scale = RunningScale(1, centered=False, name="scale")
+        self._transform = self._normalized if self.scale else _TRANSFORMS[transform]
+
+    def build(self, input_shape):
+        if self.scale:
+            self.scale.build()
+        super().build(input_shape)
 
     def target(self, reward: tf.Tensor) -> tf.Tensor:
         """The environment's reward on the scale that this head learns, [...] -> [...]."""
         return self._transform(reward)
+
+    def _normalized(self, reward: tf.Tensor) -> tf.Tensor:
+        assert self.scale is not None
+        return tf.squeeze(self.scale(reward[..., None]), -1)
 
     def log_prob(self, feat: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         """Log density of targets: float32 [N, F], [N] -> [N]."""
