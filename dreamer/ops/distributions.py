@@ -43,6 +43,13 @@ def inverse_softplus(x: float) -> float:
     return math.log(math.expm1(x))
 
 
+def mix_uniform(logits: tf.Tensor, share: float) -> tf.Tensor:
+    """Logits of (1 - share) softmax(logits) + share / A, [..., A] (DreamerV3's unimix)."""
+    if not share:
+        return logits
+    return tf.math.log((1.0 - share) * tf.nn.softmax(logits) + share / logits.shape[-1])
+
+
 class TanhNormal:
     """A Normal squashed into (-1, 1) by tanh; reparameterised; one event over the last axis.
 
