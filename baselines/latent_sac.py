@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from baselines.torso import follow
 from dreamer.agent.agent import Agent
 from dreamer.agent.behavior import Behavior
 from dreamer.agent.exploration import Exploration
@@ -31,6 +30,7 @@ from dreamer.nets.actor import Actor
 from dreamer.nets.layers import MLP
 from dreamer.nets.rssm import State
 from dreamer.ops.optimizers import Optimizer
+from dreamer.ops.replicas import follow
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape, flatten_leading, over_leading
 

@@ -222,7 +222,10 @@ def make_dreamer(
             "actor.gradient is score, which is for one-hot actions, but the actions of this task "
             "are continuous; leave it at dynamics"
         )
-    behavior = Behavior(own["gamma"], own["lambda_"], actor["gradient"], actor["entropy"])
+    behavior = Behavior(
+        own["gamma"], own["lambda_"], actor["gradient"], actor["entropy"],
+        sections["value"]["slow_role"],
+    )  # fmt: skip
     devices, precision = devices or Devices(), choose_precision(precision)
     with devices.scope():
         model = make_world_model(
@@ -244,7 +247,10 @@ def make_dreamer(
     return Agent(
         obs_space,
         act_space,
-        learner(networks, optimizers, behavior, seed=seed, horizon=own["horizon"]),
+        learner(
+            networks, optimizers, behavior, seed=seed, horizon=own["horizon"],
+            slow_rate=sections["value"]["slow_rate"],
+        ),  # fmt: skip
         Policy(model, act_space.shape[0], choose, exploration, seed, explorer),
         seed=seed,
         precision=precision,

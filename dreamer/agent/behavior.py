@@ -103,16 +103,20 @@ class Behavior:
             or "score", for one-hot actions.
         entropy: Weight of the policy's entropy in the actor's loss; each state's entropy is
             weighted like the state.
+        slow_role: What a slow copy of the value network does. "target": returns have its values
+            instead of v. "pull": the value loss also has
+            mean weight_i (v_i - stop(slow v_i))^2 / 2.
     """
 
     gamma: float
     lambda_: float
     gradient: str = "dynamics"
     entropy: float = 0.0
+    slow_role: str = "target"
 
     def judge(
         self, feat: tf.Tensor, reward: Head | tf.Tensor, value: Head | None, discount: Head | None,
-        cont: tf.Tensor | None = None, from_start: bool = False,
+        cont: tf.Tensor | None = None, from_start: bool = False, bootstrap: Head | None = None,
     ) -> Judgement:  # fmt: skip
         """Returns and weights of the states of imagined trajectories (equations 4 to 6).
 
@@ -128,6 +132,7 @@ class Behavior:
             value, discount: The heads; either may be None.
             cont: As Imagination's.
             from_start: Whether f_0 is one of the states: i = 0..H, else 1..H.
+            bootstrap: Gives the values in returns, if not `value`.
         """
         rewards = over_leading(reward, feat) if callable(reward) else reward
         check_shape("reward", rewards, feat.shape[:2])
@@ -140,12 +145,13 @@ class Behavior:
             weight = cont[:, None] * weight
         if values is None:
             return Judgement(reward_sums(rewards, pcont), weight, rewards, None)
-        returns = lambda_returns(rewards, values, pcont, self.lambda_)
+        following = over_leading(bootstrap, feat) if bootstrap else values
+        returns = lambda_returns(rewards, following, pcont, self.lambda_)
         return Judgement(returns, weight[:, :-1], rewards, values)
 
     def losses(
         self, trajectory: Imagination, reward: Head | tf.Tensor, value: Head | None,
-        discount: Head | None,
+        discount: Head | None, slow: Head | None = None,
     ) -> tuple[Losses, dict[str, tf.Tensor]]:  # fmt: skip
         """Losses "actor" and, with a value network, "value"; and scalar metrics.
 
@@ -153,12 +159,14 @@ class Behavior:
             trajectory: Features [N, H, F].
             reward: The head, or the rewards r_1..r_H themselves, [N, H].
             value, discount: The heads; either may be None.
+            slow: Slow copy of the value network.
         """
         feat = trajectory.feat
         from_start = value is not None and (self.gradient == "score" or feat.shape[1] == 1)
         if from_start:
             feat = tf.concat([trajectory.start[:, None], feat], 1)  # [N, H + 1, F]
-        judged = self.judge(feat, reward, value, discount, trajectory.cont, from_start)
+        bootstrap = slow if self.slow_role == "target" else None
+        judged = self.judge(feat, reward, value, discount, trajectory.cont, from_start, bootstrap)
         losses: Losses = {"actor": -self._objective(trajectory, judged)}  # equation 7
         metrics = {
             "actor_loss": losses["actor"],
@@ -169,6 +177,9 @@ class Behavior:
         if judged.values is not None:
             baseline = judged.values[:, :-1]
             losses["value"], error = value_loss(baseline, *judged[:2])  # equation 8
+            if slow is not None and not bootstrap:
+                slowly = over_leading(slow, feat[:, :-1])
+                losses["value"] += value_loss(baseline, slowly, judged.weight)[0]
             metrics |= {"value_loss": losses["value"], "value_error": error}
             metrics["imagined_value"] = tf.reduce_mean(judged.values)
         return losses, metrics

@@ -23,7 +23,7 @@ from dreamer.agent.world_model import Tensors
 from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import State
 from dreamer.ops.optimizers import Optimizer, apply_together
-from dreamer.ops.replicas import averaged, batch_normal
+from dreamer.ops.replicas import averaged, batch_normal, follow
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import flatten_leading
 
@@ -42,14 +42,15 @@ class Learner:
         behavior: The losses of actor and value network.
         seed: Seed of the random streams.
         horizon: H, the number of imagined steps.
+        slow_rate: Rate at which the slow copy follows the value network, if there is a copy.
     """
 
     def __init__(
         self, networks: Networks, optimizers: Mapping[str, Optimizer], behavior: Behavior, *,
-        seed: int, horizon: int,
+        seed: int, horizon: int, slow_rate: float = 0.0,
     ):  # fmt: skip
         self.networks, self.optimizers, self.behavior = networks, optimizers, behavior
-        self._seed, self._horizon = seed, horizon
+        self._seed, self._horizon, self._slow_rate = seed, horizon, slow_rate
 
     def update(self, batch: Tensors, number: tf.Tensor, exploring: bool) -> Tensors:
         """Trains every network once; returns scalar metrics.
@@ -92,7 +93,12 @@ class Learner:
         Returns the metrics of `apply_together`.
         """
         optimizers = {name: self.optimizers[name] for name in gradients}
-        return apply_together(optimizers, gradients, losses)
+        metrics = apply_together(optimizers, gradients, losses)
+        value, slow = self.networks.value, self.networks.slow_value
+        if value is not None and slow is not None:
+            rate = self._slow_rate * (1.0 - metrics["skipped"])
+            follow(rate, value.variables, slow.variables)
+        return metrics
 
     def objectives(
         self, post: State, batch: Tensors, number: tf.Tensor, exploring: bool
@@ -114,7 +120,10 @@ class Learner:
         assert actor is not None
         purposes = Purpose.IMAGINED, Purpose.ACTIONS
         trajectory = self.imagine(actor, post, batch, number, *purposes)
-        return self.behavior.losses(trajectory, model.reward, self.networks.value, model.discount)
+        return self.behavior.losses(
+            trajectory, model.reward, self.networks.value, model.discount,
+            self.networks.slow_value,
+        )  # fmt: skip
 
     def imagine(
         self, actor: Actor, post: State, batch: Tensors, number: tf.Tensor, latent: Purpose,

@@ -15,6 +15,7 @@ from dreamer.nets.actor import Actor
 from dreamer.nets.ensemble import Ensemble
 from dreamer.nets.heads import Value
 from dreamer.ops.optimizers import Optimizer
+from dreamer.ops.replicas import follow
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Networks:
     Attributes:
         model: World model.
         actor, value: The task's.
+        slow_value: A copy of the value network that follows it slowly.
         ensemble: One-step predictors. The explorer seeks states where they disagree.
         explorer, explorer_value: The explorer's actor and value network.
     """
@@ -31,6 +33,7 @@ class Networks:
     model: WorldModel
     actor: Actor | None = None
     value: Value | None = None
+    slow_value: Value | None = None
     ensemble: Ensemble | None = None
     explorer: Actor | None = None
     explorer_value: Value | None = None
@@ -49,16 +52,21 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
     own = {k: v for k, v in sections["actor"].items() if k not in ("gradient", "entropy")}
     behavior, ensemble_sizes = sections["behavior"], dict(sections["disagreement"])
     exploring, planning = ensemble_sizes.pop("until"), behavior["policy"] == "planner"
+    sizes = {key: sections["value"][key] for key in ("layers", "units")}
     feat, dtype = (None, model.rssm.feat_size), model.dtype_policy
-    actor = value = ensemble = explorer = explorer_value = None
+    actor = value = slow_value = ensemble = explorer = explorer_value = None
     if not planning:
         actor = make_actor(model, act_space, "actor", own)
     if sections["planner"]["returns"] == "lambda" if planning else behavior["value"]:
-        value = Value(**sections["value"], dtype=dtype, name="value")
+        value = Value(**sizes, dtype=dtype, name="value")
         value.build(feat)
+        if sections["value"]["slow_rate"]:
+            slow_value = Value(**sizes, dtype=dtype, name="slow_value")
+            slow_value.build(feat)
+            follow(1.0, value.variables, slow_value.variables)
     if exploring:
         explorer = make_actor(model, act_space, "explorer", own)
-        explorer_value = Value(**sections["value"], dtype=dtype, name="explorer_value")
+        explorer_value = Value(**sizes, dtype=dtype, name="explorer_value")
         explorer_value.build(feat)
         if not model.rssm.stoch_size:
             raise UserError(
@@ -69,7 +77,7 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
             **ensemble_sizes, outputs=model.rssm.stoch_size, dtype=dtype, name="ensemble"
         )
         ensemble.build((None, model.rssm.feat_size + act_space.shape[0]))
-    return Networks(model, actor, value, ensemble, explorer, explorer_value)
+    return Networks(model, actor, value, slow_value, ensemble, explorer, explorer_value)
 
 
 def make_actor(model: WorldModel, act_space: Space, name: str, own: Mapping[str, Any]) -> Actor:

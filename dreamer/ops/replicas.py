@@ -91,6 +91,21 @@ def apply_adam(adam: Any, gradients: list[tf.Tensor], variables: list) -> None:
     adam.iterations.assign_add(1)
 
 
+def follow(rate: float | tf.Tensor, sources: Sequence, targets: Sequence) -> None:
+    """Moves each target variable towards its source: t <- (1 - rate) t + rate s."""
+
+    def move(target: tf.Variable, source: tf.Tensor, rate: Any) -> None:
+        exact = isinstance(rate, float) and rate == 1.0
+        target.assign(source if exact else target + rate * (source - target))
+
+    for source, target in zip(sources, targets, strict=True):
+        if tf.distribute.has_strategy() and tf.distribute.in_cross_replica_context():
+            extended = tf.distribute.get_strategy().extended
+            extended.update(target.value, move, args=(source.value, rate), group=False)
+        else:
+            move(target, tf.convert_to_tensor(source), rate)
+
+
 @tf.custom_gradient
 def _passed_on(value: tf.Tensor, local: tf.Tensor):
     """`value`, with the gradient going to `local`."""
