@@ -9,6 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from dreamer.nets.actor import Actor
+from dreamer.nets.return_range import ReturnRange
 from dreamer.nets.rssm import RSSM, State
 from dreamer.ops.distributions import unit_normal_log_prob
 from dreamer.ops.replicas import average
@@ -152,6 +153,7 @@ class Behavior:
     def losses(
         self, trajectory: Imagination, reward: Head | tf.Tensor, value: Head | None,
         discount: Head | None, slow: Head | None = None,
+        return_range: ReturnRange | None = None,
     ) -> tuple[Losses, dict[str, tf.Tensor]]:  # fmt: skip
         """Losses "actor" and, with a value network, "value"; and scalar metrics.
 
@@ -160,6 +162,8 @@ class Behavior:
             reward: The head, or the rewards r_1..r_H themselves, [N, H].
             value, discount: The heads; either may be None.
             slow: Slow copy of the value network.
+            return_range: Learns the range of the returns, which the actor's loss then divides V_i,
+                v_i and R_i by, so that an entropy weight suits rewards of any size.
         """
         feat = trajectory.feat
         from_start = value is not None and (self.gradient == "score" or feat.shape[1] == 1)
@@ -167,13 +171,19 @@ class Behavior:
             feat = tf.concat([trajectory.start[:, None], feat], 1)  # [N, H + 1, F]
         bootstrap = slow if self.slow_role == "target" else None
         judged = self.judge(feat, reward, value, discount, trajectory.cont, from_start, bootstrap)
-        losses: Losses = {"actor": -self._objective(trajectory, judged)}  # equation 7
+        scale: tf.Tensor | float = 1.0
+        if return_range is not None:
+            return_range.learn(tf.stop_gradient(judged.returns))
+            scale = return_range.scale()
+        losses: Losses = {"actor": -self._objective(trajectory, judged, scale)}  # equation 7
         metrics = {
             "actor_loss": losses["actor"],
             "actor_entropy": -tf.reduce_mean(trajectory.log_prob),
             "imagined_reward": tf.reduce_mean(judged.rewards),
             "imagined_return": tf.reduce_mean(judged.returns),
         }
+        if return_range is not None:
+            metrics["return_scale"] = tf.convert_to_tensor(scale)
         if judged.values is not None:
             baseline = judged.values[:, :-1]
             losses["value"], error = value_loss(baseline, *judged[:2])  # equation 8
@@ -184,7 +194,9 @@ class Behavior:
             metrics["imagined_value"] = tf.reduce_mean(judged.values)
         return losses, metrics
 
-    def _objective(self, trajectory: Imagination, judged: Judgement) -> tf.Tensor:
+    def _objective(
+        self, trajectory: Imagination, judged: Judgement, return_scale: tf.Tensor | float
+    ) -> tf.Tensor:
         """The scalar that the actor maximises, []."""
         returns, weight, _, values = judged
         if self.gradient == "score":
@@ -192,7 +204,7 @@ class Behavior:
             each = weight * trajectory.log_prob * tf.stop_gradient(advantage)
         else:
             each = (weight * returns)[:, 0] if values is None else weight * returns
-        objective = tf.reduce_mean(each)
+        objective = tf.reduce_mean(each) / return_scale
         if self.entropy:
             # The entropies at the states that have weights: the last ones before f_H.
             entropies = trajectory.entropy[:, -weight.shape[1] :]

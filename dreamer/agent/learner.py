@@ -122,7 +122,7 @@ class Learner:
         trajectory = self.imagine(actor, post, batch, number, *purposes)
         return self.behavior.losses(
             trajectory, model.reward, self.networks.value, model.discount,
-            self.networks.slow_value,
+            self.networks.slow_value, self.networks.return_range,
         )  # fmt: skip
 
     def imagine(

@@ -14,6 +14,7 @@ from dreamer.errors import UserError
 from dreamer.nets.actor import Actor
 from dreamer.nets.ensemble import Ensemble
 from dreamer.nets.heads import Value
+from dreamer.nets.return_range import ReturnRange
 from dreamer.ops.optimizers import Optimizer
 from dreamer.ops.replicas import follow
 
@@ -26,6 +27,7 @@ class Networks:
         model: World model.
         actor, value: The task's.
         slow_value: A copy of the value network that follows it slowly.
+        return_range: What the actor's loss divides returns by.
         ensemble: One-step predictors. The explorer seeks states where they disagree.
         explorer, explorer_value: The explorer's actor and value network.
     """
@@ -34,6 +36,7 @@ class Networks:
     actor: Actor | None = None
     value: Value | None = None
     slow_value: Value | None = None
+    return_range: ReturnRange | None = None
     ensemble: Ensemble | None = None
     explorer: Actor | None = None
     explorer_value: Value | None = None
@@ -54,9 +57,12 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
     exploring, planning = ensemble_sizes.pop("until"), behavior["policy"] == "planner"
     sizes = {key: sections["value"][key] for key in ("layers", "units")}
     feat, dtype = (None, model.rssm.feat_size), model.dtype_policy
-    actor = value = slow_value = ensemble = explorer = explorer_value = None
+    actor = value = slow_value = return_range = ensemble = explorer = explorer_value = None
     if not planning:
         actor = make_actor(model, act_space, "actor", own)
+        if behavior["normalize"] == "percentile":
+            return_range = ReturnRange(name="return_range")
+            return_range.build()
     if sections["planner"]["returns"] == "lambda" if planning else behavior["value"]:
         value = Value(**sizes, dtype=dtype, name="value")
         value.build(feat)
@@ -77,7 +83,9 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
             **ensemble_sizes, outputs=model.rssm.stoch_size, dtype=dtype, name="ensemble"
         )
         ensemble.build((None, model.rssm.feat_size + act_space.shape[0]))
-    return Networks(model, actor, value, slow_value, ensemble, explorer, explorer_value)
+    return Networks(
+        model, actor, value, slow_value, return_range, ensemble, explorer, explorer_value
+    )
 
 
 def make_actor(model: WorldModel, act_space: Space, name: str, own: Mapping[str, Any]) -> Actor:
