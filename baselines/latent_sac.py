@@ -116,9 +116,11 @@ class SACLearner(Learner):
         self._rate = sac.target_rate
         self._target_entropy = -sac.entropy * networks.actor.actions
 
-    def update(self, batch: Tensors, number: tf.Tensor, exploring: bool) -> Tensors:
+    def update(
+        self, batch: Tensors, number: tf.Tensor, exploring: bool, behaving: bool = True
+    ) -> Tensors:
         """Trains every network once, as `Learner.update`; then moves the target critics."""
-        metrics = super().update(batch, number, exploring)
+        metrics = super().update(batch, number, exploring, behaving)
         follow(self._rate, self.networks.critic.variables, self.networks.target.variables)
         return metrics
 

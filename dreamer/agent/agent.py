@@ -37,6 +37,7 @@ class Agent:
         precision: float32, bfloat16 or float16, the number format of the networks.
         jit: Whether XLA compiles the update.
         explore_until: The step (environment frames) at which the policy's explorer stops.
+        behave_after: Updates of the world model alone, before behaviour learns.
         devices: The devices that learn; None: one.
 
     Attributes:
@@ -48,7 +49,7 @@ class Agent:
     def __init__(
         self, obs_space: Mapping[str, Space], act_space: Space, learner: Learner, policy: Policy,
         *, seed: int, precision: str, jit: bool, explore_until: int = 0,
-        devices: Devices | None = None,
+        behave_after: int = 0, devices: Devices | None = None,
     ):  # fmt: skip
         self.networks, self.precision = learner.networks, precision
         self.world_model, self.actor = self.networks.model, self.networks.actor
@@ -56,6 +57,7 @@ class Agent:
         self._obs_space, self._act_space = dict(obs_space), act_space
         self._learner, self._policy = learner, policy
         self._seed, self._until, self._compiled = seed, explore_until, jit
+        self._behave_after = behave_after
         self._devices = devices or Devices()
         self._before_trace: dict[str, np.ndarray] | None = None
         self.policy_calls = self._step = self._updates = 0
@@ -140,7 +142,8 @@ class Agent:
         for key in self._batch_keys():
             check_shape(key, batch[key], (b, t, *shapes[key]))
         placed = self._devices.place({k: batch[k] for k in self._batch_keys()})
-        return placed, tf.constant(np.int32(update)), self.exploring
+        phase = (self.exploring, False) if update < self._behave_after else (self.exploring,)
+        return placed, tf.constant(np.int32(update)), *phase
 
     def _batch_keys(self) -> list[str]:
         keys = {**self.world_model.inputs, **self.world_model.targets}
@@ -249,13 +252,14 @@ def make_dreamer(
         act_space,
         learner(
             networks, optimizers, behavior, seed=seed, horizon=own["horizon"],
-            slow_rate=sections["value"]["slow_rate"],
+            slow_rate=sections["value"]["slow_rate"], starts=own["starts"],
         ),  # fmt: skip
         Policy(model, act_space.shape[0], choose, exploration, seed, explorer),
         seed=seed,
         precision=precision,
         jit=devices.count == 1 and choose_jit(jit),  # XLA compiles for one device
         explore_until=until,
+        behave_after=own["after"],
         devices=devices,
     )
 

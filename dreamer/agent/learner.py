@@ -23,7 +23,7 @@ from dreamer.agent.world_model import Tensors
 from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import State
 from dreamer.ops.optimizers import Optimizer, apply_together
-from dreamer.ops.replicas import averaged, batch_normal, follow
+from dreamer.ops.replicas import averaged, batch_normal, follow, replicas
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import flatten_leading
 
@@ -43,28 +43,33 @@ class Learner:
         seed: Seed of the random streams.
         horizon: H, the number of imagined steps.
         slow_rate: Rate at which the slow copy follows the value network, if there is a copy.
+        starts: Imagined trajectories; 0 for one from every state.
     """
 
     def __init__(
         self, networks: Networks, optimizers: Mapping[str, Optimizer], behavior: Behavior, *,
-        seed: int, horizon: int, slow_rate: float = 0.0,
+        seed: int, horizon: int, slow_rate: float = 0.0, starts: int = 0,
     ):  # fmt: skip
         self.networks, self.optimizers, self.behavior = networks, optimizers, behavior
         self._seed, self._horizon, self._slow_rate = seed, horizon, slow_rate
+        self._starts = starts
 
-    def update(self, batch: Tensors, number: tf.Tensor, exploring: bool) -> Tensors:
+    def update(
+        self, batch: Tensors, number: tf.Tensor, exploring: bool, behaving: bool = True
+    ) -> Tensors:
         """Trains every network once; returns scalar metrics.
 
         Args:
             batch: Tensors [B, T, ...].
             number: int32 [], number of this update; its random numbers follow from it.
             exploring: Whether the explorer collects; learners without one ignore this.
+            behaving: Whether behaviour learns, too, or the world model alone.
         """
-        gradients, losses, metrics = self.gradients(batch, number, exploring)
+        gradients, losses, metrics = self.gradients(batch, number, exploring, behaving)
         return metrics | self.apply(gradients, losses)
 
     def gradients(
-        self, batch: Tensors, number: tf.Tensor, exploring: bool
+        self, batch: Tensors, number: tf.Tensor, exploring: bool, behaving: bool = True
     ) -> tuple[Gradients, Losses, Tensors]:
         """The first half of `update`, on the batch or on one device's share of its sequences.
 
@@ -82,7 +87,8 @@ class Learner:
             return {"model": loss}, metrics
 
         found = self._differentiate(model_loss)
-        for objective in self.objectives(post, batch, number, exploring):
+        objectives = self.objectives(post, batch, number, exploring) if behaving else []
+        for objective in objectives:
             for every, more in zip(found, self._differentiate(objective), strict=True):
                 every.update(more)
         return averaged(found)
@@ -129,7 +135,7 @@ class Learner:
         self, actor: Actor, post: State, batch: Tensors, number: tf.Tensor, latent: Purpose,
         action: Purpose,
     ) -> Imagination:  # fmt: skip
-        """Trajectories from every posterior state; N = B*T.
+        """Trajectories from posterior states: from every one, N = B*T, or from N drawn ones.
 
         Args:
             actor: The policy.
@@ -137,15 +143,29 @@ class Learner:
             latent, action: The random streams of latent states and actions.
         """
         model = self.networks.model
-        start = {k: tf.stop_gradient(flatten_leading(v)) for k, v in post.items()}
+        feat = model.rssm.head_features(post, batch["action"], batch["is_first"])
+        chosen = self._choose_starts(number, feat.shape[0] * feat.shape[1])
+
+        def flat(tensor: tf.Tensor, keep: int = 1) -> tf.Tensor:
+            rows = flatten_leading(tensor, keep)
+            return tf.stop_gradient(rows if chosen is None else tf.gather(rows, chosen))
+
+        start = {k: flat(v) for k, v in post.items()}
         n, h = start["deter"].shape[0], self._horizon
         seeds = [make_seeds(self._seed, purpose, number)[0] for purpose in (latent, action)]
         latent_noise = batch_normal([h, n, model.rssm.stoch_size], seeds[0], 1)
         action_noise = batch_normal([h, n, actor.actions], seeds[1], 1)
         trajectory = behavior.imagine(model.rssm, actor, start, latent_noise, action_noise)
-        feat = model.rssm.head_features(post, batch["action"], batch["is_first"])
-        cont = tf.reshape(batch["cont"], [-1]) if model.discount else None
-        return trajectory._replace(start=tf.stop_gradient(flatten_leading(feat)), cont=cont)
+        cont = flat(batch["cont"], 0) if model.discount else None
+        return trajectory._replace(start=flat(feat), cont=cont)
+
+    def _choose_starts(self, number: tf.Tensor, states: int) -> tf.Tensor | None:
+        """Indices of this device's share of the starts among its states; None for all of them."""
+        count = self._starts // replicas()
+        if not self._starts or count >= states:
+            return None
+        seed = make_seeds(self._seed, Purpose.STARTS, number)[0]
+        return tf.random.experimental.stateless_shuffle(tf.range(states), seed)[:count]
 
     def _differentiate(self, objective: Objective) -> tuple[Gradients, Losses, Tensors]:
         """Gradients of each scaled loss by its own network's variables; the losses; the metrics."""
