@@ -60,6 +60,7 @@ class Replay:
         seed: Seed of the sampling.
         obs_space: Spaces of the observation keys that batches hold.
         act_space: Space of the action, of shape [A].
+        sampling: What is drawn with equal probability: "episodes" or "timesteps"; see `sample`.
 
     Attributes:
         files: The files that batches are drawn from, in the order of the sampling.
@@ -71,8 +72,10 @@ class Replay:
 
     def __init__(
         self, directory: Path | str, *, cache_bytes: float, seed: int,
-        obs_space: Mapping[str, Space], act_space: Space,
+        obs_space: Mapping[str, Space], act_space: Space, sampling: str = "episodes",
     ) -> None:  # fmt: skip
+        self._sampling = sampling
+        self._ends: np.ndarray | None = None  # cumulative lengths of `files`
         self.directory = Path(directory)
         self.files: list[EpisodeFile] = []  # ordered by `_order`
         self.damaged = 0
@@ -110,6 +113,7 @@ class Replay:
             with self._lock:
                 self._hidden += [file for file in self.files if file.path.name not in wanted]
                 self.files = [file for file in self.files if file.path.name in wanted]
+                self._ends = None
         return missing
 
     def add(self, episode: Mapping[str, np.ndarray], uid: str) -> Path:
@@ -144,6 +148,7 @@ class Replay:
                 self._forget(old)
             # Ordered by id, so that the sampling does not depend on when episodes were written.
             bisect.insort(self.files, file, key=_order)
+            self._ends = None
 
     def sample(self, index: int, batch_size: int, length: int) -> Batch:
         """Draws one batch, as a function of the seed, the index and the episodes present.
@@ -151,6 +156,11 @@ class Replay:
         Each sequence draws one of all episodes uniformly, and then one of its L - T + 1 starts. An
         episode shorter than T is used whole. The sequence then continues with the start of another
         drawn episode, where `is_first` is true, so that no timestep is dropped.
+
+        So the first and the last timesteps of an episode are drawn up to T times less often than
+        those in the middle, and the timesteps of short episodes more often. With ``sampling``
+        "timesteps" a sequence starts at any timestep, all with equal probability, and continues
+        with the next episode (after the last one, the first): all timesteps are drawn alike.
 
         Returns:
             Arrays [B, T, ...]: observations in the spaces' dtypes, action float32 [B, T, A], reward
@@ -213,6 +223,7 @@ class Replay:
 
     def _forget(self, file: EpisodeFile) -> None:
         (self.files if file in self.files else self._hidden).remove(file)
+        self._ends = None
         self._drop(file.path)
 
     def _set_aside(self, error: EpisodeError) -> None:
@@ -235,16 +246,34 @@ class Replay:
         rng = np.random.default_rng([self._seed, index])
         for row in range(batch_size):
             at = 0
-            while at < length:
-                file = self.files[int(rng.integers(len(self.files)))]
-                start = 0
-                if at == 0 and file.length > length:
-                    start = int(rng.integers(file.length - length + 1))
+            for file, start in self._pieces(rng, length):
                 stop = min(start + length - at, file.length)
                 place = row, slice(at, at + stop - start)
                 self._read(file, start, stop, {key: array[place] for key, array in batch.items()})
                 at += stop - start
+                if at == length:
+                    break
         return batch
+
+    def _pieces(
+        self, rng: np.random.Generator, length: int
+    ) -> Generator[tuple[EpisodeFile, int], None, None]:
+        """Yields episodes without end, with the first timestep to take of each; see `sample`."""
+        if self._sampling == "timesteps":
+            if self._ends is None:
+                self._ends = np.cumsum([file.length for file in self.files])
+            first = int(rng.integers(self._ends[-1]))
+            number = int(np.searchsorted(self._ends, first, "right"))
+            yield self.files[number], first - int(self._ends[number]) + self.files[number].length
+            while True:
+                number = (number + 1) % len(self.files)
+                yield self.files[number], 0
+        start = None
+        while True:
+            file = self.files[int(rng.integers(len(self.files)))]
+            longer = start is None and file.length > length
+            start = int(rng.integers(file.length - length + 1)) if longer else 0
+            yield file, start
 
     def _read(
         self, file: EpisodeFile, start: int, stop: int, out: Mapping[str, np.ndarray]

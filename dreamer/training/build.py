@@ -180,6 +180,7 @@ def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> 
     replay = Replay(
         setup.rundir.episodes, cache_bytes=config.replay.cache_bytes, seed=config.seed,
         obs_space=setup.pool.obs_space, act_space=setup.pool.act_space,
+        sampling=config.replay.sampling,
     )  # fmt: skip
     return ReplayCollector(
         pool=setup.pool, replay=replay, logger=setup.logger,
