@@ -19,7 +19,6 @@ from dreamer.agent.variants import ExplorerLearner, PlannerLearner
 from dreamer.agent.world_model import Sections, Tensors, WorldModel, make_world_model
 from dreamer.config.config import check_behavior
 from dreamer.envs.spec import Space
-from dreamer.errors import UserError
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
 from dreamer.system.threads import run_interruptibly
@@ -220,11 +219,6 @@ def make_dreamer(
     """
     own, actor, until = sections["behavior"], sections["actor"], sections["disagreement"]["until"]
     check_behavior(own, sections["planner"], sections["disagreement"])
-    if actor["gradient"] == "score" and not act_space.discrete:
-        raise UserError(
-            "actor.gradient is score, which is for one-hot actions, but the actions of this task "
-            "are continuous; leave it at dynamics"
-        )
     behavior = Behavior(
         own["gamma"], own["lambda_"], actor["gradient"], actor["entropy"],
         sections["value"]["slow_role"],

@@ -32,8 +32,9 @@ class Imagination(NamedTuple):
 
 
 def imagine(
-    rssm: RSSM, actor: Actor, start: State, latent_noise: tf.Tensor, action_noise: tf.Tensor
-) -> Imagination:
+    rssm: RSSM, actor: Actor, start: State, latent_noise: tf.Tensor, action_noise: tf.Tensor,
+    score: bool = False,
+) -> Imagination:  # fmt: skip
     """Rolls the prior forward under the actor, differentiably.
 
     For i = 1..H: a_(i-1) is a sample of actor(stop(feat_(i-1))), z_i a sample of the prior.
@@ -44,6 +45,7 @@ def imagine(
         start: States z_0, entries [N, ...], without gradient.
         latent_noise: float32 [H, N, S], standard Normal.
         action_noise: float32 [H, N, A], standard Normal.
+        score: Whether the log probabilities are for the score function, whose actions are held.
     """
     state = start
     feats, actions, log_probs, entropies = [rssm.feat(start)], [], [], []
@@ -53,7 +55,7 @@ def imagine(
         state = rssm.imagine_step(state, action, latent_noise[step])
         feats.append(rssm.feat(state))
         actions.append(action)
-        log_probs.append(log_prob)
+        log_probs.append(policy.score(action_noise[step], log_prob) if score else log_prob)
         entropies.append(policy.entropy(log_prob))
     stacked = (tf.stack(x, 1) for x in (feats[1:], actions, log_probs, entropies))
     return Imagination(feats[0], *stacked)
@@ -101,7 +103,7 @@ class Behavior:
         gamma: Discount factor.
         lambda_: Mixture weight of the returns.
         gradient: "dynamics", through the model and reparameterised or straight-through actions;
-            or "score", for one-hot actions.
+            or "score".
         entropy: Weight of the policy's entropy in the actor's loss; each state's entropy is
             weighted like the state.
         slow_role: What a slow copy of the value network does. "target": returns have its values

@@ -155,7 +155,8 @@ class Learner:
         seeds = [make_seeds(self._seed, purpose, number)[0] for purpose in (latent, action)]
         latent_noise = batch_normal([h, n, model.rssm.stoch_size], seeds[0], 1)
         action_noise = batch_normal([h, n, actor.actions], seeds[1], 1)
-        trajectory = behavior.imagine(model.rssm, actor, start, latent_noise, action_noise)
+        score = self.behavior.gradient == "score" and latent == Purpose.IMAGINED  # no explorer's
+        trajectory = behavior.imagine(model.rssm, actor, start, latent_noise, action_noise, score)
         cont = flat(batch["cont"], 0) if model.discount else None
         return trajectory._replace(start=flat(feat), cont=cont)
 

@@ -76,6 +76,16 @@ class TanhNormal:
         limit = 1.0 - 1e-6
         return self._log_prob_unsquashed(tf.atanh(tf.clip_by_value(action, -limit, limit)))
 
+    def score(self, noise: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
+        """Log density [...] of the sample of `from_noise`, which itself passes no gradient.
+
+        Args:
+            noise: What the sample was made from.
+            log_prob: What `from_noise` returned with it.
+        """
+        del log_prob
+        return self._log_prob_unsquashed(tf.stop_gradient(self._mean + self._std * noise))
+
     def entropy(self, log_prob: tf.Tensor) -> tf.Tensor:
         """Estimate of the entropy [...] from the log density of one sample of `from_noise`."""
         return -log_prob
@@ -131,6 +141,11 @@ class StraightThroughOneHot:
     def log_prob(self, action: tf.Tensor) -> tf.Tensor:
         """Log probability [...] of one-hot actions [..., A]."""
         return self._dist.log_prob(tf.stop_gradient(action))
+
+    def score(self, noise: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
+        """The log probability that `from_noise` returned: its sample passes no gradient to it."""
+        del noise
+        return log_prob
 
     def entropy(self, log_prob: tf.Tensor) -> tf.Tensor:
         """The entropy [...], exactly; the argument is TanhNormal's."""

@@ -144,9 +144,9 @@ def test_the_explorer_imagines_with_noise_of_its_own(monkeypatch):
     post, tensors = posterior(agent, batch)
     drawn, imagine = [], behavior.imagine
 
-    def spy(rssm, actor, start, latent_noise, action_noise):
+    def spy(rssm, actor, start, latent_noise, action_noise, score):
         drawn.extend([latent_noise.numpy(), action_noise.numpy()])
-        return imagine(rssm, actor, start, latent_noise, action_noise)
+        return imagine(rssm, actor, start, latent_noise, action_noise, score)
 
     monkeypatch.setattr(behavior, "imagine", spy)
     agent._learner.behavior_losses(post, tensors, tf.constant(0))
