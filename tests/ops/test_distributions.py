@@ -12,6 +12,7 @@ from dreamer.ops.distributions import (
     TanhNormal,
     diagonal_normal,
     inverse_softplus,
+    mix_uniform,
     unit_normal_log_prob,
 )
 
@@ -151,3 +152,27 @@ def test_onehot_extreme_noise_stays_finite() -> None:
     action, log_prob = dist.from_noise(tf.constant([[40.0, -40.0], [-40.0, 40.0]]))
     np.testing.assert_allclose(action, [[1.0, 0.0], [0.0, 1.0]], atol=1e-6)
     assert np.isfinite(log_prob).all()
+
+
+def test_a_share_of_the_uniform_distribution():
+    logits = np.float32([[0.0, 1.0, -50.0], [3.0, 3.0, 80.0]])
+    probs = np.exp(np.float64(logits) - logits.max(-1, keepdims=True))
+    probs /= probs.sum(-1, keepdims=True)
+    mixed = mix_uniform(tf.constant(logits), 0.03)
+    np.testing.assert_allclose(tf.nn.softmax(mixed), 0.97 * probs + 0.01, rtol=1e-5)
+    np.testing.assert_allclose(tf.reduce_sum(tf.exp(mixed), -1), 1, rtol=1e-5)
+    assert mix_uniform(logits, 0.0) is logits
+
+
+def test_the_score_of_a_tanh_normal_is_by_hand():
+    """The gradients of log Normal(x | m, s) at a held x = m + s e are e / s and (e^2 - 1) / s."""
+    mean, std, noise = (tf.constant([[x, y]]) for x, y in ((0.3, -1.0), (0.5, 2.0), (1.5, -0.2)))
+    with tf.GradientTape() as tape:
+        tape.watch([mean, std])
+        dist = TanhNormal(mean, std)
+        log_prob = dist.from_noise(noise)[1]
+        score = dist.score(noise, log_prob)
+    np.testing.assert_allclose(score, log_prob, rtol=1e-6)
+    by_mean, by_std = tape.gradient(score, [mean, std])
+    np.testing.assert_allclose(by_mean, noise / std, rtol=1e-5)
+    np.testing.assert_allclose(by_std, (noise**2 - 1) / std, rtol=1e-5)
