@@ -198,6 +198,20 @@ def variants() -> dict[str, Any]:
     return found
 
 
+def statistics() -> dict[str, Any]:
+    """What updates learn besides weights: scales of inputs, rewards and returns; slow copies."""
+    one, two = pair(
+        inputs__normalize=True, reward__transform="normalize", behavior__normalize="percentile",
+        value__slow_rate=0.3, behavior__after=1, loss__free_nats=0.0,
+    )  # fmt: skip
+    for number in range(3):
+        batch = uneven(seed=number)
+        one.train_step(batch, number)
+        two.train_step(batch, number)
+    found = worst(one.state_arrays(), two.state_arrays())
+    return {"worst": found, "copies_differ": copies_differ(two)}
+
+
 if __name__ == "__main__":
-    checks = (updates, clipping, free_nats, variants)
+    checks = (updates, clipping, free_nats, variants, statistics)
     print(json.dumps({check.__name__: check() for check in checks}))
