@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 
 tfd = tfp.distributions
 tfb = tfp.bijectors
+LARGEST = 0.99999994  # float32 below 1
 
 
 def diagonal_normal(mean: tf.Tensor, std: tf.Tensor) -> tfp.distributions.Distribution:
@@ -93,15 +94,19 @@ class TanhNormal:
     def mode(self, samples: int, seed: tf.Tensor) -> tf.Tensor:
         """The densest of `samples` draws, chosen for each row by itself: [..., A].
 
-        The TF2 release takes row 0's choice for the whole batch.
+        The density is cut off where tanh rounds to one, as in the TF2 release. It grows without
+        bound towards the border for a wide policy, so that otherwise the most extreme draw wins,
+        whatever its sign. With the cut, draws at a border tie, and the mean's sign decides. The
+        TF2 release takes row 0's choice for the whole batch.
 
         Args:
             samples: How many to draw.
             seed: int32 [2], stateless seed.
         """
         shape = tf.concat([[samples], tf.shape(self._mean)], 0)
-        actions, log_probs = self.from_noise(tf.random.stateless_normal(shape, seed))
-        best = tf.argmax(log_probs, axis=0)  # [...]
+        actions, _ = self.from_noise(tf.random.stateless_normal(shape, seed))
+        inside = tf.clip_by_value(actions, -LARGEST, LARGEST)
+        best = tf.argmax(self._log_prob_unsquashed(tf.atanh(inside)), axis=0)  # [...]
         chosen = tf.one_hot(best, samples, axis=0)  # [samples, ...]
         return tf.reduce_sum(actions * chosen[..., None], axis=0)
 

@@ -103,6 +103,20 @@ def test_mode_is_the_densest_draw_of_each_row() -> None:
     np.testing.assert_allclose(dist.mode(samples, SEED), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("mean", "actions", "least", "most"),
+    [(1.0, 1, 1.0, 1.0), (0.25, 1, 0.99, 1.0), (1.0, 2, 0.77, 0.84)],
+)
+def test_the_mean_decides_the_sign_of_a_wide_policys_mode(
+    mean: float, actions: int, least: float, most: float
+):
+    """As in the TF2 release, where draws at the border tie. An exact density took the mean's sign
+    in 81, 59 and 74 % of these cases."""
+    means = tf.fill([1000, actions], mean)
+    mode = TanhNormal(means, tf.fill([1000, actions], 5.0)).mode(100, SEED).numpy()
+    assert least <= (mode > 0).mean() <= most
+
+
 def test_onehot_samples_follow_the_probabilities() -> None:
     logits = tf.constant([0.0, 1.0, -1.0, 2.0])
     noise = tf.random.stateless_normal([20000, 4], SEED)
