@@ -199,10 +199,11 @@ def variants() -> dict[str, Any]:
 
 
 def statistics() -> dict[str, Any]:
-    """What updates learn besides weights: scales of inputs, rewards and returns; slow copies."""
+    """Scales of inputs, rewards and returns; slow copies; LaProp, warm-up, adaptive clipping."""
     one, two = pair(
         inputs__normalize=True, reward__transform="normalize", behavior__normalize="percentile",
-        value__slow_rate=0.3, behavior__after=1, loss__free_nats=0.0,
+        value__slow_rate=0.3, behavior__after=1, loss__free_nats=0.0, optimizer__algorithm="laprop",
+        optimizer__warmup=2, optimizer__adaptive_clip=0.3,
     )  # fmt: skip
     for number in range(3):
         batch = uneven(seed=number)

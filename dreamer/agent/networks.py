@@ -99,13 +99,14 @@ def make_actor(model: WorldModel, act_space: Space, name: str, own: Mapping[str,
 
 def make_optimizers(
     networks: Networks, scale_loss: bool, *, model_lr: float, actor_lr: float, value_lr: float,
-    eps: float, clip: float, **other_lrs: float,
+    eps: float, clip: float, algorithm: str = "adam", warmup: int = 0,
+    adaptive_clip: float = 0.0, **other_lrs: float,
 ) -> dict[str, Optimizer]:  # fmt: skip
     """An optimizer for each network that has a learning rate.
 
     Args:
         networks: The networks to train.
-        scale_loss, eps, clip: As Optimizer's.
+        scale_loss, eps, clip, algorithm, warmup, adaptive_clip: As Optimizer's.
         model_lr, actor_lr, value_lr: Learning rates. The explorer learns at the rates of the task's
             actor and value network, the ensemble at the model's.
         other_lrs: Learning rates of networks that Dreamer does not have, by name.
@@ -118,6 +119,9 @@ def make_optimizers(
             rates[name],
             eps=eps,
             clip=clip,
+            algorithm=algorithm,
+            warmup=warmup,
+            adaptive_clip=adaptive_clip,
             scale_loss=scale_loss,
             apart=networks.model.diagnostic_variables if name == "model" else (),
             name=f"{name}_adam",

@@ -72,23 +72,24 @@ def averaged(found: Any) -> Any:
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, found)
 
 
-def apply_adam(adam: Any, gradients: list[tf.Tensor], variables: list) -> None:
+def apply_optimizer(optimizer: Any, gradients: list[tf.Tensor], variables: list) -> None:
     """One step of a Keras optimizer, on every device's copy of the variables.
 
     Call it on one device, or outside of ``Strategy.run`` with averaged gradients. Keras's own
     `apply` works only inside of it, and sums the replicas' gradients.
     """
     if not tf.distribute.in_cross_replica_context():
-        adam.apply(gradients, variables)
+        optimizer.apply(gradients, variables)
         return
-    extended, rate = tf.distribute.get_strategy().extended, tf.convert_to_tensor(adam.learning_rate)
+    extended = tf.distribute.get_strategy().extended
+    rate = tf.convert_to_tensor(optimizer.learning_rate)
 
     def step(variable, gradient: tf.Tensor, rate: tf.Tensor) -> None:
-        adam.update_step(gradient, variable, rate)
+        optimizer.update_step(gradient, variable, rate)
 
     for gradient, variable in zip(gradients, variables, strict=True):
         extended.update(variable.value, step, args=(gradient, rate), group=False)
-    adam.iterations.assign_add(1)
+    optimizer.iterations.assign_add(1)
 
 
 def follow(rate: float | tf.Tensor, sources: Sequence, targets: Sequence) -> None:
