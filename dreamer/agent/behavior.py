@@ -9,11 +9,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from dreamer.nets.actor import Actor
+from dreamer.nets.heads import Value
 from dreamer.nets.return_range import ReturnRange
 from dreamer.nets.rssm import RSSM, State
-from dreamer.ops.distributions import unit_normal_log_prob
 from dreamer.ops.replicas import average
 from dreamer.ops.returns import lambda_returns, reward_sums, trajectory_weights
+from dreamer.ops.scalars import TwoHot, UnitNormal
 from dreamer.ops.shapes import check_shape, over_leading
 
 Head = Callable[[tf.Tensor], tf.Tensor]  # features [N, F] -> [N]
@@ -70,7 +71,7 @@ class Judgement(NamedTuple):
     returns: tf.Tensor  # [N, M], V or R
     weight: tf.Tensor  # [N, M]
     rewards: tf.Tensor  # [N, L]
-    values: tf.Tensor | None  # [N, L]
+    values: UnitNormal | TwoHot | None  # [N, L]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Behavior:
             weighted like the state.
         slow_role: What a slow copy of the value network does. "target": returns have its values
             instead of v. "pull": the value loss also has
-            mean weight_i (v_i - stop(slow v_i))^2 / 2.
+            - mean weight_i log p(stop(slow v_i)), where p is the value network's prediction.
     """
 
     gamma: float
@@ -118,7 +119,7 @@ class Behavior:
     slow_role: str = "target"
 
     def judge(
-        self, feat: tf.Tensor, reward: Head | tf.Tensor, value: Head | None, discount: Head | None,
+        self, feat: tf.Tensor, reward: Head | tf.Tensor, value: Value | None, discount: Head | None,
         cont: tf.Tensor | None = None, from_start: bool = False, bootstrap: Head | None = None,
     ) -> Judgement:  # fmt: skip
         """Returns and weights of the states of imagined trajectories (equations 4 to 6).
@@ -139,7 +140,7 @@ class Behavior:
         """
         rewards = over_leading(reward, feat) if callable(reward) else reward
         check_shape("reward", rewards, feat.shape[:2])
-        values = None if value is None else over_leading(value, feat)  # [N, L]
+        values = None if value is None else value.predict(feat)  # [N, L]
         pcont = over_leading(discount, feat) if discount else self.gamma * tf.ones_like(rewards)
         if from_start and cont is not None:
             pcont = tf.concat([cont[:, None] * pcont[:, :1], pcont[:, 1:]], 1)
@@ -148,12 +149,12 @@ class Behavior:
             weight = cont[:, None] * weight
         if values is None:
             return Judgement(reward_sums(rewards, pcont), weight, rewards, None)
-        following = over_leading(bootstrap, feat) if bootstrap else values
+        following = over_leading(bootstrap, feat) if bootstrap else values.mean
         returns = lambda_returns(rewards, following, pcont, self.lambda_)
         return Judgement(returns, weight[:, :-1], rewards, values)
 
     def losses(
-        self, trajectory: Imagination, reward: Head | tf.Tensor, value: Head | None,
+        self, trajectory: Imagination, reward: Head | tf.Tensor, value: Value | None,
         discount: Head | None, slow: Head | None = None,
         return_range: ReturnRange | None = None,
     ) -> tuple[Losses, dict[str, tf.Tensor]]:  # fmt: skip
@@ -187,13 +188,13 @@ class Behavior:
         if return_range is not None:
             metrics["return_scale"] = tf.convert_to_tensor(scale)
         if judged.values is not None:
-            baseline = judged.values[:, :-1]
+            baseline = judged.values.before_last()
             losses["value"], error = value_loss(baseline, *judged[:2])  # equation 8
             if slow is not None and not bootstrap:
                 slowly = over_leading(slow, feat[:, :-1])
                 losses["value"] += value_loss(baseline, slowly, judged.weight)[0]
             metrics |= {"value_loss": losses["value"], "value_error": error}
-            metrics["imagined_value"] = tf.reduce_mean(judged.values)
+            metrics["imagined_value"] = tf.reduce_mean(judged.values.mean)
         return losses, metrics
 
     def _objective(
@@ -202,7 +203,7 @@ class Behavior:
         """The scalar that the actor maximises, []."""
         returns, weight, _, values = judged
         if self.gradient == "score":
-            advantage = returns if values is None else returns - values[:, :-1]
+            advantage = returns if values is None else returns - values.before_last().mean
             each = weight * trajectory.log_prob * tf.stop_gradient(advantage)
         else:
             each = (weight * returns)[:, 0] if values is None else weight * returns
@@ -215,12 +216,13 @@ class Behavior:
 
 
 def value_loss(
-    values: tf.Tensor, returns: tf.Tensor, weight: tf.Tensor
+    values: UnitNormal | TwoHot, returns: tf.Tensor, weight: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Weighted mean of - log Normal(stop(returns) | values, 1), and the error's root mean square.
+    """Weighted mean of - log p(stop(returns)), and the root mean square of the mean's error.
 
-    All are float32 of one shape.
+    All have one shape, [N, M].
     """
     targets = tf.stop_gradient(returns)
-    loss = -tf.reduce_mean(weight * unit_normal_log_prob(targets, values, 0))
-    return loss, tf.sqrt(average(tf.reduce_mean(tf.math.squared_difference(targets, values))))
+    loss = -tf.reduce_mean(weight * values.log_prob(targets))
+    error = tf.math.squared_difference(targets, values.mean)
+    return loss, tf.sqrt(average(tf.reduce_mean(error)))

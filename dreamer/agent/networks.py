@@ -55,7 +55,7 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
     own = {k: v for k, v in sections["actor"].items() if k not in ("gradient", "entropy")}
     behavior, ensemble_sizes = sections["behavior"], dict(sections["disagreement"])
     exploring, planning = ensemble_sizes.pop("until"), behavior["policy"] == "planner"
-    sizes = {key: sections["value"][key] for key in ("layers", "units")}
+    sizes = {key: sections["value"][key] for key in ("layers", "units", "bins")}
     feat, dtype = (None, model.rssm.feat_size), model.dtype_policy
     actor = value = slow_value = return_range = ensemble = explorer = explorer_value = None
     if not planning:

@@ -85,10 +85,10 @@ class PlannerLearner(Learner):
         model, value = self.networks.model, self.networks.value
         assert value is not None
         feat = model.rssm.head_features(post, batch["action"], batch["is_first"])
-        values = over_leading(value, tf.stop_gradient(feat))  # [B, T]
+        values = value.predict(tf.stop_gradient(feat))  # [B, T]
         reward, pcont = model.reward.target(batch["reward"]), self.behavior.gamma * batch["cont"]
         returns, weight = replayed_returns(
-            reward, tf.stop_gradient(values), pcont, batch["is_first"], self.behavior.lambda_
+            reward, tf.stop_gradient(values.mean), pcont, batch["is_first"], self.behavior.lambda_
         )
-        loss, error = value_loss(values[:, :-1], returns, weight)
+        loss, error = value_loss(values.before_last(), returns, weight)
         return {"value": loss}, {"value_loss": loss, "value_error": error}

@@ -43,17 +43,22 @@ class MLP(keras.layers.Layer):
         layers: Number of hidden layers.
         units: Width of each.
         outputs: Size of the output.
+        zero_output: Whether the output's weights begin with 0.
 
     Input shape: [N, inputs]. Output shape: float32 [N, outputs].
     """
 
-    def __init__(self, layers: int, units: int, outputs: int, **kwargs):
+    def __init__(
+        self, layers: int, units: int, outputs: int, zero_output: bool = False, **kwargs
+    ):
         super().__init__(**kwargs)
         self._dense = [
             Dense(units, activation="elu", dtype=self.dtype_policy, name=f"dense{i}")
             for i in range(layers)
         ]
-        self._dense.append(Dense(outputs, dtype="float32", name="out"))
+        start = "zeros" if zero_output else "glorot_uniform"
+        out = Dense(outputs, kernel_initializer=start, dtype="float32", name="out")
+        self._dense.append(out)
 
     def build(self, input_shape):
         size = input_shape[-1]

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from dreamer.ops.replicas import average
+from dreamer.ops.scalars import symexp, symlog
 from dreamer.ops.shapes import flatten_leading
 
 _LEAST_RATE = 1e-3  # the statistics follow about the last thousand batches
@@ -129,13 +130,3 @@ class VectorScaling(keras.layers.Layer):
         stds = {key: scale.std for key, scale in self.scales.items()}
         least = {f"{key}_least_std": tf.reduce_min(std) for key, std in stds.items()}
         return least | {f"{key}_largest_std": tf.reduce_max(std) for key, std in stds.items()}
-
-
-def symlog(x: tf.Tensor) -> tf.Tensor:
-    """sign(x) log(1 + |x|) (DreamerV3, arXiv 2301.04104, equation 9)."""
-    return tf.sign(x) * tf.math.log1p(tf.abs(x))
-
-
-def symexp(x: tf.Tensor) -> tf.Tensor:
-    """sign(x) (exp(|x|) - 1), the inverse of `symlog`."""
-    return tf.sign(x) * tf.math.expm1(tf.abs(x))

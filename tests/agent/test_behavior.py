@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from small_agent import ONEHOT, VECTORS, make_agent
 from dreamer.agent.behavior import Behavior, Imagination, imagine
 from dreamer.nets.return_range import ReturnRange
 from dreamer.ops.distributions import StraightThroughOneHot
+from dreamer.ops.scalars import TwoHot, UnitNormal, make_bins
+from dreamer.ops.shapes import over_leading
 
 N, HORIZON, F = 5, 6, 4
 GAMMA, LAMBDA = 0.9, 0.8
@@ -27,10 +30,13 @@ def head(seed: int, squash: Callable = lambda x: x) -> Head:
 REWARD, VALUE, DISCOUNT = head(1), head(2), head(3, tf.sigmoid)
 
 
-def losses_of(imagined: Imagination, *networks, **settings):
+def losses_of(imagined: Imagination, reward, value, *others, **settings):
     """Losses of actor and value network (None without one), and metrics."""
     behavior = Behavior(**{"gamma": GAMMA, "lambda_": LAMBDA, **settings})
-    losses, metrics = behavior.losses(imagined, *networks)
+    if callable(value):
+        function = value
+        value = SimpleNamespace(predict=lambda x: UnitNormal(over_leading(function, x)))
+    losses, metrics = behavior.losses(imagined, reward, value, *others)
     return losses["actor"], losses.get("value"), metrics
 
 
@@ -460,3 +466,24 @@ def test_straight_through_is_exact_where_what_follows_is_linear():
     assert np.abs(expected).min() > 1e-3
     for _, gradient in draws.values():
         np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_two_hot_value_network_learns_by_cross_entropy():
+    """The actor's loss takes its mean; the value loss its logits, towards the same returns."""
+    bins, weights = make_bins(7), np.random.default_rng(5).normal(size=(F, 7)).astype(np.float32)
+    value = SimpleNamespace(predict=lambda x: TwoHot(tf.einsum("...f,fk->...k", x, weights), bins))
+    imagined = trajectory()
+    actor, loss, metrics = losses_of(imagined, REWARD, value, DISCOUNT)
+    dist = value.predict(imagined.feat)
+    expected_actor, _, _ = losses_of(imagined, REWARD, lambda x: value.predict(x).mean, DISCOUNT)
+    assert float(actor) == pytest.approx(float(expected_actor), rel=1e-5)
+    r, v, p = (np.float64(x) for x in (REWARD(imagined.feat), dist.mean, DISCOUNT(imagined.feat)))
+    returns, weight, total = v[:, -1], np.ones((N, HORIZON)), 0.0
+    for i in range(1, HORIZON):
+        weight[:, i] = weight[:, i - 1] * p[:, i - 1]
+    for i in reversed(range(HORIZON - 1)):
+        returns = r[:, i] + p[:, i] * ((1 - LAMBDA) * v[:, i + 1] + LAMBDA * returns)
+        log_prob = TwoHot(dist.logits[:, i], bins).log_prob(tf.constant(returns, tf.float32))
+        total -= (weight[:, i] * log_prob.numpy()).sum()
+    assert float(loss) == pytest.approx(total / (N * (HORIZON - 1)), rel=1e-4)
+    assert float(metrics["imagined_value"]) == pytest.approx(v.mean(), rel=1e-4)

@@ -11,7 +11,8 @@ from small_agent import BOTH, VECTORS, make_agent, make_batch, shared_model, upd
 
 from dreamer.nets.heads import Reward
 from dreamer.nets.return_range import ReturnRange
-from dreamer.nets.scaling import RunningScale, symexp, symlog
+from dreamer.nets.scaling import RunningScale
+from dreamer.ops.scalars import symexp, symlog
 
 
 def built(layer: Any, *arguments: Any) -> Any:
