@@ -40,7 +40,8 @@ class ExplorerLearner(Learner):
         assert ensemble is not None
         feat = tf.stop_gradient(model.rssm.feat(post))
         inputs = flatten_leading(tf.concat([feat[:, :-1], batch["action"][:, 1:]], -1))
-        target = tf.stop_gradient(flatten_leading(post["mean"][:, 1:]))
+        mean = model.rssm.latent.mean(post)
+        target = tf.stop_gradient(flatten_leading(mean[:, 1:]))
         within = 1.0 - tf.cast(tf.reshape(batch["is_first"][:, 1:], [-1]), tf.float32)
         loss = ensemble.loss(inputs, target, within)
         known = tf.reduce_mean(ensemble.disagreement(inputs))

@@ -1,8 +1,8 @@
 """Recurrent state-space model (PlaNet, arXiv 1811.04551, section 3; sizes of 1912.01603).
 
 There are also models with only one of its two paths (PlaNet, figures 2 and 4). All kinds have the
-RSSM's interface, and states with the same four entries. An entry that a kind lacks has width zero,
-so code that stores or reshapes states need not know the kind.
+RSSM's interface, and states with the same entries. An entry that a kind lacks has width zero, so
+code that stores or reshapes states need not know the kind.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dreamer.ops.distributions import diagonal_normal
+from dreamer.errors import UserError
+from dreamer.nets.latents import CategoricalLatent, Latent, NormalLatent, State
 from dreamer.ops.shapes import flatten_leading, over_leading
-
-# mean and std [..., S] of the latent Normal, its sample stoch [..., S], and deter [..., D].
-State = dict[str, tf.Tensor]
 
 
 class Float32Layer(keras.layers.Layer):
@@ -83,7 +81,7 @@ def dot(inputs: tf.Tensor, kernel: tf.Tensor, dtype: str) -> tf.Tensor:
 
 
 class RSSM(Float32Layer):
-    """Latent dynamics with a deterministic path (GRU) and a stochastic one (diagonal Normal).
+    """Latent dynamics with a deterministic path (GRU) and a stochastic one (`Latent`).
 
         h_t = GRU(ELU(W [s_(t-1), a_t]), h_(t-1))     a_t being the action that leads to t
         prior      s_t ~ p(s | h_t)
@@ -95,36 +93,34 @@ class RSSM(Float32Layer):
     Args:
         actions: A.
         embed: E.
-        stoch: S.
+        latent: The stochastic state's distribution.
         deter: D.
         hidden: Width of the dense layers around the GRU.
-        min_std: Added to the standard deviations.
 
     Attributes:
+        latent: As above.
         stoch_size: S.
         feat_size: F = S + D.
     """
 
     def __init__(
-        self, actions: int, embed: int, *, stoch: int, deter: int, hidden: int, min_std: float,
-        **kwargs,
-    ):  # fmt: skip
+        self, actions: int, embed: int, *, latent: Latent, deter: int, hidden: int, **kwargs
+    ):
         super().__init__(**kwargs)
-        self.stoch_size, self.feat_size = stoch, stoch + deter
-        self._stoch, self._deter, self._hidden = stoch, deter, hidden
-        self._actions, self._embed, self._min_std = actions, embed, min_std
+        self.latent, self.stoch_size, self.feat_size = latent, latent.size, latent.size + deter
+        self._deter, self._hidden, self._actions, self._embed = deter, hidden, actions, embed
         self._make_layers()
         self.built = True
 
     def _make_layers(self) -> None:
         policy, hidden = self.dtype_policy, self._hidden
-        self._input = Linear(self._stoch + self._actions, hidden, dtype=policy, name="input")
+        self._input = Linear(self.stoch_size + self._actions, hidden, dtype=policy, name="input")
         self._gru = GRU(hidden, self._deter, dtype=policy, name="gru")
         self._make_latent(self._deter)
 
     def _make_latent(self, path: int) -> None:
         """Makes the layers of prior and posterior, whose input from the past is [..., path]."""
-        policy, hidden, stats = self.dtype_policy, self._hidden, 2 * self._stoch
+        policy, hidden, stats = self.dtype_policy, self._hidden, self.latent.outputs
         self._path = path
         self._prior_hidden = Linear(path, hidden, dtype=policy, name="prior_hidden")
         self._prior_stats = Linear(hidden, stats, dtype=policy, name="prior_stats")
@@ -133,9 +129,9 @@ class RSSM(Float32Layer):
 
     def initial(self, batch: int) -> State:
         """Zeros for every entry of the state, [batch, ...]."""
-        zeros = tf.zeros([batch, self._stoch])
+        zeros = tf.zeros([batch, self.stoch_size])
         deter = tf.zeros([batch, self._deter])
-        return {**dict.fromkeys(("mean", "std", "stoch"), zeros), "deter": deter}
+        return {**dict.fromkeys((*self.latent.keys, "stoch"), zeros), "deter": deter}
 
     def feat(self, state: State) -> tf.Tensor:
         """Features [..., F] = concat(stoch, deter)."""
@@ -159,8 +155,8 @@ class RSSM(Float32Layer):
         return self.feat(post)
 
     def dist(self, state: State):
-        """The latent Normal of a state, events [S]."""
-        return diagonal_normal(state["mean"], state["std"])
+        """The distribution of a state's stoch, batch shape [...]."""
+        return self.latent.dist(state)
 
     def observe(
         self, embed: tf.Tensor, action: tf.Tensor, is_first: tf.Tensor, noise: tf.Tensor,
@@ -220,17 +216,18 @@ class RSSM(Float32Layer):
         return filtered, {**self._prior(filtered["deter"], None), "deter": filtered["deter"]}
 
     def _prior(self, path: tf.Tensor, noise: tf.Tensor | None) -> State:
-        """The prior's mean, std and stoch from its input [..., path]."""
+        """The prior's parameters and stoch, its mean without noise; from its input [..., path]."""
         x = tf.nn.elu(over_leading(self._prior_hidden, path))
-        mean, std = self._mean_std(over_leading(self._prior_stats, x))
-        return {"mean": mean, "std": std, "stoch": mean if noise is None else mean + std * noise}
+        prior, latent = self.latent.parameters(over_leading(self._prior_stats, x)), self.latent
+        stoch = latent.mean(prior) if noise is None else latent.sample(prior, noise)
+        return {**prior, "stoch": stoch}
 
     def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
         """Returns the part of a filtering step that depends on the step before.
 
         The prior's statistics, which the loop does not need, come afterwards.
         """
-        stoch_kernel, _ = self._input.parts(self._stoch, self._actions)
+        stoch_kernel, _ = self._input.parts(self.stoch_size, self._actions)
         path_kernel, _ = self._post_hidden.parts(self._path, self._embed)
         dtype = self.compute_dtype
 
@@ -239,14 +236,10 @@ class RSSM(Float32Layer):
             hidden = tf.nn.elu(dot(stoch, stoch_kernel, dtype) + x["action"])
             path, deter = self._move(hidden, deter)
             hidden = tf.nn.elu(dot(path, path_kernel, dtype) + x["embed"])
-            mean, std = self._mean_std(self._post_stats(hidden))
-            return {"mean": mean, "std": std, "stoch": mean + std * x["noise"], "deter": deter}
+            post = self.latent.parameters(self._post_stats(hidden))
+            return {**post, "stoch": self.latent.sample(post, x["noise"]), "deter": deter}
 
         return filter_step
-
-    def _mean_std(self, stats: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        mean, std = tf.split(stats, 2, -1)
-        return mean, tf.nn.softplus(std) + self._min_std
 
 
 class StochasticSSM(RSSM):
@@ -267,7 +260,7 @@ class StochasticSSM(RSSM):
 
     def _make_layers(self) -> None:
         policy, hidden = self.dtype_policy, self._hidden
-        self._input = Linear(self._stoch + self._actions, hidden, dtype=policy, name="input")
+        self._input = Linear(self.stoch_size + self._actions, hidden, dtype=policy, name="input")
         self._make_latent(hidden)
 
     def _move(self, x: tf.Tensor, deter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -275,7 +268,7 @@ class StochasticSSM(RSSM):
 
     def _split(self, filtered: State, start: State, inputs: State) -> tuple[State, State]:
         before = tf.concat([start["stoch"][:, None], filtered["stoch"][:, :-1]], 1)
-        kernel, _ = self._input.parts(self._stoch, self._actions)
+        kernel, _ = self._input.parts(self.stoch_size, self._actions)
         moved = over_leading(lambda s: dot(s, kernel, self.compute_dtype), before * inputs["keep"])
         prior = self._prior(tf.nn.elu(moved + inputs["action"]), None)
         return filtered, {**prior, "deter": filtered["deter"]}
@@ -291,13 +284,9 @@ class DeterministicSSM(RSSM):
     sum_t log p(timestep_t | h_t-) of timesteps that are predicted before they are seen. So the
     heads learn from the prior's features. From the posterior's features they would learn to
     copy, and nothing would train the transition, which imagination needs. The transition is that of
-    PlaNet's figure 2a; the second GRU cell, which takes in observations, is ours. stoch and
-    min_std are not used.
+    PlaNet's figure 2a; the second GRU cell, which takes in observations, is ours. The latent has
+    size 0.
     """
-
-    def __init__(self, actions: int, embed: int, *, stoch: int, **kwargs):
-        del stoch
-        super().__init__(actions, embed, stoch=0, **kwargs)
 
     def head_state(self, post: State, prior: State) -> State:
         """The prior, which has not seen the timestep; see the class."""
@@ -322,7 +311,7 @@ class DeterministicSSM(RSSM):
 
     def _prior(self, path: tf.Tensor, noise: tf.Tensor | None) -> State:
         del noise
-        return dict.fromkeys(("mean", "std", "stoch"), path[..., :0])
+        return dict.fromkeys((*self.latent.keys, "stoch"), path[..., :0])
 
     def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
         def filter_step(state: State, x: dict[str, tf.Tensor]) -> State:
@@ -345,9 +334,27 @@ _KINDS = {
 }
 
 
-def make_rssm(kind: str, **settings: Any) -> RSSM:
+def make_rssm(
+    kind: str, *, stoch: int, classes: int, min_std: float, unimix: float, **settings: Any
+) -> RSSM:
     """The latent dynamics of a kind: "full", "stochastic_only" or "deterministic_only".
 
-    The settings are RSSM's arguments.
+    Args:
+        kind: As above.
+        stoch: Size of a Normal latent, or the number of categorical variables.
+        classes: Categories of each variable; 0 for a Normal.
+        min_std: Of a Normal.
+        unimix: Share of the uniform distribution in categories.
+        settings: RSSM's other arguments.
+    Raises:
+        UserError: There is one class, or there are classes without a stochastic state.
     """
-    return _KINDS[kind](**settings)
+    if classes and (classes < 2 or kind == "deterministic_only"):
+        reason = "a choice needs 2 or more"
+        if kind == "deterministic_only":
+            reason = "rssm.kind deterministic_only has no stochastic state"
+        raise UserError(f"rssm.classes is {classes}, but {reason}; leave it at 0 for a normal")
+    latent: Latent = NormalLatent(0 if kind == "deterministic_only" else stoch, min_std)
+    if classes:
+        latent = CategoricalLatent(stoch, classes, unimix)
+    return _KINDS[kind](latent=latent, **settings)

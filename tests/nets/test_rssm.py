@@ -1,24 +1,31 @@
 """The latent dynamics of every kind against literal NumPy loops over rows and time."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from rounding import rounding_error
 
+from dreamer.errors import UserError
 from dreamer.nets.rssm import GRU, RSSM, Linear, make_rssm
 
 ACTIONS, EMBED, STOCH, DETER, HIDDEN, MIN_STD = 2, 6, 3, 5, 7, 0.1
 BATCH, LENGTH = 4, 9
-SIZES = {"stoch": STOCH, "deter": DETER, "hidden": HIDDEN, "min_std": MIN_STD}
+SIZES = {
+    "stoch": STOCH, "deter": DETER, "hidden": HIDDEN, "min_std": MIN_STD, "classes": 0,
+    "unimix": 0.0,
+}  # fmt: skip
+CLASSES, UNIMIX = 4, 0.1
 KINDS = ("full", "stochastic_only", "deterministic_only")
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def make(kind: str = "full", dtype: str = "float32") -> RSSM:
+def make(kind: str = "full", dtype: str = "float32", **other) -> RSSM:
     policy = keras.DTypePolicy(dtype)
-    sizes = {"actions": ACTIONS, "embed": EMBED, **SIZES}
+    sizes = {"actions": ACTIONS, "embed": EMBED, **SIZES, **other}
     rssm = make_rssm(kind, **sizes, dtype=policy, name="rssm")
     rng = np.random.default_rng(0)
     for variable in rssm.variables:  # biases too, so that they show
@@ -79,6 +86,12 @@ class Literal:
         mean, std = np.split(self.dense(f"{name}_stats", elu(self.dense(f"{name}_hidden", *x))), 2)
         return {"mean": mean, "std": np.logaddexp(0, std) + MIN_STD}
 
+    def sample(self, state, noise):
+        return state["mean"] + state["std"] * noise
+
+    def mean(self, state):
+        return state["mean"]
+
     # Each prior gives its state, and what the posterior reads of it.
 
     def prior_full(self, stoch, deter, action):
@@ -113,8 +126,8 @@ class Literal:
                 on = 0.0 if data["is_first"][row, t] else 1.0
                 prior, read = self.prior(on * s, on * h, on * data["action"][row, t])
                 post = self.posterior(read, data["embed"][row, t])
-                s, h = post["mean"] + post["std"] * data["noise"][row, t], post["deter"]
-                states = {**post, "stoch": s}, {**prior, "stoch": prior["mean"]}
+                s, h = self.sample(post, data["noise"][row, t]), post["deter"]
+                states = {**post, "stoch": s}, {**prior, "stoch": self.mean(prior)}
                 for every, state in zip(found, states, strict=True):
                     for key, value in state.items():
                         every.setdefault(key, []).append(value)
@@ -122,6 +135,28 @@ class Literal:
         return tuple(
             {k: np.reshape(v, (*shape, len(v[0]))) for k, v in every.items()} for every in found
         )
+
+
+class LiteralCategorical(Literal):
+    """The same with categories, one variable after the other."""
+
+    def stats(self, name: str, *x):
+        logits = self.dense(f"{name}_stats", elu(self.dense(f"{name}_hidden", *x)))
+        probs = [np.exp(own) / np.exp(own).sum() for own in np.split(logits, STOCH)]
+        mixed = [(1 - UNIMIX) * own + UNIMIX / CLASSES for own in probs]
+        return {"logits": np.log(np.concatenate(mixed))}
+
+    def sample(self, state, noise):
+        """By the Gumbel trick, from uniform numbers 0.5 (1 + erf(noise / sqrt(2)))."""
+        onehots = []
+        pairs = np.split(state["logits"], STOCH), np.split(np.float64(noise), STOCH)
+        for logits, eps in zip(*pairs, strict=True):
+            uniform = [0.5 * (1 + math.erf(x / math.sqrt(2))) for x in eps]
+            onehots.append(np.eye(CLASSES)[np.argmax(logits - np.log(-np.log(uniform)))])
+        return np.concatenate(onehots)
+
+    def mean(self, state):
+        return np.exp(state["logits"])
 
 
 def assert_states(actual, expected, **tolerance) -> None:
@@ -159,7 +194,8 @@ def test_linear_can_be_used_in_parts() -> None:
 
 
 def test_published_sizes() -> None:
-    rssm = RSSM(6, 1024, stoch=30, deter=200, hidden=200, min_std=0.1)
+    sizes = {**SIZES, "stoch": 30, "deter": 200, "hidden": 200}
+    rssm = make_rssm("full", actions=6, embed=1024, **sizes)
     shapes = {v.path: tuple(v.shape) for v in rssm.variables if v.path.endswith("kernel")}
     assert shapes == {
         "input/kernel": (36, 200), "gru/kernel": (200, 600), "prior_hidden/kernel": (200, 200),
@@ -274,3 +310,49 @@ def test_head_features_are_found_again_from_the_posteriors(kind: str) -> None:
     np.testing.assert_allclose(found, expected, **CLOSE)
     other = post if kind == "deterministic_only" else prior
     assert not np.allclose(expected, rssm.feat(other))
+
+
+def test_categories_are_filtered_as_in_the_loop_over_time() -> None:
+    rssm = make(classes=CLASSES, unimix=UNIMIX)
+    assert (rssm.stoch_size, rssm.feat_size) == (STOCH * CLASSES, STOCH * CLASSES + DETER)
+    data = sequences(rssm)
+    post, prior = observe(rssm, data)
+    for actual, expected in zip(
+        (post, prior), LiteralCategorical(rssm, "full").observe(data), strict=True
+    ):
+        assert_states(actual, expected, **LOOSE)
+    state = {k: v[:, 3] for k, v in post.items()}
+    ahead = rssm.imagine_step(state, data["action"][:, 4], data["noise"][:, 4])
+    np.testing.assert_allclose(ahead["logits"][3], prior["logits"][3, 4], **CLOSE)
+    onehots = tf.reshape(ahead["stoch"], [BATCH, STOCH, CLASSES]).numpy()
+    np.testing.assert_allclose(np.sort(onehots, -1)[..., -1], 1)
+    np.testing.assert_allclose(onehots.sum(-1), 1)
+
+
+def test_the_kl_of_categories_is_the_sum_over_the_variables() -> None:
+    rssm = make(classes=CLASSES, unimix=UNIMIX)
+    post, prior = observe(rssm, sequences(rssm))
+    p, q = (np.float64(np.exp(x["logits"])) for x in (post, prior))
+    found = rssm.dist(post).kl_divergence(rssm.dist(prior))
+    np.testing.assert_allclose(found, (p * np.log(p / q)).sum(-1), **LOOSE)
+
+
+def test_samples_of_categories_pass_their_gradient_to_the_probabilities() -> None:
+    latent = make(classes=CLASSES, unimix=UNIMIX).latent
+    logits, noise, direction = tf.random.stateless_normal([3, 2, STOCH * CLASSES], [1, 2])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        state = latent.parameters(logits)
+        sampled = tf.reduce_sum(latent.sample(state, noise) * direction)
+        expected = tf.reduce_sum(latent.mean(state) * direction)
+    gradients = [tape.gradient(x, logits) for x in (sampled, expected)]
+    np.testing.assert_allclose(*gradients, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "reason"),
+    [("full", 1, "a choice needs 2 or more"), ("deterministic_only", 4, "no stochastic state")],
+)
+def test_classes_that_do_not_do_are_refused(kind: str, classes: int, reason: str) -> None:
+    with pytest.raises(UserError, match=f"rssm.classes is {classes}, but .*{reason}"):
+        make(kind, classes=classes)
