@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from baselines.networks import copy_every
+from baselines.torso import copy_every
 from dreamer.ops.replicas import follow
 
 
