@@ -27,6 +27,7 @@ from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.nets.actor import Actor
+from dreamer.nets.layer_style import PUBLISHED, LayerStyle
 from dreamer.nets.layers import MLP
 from dreamer.nets.rssm import State
 from dreamer.ops.optimizers import Optimizer
@@ -39,15 +40,17 @@ class TwinQ(keras.layers.Layer):
     """Two critics; the lesser of their values counts (arXiv 1802.09477).
 
     Args:
-        layers, units: Hidden layers of each, and their width.
+        layers, units, style: Hidden layers of each, their width and style.
 
     Input shape: float32 [N, F + A]. Output shape: float32 [2, N].
     """
 
-    def __init__(self, *, layers: int, units: int, **kwargs):
+    def __init__(self, *, layers: int, units: int, style: LayerStyle = PUBLISHED, **kwargs):
         super().__init__(**kwargs)
-        policy = self.dtype_policy
-        self._members = [MLP(layers, units, 1, dtype=policy, name=f"q{i}") for i in range(2)]
+        self._members = [
+            MLP(layers, units, 1, style=style, dtype=self.dtype_policy, name=f"q{i}")
+            for i in range(2)
+        ]
 
     def build(self, input_shape):
         for member in self._members:
@@ -264,10 +267,11 @@ def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Ag
 
 def make_networks(config: Config, model: WorldModel, act_space: Space) -> SACNetworks:
     """The networks that a config describes, around a world model that is built already."""
-    feat, dtype, value = model.rssm.feat_size, model.dtype_policy, config.section("value")
-    own = config.section("actor")
+    feat, style = model.rssm.feat_size, LayerStyle(**config.section("layers"))
+    value = config.section("value") | {"style": style, "dtype": model.dtype_policy}
+    own = config.section("actor") | {"style": style}
     actor = make_actor(model, act_space, "actor", own)
-    target, critic = (TwinQ(**value, dtype=dtype, name=name) for name in ("target", "critic"))
+    target, critic = (TwinQ(**value, name=name) for name in ("target", "critic"))
     replayed = make_actor(model, act_space, "replayed", own | {"distribution": "auto"})
     temperature = Temperature(config.sac.temperature, name="temperature")
     for network in (target, critic):

@@ -14,6 +14,7 @@ from dreamer.errors import UserError
 from dreamer.nets.actor import Actor
 from dreamer.nets.ensemble import Ensemble
 from dreamer.nets.heads import Value
+from dreamer.nets.layer_style import LayerStyle
 from dreamer.nets.return_range import ReturnRange
 from dreamer.ops.optimizers import Optimizer
 from dreamer.ops.replicas import follow
@@ -52,11 +53,14 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
     Raises:
         UserError: If settings do not fit the actions or each other.
     """
+    style = LayerStyle(**sections["layers"])
     own = {k: v for k, v in sections["actor"].items() if k not in ("gradient", "entropy")}
+    own["style"] = style
     behavior, ensemble_sizes = sections["behavior"], dict(sections["disagreement"])
     exploring, planning = ensemble_sizes.pop("until"), behavior["policy"] == "planner"
-    sizes = {key: sections["value"][key] for key in ("layers", "units", "bins")}
-    feat, dtype = (None, model.rssm.feat_size), model.dtype_policy
+    feat = None, model.rssm.feat_size
+    styled = {"style": style, "dtype": model.dtype_policy}
+    sizes = {key: sections["value"][key] for key in ("layers", "units", "bins")} | styled
     actor = value = slow_value = return_range = ensemble = explorer = explorer_value = None
     if not planning:
         actor = make_actor(model, act_space, "actor", own)
@@ -64,15 +68,15 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
             return_range = ReturnRange(name="return_range")
             return_range.build()
     if sections["planner"]["returns"] == "lambda" if planning else behavior["value"]:
-        value = Value(**sizes, dtype=dtype, name="value")
+        value = Value(**sizes, name="value")
         value.build(feat)
         if sections["value"]["slow_rate"]:
-            slow_value = Value(**sizes, dtype=dtype, name="slow_value")
+            slow_value = Value(**sizes, name="slow_value")
             slow_value.build(feat)
             follow(1.0, value.variables, slow_value.variables)
     if exploring:
         explorer = make_actor(model, act_space, "explorer", own)
-        explorer_value = Value(**sizes, dtype=dtype, name="explorer_value")
+        explorer_value = Value(**sizes, name="explorer_value")
         explorer_value.build(feat)
         if not model.rssm.stoch_size:
             raise UserError(
@@ -80,7 +84,7 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
                 "deterministic_only has none: choose another rssm.kind"
             )
         ensemble = Ensemble(
-            **ensemble_sizes, outputs=model.rssm.stoch_size, dtype=dtype, name="ensemble"
+            **ensemble_sizes, outputs=model.rssm.stoch_size, **styled, name="ensemble"
         )
         ensemble.build((None, model.rssm.feat_size + act_space.shape[0]))
     return Networks(

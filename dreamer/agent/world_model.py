@@ -16,6 +16,7 @@ from dreamer.errors import UserError
 from dreamer.nets.decoder import Decoder
 from dreamer.nets.encoder import Encoder
 from dreamer.nets.heads import Discount, Reward
+from dreamer.nets.layer_style import LayerStyle
 from dreamer.nets.rssm import RSSM, State, make_rssm
 from dreamer.nets.scaling import VectorScaling
 from dreamer.ops.shapes import flatten_leading, over_leading
@@ -189,20 +190,20 @@ def make_world_model(
     shapes = {key: space.shape for key, space in obs_space.items()}
     loss, head = dict(sections["loss"]), dict(sections["discount"])
     name, enabled = loss.pop("representation"), head.pop("enabled")
+    styled = {"style": LayerStyle(**sections["layers"]), "dtype": policy}
     kl = KLLoss(**loss)
-    encoder = Encoder(shapes, **sections["encoder"], dtype=policy, name="encoder")
+    encoder = Encoder(shapes, **sections["encoder"], **styled, name="encoder")
     rssm = make_rssm(
-        actions=act_space.shape[0], embed=encoder.size, **sections["rssm"], dtype=policy,
-        name="rssm",
+        actions=act_space.shape[0], embed=encoder.size, **sections["rssm"], **styled, name="rssm",
     )  # fmt: skip
-    decoder = Decoder(shapes, **sections["decoder"], dtype=policy, name="decoder")
+    decoder = Decoder(shapes, **sections["decoder"], **styled, name="decoder")
     _check(decoder.shapes, name, rssm, kl)
     model = model_class(
         encoder,
         rssm,
         decoder,
-        Reward(**sections["reward"], dtype=policy, name="reward"),
-        Discount(**head, gamma=gamma, dtype=policy, name="discount") if enabled else None,
+        Reward(**sections["reward"], **styled, name="reward"),
+        Discount(**head, gamma=gamma, **styled, name="discount") if enabled else None,
         make_representation(name, rssm.feat_size, sections.get(name, {}), policy),
         VectorScaling(encoder.shapes | decoder.shapes, **sections["inputs"], name="scaling"),
         kl,

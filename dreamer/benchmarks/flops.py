@@ -61,8 +61,11 @@ class FlopCounter:
         # E: 2 x 2 pixels of 8 * depth channels, and the output of the vectors' MLP.
         self._embed = 32 * encoder.cnn_depth if channels else 0
         self._embed += encoder.mlp_units if vectors and encoder.mlp_layers else vectors
-        self._stoch = config.rssm.stoch if config.rssm.kind != "deterministic_only" else 0  # S
-        self._deter = config.rssm.deter if config.rssm.kind != "stochastic_only" else 0  # D
+        rssm = config.rssm
+        size = rssm.stoch * (rssm.classes or 1)
+        self._stoch = size if rssm.kind != "deterministic_only" else 0  # S
+        self._stats = self._stoch * (1 if rssm.classes else 2)  # width of prior and posterior
+        self._deter = rssm.deter if rssm.kind != "stochastic_only" else 0  # D
         self._feat = self._stoch + self._deter  # F
         self._batch = config.train.batch_size, config.train.batch_length  # B, T
         self._planning = config.behavior.policy == "planner"
@@ -112,10 +115,14 @@ class FlopCounter:
         self._add(part, passes if first is None else first, *macs[:1])
         self._add(part, passes, *macs[1:])
 
-    def _head(self, section: str, outputs: int = 1, inputs: int | None = None) -> list[int]:
-        """Returns the layers of a head with a section's hidden layers; its inputs default to F."""
+    def _head(self, section: str, outputs: int = 0, inputs: int | None = None) -> list[int]:
+        """Returns the layers of a head with a section's hidden layers; its inputs default to F.
+
+        Its outputs default to its bins, or to one number.
+        """
         head = self._config.section(section)
         hidden = [head["units"]] * head["layers"]
+        outputs = outputs or head.get("bins") or 1
         return dense_macs(self._feat if inputs is None else inputs, *hidden, outputs)
 
     def _ensemble(self, part: str, passes: int, first: int) -> None:
@@ -170,15 +177,19 @@ class FlopCounter:
         """Adds the transition, with the passes of layers on actions, on states, and the rest."""
         s, d, hidden = self._stoch, self._deter, self._config.rssm.hidden
         self._add(part, action, self._actions * hidden)
-        self._add(part, state, s * hidden, d * 3 * d)  # of the input layer, of the GRU
-        self._add(part, rest, hidden * 3 * d)
+        if blocks := self._config.rssm.blocks:
+            self._add(part, state, s * hidden, d * hidden, d * d // blocks)
+            self._add(part, rest, 3 * hidden * d, d * 3 * d // blocks)
+        else:
+            self._add(part, state, s * hidden, d * 3 * d)  # of the input layer, of the GRU
+            self._add(part, rest, hidden * 3 * d)
         if s and prior:
-            self._add(part, rest, (d or hidden) * hidden, hidden * 2 * s)
+            self._add(part, rest, (d or hidden) * hidden, hidden * self._stats)
 
     def _posterior(self, passes: int, deterministic: int) -> None:
         s, d, hidden = self._stoch, self._deter, self._config.rssm.hidden
         if s:
-            self._add("rssm", passes, ((d or hidden) + self._embed) * hidden, hidden * 2 * s)
+            self._add("rssm", passes, ((d or hidden) + self._embed) * hidden, hidden * self._stats)
         else:  # a second GRU reads the embedding
             self._add("rssm", deterministic, self._embed * hidden, hidden * 3 * d, d * 3 * d)
 

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from dreamer.nets.encoder import Shapes, matching_keys
+from dreamer.nets.layer_style import PUBLISHED, LayerStyle
 from dreamer.nets.layers import MLP, Dense, TransposedConv
 from dreamer.ops.distributions import unit_normal_log_prob
 
@@ -24,6 +25,7 @@ class Decoder(keras.layers.Layer):
         cnn_depth: Channels before the last layer; 32 in the paper.
         mlp_layers: Hidden layers for the vectors.
         mlp_units: Their width.
+        style: Of the hidden layers.
 
     Attributes:
         shapes: The shapes of the chosen observations.
@@ -33,7 +35,7 @@ class Decoder(keras.layers.Layer):
 
     def __init__(
         self, shapes: Shapes, *, keys: str = ".*", cnn_depth: int, mlp_layers: int, mlp_units: int,
-        **kwargs,
+        style: LayerStyle = PUBLISHED, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.shapes = matching_keys("decoder", keys, shapes)
@@ -42,16 +44,20 @@ class Decoder(keras.layers.Layer):
         self._vectors = {k: s[-1] for k, s in sorted(self.shapes.items()) if len(s) == 1}
         policy, self._width = self.dtype_policy, 32 * cnn_depth
         if self._images:
-            self._dense = Dense(self._width, dtype=policy, name="dense")
+            start = style.initializer()
+            self._dense = Dense(
+                self._width, kernel_initializer=start, dtype=policy, name="dense"
+            )
             depths = 4 * cnn_depth, 2 * cnn_depth, cnn_depth, sum(self._images.values())
-            plan = zip(depths, (5, 5, 6, 6), ("relu", "relu", "relu", None), strict=True)
             self._convs = [
-                TransposedConv(*sizes, dtype=policy, name=f"conv{i}")
-                for i, sizes in enumerate(plan)
+                TransposedConv(*sizes, style, hidden=i < 3, dtype=policy, name=f"conv{i}")
+                for i, sizes in enumerate(zip(depths, (5, 5, 6, 6), strict=True))
             ]
         if self._vectors:
             outputs = sum(self._vectors.values())
-            self._mlp = MLP(mlp_layers, mlp_units, outputs, dtype=policy, name="mlp")
+            self._mlp = MLP(
+                mlp_layers, mlp_units, outputs, style=style, dtype=policy, name="mlp"
+            )
 
     def build(self, input_shape):
         if self._images:

@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 
 from dreamer.errors import UserError
-from dreamer.nets.layers import Conv, Dense
+from dreamer.nets.layer_style import PUBLISHED, LayerStyle
+from dreamer.nets.layers import Conv, HiddenDense
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -24,6 +25,7 @@ class Encoder(keras.layers.Layer):
         cnn_depth: Channels of the first convolution; doubled by each of the next three.
         mlp_layers: Hidden layers for the vectors.
         mlp_units: Their width, and the size of the vectors' embedding.
+        style: Of all layers.
 
     Attributes:
         shapes: The shapes of the chosen observations.
@@ -34,7 +36,7 @@ class Encoder(keras.layers.Layer):
 
     def __init__(
         self, shapes: Shapes, *, keys: str = ".*", cnn_depth: int, mlp_layers: int, mlp_units: int,
-        **kwargs,
+        style: LayerStyle = PUBLISHED, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.shapes = matching_keys("encoder", keys, shapes)
@@ -42,11 +44,11 @@ class Encoder(keras.layers.Layer):
         self._vectors = sorted(k for k, s in self.shapes.items() if len(s) == 1)
         policy = self.dtype_policy
         self._convs = [
-            Conv(cnn_depth * 2**i, 4, 2, activation="relu", dtype=policy, name=f"conv{i}")
+            Conv(cnn_depth * 2**i, 4, 2, style, dtype=policy, name=f"conv{i}")
             for i in range(4 if self._images else 0)
         ]
         self._dense = [
-            Dense(mlp_units, activation="elu", dtype=policy, name=f"dense{i}")
+            HiddenDense(mlp_units, style, dtype=policy, name=f"dense{i}")
             for i in range(mlp_layers if self._vectors else 0)
         ]
         self._vector_size = sum(self.shapes[k][0] for k in self._vectors)

@@ -26,7 +26,7 @@ class ScalarHead(MLP):
     """
 
     def __init__(self, *, layers: int, units: int, bins: int = 0, **kwargs):
-        super().__init__(layers, units, bins or 1, zero_output=bool(bins), **kwargs)
+        super().__init__(layers, units, bins or 1, out_scale=0.0 if bins else 1.0, **kwargs)
         self._bins = make_bins(bins) if bins else None
 
     def call(self, feat: tf.Tensor) -> tf.Tensor:

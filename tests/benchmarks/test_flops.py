@@ -187,6 +187,24 @@ def test_one_path_alone_by_hand():
     assert parts["imagined dynamics"] == 2 * dynamics
 
 
+def test_categories_bins_and_blocks_by_hand():
+    settings = {
+        "rssm__stoch": 8, "rssm__classes": 4, "rssm__deter": 64, "rssm__hidden": 16,
+        "rssm__blocks": 4, "reward__bins": 255,
+    }  # fmt: skip
+    parts = update_parts(**settings)
+    from_state = 32 * 16 + 64 * 16 + 64 * 64 // 4
+    rest = 3 * 16 * 64 + 64 * 3 * 64 // 4
+    prior, posterior = macs(64, 16, 32), macs(64 + 1024, 16, 32)
+    assert parts["rssm"] == 2 * (
+        2 * N * 6 * 16 + (2 * N + LAST) * from_state + 3 * N * (rest + prior + posterior)
+    )
+    assert parts["imagined dynamics"] == 2 * (
+        2 * IMAGINED * (6 * 16 + rest + prior) + (IMAGINED + LATER) * from_state
+    )
+    assert parts["reward"] == 2 * 3 * N * macs(96, 400, 400, 255)
+
+
 def test_vectors_have_dense_layers_and_the_discount_head_counts():
     parts = update_parts(
         "debug", task="gym_CartPole-v1", encoder__mlp_layers=2, encoder__keys="a",

@@ -40,16 +40,16 @@ def keras_twin(layer: TransposedConv, filters: int, kernel: int, activation, sha
 
 
 # The decoder's shapes and others, with few filters and with many: each way it is computed.
-@pytest.mark.parametrize("activation", ["relu", None])
+@pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize("kernel", [5, 6])
 @pytest.mark.parametrize("shape", [(1, 1, 7), (5, 5, 4), (13, 13, 3), (4, 7, 2), (2, 1, 3)])
 @pytest.mark.parametrize("filters", [3, 16])
-def test_transposed_convolution_is_keras(filters, shape, kernel, activation) -> None:
+def test_transposed_convolution_is_keras(filters, shape, kernel, hidden) -> None:
     x = tf.random.stateless_normal([2, *shape], [0, 1])
-    layer = TransposedConv(filters, kernel, activation)
+    layer = TransposedConv(filters, kernel, hidden=hidden)
     layer.build((None, *shape))
     randomize(layer)
-    twin = keras_twin(layer, filters, kernel, activation, shape)
+    twin = keras_twin(layer, filters, kernel, "relu" if hidden else None, shape)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         actual, expected = layer(x), twin(x)
