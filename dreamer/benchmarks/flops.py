@@ -28,6 +28,7 @@ from itertools import pairwise
 
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
+from dreamer.nets.convolutions import DECODERS, ENCODERS
 
 
 def dense_macs(*sizes: int) -> list[int]:
@@ -35,9 +36,9 @@ def dense_macs(*sizes: int) -> list[int]:
     return [inputs * outputs for inputs, outputs in pairwise(sizes)]
 
 
-def convolution_macs(side: int, kernel: int, stride: int, channels: int, filters: int) -> int:
-    """Returns the multiply-adds of a valid convolution over an image of `side` x `side` pixels."""
-    return ((side - kernel) // stride + 1) ** 2 * kernel**2 * channels * filters
+def convolution_macs(side: int, kernel: int, channels: int, filters: int) -> int:
+    """Returns the multiply-adds of a convolution to an image of `side` x `side` pixels."""
+    return side**2 * kernel**2 * channels * filters
 
 
 def transposed_macs(side: int, kernel: int, channels: int, filters: int) -> int:
@@ -58,8 +59,8 @@ class FlopCounter:
         self._decoded = _channels_and_vectors(obs_space, config.decoder.keys)
         channels, vectors = self._encoded
         encoder = config.encoder
-        # E: 2 x 2 pixels of 8 * depth channels, and the output of the vectors' MLP.
-        self._embed = 32 * encoder.cnn_depth if channels else 0
+        # E: the last convolution's output, and that of the vectors' MLP.
+        self._embed = ENCODERS[encoder.cnn].size(encoder.cnn_depth) if channels else 0
         self._embed += encoder.mlp_units if vectors and encoder.mlp_layers else vectors
         rssm = config.rssm
         size = rssm.stoch * (rssm.classes or 1)
@@ -153,9 +154,11 @@ class FlopCounter:
     def _encoder(self, passes: int, first: int) -> None:
         (channels, vectors), encoder = self._encoded, self._config.encoder
         if channels:
-            sizes = [channels, *(encoder.cnn_depth * 2**i for i in range(4))]
-            planes = zip((64, 31, 14, 6), pairwise(sizes), strict=True)
-            macs = [convolution_macs(side, 4, 2, *depths) for side, depths in planes]
+            stack, side = ENCODERS[encoder.cnn], 64
+            sizes, macs = [channels, *(encoder.cnn_depth * n for n in stack.multiples)], []
+            for depths in pairwise(sizes):
+                side = side // 2 if stack.padding == "same" else (side - stack.kernel) // 2 + 1
+                macs.append(convolution_macs(side, stack.kernel, *depths))
             self._layers("encoder", macs, passes, first)
         if vectors:
             macs = dense_macs(vectors, *[encoder.mlp_units] * encoder.mlp_layers)
@@ -164,11 +167,13 @@ class FlopCounter:
     def _decoder(self, passes: int, first: int) -> None:
         (channels, vectors), decoder = self._decoded, self._config.decoder
         if channels:
-            depth = decoder.cnn_depth
-            sizes = [32 * depth, 4 * depth, 2 * depth, depth, channels]
-            planes = zip((1, 5, 13, 30), (5, 5, 6, 6), pairwise(sizes), strict=True)
-            macs = [transposed_macs(side, kernel, *depths) for side, kernel, depths in planes]
-            self._layers("decoder", [self._feat * 32 * depth, *macs], passes, first)
+            stack, depth = DECODERS[decoder.cnn], decoder.cnn_depth
+            side, sizes = stack.side, [depth * n for n in (stack.multiple, *stack.multiples)]
+            macs = [self._feat * side**2 * sizes[0]]
+            for kernel, depths in zip(stack.kernels, pairwise([*sizes, channels]), strict=True):
+                macs.append(transposed_macs(side, kernel, *depths))
+                side = 2 * side + (0 if stack.padding == "same" else kernel - 2)
+            self._layers("decoder", macs, passes, first)
         if vectors:
             hidden = [decoder.mlp_units] * decoder.mlp_layers
             self._layers("decoder", dense_macs(self._feat, *hidden, vectors), passes, first)

@@ -120,10 +120,11 @@ class MLP(keras.layers.Layer):
 
 
 class TransposedConv(keras.layers.Layer):
-    """Transposed convolution with stride 2 and valid padding, by the fastest exact way.
+    """Transposed convolution with stride 2, by the fastest exact way.
 
     Function, weights and initialisation are those of ``keras.layers.Conv2DTranspose(filters,
-    kernel, 2)``. On CPUs two of the decoder's four layers are several times faster another way:
+    kernel, 2, padding)``. On CPUs two of the decoder's four layers are several times faster another
+    way:
 
     - from a 1x1 input each output pixel has one term, so that layer is one matrix product;
     - a layer with few filters (the last one) is `narrow_transposed_conv`.
@@ -133,16 +134,19 @@ class TransposedConv(keras.layers.Layer):
         kernel: Kernel size, 5 or 6.
         style: Norm, activation (ReLU unless it has another) and initial weights.
         hidden: Whether norm and activation follow.
+        padding: "valid"; or "same", which crops the output to twice the input's size.
 
-    Input shape: [N, h, w, c]. Output shape: [N, 2h - 2 + kernel, 2w - 2 + kernel, filters].
+    Input shape: [N, h, w, c]. Output shape: [N, 2h - 2 + kernel, 2w - 2 + kernel, filters], or
+    [N, 2h, 2w, filters].
     """
 
     def __init__(
         self, filters: int, kernel: int, style: LayerStyle = PUBLISHED, hidden: bool = True,
-        **kwargs: Any,
+        padding: str = "valid", **kwargs: Any,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.filters, self._size, self._style = filters, kernel, style
+        self._same = padding == "same"
         self._finish: keras.layers.Layer | None = None
         if hidden:
             self._finish = NormActivation(style, "relu", dtype=self.dtype_policy, name="finish")
@@ -159,16 +163,20 @@ class TransposedConv(keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, self.compute_dtype)
         _, height, width, channels = inputs.shape
-        if (height, width) == (1, 1):
+        if (height, width) == (1, 1) and not self._same:
             weights = tf.reshape(tf.transpose(kernel, [3, 0, 1, 2]), [channels, -1])
             flat = tf.reshape(inputs, [-1, channels]) @ weights
             x = tf.reshape(flat, [-1, self._size, self._size, self.filters])
         elif self.filters < _NARROW:
             x = narrow_transposed_conv(inputs, kernel)
+            if self._same:
+                before = (self._size - 2) // 2
+                x = x[:, before : before + 2 * height, before : before + 2 * width]
         else:
-            sides = [2 * side - 2 + self._size for side in (height, width)]
-            shape = [tf.shape(inputs)[0], *sides, self.filters]
-            x = tf.nn.conv2d_transpose(inputs, kernel, shape, 2, "VALID")
+            more = 0 if self._same else self._size - 2
+            shape = [tf.shape(inputs)[0], 2 * height + more, 2 * width + more, self.filters]
+            padding = "SAME" if self._same else "VALID"
+            x = tf.nn.conv2d_transpose(inputs, kernel, shape, 2, padding)
         x = add_bias(x, self.bias)
         return self._finish(x) if self._finish else x
 
