@@ -189,7 +189,8 @@ class FlopCounter:
             self._add(part, state, s * hidden, d * 3 * d)  # of the input layer, of the GRU
             self._add(part, rest, hidden * 3 * d)
         if s and prior:
-            self._add(part, rest, (d or hidden) * hidden, hidden * self._stats)
+            layers = [hidden] * self._config.rssm.prior_layers
+            self._add(part, rest, *dense_macs(d or hidden, *layers, self._stats))
 
     def _posterior(self, passes: int, deterministic: int) -> None:
         s, d, hidden = self._stoch, self._deter, self._config.rssm.hidden

@@ -46,6 +46,7 @@ class RSSM(Float32Layer):
         transition: The deterministic path.
         hidden: Width of the hidden layers of prior and posterior.
         style: Of these layers.
+        prior_layers: How many of them the prior has; the posterior has one.
 
     Attributes:
         latent: As above.
@@ -55,23 +56,25 @@ class RSSM(Float32Layer):
 
     def __init__(
         self, embed: int, *, latent: Latent, transition: Transition, hidden: int,
-        style: LayerStyle = PUBLISHED, **kwargs,
+        style: LayerStyle = PUBLISHED, prior_layers: int = 1, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.latent, self.stoch_size, self._deter = latent, latent.size, transition.deter_size
         self.feat_size = latent.size + transition.deter_size
         self._transition, self._hidden, self._embed = transition, hidden, embed
-        self._make_layers(style)
+        self._make_layers(style, prior_layers)
         self.built = True
 
-    def _make_layers(self, style: LayerStyle) -> None:
+    def _make_layers(self, style: LayerStyle, prior_layers: int) -> None:
         """Makes the layers of prior and posterior, whose input from the past is [..., path]."""
         path, hidden, stats = self._transition.path_size, self._hidden, self.latent.outputs
 
         def named(kind: type, inputs: int, units: int, name: str) -> Any:
             return kind(inputs, units, style, dtype=self.dtype_policy, name=name)
 
-        self._prior_hidden = named(Hidden, path, hidden, "prior_hidden")
+        self._prior_hidden = [named(Hidden, path, hidden, "prior_hidden")]
+        for i in range(1, prior_layers):
+            self._prior_hidden.append(named(Hidden, hidden, hidden, f"prior_hidden{i}"))
         self._prior_stats = named(Linear, hidden, stats, "prior_stats")
         self._post_hidden = named(Hidden, path + self._embed, hidden, "post_hidden")
         self._post_stats = named(Linear, hidden, stats, "post_stats")
@@ -160,7 +163,9 @@ class RSSM(Float32Layer):
 
     def _prior(self, path: tf.Tensor, noise: tf.Tensor | None) -> State:
         """The prior's parameters and stoch, its mean without noise; from its input [..., path]."""
-        x = over_leading(self._prior_hidden, path)
+        x = path
+        for layer in self._prior_hidden:
+            x = over_leading(layer, x)
         prior, latent = self.latent.parameters(over_leading(self._prior_stats, x)), self.latent
         stoch = latent.mean(prior) if noise is None else latent.sample(prior, noise)
         return {**prior, "stoch": stoch}
@@ -234,7 +239,8 @@ class DeterministicSSM(RSSM):
         prior = self.imagine_step(flat, flatten_leading(action * keep), flat["stoch"])
         return tf.reshape(self.feat(prior), [*action.shape[:2], self.feat_size])
 
-    def _make_layers(self, style: LayerStyle) -> None:
+    def _make_layers(self, style: LayerStyle, prior_layers: int) -> None:
+        del prior_layers
         policy, hidden, gru = self.dtype_policy, self._hidden, type(self._transition.gru)
         self._post_hidden = Hidden(self._embed, hidden, style, dtype=policy, name="post_hidden")
         self._post_gru = gru(hidden, self._deter, style, dtype=policy, name="post_gru")
@@ -268,8 +274,8 @@ _KINDS = {
 
 def make_rssm(
     kind: str, *, actions: int, embed: int, stoch: int, classes: int, min_std: float,
-    unimix: float, deter: int, hidden: int, gru_norm: bool = False, blocks: int = 0,
-    style: LayerStyle = PUBLISHED, **kwargs: Any,
+    unimix: float, deter: int, hidden: int, gru_norm: bool = False, prior_layers: int = 1,
+    blocks: int = 0, style: LayerStyle = PUBLISHED, **kwargs: Any,
 ) -> RSSM:  # fmt: skip
     """The latent dynamics of a kind: "full", "stochastic_only" or "deterministic_only".
 
@@ -284,6 +290,7 @@ def make_rssm(
         deter: D; not used in "stochastic_only".
         hidden: Width of all hidden layers.
         gru_norm: Whether the GRU's gates pass a layer norm.
+        prior_layers: Hidden layers of the prior.
         blocks: Groups of a block-diagonal GRU; 0 for one with full matrices.
         style: Of the hidden layers.
         kwargs: Of a Keras layer.
@@ -306,8 +313,9 @@ def make_rssm(
         gru = NormGRU if gru_norm else GRU
         transition = GRUTransition(*sizes, deter=deter, gru=gru, dtype=policy)
     return _KINDS[kind](
-        embed, latent=latent, transition=transition, hidden=hidden, style=style, **kwargs
-    )
+        embed, latent=latent, transition=transition, hidden=hidden, style=style,
+        prior_layers=prior_layers, **kwargs,
+    )  # fmt: skip
 
 
 def _make_latent(kind: str, stoch: int, classes: int, min_std: float, unimix: float) -> Latent:

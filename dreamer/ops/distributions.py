@@ -115,6 +115,50 @@ class TanhNormal:
         return self._base.log_prob(unsquashed) - correction
 
 
+class ClippedNormal:
+    """A Normal whose samples are clipped to [-1, 1]; one event over the last axis.
+
+    Densities and entropy are those of the Normal, before the clipping, as in DreamerV3 (arXiv
+    2301.04104), whose environments clip. Here samples are clipped at once, so that the dynamics see
+    the same actions in imagination as in the replay.
+
+    Args:
+        mean: float32 [..., A], in (-1, 1).
+        std: float32 [..., A], positive.
+    """
+
+    def __init__(self, mean: tf.Tensor, std: tf.Tensor):
+        self._base = diagonal_normal(mean, std)
+        self._mean, self._std = mean, std
+
+    def from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sample and its log density from standard Normal noise [..., A]: [..., A] and [...].
+
+        It is reparameterised; a component that is clipped has no gradient.
+        """
+        sample = self._mean + self._std * noise
+        return tf.clip_by_value(sample, -1.0, 1.0), self._base.log_prob(sample)
+
+    def log_prob(self, action: tf.Tensor) -> tf.Tensor:
+        """Log density [...] of actions [..., A]."""
+        return self._base.log_prob(action)
+
+    def score(self, noise: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
+        """Log density [...] of the sample before its clipping, which passes no gradient."""
+        del log_prob
+        return self._base.log_prob(tf.stop_gradient(self._mean + self._std * noise))
+
+    def entropy(self, log_prob: tf.Tensor) -> tf.Tensor:
+        """The entropy [...], exactly; the argument is TanhNormal's."""
+        del log_prob
+        return self._base.entropy()
+
+    def mode(self, samples: int, seed: tf.Tensor) -> tf.Tensor:
+        """The mean [..., A]; the arguments are TanhNormal's."""
+        del samples, seed
+        return self._mean
+
+
 class StraightThroughOneHot:
     """One-hot categorical whose samples pass their gradient to the probabilities.
 

@@ -206,12 +206,12 @@ def test_convolutions_of_dreamer_v3_by_hand():
 def test_categories_bins_and_blocks_by_hand():
     settings = {
         "rssm__stoch": 8, "rssm__classes": 4, "rssm__deter": 64, "rssm__hidden": 16,
-        "rssm__blocks": 4, "reward__bins": 255,
+        "rssm__blocks": 4, "rssm__prior_layers": 2, "reward__bins": 255,
     }  # fmt: skip
     parts = update_parts(**settings)
     from_state = 32 * 16 + 64 * 16 + 64 * 64 // 4
     rest = 3 * 16 * 64 + 64 * 3 * 64 // 4
-    prior, posterior = macs(64, 16, 32), macs(64 + 1024, 16, 32)
+    prior, posterior = macs(64, 16, 16, 32), macs(64 + 1024, 16, 32)
     assert parts["rssm"] == 2 * (
         2 * N * 6 * 16 + (2 * N + LAST) * from_state + 3 * N * (rest + prior + posterior)
     )

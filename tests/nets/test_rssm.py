@@ -29,6 +29,7 @@ RECIPES = {
     "gru_norm": ({"gru_norm": True}, KINDS),
     "rms": ({"style": V3, "gru_norm": True}, KINDS),
     "blocks": ({"style": V3, "deter": 6, "blocks": 3}, KINDS[:1]),
+    "prior of 3 layers": ({"style": V3, "prior_layers": 3}, KINDS[:2]),
     "blocks without a norm": ({"style": LayerStyle("silu"), "deter": 6, "blocks": 2}, KINDS[:1]),
 }
 every_recipe = pytest.mark.parametrize(
@@ -134,7 +135,10 @@ class Literal:
         return z * h + (1 - z) * np.tanh(ours[2 * n :] + r * past[2 * n :])
 
     def stats(self, name: str, *x):
-        mean, std = np.split(self.dense(f"{name}_stats", self.hidden(f"{name}_hidden", *x)), 2)
+        x = self.hidden(f"{name}_hidden", *x)
+        for i in range(1, self.recipe.get("prior_layers", 1) if name == "prior" else 1):
+            x = self.hidden(f"prior_hidden{i}", x)
+        mean, std = np.split(self.dense(f"{name}_stats", x), 2)
         return {"mean": mean, "std": np.logaddexp(0, std) + MIN_STD}
 
     def sample(self, state, noise):

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from dreamer.ops.distributions import (
+    ClippedNormal,
     StraightThroughOneHot,
     TanhNormal,
     diagonal_normal,
@@ -115,6 +116,31 @@ def test_the_mean_decides_the_sign_of_a_wide_policys_mode(
     means = tf.fill([1000, actions], mean)
     mode = TanhNormal(means, tf.fill([1000, actions], 5.0)).mode(100, SEED).numpy()
     assert least <= (mode > 0).mean() <= most
+
+
+def test_clipped_normal_is_a_normal_before_its_clipping() -> None:
+    """The second component is clipped, so its sample passes no gradient; the density has both."""
+    mean, std = tf.constant([[0.3, 0.9]]), tf.constant([[0.5, 0.4]])
+    noise = tf.constant([[1.0, 2.0]])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([mean, std])
+        dist = ClippedNormal(mean, std)
+        action, log_prob = dist.from_noise(noise)
+        score = dist.score(noise, log_prob)
+        entropy = dist.entropy(log_prob)
+    np.testing.assert_allclose(action, [[0.8, 1.0]], rtol=1e-6)
+    x = np.float64(mean + std * noise)
+    expected = normal_log_prob(x, np.float64(mean), np.float64(std)).sum(-1)
+    for density in (log_prob, score, dist.log_prob(x.astype(np.float32))):
+        np.testing.assert_allclose(density, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        entropy, np.log(np.float64(std) * math.sqrt(2 * math.pi * math.e)).sum(-1), rtol=1e-5
+    )
+    np.testing.assert_allclose(tape.gradient(action, mean), [[1.0, 0.0]])
+    np.testing.assert_allclose(tape.gradient(action, std), [[1.0, 0.0]])
+    np.testing.assert_allclose(tape.gradient(score, mean), noise / std, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(score, std), (noise**2 - 1) / std, rtol=1e-5)
+    np.testing.assert_array_equal(dist.mode(100, SEED), mean)
 
 
 def test_onehot_samples_follow_the_probabilities() -> None:
