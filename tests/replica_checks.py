@@ -203,7 +203,7 @@ def statistics() -> dict[str, Any]:
     one, two = pair(
         inputs__normalize=True, reward__transform="normalize", behavior__normalize="percentile",
         value__slow_rate=0.3, behavior__after=1, loss__free_nats=0.0, optimizer__algorithm="laprop",
-        optimizer__warmup=2, optimizer__adaptive_clip=0.3,
+        optimizer__warmup=2, optimizer__adaptive_clip=0.3, optimizer__shared=True,
     )  # fmt: skip
     for number in range(3):
         batch = uneven(seed=number)

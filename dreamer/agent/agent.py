@@ -12,7 +12,7 @@ from dreamer.agent.behavior import Behavior
 from dreamer.agent.devices import Devices
 from dreamer.agent.exploration import Exploration
 from dreamer.agent.learner import Learner
-from dreamer.agent.networks import make_networks, make_optimizers
+from dreamer.agent.networks import SHARED, make_networks, make_optimizers
 from dreamer.agent.policy import Policy, by_actor, by_planner
 from dreamer.agent.precision import choose_jit, choose_precision
 from dreamer.agent.variants import ExplorerLearner, PlannerLearner
@@ -192,6 +192,9 @@ class Agent:
             if name in self._learner.optimizers:
                 state = self._learner.optimizers[name].state
                 found |= {f"{name}/adam/{k}": v for k, v in state.items()}
+        if SHARED in self._learner.optimizers:
+            state = self._learner.optimizers[SHARED].state
+            found |= {f"{SHARED}/adam/{k}": v for k, v in state.items()}
         return found
 
 

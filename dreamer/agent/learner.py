@@ -7,6 +7,8 @@
     value loss         equation 8        `Behavior.losses`, which calls `value_loss`
     three steps                          `Learner.apply`, which calls `apply_together`
 
+With `optimizer.shared` one optimizer makes the three steps; each loss trains what it always does.
+
 All losses are computed with the weights before the update; then the optimizers step.
 """
 
@@ -18,7 +20,7 @@ import tensorflow as tf
 
 from dreamer.agent import behavior
 from dreamer.agent.behavior import Behavior, Imagination, Losses
-from dreamer.agent.networks import Networks
+from dreamer.agent.networks import SHARED, Networks
 from dreamer.agent.world_model import Tensors
 from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import State
@@ -38,7 +40,7 @@ class Learner:
 
     Args:
         networks: The agent's networks.
-        optimizers: One for each network that learns, by its name.
+        optimizers: One for each network that learns, by its name; or `SHARED` for several.
         behavior: The losses of actor and value network.
         seed: Seed of the random streams.
         horizon: H, the number of imagined steps.
@@ -98,6 +100,7 @@ class Learner:
 
         Returns the metrics of `apply_together`.
         """
+        gradients = self._by_optimizer(gradients)
         optimizers = {name: self.optimizers[name] for name in gradients}
         metrics = apply_together(optimizers, gradients, losses)
         value, slow = self.networks.value, self.networks.slow_value
@@ -172,10 +175,24 @@ class Learner:
         """Gradients of each scaled loss by its own network's variables; the losses; the metrics."""
         with tf.GradientTape(persistent=True) as tape:
             losses, metrics = objective()
-            scaled = {name: self.optimizers[name].scaled(x) for name, x in losses.items()}
+            scaled = {name: self._optimizer(name).scaled(x) for name, x in losses.items()}
         networks = self.networks.named()
         gradients = {
             name: tape.gradient(loss, networks[name].trainable_variables)
             for name, loss in scaled.items()
         }
         return gradients, losses, metrics
+
+    def _optimizer(self, network: str) -> Optimizer:
+        """What trains a network."""
+        return self.optimizers.get(network) or self.optimizers[SHARED]
+
+    def _by_optimizer(self, gradients: Gradients) -> Gradients:
+        """The gradients of each optimizer; zeros for a network that waits (behavior.after)."""
+        if SHARED not in self.optimizers:
+            return gradients
+        alone = {name: found for name, found in gradients.items() if name in self.optimizers}
+        joined: list[tf.Tensor] = []
+        for name, variables in self.networks.sharing().items():
+            joined += gradients.get(name) or [tf.zeros(v.shape) for v in variables]
+        return {SHARED: joined, **alone}

@@ -19,6 +19,8 @@ from dreamer.nets.return_range import ReturnRange
 from dreamer.ops.optimizers import Optimizer
 from dreamer.ops.replicas import follow
 
+SHARED = "shared"  # name of the one optimizer of model, actor and value network, if they share it
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -45,6 +47,12 @@ class Networks:
     def named(self) -> dict[str, keras.layers.Layer]:
         """The networks that exist, by their names in checkpoints and among the optimizers."""
         return {name: network for name, network in vars(self).items() if network is not None}
+
+    def sharing(self) -> dict[str, list]:
+        """Trainable variables of the networks that can share an optimizer, by their names."""
+        named = self.named()
+        names = [name for name in ("model", "actor", "value") if name in named]
+        return {name: named[name].trainable_variables for name in names}
 
 
 def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Networks:
@@ -104,22 +112,31 @@ def make_actor(model: WorldModel, act_space: Space, name: str, own: Mapping[str,
 def make_optimizers(
     networks: Networks, scale_loss: bool, *, model_lr: float, actor_lr: float, value_lr: float,
     eps: float, clip: float, algorithm: str = "adam", warmup: int = 0,
-    adaptive_clip: float = 0.0, **other_lrs: float,
+    adaptive_clip: float = 0.0, shared: bool = False, **other_lrs: float,
 ) -> dict[str, Optimizer]:  # fmt: skip
-    """An optimizer for each network that has a learning rate.
+    """An optimizer for each network that has a learning rate, by the network's name.
 
     Args:
         networks: The networks to train.
         scale_loss, eps, clip, algorithm, warmup, adaptive_clip: As Optimizer's.
+        shared: Whether `SHARED` trains model, actor and value network instead of one for each. They
+            then have the model's learning rate, one global norm, one number of steps, and one loss
+            scale.
         model_lr, actor_lr, value_lr: Learning rates. The explorer learns at the rates of the task's
             actor and value network, the ensemble at the model's.
         other_lrs: Learning rates of networks that Dreamer does not have, by name.
     """
     rates = {"model": model_lr, "actor": actor_lr, "value": value_lr, "ensemble": model_lr}
     rates |= {"explorer": actor_lr, "explorer_value": value_lr, **other_lrs}
+    variables = {n: x.trainable_variables for n, x in networks.named().items() if n in rates}
+    if shared:
+        together = networks.sharing()
+        alone = {name: own for name, own in variables.items() if name not in together}
+        variables = {SHARED: sum(together.values(), []), **alone}
+        rates[SHARED] = model_lr
     return {
         name: Optimizer(
-            network.trainable_variables,
+            own,
             rates[name],
             eps=eps,
             clip=clip,
@@ -127,9 +144,8 @@ def make_optimizers(
             warmup=warmup,
             adaptive_clip=adaptive_clip,
             scale_loss=scale_loss,
-            apart=networks.model.diagnostic_variables if name == "model" else (),
+            apart=networks.model.diagnostic_variables if name in ("model", SHARED) else (),
             name=f"{name}_adam",
         )
-        for name, network in networks.named().items()
-        if name in rates
+        for name, own in variables.items()
     }
