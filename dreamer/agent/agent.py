@@ -221,10 +221,10 @@ def make_dreamer(
         UserError: If the observations do not fit the networks, or settings do not fit each other.
     """
     own, actor, until = sections["behavior"], sections["actor"], sections["disagreement"]["until"]
-    check_behavior(own, sections["planner"], sections["disagreement"])
+    check_behavior(own, sections["planner"], sections["disagreement"], sections["value"])
     behavior = Behavior(
         own["gamma"], own["lambda_"], actor["gradient"], actor["entropy"],
-        sections["value"]["slow_role"],
+        sections["value"]["slow_role"], sections["value"]["replay_scale"],
     )  # fmt: skip
     devices, precision = devices or Devices(), choose_precision(precision)
     with devices.scope():

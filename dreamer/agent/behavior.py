@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from dreamer.agent.value_losses import Replayed, annotate, replayed_value_loss, value_loss
 from dreamer.nets.actor import Actor
 from dreamer.nets.heads import Value
 from dreamer.nets.return_range import ReturnRange
 from dreamer.nets.rssm import RSSM, State
-from dreamer.ops.replicas import average
 from dreamer.ops.returns import lambda_returns, reward_sums, trajectory_weights
 from dreamer.ops.scalars import TwoHot, UnitNormal
 from dreamer.ops.shapes import check_shape, over_leading
@@ -30,6 +30,7 @@ class Imagination(NamedTuple):
     log_prob: tf.Tensor  # [N, H], of the actions
     entropy: tf.Tensor  # [N, H], of the policy at f_0..f_(H-1)
     cont: tf.Tensor | None = None  # float32 [N], 0 at a terminal start; None: none is terminal
+    chosen: tf.Tensor | None = None  # int32 [N], places of the starts among B*T; None: all of them
 
 
 def imagine(
@@ -72,6 +73,7 @@ class Judgement(NamedTuple):
     weight: tf.Tensor  # [N, M]
     rewards: tf.Tensor  # [N, L]
     values: UnitNormal | TwoHot | None  # [N, L]
+    following: tf.Tensor | None  # [N, L], the values in returns
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Behavior:
         slow_role: What a slow copy of the value network does. "target": returns have its values
             instead of v. "pull": the value loss also has
             - mean weight_i log p(stop(slow v_i)), where p is the value network's prediction.
+        replay_scale: Weight of the value loss on replayed sequences (`replayed_value_loss`).
     """
 
     gamma: float
@@ -117,6 +120,7 @@ class Behavior:
     gradient: str = "dynamics"
     entropy: float = 0.0
     slow_role: str = "target"
+    replay_scale: float = 0.0
 
     def judge(
         self, feat: tf.Tensor, reward: Head | tf.Tensor, value: Value | None, discount: Head | None,
@@ -148,17 +152,19 @@ class Behavior:
         if cont is not None and not from_start:
             weight = cont[:, None] * weight
         if values is None:
-            return Judgement(reward_sums(rewards, pcont), weight, rewards, None)
+            return Judgement(reward_sums(rewards, pcont), weight, rewards, None, None)
         following = over_leading(bootstrap, feat) if bootstrap else values.mean
         returns = lambda_returns(rewards, following, pcont, self.lambda_)
-        return Judgement(returns, weight[:, :-1], rewards, values)
+        return Judgement(returns, weight[:, :-1], rewards, values, following)
 
     def losses(
         self, trajectory: Imagination, reward: Head | tf.Tensor, value: Value | None,
         discount: Head | None, slow: Head | None = None,
-        return_range: ReturnRange | None = None,
+        return_range: ReturnRange | None = None, replayed: Replayed | None = None,
     ) -> tuple[Losses, dict[str, tf.Tensor]]:  # fmt: skip
         """Losses "actor" and, with a value network, "value"; and scalar metrics.
+
+        With `replayed` there is also "replayed", which trains value network and world model.
 
         Args:
             trajectory: Features [N, H, F].
@@ -167,6 +173,7 @@ class Behavior:
             slow: Slow copy of the value network.
             return_range: Learns the range of the returns, which the actor's loss then divides V_i,
                 v_i and R_i by, so that an entropy weight suits rewards of any size.
+            replayed: The sequences that the starts are from.
         """
         feat = trajectory.feat
         from_start = value is not None and (self.gradient == "score" or feat.shape[1] == 1)
@@ -190,18 +197,45 @@ class Behavior:
         if judged.values is not None:
             baseline = judged.values.before_last()
             losses["value"], error = value_loss(baseline, *judged[:2])  # equation 8
-            if slow is not None and not bootstrap:
-                slowly = over_leading(slow, feat[:, :-1])
+            pull = None if bootstrap else slow
+            if pull is not None:
+                slowly = over_leading(pull, feat[:, :-1])
                 losses["value"] += value_loss(baseline, slowly, judged.weight)[0]
             metrics |= {"value_loss": losses["value"], "value_error": error}
             metrics["imagined_value"] = tf.reduce_mean(judged.values.mean)
+            if replayed is not None:
+                assert value is not None and callable(reward)
+                first = self.start_returns(trajectory, judged, reward, discount)
+                returns = annotate(first, trajectory.chosen, replayed.feat, bootstrap or value)
+                loss = replayed_value_loss(
+                    replayed, value, returns, self.gamma, self.lambda_, pull
+                )[0]
+                losses["replayed"] = self.replay_scale * loss
+                metrics["replayed_value_loss"] = loss
         return losses, metrics
+
+    def start_returns(
+        self, trajectory: Imagination, judged: Judgement, reward: Head, discount: Head | None
+    ) -> tf.Tensor:
+        """V_0 of the starts, float32 [N], also where they are none of the judged states.
+
+        V_0 = r_0 + pcont_0 ((1 - lambda) v_1 + lambda V_1)
+        """
+        if judged.rewards.shape[1] > trajectory.feat.shape[1]:
+            return judged.returns[:, 0]
+        start, following = trajectory.start, judged.following
+        assert following is not None
+        pcont = discount(start) if discount else self.gamma
+        if trajectory.cont is not None:
+            pcont *= trajectory.cont
+        mixed = (1.0 - self.lambda_) * following[:, 0] + self.lambda_ * judged.returns[:, 0]
+        return reward(start) + pcont * mixed
 
     def _objective(
         self, trajectory: Imagination, judged: Judgement, return_scale: tf.Tensor | float
     ) -> tf.Tensor:
         """The scalar that the actor maximises, []."""
-        returns, weight, _, values = judged
+        returns, weight, values = judged.returns, judged.weight, judged.values
         if self.gradient == "score":
             advantage = returns if values is None else returns - values.before_last().mean
             each = weight * trajectory.log_prob * tf.stop_gradient(advantage)
@@ -213,16 +247,3 @@ class Behavior:
             entropies = trajectory.entropy[:, -weight.shape[1] :]
             objective += self.entropy * tf.reduce_mean(weight * entropies)
         return objective
-
-
-def value_loss(
-    values: UnitNormal | TwoHot, returns: tf.Tensor, weight: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Weighted mean of - log p(stop(returns)), and the root mean square of the mean's error.
-
-    All have one shape, [N, M].
-    """
-    targets = tf.stop_gradient(returns)
-    loss = -tf.reduce_mean(weight * values.log_prob(targets))
-    error = tf.math.squared_difference(targets, values.mean)
-    return loss, tf.sqrt(average(tf.reduce_mean(error)))

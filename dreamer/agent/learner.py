@@ -21,6 +21,7 @@ import tensorflow as tf
 from dreamer.agent import behavior
 from dreamer.agent.behavior import Behavior, Imagination, Losses
 from dreamer.agent.networks import SHARED, Networks
+from dreamer.agent.value_losses import Replayed
 from dreamer.agent.world_model import Tensors
 from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import State
@@ -86,7 +87,13 @@ class Learner:
         def model_loss() -> tuple[Losses, Tensors]:
             loss, states, metrics = model.loss(batch, noise)  # equation 10
             post.update(states)
-            return {"model": loss}, metrics
+            if not (behaving and self.behavior.replay_scale):
+                return {"model": loss}, metrics
+            # The value loss on replayed states trains the model, too.
+            losses, more = self.behavior_losses(post, batch, number)
+            replayed = losses.pop("replayed")
+            losses |= {"model": loss + replayed, "value": losses["value"] + replayed}
+            return losses, metrics | more
 
         found = self._differentiate(model_loss)
         objectives = self.objectives(post, batch, number, exploring) if behaving else []
@@ -112,13 +119,15 @@ class Learner:
     def objectives(
         self, post: State, batch: Tensors, number: tf.Tensor, exploring: bool
     ) -> list[Objective]:
-        """The losses besides the world model's, each to be differentiated by itself.
+        """The losses besides those of `gradients`, each to be differentiated by itself.
 
         Args:
             post: Posterior states [B, T, ...].
             batch, number, exploring: As `update`'s.
         """
         del exploring
+        if self.behavior.replay_scale:
+            return []  # `gradients` has them
         return [lambda: self.behavior_losses(post, batch, number)]
 
     def behavior_losses(
@@ -129,10 +138,17 @@ class Learner:
         assert actor is not None
         purposes = Purpose.IMAGINED, Purpose.ACTIONS
         trajectory = self.imagine(actor, post, batch, number, *purposes)
+        replayed = self.replayed(post, batch) if self.behavior.replay_scale else None
         return self.behavior.losses(
             trajectory, model.reward, self.networks.value, model.discount,
-            self.networks.slow_value, self.networks.return_range,
+            self.networks.slow_value, self.networks.return_range, replayed,
         )  # fmt: skip
+
+    def replayed(self, post: State, batch: Tensors) -> Replayed:
+        """What a value network learns from, of posterior states [B, T, ...]."""
+        model, is_first = self.networks.model, batch["is_first"]
+        feat = model.rssm.head_features(post, batch["action"], is_first)
+        return Replayed(feat, model.reward.target(batch["reward"]), batch["cont"], is_first)
 
     def imagine(
         self, actor: Actor, post: State, batch: Tensors, number: tf.Tensor, latent: Purpose,
@@ -161,7 +177,7 @@ class Learner:
         score = self.behavior.gradient == "score" and latent == Purpose.IMAGINED  # no explorer's
         trajectory = behavior.imagine(model.rssm, actor, start, latent_noise, action_noise, score)
         cont = flat(batch["cont"], 0) if model.discount else None
-        return trajectory._replace(start=flat(feat), cont=cont)
+        return trajectory._replace(start=flat(feat), cont=cont, chosen=chosen)
 
     def _choose_starts(self, number: tf.Tensor, states: int) -> tf.Tensor | None:
         """Indices of this device's share of the starts among its states; None for all of them."""

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from dreamer.agent.behavior import Losses, value_loss
+from dreamer.agent.behavior import Losses
 from dreamer.agent.learner import Learner, Objective
+from dreamer.agent.value_losses import replayed_value_loss
 from dreamer.agent.world_model import Tensors
 from dreamer.nets.rssm import State
-from dreamer.ops.returns import replayed_returns
 from dreamer.ops.seeds import Purpose
 from dreamer.ops.shapes import flatten_leading, over_leading
 
@@ -83,13 +83,11 @@ class PlannerLearner(Learner):
 
     def replayed_value_loss(self, post: State, batch: Tensors) -> tuple[Losses, Tensors]:
         """Loss of the value network on posterior states [B, T, ...]."""
-        model, value = self.networks.model, self.networks.value
+        value = self.networks.value
         assert value is not None
-        feat = model.rssm.head_features(post, batch["action"], batch["is_first"])
-        values = value.predict(tf.stop_gradient(feat))  # [B, T]
-        reward, pcont = model.reward.target(batch["reward"]), self.behavior.gamma * batch["cont"]
-        returns, weight = replayed_returns(
-            reward, tf.stop_gradient(values.mean), pcont, batch["is_first"], self.behavior.lambda_
+        replayed = self.replayed(post, batch)
+        replayed = replayed._replace(feat=tf.stop_gradient(replayed.feat))
+        loss, error = replayed_value_loss(
+            replayed, value, None, self.behavior.gamma, self.behavior.lambda_
         )
-        loss, error = value_loss(values.before_last(), returns, weight)
         return {"value": loss}, {"value_loss": loss, "value_error": error}

@@ -275,7 +275,7 @@ def check_values(flat: Mapping[str, Any]) -> None:
         )
     if "disagreement.until" in flat:
         tree = nest(flat)
-        check_behavior(*(tree[name] for name in ("behavior", "planner", "disagreement")))
+        check_behavior(*(tree[name] for name in ("behavior", "planner", "disagreement", "value")))
     if "train.devices" in flat:
         # 0 means all devices of the machine; their number is not known yet.
         check_devices(flat["train.devices"] or 1, flat["train.batch_size"], flat["jit"])
@@ -291,9 +291,17 @@ def check_logdir(text: str) -> None:
         )
 
 
-def check_behavior(behavior: Values, planner: Values, disagreement: Values) -> None:
+def check_behavior(
+    behavior: Values, planner: Values, disagreement: Values, value: Values
+) -> None:  # fmt: skip
     """Refuses combinations of these sections that no agent supports."""
     until = disagreement["until"]
+    if value["replay_scale"] and not (behavior["policy"] == "actor" and behavior["value"]):
+        raise UserError(
+            "value.replay_scale needs behavior.policy actor and behavior.value true, because "
+            "imagined returns close the replayed ones; set it to 0 (a planner's value network "
+            "learns from the replay in any case)"
+        )
     if behavior["policy"] == "planner":
         if until:
             raise UserError(
