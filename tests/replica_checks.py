@@ -183,6 +183,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "disagreement": {"disagreement__until": 100},
     "planner": {"preset": "planet", "planner__returns": "lambda", "behavior__value": True},
     "score": {"preset": "score", "act_space": ONEHOT, "discount__enabled": True},
+    "replayed values": {
+        "value__replay_scale": 0.3, "value__slow_rate": 0.1, "value__slow_role": "pull",
+        "actor__gradient": "score", "discount__enabled": True,
+    },
 }
 
 
@@ -204,6 +208,7 @@ def statistics() -> dict[str, Any]:
         inputs__normalize=True, reward__transform="normalize", behavior__normalize="percentile",
         value__slow_rate=0.3, behavior__after=1, loss__free_nats=0.0, optimizer__algorithm="laprop",
         optimizer__warmup=2, optimizer__adaptive_clip=0.3, optimizer__shared=True,
+        value__slow_every=2, value__replay_scale=0.3,
     )  # fmt: skip
     for number in range(3):
         batch = uneven(seed=number)

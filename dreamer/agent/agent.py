@@ -249,7 +249,8 @@ def make_dreamer(
         act_space,
         learner(
             networks, optimizers, behavior, seed=seed, horizon=own["horizon"],
-            slow_rate=sections["value"]["slow_rate"], starts=own["starts"],
+            slow_rate=sections["value"]["slow_rate"], slow_every=sections["value"]["slow_every"],
+            starts=own["starts"],
         ),  # fmt: skip
         Policy(model, act_space.shape[0], choose, exploration, seed, explorer),
         seed=seed,

@@ -69,7 +69,7 @@ class Devices:
             found = self.strategy.run(on_replica, args=(batch,))
             gradients, losses, metrics = tf.nest.map_structure(self.first, found)
             with self.strategy.scope():
-                return metrics | learner.apply(gradients, losses)
+                return metrics | learner.apply(gradients, losses, number)
 
         return tf.function(update, autograph=False)
 

@@ -46,16 +46,17 @@ class Learner:
         seed: Seed of the random streams.
         horizon: H, the number of imagined steps.
         slow_rate: Rate at which the slow copy follows the value network, if there is a copy.
+        slow_every: Updates between two such steps.
         starts: Imagined trajectories; 0 for one from every state.
     """
 
     def __init__(
         self, networks: Networks, optimizers: Mapping[str, Optimizer], behavior: Behavior, *,
-        seed: int, horizon: int, slow_rate: float = 0.0, starts: int = 0,
+        seed: int, horizon: int, slow_rate: float = 0.0, slow_every: int = 1, starts: int = 0,
     ):  # fmt: skip
         self.networks, self.optimizers, self.behavior = networks, optimizers, behavior
         self._seed, self._horizon, self._slow_rate = seed, horizon, slow_rate
-        self._starts = starts
+        self._slow_every, self._starts = slow_every, starts
 
     def update(
         self, batch: Tensors, number: tf.Tensor, exploring: bool, behaving: bool = True
@@ -69,7 +70,7 @@ class Learner:
             behaving: Whether behaviour learns, too, or the world model alone.
         """
         gradients, losses, metrics = self.gradients(batch, number, exploring, behaving)
-        return metrics | self.apply(gradients, losses)
+        return metrics | self.apply(gradients, losses, number)
 
     def gradients(
         self, batch: Tensors, number: tf.Tensor, exploring: bool, behaving: bool = True
@@ -102,10 +103,11 @@ class Learner:
                 every.update(more)
         return averaged(found)
 
-    def apply(self, gradients: Gradients, losses: Losses) -> Tensors:
+    def apply(self, gradients: Gradients, losses: Losses, number: tf.Tensor) -> Tensors:
         """The second half: steps all networks, or none if a loss or gradient is not finite.
 
-        Returns the metrics of `apply_together`.
+        Then the slow copy of the value network follows it, if it is time. Returns the metrics of
+        `apply_together`.
         """
         gradients = self._by_optimizer(gradients)
         optimizers = {name: self.optimizers[name] for name in gradients}
@@ -113,6 +115,8 @@ class Learner:
         value, slow = self.networks.value, self.networks.slow_value
         if value is not None and slow is not None:
             rate = self._slow_rate * (1.0 - metrics["skipped"])
+            if self._slow_every > 1:
+                rate *= tf.cast((number + 1) % self._slow_every == 0, tf.float32)
             follow(rate, value.variables, slow.variables)
         return metrics
 

@@ -96,8 +96,8 @@ def follow(rate: float | tf.Tensor, sources: Sequence, targets: Sequence) -> Non
     """Moves each target variable towards its source: t <- (1 - rate) t + rate s."""
 
     def move(target: tf.Variable, source: tf.Tensor, rate: Any) -> None:
-        exact = isinstance(rate, float) and rate == 1.0
-        target.assign(source if exact else target + rate * (source - target))
+        moved = target + rate * (source - target)
+        target.assign(tf.where(tf.equal(rate, 1.0), source, moved))  # exact at 1, unlike `moved`
 
     for source, target in zip(sources, targets, strict=True):
         if tf.distribute.has_strategy() and tf.distribute.in_cross_replica_context():

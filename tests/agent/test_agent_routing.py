@@ -46,6 +46,19 @@ def test_the_slow_value_follows_unless_the_update_is_skipped() -> None:
     np.testing.assert_array_equal(copies()[1], moved)
 
 
+def test_the_slow_value_can_be_copied_now_and_then() -> None:
+    """DreamerV2's target network: bit for bit the value network, after every second update."""
+    agent = make_agent(value__slow_rate=1.0, value__slow_every=2)
+    value, slow = agent.networks.value, agent.networks.slow_value
+    assert value is not None and slow is not None
+    for number in range(4):
+        kept = [v.numpy().copy() for v in slow.variables]
+        update(agent, make_batch(), number)
+        expected = [v.numpy() for v in value.variables] if number % 2 else kept
+        for mine, theirs in zip(slow.variables, expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
 def test_fewer_starts_are_drawn_from_the_batch() -> None:
     agent, batch = make_agent(behavior__starts=5, discount__enabled=True), make_batch()
     tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}
