@@ -205,8 +205,9 @@ class FlopCounter:
         The ensemble rewards the "explorer" instead of the reward head. `through` says whether the
         actor's gradient passes through the dynamics.
         """
-        horizon, starts = self._config.behavior.horizon, self._batch[0] * self._batch[1]  # H, N
-        n, later = starts * horizon, starts * (horizon - 1)
+        horizon, states = self._config.behavior.horizon, self._batch[0] * self._batch[1]  # H, B*T
+        starts = min(self._config.behavior.starts or states, states)  # N
+        n, later, value = starts * horizon, starts * (horizon - 1), self._config.value
         # Whether the value of the starting state is used (dreamer.agent.behavior.Behavior).
         from_start = self._has_value and (not through or horizon == 1)
         judged = n + starts if from_start else n
@@ -223,8 +224,23 @@ class FlopCounter:
         if self._has_value:
             moved = through * (starts if horizon == 1 else later)
             own = n if from_start else later
-            first = judged + moved + own
+            slow = "" if actor == "explorer" or not value.slow_rate else value.slow_role
+            if slow:
+                passes = judged + moved if slow == "target" else own
+                self._layers("imagined slow value", self._head("value"), passes)
+            first = judged + moved * (slow != "target") + own
             self._layers("imagined value", self._head("value"), first + own, first)
+            if actor != "explorer" and value.replay_scale:
+                self._replayed_value(starts, from_start, slow == "pull")
+
+    def _replayed_value(self, starts: int, from_start: bool, pull: bool) -> None:
+        """Adds the value loss on replayed sequences."""
+        (b, t), head = self._batch, self._head("value")
+        if not from_start:
+            for name in self._heads:
+                self._layers(f"imagined {name}", self._head(name), starts)
+        passes = 3 * b * (t - 1) + pull * b * (t - 1)
+        self._layers("replayed value", head, passes + (b * t if starts < b * t else 0))
 
 
 def _channels_and_vectors(obs_space: Mapping[str, Space], keys: str) -> tuple[int, int]:

@@ -141,6 +141,23 @@ VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, Any], dict[str, int | None]
         "imagined reward": 2 * HEAD * N * 2,
         "imagined value": 2 * N * (FIRST * (2 + 1 + 1) + REST * (2 + 2 + 1)),
     }),
+    "few starts": ((), {"behavior__starts": N // 2}, {
+        part: FULL[part] // 2
+        for part in ("actor", "imagined dynamics", "imagined reward", "imagined value")
+    }),
+    # The slow copy judges, and passes on the gradient to the actor.
+    "slow target": ((), {"value__slow_rate": 0.02}, {
+        "imagined slow value": 2 * (FIRST + REST) * (IMAGINED + LATER),
+        "imagined value": 2 * (FIRST * (IMAGINED + LATER) + REST * (IMAGINED + 2 * LATER)),
+    }),
+    # The starts' returns need their rewards. The gradient passes through the features.
+    "replayed values": (
+        (), {"value__slow_rate": 0.02, "value__slow_role": "pull", "value__replay_scale": 0.3}, {
+            "imagined reward": FULL["imagined reward"] + 2 * HEAD * N,
+            "imagined slow value": 2 * (FIRST + REST) * LATER,
+            "replayed value": 2 * (FIRST + REST) * LAST * 4,
+        },
+    ),
     "planner": (("planet",), {}, NO_IMAGINATION),
     "planner with a value": (
         ("planet",), {"behavior__value": True, "planner__returns": "lambda"}, {
