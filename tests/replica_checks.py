@@ -183,6 +183,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "disagreement": {"disagreement__until": 100},
     "planner": {"preset": "planet", "planner__returns": "lambda", "behavior__value": True},
     "score": {"preset": "score", "act_space": ONEHOT, "discount__enabled": True},
+    "start states": {},
     "replayed values": {
         "value__replay_scale": 0.3, "value__slow_rate": 0.1, "value__slow_role": "pull",
         "actor__gradient": "score", "discount__enabled": True,
@@ -197,6 +198,8 @@ def variants() -> dict[str, Any]:
         space = settings.get("act_space", CONTINUOUS)
         batch = uneven(act_space=space)
         exploring = name == "disagreement"
+        if name == "start states":  # metrics then have the posterior states of the whole batch
+            batch["latent"] = np.random.default_rng(0).normal(size=(4, 20)).astype(np.float32)
         one, two = (gradients_on(agent, batch, exploring) for agent in pair(**settings))
         found[name] = worst(one, two)
     return found

@@ -11,7 +11,7 @@ import tensorflow as tf
 from dreamer.agent.behavior import Behavior
 from dreamer.agent.devices import Devices
 from dreamer.agent.exploration import Exploration
-from dreamer.agent.learner import Learner
+from dreamer.agent.learner import LATENTS, Learner
 from dreamer.agent.networks import SHARED, make_networks, make_optimizers
 from dreamer.agent.policy import Policy, by_actor, by_planner
 from dreamer.agent.precision import choose_jit, choose_precision
@@ -41,6 +41,7 @@ class Agent:
 
     Attributes:
         networks: All networks; world_model, and the task's actor and value where there are any.
+        latents: Posterior features [B, T, F] of the last batch that came with "latent", or None.
         policy_calls: Calls of `policy` so far, which key its noise. Reset this after an aborted
             evaluation, so that its noise is reused.
     """
@@ -59,6 +60,7 @@ class Agent:
         self._behave_after = behave_after
         self._devices = devices or Devices()
         self._before_trace: dict[str, np.ndarray] | None = None
+        self.latents: tf.Tensor | None = None
         self.policy_calls = self._step = self._updates = 0
         self._update = self._devices.compile(learner, jit)
         # Whether it trains or explores is a Python value: each case gets a graph of its own.
@@ -113,12 +115,15 @@ class Agent:
         """Makes one update of all networks; returns scalar metrics.
 
         Args:
-            batch: Replay.sample's keys, [B, T, ...].
+            batch: Replay.sample's keys, [B, T, ...], and perhaps "latent", float32 [B, F], features
+                of the states before the sequences; without it these are zeros.
             update: Number of this update; its random numbers follow from it and the seed.
         Raises:
             ValueError: If a tensor of the batch has another shape than the spaces say.
         """
-        return self._update(*self._update_inputs(batch, update))
+        metrics = self._update(*self._update_inputs(batch, update))
+        self.latents = metrics.pop(LATENTS, None)
+        return metrics
 
     def trace(self, batch: Mapping[str, np.ndarray]) -> None:
         """Builds the graph of `train_step` without updating anything.
@@ -140,7 +145,11 @@ class Agent:
         shapes |= {"action": self._act_space.shape, "reward": (), "cont": (), "is_first": ()}
         for key in self._batch_keys():
             check_shape(key, batch[key], (b, t, *shapes[key]))
-        placed = self._devices.place({k: batch[k] for k in self._batch_keys()})
+        taken = {k: batch[k] for k in self._batch_keys()}
+        if "latent" in batch:
+            check_shape("latent", batch["latent"], (b, self.world_model.rssm.feat_size))
+            taken["latent"] = batch["latent"]
+        placed = self._devices.place(taken)
         phase = (self.exploring, False) if update < self._behave_after else (self.exploring,)
         return placed, tf.constant(np.int32(update)), *phase
 

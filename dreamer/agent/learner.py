@@ -26,11 +26,12 @@ from dreamer.agent.world_model import Tensors
 from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import State
 from dreamer.ops.optimizers import Optimizer, apply_together
-from dreamer.ops.replicas import averaged, batch_normal, follow, replicas
+from dreamer.ops.replicas import averaged, batch_normal, follow, gather, replicas
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import flatten_leading
 
 Gradients = dict[str, list[tf.Tensor]]  # by network, of the scaled losses
+LATENTS = "latents"  # among the metrics: the posterior features [B, T, F] of the whole batch
 Objective = Callable[[], tuple[Losses, Tensors]]  # with metrics
 
 
@@ -77,7 +78,8 @@ class Learner:
     ) -> tuple[Gradients, Losses, Tensors]:
         """The first half of `update`, on the batch or on one device's share of its sequences.
 
-        Returns gradients of the scaled losses, losses, and metrics, averaged over the devices.
+        Returns gradients of the scaled losses, losses, and metrics, averaged over the devices. If
+        sequences come with a "latent" that they start from, the metrics have `LATENTS`, too.
         """
         model, post = self.networks.model, State()
         seed = make_seeds(self._seed, Purpose.LATENT, number)[0]
@@ -101,6 +103,8 @@ class Learner:
         for objective in objectives:
             for every, more in zip(found, self._differentiate(objective), strict=True):
                 every.update(more)
+        if "latent" in batch:
+            found[2][LATENTS] = gather(model.rssm.feat(post))
         return averaged(found)
 
     def apply(self, gradients: Gradients, losses: Losses, number: tf.Tensor) -> Tensors:

@@ -107,7 +107,8 @@ class WorldModel(keras.layers.Layer):
         """Loss of a batch of sequences.
 
         Args:
-            batch: Observations [B, T, ...], action [B, T, A], reward, cont, is_first [B, T].
+            batch: Observations [B, T, ...], action [B, T, A], reward, cont, is_first [B, T]; and
+                perhaps latent [B, F], features of the states before the sequences.
             noise: float32 [B, T, noise_size], standard Normal.
         Returns:
             Loss [], the diagnostics' included; posterior states, entries [B, T, ...]; and scalar
@@ -117,7 +118,8 @@ class WorldModel(keras.layers.Layer):
         obs = self.preprocess({k: batch[k] for k in {**self.inputs, **self.targets}})
         filtering, further = noise[..., : rssm.stoch_size], noise[..., rssm.stoch_size :]
         embed = self.embed(obs)
-        post, prior = rssm.observe(embed, batch["action"], batch["is_first"], filtering)
+        start = rssm.state(batch["latent"]) if "latent" in batch else None
+        post, prior = rssm.observe(embed, batch["action"], batch["is_first"], filtering, start)
         feat = rssm.feat(rssm.head_state(post, prior))  # [B, T, F]
         seen = flatten_leading(feat if reconstructs else tf.stop_gradient(feat))
         shown = {k: flatten_leading(obs[k], len(s)) for k, s in self.targets.items()}

@@ -276,6 +276,12 @@ def check_values(flat: Mapping[str, Any]) -> None:
     if "disagreement.until" in flat:
         tree = nest(flat)
         check_behavior(*(tree[name] for name in ("behavior", "planner", "disagreement", "value")))
+    if flat.get("replay.latents") == "stored" and flat["rssm.kind"] == "deterministic_only":
+        raise UserError(
+            "replay.latents is stored, but the heads of rssm.kind deterministic_only learn from "
+            "states of their own, which start from zeros; set replay.latents to zeros, or choose "
+            "another rssm.kind"
+        )
     if "train.devices" in flat:
         # 0 means all devices of the machine; their number is not known yet.
         check_devices(flat["train.devices"] or 1, flat["train.batch_size"], flat["jit"])

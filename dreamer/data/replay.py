@@ -14,7 +14,7 @@ import math
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ from dreamer.data.episodes import (
     moved_aside,
     save_episode,
 )
+from dreamer.data.latent_memory import LatentMemory, Piece
 from dreamer.errors import UserError
 from dreamer.io.files import make_folder, path_text
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from dreamer.envs.spec import Space
 
 Batch = dict[str, np.ndarray]
+Pieces = list[list[Piece]]  # of each sequence of a batch
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 """Shape and dtype of one timestep of each key."""
 
@@ -61,6 +63,7 @@ class Replay:
         obs_space: Spaces of the observation keys that batches hold.
         act_space: Space of the action, of shape [A].
         sampling: What is drawn with equal probability: "episodes" or "timesteps"; see `sample`.
+        latents: Holds the latent states of timesteps; None: sequences come without a state.
 
     Attributes:
         files: The files that batches are drawn from, in the order of the sampling.
@@ -73,8 +76,9 @@ class Replay:
     def __init__(
         self, directory: Path | str, *, cache_bytes: float, seed: int,
         obs_space: Mapping[str, Space], act_space: Space, sampling: str = "episodes",
+        latents: LatentMemory | None = None,
     ) -> None:  # fmt: skip
-        self._sampling = sampling
+        self._sampling, self._latents = sampling, latents
         self._ends: np.ndarray | None = None  # cumulative lengths of `files`
         self.directory = Path(directory)
         self.files: list[EpisodeFile] = []  # ordered by `_order`
@@ -146,6 +150,8 @@ class Replay:
                 if old.path != file.path:
                     old.path.unlink(missing_ok=True)
                 self._forget(old)
+                if self._latents:
+                    self._latents.forget(old.path)
             # Ordered by id, so that the sampling does not depend on when episodes were written.
             bisect.insort(self.files, file, key=_order)
             self._ends = None
@@ -167,34 +173,48 @@ class Replay:
             and cont float32 [B, T], is_first, is_last and is_terminal bool [B, T]. B is
             `batch_size`, T is `length`. UserError if there is no episode.
         """
+        return self.draw(index, batch_size, length)[0]
+
+    def draw(self, index: int, batch_size: int, length: int) -> tuple[Batch, Pieces]:
+        """Returns a batch, and the pieces of episodes that its sequences consist of."""
         with self._lock:
             while True:
                 try:
-                    return self._draw(index, batch_size, length)
+                    return self._assemble(index, batch_size, length)
                 except EpisodeError as error:
                     self._set_aside(error)
 
     def batches(
-        self, first: int, count: int, batch_size: int, length: int, prefetch: int
-    ) -> Generator[Batch, None, None]:
+        self, first: int, count: int, batch_size: int, length: int, prefetch: int,
+        found: Callable[[], np.ndarray] | None = None,
+    ) -> Generator[Batch, None, None]:  # fmt: skip
         """Yields ``sample(first)`` to ``sample(first + count - 1)``, prepared by a thread.
 
         At most `prefetch` batches wait, and one more is being made. Add no episode meanwhile: the
         batches would depend on how far ahead the thread is. Errors in the thread are raised here.
         Closing or dropping the generator ends the thread.
+
+        With `latents` each batch also has "latent", float32 [B, F], the states before its
+        sequences. They are looked up when the batch is yielded, not when it is prepared, so they
+        are the newest ones, and do not depend on how far ahead the thread is. `found` returns the
+        states [B, T, F] of the batch that was yielded last; they are stored before the next one.
         """
         indices = iter(range(first, first + count))
         pool = ThreadPoolExecutor(1, "prefetch")
         try:
             drawn = deque(
-                pool.submit(self.sample, index, batch_size, length)
+                pool.submit(self.draw, index, batch_size, length)
                 for index in islice(indices, max(prefetch, 1) + 1)
             )
             while drawn:
-                batch = drawn.popleft().result()
+                batch, sequences = drawn.popleft().result()
                 for index in islice(indices, 1):
-                    drawn.append(pool.submit(self.sample, index, batch_size, length))
+                    drawn.append(pool.submit(self.draw, index, batch_size, length))
+                if self._latents:
+                    batch["latent"] = self._latents.before(sequences)
                 yield batch
+                if self._latents and found:
+                    self._latents.store(sequences, found())
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -233,7 +253,7 @@ class Replay:
         outcome = move_aside(error.path, self.directory / _DAMAGED)
         warnings.warn(f"episode set aside: {error}; {outcome}", DamagedEpisodeWarning, stacklevel=2)
 
-    def _draw(self, index: int, batch_size: int, length: int) -> Batch:
+    def _assemble(self, index: int, batch_size: int, length: int) -> tuple[Batch, Pieces]:
         if not self.files:
             raise UserError(
                 f"{path_text(self.directory)} holds no episode to train on "
@@ -244,16 +264,19 @@ class Replay:
             for key, (shape, dtype) in self._layout.items()
         }
         rng = np.random.default_rng([self._seed, index])
+        sequences: Pieces = []
         for row in range(batch_size):
             at = 0
+            sequences.append([])
             for file, start in self._pieces(rng, length):
                 stop = min(start + length - at, file.length)
                 place = row, slice(at, at + stop - start)
                 self._read(file, start, stop, {key: array[place] for key, array in batch.items()})
+                sequences[-1].append((file, start, stop))
                 at += stop - start
                 if at == length:
                     break
-        return batch
+        return batch, sequences
 
     def _pieces(
         self, rng: np.random.Generator, length: int

@@ -89,6 +89,11 @@ class RSSM(Float32Layer):
         """Features [..., F] = concat(stoch, deter)."""
         return tf.concat([state["stoch"], state["deter"]], -1)
 
+    def state(self, feat: tf.Tensor) -> State:
+        """The state of features [..., F], without the parameters of stoch's distribution."""
+        stoch, deter = tf.split(feat, [self.stoch_size, self.feat_size - self.stoch_size], -1)
+        return {"stoch": stoch, "deter": deter}
+
     def head_state(self, post: State, prior: State) -> State:
         """The state that the heads learn from: the posterior.
 

@@ -12,10 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from dreamer.config.config import Config, check_devices, preset_refusal
 from dreamer.config.schema import DREAMER
+from dreamer.data.latent_memory import LatentMemory
 from dreamer.data.replay import Batch, Replay, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space
@@ -177,10 +180,14 @@ def make_agent(
 def make_replay_collector(setup: Setup, memory: EpisodeMemory | None = None) -> ReplayCollector:
     """Returns the collector into the run's replay, and into the agent's own `memory` if any."""
     config = setup.config
+    latents = None
+    if config.section("replay").get("latents") == "stored":  # some agents have fewer keys
+        size = cast("Agent", setup.agent).world_model.rssm.feat_size
+        latents = LatentMemory(config.replay.latent_bytes, size)
     replay = Replay(
         setup.rundir.episodes, cache_bytes=config.replay.cache_bytes, seed=config.seed,
         obs_space=setup.pool.obs_space, act_space=setup.pool.act_space,
-        sampling=config.replay.sampling,
+        sampling=config.replay.sampling, latents=latents,
     )  # fmt: skip
     return ReplayCollector(
         pool=setup.pool, replay=replay, logger=setup.logger,
@@ -198,7 +205,12 @@ def make_replay_experience(setup: Setup) -> Experience:
 
     def draw(first: int, count: int) -> Generator[tuple[int, Batch], None, None]:
         prefetch = setup.config.replay.prefetch
-        with closing(collector.replay.batches(first, count, *shape, prefetch)) as batches:
+
+        def found() -> np.ndarray:
+            return np.asarray(cast("Agent", setup.agent).latents)
+
+        source = collector.replay.batches(first, count, *shape, prefetch, found)
+        with closing(source) as batches:
             for batch in batches:
                 yield 1, batch
 

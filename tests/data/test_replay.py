@@ -7,6 +7,7 @@ import threading
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,16 +241,16 @@ def prefetch_threads() -> int:
 def test_prefetching_is_bounded_and_its_thread_ends(tmp_path: Path) -> None:
     replay, drawn = make_replay(tmp_path), threading.Semaphore(0)
     fill(replay, [20])
-    sample = replay.sample
+    draw = replay.draw
 
-    def counted(*args: int) -> Arrays:
+    def counted(*args: int) -> Any:
         drawn.release()
-        return sample(*args)
+        return draw(*args)
 
-    replay.sample = counted  # type: ignore[method-assign]
+    replay.draw = counted  # type: ignore[method-assign]
     for end in (lambda batches: batches.close(), lambda batches: None):
         batches = replay.batches(0, 100, 2, 5, prefetch=3)
-        assert_same(next(batches), sample(0, 2, 5))
+        assert_same(next(batches), draw(0, 2, 5)[0])
         for _ in range(5):  # the first, three that wait, and one in the making
             assert drawn.acquire(timeout=60)
         assert not drawn.acquire(timeout=0.05)
@@ -261,17 +262,17 @@ def test_prefetching_is_bounded_and_its_thread_ends(tmp_path: Path) -> None:
 def test_an_error_of_the_thread_is_raised_where_its_batch_would_have_come(tmp_path: Path) -> None:
     replay = make_replay(tmp_path)
     fill(replay, [20])
-    sample = replay.sample
+    draw = replay.draw
 
-    def failing(index: int, *shape: int) -> Arrays:
+    def failing(index: int, *shape: int) -> Any:
         if index == 2:
             raise RuntimeError("no third batch")
-        return sample(index, *shape)
+        return draw(index, *shape)
 
-    replay.sample = failing  # type: ignore[method-assign]
+    replay.draw = failing  # type: ignore[method-assign]
     batches = replay.batches(0, 5, 2, 5, prefetch=1)
     for index in range(2):
-        assert_same(next(batches), sample(index, 2, 5))
+        assert_same(next(batches), draw(index, 2, 5)[0])
     with pytest.raises(RuntimeError, match="no third batch"):
         next(batches)
     assert prefetch_threads() == 0 and list(batches) == []
