@@ -124,7 +124,8 @@ class WorldModel(keras.layers.Layer):
         seen = flatten_leading(feat if reconstructs else tf.stop_gradient(feat))
         shown = {k: flatten_leading(obs[k], len(s)) for k, s in self.targets.items()}
         log_probs = self.decoder.log_prob(seen, shown)
-        decoded = {f"{key}_loss": -tf.reduce_mean(x) for key, x in log_probs.items()}
+        scale = self.decoder.scale
+        decoded = {f"{key}_loss": -scale * tf.reduce_mean(x) for key, x in log_probs.items()}
         losses = dict(decoded) if reconstructs else {}
         losses |= self.representation.losses(embed, feat)
         flat, reward = flatten_leading(feat), self.reward.target(tf.reshape(batch["reward"], [-1]))

@@ -32,7 +32,8 @@ class Actor(MLP):
         init_std: Standard deviation at the start, before squashing.
         min_std: Least standard deviation.
         max_std: Largest standard deviation of a normal.
-        distribution: "tanh_normal", "normal" or "onehot"; or "auto" for the first or the last.
+        distribution: "tanh_normal", "normal" or "onehot"; or "auto" for the first or the last, or
+            "auto_normal" for the second or the last, whichever fits.
         out_scale: Factor of the output layer's initial weights.
         unimix: Share of the uniform distribution in a onehot.
         mode_samples: Samples of a tanh_normal; the densest one counts as its mode.
@@ -49,16 +50,17 @@ class Actor(MLP):
     ):  # fmt: skip
         super().__init__(layers, units, actions if discrete else 2 * actions, out_scale, **kwargs)
         fitting = ("onehot",) if discrete else ("tanh_normal", "normal")
-        if distribution not in ("auto", *fitting):
+        choices = {"auto": fitting[0], "auto_normal": fitting[-1], **dict(zip(fitting, fitting))}
+        if distribution not in choices:
             raise UserError(
                 f"actor.distribution {distribution} does not fit the "
                 f"{'one-hot' if discrete else 'continuous'} actions of this task; leave it at auto"
             )
-        if distribution == "normal" and max_std < min_std:
+        self._distribution = choices[distribution]
+        if self._distribution == "normal" and max_std < min_std:
             raise UserError(
                 f"actor.max_std is {max_std}, below actor.min_std, {min_std}; swap the two"
             )
-        self._distribution = fitting[0] if distribution == "auto" else distribution
         self.actions, self.mode_samples = actions, mode_samples
         self._mean_scale, self._unimix = mean_scale, unimix
         self._min_std, self._max_std = min_std, max_std

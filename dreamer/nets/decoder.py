@@ -27,19 +27,23 @@ class Decoder(keras.layers.Layer):
         cnn_depth: They have multiples of this number of channels; 32 in the paper.
         mlp_layers: Hidden layers for the vectors.
         mlp_units: Their width.
+        scale: Weight of the observations' losses.
         style: Of the hidden layers.
 
     Attributes:
         shapes: The shapes of the chosen observations.
+        scale: As above.
 
     Input shape: float32 [N, F]. Output: dict of means, float32 [N, *shape].
     """
 
     def __init__(
         self, shapes: Shapes, *, keys: str = ".*", cnn: str = "worldmodels", cnn_depth: int,
-        mlp_layers: int, mlp_units: int, style: LayerStyle = PUBLISHED, **kwargs,
+        mlp_layers: int, mlp_units: int, scale: float = 1.0, style: LayerStyle = PUBLISHED,
+        **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
+        self.scale = scale
         self.shapes = matching_keys("decoder", keys, shapes)
         # The sizes of the outputs' last axis, in the order of the names.
         self._images = {k: s[-1] for k, s in sorted(self.shapes.items()) if len(s) == 3}
