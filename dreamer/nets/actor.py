@@ -50,7 +50,8 @@ class Actor(MLP):
     ):  # fmt: skip
         super().__init__(layers, units, actions if discrete else 2 * actions, out_scale, **kwargs)
         fitting = ("onehot",) if discrete else ("tanh_normal", "normal")
-        choices = {"auto": fitting[0], "auto_normal": fitting[-1], **dict(zip(fitting, fitting))}
+        choices = {name: name for name in fitting}
+        choices |= {"auto": fitting[0], "auto_normal": fitting[-1]}
         if distribution not in choices:
             raise UserError(
                 f"actor.distribution {distribution} does not fit the "

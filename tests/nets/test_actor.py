@@ -63,12 +63,13 @@ def test_onehot_takes_the_outputs_as_logits() -> None:
     )
 
 
-V3 = {"distribution": "normal", "min_std": 0.1, "max_std": 1.0}
+V3 = {"distribution": "auto_normal", "min_std": 0.1, "max_std": 1.0}
 
 
 def test_normal_has_a_bounded_mean_and_std_and_clipped_samples() -> None:
     """Normal(tanh(m), 0.9 sigmoid(s + 2) + 0.1)."""
     actor, noise = make(False, **V3), np.random.default_rng(0).normal(size=(6, 3))
+    assert isinstance(make(True, **V3).dist(FEAT), StraightThroughOneHot)
     for scale in (1.0, 30.0):
         actor.trainable_variables[-1].assign(scale * np.float32([1, -1, 0.5, 0.3, -0.3, -1]))
         m, s = np.split(actor(FEAT).numpy().astype(np.float64), 2, -1)
