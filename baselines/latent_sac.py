@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from baselines.torso import follow
 from dreamer.agent.agent import Agent
 from dreamer.agent.behavior import Behavior
 from dreamer.agent.exploration import Exploration
@@ -28,9 +27,11 @@ from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.nets.actor import Actor
+from dreamer.nets.layer_style import PUBLISHED, LayerStyle
 from dreamer.nets.layers import MLP
 from dreamer.nets.rssm import State
 from dreamer.ops.optimizers import Optimizer
+from dreamer.ops.replicas import follow
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape, flatten_leading, over_leading
 
@@ -39,15 +40,17 @@ class TwinQ(keras.layers.Layer):
     """Two critics; the lesser of their values counts (arXiv 1802.09477).
 
     Args:
-        layers, units: Hidden layers of each, and their width.
+        layers, units, style: Hidden layers of each, their width and style.
 
     Input shape: float32 [N, F + A]. Output shape: float32 [2, N].
     """
 
-    def __init__(self, *, layers: int, units: int, **kwargs):
+    def __init__(self, *, layers: int, units: int, style: LayerStyle = PUBLISHED, **kwargs):
         super().__init__(**kwargs)
-        policy = self.dtype_policy
-        self._members = [MLP(layers, units, 1, dtype=policy, name=f"q{i}") for i in range(2)]
+        self._members = [
+            MLP(layers, units, 1, style=style, dtype=self.dtype_policy, name=f"q{i}")
+            for i in range(2)
+        ]
 
     def build(self, input_shape):
         for member in self._members:
@@ -116,9 +119,11 @@ class SACLearner(Learner):
         self._rate = sac.target_rate
         self._target_entropy = -sac.entropy * networks.actor.actions
 
-    def update(self, batch: Tensors, number: tf.Tensor, exploring: bool) -> Tensors:
+    def update(
+        self, batch: Tensors, number: tf.Tensor, exploring: bool, behaving: bool = True
+    ) -> Tensors:
         """Trains every network once, as `Learner.update`; then moves the target critics."""
-        metrics = super().update(batch, number, exploring)
+        metrics = super().update(batch, number, exploring, behaving)
         follow(self._rate, self.networks.critic.variables, self.networks.target.variables)
         return metrics
 
@@ -262,10 +267,11 @@ def make(config: Config, obs_space: Mapping[str, Space], act_space: Space) -> Ag
 
 def make_networks(config: Config, model: WorldModel, act_space: Space) -> SACNetworks:
     """The networks that a config describes, around a world model that is built already."""
-    feat, dtype, value = model.rssm.feat_size, model.dtype_policy, config.section("value")
-    own = config.section("actor")
+    feat, style = model.rssm.feat_size, LayerStyle(**config.section("layers"))
+    value = config.section("value") | {"style": style, "dtype": model.dtype_policy}
+    own = config.section("actor") | {"style": style}
     actor = make_actor(model, act_space, "actor", own)
-    target, critic = (TwinQ(**value, dtype=dtype, name=name) for name in ("target", "critic"))
+    target, critic = (TwinQ(**value, name=name) for name in ("target", "critic"))
     replayed = make_actor(model, act_space, "replayed", own | {"distribution": "auto"})
     temperature = Temperature(config.sac.temperature, name="temperature")
     for network in (target, critic):

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from dreamer.nets.encoder import Encoder
 from dreamer.nets.layers import Dense
+from dreamer.ops.replicas import follow
 
 
 class Torso(keras.layers.Layer):
@@ -127,10 +128,3 @@ def copy_every(
         return tf.constant(True)
 
     tf.cond(update % period == 0, copy, lambda: tf.constant(False))
-
-
-def follow(rate: float, sources: Sequence[tf.Variable], targets: Sequence[tf.Variable]) -> None:
-    """Moves each target towards its source: t <- (1 - rate) t + rate s."""
-    for source, target in zip(sources, targets, strict=True):
-        value = tf.convert_to_tensor(source)
-        target.assign(value if rate == 1.0 else target + rate * (value - target))

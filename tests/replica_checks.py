@@ -183,6 +183,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "disagreement": {"disagreement__until": 100},
     "planner": {"preset": "planet", "planner__returns": "lambda", "behavior__value": True},
     "score": {"preset": "score", "act_space": ONEHOT, "discount__enabled": True},
+    "start states": {},
+    "replayed values": {
+        "value__replay_scale": 0.3, "value__slow_rate": 0.1, "value__slow_role": "pull",
+        "actor__gradient": "score", "discount__enabled": True,
+    },
 }
 
 
@@ -193,11 +198,29 @@ def variants() -> dict[str, Any]:
         space = settings.get("act_space", CONTINUOUS)
         batch = uneven(act_space=space)
         exploring = name == "disagreement"
+        if name == "start states":  # metrics then have the posterior states of the whole batch
+            batch["latent"] = np.random.default_rng(0).normal(size=(4, 20)).astype(np.float32)
         one, two = (gradients_on(agent, batch, exploring) for agent in pair(**settings))
         found[name] = worst(one, two)
     return found
 
 
+def statistics() -> dict[str, Any]:
+    """Scales of inputs, rewards and returns; slow copies; LaProp, warm-up, adaptive clipping."""
+    one, two = pair(
+        inputs__normalize=True, reward__transform="normalize", behavior__normalize="percentile",
+        value__slow_rate=0.3, behavior__after=1, loss__free_nats=0.0, optimizer__algorithm="laprop",
+        optimizer__warmup=2, optimizer__adaptive_clip=0.3, optimizer__shared=True,
+        value__slow_every=2, value__replay_scale=0.3,
+    )  # fmt: skip
+    for number in range(3):
+        batch = uneven(seed=number)
+        one.train_step(batch, number)
+        two.train_step(batch, number)
+    found = worst(one.state_arrays(), two.state_arrays())
+    return {"worst": found, "copies_differ": copies_differ(two)}
+
+
 if __name__ == "__main__":
-    checks = (updates, clipping, free_nats, variants)
+    checks = (updates, clipping, free_nats, variants, statistics)
     print(json.dumps({check.__name__: check() for check in checks}))

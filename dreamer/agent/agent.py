@@ -11,15 +11,14 @@ import tensorflow as tf
 from dreamer.agent.behavior import Behavior
 from dreamer.agent.devices import Devices
 from dreamer.agent.exploration import Exploration
-from dreamer.agent.learner import Learner
-from dreamer.agent.networks import make_networks, make_optimizers
+from dreamer.agent.learner import LATENTS, Learner
+from dreamer.agent.networks import SHARED, make_networks, make_optimizers
 from dreamer.agent.policy import Policy, by_actor, by_planner
 from dreamer.agent.precision import choose_jit, choose_precision
 from dreamer.agent.variants import ExplorerLearner, PlannerLearner
 from dreamer.agent.world_model import Sections, Tensors, WorldModel, make_world_model
 from dreamer.config.config import check_behavior
 from dreamer.envs.spec import Space
-from dreamer.errors import UserError
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
 from dreamer.system.threads import run_interruptibly
@@ -37,10 +36,12 @@ class Agent:
         precision: float32, bfloat16 or float16, the number format of the networks.
         jit: Whether XLA compiles the update.
         explore_until: The step (environment frames) at which the policy's explorer stops.
+        behave_after: Updates of the world model alone, before behaviour learns.
         devices: The devices that learn; None: one.
 
     Attributes:
         networks: All networks; world_model, and the task's actor and value where there are any.
+        latents: Posterior features [B, T, F] of the last batch that came with "latent", or None.
         policy_calls: Calls of `policy` so far, which key its noise. Reset this after an aborted
             evaluation, so that its noise is reused.
     """
@@ -48,7 +49,7 @@ class Agent:
     def __init__(
         self, obs_space: Mapping[str, Space], act_space: Space, learner: Learner, policy: Policy,
         *, seed: int, precision: str, jit: bool, explore_until: int = 0,
-        devices: Devices | None = None,
+        behave_after: int = 0, devices: Devices | None = None,
     ):  # fmt: skip
         self.networks, self.precision = learner.networks, precision
         self.world_model, self.actor = self.networks.model, self.networks.actor
@@ -56,8 +57,10 @@ class Agent:
         self._obs_space, self._act_space = dict(obs_space), act_space
         self._learner, self._policy = learner, policy
         self._seed, self._until, self._compiled = seed, explore_until, jit
+        self._behave_after = behave_after
         self._devices = devices or Devices()
         self._before_trace: dict[str, np.ndarray] | None = None
+        self.latents: tf.Tensor | None = None
         self.policy_calls = self._step = self._updates = 0
         self._update = self._devices.compile(learner, jit)
         # Whether it trains or explores is a Python value: each case gets a graph of its own.
@@ -112,7 +115,8 @@ class Agent:
         """Makes one update of all networks; returns scalar metrics.
 
         Args:
-            batch: Replay.sample's keys, [B, T, ...].
+            batch: Replay.sample's keys, [B, T, ...], and perhaps "latent", float32 [B, F], features
+                of the states before the sequences; without it these are zeros.
             update: Number of this update; its random numbers follow from it and the seed.
         Raises:
             ValueError: If a tensor of the batch has another shape than the spaces say.
@@ -120,7 +124,9 @@ class Agent:
         inputs = self._update_inputs(batch, update)
         for optimizer in self._learner.optimizers.values():
             optimizer.begin(update)
-        return self._update(*inputs)
+        metrics = self._update(*inputs)
+        self.latents = metrics.pop(LATENTS, None)
+        return metrics
 
     def trace(self, batch: Mapping[str, np.ndarray]) -> None:
         """Builds the graph of `train_step` without updating anything.
@@ -142,8 +148,13 @@ class Agent:
         shapes |= {"action": self._act_space.shape, "reward": (), "cont": (), "is_first": ()}
         for key in self._batch_keys():
             check_shape(key, batch[key], (b, t, *shapes[key]))
-        placed = self._devices.place({k: batch[k] for k in self._batch_keys()})
-        return placed, tf.constant(np.int32(update)), self.exploring
+        taken = {k: batch[k] for k in self._batch_keys()}
+        if "latent" in batch:
+            check_shape("latent", batch["latent"], (b, self.world_model.rssm.feat_size))
+            taken["latent"] = batch["latent"]
+        placed = self._devices.place(taken)
+        phase = (self.exploring, False) if update < self._behave_after else (self.exploring,)
+        return placed, tf.constant(np.int32(update)), *phase
 
     def _batch_keys(self) -> list[str]:
         keys = {**self.world_model.inputs, **self.world_model.targets}
@@ -195,6 +206,9 @@ class Agent:
             if name in self._learner.optimizers:
                 state = self._learner.optimizers[name].state
                 found |= {f"{name}/adam/{k}": v for k, v in state.items()}
+        if SHARED in self._learner.optimizers:
+            state = self._learner.optimizers[SHARED].state
+            found |= {f"{SHARED}/adam/{k}": v for k, v in state.items()}
         return found
 
 
@@ -221,13 +235,11 @@ def make_dreamer(
         UserError: If the observations do not fit the networks, or settings do not fit each other.
     """
     own, actor, until = sections["behavior"], sections["actor"], sections["disagreement"]["until"]
-    check_behavior(own, sections["planner"], sections["disagreement"])
-    if actor["gradient"] == "score" and not act_space.discrete:
-        raise UserError(
-            "actor.gradient is score, which is for one-hot actions, but the actions of this task "
-            "are continuous; leave it at dynamics"
-        )
-    behavior = Behavior(own["gamma"], own["lambda_"], actor["gradient"], actor["entropy"])
+    check_behavior(own, sections["planner"], sections["disagreement"], sections["value"])
+    behavior = Behavior(
+        own["gamma"], own["lambda_"], actor["gradient"], actor["entropy"],
+        sections["value"]["slow_role"], sections["value"]["replay_scale"],
+    )  # fmt: skip
     devices, precision = devices or Devices(), choose_precision(precision)
     with devices.scope():
         model = make_world_model(
@@ -249,12 +261,17 @@ def make_dreamer(
     return Agent(
         obs_space,
         act_space,
-        learner(networks, optimizers, behavior, seed=seed, horizon=own["horizon"]),
+        learner(
+            networks, optimizers, behavior, seed=seed, horizon=own["horizon"],
+            slow_rate=sections["value"]["slow_rate"], slow_every=sections["value"]["slow_every"],
+            starts=own["starts"],
+        ),  # fmt: skip
         Policy(model, act_space.shape[0], choose, exploration, seed, explorer),
         seed=seed,
         precision=precision,
         jit=devices.count == 1 and choose_jit(jit),  # XLA compiles for one device
         explore_until=until,
+        behave_after=own["after"],
         devices=devices,
     )
 

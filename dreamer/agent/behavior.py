@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from dreamer.agent.value_losses import Replayed, annotate, replayed_value_loss, value_loss
 from dreamer.nets.actor import Actor
+from dreamer.nets.heads import Value
+from dreamer.nets.return_range import ReturnRange
 from dreamer.nets.rssm import RSSM, State
-from dreamer.ops.distributions import unit_normal_log_prob
-from dreamer.ops.replicas import average
 from dreamer.ops.returns import lambda_returns, reward_sums, trajectory_weights
+from dreamer.ops.scalars import TwoHot, UnitNormal
 from dreamer.ops.shapes import check_shape, over_leading
 
 Head = Callable[[tf.Tensor], tf.Tensor]  # features [N, F] -> [N]
@@ -28,11 +30,13 @@ class Imagination(NamedTuple):
     log_prob: tf.Tensor  # [N, H], of the actions
     entropy: tf.Tensor  # [N, H], of the policy at f_0..f_(H-1)
     cont: tf.Tensor | None = None  # float32 [N], 0 at a terminal start; None: none is terminal
+    chosen: tf.Tensor | None = None  # int32 [N], places of the starts among B*T; None: all of them
 
 
 def imagine(
-    rssm: RSSM, actor: Actor, start: State, latent_noise: tf.Tensor, action_noise: tf.Tensor
-) -> Imagination:
+    rssm: RSSM, actor: Actor, start: State, latent_noise: tf.Tensor, action_noise: tf.Tensor,
+    score: bool = False,
+) -> Imagination:  # fmt: skip
     """Rolls the prior forward under the actor, differentiably.
 
     For i = 1..H: a_(i-1) is a sample of actor(stop(feat_(i-1))), z_i a sample of the prior.
@@ -43,6 +47,7 @@ def imagine(
         start: States z_0, entries [N, ...], without gradient.
         latent_noise: float32 [H, N, S], standard Normal.
         action_noise: float32 [H, N, A], standard Normal.
+        score: Whether the log probabilities are for the score function, whose actions are held.
     """
     state = start
     feats, actions, log_probs, entropies = [rssm.feat(start)], [], [], []
@@ -52,7 +57,7 @@ def imagine(
         state = rssm.imagine_step(state, action, latent_noise[step])
         feats.append(rssm.feat(state))
         actions.append(action)
-        log_probs.append(log_prob)
+        log_probs.append(policy.score(action_noise[step], log_prob) if score else log_prob)
         entropies.append(policy.entropy(log_prob))
     stacked = (tf.stack(x, 1) for x in (feats[1:], actions, log_probs, entropies))
     return Imagination(feats[0], *stacked)
@@ -67,7 +72,8 @@ class Judgement(NamedTuple):
     returns: tf.Tensor  # [N, M], V or R
     weight: tf.Tensor  # [N, M]
     rewards: tf.Tensor  # [N, L]
-    values: tf.Tensor | None  # [N, L]
+    values: UnitNormal | TwoHot | None  # [N, L]
+    following: tf.Tensor | None  # [N, L], the values in returns
 
 
 @dataclass(frozen=True)
@@ -100,19 +106,25 @@ class Behavior:
         gamma: Discount factor.
         lambda_: Mixture weight of the returns.
         gradient: "dynamics", through the model and reparameterised or straight-through actions;
-            or "score", for one-hot actions.
+            or "score".
         entropy: Weight of the policy's entropy in the actor's loss; each state's entropy is
             weighted like the state.
+        slow_role: What a slow copy of the value network does. "target": returns have its values
+            instead of v. "pull": the value loss also has
+            - mean weight_i log p(stop(slow v_i)), where p is the value network's prediction.
+        replay_scale: Weight of the value loss on replayed sequences (`replayed_value_loss`).
     """
 
     gamma: float
     lambda_: float
     gradient: str = "dynamics"
     entropy: float = 0.0
+    slow_role: str = "target"
+    replay_scale: float = 0.0
 
     def judge(
-        self, feat: tf.Tensor, reward: Head | tf.Tensor, value: Head | None, discount: Head | None,
-        cont: tf.Tensor | None = None, from_start: bool = False,
+        self, feat: tf.Tensor, reward: Head | tf.Tensor, value: Value | None, discount: Head | None,
+        cont: tf.Tensor | None = None, from_start: bool = False, bootstrap: Head | None = None,
     ) -> Judgement:  # fmt: skip
         """Returns and weights of the states of imagined trajectories (equations 4 to 6).
 
@@ -128,10 +140,11 @@ class Behavior:
             value, discount: The heads; either may be None.
             cont: As Imagination's.
             from_start: Whether f_0 is one of the states: i = 0..H, else 1..H.
+            bootstrap: Gives the values in returns, if not `value`.
         """
         rewards = over_leading(reward, feat) if callable(reward) else reward
         check_shape("reward", rewards, feat.shape[:2])
-        values = None if value is None else over_leading(value, feat)  # [N, L]
+        values = None if value is None else value.predict(feat)  # [N, L]
         pcont = over_leading(discount, feat) if discount else self.gamma * tf.ones_like(rewards)
         if from_start and cont is not None:
             pcont = tf.concat([cont[:, None] * pcont[:, :1], pcont[:, 1:]], 1)
@@ -139,63 +152,98 @@ class Behavior:
         if cont is not None and not from_start:
             weight = cont[:, None] * weight
         if values is None:
-            return Judgement(reward_sums(rewards, pcont), weight, rewards, None)
-        returns = lambda_returns(rewards, values, pcont, self.lambda_)
-        return Judgement(returns, weight[:, :-1], rewards, values)
+            return Judgement(reward_sums(rewards, pcont), weight, rewards, None, None)
+        following = over_leading(bootstrap, feat) if bootstrap else values.mean
+        returns = lambda_returns(rewards, following, pcont, self.lambda_)
+        return Judgement(returns, weight[:, :-1], rewards, values, following)
 
     def losses(
-        self, trajectory: Imagination, reward: Head | tf.Tensor, value: Head | None,
-        discount: Head | None,
+        self, trajectory: Imagination, reward: Head | tf.Tensor, value: Value | None,
+        discount: Head | None, slow: Head | None = None,
+        return_range: ReturnRange | None = None, replayed: Replayed | None = None,
     ) -> tuple[Losses, dict[str, tf.Tensor]]:  # fmt: skip
         """Losses "actor" and, with a value network, "value"; and scalar metrics.
+
+        With `replayed` there is also "replayed", which trains value network and world model.
 
         Args:
             trajectory: Features [N, H, F].
             reward: The head, or the rewards r_1..r_H themselves, [N, H].
             value, discount: The heads; either may be None.
+            slow: Slow copy of the value network.
+            return_range: Learns the range of the returns, which the actor's loss then divides V_i,
+                v_i and R_i by, so that an entropy weight suits rewards of any size.
+            replayed: The sequences that the starts are from.
         """
         feat = trajectory.feat
         from_start = value is not None and (self.gradient == "score" or feat.shape[1] == 1)
         if from_start:
             feat = tf.concat([trajectory.start[:, None], feat], 1)  # [N, H + 1, F]
-        judged = self.judge(feat, reward, value, discount, trajectory.cont, from_start)
-        losses: Losses = {"actor": -self._objective(trajectory, judged)}  # equation 7
+        bootstrap = slow if self.slow_role == "target" else None
+        judged = self.judge(feat, reward, value, discount, trajectory.cont, from_start, bootstrap)
+        scale: tf.Tensor | float = 1.0
+        if return_range is not None:
+            return_range.learn(tf.stop_gradient(judged.returns))
+            scale = return_range.scale()
+        losses: Losses = {"actor": -self._objective(trajectory, judged, scale)}  # equation 7
         metrics = {
             "actor_loss": losses["actor"],
             "actor_entropy": -tf.reduce_mean(trajectory.log_prob),
             "imagined_reward": tf.reduce_mean(judged.rewards),
             "imagined_return": tf.reduce_mean(judged.returns),
         }
+        if return_range is not None:
+            metrics["return_scale"] = tf.convert_to_tensor(scale)
         if judged.values is not None:
-            baseline = judged.values[:, :-1]
+            baseline = judged.values.before_last()
             losses["value"], error = value_loss(baseline, *judged[:2])  # equation 8
+            pull = None if bootstrap else slow
+            if pull is not None:
+                slowly = over_leading(pull, feat[:, :-1])
+                losses["value"] += value_loss(baseline, slowly, judged.weight)[0]
             metrics |= {"value_loss": losses["value"], "value_error": error}
-            metrics["imagined_value"] = tf.reduce_mean(judged.values)
+            metrics["imagined_value"] = tf.reduce_mean(judged.values.mean)
+            if replayed is not None:
+                assert value is not None and callable(reward)
+                first = self.start_returns(trajectory, judged, reward, discount)
+                returns = annotate(first, trajectory.chosen, replayed.feat, bootstrap or value)
+                loss = replayed_value_loss(
+                    replayed, value, returns, self.gamma, self.lambda_, pull
+                )[0]
+                losses["replayed"] = self.replay_scale * loss
+                metrics["replayed_value_loss"] = loss
         return losses, metrics
 
-    def _objective(self, trajectory: Imagination, judged: Judgement) -> tf.Tensor:
+    def start_returns(
+        self, trajectory: Imagination, judged: Judgement, reward: Head, discount: Head | None
+    ) -> tf.Tensor:
+        """V_0 of the starts, float32 [N], also where they are none of the judged states.
+
+        V_0 = r_0 + pcont_0 ((1 - lambda) v_1 + lambda V_1)
+        """
+        if judged.rewards.shape[1] > trajectory.feat.shape[1]:
+            return judged.returns[:, 0]
+        start, following = trajectory.start, judged.following
+        assert following is not None
+        pcont = discount(start) if discount else self.gamma
+        if trajectory.cont is not None:
+            pcont *= trajectory.cont
+        mixed = (1.0 - self.lambda_) * following[:, 0] + self.lambda_ * judged.returns[:, 0]
+        return reward(start) + pcont * mixed
+
+    def _objective(
+        self, trajectory: Imagination, judged: Judgement, return_scale: tf.Tensor | float
+    ) -> tf.Tensor:
         """The scalar that the actor maximises, []."""
-        returns, weight, _, values = judged
+        returns, weight, values = judged.returns, judged.weight, judged.values
         if self.gradient == "score":
-            advantage = returns if values is None else returns - values[:, :-1]
+            advantage = returns if values is None else returns - values.before_last().mean
             each = weight * trajectory.log_prob * tf.stop_gradient(advantage)
         else:
             each = (weight * returns)[:, 0] if values is None else weight * returns
-        objective = tf.reduce_mean(each)
+        objective = tf.reduce_mean(each) / return_scale
         if self.entropy:
             # The entropies at the states that have weights: the last ones before f_H.
             entropies = trajectory.entropy[:, -weight.shape[1] :]
             objective += self.entropy * tf.reduce_mean(weight * entropies)
         return objective
-
-
-def value_loss(
-    values: tf.Tensor, returns: tf.Tensor, weight: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Weighted mean of - log Normal(stop(returns) | values, 1), and the error's root mean square.
-
-    All are float32 of one shape.
-    """
-    targets = tf.stop_gradient(returns)
-    loss = -tf.reduce_mean(weight * unit_normal_log_prob(targets, values, 0))
-    return loss, tf.sqrt(average(tf.reduce_mean(tf.math.squared_difference(targets, values))))

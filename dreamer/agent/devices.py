@@ -62,14 +62,14 @@ class Devices:
         if not self.strategy:
             return tf.function(learner.update, autograph=False, jit_compile=jit or None)
 
-        def update(batch: dict[str, Any], number: tf.Tensor, exploring: bool) -> dict:
+        def update(batch: dict[str, Any], number: tf.Tensor, *phase: bool) -> dict:
             def on_replica(share: dict[str, tf.Tensor]) -> Any:
-                return learner.gradients(share, number, exploring)
+                return learner.gradients(share, number, *phase)
 
             found = self.strategy.run(on_replica, args=(batch,))
             gradients, losses, metrics = tf.nest.map_structure(self.first, found)
             with self.strategy.scope():
-                return metrics | learner.apply(gradients, losses)
+                return metrics | learner.apply(gradients, losses, number)
 
         return tf.function(update, autograph=False)
 

@@ -102,7 +102,7 @@ class KLLoss:
         cont = 1.0 - tf.cast(batch["is_first"], tf.float32)  # [B, T]
         valid, terms, total, pairs = tf.ones_like(cont), [], 0.0, 0.0
         for i, eps in enumerate(noises):
-            ahead["stoch"] = ahead["mean"] + ahead["std"] * eps[:, i:]
+            ahead["stoch"] = rssm.latent.sample(ahead, eps[:, i:])
             before = {k: flatten_leading(v[:, :-1]) for k, v in ahead.items()}
             action, zeros = flatten_leading(batch["action"][:, i + 1 :]), before["stoch"] * 0.0
             reached = rssm.imagine_step(before, action, zeros)

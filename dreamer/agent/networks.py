@@ -14,7 +14,12 @@ from dreamer.errors import UserError
 from dreamer.nets.actor import Actor
 from dreamer.nets.ensemble import Ensemble
 from dreamer.nets.heads import Value
+from dreamer.nets.layer_style import LayerStyle
+from dreamer.nets.return_range import ReturnRange
 from dreamer.ops.optimizers import Optimizer, RateSchedule
+from dreamer.ops.replicas import follow
+
+SHARED = "shared"  # name of the one optimizer of model, actor and value network, if they share it
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Networks:
     Attributes:
         model: World model.
         actor, value: The task's.
+        slow_value: A copy of the value network that follows it slowly.
+        return_range: What the actor's loss divides returns by.
         ensemble: One-step predictors. The explorer seeks states where they disagree.
         explorer, explorer_value: The explorer's actor and value network.
     """
@@ -31,6 +38,8 @@ class Networks:
     model: WorldModel
     actor: Actor | None = None
     value: Value | None = None
+    slow_value: Value | None = None
+    return_range: ReturnRange | None = None
     ensemble: Ensemble | None = None
     explorer: Actor | None = None
     explorer_value: Value | None = None
@@ -39,6 +48,12 @@ class Networks:
         """The networks that exist, by their names in checkpoints and among the optimizers."""
         return {name: network for name, network in vars(self).items() if network is not None}
 
+    def sharing(self) -> dict[str, list]:
+        """Trainable variables of the networks that can share an optimizer, by their names."""
+        named = self.named()
+        names = [name for name in ("model", "actor", "value") if name in named]
+        return {name: named[name].trainable_variables for name in names}
+
 
 def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Networks:
     """Makes Dreamer's actors and value networks for a world model that is built already.
@@ -46,19 +61,30 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
     Raises:
         UserError: If settings do not fit the actions or each other.
     """
+    style = LayerStyle(**sections["layers"])
     own = {k: v for k, v in sections["actor"].items() if k not in ("gradient", "entropy")}
+    own["style"] = style
     behavior, ensemble_sizes = sections["behavior"], dict(sections["disagreement"])
     exploring, planning = ensemble_sizes.pop("until"), behavior["policy"] == "planner"
-    feat, dtype = (None, model.rssm.feat_size), model.dtype_policy
-    actor = value = ensemble = explorer = explorer_value = None
+    feat = None, model.rssm.feat_size
+    styled = {"style": style, "dtype": model.dtype_policy}
+    sizes = {key: sections["value"][key] for key in ("layers", "units", "bins")} | styled
+    actor = value = slow_value = return_range = ensemble = explorer = explorer_value = None
     if not planning:
         actor = make_actor(model, act_space, "actor", own)
+        if behavior["normalize"] == "percentile":
+            return_range = ReturnRange(name="return_range")
+            return_range.build()
     if sections["planner"]["returns"] == "lambda" if planning else behavior["value"]:
-        value = Value(**sections["value"], dtype=dtype, name="value")
+        value = Value(**sizes, name="value")
         value.build(feat)
+        if sections["value"]["slow_rate"]:
+            slow_value = Value(**sizes, name="slow_value")
+            slow_value.build(feat)
+            follow(1.0, value.variables, slow_value.variables)
     if exploring:
         explorer = make_actor(model, act_space, "explorer", own)
-        explorer_value = Value(**sections["value"], dtype=dtype, name="explorer_value")
+        explorer_value = Value(**sizes, name="explorer_value")
         explorer_value.build(feat)
         if not model.rssm.stoch_size:
             raise UserError(
@@ -66,10 +92,12 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
                 "deterministic_only has none: choose another rssm.kind"
             )
         ensemble = Ensemble(
-            **ensemble_sizes, outputs=model.rssm.stoch_size, dtype=dtype, name="ensemble"
+            **ensemble_sizes, outputs=model.rssm.stoch_size, **styled, name="ensemble"
         )
         ensemble.build((None, model.rssm.feat_size + act_space.shape[0]))
-    return Networks(model, actor, value, ensemble, explorer, explorer_value)
+    return Networks(
+        model, actor, value, slow_value, return_range, ensemble, explorer, explorer_value
+    )
 
 
 def make_actor(model: WorldModel, act_space: Space, name: str, own: Mapping[str, Any]) -> Actor:
@@ -85,13 +113,16 @@ def make_actor(model: WorldModel, act_space: Space, name: str, own: Mapping[str,
 def make_optimizers(
     networks: Networks, scale_loss: bool, *, model_lr: float, actor_lr: float, value_lr: float,
     eps: float, clip: float, warmup: int, decay: str, decay_updates: int, final: float,
-    **other_lrs: float,
+    algorithm: str = "adam", adaptive_clip: float = 0.0, shared: bool = False, **other_lrs: float,
 ) -> dict[str, Optimizer]:  # fmt: skip
-    """An optimizer for each network that has a learning rate.
+    """An optimizer for each network that has a learning rate, by the network's name.
 
     Args:
         networks: The networks to train.
-        scale_loss, eps, clip: As Optimizer's.
+        scale_loss, eps, clip, algorithm, adaptive_clip: As Optimizer's.
+        shared: Whether `SHARED` trains model, actor and value network instead of one for each. They
+            then have the model's learning rate, one global norm, one number of steps, and one loss
+            scale.
         model_lr, actor_lr, value_lr: Learning rates. The explorer learns at the rates of the task's
             actor and value network, the ensemble at the model's.
         warmup, decay, decay_updates, final: The schedule of all learning rates, a RateSchedule's.
@@ -100,17 +131,24 @@ def make_optimizers(
     rates = {"model": model_lr, "actor": actor_lr, "value": value_lr, "ensemble": model_lr}
     rates |= {"explorer": actor_lr, "explorer_value": value_lr, **other_lrs}
     schedule = RateSchedule(warmup, decay, decay_updates, final)
+    variables = {n: x.trainable_variables for n, x in networks.named().items() if n in rates}
+    if shared:
+        together = networks.sharing()
+        alone = {name: own for name, own in variables.items() if name not in together}
+        variables = {SHARED: sum(together.values(), []), **alone}
+        rates[SHARED] = model_lr
     return {
         name: Optimizer(
-            network.trainable_variables,
+            own,
             rates[name],
             eps=eps,
             clip=clip,
+            algorithm=algorithm,
+            adaptive_clip=adaptive_clip,
             scale_loss=scale_loss,
-            apart=networks.model.diagnostic_variables if name == "model" else (),
+            apart=networks.model.diagnostic_variables if name in ("model", SHARED) else (),
             name=f"{name}_adam",
             schedule=schedule,
         )
-        for name, network in networks.named().items()
-        if name in rates
+        for name, own in variables.items()
     }

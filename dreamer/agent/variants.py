@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from dreamer.agent.behavior import Losses, value_loss
+from dreamer.agent.behavior import Losses
 from dreamer.agent.learner import Learner, Objective
+from dreamer.agent.value_losses import replayed_value_loss
 from dreamer.agent.world_model import Tensors
 from dreamer.nets.rssm import State
-from dreamer.ops.returns import replayed_returns
 from dreamer.ops.seeds import Purpose
 from dreamer.ops.shapes import flatten_leading, over_leading
 
@@ -40,7 +40,8 @@ class ExplorerLearner(Learner):
         assert ensemble is not None
         feat = tf.stop_gradient(model.rssm.feat(post))
         inputs = flatten_leading(tf.concat([feat[:, :-1], batch["action"][:, 1:]], -1))
-        target = tf.stop_gradient(flatten_leading(post["mean"][:, 1:]))
+        mean = model.rssm.latent.mean(post)
+        target = tf.stop_gradient(flatten_leading(mean[:, 1:]))
         within = 1.0 - tf.cast(tf.reshape(batch["is_first"][:, 1:], [-1]), tf.float32)
         loss = ensemble.loss(inputs, target, within)
         known = tf.reduce_mean(ensemble.disagreement(inputs))
@@ -82,13 +83,11 @@ class PlannerLearner(Learner):
 
     def replayed_value_loss(self, post: State, batch: Tensors) -> tuple[Losses, Tensors]:
         """Loss of the value network on posterior states [B, T, ...]."""
-        model, value = self.networks.model, self.networks.value
+        value = self.networks.value
         assert value is not None
-        feat = model.rssm.head_features(post, batch["action"], batch["is_first"])
-        values = over_leading(value, tf.stop_gradient(feat))  # [B, T]
-        reward, pcont = model.reward.target(batch["reward"]), self.behavior.gamma * batch["cont"]
-        returns, weight = replayed_returns(
-            reward, tf.stop_gradient(values), pcont, batch["is_first"], self.behavior.lambda_
+        replayed = self.replayed(post, batch)
+        replayed = replayed._replace(feat=tf.stop_gradient(replayed.feat))
+        loss, error = replayed_value_loss(
+            replayed, value, None, self.behavior.gamma, self.behavior.lambda_
         )
-        loss, error = value_loss(values[:, :-1], returns, weight)
         return {"value": loss}, {"value_loss": loss, "value_error": error}

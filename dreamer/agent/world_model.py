@@ -16,7 +16,9 @@ from dreamer.errors import UserError
 from dreamer.nets.decoder import Decoder
 from dreamer.nets.encoder import Encoder
 from dreamer.nets.heads import Discount, Reward
+from dreamer.nets.layer_style import LayerStyle
 from dreamer.nets.rssm import RSSM, State, make_rssm
+from dreamer.nets.scaling import VectorScaling
 from dreamer.ops.shapes import flatten_leading, over_leading
 
 Tensors = dict[str, tf.Tensor]
@@ -40,19 +42,23 @@ class WorldModel(keras.layers.Layer):
     Args:
         encoder, rssm, decoder, reward, discount, representation: The parts; the discount head may
             be None.
+        scaling: Of vectors.
         kl: The loss of prior and posterior.
     """
 
     def __init__(
         self, encoder: Encoder, rssm: RSSM, decoder: Decoder, reward: Reward,
-        discount: Discount | None, representation: Representation, kl: KLLoss, **kwargs,
+        discount: Discount | None, representation: Representation, scaling: VectorScaling,
+        kl: KLLoss, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.encoder, self.rssm, self.decoder = encoder, rssm, decoder
         self.reward, self.discount, self.representation = reward, discount, representation
+        self.scaling = scaling
         self.inputs, self.targets, self._kl = encoder.shapes, decoder.shapes, kl
 
     def build(self, input_shape=None):
+        self.scaling.build()
         self.encoder.build()
         for head in filter(None, (self.decoder, self.reward, self.discount)):
             head.build((None, self.rssm.feat_size))
@@ -70,9 +76,18 @@ class WorldModel(keras.layers.Layer):
         return self.rssm.stoch_size * self._kl.overshooting
 
     def preprocess(self, obs: Mapping[str, tf.Tensor]) -> Tensors:
-        """uint8 images to float32 in [-0.5, 0.5]; everything else to float32."""
+        """uint8 images to float32 in [-0.5, 0.5]; everything else to float32, vectors scaled."""
         floats = {k: tf.cast(v, tf.float32) for k, v in obs.items()}
-        return {k: v / 255.0 - 0.5 if obs[k].dtype == tf.uint8 else v for k, v in floats.items()}
+        return {
+            k: v / 255.0 - 0.5 if obs[k].dtype == tf.uint8 else self.scaling.scaled(k, v)
+            for k, v in floats.items()
+        }
+
+    def learn_scales(self, batch: Mapping[str, tf.Tensor]) -> None:
+        """Updates the statistics that normalise what the model sees; call it once an update."""
+        self.scaling.learn(batch)
+        if self.reward.scale:
+            self.reward.scale.learn(batch["reward"][..., None])
 
     def embed(self, obs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Preprocessed observations [..., *shape] -> embeddings [..., E]."""
@@ -92,7 +107,8 @@ class WorldModel(keras.layers.Layer):
         """Loss of a batch of sequences.
 
         Args:
-            batch: Observations [B, T, ...], action [B, T, A], reward, cont, is_first [B, T].
+            batch: Observations [B, T, ...], action [B, T, A], reward, cont, is_first [B, T]; and
+                perhaps latent [B, F], features of the states before the sequences.
             noise: float32 [B, T, noise_size], standard Normal.
         Returns:
             Loss [], the diagnostics' included; posterior states, entries [B, T, ...]; and scalar
@@ -102,12 +118,14 @@ class WorldModel(keras.layers.Layer):
         obs = self.preprocess({k: batch[k] for k in {**self.inputs, **self.targets}})
         filtering, further = noise[..., : rssm.stoch_size], noise[..., rssm.stoch_size :]
         embed = self.embed(obs)
-        post, prior = rssm.observe(embed, batch["action"], batch["is_first"], filtering)
+        start = rssm.state(batch["latent"]) if "latent" in batch else None
+        post, prior = rssm.observe(embed, batch["action"], batch["is_first"], filtering, start)
         feat = rssm.feat(rssm.head_state(post, prior))  # [B, T, F]
         seen = flatten_leading(feat if reconstructs else tf.stop_gradient(feat))
         shown = {k: flatten_leading(obs[k], len(s)) for k, s in self.targets.items()}
         log_probs = self.decoder.log_prob(seen, shown)
-        decoded = {f"{key}_loss": -tf.reduce_mean(x) for key, x in log_probs.items()}
+        scale = self.decoder.scale
+        decoded = {f"{key}_loss": -scale * tf.reduce_mean(x) for key, x in log_probs.items()}
         losses = dict(decoded) if reconstructs else {}
         losses |= self.representation.losses(embed, feat)
         flat, reward = flatten_leading(feat), self.reward.target(tf.reshape(batch["reward"], [-1]))
@@ -118,6 +136,9 @@ class WorldModel(keras.layers.Layer):
         losses |= kl_losses
         total = tf.add_n(list(losses.values()))
         metrics = {"model_loss": total, **decoded, **losses, **kl_metrics}
+        metrics |= self.scaling.scalars()
+        if self.reward.scale:
+            metrics["reward_scale"] = self.reward.scale.std[0]
         if not reconstructs:
             total += tf.add_n(list(decoded.values()))
         return total, post, metrics
@@ -132,8 +153,9 @@ class WorldModel(keras.layers.Layer):
             context: Timesteps with observations, 1 to T - 1.
             noise: float32 [B, T, S].
         Returns:
-            Truth (preprocessed) and predicted means, by decoded observation, [B, T, ...]; both have
-            the reward too, under "reward", [B, T], on the scale that is learnt.
+            Truth and predicted means, by decoded observation, [B, T, ...]: images preprocessed,
+            vectors in the environment's units. Both have the reward too, under "reward", [B, T],
+            on the scale that is learnt.
         """
         obs = self.preprocess({k: batch[k] for k in self.targets})
         seen = {k: v[:, :context] for k, v in batch.items()}
@@ -146,8 +168,10 @@ class WorldModel(keras.layers.Layer):
         feat = tf.concat(feats, 1)  # [B, T, F]
         means = self.decoder(flatten_leading(feat))
         model = {k: tf.reshape(v, [*feat.shape[:2], *v.shape[1:]]) for k, v in means.items()}
+        truth, model = (
+            {k: self.scaling.unscaled(k, v) for k, v in found.items()} for found in (obs, model)
+        )
         model["reward"] = over_leading(self.reward, feat)
-        truth = {k: obs[k] for k in self.targets}
         return {**truth, "reward": self.reward.target(batch["reward"])}, model
 
 
@@ -169,21 +193,22 @@ def make_world_model(
     shapes = {key: space.shape for key, space in obs_space.items()}
     loss, head = dict(sections["loss"]), dict(sections["discount"])
     name, enabled = loss.pop("representation"), head.pop("enabled")
+    styled = {"style": LayerStyle(**sections["layers"]), "dtype": policy}
     kl = KLLoss(**loss)
-    encoder = Encoder(shapes, **sections["encoder"], dtype=policy, name="encoder")
+    encoder = Encoder(shapes, **sections["encoder"], **styled, name="encoder")
     rssm = make_rssm(
-        actions=act_space.shape[0], embed=encoder.size, **sections["rssm"], dtype=policy,
-        name="rssm",
+        actions=act_space.shape[0], embed=encoder.size, **sections["rssm"], **styled, name="rssm",
     )  # fmt: skip
-    decoder = Decoder(shapes, **sections["decoder"], dtype=policy, name="decoder")
+    decoder = Decoder(shapes, **sections["decoder"], **styled, name="decoder")
     _check(decoder.shapes, name, rssm, kl)
     model = model_class(
         encoder,
         rssm,
         decoder,
-        Reward(**sections["reward"], dtype=policy, name="reward"),
-        Discount(**head, gamma=gamma, dtype=policy, name="discount") if enabled else None,
+        Reward(**sections["reward"], **styled, name="reward"),
+        Discount(**head, gamma=gamma, **styled, name="discount") if enabled else None,
         make_representation(name, rssm.feat_size, sections.get(name, {}), policy),
+        VectorScaling(encoder.shapes | decoder.shapes, **sections["inputs"], name="scaling"),
         kl,
         dtype=policy,
         name="world_model",

@@ -30,6 +30,7 @@ import numpy as np
 
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
+from dreamer.nets.convolutions import DECODERS, ENCODERS
 from dreamer.training.schedule import UpdateSchedule
 
 
@@ -38,9 +39,9 @@ def dense_macs(*sizes: int) -> list[int]:
     return [inputs * outputs for inputs, outputs in pairwise(sizes)]
 
 
-def convolution_macs(side: int, kernel: int, stride: int, channels: int, filters: int) -> int:
-    """Returns the multiply-adds of a valid convolution over an image of `side` x `side` pixels."""
-    return ((side - kernel) // stride + 1) ** 2 * kernel**2 * channels * filters
+def convolution_macs(side: int, kernel: int, channels: int, filters: int) -> int:
+    """Returns the multiply-adds of a convolution to an image of `side` x `side` pixels."""
+    return side**2 * kernel**2 * channels * filters
 
 
 def transposed_macs(side: int, kernel: int, channels: int, filters: int) -> int:
@@ -78,11 +79,14 @@ class FlopCounter:
         self._decoded = _channels_and_vectors(obs_space, config.decoder.keys)
         channels, vectors = self._encoded
         encoder = config.encoder
-        # E: 2 x 2 pixels of 8 * depth channels, and the output of the vectors' MLP.
-        self._embed = 32 * encoder.cnn_depth if channels else 0
+        # E: the last convolution's output, and that of the vectors' MLP.
+        self._embed = ENCODERS[encoder.cnn].size(encoder.cnn_depth) if channels else 0
         self._embed += encoder.mlp_units if vectors and encoder.mlp_layers else vectors
-        self._stoch = config.rssm.stoch if config.rssm.kind != "deterministic_only" else 0  # S
-        self._deter = config.rssm.deter if config.rssm.kind != "stochastic_only" else 0  # D
+        rssm = config.rssm
+        size = rssm.stoch * (rssm.classes or 1)
+        self._stoch = size if rssm.kind != "deterministic_only" else 0  # S
+        self._stats = self._stoch * (1 if rssm.classes else 2)  # width of prior and posterior
+        self._deter = rssm.deter if rssm.kind != "stochastic_only" else 0  # D
         self._feat = self._stoch + self._deter  # F
         self._batch = config.train.batch_size, config.train.batch_length  # B, T
         self._planning = config.behavior.policy == "planner"
@@ -132,10 +136,14 @@ class FlopCounter:
         self._add(part, passes if first is None else first, *macs[:1])
         self._add(part, passes, *macs[1:])
 
-    def _head(self, section: str, outputs: int = 1, inputs: int | None = None) -> list[int]:
-        """Returns the layers of a head with a section's hidden layers; its inputs default to F."""
+    def _head(self, section: str, outputs: int = 0, inputs: int | None = None) -> list[int]:
+        """Returns the layers of a head with a section's hidden layers; its inputs default to F.
+
+        Its outputs default to its bins, or to one number.
+        """
         head = self._config.section(section)
         hidden = [head["units"]] * head["layers"]
+        outputs = outputs or head.get("bins") or 1
         return dense_macs(self._feat if inputs is None else inputs, *hidden, outputs)
 
     def _ensemble(self, part: str, passes: int, first: int) -> None:
@@ -166,9 +174,11 @@ class FlopCounter:
     def _encoder(self, passes: int, first: int) -> None:
         (channels, vectors), encoder = self._encoded, self._config.encoder
         if channels:
-            sizes = [channels, *(encoder.cnn_depth * 2**i for i in range(4))]
-            planes = zip((64, 31, 14, 6), pairwise(sizes), strict=True)
-            macs = [convolution_macs(side, 4, 2, *depths) for side, depths in planes]
+            stack, side = ENCODERS[encoder.cnn], 64
+            sizes, macs = [channels, *(encoder.cnn_depth * n for n in stack.multiples)], []
+            for depths in pairwise(sizes):
+                side = side // 2 if stack.padding == "same" else (side - stack.kernel) // 2 + 1
+                macs.append(convolution_macs(side, stack.kernel, *depths))
             self._layers("encoder", macs, passes, first)
         if vectors:
             macs = dense_macs(vectors, *[encoder.mlp_units] * encoder.mlp_layers)
@@ -177,11 +187,13 @@ class FlopCounter:
     def _decoder(self, passes: int, first: int) -> None:
         (channels, vectors), decoder = self._decoded, self._config.decoder
         if channels:
-            depth = decoder.cnn_depth
-            sizes = [32 * depth, 4 * depth, 2 * depth, depth, channels]
-            planes = zip((1, 5, 13, 30), (5, 5, 6, 6), pairwise(sizes), strict=True)
-            macs = [transposed_macs(side, kernel, *depths) for side, kernel, depths in planes]
-            self._layers("decoder", [self._feat * 32 * depth, *macs], passes, first)
+            stack, depth = DECODERS[decoder.cnn], decoder.cnn_depth
+            side, sizes = stack.side, [depth * n for n in (stack.multiple, *stack.multiples)]
+            macs = [self._feat * side**2 * sizes[0]]
+            for kernel, depths in zip(stack.kernels, pairwise([*sizes, channels]), strict=True):
+                macs.append(transposed_macs(side, kernel, *depths))
+                side = 2 * side + (0 if stack.padding == "same" else kernel - 2)
+            self._layers("decoder", macs, passes, first)
         if vectors:
             hidden = [decoder.mlp_units] * decoder.mlp_layers
             self._layers("decoder", dense_macs(self._feat, *hidden, vectors), passes, first)
@@ -190,15 +202,20 @@ class FlopCounter:
         """Adds the transition, with the passes of layers on actions, on states, and the rest."""
         s, d, hidden = self._stoch, self._deter, self._config.rssm.hidden
         self._add(part, action, self._actions * hidden)
-        self._add(part, state, s * hidden, d * 3 * d)  # of the input layer, of the GRU
-        self._add(part, rest, hidden * 3 * d)
+        if blocks := self._config.rssm.blocks:
+            self._add(part, state, s * hidden, d * hidden, d * d // blocks)
+            self._add(part, rest, 3 * hidden * d, d * 3 * d // blocks)
+        else:
+            self._add(part, state, s * hidden, d * 3 * d)  # of the input layer, of the GRU
+            self._add(part, rest, hidden * 3 * d)
         if s and prior:
-            self._add(part, rest, (d or hidden) * hidden, hidden * 2 * s)
+            layers = [hidden] * self._config.rssm.prior_layers
+            self._add(part, rest, *dense_macs(d or hidden, *layers, self._stats))
 
     def _posterior(self, passes: int, deterministic: int) -> None:
         s, d, hidden = self._stoch, self._deter, self._config.rssm.hidden
         if s:
-            self._add("rssm", passes, ((d or hidden) + self._embed) * hidden, hidden * 2 * s)
+            self._add("rssm", passes, ((d or hidden) + self._embed) * hidden, hidden * self._stats)
         else:  # a second GRU reads the embedding
             self._add("rssm", deterministic, self._embed * hidden, hidden * 3 * d, d * 3 * d)
 
@@ -208,8 +225,9 @@ class FlopCounter:
         The ensemble rewards the "explorer" instead of the reward head. `through` says whether the
         actor's gradient passes through the dynamics.
         """
-        horizon, starts = self._config.behavior.horizon, self._batch[0] * self._batch[1]  # H, N
-        n, later = starts * horizon, starts * (horizon - 1)
+        horizon, states = self._config.behavior.horizon, self._batch[0] * self._batch[1]  # H, B*T
+        starts = min(self._config.behavior.starts or states, states)  # N
+        n, later, value = starts * horizon, starts * (horizon - 1), self._config.value
         # Whether the value of the starting state is used (dreamer.agent.behavior.Behavior).
         from_start = self._has_value and (not through or horizon == 1)
         judged = n + starts if from_start else n
@@ -226,8 +244,23 @@ class FlopCounter:
         if self._has_value:
             moved = through * (starts if horizon == 1 else later)
             own = n if from_start else later
-            first = judged + moved + own
+            slow = "" if actor == "explorer" or not value.slow_rate else value.slow_role
+            if slow:
+                passes = judged + moved if slow == "target" else own
+                self._layers("imagined slow value", self._head("value"), passes)
+            first = judged + moved * (slow != "target") + own
             self._layers("imagined value", self._head("value"), first + own, first)
+            if actor != "explorer" and value.replay_scale:
+                self._replayed_value(starts, from_start, slow == "pull")
+
+    def _replayed_value(self, starts: int, from_start: bool, pull: bool) -> None:
+        """Adds the value loss on replayed sequences."""
+        (b, t), head = self._batch, self._head("value")
+        if not from_start:
+            for name in self._heads:
+                self._layers(f"imagined {name}", self._head(name), starts)
+        passes = 3 * b * (t - 1) + pull * b * (t - 1)
+        self._layers("replayed value", head, passes + (b * t if starts < b * t else 0))
 
 
 def _channels_and_vectors(obs_space: Mapping[str, Space], keys: str) -> tuple[int, int]:

@@ -309,7 +309,13 @@ def check_values(flat: Mapping[str, Any]) -> None:
         )
     if "disagreement.until" in flat:
         tree = nest(flat)
-        check_behavior(*(tree[name] for name in ("behavior", "planner", "disagreement")))
+        check_behavior(*(tree[name] for name in ("behavior", "planner", "disagreement", "value")))
+    if flat.get("replay.latents") == "stored" and flat["rssm.kind"] == "deterministic_only":
+        raise UserError(
+            "replay.latents is stored, but the heads of rssm.kind deterministic_only learn from "
+            "states of their own, which start from zeros; set replay.latents to zeros, or choose "
+            "another rssm.kind"
+        )
     if "train.devices" in flat:
         # 0 means all devices of the machine; their number is not known yet.
         check_devices(flat["train.devices"] or 1, flat["train.batch_size"], flat["jit"])
@@ -325,9 +331,17 @@ def check_logdir(text: str) -> None:
         )
 
 
-def check_behavior(behavior: Values, planner: Values, disagreement: Values) -> None:
+def check_behavior(
+    behavior: Values, planner: Values, disagreement: Values, value: Values
+) -> None:  # fmt: skip
     """Refuses combinations of these sections that no agent supports."""
     until = disagreement["until"]
+    if value["replay_scale"] and not (behavior["policy"] == "actor" and behavior["value"]):
+        raise UserError(
+            "value.replay_scale needs behavior.policy actor and behavior.value true, because "
+            "imagined returns close the replayed ones; set it to 0 (a planner's value network "
+            "learns from the replay in any case)"
+        )
     if behavior["policy"] == "planner":
         if until:
             raise UserError(

@@ -14,7 +14,7 @@ import math
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from dreamer.data.episodes import (
     moved_aside,
     save_episode,
 )
+from dreamer.data.latent_memory import LatentMemory, Piece
 from dreamer.errors import UserError
 from dreamer.io.files import make_folder, path_text
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from dreamer.envs.spec import Space
 
 Batch = dict[str, np.ndarray]
+Pieces = list[list[Piece]]  # of each sequence of a batch
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 """Shape and dtype of one timestep of each key."""
 
@@ -66,6 +68,8 @@ class Replay:
         owner: Start of the ids of this run's files, if other runs write into `directory`, too; ""
             if it is the run's own folder.
         others: Folders of other runs, whose episodes are only read.
+        sampling: What is drawn with equal probability: "episodes" or "timesteps"; see `sample`.
+        latents: Holds the latent states of timesteps; None: sequences come without a state.
 
     Attributes:
         files: The files that batches are drawn from, in the order of the sampling.
@@ -79,8 +83,11 @@ class Replay:
     def __init__(
         self, directory: Path | str, *, cache_bytes: float, seed: int,
         obs_space: Mapping[str, Space], act_space: Space, owner: str = "",
-        others: Sequence[Path] = (),
+        others: Sequence[Path] = (), sampling: str = "episodes",
+        latents: LatentMemory | None = None,
     ) -> None:  # fmt: skip
+        self._sampling, self._latents = sampling, latents
+        self._ends: np.ndarray | None = None  # cumulative lengths of `files`
         self.directory = Path(directory)
         self._owner = owner
         self.files: list[EpisodeFile] = []  # ordered by `_order`
@@ -119,6 +126,7 @@ class Replay:
             with self._lock:
                 self._hidden += [file for file in self.files if file.path.name not in wanted]
                 self.files = [file for file in self.files if file.path.name in wanted]
+                self._ends = None
         return missing
 
     def add(self, episode: Mapping[str, np.ndarray], uid: str) -> Path:
@@ -151,8 +159,11 @@ class Replay:
                 if old.path != file.path:
                     old.path.unlink(missing_ok=True)
                 self._forget(old)
+                if self._latents:
+                    self._latents.forget(old.path)
             # Ordered by id, so that the sampling does not depend on when episodes were written.
             bisect.insort(self.files, file, key=_order)
+            self._ends = None
 
     def take_out(self, file: EpisodeFile) -> None:
         """Draws no more batches from a file, which stays on disk."""
@@ -166,39 +177,58 @@ class Replay:
         episode shorter than T is used whole. The sequence then continues with the start of another
         drawn episode, where `is_first` is true, so that no timestep is dropped.
 
+        So the first and the last timesteps of an episode are drawn up to T times less often than
+        those in the middle, and the timesteps of short episodes more often. With ``sampling``
+        "timesteps" a sequence starts at any timestep, all with equal probability, and continues
+        with the next episode (after the last one, the first): all timesteps are drawn alike.
+
         Returns:
             Arrays [B, T, ...]: observations in the spaces' dtypes, action float32 [B, T, A], reward
             and cont float32 [B, T], is_first, is_last and is_terminal bool [B, T]. B is
             `batch_size`, T is `length`. UserError if there is no episode.
         """
+        return self.draw(index, batch_size, length)[0]
+
+    def draw(self, index: int, batch_size: int, length: int) -> tuple[Batch, Pieces]:
+        """Returns a batch, and the pieces of episodes that its sequences consist of."""
         with self._lock:
             while True:
                 try:
-                    return self._draw(index, batch_size, length)
+                    return self._assemble(index, batch_size, length)
                 except EpisodeError as error:
                     self._set_aside(error)
 
     def batches(
-        self, first: int, count: int, batch_size: int, length: int, prefetch: int
-    ) -> Generator[Batch, None, None]:
+        self, first: int, count: int, batch_size: int, length: int, prefetch: int,
+        found: Callable[[], np.ndarray] | None = None,
+    ) -> Generator[Batch, None, None]:  # fmt: skip
         """Yields ``sample(first)`` to ``sample(first + count - 1)``, prepared by a thread.
 
         At most `prefetch` batches wait, and one more is being made. Add no episode meanwhile: the
         batches would depend on how far ahead the thread is. Errors in the thread are raised here.
         Closing or dropping the generator ends the thread.
+
+        With `latents` each batch also has "latent", float32 [B, F], the states before its
+        sequences. They are looked up when the batch is yielded, not when it is prepared, so they
+        are the newest ones, and do not depend on how far ahead the thread is. `found` returns the
+        states [B, T, F] of the batch that was yielded last; they are stored before the next one.
         """
         indices = iter(range(first, first + count))
         pool = ThreadPoolExecutor(1, "prefetch")
         try:
             drawn = deque(
-                pool.submit(self.sample, index, batch_size, length)
+                pool.submit(self.draw, index, batch_size, length)
                 for index in islice(indices, max(prefetch, 1) + 1)
             )
             while drawn:
-                batch = drawn.popleft().result()
+                batch, sequences = drawn.popleft().result()
                 for index in islice(indices, 1):
-                    drawn.append(pool.submit(self.sample, index, batch_size, length))
+                    drawn.append(pool.submit(self.draw, index, batch_size, length))
+                if self._latents:
+                    batch["latent"] = self._latents.before(sequences)
                 yield batch
+                if self._latents and found:
+                    self._latents.store(sequences, found())
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -232,6 +262,7 @@ class Replay:
 
     def _forget(self, file: EpisodeFile) -> None:
         (self.files if file in self.files else self._hidden).remove(file)
+        self._ends = None
         self._drop(file.path)
 
     def _set_aside(self, error: EpisodeError) -> None:
@@ -251,7 +282,7 @@ class Replay:
         ours = uid.startswith(self._owner) if self._owner else not OWNER.match(uid)
         return ours and path.parent == self.directory
 
-    def _draw(self, index: int, batch_size: int, length: int) -> Batch:
+    def _assemble(self, index: int, batch_size: int, length: int) -> tuple[Batch, Pieces]:
         if not self.files:
             raise UserError(
                 f"{path_text(self.directory)} holds no episode to train on "
@@ -262,18 +293,39 @@ class Replay:
             for key, (shape, dtype) in self._layout.items()
         }
         rng = np.random.default_rng([self._seed, index])
+        sequences: Pieces = []
         for row in range(batch_size):
             at = 0
-            while at < length:
-                file = self.files[int(rng.integers(len(self.files)))]
-                start = 0
-                if at == 0 and file.length > length:
-                    start = int(rng.integers(file.length - length + 1))
+            sequences.append([])
+            for file, start in self._pieces(rng, length):
                 stop = min(start + length - at, file.length)
                 place = row, slice(at, at + stop - start)
                 self._read(file, start, stop, {key: array[place] for key, array in batch.items()})
+                sequences[-1].append((file, start, stop))
                 at += stop - start
-        return batch
+                if at == length:
+                    break
+        return batch, sequences
+
+    def _pieces(
+        self, rng: np.random.Generator, length: int
+    ) -> Generator[tuple[EpisodeFile, int], None, None]:
+        """Yields episodes without end, with the first timestep to take of each; see `sample`."""
+        if self._sampling == "timesteps":
+            if self._ends is None:
+                self._ends = np.cumsum([file.length for file in self.files])
+            first = int(rng.integers(self._ends[-1]))
+            number = int(np.searchsorted(self._ends, first, "right"))
+            yield self.files[number], first - int(self._ends[number]) + self.files[number].length
+            while True:
+                number = (number + 1) % len(self.files)
+                yield self.files[number], 0
+        start = None
+        while True:
+            file = self.files[int(rng.integers(len(self.files)))]
+            longer = start is None and file.length > length
+            start = int(rng.integers(file.length - length + 1)) if longer else 0
+            yield file, start
 
     def _read(
         self, file: EpisodeFile, start: int, stop: int, out: Mapping[str, np.ndarray]

@@ -9,10 +9,12 @@ import tensorflow as tf
 from dreamer.errors import UserError
 from dreamer.nets.layers import MLP
 from dreamer.ops.distributions import (
+    ClippedNormal,
     ProductOfOneHots,
     StraightThroughOneHot,
     TanhNormal,
     inverse_softplus,
+    mix_uniform,
 )
 
 
@@ -20,8 +22,10 @@ class Actor(MLP):
     """Maps features to a distribution over actions.
 
     ``tanh_normal``, continuous actions: Normal(c tanh(m / c), softplus(s + inverse_softplus(
-    init_std)) + min_std) squashed by tanh, where c is `mean_scale`. ``onehot``, one-hot actions:
-    categorical with straight-through gradients; several in a row are independent.
+    init_std)) + min_std) squashed by tanh, where c is `mean_scale`. ``normal``, continuous actions
+    (DreamerV3): Normal(tanh(m), min_std + (max_std - min_std) sigmoid(s + 2)), clipped.
+    ``onehot``, one-hot actions: categorical with straight-through gradients; several in a row are
+    independent.
 
     Args:
         actions: A.
@@ -30,39 +34,60 @@ class Actor(MLP):
         units: Their width.
         mean_scale: Bound on the mean before squashing; 5 in the paper.
         init_std: Standard deviation at the start, before squashing.
-        min_std: Added to the standard deviation.
+        min_std: Least standard deviation.
+        max_std: Largest standard deviation of a normal.
         parts: Sizes of the one-hot vectors of an action, if it has several.
-        distribution: "tanh_normal" or "onehot", or "auto" for the one that fits.
+        distribution: "tanh_normal", "normal" or "onehot"; or "auto" for the first or the last, or
+            "auto_normal" for the second or the last, whichever fits.
+        out_scale: Factor of the output layer's initial weights.
+        unimix: Share of the uniform distribution in a onehot.
         mode_samples: Samples of a tanh_normal; the densest one counts as its mode.
     Raises:
-        UserError: The distribution does not fit the actions.
+        UserError: The distribution does not fit the actions, or max_std is below min_std.
 
     Input shape: float32 [N, F]. `dist` returns a distribution: batch shape [N], events [A].
     """
 
     def __init__(
         self, actions: int, discrete: bool, *, layers: int, units: int, mean_scale: float,
-        init_std: float, min_std: float, distribution: str = "auto", mode_samples: int = 100,
+        init_std: float, min_std: float, max_std: float = 1.0, distribution: str = "auto",
+        out_scale: float = 1.0, mode_samples: int = 100, unimix: float = 0.0,
         parts: Sequence[int] = (), **kwargs,
     ):  # fmt: skip
-        super().__init__(layers, units, actions if discrete else 2 * actions, **kwargs)
-        if distribution not in ("auto", "onehot" if discrete else "tanh_normal"):
+        super().__init__(layers, units, actions if discrete else 2 * actions, out_scale, **kwargs)
+        fitting = ("onehot",) if discrete else ("tanh_normal", "normal")
+        choices = {name: name for name in fitting}
+        choices |= {"auto": fitting[0], "auto_normal": fitting[-1]}
+        if distribution not in choices:
             raise UserError(
                 f"actor.distribution {distribution} does not fit the "
                 f"{'one-hot' if discrete else 'continuous'} actions of this task; leave it at auto"
             )
-        self.actions, self.mode_samples, self._discrete = actions, mode_samples, discrete
-        self._mean_scale, self._min_std, self._parts = mean_scale, min_std, tuple(parts)
+        self._distribution = choices[distribution]
+        if self._distribution == "normal" and max_std < min_std:
+            raise UserError(
+                f"actor.max_std is {max_std}, below actor.min_std, {min_std}; swap the two"
+            )
+        self.actions, self.mode_samples = actions, mode_samples
+        self._mean_scale, self._unimix, self._parts = mean_scale, unimix, tuple(parts)
+        self._min_std, self._max_std = min_std, max_std
         self._raw_init_std = inverse_softplus(init_std)
 
-    def dist(self, feat: tf.Tensor) -> TanhNormal | StraightThroughOneHot | ProductOfOneHots:
+    def dist(
+        self, feat: tf.Tensor
+    ) -> TanhNormal | ClippedNormal | StraightThroughOneHot | ProductOfOneHots:
         """The policy at features [N, F]."""
         outputs = self(feat)
         if self._parts:
-            return ProductOfOneHots(outputs, self._parts)
-        if self._discrete:
-            return StraightThroughOneHot(outputs)
+            each = [mix_uniform(x, self._unimix) for x in tf.split(outputs, self._parts, -1)]
+            return ProductOfOneHots(tf.concat(each, -1), self._parts)
+        if self._distribution == "onehot":
+            return StraightThroughOneHot(mix_uniform(outputs, self._unimix))
         mean, std = tf.split(outputs, 2, -1)
+        if self._distribution == "normal":
+            share = tf.sigmoid(std + 2.0)
+            std = self._min_std + (self._max_std - self._min_std) * share
+            return ClippedNormal(tf.tanh(mean), std)
         mean = self._mean_scale * tf.tanh(mean / self._mean_scale)
         std = tf.nn.softplus(std + self._raw_init_std) + self._min_std
         return TanhNormal(mean, std)

@@ -1,4 +1,4 @@
-"""Observation encoder (arXiv 1912.01603, appendix A; network of World Models, 1803.10122)."""
+"""Observation encoder (arXiv 1912.01603, appendix A)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import keras
 import tensorflow as tf
 
 from dreamer.errors import UserError
-from dreamer.nets.layers import Conv, Dense
+from dreamer.nets.convolutions import ENCODERS
+from dreamer.nets.layer_style import PUBLISHED, LayerStyle
+from dreamer.nets.layers import Conv, HiddenDense
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -21,9 +23,11 @@ class Encoder(keras.layers.Layer):
     Args:
         shapes: Observation key -> shape.
         keys: Which observations to take; see `matching_keys`.
-        cnn_depth: Channels of the first convolution; doubled by each of the next three.
+        cnn: Name of the convolutions, in `dreamer.nets.convolutions`.
+        cnn_depth: The convolutions have multiples of this number of channels.
         mlp_layers: Hidden layers for the vectors.
         mlp_units: Their width, and the size of the vectors' embedding.
+        style: Of all layers.
 
     Attributes:
         shapes: The shapes of the chosen observations.
@@ -33,25 +37,28 @@ class Encoder(keras.layers.Layer):
     """
 
     def __init__(
-        self, shapes: Shapes, *, keys: str = ".*", cnn_depth: int, mlp_layers: int, mlp_units: int,
-        **kwargs,
+        self, shapes: Shapes, *, keys: str = ".*", cnn: str = "worldmodels", cnn_depth: int,
+        mlp_layers: int, mlp_units: int, style: LayerStyle = PUBLISHED, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.shapes = matching_keys("encoder", keys, shapes)
         self._images = sorted(k for k, s in self.shapes.items() if len(s) == 3)
         self._vectors = sorted(k for k, s in self.shapes.items() if len(s) == 1)
-        policy = self.dtype_policy
+        policy, stack = self.dtype_policy, ENCODERS[cnn]
         self._convs = [
-            Conv(cnn_depth * 2**i, 4, 2, activation="relu", dtype=policy, name=f"conv{i}")
-            for i in range(4 if self._images else 0)
-        ]
+            Conv(
+                cnn_depth * multiple, stack.kernel, 2, style, padding=stack.padding, dtype=policy,
+                name=f"conv{i}",
+            )
+            for i, multiple in enumerate(stack.multiples if self._images else ())
+        ]  # fmt: skip
         self._dense = [
-            Dense(mlp_units, activation="elu", dtype=policy, name=f"dense{i}")
+            HiddenDense(mlp_units, style, dtype=policy, name=f"dense{i}")
             for i in range(mlp_layers if self._vectors else 0)
         ]
         self._vector_size = sum(self.shapes[k][0] for k in self._vectors)
         self.size = mlp_units if self._dense else self._vector_size
-        self.size += cnn_depth * 32 if self._images else 0
+        self.size += stack.size(cnn_depth) if self._images else 0
 
     def build(self, input_shape=None):
         shape = (None, 64, 64, sum(self.shapes[k][-1] for k in self._images))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from dreamer.nets.layer_style import PUBLISHED, LayerStyle
 from dreamer.nets.layers import MLP
 from dreamer.ops.replicas import total
 
@@ -21,14 +22,18 @@ class Ensemble(keras.layers.Layer):
         layers: Hidden layers of each.
         units: Their width.
         outputs: Size of a prediction.
+        style: Of the hidden layers.
 
     Input shape: float32 [N, inputs]. Output shape: float32 [K, N, outputs].
     """
 
-    def __init__(self, *, members: int, layers: int, units: int, outputs: int, **kwargs):
+    def __init__(
+        self, *, members: int, layers: int, units: int, outputs: int,
+        style: LayerStyle = PUBLISHED, **kwargs,
+    ):  # fmt: skip
         super().__init__(**kwargs)
         self._members = [
-            MLP(layers, units, outputs, dtype=self.dtype_policy, name=f"member{i}")
+            MLP(layers, units, outputs, style=style, dtype=self.dtype_policy, name=f"member{i}")
             for i in range(members)
         ]
 

@@ -6,25 +6,38 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from dreamer.nets.layers import MLP
+from dreamer.nets.scaling import RunningScale
+from dreamer.ops.scalars import TwoHot, UnitNormal, make_bins
+from dreamer.ops.shapes import over_leading
 
 _TRANSFORMS = {"none": tf.identity, "tanh": tf.tanh}
 
 
 class ScalarHead(MLP):
-    """An MLP with one output.
+    """Predicts a scalar by an MLP: as a Normal with unit variance, or by two-hot codes.
 
     Args:
         layers: Hidden layers.
         units: Their width.
+        bins: K of the two-hot code. The output layer then begins with zeros, which predict 0, as
+            in DreamerV3. 0: a Normal.
 
-    Input shape: float32 [N, F]. Output shape: float32 [N].
+    Input shape: float32 [N, F]. Output shape: float32 [N], the mean.
     """
 
-    def __init__(self, *, layers: int, units: int, **kwargs):
-        super().__init__(layers, units, 1, **kwargs)
+    def __init__(self, *, layers: int, units: int, bins: int = 0, **kwargs):
+        super().__init__(layers, units, bins or 1, out_scale=0.0 if bins else 1.0, **kwargs)
+        self._bins = make_bins(bins) if bins else None
 
     def call(self, feat: tf.Tensor) -> tf.Tensor:
-        return tf.squeeze(super().call(feat), -1)
+        return self.predict(feat).mean
+
+    def predict(self, feat: tf.Tensor) -> UnitNormal | TwoHot:
+        """The distribution [...] of the scalar, given features [..., F]."""
+        outputs = over_leading(super().call, feat)
+        if self._bins is None:
+            return UnitNormal(tf.squeeze(outputs, -1))
+        return TwoHot(outputs, self._bins)
 
 
 class Value(ScalarHead):
@@ -35,21 +48,34 @@ class Reward(ScalarHead):
     """Predicts the reward received on arriving in a state, as a Normal with unit variance.
 
     Args:
-        layers, units: As ScalarHead's.
-        transform: "none", or "tanh" as in the paper on Atari and DeepMind Lab (appendix A).
+        layers, units, bins: As ScalarHead's.
+        transform: "none"; "tanh" as in the paper on Atari and DeepMind Lab (appendix A); or
+            "normalize", the reward divided by its root mean square in the replay.
     """
 
     def __init__(self, *, transform: str = "none", **kwargs):
         super().__init__(**kwargs)
-        self._transform = _TRANSFORMS[transform]
+        self.scale: RunningScale | None = None
+        if transform == "normalize":
+            self.scale = RunningScale(1, centered=False, name="scale")
+        self._transform = self._normalized if self.scale else _TRANSFORMS[transform]
+
+    def build(self, input_shape):
+        if self.scale:
+            self.scale.build()
+        super().build(input_shape)
 
     def target(self, reward: tf.Tensor) -> tf.Tensor:
         """The environment's reward on the scale that this head learns, [...] -> [...]."""
         return self._transform(reward)
 
+    def _normalized(self, reward: tf.Tensor) -> tf.Tensor:
+        assert self.scale is not None
+        return tf.squeeze(self.scale(reward[..., None]), -1)
+
     def log_prob(self, feat: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         """Log density of targets: float32 [N, F], [N] -> [N]."""
-        return tfp.distributions.Normal(self(feat), 1.0).log_prob(target)
+        return self.predict(feat).log_prob(target)
 
 
 class Discount(ScalarHead):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
+
+from dreamer.nets.layer_style import PUBLISHED, LayerStyle, NormActivation
 
 
 class Dense(keras.layers.Dense):
@@ -14,13 +18,52 @@ class Dense(keras.layers.Dense):
         return self.activation(add_bias(inputs @ kernel, self.bias))
 
 
+class HiddenDense(Dense):
+    """A dense layer of a style; ELU unless the style has another activation.
+
+    Args:
+        units: Width.
+        style: Norm, activation and initial weights.
+    """
+
+    def __init__(self, units: int, style: LayerStyle = PUBLISHED, **kwargs: Any):
+        super().__init__(units, kernel_initializer=style.initializer(), **kwargs)
+        self._finish = NormActivation(style, "elu", dtype=self.dtype_policy, name="finish")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self._finish.build((None, self.units))
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self._finish(super().call(inputs))
+
+
 class Conv(keras.layers.Conv2D):
-    """Keras's Conv2D with valid padding, with a bias gradient that is right in bfloat16."""
+    """A strided convolution of a style; ReLU unless the style has another activation.
+
+    Its bias gradient is right in bfloat16; see `add_bias`.
+
+    Args:
+        filters: Output channels.
+        kernel, stride: Sizes of both.
+        style: Norm, activation and initial weights.
+    """
+
+    def __init__(
+        self, filters: int, kernel: int, stride: int, style: LayerStyle = PUBLISHED, **kwargs: Any
+    ):
+        start = style.initializer()
+        super().__init__(filters, kernel, stride, kernel_initializer=start, **kwargs)
+        self._finish = NormActivation(style, "relu", dtype=self.dtype_policy, name="finish")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self._finish.build((None, self.filters))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, self.compute_dtype)
-        x = tf.nn.conv2d(inputs, kernel, self.strides, "VALID")
-        return self.activation(add_bias(x, self.bias))
+        x = tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
+        return self._finish(add_bias(x, self.bias))
 
 
 def add_bias(x: tf.Tensor, bias: tf.Variable) -> tf.Tensor:
@@ -34,7 +77,7 @@ def add_bias(x: tf.Tensor, bias: tf.Variable) -> tf.Tensor:
 
 
 class MLP(keras.layers.Layer):
-    """Dense layers with ELU, then a linear output that is computed in float32 in every precision.
+    """Hidden layers, then a linear output that is computed in float32 in every precision.
 
     bfloat16 has no numbers between 128 and 129. A value network whose last product is rounded to
     bfloat16 could not tell states with such returns apart.
@@ -43,17 +86,24 @@ class MLP(keras.layers.Layer):
         layers: Number of hidden layers.
         units: Width of each.
         outputs: Size of the output.
+        out_scale: Factor of the output's initial weights.
+        style: Of the hidden layers.
 
     Input shape: [N, inputs]. Output shape: float32 [N, outputs].
     """
 
-    def __init__(self, layers: int, units: int, outputs: int, **kwargs):
+    def __init__(
+        self, layers: int, units: int, outputs: int, out_scale: float = 1.0,
+        style: LayerStyle = PUBLISHED, **kwargs: Any,
+    ):  # fmt: skip
         super().__init__(**kwargs)
-        self._dense = [
-            Dense(units, activation="elu", dtype=self.dtype_policy, name=f"dense{i}")
+        self._dense: list[Dense] = [
+            HiddenDense(units, style, dtype=self.dtype_policy, name=f"dense{i}")
             for i in range(layers)
         ]
-        self._dense.append(Dense(outputs, dtype="float32", name="out"))
+        start = style.initializer(out_scale)
+        out = Dense(outputs, kernel_initializer=start, dtype="float32", name="out")
+        self._dense.append(out)
 
     def build(self, input_shape):
         size = input_shape[-1]
@@ -70,10 +120,11 @@ class MLP(keras.layers.Layer):
 
 
 class TransposedConv(keras.layers.Layer):
-    """Transposed convolution with stride 2 and valid padding, by the fastest exact way.
+    """Transposed convolution with stride 2, by the fastest exact way.
 
     Function, weights and initialisation are those of ``keras.layers.Conv2DTranspose(filters,
-    kernel, 2)``. On CPUs two of the decoder's four layers are several times faster another way:
+    kernel, 2, padding)``. On CPUs two of the decoder's four layers are several times faster another
+    way:
 
     - from a 1x1 input each output pixel has one term, so that layer is one matrix product;
     - a layer with few filters (the last one) is `narrow_transposed_conv`.
@@ -81,36 +132,53 @@ class TransposedConv(keras.layers.Layer):
     Args:
         filters: Output channels.
         kernel: Kernel size, 5 or 6.
-        activation: "relu" or None.
+        style: Norm, activation (ReLU unless it has another) and initial weights.
+        hidden: Whether norm and activation follow.
+        padding: "valid"; or "same", which crops the output to twice the input's size.
 
-    Input shape: [N, h, w, c]. Output shape: [N, 2h - 2 + kernel, 2w - 2 + kernel, filters].
+    Input shape: [N, h, w, c]. Output shape: [N, 2h - 2 + kernel, 2w - 2 + kernel, filters], or
+    [N, 2h, 2w, filters].
     """
 
-    def __init__(self, filters: int, kernel: int, activation: str | None = None, **kwargs):
+    def __init__(
+        self, filters: int, kernel: int, style: LayerStyle = PUBLISHED, hidden: bool = True,
+        padding: str = "valid", **kwargs: Any,
+    ):  # fmt: skip
         super().__init__(**kwargs)
-        self.filters, self._size = filters, kernel
-        self._activation = keras.activations.get(activation)
+        self.filters, self._size, self._style = filters, kernel, style
+        self._same = padding == "same"
+        self._finish: keras.layers.Layer | None = None
+        if hidden:
+            self._finish = NormActivation(style, "relu", dtype=self.dtype_policy, name="finish")
 
     def build(self, input_shape):
         shape = (self._size, self._size, self.filters, input_shape[-1])
-        self.kernel = self.add_weight(shape=shape, initializer="glorot_uniform", name="kernel")
+        start = self._style.initializer(1.0, inputs=(0, 1, 3), outputs=(0, 1, 2))
+        self.kernel = self.add_weight(shape=shape, initializer=start, name="kernel")
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+        if self._finish:
+            self._finish.build((None, self.filters))
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, self.compute_dtype)
         _, height, width, channels = inputs.shape
-        if (height, width) == (1, 1):
+        if (height, width) == (1, 1) and not self._same:
             weights = tf.reshape(tf.transpose(kernel, [3, 0, 1, 2]), [channels, -1])
             flat = tf.reshape(inputs, [-1, channels]) @ weights
             x = tf.reshape(flat, [-1, self._size, self._size, self.filters])
         elif self.filters < _NARROW:
             x = narrow_transposed_conv(inputs, kernel)
+            if self._same:
+                before = (self._size - 2) // 2
+                x = x[:, before : before + 2 * height, before : before + 2 * width]
         else:
-            sides = [2 * side - 2 + self._size for side in (height, width)]
-            shape = [tf.shape(inputs)[0], *sides, self.filters]
-            x = tf.nn.conv2d_transpose(inputs, kernel, shape, 2, "VALID")
-        return self._activation(add_bias(x, self.bias))
+            more = 0 if self._same else self._size - 2
+            shape = [tf.shape(inputs)[0], 2 * height + more, 2 * width + more, self.filters]
+            padding = "SAME" if self._same else "VALID"
+            x = tf.nn.conv2d_transpose(inputs, kernel, shape, 2, padding)
+        x = add_bias(x, self.bias)
+        return self._finish(x) if self._finish else x
 
 
 _NARROW = 16  # filters; from here on oneDNN's transposed convolution is as fast

@@ -1,8 +1,8 @@
 """Recurrent state-space model (PlaNet, arXiv 1811.04551, section 3; sizes of 1912.01603).
 
 There are also models with only one of its two paths (PlaNet, figures 2 and 4). All kinds have the
-RSSM's interface, and states with the same four entries. An entry that a kind lacks has width zero,
-so code that stores or reshapes states need not know the kind.
+RSSM's interface, and states with the same entries. An entry that a kind lacks has width zero, so
+code that stores or reshapes states need not know the kind.
 """
 
 from __future__ import annotations
@@ -10,82 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from dreamer.ops.distributions import diagonal_normal
+from dreamer.errors import UserError
+from dreamer.nets.block_gru import BlockGRU
+from dreamer.nets.latents import CategoricalLatent, Latent, NormalLatent, State
+from dreamer.nets.layer_style import PUBLISHED, LayerStyle
+from dreamer.nets.recurrent import (
+    GRU,
+    DenseTransition,
+    Float32Layer,
+    GRUTransition,
+    Hidden,
+    Linear,
+    NormGRU,
+    Transition,
+    dot,
+)
 from dreamer.ops.shapes import flatten_leading, over_leading
-
-# mean and std [..., S] of the latent Normal, its sample stoch [..., S], and deter [..., D].
-State = dict[str, tf.Tensor]
-
-
-class Float32Layer(keras.layers.Layer):
-    """A layer with float32 inputs and variables; `dot` alone uses the compute dtype."""
-
-    def __init__(self, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-
-    def _weight(self, shape: tuple[int, ...], initializer: str, name: str):
-        return self.add_weight(shape=shape, initializer=initializer, name=name, autocast=False)
-
-
-class Linear(Float32Layer):
-    """Affine map. If the input is a concatenation, its parts can be multiplied one by one.
-
-    Input shape: [..., inputs]. Output shape: float32 [..., units].
-    """
-
-    def __init__(self, inputs: int, units: int, **kwargs):
-        super().__init__(**kwargs)
-        self.kernel = self._weight((inputs, units), "glorot_uniform", "kernel")
-        self.bias = self._weight((units,), "zeros", "bias")
-        self.built = True
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return dot(inputs, self.kernel, self.compute_dtype) + self.bias
-
-    def parts(self, *sizes: int) -> list[tf.Tensor]:
-        """The rows of the kernel for each part of the input."""
-        return tf.split(tf.convert_to_tensor(self.kernel), sizes, 0)
-
-    def last_part(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns what the input's last part `x`, [..., size], and the bias add to the output."""
-        _, kernel = self.parts(self.kernel.shape[0] - x.shape[-1], x.shape[-1])
-        return over_leading(lambda v: dot(v, kernel, self.compute_dtype) + self.bias, x)
-
-
-class GRU(Float32Layer):
-    """One step of Keras's GRU with reset_after, gates and state in float32.
-
-    Input shape: [N, units] and state float32 [N, units]. Output shape: float32 [N, units].
-    """
-
-    def __init__(self, inputs: int, units: int, **kwargs):
-        super().__init__(**kwargs)
-        self.kernel = self._weight((inputs, 3 * units), "glorot_uniform", "kernel")
-        self.recurrent = self._weight((units, 3 * units), "orthogonal", "recurrent")
-        self.bias = self._weight((2, 3 * units), "zeros", "bias")
-        self.built = True
-
-    def call(self, inputs: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        bias = tf.convert_to_tensor(self.bias)
-        xz, xr, xh = tf.split(dot(inputs, self.kernel, self.compute_dtype) + bias[0], 3, -1)
-        hz, hr, hh = tf.split(dot(state, self.recurrent, self.compute_dtype) + bias[1], 3, -1)
-        update, reset = tf.sigmoid(xz + hz), tf.sigmoid(xr + hr)
-        candidate = tf.tanh(xh + reset * hh)
-        return update * state + (1.0 - update) * candidate
-
-
-def dot(inputs: tf.Tensor, kernel: tf.Tensor, dtype: str) -> tf.Tensor:
-    """Matrix product in the compute dtype, result in float32."""
-    return tf.cast(tf.cast(inputs, dtype) @ tf.cast(kernel, dtype), tf.float32)
 
 
 class RSSM(Float32Layer):
-    """Latent dynamics with a deterministic path (GRU) and a stochastic one (diagonal Normal).
+    """Latent dynamics with a deterministic path (GRU) and a stochastic one (`Latent`).
 
-        h_t = GRU(ELU(W [s_(t-1), a_t]), h_(t-1))     a_t being the action that leads to t
+        h_t = transition(s_(t-1), a_t, h_(t-1))     a_t being the action that leads to t
         prior      s_t ~ p(s | h_t)
         posterior  s_t ~ q(s | h_t, e_t)
 
@@ -93,53 +41,58 @@ class RSSM(Float32Layer):
     `is_first` is set the state and the action before it are zeros.
 
     Args:
-        actions: A.
         embed: E.
-        stoch: S.
-        deter: D.
-        hidden: Width of the dense layers around the GRU.
-        min_std: Added to the standard deviations.
+        latent: The stochastic state's distribution.
+        transition: The deterministic path.
+        hidden: Width of the hidden layers of prior and posterior.
+        style: Of these layers.
+        prior_layers: How many of them the prior has; the posterior has one.
 
     Attributes:
+        latent: As above.
         stoch_size: S.
         feat_size: F = S + D.
     """
 
     def __init__(
-        self, actions: int, embed: int, *, stoch: int, deter: int, hidden: int, min_std: float,
-        **kwargs,
+        self, embed: int, *, latent: Latent, transition: Transition, hidden: int,
+        style: LayerStyle = PUBLISHED, prior_layers: int = 1, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
-        self.stoch_size, self.feat_size = stoch, stoch + deter
-        self._stoch, self._deter, self._hidden = stoch, deter, hidden
-        self._actions, self._embed, self._min_std = actions, embed, min_std
-        self._make_layers()
+        self.latent, self.stoch_size, self._deter = latent, latent.size, transition.deter_size
+        self.feat_size = latent.size + transition.deter_size
+        self._transition, self._hidden, self._embed = transition, hidden, embed
+        self._make_layers(style, prior_layers)
         self.built = True
 
-    def _make_layers(self) -> None:
-        policy, hidden = self.dtype_policy, self._hidden
-        self._input = Linear(self._stoch + self._actions, hidden, dtype=policy, name="input")
-        self._gru = GRU(hidden, self._deter, dtype=policy, name="gru")
-        self._make_latent(self._deter)
-
-    def _make_latent(self, path: int) -> None:
+    def _make_layers(self, style: LayerStyle, prior_layers: int) -> None:
         """Makes the layers of prior and posterior, whose input from the past is [..., path]."""
-        policy, hidden, stats = self.dtype_policy, self._hidden, 2 * self._stoch
-        self._path = path
-        self._prior_hidden = Linear(path, hidden, dtype=policy, name="prior_hidden")
-        self._prior_stats = Linear(hidden, stats, dtype=policy, name="prior_stats")
-        self._post_hidden = Linear(path + self._embed, hidden, dtype=policy, name="post_hidden")
-        self._post_stats = Linear(hidden, stats, dtype=policy, name="post_stats")
+        path, hidden, stats = self._transition.path_size, self._hidden, self.latent.outputs
+
+        def named(kind: type, inputs: int, units: int, name: str) -> Any:
+            return kind(inputs, units, style, dtype=self.dtype_policy, name=name)
+
+        self._prior_hidden = [named(Hidden, path, hidden, "prior_hidden")]
+        for i in range(1, prior_layers):
+            self._prior_hidden.append(named(Hidden, hidden, hidden, f"prior_hidden{i}"))
+        self._prior_stats = named(Linear, hidden, stats, "prior_stats")
+        self._post_hidden = named(Hidden, path + self._embed, hidden, "post_hidden")
+        self._post_stats = named(Linear, hidden, stats, "post_stats")
 
     def initial(self, batch: int) -> State:
         """Zeros for every entry of the state, [batch, ...]."""
-        zeros = tf.zeros([batch, self._stoch])
+        zeros = tf.zeros([batch, self.stoch_size])
         deter = tf.zeros([batch, self._deter])
-        return {**dict.fromkeys(("mean", "std", "stoch"), zeros), "deter": deter}
+        return {**dict.fromkeys((*self.latent.keys, "stoch"), zeros), "deter": deter}
 
     def feat(self, state: State) -> tf.Tensor:
         """Features [..., F] = concat(stoch, deter)."""
         return tf.concat([state["stoch"], state["deter"]], -1)
+
+    def state(self, feat: tf.Tensor) -> State:
+        """The state of features [..., F], without the parameters of stoch's distribution."""
+        stoch, deter = tf.split(feat, [self.stoch_size, self.feat_size - self.stoch_size], -1)
+        return {"stoch": stoch, "deter": deter}
 
     def head_state(self, post: State, prior: State) -> State:
         """The state that the heads learn from: the posterior.
@@ -159,8 +112,8 @@ class RSSM(Float32Layer):
         return self.feat(post)
 
     def dist(self, state: State):
-        """The latent Normal of a state, events [S]."""
-        return diagonal_normal(state["mean"], state["std"])
+        """The distribution of a state's stoch, batch shape [...]."""
+        return self.latent.dist(state)
 
     def observe(
         self, embed: tf.Tensor, action: tf.Tensor, is_first: tf.Tensor, noise: tf.Tensor,
@@ -181,7 +134,7 @@ class RSSM(Float32Layer):
         keep = 1.0 - tf.cast(is_first, tf.float32)[..., None]  # [B, T, 1]
         inputs = {
             # These do not depend on the state, so they are computed for all times at once.
-            "action": self._input.last_part(action * keep),
+            "action": self._transition.prepare(action * keep),
             "embed": self._post_hidden.last_part(embed),
             "keep": keep,
             "noise": noise,
@@ -205,14 +158,8 @@ class RSSM(Float32Layer):
             action: float32 [N, A], taken in `state`.
             noise: float32 [N, S], standard Normal.
         """
-        x = tf.nn.elu(self._input(tf.concat([state["stoch"], action], -1)))
-        path, deter = self._move(x, state["deter"])
+        path, deter = self._transition(state["stoch"], action, state["deter"])
         return {**self._prior(path, noise), "deter": deter}
-
-    def _move(self, x: tf.Tensor, deter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The input of prior and posterior, [N, path], and the next deter [N, D]."""
-        deter = self._gru(x, deter)
-        return deter, deter
 
     def _split(self, filtered: State, start: State, inputs: State) -> tuple[State, State]:
         """Posterior and prior states from the states of the loop, entries [B, T, ...]."""
@@ -220,33 +167,32 @@ class RSSM(Float32Layer):
         return filtered, {**self._prior(filtered["deter"], None), "deter": filtered["deter"]}
 
     def _prior(self, path: tf.Tensor, noise: tf.Tensor | None) -> State:
-        """The prior's mean, std and stoch from its input [..., path]."""
-        x = tf.nn.elu(over_leading(self._prior_hidden, path))
-        mean, std = self._mean_std(over_leading(self._prior_stats, x))
-        return {"mean": mean, "std": std, "stoch": mean if noise is None else mean + std * noise}
+        """The prior's parameters and stoch, its mean without noise; from its input [..., path]."""
+        x = path
+        for layer in self._prior_hidden:
+            x = over_leading(layer, x)
+        prior, latent = self.latent.parameters(over_leading(self._prior_stats, x)), self.latent
+        stoch = latent.mean(prior) if noise is None else latent.sample(prior, noise)
+        return {**prior, "stoch": stoch}
 
     def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
         """Returns the part of a filtering step that depends on the step before.
 
         The prior's statistics, which the loop does not need, come afterwards.
         """
-        stoch_kernel, _ = self._input.parts(self._stoch, self._actions)
-        path_kernel, _ = self._post_hidden.parts(self._path, self._embed)
-        dtype = self.compute_dtype
+        step = self._transition.make_step()
+        path_kernel, _ = self._post_hidden.parts(self._transition.path_size, self._embed)
 
         def filter_step(state: State, x: dict[str, tf.Tensor]) -> State:
             stoch, deter = state["stoch"] * x["keep"], state["deter"] * x["keep"]
-            hidden = tf.nn.elu(dot(stoch, stoch_kernel, dtype) + x["action"])
-            path, deter = self._move(hidden, deter)
-            hidden = tf.nn.elu(dot(path, path_kernel, dtype) + x["embed"])
-            mean, std = self._mean_std(self._post_stats(hidden))
-            return {"mean": mean, "std": std, "stoch": mean + std * x["noise"], "deter": deter}
+            path, deter = step(stoch, deter, x["action"])
+            own = dot(path, path_kernel, self.compute_dtype)
+            post = self.latent.parameters(
+                self._post_stats(self._post_hidden.finish(own + x["embed"]))
+            )
+            return {**post, "stoch": self.latent.sample(post, x["noise"]), "deter": deter}
 
         return filter_step
-
-    def _mean_std(self, stats: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        mean, std = tf.split(stats, 2, -1)
-        return mean, tf.nn.softplus(std) + self._min_std
 
 
 class StochasticSSM(RSSM):
@@ -258,26 +204,14 @@ class StochasticSSM(RSSM):
 
     x_t takes the place of the full model's h_t in both, so each keeps its two hidden layers. x_t is
     not a part of the state: all memory must pass through the sample. The KL is the full model's.
-    PlaNet does not publish this ablation's layers; these are ours. deter is not used.
+    PlaNet does not publish this ablation's layers; these are ours.
     """
-
-    def __init__(self, actions: int, embed: int, *, deter: int, **kwargs):
-        del deter
-        super().__init__(actions, embed, deter=0, **kwargs)
-
-    def _make_layers(self) -> None:
-        policy, hidden = self.dtype_policy, self._hidden
-        self._input = Linear(self._stoch + self._actions, hidden, dtype=policy, name="input")
-        self._make_latent(hidden)
-
-    def _move(self, x: tf.Tensor, deter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return x, deter
 
     def _split(self, filtered: State, start: State, inputs: State) -> tuple[State, State]:
         before = tf.concat([start["stoch"][:, None], filtered["stoch"][:, :-1]], 1)
-        kernel, _ = self._input.parts(self._stoch, self._actions)
-        moved = over_leading(lambda s: dot(s, kernel, self.compute_dtype), before * inputs["keep"])
-        prior = self._prior(tf.nn.elu(moved + inputs["action"]), None)
+        args = before * inputs["keep"], filtered["deter"], inputs["action"]
+        path, _ = self._transition.make_step()(*map(flatten_leading, args))
+        prior = self._prior(tf.reshape(path, [*before.shape[:2], -1]), None)
         return filtered, {**prior, "deter": filtered["deter"]}
 
 
@@ -291,13 +225,11 @@ class DeterministicSSM(RSSM):
     sum_t log p(timestep_t | h_t-) of timesteps that are predicted before they are seen. So the
     heads learn from the prior's features. From the posterior's features they would learn to
     copy, and nothing would train the transition, which imagination needs. The transition is that of
-    PlaNet's figure 2a; the second GRU cell, which takes in observations, is ours. stoch and
-    min_std are not used.
+    PlaNet's figure 2a; the second GRU cell, which takes in observations, is ours. The latent has
+    size 0.
     """
 
-    def __init__(self, actions: int, embed: int, *, stoch: int, **kwargs):
-        del stoch
-        super().__init__(actions, embed, stoch=0, **kwargs)
+    _transition: GRUTransition
 
     def head_state(self, post: State, prior: State) -> State:
         """The prior, which has not seen the timestep; see the class."""
@@ -312,22 +244,22 @@ class DeterministicSSM(RSSM):
         prior = self.imagine_step(flat, flatten_leading(action * keep), flat["stoch"])
         return tf.reshape(self.feat(prior), [*action.shape[:2], self.feat_size])
 
-    def _make_layers(self) -> None:
-        policy, hidden = self.dtype_policy, self._hidden
-        self._input = Linear(self._actions, hidden, dtype=policy, name="input")
-        self._gru = GRU(hidden, self._deter, dtype=policy, name="gru")
-        self._post_hidden = Linear(self._embed, hidden, dtype=policy, name="post_hidden")
-        self._post_gru = GRU(hidden, self._deter, dtype=policy, name="post_gru")
-        self._path = 0
+    def _make_layers(self, style: LayerStyle, prior_layers: int) -> None:
+        del prior_layers
+        policy, hidden, gru = self.dtype_policy, self._hidden, type(self._transition.gru)
+        self._post_hidden = Hidden(self._embed, hidden, style, dtype=policy, name="post_hidden")
+        self._post_gru = gru(hidden, self._deter, style, dtype=policy, name="post_gru")
 
     def _prior(self, path: tf.Tensor, noise: tf.Tensor | None) -> State:
         del noise
-        return dict.fromkeys(("mean", "std", "stoch"), path[..., :0])
+        return dict.fromkeys((*self.latent.keys, "stoch"), path[..., :0])
 
     def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
+        first = self._transition
+
         def filter_step(state: State, x: dict[str, tf.Tensor]) -> State:
-            before = self._gru(tf.nn.elu(x["action"]), state["deter"] * x["keep"])
-            after = self._post_gru(tf.nn.elu(x["embed"]), before)
+            before = first.gru(first.hidden.finish(x["action"]), state["deter"] * x["keep"])
+            after = self._post_gru(self._post_hidden.finish(x["embed"]), before)
             return {"deter": after, "before": before}
 
         return filter_step
@@ -345,9 +277,59 @@ _KINDS = {
 }
 
 
-def make_rssm(kind: str, **settings: Any) -> RSSM:
+def make_rssm(
+    kind: str, *, actions: int, embed: int, stoch: int, classes: int, min_std: float,
+    unimix: float, deter: int, hidden: int, gru_norm: bool = False, prior_layers: int = 1,
+    blocks: int = 0, style: LayerStyle = PUBLISHED, **kwargs: Any,
+) -> RSSM:  # fmt: skip
     """The latent dynamics of a kind: "full", "stochastic_only" or "deterministic_only".
 
-    The settings are RSSM's arguments.
+    Args:
+        kind: As above.
+        actions: A.
+        embed: E.
+        stoch: Size of a Normal latent, or the number of categorical variables.
+        classes: Categories of each variable; 0 for a Normal.
+        min_std: Of a Normal.
+        unimix: Share of the uniform distribution in categories.
+        deter: D; not used in "stochastic_only".
+        hidden: Width of all hidden layers.
+        gru_norm: Whether the GRU's gates pass a layer norm.
+        prior_layers: Hidden layers of the prior.
+        blocks: Groups of a block-diagonal GRU; 0 for one with full matrices.
+        style: Of the hidden layers.
+        kwargs: Of a Keras layer.
+    Raises:
+        UserError: Settings do not fit each other.
     """
-    return _KINDS[kind](**settings)
+    latent = _make_latent(kind, stoch, classes, min_std, unimix)
+    if blocks and (gru_norm or kind != "full"):
+        other = "rssm.gru_norm is true" if gru_norm else f"rssm.kind is {kind}"
+        way = "its norm is layers.norm" if gru_norm else "only rssm.kind full has them"
+        raise UserError(f"rssm.blocks is {blocks} and {other}, but {way}; set rssm.blocks to 0")
+    sizes = latent.size, actions, hidden, style
+    policy = kwargs.get("dtype")
+    transition: Transition
+    if kind == "stochastic_only":
+        transition = DenseTransition(*sizes, dtype=policy)
+    elif blocks:
+        transition = BlockGRU(*sizes, deter=deter, blocks=blocks, dtype=policy, name="gru")
+    else:
+        gru = NormGRU if gru_norm else GRU
+        transition = GRUTransition(*sizes, deter=deter, gru=gru, dtype=policy)
+    return _KINDS[kind](
+        embed, latent=latent, transition=transition, hidden=hidden, style=style,
+        prior_layers=prior_layers, **kwargs,
+    )  # fmt: skip
+
+
+def _make_latent(kind: str, stoch: int, classes: int, min_std: float, unimix: float) -> Latent:
+    """The stochastic state of `make_rssm`'s arguments."""
+    if not classes:
+        return NormalLatent(0 if kind == "deterministic_only" else stoch, min_std)
+    if classes < 2 or kind == "deterministic_only":
+        reason = "a choice needs 2 or more"
+        if kind == "deterministic_only":
+            reason = "rssm.kind deterministic_only has no stochastic state"
+        raise UserError(f"rssm.classes is {classes}, but {reason}; leave it at 0 for a normal")
+    return CategoricalLatent(stoch, classes, unimix)

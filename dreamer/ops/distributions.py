@@ -13,6 +13,7 @@ import tensorflow_probability as tfp
 
 tfd = tfp.distributions
 tfb = tfp.bijectors
+LARGEST = 0.99999994  # float32 below 1
 
 
 def diagonal_normal(mean: tf.Tensor, std: tf.Tensor) -> tfp.distributions.Distribution:
@@ -44,6 +45,13 @@ def inverse_softplus(x: float) -> float:
     return math.log(math.expm1(x))
 
 
+def mix_uniform(logits: tf.Tensor, share: float) -> tf.Tensor:
+    """Logits of (1 - share) softmax(logits) + share / A, [..., A] (DreamerV3's unimix)."""
+    if not share:
+        return logits
+    return tf.math.log((1.0 - share) * tf.nn.softmax(logits) + share / logits.shape[-1])
+
+
 class TanhNormal:
     """A Normal squashed into (-1, 1) by tanh; reparameterised; one event over the last axis.
 
@@ -70,6 +78,16 @@ class TanhNormal:
         limit = 1.0 - 1e-6
         return self._log_prob_unsquashed(tf.atanh(tf.clip_by_value(action, -limit, limit)))
 
+    def score(self, noise: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
+        """Log density [...] of the sample of `from_noise`, which itself passes no gradient.
+
+        Args:
+            noise: What the sample was made from.
+            log_prob: What `from_noise` returned with it.
+        """
+        del log_prob
+        return self._log_prob_unsquashed(tf.stop_gradient(self._mean + self._std * noise))
+
     def entropy(self, log_prob: tf.Tensor) -> tf.Tensor:
         """Estimate of the entropy [...] from the log density of one sample of `from_noise`."""
         return -log_prob
@@ -77,21 +95,69 @@ class TanhNormal:
     def mode(self, samples: int, seed: tf.Tensor) -> tf.Tensor:
         """The densest of `samples` draws, chosen for each row by itself: [..., A].
 
-        The TF2 release takes row 0's choice for the whole batch.
+        The density is cut off where tanh rounds to one, as in the TF2 release. It grows without
+        bound towards the border for a wide policy, so that otherwise the most extreme draw wins,
+        whatever its sign. With the cut, draws at a border tie, and the mean's sign decides. The
+        TF2 release takes row 0's choice for the whole batch.
 
         Args:
             samples: How many to draw.
             seed: int32 [2], stateless seed.
         """
         shape = tf.concat([[samples], tf.shape(self._mean)], 0)
-        actions, log_probs = self.from_noise(tf.random.stateless_normal(shape, seed))
-        best = tf.argmax(log_probs, axis=0)  # [...]
+        actions, _ = self.from_noise(tf.random.stateless_normal(shape, seed))
+        inside = tf.clip_by_value(actions, -LARGEST, LARGEST)
+        best = tf.argmax(self._log_prob_unsquashed(tf.atanh(inside)), axis=0)  # [...]
         chosen = tf.one_hot(best, samples, axis=0)  # [samples, ...]
         return tf.reduce_sum(actions * chosen[..., None], axis=0)
 
     def _log_prob_unsquashed(self, unsquashed: tf.Tensor) -> tf.Tensor:
         correction = tfb.Tanh().forward_log_det_jacobian(unsquashed, event_ndims=1)
         return self._base.log_prob(unsquashed) - correction
+
+
+class ClippedNormal:
+    """A Normal whose samples are clipped to [-1, 1]; one event over the last axis.
+
+    Densities and entropy are those of the Normal, before the clipping, as in DreamerV3 (arXiv
+    2301.04104), whose environments clip. Here samples are clipped at once, so that the dynamics see
+    the same actions in imagination as in the replay.
+
+    Args:
+        mean: float32 [..., A], in (-1, 1).
+        std: float32 [..., A], positive.
+    """
+
+    def __init__(self, mean: tf.Tensor, std: tf.Tensor):
+        self._base = diagonal_normal(mean, std)
+        self._mean, self._std = mean, std
+
+    def from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sample and its log density from standard Normal noise [..., A]: [..., A] and [...].
+
+        It is reparameterised; a component that is clipped has no gradient.
+        """
+        sample = self._mean + self._std * noise
+        return tf.clip_by_value(sample, -1.0, 1.0), self._base.log_prob(sample)
+
+    def log_prob(self, action: tf.Tensor) -> tf.Tensor:
+        """Log density [...] of actions [..., A]."""
+        return self._base.log_prob(action)
+
+    def score(self, noise: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
+        """Log density [...] of the sample before its clipping, which passes no gradient."""
+        del log_prob
+        return self._base.log_prob(tf.stop_gradient(self._mean + self._std * noise))
+
+    def entropy(self, log_prob: tf.Tensor) -> tf.Tensor:
+        """The entropy [...], exactly; the argument is TanhNormal's."""
+        del log_prob
+        return self._base.entropy()
+
+    def mode(self, samples: int, seed: tf.Tensor) -> tf.Tensor:
+        """The mean [..., A]; the arguments are TanhNormal's."""
+        del samples, seed
+        return self._mean
 
 
 class StraightThroughOneHot:
@@ -125,6 +191,11 @@ class StraightThroughOneHot:
     def log_prob(self, action: tf.Tensor) -> tf.Tensor:
         """Log probability [...] of one-hot actions [..., A]."""
         return self._dist.log_prob(tf.stop_gradient(action))
+
+    def score(self, noise: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
+        """The log probability that `from_noise` returned: its sample passes no gradient to it."""
+        del noise
+        return log_prob
 
     def entropy(self, log_prob: tf.Tensor) -> tf.Tensor:
         """The entropy [...], exactly; the argument is TanhNormal's."""
@@ -162,6 +233,11 @@ class ProductOfOneHots:
         """Log probability [...] of actions [..., A]."""
         actions = tf.split(action, self._sizes, -1)
         return tf.add_n([p.log_prob(own) for p, own in zip(self._parts, actions, strict=True)])
+
+    def score(self, noise: tf.Tensor, log_prob: tf.Tensor) -> tf.Tensor:
+        """The log probability that `from_noise` returned: its sample passes no gradient to it."""
+        del noise
+        return log_prob
 
     def entropy(self, log_prob: tf.Tensor) -> tf.Tensor:
         """The entropy [...], exactly; the argument is TanhNormal's."""

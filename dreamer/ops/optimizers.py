@@ -1,4 +1,4 @@
-"""Adam with clipping by global norm, loss scaling, and refusal of non-finite gradients."""
+"""Adam or LaProp with clipping, loss scaling, and refusal of non-finite gradients."""
 
 from __future__ import annotations
 
@@ -10,11 +10,50 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dreamer.ops.replicas import apply_adam
+from dreamer.ops.replicas import apply_optimizer
 
 # Dynamic loss scaling for float16: halve on overflow, double after this many good updates.
 INITIAL_SCALE = 2.0**15
 GROWTH_INTERVAL = 1000
+LEAST_NORM = 1e-3  # of weights, in adaptive clipping; so that weights of 0 can leave it
+
+
+class LaProp(keras.optimizers.Optimizer):
+    """Adam that divides before it averages (Ziyin et al., arXiv 2002.04839, algorithm 1).
+
+        n_t = 0.999 n_(t-1) + 0.001 g_t^2
+        m_t = 0.9 m_(t-1) + 0.1 g_t / (sqrt(n_t / (1 - 0.999^t)) + eps)
+        w_t = w_(t-1) - rate m_t / (1 - 0.9^t)
+
+    A gradient is thus measured by the size of those before it, never by those after it, so a large
+    one cannot leave a momentum behind that a small second moment blows up.
+
+    Args:
+        learning_rate: Step size.
+        epsilon: Added to the root.
+    """
+
+    def __init__(self, learning_rate, epsilon: float, name: str = "laprop"):
+        super().__init__(learning_rate, name=name)
+        self._epsilon = epsilon
+
+    def build(self, variables):
+        if not self.built:
+            super().build(variables)
+            self._averages, self._squares = self.add_optimizer_variables(
+                variables, ["average", "square"]
+            )
+
+    def update_step(self, gradient, variable, learning_rate):
+        step = tf.cast(self.iterations + 1, tf.float32)
+        place = self._get_variable_index(variable)
+        average, square = self._averages[place], self._squares[place]
+        squared = 0.999 * square + 0.001 * tf.square(gradient)
+        root = tf.sqrt(squared / (1.0 - tf.pow(0.999, step))) + self._epsilon
+        averaged = 0.9 * average + 0.1 * gradient / root
+        self.assign(square, squared)
+        self.assign(average, averaged)
+        self.assign_sub(variable, learning_rate * averaged / (1.0 - tf.pow(0.9, step)))
 
 
 @dataclass(frozen=True)
@@ -56,18 +95,23 @@ class Optimizer(tf.Module):
 
     Args:
         variables: The network's. Slots are made at once, so that a checkpoint can fill them.
-        learning_rate: Adam's step size.
-        eps: Adam's epsilon, added to the root of the second moment.
+        learning_rate: Step size.
+        eps: Epsilon, added to the root of the second moment.
         clip: Largest global norm of a gradient.
         scale_loss: Whether losses are scaled dynamically (float16).
         apart: Variables that are clipped by a global norm of their own, so that a large gradient
             of theirs does not scale the others' down.
         schedule: Changes the learning rate during training.
+        algorithm: "adam" or "laprop".
+        adaptive_clip: Largest norm of each variable's gradient, as a share of the norm of the
+            variable (AGC: Brock et al., arXiv 2102.06171, with whole tensors as units, as in
+            DreamerV3). 0: no such clipping. It comes before the clipping by global norm.
     """
 
     def __init__(
         self, variables: list, learning_rate: float, eps: float, clip: float, scale_loss: bool,
-        name: str, apart: Sequence = (), schedule: RateSchedule = RateSchedule(),  # noqa: B008
+        name: str, apart: Sequence = (), schedule: RateSchedule = RateSchedule(), *,  # noqa: B008
+        algorithm: str = "adam", adaptive_clip: float = 0.0,
     ):  # fmt: skip
         super().__init__(name=name)
         self._targets, self._clip, self._scale_loss = list(variables), clip, scale_loss
@@ -76,15 +120,17 @@ class Optimizer(tf.Module):
         by_group = [[i for i in places if (id(variables[i]) in alone) is x] for x in (False, True)]
         self._groups = [group for group in by_group if group]
         self._learning_rate, self._schedule = learning_rate, schedule
-        self._adam = keras.optimizers.Adam(learning_rate, epsilon=eps, name=name)
-        self._adam.build(self._targets)
+        self._adaptive_clip = adaptive_clip
+        kind = LaProp if algorithm == "laprop" else keras.optimizers.Adam
+        self._stepper = kind(learning_rate, epsilon=eps, name=name)
+        self._stepper.build(self._targets)
         self.scale = tf.Variable(INITIAL_SCALE if scale_loss else 1.0, trainable=False)
         self.good_updates = tf.Variable(0, trainable=False)
 
     @property
     def state(self) -> dict[str, tf.Variable]:
         """All state that a checkpoint must hold, by name."""
-        slots = {v.path: v for v in self._adam.variables}
+        slots = {v.path: v for v in self._stepper.variables}
         return {**slots, "loss_scale": self.scale, "good_updates": self.good_updates}
 
     def begin(self, update: int) -> None:
@@ -92,12 +138,12 @@ class Optimizer(tf.Module):
         if not self._schedule.is_constant:
             # A NumPy number, because TensorFlow keeps a tensor of each Python number for ever.
             rate = np.float32(self._learning_rate * self._schedule.factor(update))
-            self._adam.learning_rate.assign(rate)
+            self._stepper.learning_rate.assign(rate)
 
     def reset_learning_rate(self) -> None:
         """Sets a constant learning rate as given, after a state with another one was loaded."""
         if self._schedule.is_constant:
-            self._adam.learning_rate.assign(np.float32(self._learning_rate))
+            self._stepper.learning_rate.assign(np.float32(self._learning_rate))
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss to differentiate, [] -> []."""
@@ -123,7 +169,7 @@ class Optimizer(tf.Module):
         norm, finite, clipped = self._clipped(scaled_gradients)
 
         def step() -> tf.Tensor:
-            apply_adam(self._adam, clipped, self._targets)
+            apply_optimizer(self._stepper, clipped, self._targets)
             return tf.constant(True)
 
         made = tf.logical_and(finite, allowed)
@@ -139,10 +185,18 @@ class Optimizer(tf.Module):
         for group in self._groups:
             own = [gradients[i] for i in group]
             norms.append(tf.linalg.global_norm(own))
-            own, _ = tf.clip_by_global_norm(own, self._clip, use_norm=norms[-1])
+            if self._adaptive_clip:
+                own = [self._clip_adaptively(gradients[i], self._targets[i]) for i in group]
+                own, _ = tf.clip_by_global_norm(own, self._clip)
+            else:
+                own, _ = tf.clip_by_global_norm(own, self._clip, use_norm=norms[-1])
             for i, gradient in zip(group, own, strict=True):
                 gradients[i] = gradient
         return norms[0], tf.reduce_all([tf.math.is_finite(norm) for norm in norms]), gradients
+
+    def _clip_adaptively(self, gradient: tf.Tensor, variable) -> tf.Tensor:
+        size = tf.norm(tf.convert_to_tensor(variable))
+        return tf.clip_by_norm(gradient, self._adaptive_clip * tf.maximum(size, LEAST_NORM))
 
     def _adapt_scale(self, finite: tf.Tensor, made: tf.Tensor) -> None:
         good = tf.where(finite, self.good_updates + tf.cast(made, tf.int32), 0)

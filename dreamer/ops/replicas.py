@@ -72,23 +72,39 @@ def averaged(found: Any) -> Any:
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, found)
 
 
-def apply_adam(adam: Any, gradients: list[tf.Tensor], variables: list) -> None:
+def apply_optimizer(optimizer: Any, gradients: list[tf.Tensor], variables: list) -> None:
     """One step of a Keras optimizer, on every device's copy of the variables.
 
     Call it on one device, or outside of ``Strategy.run`` with averaged gradients. Keras's own
     `apply` works only inside of it, and sums the replicas' gradients.
     """
     if not tf.distribute.in_cross_replica_context():
-        adam.apply(gradients, variables)
+        optimizer.apply(gradients, variables)
         return
-    extended, rate = tf.distribute.get_strategy().extended, tf.convert_to_tensor(adam.learning_rate)
+    extended = tf.distribute.get_strategy().extended
+    rate = tf.convert_to_tensor(optimizer.learning_rate)
 
     def step(variable, gradient: tf.Tensor, rate: tf.Tensor) -> None:
-        adam.update_step(gradient, variable, rate)
+        optimizer.update_step(gradient, variable, rate)
 
     for gradient, variable in zip(gradients, variables, strict=True):
         extended.update(variable.value, step, args=(gradient, rate), group=False)
-    adam.iterations.assign_add(1)
+    optimizer.iterations.assign_add(1)
+
+
+def follow(rate: float | tf.Tensor, sources: Sequence, targets: Sequence) -> None:
+    """Moves each target variable towards its source: t <- (1 - rate) t + rate s."""
+
+    def move(target: tf.Variable, source: tf.Tensor, rate: Any) -> None:
+        moved = target + rate * (source - target)
+        target.assign(tf.where(tf.equal(rate, 1.0), source, moved))  # exact at 1, unlike `moved`
+
+    for source, target in zip(sources, targets, strict=True):
+        if tf.distribute.has_strategy() and tf.distribute.in_cross_replica_context():
+            extended = tf.distribute.get_strategy().extended
+            extended.update(target.value, move, args=(source.value, rate), group=False)
+        else:
+            move(target, tf.convert_to_tensor(source), rate)
 
 
 @tf.custom_gradient

@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     OPEN_LOOP = 4
     EXPLORED = 5  # the explorer's IMAGINED
     EXPLORED_ACTIONS = 6  # the explorer's ACTIONS
+    STARTS = 7  # which states imagination starts from
 
 
 def make_seeds(seed: int, purpose: Purpose, counter: tf.Tensor, count: int = 1) -> list[tf.Tensor]:

@@ -13,10 +13,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from dreamer.config.config import Config, check_devices, preset_refusal
 from dreamer.config.schema import DREAMER
+from dreamer.data.latent_memory import LatentMemory
 from dreamer.data.replay import Batch, Replay, timestep_bytes
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import Space
@@ -218,10 +221,14 @@ def make_agent(
 def make_replay(setup: Setup) -> Replay:
     """Returns the replay of a run."""
     config, rundir, pool = setup.config, setup.rundir, setup.pool
+    latents = None
+    if config.section("replay").get("latents") == "stored":  # some agents have fewer keys
+        size = cast("Agent", setup.agent).world_model.rssm.feat_size
+        latents = LatentMemory(config.replay.latent_bytes, size)
     return Replay(
         rundir.episodes, cache_bytes=config.replay.cache_bytes, seed=config.seed,
         obs_space=pool.obs_space, act_space=pool.act_space, owner=rundir.owner,
-        others=rundir.others,
+        others=rundir.others, sampling=config.replay.sampling, latents=latents,
     )  # fmt: skip
 
 
@@ -251,7 +258,12 @@ def make_replay_experience(setup: Setup) -> Experience:
 
     def draw(first: int, count: int) -> Generator[tuple[int, Batch], None, None]:
         prefetch = setup.config.replay.prefetch
-        with closing(collector.replay.batches(first, count, *shape, prefetch)) as batches:
+
+        def found() -> np.ndarray:
+            return np.asarray(cast("Agent", setup.agent).latents)
+
+        source = collector.replay.batches(first, count, *shape, prefetch, found)
+        with closing(source) as batches:
             for batch in batches:
                 yield 1, batch
 

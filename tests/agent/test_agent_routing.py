@@ -3,12 +3,79 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import ONEHOT, VECTORS, make_agent, make_batch
+from small_agent import (
+    ONEHOT,
+    VECTORS,
+    make_agent,
+    make_batch,
+    parts_that_differ,
+    update,
+    weights,
+)
 
 from dreamer.agent.agent import Agent
 from dreamer.ops.seeds import Purpose, make_seeds
 
 pytestmark = pytest.mark.usefixtures("eagerly")
+
+
+def test_behaviour_waits_for_the_model() -> None:
+    agent = make_agent(behavior__after=2)
+    for number, parts in ((1, {"model"}), (2, {"model", "actor", "value"})):
+        before = weights(agent)
+        update(agent, make_batch(), number)
+        assert parts_that_differ(before, weights(agent)) == parts
+
+
+def test_the_slow_value_follows_unless_the_update_is_skipped() -> None:
+    agent, batch = make_agent(value__slow_rate=0.25), make_batch()
+
+    def copies() -> list[np.ndarray]:
+        value, slow = agent.networks.value, agent.networks.slow_value
+        assert value is not None and slow is not None
+        return [np.concatenate([v.numpy().ravel() for v in x.variables]) for x in (value, slow)]
+
+    first, slow = copies()
+    np.testing.assert_array_equal(first, slow)
+    update(agent, batch)
+    value, moved = copies()
+    np.testing.assert_allclose(moved, 0.75 * first + 0.25 * value, atol=1e-7)
+    assert np.abs(value - first).max() > 1e-6
+    batch["reward"][0, 1] = np.nan
+    update(agent, batch, 1)
+    np.testing.assert_array_equal(copies()[1], moved)
+
+
+def test_the_slow_value_can_be_copied_now_and_then() -> None:
+    """DreamerV2's target network: bit for bit the value network, after every second update."""
+    agent = make_agent(value__slow_rate=1.0, value__slow_every=2)
+    value, slow = agent.networks.value, agent.networks.slow_value
+    assert value is not None and slow is not None
+    for number in range(4):
+        kept = [v.numpy().copy() for v in slow.variables]
+        update(agent, make_batch(), number)
+        expected = [v.numpy() for v in value.variables] if number % 2 else kept
+        for mine, theirs in zip(slow.variables, expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_fewer_starts_are_drawn_from_the_batch() -> None:
+    agent, batch = make_agent(behavior__starts=5, discount__enabled=True), make_batch()
+    tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}
+    noise = tf.random.stateless_normal([3, 6, 4], [1, 2])
+    _, post, _ = agent.world_model.loss(tensors, noise)
+    purposes = Purpose.IMAGINED, Purpose.ACTIONS
+    states = agent.world_model.rssm.feat(post).numpy().reshape(18, -1)
+    chosen = set()
+    for number in range(4):
+        found = agent._learner.imagine(agent.actor, post, tensors, tf.constant(number), *purposes)
+        assert found.feat.shape[0] == found.cont.shape[0] == 5
+        rows = [int(np.argmin(np.abs(states - s).sum(1))) for s in found.start.numpy()]
+        np.testing.assert_array_equal(found.start, states[rows])
+        np.testing.assert_array_equal(found.cont, batch["cont"].ravel()[rows])
+        assert len(set(rows)) == 5
+        chosen |= set(rows)
+    assert len(chosen) > 8
 
 
 def losses_on_one_tape(agent: Agent, batch):

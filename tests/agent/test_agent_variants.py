@@ -144,9 +144,9 @@ def test_the_explorer_imagines_with_noise_of_its_own(monkeypatch):
     post, tensors = posterior(agent, batch)
     drawn, imagine = [], behavior.imagine
 
-    def spy(rssm, actor, start, latent_noise, action_noise):
+    def spy(rssm, actor, start, latent_noise, action_noise, score):
         drawn.extend([latent_noise.numpy(), action_noise.numpy()])
-        return imagine(rssm, actor, start, latent_noise, action_noise)
+        return imagine(rssm, actor, start, latent_noise, action_noise, score)
 
     monkeypatch.setattr(behavior, "imagine", spy)
     agent._learner.behavior_losses(post, tensors, tf.constant(0))
@@ -243,3 +243,28 @@ def test_every_kind_acts_learns_and_predicts(kind: str, policy: dict) -> None:
 def test_disagreement_needs_a_latent() -> None:
     with pytest.raises(UserError, match="disagreement.until needs a stochastic latent"):
         make_agent(rssm__kind="deterministic_only", disagreement__until=100)
+
+
+LAYERS = {
+    "v2": {"rssm.gru_norm": True, "layers.activation": "elu"},
+    "v3": {
+        "layers.activation": "silu", "layers.norm": "rms", "layers.init": "trunc_normal",
+        "rssm.blocks": 4,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", LAYERS)
+def test_other_layers_all_learn_and_come_back(recipe: str):
+    agent, again = (agent_with(LAYERS[recipe]) for _ in range(2))
+    variables = sum(len(network.variables) for network in agent.networks.named().values())
+    assert len(weights(agent)) == variables + 1  # their names differ; policy_calls
+    before, batch = weights(agent), make_batch()
+    agent.train_step(batch, 0)
+    after = weights(agent)
+    still = {k for k in before if np.array_equal(before[k], after[k])}
+    assert not any("rssm" in k or "finish" in k or "dense" in k for k in still), still
+    again.load_arrays(agent.state_arrays())
+    for other in (agent, again):
+        other.train_step(batch, 1)
+    assert all(np.array_equal(weights(again)[k], v) for k, v in weights(agent).items())

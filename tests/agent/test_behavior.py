@@ -3,15 +3,18 @@
 import itertools
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_agent import CONTINUOUS, ONEHOT, VECTORS, make_agent
+from small_agent import ONEHOT, VECTORS, make_agent
 
 from dreamer.agent.behavior import Behavior, Imagination, imagine
-from dreamer.errors import UserError
+from dreamer.nets.return_range import ReturnRange
 from dreamer.ops.distributions import StraightThroughOneHot
+from dreamer.ops.scalars import TwoHot, UnitNormal, make_bins
+from dreamer.ops.shapes import over_leading
 
 N, HORIZON, F = 5, 6, 4
 GAMMA, LAMBDA = 0.9, 0.8
@@ -27,10 +30,13 @@ def head(seed: int, squash: Callable = lambda x: x) -> Head:
 REWARD, VALUE, DISCOUNT = head(1), head(2), head(3, tf.sigmoid)
 
 
-def losses_of(imagined: Imagination, reward, value, discount, **settings):
+def losses_of(imagined: Imagination, reward, value, *others, **settings):
     """Losses of actor and value network (None without one), and metrics."""
     behavior = Behavior(**{"gamma": GAMMA, "lambda_": LAMBDA, **settings})
-    losses, metrics = behavior.losses(imagined, reward, value, discount)
+    if callable(value):
+        function = value
+        value = SimpleNamespace(predict=lambda x: UnitNormal(over_leading(function, x)))
+    losses, metrics = behavior.losses(imagined, reward, value, *others)
     return losses["actor"], losses.get("value"), metrics
 
 
@@ -350,11 +356,6 @@ def test_the_scores_expectation_is_the_exact_gradient(with_value, lambda_, exact
     np.testing.assert_allclose(found, -exact / H, rtol=1e-3, atol=1e-6)
 
 
-def test_the_score_is_for_one_hot_actions():
-    with pytest.raises(UserError, match="actor.gradient is score, which is for one-hot"):
-        make_agent(VECTORS, CONTINUOUS, actor__gradient="score")
-
-
 @pytest.mark.parametrize("gradient", ["dynamics", "score"])
 @pytest.mark.parametrize("with_value", [False, True])
 def test_entropy_counts_where_its_states_do(gradient: str, with_value: bool):
@@ -378,6 +379,50 @@ def test_entropy_counts_where_its_states_do(gradient: str, with_value: bool):
         (np.prod(pcont[:, :i], 1) * entropy[:, at]).sum() for i, at in enumerate(states)
     )
     assert bonus == pytest.approx(0.3 * total / (4 * len(states)), rel=1e-3)
+
+
+def test_a_slow_copy_gives_the_values_in_returns():
+    """The value that learns stays the network's own."""
+    feat, start = numbers(4, 5, 3), numbers(4, 3, seed=1)
+    actor, value, _ = losses_of(trajectory_of(feat, start), first, second, None, third)
+    slow, values = 1 / (1 + np.exp(-np.float64(feat[..., 2]))), np.float64(feat[..., 1])
+    returns = slow.copy()
+    for i in reversed(range(4)):
+        mixed = (1 - LAMBDA) * slow[:, i + 1] + LAMBDA * returns[:, i + 1]
+        returns[:, i] = feat[:, i, 0] + GAMMA * mixed
+    weight = GAMMA ** np.arange(4)
+    squares = 0.5 * (returns - values)[:, :4] ** 2 + 0.5 * np.log(2 * np.pi)
+    assert float(actor) == pytest.approx(-(weight * returns[:, :4]).mean(), rel=1e-5)
+    assert float(value) == pytest.approx((weight * squares).mean(), rel=1e-5)
+
+
+def test_a_slow_copy_pulls_the_value_network():
+    feat, start = numbers(4, 5, 3), numbers(4, 3, seed=1)
+    arguments = (trajectory_of(feat, start), first, second, None)
+    actor, value, _ = losses_of(*arguments)
+    pulled_actor, pulled_value, _ = losses_of(*arguments, third, slow_role="pull")
+    assert float(pulled_actor) == float(actor)
+    slow = 1 / (1 + np.exp(-np.float64(feat[:, :4, 2])))
+    squares = 0.5 * (slow - feat[:, :4, 1]) ** 2 + 0.5 * np.log(2 * np.pi)
+    expected = (GAMMA ** np.arange(4) * squares).mean()
+    assert float(pulled_value - value) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("gradient", ["dynamics", "score"])
+def test_returns_are_divided_by_their_range(gradient: str):
+    feat, start = 50 * numbers(4, 5, 3), numbers(4, 3, seed=1)
+    arguments = (trajectory_of(feat, start), first, second, None)
+    actor, value, _ = losses_of(*arguments, gradient=gradient)
+    bonus = losses_of(*arguments, gradient=gradient, entropy=0.1)[0] - actor
+    returns = ReturnRange()
+    returns.build()
+    divided, same, metrics = losses_of(
+        *arguments, None, returns, gradient=gradient, entropy=0.1
+    )
+    scale = float(metrics["return_scale"])
+    assert scale > 10
+    assert float(divided) == pytest.approx(float(actor) / scale + float(bonus), rel=1e-3)
+    assert float(same) == float(value)
 
 
 class LinearWorld:
@@ -421,3 +466,24 @@ def test_straight_through_is_exact_where_what_follows_is_linear():
     assert np.abs(expected).min() > 1e-3
     for _, gradient in draws.values():
         np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_two_hot_value_network_learns_by_cross_entropy():
+    """The actor's loss takes its mean; the value loss its logits, towards the same returns."""
+    bins, weights = make_bins(7), np.random.default_rng(5).normal(size=(F, 7)).astype(np.float32)
+    value = SimpleNamespace(predict=lambda x: TwoHot(tf.einsum("...f,fk->...k", x, weights), bins))
+    imagined = trajectory()
+    actor, loss, metrics = losses_of(imagined, REWARD, value, DISCOUNT)
+    dist = value.predict(imagined.feat)
+    expected_actor, _, _ = losses_of(imagined, REWARD, lambda x: value.predict(x).mean, DISCOUNT)
+    assert float(actor) == pytest.approx(float(expected_actor), rel=1e-5)
+    r, v, p = (np.float64(x) for x in (REWARD(imagined.feat), dist.mean, DISCOUNT(imagined.feat)))
+    returns, weight, total = v[:, -1], np.ones((N, HORIZON)), 0.0
+    for i in range(1, HORIZON):
+        weight[:, i] = weight[:, i - 1] * p[:, i - 1]
+    for i in reversed(range(HORIZON - 1)):
+        returns = r[:, i] + p[:, i] * ((1 - LAMBDA) * v[:, i + 1] + LAMBDA * returns)
+        log_prob = TwoHot(dist.logits[:, i], bins).log_prob(tf.constant(returns, tf.float32))
+        total -= (weight[:, i] * log_prob.numpy()).sum()
+    assert float(loss) == pytest.approx(total / (N * (HORIZON - 1)), rel=1e-4)
+    assert float(metrics["imagined_value"]) == pytest.approx(v.mean(), rel=1e-4)

@@ -44,6 +44,13 @@ def test_metrics_and_weights_agree_over_several_updates(checks: dict[str, Any]):
 
 
 @pytest.mark.slow
+def test_statistics_and_slow_copies_are_those_of_the_whole_batch(checks: dict[str, Any]):
+    difference, name = checks["statistics"]["worst"]
+    assert difference < WEIGHTS, name
+    assert checks["statistics"]["copies_differ"] == 0
+
+
+@pytest.mark.slow
 def test_the_clipping_acts_on_the_reduced_gradient(checks: dict[str, Any]):
     found = checks["clipping"]
     assert found["clipped"][0] < GRADIENTS, found["clipped"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from small_agent import make_agent, make_batch, shared_model, tensors
 
 from dreamer.agent.kl import KLLoss
@@ -64,6 +65,30 @@ def test_balancing_shares_the_gradient_and_keeps_the_value(states, alpha, per_st
         share = 1.0 - alpha if i < 2 else alpha
         np.testing.assert_allclose(part, share * whole, rtol=1e-4, atol=1e-7)
         assert np.any(whole)
+
+
+def test_dreamer_v3s_two_losses_are_a_scale_and_a_balance(states) -> None:
+    """mean 1.0 max(f, KL(stop(post) || prior)) + 0.1 max(f, KL(post || stop(prior))) of arXiv
+    2301.04104 has the gradient of kl_scale 1.1 and kl_balance 1/1.1 with free nats per step."""
+    model, post, prior = states
+    free = float(np.median(kl_of(post, prior)))
+    scaled = kl_loss(kl_scale=1.1, kl_balance=0.90909, free_nats=free, free_nats_per_step=True)
+    value, found = gradients(scaled, states)
+    sources = [state[k] for state in (post, prior) for k in ("mean", "std")]
+
+    def kl(post: dict, prior: dict) -> tf.Tensor:
+        return tfp.distributions.kl_divergence(model.rssm.dist(post), model.rssm.dist(prior))
+
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        stopped = [{k: tf.stop_gradient(v) for k, v in state.items()} for state in (post, prior)]
+        dynamics = tf.maximum(free, kl(stopped[0], prior))
+        representation = tf.maximum(free, kl(post, stopped[1]))
+        loss = tf.reduce_mean(1.0 * dynamics + 0.1 * representation)
+    for mine, theirs in zip(found, tape.gradient(loss, sources), strict=True):
+        assert np.any(mine) and not np.all(mine)
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-8)
+    assert value + 1.1 * free == pytest.approx(float(loss), rel=1e-5)
 
 
 @pytest.mark.parametrize("per_step", [False, True])

@@ -27,7 +27,12 @@ VARIANTS = (
     ("contrastive", "stochastic_only"),
     ("deterministic_only", "reward_only"),
     ("kl_balance", "overshooting"),
+    ("v3_layers",),
 )
+V3_LAYERS = {
+    "layers.activation": "silu", "layers.norm": "rms", "layers.init": "trunc_normal",
+    "encoder.cnn": "v3", "decoder.cnn": "v3", "rssm.blocks": 4, "rssm.classes": 4, "reward.bins": 9,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids="+".join)
@@ -41,7 +46,9 @@ def gradients(request: pytest.FixtureRequest) -> dict[str, dict[str, np.ndarray]
         overrides |= {"contrastive.layers": 1, "contrastive.units": 16}
         overrides |= {"loss.free_nats": 0.0} if request.param else {}  # the prior then has some
         overrides |= {"loss.overshooting": T - 1} if "overshooting" in request.param else {}
-        agent = make_agent(load_config("debug", *request.param, overrides=overrides), OBS, ACT)
+        overrides |= V3_LAYERS if "v3_layers" in request.param else {}
+        presets = [name for name in request.param if name != "v3_layers"]
+        agent = make_agent(load_config("debug", *presets, overrides=overrides), OBS, ACT)
         arrays = arrays or agent.state_arrays()
         agent.load_arrays(arrays)
         found[precision] = _gradients(agent, behavior=not request.param)

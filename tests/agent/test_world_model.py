@@ -21,14 +21,14 @@ def noise_for(model: WorldModel, batch, seed: int = 0) -> tf.Tensor:
 
 def test_loss_terms_are_mean_negative_log_likelihoods() -> None:
     batch = make_batch(VECTORS)
-    model = shared_model(discount__enabled=True, behavior__gamma=0.9)
+    model = shared_model(discount__enabled=True, behavior__gamma=0.9, decoder__scale=2.0)
     noise = noise_for(model, batch)
     total, post, metrics = model.loss(tensors(batch), noise)
     feat = tf.reshape(model.rssm.feat(post), [-1, model.rssm.feat_size])
     means = model.decoder(feat)
     for key, space in VECTORS.items():
         squares = ((batch[key].reshape(18, -1) - means[key].numpy()) ** 2).sum(-1)
-        expected = (0.5 * squares + space.shape[0] * HALF_LOG_2PI).mean()
+        expected = 2.0 * (0.5 * squares + space.shape[0] * HALF_LOG_2PI).mean()
         np.testing.assert_allclose(metrics[f"{key}_loss"], expected, rtol=1e-5)
     squares = (batch["reward"].reshape(18) - model.reward(feat).numpy()) ** 2
     expected = (0.5 * squares + HALF_LOG_2PI).mean()

@@ -48,16 +48,19 @@ def profiled_flops(function: Any, *shapes: tuple[int, ...]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("side", "kernel", "channels", "filters"),
-    [(64, 4, 3, 32), (31, 4, 32, 64), (14, 4, 64, 128), (6, 4, 128, 256), (7, 3, 2, 5)],
-)
-def test_convolutions_as_tensorflow_counts_them(side, kernel, channels, filters):
+    ("side", "kernel", "channels", "filters", "to", "padding"),
+    [
+        (64, 4, 3, 32, 31, "VALID"), (31, 4, 32, 64, 14, "VALID"), (14, 4, 64, 128, 6, "VALID"),
+        (6, 4, 128, 256, 2, "VALID"), (64, 5, 3, 8, 32, "SAME"), (8, 5, 16, 16, 4, "SAME"),
+    ],
+)  # fmt: skip
+def test_convolutions_as_tensorflow_counts_them(side, kernel, channels, filters, to, padding):
     def convolve(image, weights):
-        return tf.nn.conv2d(image, weights, 2, "VALID")
+        return tf.nn.conv2d(image, weights, 2, padding)
 
     shapes = ((1, side, side, channels), (kernel, kernel, channels, filters))
     counted = profiled_flops(convolve, *shapes)
-    assert counted == 2 * convolution_macs(side, kernel, 2, channels, filters)
+    assert counted == 2 * convolution_macs(to, kernel, channels, filters)
 
 
 def test_matrix_products_as_tensorflow_counts_them():
@@ -138,6 +141,23 @@ VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, Any], dict[str, int | None]
         "imagined reward": 2 * HEAD * N * 2,
         "imagined value": 2 * N * (FIRST * (2 + 1 + 1) + REST * (2 + 2 + 1)),
     }),
+    "few starts": ((), {"behavior__starts": N // 2}, {
+        part: FULL[part] // 2
+        for part in ("actor", "imagined dynamics", "imagined reward", "imagined value")
+    }),
+    # The slow copy judges, and passes on the gradient to the actor.
+    "slow target": ((), {"value__slow_rate": 0.02}, {
+        "imagined slow value": 2 * (FIRST + REST) * (IMAGINED + LATER),
+        "imagined value": 2 * (FIRST * (IMAGINED + LATER) + REST * (IMAGINED + 2 * LATER)),
+    }),
+    # The starts' returns need their rewards. The gradient passes through the features.
+    "replayed values": (
+        (), {"value__slow_rate": 0.02, "value__slow_role": "pull", "value__replay_scale": 0.3}, {
+            "imagined reward": FULL["imagined reward"] + 2 * HEAD * N,
+            "imagined slow value": 2 * (FIRST + REST) * LATER,
+            "replayed value": 2 * (FIRST + REST) * LAST * 4,
+        },
+    ),
     "planner": (("planet",), {}, NO_IMAGINATION),
     "planner with a value": (
         ("planet",), {"behavior__value": True, "planner__returns": "lambda"}, {
@@ -185,6 +205,37 @@ def test_one_path_alone_by_hand():
     assert parts["rssm"] == prior + 2 * (1024 * 200 + 2 * GRU) * (N + 2 * LAST)
     dynamics = (6 * 200 + GRU) * 2 * IMAGINED + GRU * (IMAGINED + LATER)
     assert parts["imagined dynamics"] == 2 * dynamics
+
+
+def test_convolutions_of_dreamer_v3_by_hand():
+    settings = {f"{part}__{key}": value for part in ("encoder", "decoder")
+                for key, value in (("cnn", "v3"), ("cnn_depth", 2))}  # fmt: skip
+    parts = update_parts(**settings)
+    assert parts["encoder"] == 2 * N * 25 * (
+        2 * 32**2 * 3 * 4 + 3 * (16**2 * 4 * 6 + 8**2 * 6 * 8 + 4**2 * 8 * 8)
+    )
+    assert parts["decoder"] == 2 * 3 * N * (
+        230 * 128 + 25 * (4**2 * 8 * 8 + 8**2 * 8 * 6 + 16**2 * 6 * 4 + 32**2 * 4 * 3)
+    )
+    assert FULL["rssm"] - parts["rssm"] == 2 * 3 * N * (1024 - 4 * 4 * 8) * 200
+
+
+def test_categories_bins_and_blocks_by_hand():
+    settings = {
+        "rssm__stoch": 8, "rssm__classes": 4, "rssm__deter": 64, "rssm__hidden": 16,
+        "rssm__blocks": 4, "rssm__prior_layers": 2, "reward__bins": 255,
+    }  # fmt: skip
+    parts = update_parts(**settings)
+    from_state = 32 * 16 + 64 * 16 + 64 * 64 // 4
+    rest = 3 * 16 * 64 + 64 * 3 * 64 // 4
+    prior, posterior = macs(64, 16, 16, 32), macs(64 + 1024, 16, 32)
+    assert parts["rssm"] == 2 * (
+        2 * N * 6 * 16 + (2 * N + LAST) * from_state + 3 * N * (rest + prior + posterior)
+    )
+    assert parts["imagined dynamics"] == 2 * (
+        2 * IMAGINED * (6 * 16 + rest + prior) + (IMAGINED + LATER) * from_state
+    )
+    assert parts["reward"] == 2 * 3 * N * macs(96, 400, 400, 255)
 
 
 def test_vectors_have_dense_layers_and_the_discount_head_counts():

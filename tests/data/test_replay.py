@@ -7,6 +7,7 @@ import threading
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,10 +27,13 @@ OBS_SPACE = {
 ACT_SPACE = Space((2,), np.dtype(np.float32), -1.0, 1.0)
 
 
-def make_replay(directory: Path, seed: int = 0, cache_bytes: float = 1e6) -> Replay:
+def make_replay(
+    directory: Path, seed: int = 0, cache_bytes: float = 1e6, sampling: str = "episodes"
+) -> Replay:
     return Replay(
-        directory, cache_bytes=cache_bytes, seed=seed, obs_space=OBS_SPACE, act_space=ACT_SPACE
-    )
+        directory, cache_bytes=cache_bytes, seed=seed, obs_space=OBS_SPACE, act_space=ACT_SPACE,
+        sampling=sampling,
+    )  # fmt: skip
 
 
 def marked_episode(length: int, number: int) -> Arrays:
@@ -72,6 +76,27 @@ def test_episodes_are_drawn_uniformly_then_their_starts(tmp_path: Path) -> None:
         counts = np.bincount(starts, minlength=length - 9)
         assert len(counts) == length - 9
         assert length == 10 or stats.chisquare(counts).pvalue > 0.01
+
+
+def test_timesteps_are_drawn_alike_whatever_their_episode(tmp_path: Path) -> None:
+    replay = make_replay(tmp_path, sampling="timesteps")
+    lengths = [10, 3, 20, 40]
+    fill(replay, lengths[:3])
+    replay.sample(0, 5, 8)
+    fill(replay, lengths[3:], first=3)  # counts from now on
+    counts: Counter[tuple[int, int]] = Counter()
+    for i in range(100):
+        batch = replay.sample(i, 100, 8)
+        places = batch["position"][..., :2].astype(int)
+        np.testing.assert_array_equal(batch["is_first"], places[..., 1] == 0)
+        begins = np.argwhere(batch["is_first"][:, 1:]) + [0, 1]
+        for row, t in begins:  # continues with the next episode
+            assert places[row, t, 0] == (places[row, t - 1, 0] + 1) % 4
+        counts.update(map(tuple, places.reshape(-1, 2).tolist()))
+    assert len(counts) == sum(lengths)
+    drawn = np.array(list(counts.values()))
+    # Timesteps of one sequence come together, so the counts vary more than independent ones.
+    assert abs(drawn / drawn.mean() - 1).max() < 0.15
 
 
 def test_sequences_continue_with_another_episode_after_a_short_one(tmp_path: Path) -> None:
@@ -240,16 +265,16 @@ def prefetch_threads() -> int:
 def test_prefetching_is_bounded_and_its_thread_ends(tmp_path: Path) -> None:
     replay, drawn = make_replay(tmp_path), threading.Semaphore(0)
     fill(replay, [20])
-    sample = replay.sample
+    draw = replay.draw
 
-    def counted(*args: int) -> Arrays:
+    def counted(*args: int) -> Any:
         drawn.release()
-        return sample(*args)
+        return draw(*args)
 
-    replay.sample = counted  # type: ignore[method-assign]
+    replay.draw = counted  # type: ignore[method-assign]
     for end in (lambda batches: batches.close(), lambda batches: None):
         batches = replay.batches(0, 100, 2, 5, prefetch=3)
-        assert_same(next(batches), sample(0, 2, 5))
+        assert_same(next(batches), draw(0, 2, 5)[0])
         for _ in range(5):  # the first, three that wait, and one in the making
             assert drawn.acquire(timeout=60)
         assert not drawn.acquire(timeout=0.05)
@@ -261,17 +286,17 @@ def test_prefetching_is_bounded_and_its_thread_ends(tmp_path: Path) -> None:
 def test_an_error_of_the_thread_is_raised_where_its_batch_would_have_come(tmp_path: Path) -> None:
     replay = make_replay(tmp_path)
     fill(replay, [20])
-    sample = replay.sample
+    draw = replay.draw
 
-    def failing(index: int, *shape: int) -> Arrays:
+    def failing(index: int, *shape: int) -> Any:
         if index == 2:
             raise RuntimeError("no third batch")
-        return sample(index, *shape)
+        return draw(index, *shape)
 
-    replay.sample = failing  # type: ignore[method-assign]
+    replay.draw = failing  # type: ignore[method-assign]
     batches = replay.batches(0, 5, 2, 5, prefetch=1)
     for index in range(2):
-        assert_same(next(batches), sample(index, 2, 5))
+        assert_same(next(batches), draw(index, 2, 5)[0])
     with pytest.raises(RuntimeError, match="no third batch"):
         next(batches)
     assert prefetch_threads() == 0 and list(batches) == []

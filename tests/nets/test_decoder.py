@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from dreamer.nets.decoder import Decoder
+from dreamer.nets.layer_style import LayerStyle
 
 IMAGE = (64, 64, 3)
 
@@ -49,6 +50,29 @@ def test_images_are_keras_layers_in_a_row() -> None:
     np.testing.assert_allclose(decoder(feats())["image"], twin(feats()), rtol=1e-4, atol=1e-5)
 
 
+def test_images_of_dreamer_v3_are_keras_layers_in_a_row() -> None:
+    """Each hidden layer has an RMS norm and SiLU, the projection to 4x4 too; a sigmoid ends it."""
+    style = LayerStyle("silu", "rms", "trunc_normal")
+    decoder, layers = make({"image": IMAGE}, cnn="v3", style=style), keras.layers
+
+    def normed(*before: keras.layers.Layer) -> list[keras.layers.Layer]:
+        return [*before, layers.RMSNormalization(epsilon=1e-4), layers.Activation("silu")]
+
+    twin = keras.Sequential([
+        *normed(layers.Dense(4 * 4 * 8), layers.Reshape((4, 4, 8))),
+        *(layer for f in (8, 6, 4) for layer in normed(layers.Conv2DTranspose(f, 5, 2, "same"))),
+        layers.Conv2DTranspose(3, 5, 2, "same", activation="sigmoid"),
+    ])  # fmt: skip
+    twin.build((None, 9))
+    rng = np.random.default_rng(0)
+    for theirs, ours in zip(twin.trainable_variables, decoder.trainable_variables, strict=True):
+        ours.assign(rng.normal(0.1, 0.4, ours.shape).astype(np.float32))
+        theirs.assign(ours)
+    image = decoder(feats())["image"]
+    assert image.shape == (3, *IMAGE)
+    np.testing.assert_allclose(image, twin(feats()) - 0.5, rtol=1e-3, atol=1e-4)
+
+
 def test_several_images_share_the_last_layer_and_vectors_an_mlp() -> None:
     shapes = {"rgb": IMAGE, "depth": (64, 64, 1), "joints": (4,), "arm": (2,)}
     decoder = make(shapes)
@@ -71,10 +95,12 @@ def test_log_prob_is_a_unit_normals(shapes) -> None:
         np.testing.assert_allclose(actual[key], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("cnn", ["worldmodels", "v3"])
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_answers_in_float32(precision: str) -> None:
+def test_mixed_precision_answers_in_float32(precision: str, cnn: str) -> None:
     shapes = {"image": IMAGE, "joints": (4,)}
-    decoder = make(shapes, dtype=keras.DTypePolicy(precision))
+    style, policy = LayerStyle(norm="rms"), keras.DTypePolicy(precision)
+    decoder = make(shapes, cnn=cnn, style=style, dtype=policy)
     assert {v.dtype for v in decoder(feats()).values()} == {tf.float32}
     log_probs = decoder.log_prob(feats(), {k: tf.zeros([3, *s]) for k, s in shapes.items()})
     assert {v.dtype for v in log_probs.values()} == {tf.float32}

@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 
 from dreamer.nets.encoder import Encoder
+from dreamer.nets.layer_style import LayerStyle
 
 IMAGE = (64, 64, 3)
+SHAPES = {"image": IMAGE}
 
 
 def make(shapes, depth: int = 2, layers: int = 2, units: int = 7, **kwargs) -> Encoder:
@@ -36,14 +38,15 @@ def test_published_convolutions() -> None:
 
 
 def literal_conv(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Kernel 4, stride 2, valid padding, ReLU."""
+    """Stride 2, valid padding."""
     n, h, w, _ = x.shape
-    out = np.zeros((n, h // 2 - 1, w // 2 - 1, kernel.shape[-1]))
+    size = len(kernel)
+    out = np.zeros((n, (h - size) // 2 + 1, (w - size) // 2 + 1, kernel.shape[-1]))
     for i in range(out.shape[1]):
         for j in range(out.shape[2]):
-            window = x[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4]
+            window = x[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size]
             out[:, i, j] = np.tensordot(window, kernel, 3)
-    return np.maximum(out + bias, 0.0)
+    return out + bias
 
 
 def test_convolutions_are_literal_ones() -> None:
@@ -52,8 +55,24 @@ def test_convolutions_are_literal_ones() -> None:
     x = obs["image"].numpy()
     variables = [v.numpy() for v in encoder.trainable_variables]
     for kernel, bias in zip(variables[::2], variables[1::2], strict=True):
-        x = literal_conv(x, kernel, bias)
+        x = np.maximum(literal_conv(x, kernel, bias), 0.0)
     np.testing.assert_allclose(encoder(obs), x.reshape(2, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_of_dreamer_v3_are_literal_ones() -> None:
+    """Kernel 5, padded by 1 and 2 pixels, RMS norm and SiLU, to 4x4."""
+    style = LayerStyle("silu", "rms", "trunc_normal")
+    encoder, obs = make(SHAPES, cnn="v3", style=style), observations(SHAPES, n=2)
+    assert encoder.size == 4 * 4 * 4 * 2
+    x, variables = obs["image"].numpy(), [v.numpy() for v in encoder.trainable_variables]
+    assert [v.shape for v in variables[::3]] == [
+        (5, 5, 3, 4), (5, 5, 4, 6), (5, 5, 6, 8), (5, 5, 8, 8)
+    ]  # fmt: skip
+    for kernel, bias, scale in zip(*(variables[i::3] for i in range(3)), strict=True):
+        x = literal_conv(np.pad(x, [(0, 0), (1, 2), (1, 2), (0, 0)]), kernel, bias)
+        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-4) * scale
+        x = x / (1 + np.exp(-x))
+    np.testing.assert_allclose(encoder(obs), x.reshape(2, -1), rtol=1e-3, atol=1e-4)
 
 
 def test_vectors_go_through_one_mlp_in_the_order_of_their_names() -> None:
@@ -90,11 +109,12 @@ def test_images_and_vectors_are_joined() -> None:
         assert (embed[:, :64] != changed[:, :64]).numpy().any(-1).all()
 
 
+@pytest.mark.parametrize("cnn", ["worldmodels", "v3"])
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_embeds_in_the_compute_dtype(precision: str) -> None:
+def test_mixed_precision_embeds_in_the_compute_dtype(precision: str, cnn: str) -> None:
     shapes = {"image": IMAGE, "joints": (4,)}
     policy = keras.DTypePolicy(precision)
-    encoder = make(shapes, dtype=policy)
+    encoder = make(shapes, cnn=cnn, style=LayerStyle(norm="rms"), dtype=policy)
     embed = encoder(observations(shapes))
     assert embed.dtype == policy.compute_dtype
     assert all(v.dtype == "float32" for v in encoder.variables)

@@ -24,7 +24,9 @@ def make(kind: type, **settings: Any):
     [(Reward, "reward", 2), (Value, "value", 3), (Discount, "discount", 3)],
 )
 def test_published_layers(kind: type, section: str, hidden: int) -> None:
-    keys = {k: v for k, v in load_config().section(section).items() if k != "enabled"}
+    given = load_config().section(section).items()
+    of_the_agent = "enabled", "slow_rate", "slow_role", "slow_every", "replay_scale"
+    keys = {k: v for k, v in given if k not in of_the_agent}
     head = kind(**keys, **({"gamma": 0.99} if kind is Discount else {}))
     head.build((None, 230))
     kernels = [tuple(v.shape) for v in head.trainable_variables if len(v.shape) == 2]

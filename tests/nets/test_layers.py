@@ -31,8 +31,8 @@ def test_mlp_is_dense_elu_and_a_linear_end() -> None:
     np.testing.assert_allclose(mlp(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def keras_twin(layer: TransposedConv, filters: int, kernel: int, activation, shape):
-    twin = keras.layers.Conv2DTranspose(filters, kernel, 2, activation=activation)
+def keras_twin(layer: TransposedConv, filters: int, kernel: int, activation, padding: str, shape):
+    twin = keras.layers.Conv2DTranspose(filters, kernel, 2, padding, activation=activation)
     twin.build((None, *shape))
     for ours, theirs in zip(layer.variables, twin.variables, strict=True):
         theirs.assign(ours)
@@ -40,23 +40,23 @@ def keras_twin(layer: TransposedConv, filters: int, kernel: int, activation, sha
 
 
 # The decoder's shapes and others, with few filters and with many: each way it is computed.
-@pytest.mark.parametrize("activation", ["relu", None])
+@pytest.mark.parametrize(("hidden", "padding"), [(True, "valid"), (False, "valid"), (True, "same")])
 @pytest.mark.parametrize("kernel", [5, 6])
 @pytest.mark.parametrize("shape", [(1, 1, 7), (5, 5, 4), (13, 13, 3), (4, 7, 2), (2, 1, 3)])
 @pytest.mark.parametrize("filters", [3, 16])
-def test_transposed_convolution_is_keras(filters, shape, kernel, activation) -> None:
+def test_transposed_convolution_is_keras(filters, shape, kernel, hidden, padding) -> None:
     x = tf.random.stateless_normal([2, *shape], [0, 1])
-    layer = TransposedConv(filters, kernel, activation)
+    layer = TransposedConv(filters, kernel, hidden=hidden, padding=padding)
     layer.build((None, *shape))
     randomize(layer)
-    twin = keras_twin(layer, filters, kernel, activation, shape)
+    twin = keras_twin(layer, filters, kernel, "relu" if hidden else None, padding, shape)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         actual, expected = layer(x), twin(x)
         direction = tf.random.stateless_normal(expected.shape, [0, 2])
         ours, theirs = tf.reduce_sum(actual * direction), tf.reduce_sum(expected * direction)
-    height, width = 2 * shape[0] - 2 + kernel, 2 * shape[1] - 2 + kernel
-    assert actual.shape == (2, height, width, filters)
+    more = kernel - 2 if padding == "valid" else 0
+    assert actual.shape == (2, 2 * shape[0] + more, 2 * shape[1] + more, filters)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
     for mine, other in zip([x, *layer.variables], [x, *twin.variables], strict=True):
         mine = mine if mine is x else mine.value

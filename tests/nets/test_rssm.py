@@ -1,24 +1,45 @@
 """The latent dynamics of every kind against literal NumPy loops over rows and time."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from rounding import rounding_error
 
-from dreamer.nets.rssm import GRU, RSSM, Linear, make_rssm
+from dreamer.errors import UserError
+from dreamer.nets.layer_style import LayerStyle
+from dreamer.nets.recurrent import GRU, Linear
+from dreamer.nets.rssm import RSSM, make_rssm
 
 ACTIONS, EMBED, STOCH, DETER, HIDDEN, MIN_STD = 2, 6, 3, 5, 7, 0.1
 BATCH, LENGTH = 4, 9
-SIZES = {"stoch": STOCH, "deter": DETER, "hidden": HIDDEN, "min_std": MIN_STD}
+SIZES = {
+    "stoch": STOCH, "deter": DETER, "hidden": HIDDEN, "min_std": MIN_STD, "classes": 0,
+    "unimix": 0.0,
+}  # fmt: skip
+CLASSES, UNIMIX = 4, 0.1
 KINDS = ("full", "stochastic_only", "deterministic_only")
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 every_kind = pytest.mark.parametrize("kind", KINDS)
+V3 = LayerStyle("silu", "rms", "trunc_normal")
+# What DreamerV2 and V3 change: the arguments that differ, and the kinds that they fit.
+RECIPES = {
+    "gru_norm": ({"gru_norm": True}, KINDS),
+    "rms": ({"style": V3, "gru_norm": True}, KINDS),
+    "blocks": ({"style": V3, "deter": 6, "blocks": 3}, KINDS[:1]),
+    "prior of 3 layers": ({"style": V3, "prior_layers": 3}, KINDS[:2]),
+    "blocks without a norm": ({"style": LayerStyle("silu"), "deter": 6, "blocks": 2}, KINDS[:1]),
+}
+every_recipe = pytest.mark.parametrize(
+    ("kind", "recipe"), [(kind, name) for name, (_, kinds) in RECIPES.items() for kind in kinds]
+)
 
 
-def make(kind: str = "full", dtype: str = "float32") -> RSSM:
+def make(kind: str = "full", dtype: str = "float32", **other) -> RSSM:
     policy = keras.DTypePolicy(dtype)
-    sizes = {"actions": ACTIONS, "embed": EMBED, **SIZES}
+    sizes = {"actions": ACTIONS, "embed": EMBED, **SIZES, **other}
     rssm = make_rssm(kind, **sizes, dtype=policy, name="rssm")
     rng = np.random.default_rng(0)
     for variable in rssm.variables:  # biases too, so that they show
@@ -54,12 +75,17 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def gated(reset, candidate, update, h):
+    update = sigmoid(update - 1)
+    return update * np.tanh(sigmoid(reset) * candidate) + (1 - update) * h
+
+
 class Literal:
     """The formulas of the classes' docstrings for one row and one step at a time, in float64."""
 
-    def __init__(self, rssm: RSSM, kind: str):
-        weights = {v.path: v.numpy().astype(np.float64) for v in rssm.variables}
-        self.w = {path.removeprefix("rssm/"): value for path, value in weights.items()}
+    def __init__(self, rssm: RSSM, kind: str, recipe: str = ""):
+        self.w = {v.path: v.numpy().astype(np.float64) for v in rssm.variables}
+        self.recipe = {} if not recipe else RECIPES[recipe][0]
         self.sizes = {"stoch": rssm.stoch_size, "deter": rssm.feat_size - rssm.stoch_size}
         self.prior = getattr(self, f"prior_{kind}")
         self.posterior = getattr(self, f"posterior_{kind}")
@@ -67,8 +93,41 @@ class Literal:
     def dense(self, name: str, *x):
         return np.concatenate(x) @ self.w[f"{name}/kernel"] + self.w[f"{name}/bias"]
 
+    def hidden(self, name: str, *x):
+        """A hidden layer of the recipe's style: ELU, or SiLU after an RMS norm if there is one."""
+        return self.act(f"{name}_finish", self.dense(name, *x))
+
+    def act(self, name: str, x):
+        if scale := [v for k, v in self.w.items() if k == f"{name}/norm/scale"]:
+            x = x / np.sqrt((x**2).mean() + 1e-4) * scale[0]
+        return x * sigmoid(x) if "style" in self.recipe else elu(x)
+
+    def move(self, stoch, action, h):
+        """The next deter of the full model."""
+        if groups := self.recipe.get("blocks"):
+            return self.block_gru(groups, stoch, action, h)
+        return self.gru("gru", self.hidden("input", stoch, action), h)
+
+    def block_gru(self, groups: int, stoch, action, h):
+        """Each group sees itself and three layers; the cell's own test has the equations."""
+        pairs = zip(("deter", "stoch", "action"), (h, stoch, action), strict=True)
+        x = np.concatenate([self.hidden(f"from_{name}", value) for name, value in pairs])
+        rows = zip(np.split(h, groups), self.w["gru/hidden_kernel"], strict=True)
+        y = np.concatenate([np.concatenate([g, x]) @ kernel for g, kernel in rows])
+        y = np.split(self.act("hidden_finish", y + self.w["gru/hidden_bias"]), groups)
+        raw = np.einsum("gi,gij->gj", y, self.w["gru/gates_kernel"]) + self.w["gru/gates_bias"]
+        return gated(*(np.concatenate(gate) for gate in np.split(raw, 3, -1)), h)
+
+    def norm_gru(self, name: str, x, h):
+        gates = self.dense(name, x, h)
+        centered = gates - gates.mean()
+        gates = centered / np.sqrt((centered**2).mean() + 1e-3) * self.w[f"{name}_norm/gamma"]
+        return gated(*np.split(gates + self.w[f"{name}_norm/beta"], 3), h)
+
     def gru(self, name: str, x, h):
         """Keras's cell with reset_after; gates in the order update, reset, candidate."""
+        if "gru_norm" in self.recipe:
+            return self.norm_gru(name, x, h)
         n = len(h)
         ours = x @ self.w[f"{name}/kernel"] + self.w[f"{name}/bias"][0]
         past = h @ self.w[f"{name}/recurrent"] + self.w[f"{name}/bias"][1]
@@ -76,31 +135,40 @@ class Literal:
         return z * h + (1 - z) * np.tanh(ours[2 * n :] + r * past[2 * n :])
 
     def stats(self, name: str, *x):
-        mean, std = np.split(self.dense(f"{name}_stats", elu(self.dense(f"{name}_hidden", *x))), 2)
+        x = self.hidden(f"{name}_hidden", *x)
+        for i in range(1, self.recipe.get("prior_layers", 1) if name == "prior" else 1):
+            x = self.hidden(f"prior_hidden{i}", x)
+        mean, std = np.split(self.dense(f"{name}_stats", x), 2)
         return {"mean": mean, "std": np.logaddexp(0, std) + MIN_STD}
+
+    def sample(self, state, noise):
+        return state["mean"] + state["std"] * noise
+
+    def mean(self, state):
+        return state["mean"]
 
     # Each prior gives its state, and what the posterior reads of it.
 
     def prior_full(self, stoch, deter, action):
-        deter = self.gru("gru", elu(self.dense("input", stoch, action)), deter)
+        deter = self.move(stoch, action, deter)
         return {**self.stats("prior", deter), "deter": deter}, deter
 
     def posterior_full(self, deter, embed):
         return {**self.stats("post", deter, embed), "deter": deter}
 
     def prior_stochastic_only(self, stoch, deter, action):
-        x = elu(self.dense("input", stoch, action))
+        x = self.hidden("input", stoch, action)
         return {**self.stats("prior", x), "deter": deter}, x
 
     def posterior_stochastic_only(self, x, embed):
         return {**self.stats("post", x, embed), "deter": np.zeros(0)}
 
     def prior_deterministic_only(self, stoch, deter, action):
-        deter = self.gru("gru", elu(self.dense("input", action)), deter)
+        deter = self.gru("gru", self.hidden("input", action), deter)
         return {"mean": stoch, "std": stoch, "deter": deter}, deter
 
     def posterior_deterministic_only(self, deter, embed):
-        deter = self.gru("post_gru", elu(self.dense("post_hidden", embed)), deter)
+        deter = self.gru("post_gru", self.hidden("post_hidden", embed), deter)
         return {"mean": np.zeros(0), "std": np.zeros(0), "deter": deter}
 
     def observe(self, data, start=None):
@@ -113,8 +181,8 @@ class Literal:
                 on = 0.0 if data["is_first"][row, t] else 1.0
                 prior, read = self.prior(on * s, on * h, on * data["action"][row, t])
                 post = self.posterior(read, data["embed"][row, t])
-                s, h = post["mean"] + post["std"] * data["noise"][row, t], post["deter"]
-                states = {**post, "stoch": s}, {**prior, "stoch": prior["mean"]}
+                s, h = self.sample(post, data["noise"][row, t]), post["deter"]
+                states = {**post, "stoch": s}, {**prior, "stoch": self.mean(prior)}
                 for every, state in zip(found, states, strict=True):
                     for key, value in state.items():
                         every.setdefault(key, []).append(value)
@@ -122,6 +190,28 @@ class Literal:
         return tuple(
             {k: np.reshape(v, (*shape, len(v[0]))) for k, v in every.items()} for every in found
         )
+
+
+class LiteralCategorical(Literal):
+    """The same with categories, one variable after the other."""
+
+    def stats(self, name: str, *x):
+        logits = self.dense(f"{name}_stats", self.hidden(f"{name}_hidden", *x))
+        probs = [np.exp(own) / np.exp(own).sum() for own in np.split(logits, STOCH)]
+        mixed = [(1 - UNIMIX) * own + UNIMIX / CLASSES for own in probs]
+        return {"logits": np.log(np.concatenate(mixed))}
+
+    def sample(self, state, noise):
+        """By the Gumbel trick, from uniform numbers 0.5 (1 + erf(noise / sqrt(2)))."""
+        onehots = []
+        pairs = np.split(state["logits"], STOCH), np.split(np.float64(noise), STOCH)
+        for logits, eps in zip(*pairs, strict=True):
+            uniform = [0.5 * (1 + math.erf(x / math.sqrt(2))) for x in eps]
+            onehots.append(np.eye(CLASSES)[np.argmax(logits - np.log(-np.log(uniform)))])
+        return np.concatenate(onehots)
+
+    def mean(self, state):
+        return np.exp(state["logits"])
 
 
 def assert_states(actual, expected, **tolerance) -> None:
@@ -159,7 +249,8 @@ def test_linear_can_be_used_in_parts() -> None:
 
 
 def test_published_sizes() -> None:
-    rssm = RSSM(6, 1024, stoch=30, deter=200, hidden=200, min_std=0.1)
+    sizes = {**SIZES, "stoch": 30, "deter": 200, "hidden": 200}
+    rssm = make_rssm("full", actions=6, embed=1024, **sizes)
     shapes = {v.path: tuple(v.shape) for v in rssm.variables if v.path.endswith("kernel")}
     assert shapes == {
         "input/kernel": (36, 200), "gru/kernel": (200, 600), "prior_hidden/kernel": (200, 200),
@@ -196,6 +287,47 @@ def test_observe_is_the_loop_over_time(kind: str) -> None:
     for actual, expected in zip(found, Literal(rssm, kind).observe(data), strict=True):
         assert_states(actual, expected, **LOOSE)
     np.testing.assert_array_equal(found[1]["stoch"], found[1]["mean"])
+
+
+@every_recipe
+def test_other_layers_are_filtered_as_in_the_loop_over_time(kind: str, recipe: str) -> None:
+    rssm = make(kind, **RECIPES[recipe][0])
+    data = sequences(rssm)
+    post, prior = observe(rssm, data)
+    expected = Literal(rssm, kind, recipe).observe(data)
+    for actual, literal in zip((post, prior), expected, strict=True):
+        assert_states(actual, literal, **LOOSE)
+    state = {k: v[:, 3] for k, v in post.items()}
+    ahead = rssm.imagine_step(state, data["action"][:, 4], data["noise"][:, 4])
+    for key in ("mean", "std", "deter"):
+        np.testing.assert_allclose(ahead[key][3], prior[key][3, 4], **LOOSE)
+    paths = [v.path for v in rssm.variables]
+    assert len(set(paths)) == len(paths)  # they name variables in checkpoints
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@every_recipe
+def test_other_layers_keep_states_in_float32(kind: str, recipe: str, precision: str) -> None:
+    rssm = make(kind, f"mixed_{precision}", **RECIPES[recipe][0])
+    data = sequences(rssm)
+    limit = rounding_error(precision, 8 * 3)
+    post, _ = observe(rssm, data)
+    for key, value in Literal(rssm, kind, recipe).observe(data)[0].items():
+        assert post[key].dtype == tf.float32
+        assert np.linalg.norm(post[key] - value) <= limit * np.linalg.norm(value), key
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "reason"),
+    [
+        ("full", {"gru_norm": True}, "rssm.gru_norm is true, but its norm is layers.norm"),
+        ("stochastic_only", {}, "rssm.kind is stochastic_only, but only rssm.kind full"),
+        ("deterministic_only", {}, "rssm.kind is deterministic_only, but only rssm.kind full"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_refused(kind: str, values: dict, reason: str) -> None:
+    with pytest.raises(UserError, match=f"rssm.blocks is 5 and {reason}.*; set rssm.blocks to 0"):
+        make(kind, blocks=5, **values)
 
 
 @every_kind
@@ -274,3 +406,49 @@ def test_head_features_are_found_again_from_the_posteriors(kind: str) -> None:
     np.testing.assert_allclose(found, expected, **CLOSE)
     other = post if kind == "deterministic_only" else prior
     assert not np.allclose(expected, rssm.feat(other))
+
+
+def test_categories_are_filtered_as_in_the_loop_over_time() -> None:
+    rssm = make(classes=CLASSES, unimix=UNIMIX)
+    assert (rssm.stoch_size, rssm.feat_size) == (STOCH * CLASSES, STOCH * CLASSES + DETER)
+    data = sequences(rssm)
+    post, prior = observe(rssm, data)
+    for actual, expected in zip(
+        (post, prior), LiteralCategorical(rssm, "full").observe(data), strict=True
+    ):
+        assert_states(actual, expected, **LOOSE)
+    state = {k: v[:, 3] for k, v in post.items()}
+    ahead = rssm.imagine_step(state, data["action"][:, 4], data["noise"][:, 4])
+    np.testing.assert_allclose(ahead["logits"][3], prior["logits"][3, 4], **CLOSE)
+    onehots = tf.reshape(ahead["stoch"], [BATCH, STOCH, CLASSES]).numpy()
+    np.testing.assert_allclose(np.sort(onehots, -1)[..., -1], 1)
+    np.testing.assert_allclose(onehots.sum(-1), 1)
+
+
+def test_the_kl_of_categories_is_the_sum_over_the_variables() -> None:
+    rssm = make(classes=CLASSES, unimix=UNIMIX)
+    post, prior = observe(rssm, sequences(rssm))
+    p, q = (np.float64(np.exp(x["logits"])) for x in (post, prior))
+    found = rssm.dist(post).kl_divergence(rssm.dist(prior))
+    np.testing.assert_allclose(found, (p * np.log(p / q)).sum(-1), **LOOSE)
+
+
+def test_samples_of_categories_pass_their_gradient_to_the_probabilities() -> None:
+    latent = make(classes=CLASSES, unimix=UNIMIX).latent
+    logits, noise, direction = tf.random.stateless_normal([3, 2, STOCH * CLASSES], [1, 2])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        state = latent.parameters(logits)
+        sampled = tf.reduce_sum(latent.sample(state, noise) * direction)
+        expected = tf.reduce_sum(latent.mean(state) * direction)
+    gradients = [tape.gradient(x, logits) for x in (sampled, expected)]
+    np.testing.assert_allclose(*gradients, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "reason"),
+    [("full", 1, "a choice needs 2 or more"), ("deterministic_only", 4, "no stochastic state")],
+)
+def test_classes_that_do_not_do_are_refused(kind: str, classes: int, reason: str) -> None:
+    with pytest.raises(UserError, match=f"rssm.classes is {classes}, but .*{reason}"):
+        make(kind, classes=classes)

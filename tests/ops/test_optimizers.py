@@ -47,6 +47,43 @@ def apply(opt: Optimizer, step: list[np.ndarray]) -> dict[str, float]:
     return {k: float(v) for k, v in opt.apply([tf.constant(g) for g in step]).items()}
 
 
+def laprop(weights: list[np.ndarray], steps: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """arXiv 2002.04839, algorithm 1."""
+    weights = [w.astype(np.float64) for w in weights]
+    first, second = [0.0 * w for w in weights], [0.0 * w for w in weights]
+    for t, step in enumerate(steps, 1):
+        for i, g in enumerate(step):
+            second[i] = 0.999 * second[i] + 0.001 * g**2
+            divided = g / (np.sqrt(second[i] / (1 - 0.999**t)) + EPS)
+            first[i] = 0.9 * first[i] + 0.1 * divided
+            weights[i] = weights[i] - RATE * first[i] / (1 - 0.9**t)
+    return weights
+
+
+def test_is_laprop() -> None:
+    targets = variables()
+    start, steps = values(targets), [gradients(seed) for seed in range(5)]
+    opt = Optimizer(targets, RATE, EPS, 1e9, False, "laprop", algorithm="laprop")
+    for step in steps:
+        apply(opt, step)
+    for actual, expected in zip(targets, laprop(start, steps), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    assert len(opt.state) == 2 + 2 * 2 + 2  # step and rate, two averages a variable, the scale's
+
+
+def test_adaptive_clipping_goes_by_the_size_of_each_variable() -> None:
+    """A gradient along its weights of 30 times their norm, one of a hundredth, weights of 0."""
+    targets = [*variables(), keras.Variable(np.zeros(2, np.float32), name="zeros")]
+    steps = [30 * targets[0].numpy(), 0.01 * targets[1].numpy(), np.ones(2, np.float32)]
+    opt = Optimizer(targets, RATE, EPS, 1e9, False, "adam", adaptive_clip=0.3)
+    norm, finite, clipped = opt._clipped([tf.constant(step) for step in steps])
+    assert finite
+    np.testing.assert_allclose(norm, np.sqrt(sum((g**2).sum() for g in steps)), rtol=1e-5)
+    expected = [0.3 * targets[0].numpy(), steps[1], np.full(2, 0.3 * 1e-3 / np.sqrt(2))]
+    for actual, right in zip(clipped, expected, strict=True):
+        np.testing.assert_allclose(actual, right, rtol=1e-5)
+
+
 def test_is_adam() -> None:
     targets = variables()
     start, steps = values(targets), [gradients(seed) for seed in range(5)]
