@@ -79,7 +79,7 @@ def test_the_contrastive_term_teaches_encoder_rssm_and_head() -> None:
     assert not found["decoder"] and not found["reward"]
     with tf.GradientTape() as tape:
         loss = term()
-    assert np.any(tape.gradient(loss, model.rssm._gru.kernel.value))
+    assert np.any(tape.gradient(loss, model.rssm._transition.gru.kernel.value))
 
 
 @pytest.mark.parametrize("representation", WITHOUT)
