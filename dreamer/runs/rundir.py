@@ -194,7 +194,7 @@ class RunDir(contextlib.AbstractContextManager):
         differing = [key for key in new if key not in old or old[key] != new[key]]
         changed = [key for key in differing if not MAY_DIFFER.fullmatch(key)]
         refused = [key for key in changed if not _may_change(key, config)]
-        if (refused or before.agent != config.agent) and self._is_bare():
+        if (changed or before.agent != config.agent) and self._is_bare():
             self.notes.append("a run that had collected nothing yet begins anew, as configured now")
             return _new_content(config)
         if before.agent != config.agent:

@@ -24,7 +24,7 @@ def test_a_run_without_room_ends_with_its_own_status(tmp_path: Path, figure: Fig
     status, output, errors = run(words, agent=agent, preexec_fn=limited)
     assert status == 74, errors
     line = errors.splitlines()[-1]
-    assert line.startswith("error: no room for ") and "/checkpoints/" in line
+    assert line.startswith("error: no room for ") and ("/checkpoints/" in line or "/best/" in line)
     assert "it needs at least" in line and "files may have 40,000" in line
     assert "warning: the episodes of 1,000,000,000,000 steps will need about" in output
     path = run_of(tmp_path)
