@@ -13,6 +13,7 @@ import numpy as np
 
 from dreamer.errors import EnvError, UserError
 from dreamer.io.files import DiskFullError, atomic_write, make_folder
+from dreamer.logs.terminal import Phase
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.system.threads import in_background
 from dreamer.training.callbacks import Callback
@@ -141,6 +142,8 @@ class Trainer:
     _best_return: float | None = field(default=None, init=False)
     _traced: bool = field(default=False, init=False)
     _frames_per_second: float = field(default=0.0, init=False)
+    _seconds_per_update: float = field(default=0.0, init=False)
+    _episode_frames: float = field(default=0.0, init=False)  # mean, of the prefill
 
     @property
     def step(self) -> int:
@@ -211,11 +214,17 @@ class Trainer:
         random_policy = self.collector.random_policy()
         if random_policy is None:
             return
-        policy = checked(random_policy, self.interrupt.check)
+
+        def check() -> None:
+            self.interrupt.check()
+            self._show(Phase("random actions", self.step, self.schedule.prefill, "steps"))
+
+        policy = checked(random_policy, check)
         start, before = time.monotonic(), self.step
         while self.step < self.schedule.prefill or not self.collector.counters()["episodes"]:
             missing = self._agent_steps(max(self.schedule.prefill - self.step, 1))
             self.collector.collect(policy, min(missing, _PREFILL_STEPS))
+        self._episode_frames = self.step / max(1, self.collector.counters()["episodes"])
         self._measure_frames(before, start)
 
     def _collect(self, check: Callable[[], object] = lambda: None) -> None:
@@ -224,7 +233,14 @@ class Trainer:
             self._round_end = self.step + self.schedule.every
         start, before = time.monotonic(), self.step
         steps = min(self._round_end, self.steps) - self.step
-        self.collector.collect(checked(self._policy("train"), check), self._agent_steps(steps))
+
+        def before_action() -> None:
+            check()
+            if not self.overlap:  # with overlap, the updates are shown
+                self._show(Phase("collecting", self.step - before, steps, "steps"))
+
+        policy = checked(self._policy("train"), before_action)
+        self.collector.collect(policy, self._agent_steps(steps))
         self._measure_frames(before, start)
 
     def _collect_during_updates(self) -> None:
@@ -254,12 +270,13 @@ class Trainer:
         count = (self.schedule.due(self.step) if due is None else due) - self.update
         if count <= 0 or self.batches is None:
             return
-        start, timed = 0.0, 0
+        start, timed, made = 0.0, 0, self.update
         self.agent.progress(self.step, self.update)
         with closing(self.batches(self.update, count)) as batches:
             for updates, batch in batches:
                 self.interrupt.check()
                 if not self._traced:
+                    self._show(Phase("compiling the update"))
                     self.reporter.logger.message(_FIRST_UPDATE)
                     with self.interrupt.immediately():  # as tracing may take minutes
                         self.agent.trace(batch)
@@ -273,7 +290,9 @@ class Trainer:
                 timed = timed + updates if start else 0  # the first call also traces
                 start = start or time.monotonic()
                 if timed >= _TIMED_UPDATES:
-                    self._show_forecast((time.monotonic() - start) / timed)
+                    self._seconds_per_update = (time.monotonic() - start) / timed
+                    self._show_forecast(self._seconds_per_update)
+                self._show(Phase("learning", self.update - made, count, "updates"))
         if timed:
             self.reporter.logger.scalars({"fps/train": timed / (time.monotonic() - start)})
 
@@ -314,6 +333,18 @@ class Trainer:
         if self.step > before and not self.offline:
             self._frames_per_second = (self.step - before) / (time.monotonic() - start)
             self.reporter.logger.scalars({"fps/collect": self._frames_per_second})
+
+    def _show(self, phase: Phase) -> None:
+        """Shows what the run is doing, its step, and the time left as measured."""
+        eta = None
+        if self._seconds_per_update and self._frames_per_second:
+            due = self.schedule.due(self.steps) - self.update
+            updates = max(0, due) * self._seconds_per_update
+            frames = max(0, self.steps - self.step) / self._frames_per_second
+            eta = max(updates, frames) if self.overlap else updates + frames
+            episode = self._episode_frames / self._frames_per_second
+            eta += self.reporter.seconds_left(self.step, self.steps, episode)
+        self.reporter.logger.progress(phase, self.step, eta)
 
     def _show_forecast(self, seconds_per_update: float) -> None:
         if self.forecast and self._frames_per_second:

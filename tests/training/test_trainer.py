@@ -21,6 +21,7 @@ from dreamer.analysis.trained_run import find_checkpoint
 from dreamer.config.config import Config
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate
+from dreamer.logs.terminal import Phase, PlainTerminal
 from dreamer.run import Result
 from dreamer.run import train as train_with
 from dreamer.runs.checkpoints import Checkpoints
@@ -78,6 +79,26 @@ def test_counters_with_two_environments_and_odd_intervals(trained: Result):
     # Rounds of 30 steps are 15 agent steps, so 16 of two environments: 32 steps.
     assert steps == [52, 84, 116, 148, 180, 200]
     assert trained.updates == SCHEDULE.due(200)
+
+
+def test_what_the_run_does_is_shown_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shown: list[tuple[Phase, int | None, float | None]] = []
+    monkeypatch.setattr(PlainTerminal, "progress", lambda self, *values: shown.append(values))
+    train(config_for(tmp_path, **{"train.pretrain": 10}))
+    phases = [phase for phase, _, _ in shown]
+    assert list(dict.fromkeys(phase.name for phase in phases)) == [
+        "loading TensorFlow", "building the networks", "random actions", "compiling the update",
+        "learning", "evaluating", "collecting",
+    ]  # fmt: skip
+    steps = [step for _, step, _ in shown if step is not None]
+    assert steps == sorted(steps) and len(set(steps)) == 100  # each step of two environments
+    assert Phase("random actions", 24, 50, "steps") in phases
+    assert Phase("learning", 10, 10, "updates") in phases
+    assert phases.count(Phase("evaluating", 3, 3, "episodes")) == 4
+    # The time left is known from the sixth update on, and not before.
+    known = [eta is not None for phase, _, eta in shown if phase.name != "evaluating"]
+    first = phases.index(Phase("learning", 6, 10, "updates"))
+    assert not any(known[:first]) and all(known[first:])
 
 
 def test_evaluations_are_due_at_multiples_and_at_the_end(trained: Result):
