@@ -120,6 +120,11 @@ def train(
         trainer = build.make_trainer(setup, make_experience or build.make_replay_experience)
         if trainer.resume():
             logger.message(f"resumed at step {trainer.step}, update {trainer.update}")
+        if trainer.step > config.steps:
+            logger.message(
+                f"the run is at step {trainer.step:,} already, beyond steps ({config.steps:,}), so "
+                "nothing is left to train; give more --steps to go on"
+            )
         trainer.run()
         return Result(rundir.path, trainer.step, trainer.update, trainer.reporter.last_return)
 

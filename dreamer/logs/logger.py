@@ -52,7 +52,7 @@ class Logger(contextlib.AbstractContextManager):
             except OSError as error:
                 self._give_up(EventFile, error)
         self._total_steps = total_steps
-        self._eta: float | None = None  # as measured by the training loop
+        self._end: float | None = None  # the time at which the training loop expects to end
         self._values: dict[str, list[float]] = {}
         self._start = time.monotonic()
         self._marks: deque[tuple[int, float, float | None]] = deque(maxlen=_ETA_WRITES)
@@ -112,9 +112,9 @@ class Logger(contextlib.AbstractContextManager):
         self._to_sinks(lambda sink: sink.scalars(numbers, step))
         first_step, first_time, _ = self._marks[0]
         speed = (step - first_step) / max(now - first_time, 1e-9)
-        eta = self._eta
-        if eta is None and speed > 0:  # nothing better is known
-            eta = max(0, self._total_steps - step) / speed
+        eta = max(0, self._total_steps - step) / speed if speed > 0 else None
+        if self._end is not None:  # as measured
+            eta = max(0.0, self._end - time.monotonic())
         self._terminal.write(record, eta)
 
     def video(self, name: str, frames: np.ndarray, step: int, fps: float) -> Path:
@@ -132,7 +132,8 @@ class Logger(contextlib.AbstractContextManager):
 
     def progress(self, phase: Phase, step: int | None = None, eta: float | None = None) -> None:
         """Shows what the run is doing; None: the step and the seconds left are as before."""
-        self._eta = self._eta if eta is None else eta
+        if eta is not None:
+            self._end = time.monotonic() + eta
         self._terminal.progress(phase, step, eta)
 
     def message(self, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,13 +79,12 @@ class Evaluator:
     next_episode: int = field(default=0, init=False)  # the first one of the next evaluation
 
     def run(
-        self, policy: Policy, on_episode: Callable[[list[float]], object] = lambda returns: None
+        self, policy: Policy, on_episode: Callable[[float], object] = lambda value: None
     ) -> Evaluation:
         """Runs one evaluation. After an error or a stop, the next one has the same episodes.
 
-        Calls `on_episode` after each episode, with the returns so far.
+        Calls `on_episode` after each episode, with its return.
         """
-        returns: list[float] = []
         found: dict[int, Episode] = {}
         tasks = len(set(self.pool.tasks))
         wanted = max(self.shown, 1) * tasks  # at least one of each, for open-loop predictions
@@ -98,8 +98,7 @@ class Evaluator:
                 before = set(self.directory.glob(f"*-{uid}-*.npz"))  # of an interrupted evaluation
                 for old in before - {save_episode(self.directory, episode, uid)}:
                     old.unlink()
-            returns.append(float(episode["reward"].sum(dtype=np.float64)))
-            on_episode(returns)
+            on_episode(float(episode["reward"].sum(dtype=np.float64)))
 
         collector = Collector(self.pool, keep, self.seed + EVAL_SEED_OFFSET, self.next_episode)
         summaries = collector.collect_episodes(policy, self.episodes)
@@ -170,14 +169,16 @@ class Reporter:
         start = time.monotonic()
         calls = self.agent.policy_calls
 
-        def show(returns: list[float]) -> None:
-            total = self.evaluator.episodes * len(set(self.evaluator.pool.tasks))
-            self.logger.progress(Phase("evaluating", len(returns), total, "episodes"))
+        total = self.evaluator.episodes * len(set(self.evaluator.pool.tasks))
+
+        def show(done: int) -> None:
+            self.logger.progress(Phase("evaluating", done, total, "episodes"))
 
         def attempt() -> Evaluation:
-            show([])
+            show(0)
+            done = itertools.count(1)
             try:
-                return self.evaluator.run(policy, show)
+                return self.evaluator.run(policy, lambda value: show(next(done)))
             except BaseException:
                 self.agent.policy_calls = calls  # so that the next attempt has the same noise
                 raise
@@ -193,7 +194,7 @@ class Reporter:
 
     def _write_videos(self, evaluation: Evaluation, step: int) -> None:
         due = self.is_due("video", step)
-        if evaluation.shown or due:
+        if image_keys(evaluation.kept[0]) and (evaluation.shown or due):
             self.logger.progress(Phase("writing videos"))
         try:
             self._show_episodes(evaluation.shown, step)

@@ -31,6 +31,7 @@ _FIRST_UPDATE = (
     "XLA compiles it (jit)"
 )
 _FLOAT16 = float(np.finfo(np.float16).max)
+_RETURNS_IN_A_ROW = 10  # updates
 KEPT_BATCHES = 5  # of updates that were not finite
 
 
@@ -110,6 +111,41 @@ class NonFiniteGuard:
         return f"; its batch is in {path}"
 
 
+@dataclass(eq=False)
+class ReturnGuard:
+    """Warns once if imagined returns are far beyond what the rewards of the batches allow.
+
+    The most is the largest reward / (1 - gamma). Beyond it the reward and value networks confirm
+    each other's errors, and the policy follows them.
+    """
+
+    gamma: float
+    squash: bool  # whether the agent learns from the tanh of rewards
+    say: Callable[[str], None]  # takes messages for the user
+    _largest: float = field(default=0.0, init=False)  # absolute reward so far
+    _in_a_row: int = field(default=0, init=False)
+
+    def check(self, batch: Mapping[str, np.ndarray], metrics: Mapping[str, float]) -> None:
+        """Checks an update's mean of imagined returns, if the agent imagines any."""
+        imagined = abs(metrics.get("model/imagined_return", 0.0))
+        if not imagined or self.gamma >= 1 or self._in_a_row >= _RETURNS_IN_A_ROW:
+            return
+        reward = np.abs(batch["reward"]).max(initial=0.0)
+        self._largest = max(self._largest, float(np.tanh(reward) if self.squash else reward))
+        most = self._largest / (1 - self.gamma)
+        # Below 10 it may be the noise of heads that have seen hardly any reward.
+        beyond = most > 0 and imagined > max(2 * most, 10.0)
+        self._in_a_row = self._in_a_row + 1 if beyond else 0
+        if self._in_a_row == _RETURNS_IN_A_ROW:
+            self.say(
+                f"warning: the agent imagines returns of {imagined:,.0f} on average, but the "
+                f"rewards so far, at most {self._largest:.3g} a step, allow {most:,.0f} at "
+                f"behavior.gamma {self.gamma:g}: its networks confirm each other's errors, and the "
+                "policy follows them. If eval/return does not rise, try fewer train.updates, a "
+                "smaller optimizer.value_lr or a shorter behavior.horizon in a new run"
+            )
+
+
 @dataclass(eq=False, kw_only=True)
 class Trainer:
     """Trains an agent to a number of environment steps.
@@ -127,6 +163,7 @@ class Trainer:
     interrupt: Interrupt  # signals that ask for a stop
     retry_while_disk_full: RetryWhileDiskFull
     guard: NonFiniteGuard
+    return_guard: ReturnGuard
     schedule: UpdateSchedule
     steps: int  # the step at which training ends
     action_repeat: int  # environment frames in an agent step
@@ -214,10 +251,11 @@ class Trainer:
         random_policy = self.collector.random_policy()
         if random_policy is None:
             return
+        prefill = self.schedule.prefill
 
         def check() -> None:
             self.interrupt.check()
-            self._show(Phase("random actions", self.step, self.schedule.prefill, "steps"))
+            self._show(Phase("random actions", min(self.step, prefill), prefill, "steps"))
 
         policy = checked(random_policy, check)
         start, before = time.monotonic(), self.step
@@ -287,6 +325,7 @@ class Trainer:
                 self.reporter.logger.scalars(means)
                 self.guard.check(first, batch, metrics)
                 self.call_back("on_update", {key: float(value) for key, value in means.items()})
+                self.return_guard.check(batch, means)
                 timed = timed + updates if start else 0  # the first call also traces
                 start = start or time.monotonic()
                 if timed >= _TIMED_UPDATES:
@@ -407,6 +446,11 @@ class Trainer:
         self.reporter.resume(state)
         self._best_return = self._saved_best()
         self.reporter.logger.resume(checkpoint.step if checkpoint else 0, state.get("wall_time", 0))
+        if resumed and not checkpoint:
+            self.reporter.logger.message(
+                f"warning: there is no checkpoint in {self.checkpoints.directory}, so the agent "
+                "and its updates begin anew; the episodes on disk are kept"
+            )
         return checkpoint is not None or resumed
 
     def _saved_best(self) -> float | None:

@@ -116,4 +116,4 @@ def test_plain_lines_hold_no_escape_codes(tmp_path, kind, term):
 def test_a_display_that_says_nothing_yet_leaves_nothing(tmp_path):
     early = SHOW.partition("    logger.resume")[0]
     written = show(tmp_path, "live", script=f"{early}    time.sleep(0.1)\nprint('after')")
-    assert "0 / 4,000" in written and written.endswith("\x1b[2K\x1b[?25hafter\r\n")
+    assert "0 / 4,000" in written and written.endswith("\x1b[1A\x1b[2Kafter\r\n")
