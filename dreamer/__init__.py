@@ -7,9 +7,13 @@ environment processes, ``--help`` and the plots never pay for it.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import platform
+import re
+import signal
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 # Workers of environments may have a newer Python of their own (envs.python).
@@ -47,6 +51,31 @@ _HOMES = {
     "train": "dreamer.run",
 }
 __all__ = list(_HOMES)
+
+
+def _begin_program() -> None:
+    """Lets Ctrl-C end a program quietly while it loads, and says if its packages are missing.
+
+    `dreamer.config.command_line.run_main` takes over. A process that only imports dreamer is left
+    as it is.
+    """
+    called = " ".join(next((pair for pair in pairwise(sys.orig_argv) if pair[0] == "-m"), ()))
+    installed = os.path.basename(next(iter(sys.argv), "")) == "dreamer"
+    if not (installed or re.fullmatch(r"-m (dreamer|baselines)(\.\w+)?", called)):
+        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    needed = "numpy", "rich", "ruamel"
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        print(
+            f"error: this Python, {sys.executable}, has no {', '.join(missing)}: run "
+            "`source .venv/bin/activate` in the checkout first (`make setup` makes .venv)",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+_begin_program()
 
 
 def __getattr__(name: str) -> Any:

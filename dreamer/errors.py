@@ -68,7 +68,7 @@ def suggest(word: str, known: Iterable[str], *, most: int = 1, prefix: str = "")
 
     It names at most `most` words, the nearest first, each after `prefix`.
     """
-    near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
+    near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)
     named = [repr(prefix + name) for name in near]
     listed = " or ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))
     return f"; did you mean {listed}?" if near else ""

@@ -19,7 +19,8 @@ from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file, write_json
 from dreamer.logs.video import check_video_name, tile, write_video
 from dreamer.training.build import MakeAgent
-from dreamer.training.collector import Timesteps
+from dreamer.training.collector import Timesteps, checked
+from dreamer.training.interrupts import Interrupt, StopRequested
 from dreamer.training.reports import (
     EPISODE_FPS,
     MAX_EPISODE_FRAMES,
@@ -81,7 +82,11 @@ def main(
     if report:
         check_writable_file(Path(report), "--json")
     shown = min(options["video_episodes"], options["episodes"]) if video else 0
-    result = evaluate(**{**options, "video_episodes": shown}, make_agent=make_agent)
+    try:
+        result = evaluate(**{**options, "video_episodes": shown}, make_agent=make_agent)
+    except StopRequested as stop:
+        print(stop)
+        return stop.status
     print(as_text(result))
     if report:
         write_json(report, result.as_json())
@@ -98,10 +103,11 @@ def evaluate(
 
     Arguments: see --help; those of `loading`, see `dreamer.analysis.trained_run.load_run`. A run
     that learns without images is drawn for the video alone. Raises UserError if there is no run or
-    no sound checkpoint, or the environment draws no image for a video.
+    no sound checkpoint, or the environment draws no image for a video; StopRequested, which says
+    the mean so far, after a signal.
     """
     loading["drawn"] = video_episodes > 0
-    with load_run(run, **loading) as loaded:
+    with load_run(run, **loading) as loaded, Interrupt() as interrupt:
         if video_episodes and not any(space.is_image for space in loaded.envs.obs_space.values()):
             raise UserError(
                 f"{run} learns without images, and its environment draws none, so there is nothing "
@@ -109,13 +115,24 @@ def evaluate(
             )
         hidden = loaded.envs.obs_space.keys() - loaded.obs_space.keys()
 
-        def policy(timesteps: Timesteps, state: Any) -> tuple[np.ndarray, Any]:
+        def act(timesteps: Timesteps, state: Any) -> tuple[np.ndarray, Any]:
             seen = {key: value for key, value in timesteps.items() if key not in hidden}
             return loaded.agent.policy(seen, state, mode="eval")
 
+        loaded.envs.on_wait = interrupt.while_waiting
+        policy = checked(act, interrupt.check)
+        with interrupt.immediately():  # as loading takes long
+            _ = loaded.agent
         seed = loaded.config.seed if seed < 0 else seed
         evaluator = Evaluator(loaded.envs, seed=seed, episodes=episodes, shown=video_episodes)
-        evaluation = evaluator.run(policy)
+        returns: list[float] = []
+        try:
+            evaluation = evaluator.run(policy, returns.append)
+        except StopRequested as stop:
+            so_far = f": return {spread(returns)}" if returns else ""
+            total = episodes * len(set(loaded.envs.tasks))
+            stop.args = (f"{stop} after {len(returns)} of {total} episodes{so_far}",)
+            raise
     task, path = loaded.config.task, loaded.rundir.path
     return Result(path, loaded.checkpoint, task, loaded.step, seed, evaluation)
 
@@ -132,11 +149,16 @@ def as_text(result: Result) -> str:
         )
     each = {f"{task}: ": returns for task, returns in result.evaluation.by_task().items()}
     for name, returns in {**each, "": result.evaluation.returns}.items():
-        lines.append(
-            f"{name}return {np.mean(returns):.1f} +- {np.std(returns):.1f} over {len(returns)} "
-            "episodes (mean and standard deviation)"
-        )
+        lines.append(f"{name}return {spread(returns)}")
     return "\n".join(lines)
+
+
+def spread(returns: Sequence[float]) -> str:
+    """Returns the mean and the standard deviation of some returns in words."""
+    return (
+        f"{np.mean(returns):.1f} +- {np.std(returns):.1f} over {len(returns)} episodes (mean and "
+        "standard deviation)"
+    )
 
 
 def show(evaluation: Evaluation, path: str) -> None:

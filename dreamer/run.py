@@ -75,6 +75,7 @@ def train(
         dreamer.training.interrupts.StopRequested: After SIGINT or SIGTERM; the run is saved.
     """
     from dreamer.logs.sinks import sink_names  # all late, so that --help is quick
+    from dreamer.logs.terminal import Phase
     from dreamer.runs.checkpoints import Checkpoints
     from dreamer.runs.rundir import RunDir
     from dreamer.system.tensorflow import prepare_tensorflow
@@ -92,8 +93,9 @@ def train(
         pool, eval_pool = stack.enter_context(build.open_pools(config))
         build.check_batch(config, pool)
         rundir = stack.enter_context(RunDir.open(config))
-        prepare_tensorflow(config.deterministic)
         logger = stack.enter_context(build.make_logger(config, rundir.path))
+        logger.progress(Phase("loading TensorFlow"))
+        prepare_tensorflow(config.deterministic)
         for note in rundir.notes:
             logger.message(note)
         if config.left_out:
@@ -106,6 +108,7 @@ def train(
         pool.on_note = lambda note: logger.message(f"note: {note}")
         if devices:
             logger.message(f"every batch is shared by {devices}")
+        logger.progress(Phase("building the networks"))
         make_agent = make_agent or partial(build.make_agent, devices=devices)
         agent = make_agent(config, pool.obs_space, pool.act_space)
         build.describe(logger, agent, pool)
@@ -117,6 +120,11 @@ def train(
         trainer = build.make_trainer(setup, make_experience or build.make_replay_experience)
         if trainer.resume():
             logger.message(f"resumed at step {trainer.step}, update {trainer.update}")
+        if trainer.step > config.steps:
+            logger.message(
+                f"the run is at step {trainer.step:,} already, beyond steps ({config.steps:,}), so "
+                "nothing is left to train; give more --steps to go on"
+            )
         trainer.run()
         return Result(rundir.path, trainer.step, trainer.update, trainer.reporter.last_return)
 

@@ -6,7 +6,11 @@ this package calls `register_suite`.
 
 from __future__ import annotations
 
+import ast
+import difflib
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from dreamer.errors import UserError, suggest
@@ -101,10 +105,29 @@ def _suite_of_one(task: str) -> str:
     if suite not in SUITES or not name:
         naming = ", ".join(suite.naming for suite in (*SUITES.values(), _CUSTOM))
         raise UserError(
-            f"unknown suite in task {task!r}{suggest(suite, SUITES)}; tasks are named {naming} or "
+            f"unknown suite in task {task!r}{_near(task)}; tasks are named {naming} or "
             "path/to/file.py:function"
         )
     return suite
+
+
+def _near(task: str) -> str:
+    """Returns a suggestion for a task without a suite, such as walker_walk; "" for none."""
+    if task.endswith(".py"):
+        try:
+            body = ast.parse(Path(task).expanduser().read_text(encoding="utf-8")).body
+        except (OSError, ValueError, SyntaxError):
+            return f"; did you mean '{task}:function', which makes the environment?"
+        named = [n.name for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+        listed = " or ".join(repr(f"{task}:{name}") for name in named[:5])
+        return f"; did you mean {listed}?" if named else f"; {task} has no function or class"
+    if re.fullmatch(r"([\w-]+[:/])?[\w-]+-v\d+", task):
+        return f"; did you mean 'gym_{task}'?"
+    known = [name for names in TASK_LISTS.values() for name in names]
+    tails = {name.partition("_")[2]: name for name in known}
+    if near := difflib.get_close_matches(task.lower(), tails, n=1, cutoff=0.7):
+        return f"; did you mean {tails[near[0]]!r}?"
+    return suggest(task.partition("_")[0], SUITES)
 
 
 def split_tasks(task: str) -> list[str]:

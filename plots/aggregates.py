@@ -103,7 +103,8 @@ def summarise(study: Study, scale: str = "auto", *, resamples: int = 2000) -> Su
     bounds, words = bounds_of(scale, study.tasks, study.published)
     notes, tasks = study.notes, [task for task in study.tasks if task in bounds]
     if unscaled := [task for task in study.tasks if task not in bounds]:
-        notes.append(f"Left out, having no scale: {', '.join(unscaled)}.")
+        notes.append("Left out of averages over tasks, because returns of unknown scales cannot be "
+                     f"averaged (--normalize none does): {', '.join(unscaled)}.")
     found = [(name, study.label(name), True, study.own_points(name)) for name in study.methods]
     found += [(name, study.published_name(name), False, study.published_points(name))
               for name in study.published_methods]
@@ -121,8 +122,8 @@ def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[B
     """Returns the bounds of a scale, and its words for an axis.
 
     ``auto`` divides control tasks by their best return of 1000, and maps random play on Atari
-    to 0 and a human gamer to 1. ``none`` keeps returns. With a published method, a return of 0
-    (on Atari random play) is 0 and the method's last score is 1.
+    to 0 and a human gamer to 1; one task alone needs no scale. ``none`` keeps returns. With a
+    published method, a return of 0 (on Atari random play) is 0 and the method's last score is 1.
 
     Raises:
         UserError: the scale is unknown, or no task has bounds.
@@ -143,7 +144,9 @@ def bounds_of(scale: str, tasks: Sequence[str], published: Published) -> tuple[B
         words = {"dmc": "return / 1000", "atari": "human-normalised score"}
         suites = {suite_of(task) for task in bounds}
         axis = " and ".join(words[suite] for suite in words if suite in suites)
-        return (bounds, axis) if bounds else (unscaled, "return (no scale known)")
+        if not bounds and len(tasks) == 1:
+            return unscaled, "return (no scale known)"
+        return bounds, axis
     if not bounds:
         raise UserError(f"None of the tasks has a score of {scale!r}. Choose another --normalize, "
                         "such as none.")

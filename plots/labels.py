@@ -38,9 +38,18 @@ def suite_of(task: str) -> str:
 
 
 def task_title(task: str) -> str:
-    """Returns the title of a task's panel: ``Walker Walk`` for ``dmc_walker_walk``."""
-    parts = [re.sub("^(dmc|atari)_(?=.)", "", part) for part in task.split("+")]  # several tasks
-    return " + ".join(parts).replace("_", " ").title()
+    """Returns the title of a task's panel: ``Walker Walk`` for ``dmc_walker_walk``.
+
+    Names that are not a paper's stay as they are: ``CartPole-v1``, ``own_env.py:Reach``.
+    """
+    titles = []
+    for part in task.split("+"):  # several tasks
+        suite = suite_of(part)
+        if suite in ("dmc", "atari", "dmlab"):
+            titles.append(part.removeprefix(f"{suite}_").replace("_", " ").title())
+        else:  # a folder's name has _ for :
+            titles.append(re.sub(r"\.py_(?=\w+$)", ".py:", part.removeprefix("gym_")))
+    return " + ".join(titles)
 
 
 def published_label(method: str) -> str:

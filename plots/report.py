@@ -32,7 +32,6 @@ from dreamer.config.config import load_config
 from dreamer.config.schema import DREAMER
 from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file, open_to_read, write_file
-from dreamer.io.yaml_files import read_yaml
 from dreamer.logs.terminal import duration
 from plots import figures, tables
 from plots.aggregates import summarise
@@ -174,7 +173,6 @@ class Details:
 
     Attributes:
         run: the run.
-        record: its config.yaml; empty if it is missing or not ours.
         config: the config's scalars by dotted key; empty if not known.
         step, seconds: the run's frames, and its work in all attempts (None if not known).
     """
@@ -182,10 +180,7 @@ class Details:
     run: Run
 
     def __post_init__(self) -> None:
-        try:
-            self.record = read_yaml(self.run.folder / "config.yaml", of_run=True)
-        except UserError:
-            self.record = {}
+        self.record = self.run.record
         leaves = ((f"{key}.{name}" if name else key, leaf)
                   for key, value in _mapping(self.record.get("config")).items()
                   for name, leaf in (_mapping(value) or {"": value}).items())

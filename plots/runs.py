@@ -7,6 +7,7 @@ the values logged within half a bin width of k * width frames, as in the publish
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -57,6 +58,19 @@ class RunFolder:
     def name(self) -> str:
         """``<task>/<method>/<seed>``."""
         return f"{self.task}/{self.method}/{self.seed}"
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """The content of the run's config.yaml; empty if it is missing or not ours."""
+        return read_record(self.folder)
+
+    @property
+    def time_limit(self) -> int:
+        """Frames after which the run's config cuts episodes; 0: the suite's limit, or unknown."""
+        config = self.record.get("config")
+        envs = config.get("envs") if isinstance(config, dict) else None
+        limit = envs.get("time_limit") if isinstance(envs, dict) else 0
+        return limit if isinstance(limit, int) else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,19 +167,34 @@ def _from_path(folder: Path, depth: int) -> RunFolder | None:
         method, above = above[-1:], above[:-1]
     seed = _SEED.sub(r"\1", parts[seeds[-1]])
     task = task_name(parts[tasks[-1]]) or parts[tasks[-1]]
-    return RunFolder(task, "/".join(method) or "unnamed", str(int(seed)), folder,
-                     above="/".join(above))
+    named = "/".join(method) or _method_of(read_record(folder)) or "unnamed"
+    return RunFolder(task, named, str(int(seed)), folder, above="/".join(above))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Returns the content of a run's config.yaml; empty if it is missing or not ours."""
+    try:
+        return read_yaml(folder / "config.yaml", of_run=True)
+    except UserError:
+        return {}
+
+
+def _method_of(record: dict[str, Any]) -> str:
+    """Returns the method that names the folder of such a run; "" if its config does not say."""
+    config, presets = record.get("config"), record.get("presets")
+    if isinstance(config, dict) and config.get("method"):
+        return str(config["method"])
+    if not isinstance(record.get("agent"), str) or not isinstance(presets, list):
+        return ""
+    return "_".join([record["agent"], *sorted(map(str, presets))])
 
 
 def _from_config(folder: Path, inside: tuple[str, ...]) -> RunFolder | None:
-    try:
-        record = read_yaml(folder / "config.yaml", of_run=True)
-    except UserError:
-        return None  # the caller reports a run that names no task
+    record = read_record(folder)
     config = record.get("config", record)
     if not isinstance(config, dict) or not isinstance(config.get("task"), str):
-        return None
-    method = config.get("method") or "/".join(inside[:-1]) or "unnamed"
+        return None  # the caller reports a run that names no task
+    method = config.get("method") or "/".join(inside[:-1]) or _method_of(record) or "unnamed"
     task = task_name(config["task"]) or config["task"]
     seed = config.get("seed", inside[-1] if inside else folder.name)
     return RunFolder(task, str(method), str(seed), folder)

@@ -28,6 +28,8 @@ DEFAULT_PUBLISHED = {
     "atari": ("rainbow", "dqn", "human", "random"),
 }
 """By suite, the published methods shown if none are chosen."""
+PUBLISHED_FRAMES = {"dmc": 1000, "atari": 108_000}
+"""By suite, the frames of the longest episodes of published results."""
 MOST_METHODS, MOST_TASKS = 12, 30  # in one figure
 CHOICE = (
     Option("tasks", "", "Tasks to show, in this order.", many=True),
@@ -76,17 +78,15 @@ class Final(NamedTuple):
     frames: np.ndarray
 
 
-def curve(runs: Sequence[Run], width: int, spread: str = "std") -> Curve:
-    """Returns the mean over seeds in bins of `width` frames, and its spread (see `spread_of`).
+def curve(runs: Sequence[Run], spread: str = "std") -> Curve:
+    """Returns the mean over seeds by bin, and its spread (see `spread_of`).
 
-    A run is interpolated linearly between its first and last bin. So the mean does not jump
-    between sets of seeds where runs are evaluated at different steps.
+    There is a point where some run has a value. Other runs are interpolated there linearly, between
+    their first and last bin. So the mean does not jump between sets of seeds where runs are
+    evaluated at different steps.
     """
-    x = np.arange(min(run.x[0] for run in runs), max(run.x[-1] for run in runs) + width, width,
-                  dtype=np.int64)
+    x = np.unique(np.concatenate([run.x for run in runs]))
     y = np.array([np.interp(x, run.x, run.y, left=np.nan, right=np.nan) for run in runs])
-    keep = np.isfinite(y).any(axis=0)
-    x, y = x[keep], y[:, keep]
     return Curve(x, np.nanmean(y, axis=0), *spread_of(y, spread), np.isfinite(y).sum(axis=0),
                  len(runs))
 
@@ -176,7 +176,7 @@ class Study:
                 by_name[run.task, run.method].append(run)
         self.runs = {key: sorted(found, key=lambda run: (len(run.seed), run.seed))
                      for key, found in by_name.items()}
-        self.curves = {key: curve(found, width, spread) for key, found in self.runs.items()}
+        self.curves = {key: curve(found, spread) for key, found in self.runs.items()}
         scored = {key: final(found, width, at) for key, found in self.runs.items()}
         self.scored = {key: found for key, found in scored.items() if len(found.scores)}
         self._seeds, self._valueless, self._reading_notes = seeds, valueless, list(notes)
@@ -193,7 +193,7 @@ class Study:
     @property
     def notes(self) -> list[str]:
         """Sentences on what was skipped, what is missing, and what cannot be compared."""
-        notes = list(self._reading_notes)
+        notes = [*self._reading_notes, *self._short_episodes()]
         points = {name: self.own_points(name) for name in self.methods}
         if lacking := [name for name in self.methods if len(points[name]) < len(self.tasks)]:
             notes.append(f"{len(lacking)} of {len(self.methods)} method(s) lack a score on some of "
@@ -212,6 +212,15 @@ class Study:
             notes.append(f"Methods end at different frames on {labels.listed(apart, 2)}; --at "
                          "compares them at the same.")
         return notes
+
+    def _short_episodes(self) -> list[str]:
+        """Returns a note on runs whose episodes are shorter than the published ones."""
+        found = dict.fromkeys(
+            f"{run.method} on {run.task} ({run.time_limit:,} frames)"
+            for runs in self.runs.values() for run in runs
+            if 0 < run.time_limit < PUBLISHED_FRAMES.get(labels.suite_of(run.task), 0))
+        return [f"Episodes are shorter than the published ones, so returns are smaller and cannot "
+                f"be compared with them: {labels.listed(list(found))}."] if found else []
 
     def expected(self, method: str) -> int:
         """Returns the number of seeds that the method should have on every task."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from dreamer.io.files import write_file
 from plots.aggregates import Estimate, Summary
-from plots.labels import frames_range, published_label, short_score, task_title
+from plots.labels import frames_range, published_label, short_score, suite_of, task_title
 from plots.study import Study, spread_of
 
 Records = list[dict[str, Any]]
@@ -95,7 +95,7 @@ def _limits(value: Estimate) -> dict[str, Any]:
 
 
 def score_cells(study: Study) -> Cells:
-    """Returns tasks by methods, then the mean over tasks with the number of tasks it is over.
+    """Returns tasks by methods, then, of control tasks, the mean with the number of its tasks.
 
     A column's head names the frames of its scores; if they differ, each score does. A published
     curve is read at every end of our methods, its mean over tasks at the latest end.
@@ -107,7 +107,10 @@ def score_cells(study: Study) -> Cells:
                                    and record["method"] == method], study.tasks)
              for kind, method, label in columns]
     names = ["Task", *map(task_title, study.tasks), "Mean over tasks"]
-    return [list(row) for row in zip(names, *cells, strict=True)]
+    rows = [list(row) for row in zip(names, *cells, strict=True)]
+    # Returns of other tasks than control's have scales of their own.
+    comparable = len(study.tasks) == 1 or all(suite_of(task) == "dmc" for task in study.tasks)
+    return rows if comparable else rows[:-1]
 
 
 def _column_cells(name: str, records: Records, tasks: Sequence[str]) -> list[str]:

@@ -1,7 +1,11 @@
 """Evaluation of a run from the command line."""
 
+import itertools
 import json
+import os
+import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from dreamer.config.config import load_config
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate, main
 from dreamer.run import train
+from dreamer.training.build import make_agent
 
 ENVS = ROOT / "tests" / "envs" / "real_envs.py"
 
@@ -69,6 +74,28 @@ def test_damaged_checkpoints(run: Path, capsys: pytest.CaptureFixture[str]):
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(UserError, match="has no checkpoint yet"):
         evaluate(run)
+
+
+def test_ctrl_c_says_the_mean_so_far(debug_runs: DebugRuns, capsys: pytest.CaptureFixture[str]):
+    calls = itertools.count(1)
+
+    def make(*arguments: Any) -> Any:
+        agent = make_agent(*arguments)
+        policy = agent.policy
+
+        def stopped_in_the_third_episode(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == 100:
+                os.kill(os.getpid(), signal.SIGINT)
+            return policy(*arguments, **options)
+
+        agent.policy = stopped_in_the_third_episode  # type: ignore[method-assign]
+        return agent
+
+    assert main(["--run", str(debug_runs.path)], make) == 130
+    assert re.fullmatch(
+        r"stopped by SIGINT after 2 of 10 episodes: return [\d.]+ \+- [\d.]+ over 2 episodes .*\n",
+        capsys.readouterr().out,
+    )
 
 
 def test_mistakes_get_one_line_before_anything_runs(debug_runs: DebugRuns, tmp_path: Path):

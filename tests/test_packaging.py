@@ -195,7 +195,7 @@ exec {sys.executable} "$@"
     python.chmod(0o755)
     for word, message in {
         "STEPS=3000": r"error: train.prefill \(5000\) .* set steps to at least 5000, .*",
-        "TASK=dmx_walker_walk": r"error: unknown suite .* did you mean 'dmc'\?; .*",
+        "TASK=dmx_walker_walk": r"error: unknown suite .* did you mean 'dmc_walker_walk'\?; .*",
         "ARGS=--seed 'a b'": r"error: seed must be a whole number, not 'a b'",
     }.items():
         done = run(["make", "train", word], cwd=tmp_path)

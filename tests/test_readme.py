@@ -10,7 +10,7 @@ import pytest
 from whole_runs import additions, finish, metrics_of, python, start
 
 from baselines.run import command_line
-from dreamer import benchmark, evaluate, predict, sweep
+from dreamer import benchmark, evaluate, load_config, predict, sweep
 from dreamer.config.command_line import CommandLine, Parsed
 from dreamer.config.schema import agent_names, load_schema
 from dreamer.sweeps.plan import plan
@@ -129,6 +129,15 @@ def test_every_config_key_that_a_page_names_exists(page: Path):
     for code in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
         for key in re.findall(r"(?:^|[ -])([a-z0-9_]+\.[a-z_]+)\b(?!\()", code):
             assert key.partition(".")[0] not in sections or key in keys, f"{key}: no such key"
+
+
+def test_the_example_of_a_preset_loads(tmp_path: Path):
+    text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    preset = tmp_path / "mine.yaml"
+    preset.write_text(re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)[0])
+    config = load_config(str(preset))
+    assert (config.task, config.steps, config.presets) == ("arm.py:Reach", 200_000, ("mine",))
+    assert not config.envs.image and config.optimizer.value_lr == 1e-4
 
 
 @pytest.mark.slow

@@ -187,6 +187,29 @@ def test_ctrl_c_before_training_begins(tmp_path: Path):
     assert "the same command resumes" in output.splitlines()[-1]
 
 
+def test_ctrl_c_while_a_program_loads_is_quiet(tmp_path: Path):
+    """The signal comes when the first module of the program is found, before its main."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'ruamel.yaml':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    for program in ("dreamer.run", "dreamer.evaluate", "baselines.run"):
+        path = f"{tmp_path}:{whole_runs.ROOT}"
+        done = python("-m", program, "--help", PYTHONPATH=path)
+        assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", ""), program
+
+
+def test_a_python_without_the_packages_says_so(tmp_path: Path):
+    done = python("-S", "-m", "dreamer.run")  # without site-packages
+    assert done.returncode == 2 and done.stdout == ""
+    assert "has no numpy, rich, ruamel: run `source .venv/bin/activate`" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def refused(*words: str | Path, **environ: str) -> str:
     """The one line of a command that must end with exit status 2; `environ` is set for it."""
     done = python("-m", "dreamer.run", *words, **environ)
@@ -198,8 +221,9 @@ def refused(*words: str | Path, **environ: str) -> str:
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    ("--task dmx_walker_walk", "unknown suite in task 'dmx_walker_walk'; did you mean 'dmc'?"),
+    ("--task dmx_walker_walk", "task 'dmx_walker_walk'; did you mean 'dmc_walker_walk'?"),
     ("--train.batchsize 3", "did you mean 'train.batch_size'?"),
+    ("--configs large", "unknown preset 'large'; there are atari,"),
     ("--configs smal", "unknown preset 'smal'; did you mean 'small'?"),
     ("--train.batch_size many", "train.batch_size"),
     ("--train.batch_size -1", "train.batch_size"),

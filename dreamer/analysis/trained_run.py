@@ -192,12 +192,13 @@ def _open(run: StrPath, loading: Loading) -> LoadedRun:
     """Starts the environments of a run; nothing is loaded yet."""
     task, python = loading.get("task", ""), loading.get("python", "")
     rundir, config = RunDir.load(run)
-    if not task and ":" in config.task:
+    if not task and (":" in config.task or config.envs.arguments):
         kind = "file or module" if suite_of(config.task) == "custom" else "module"
+        what = f"runs code of its own, from a {kind}" if ":" in config.task else "gets arguments"
         raise UserError(
-            f"the run's task {config.task!r} runs code of its own, from a {kind} that its "
-            f"config.yaml names; if you trust that, say so: --task {config.task} (or as it is "
-            "named from this folder, if it lies elsewhere now)"
+            f"the run's task {config.task!r} {what} that its config.yaml names; if you trust that, "
+            f"say so: --task {config.task} (or as it is named from this folder, if it lies "
+            "elsewhere now)"
         )
     if task not in ("", config.task):
         warn(f"note: the episodes are of {task}; the run was trained on {config.task}")

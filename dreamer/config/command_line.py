@@ -11,10 +11,12 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, ClassVar, NoReturn
 
 from dreamer.config.config import Config, load_config, preset_refusal
@@ -116,6 +118,15 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     environment's error comes its worker's traceback. Ctrl-C exits quietly with
     status 130. A status other than 0 stays, even if nothing can be printed.
     """
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGINT, interrupt)
     try:
         status = main(sys.argv[1:])
     except UserError as error:
@@ -127,7 +138,10 @@ def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except BrokenPipeError:
         settle()  # the reader, such as head, has ended
         status = 0
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        # A library may turn the interrupt into an error of its own.
+        if not interrupted and not isinstance(error, KeyboardInterrupt):
+            raise
         status = 130  # 128 + SIGINT
     if status:
         settle()  # a success is one only if everything could be printed

@@ -8,6 +8,7 @@ configs/presets/<agent>/, replace general presets of the same name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ class Config(Section):
         keys = load_schema(agent)
         flat = {name: key.value for name, key in keys.items()}
         flat.update({name: find_key(name, keys).coerce(value) for name, value in values.items()})
+        flat["task"] = re.sub(r"\s*(,|^|$)\s*", r"\1", str(flat["task"]))  # "a, b" is "a,b"
         object.__setattr__(self, "_flat", flat)
         object.__setattr__(self, "presets", tuple(presets))
         object.__setattr__(self, "agent", agent)
@@ -266,7 +268,8 @@ def _preset_path(name: str, folder: Path, agent: str) -> Path:
         return path
     files = preset_files(agent)
     if name not in files:
-        near = suggest(name, files) or f"; there are {', '.join(sorted(files))}"
+        listed = ", ".join(sorted(files))
+        near = suggest(name, files) or f"; there are {listed}, and without --configs the full size"
         raise UserError(f"unknown preset {name!r}{near}")
     return files[name]
 

@@ -268,6 +268,8 @@ def _convert(value: Any, kind: type) -> Value | None:
         return value if isinstance(value, kind) else None
     if isinstance(value, bool) or not isinstance(value, (str, Real)):
         return None
+    if isinstance(value, str) and (short := re.fullmatch(r"([\d.]+) ?([kM])", value.strip())):
+        value = f"{short[1]}e{3 if short[2] == 'k' else 6}"
     try:
         number = float(value)
     except (ValueError, OverflowError):

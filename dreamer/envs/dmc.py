@@ -62,6 +62,7 @@ def _suite(images: bool = False) -> Any:
     except (ImportError, AttributeError, RuntimeError) as error:
         # dm_control loads OpenGL when it is imported, and fails if OpenGL is unusable.
         raise UserError(f"dm_control could not load OpenGL ({error}); {rendering.HELP}") from error
+    rendering.show_mujoco_warnings()
     return suite
 
 

@@ -8,10 +8,12 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from dreamer.envs import rendering
 from dreamer.envs.gym_spaces import (
     CODED,
     Path,
@@ -50,9 +52,15 @@ def make_gym(env_id: str, settings: EnvSettings) -> Env:
     if library.__name__ == "gymnasium":
         _register(env_id)
     try:
-        env = _make(library.make, env_id, settings.image)
+        env = _make(partial(library.make, **settings.keywords()), env_id, settings.image)
     except (library.error.Error, ImportError) as error:
         raise UserError(_why_not(env_id, error, library)) from error
+    except TypeError as error:
+        if settings.arguments and "unexpected keyword argument" in str(error):
+            raise UserError(
+                f"gym_{env_id} does not take envs.arguments {settings.arguments!r}: {error}"
+            ) from error
+        raise
     limit = settings.time_limit
     # The library's TimeLimit expects five values from a step, but an old environment returns four.
     # It would also end episodes before a longer limit of ours. GymEnv applies the limit instead.
@@ -77,6 +85,7 @@ def adapt_gym(env: Any, settings: EnvSettings) -> Env:
 
     Raises UserError if a space is of another kind, or no observation is left.
     """
+    rendering.show_mujoco_warnings()
     adapted = GymEnv(env, settings)
     return adapted if adapted.act_space.discrete else NormalizeActions(adapted)
 

@@ -47,16 +47,17 @@ def make_env(task: str, **settings: Any) -> Env:
 def make_custom(task: str, settings: EnvSettings) -> Env:
     """Makes the environment that `module:function` or `path/to/file.py:function` returns.
 
-    The function gets those of the arguments `index`, `seed`, `training` and `render_mode` that it
-    names: the environment's number among those for training or those for evaluation, a seed of its
-    own, which of the two it is for, and with images "rgb_array". It returns an environment of
-    Gymnasium, old gym or dm_env, which `adapt_gym` adapts with all settings; or one of our `Env`,
-    whose observations stay as they are.
+    The function gets the settings' `arguments`, and those of the arguments `index`, `seed`,
+    `training` and `render_mode` that it names: the environment's number among those for training
+    or those for evaluation, a seed of its own, which of the two it is for, and with images
+    "rgb_array". It returns an environment of Gymnasium, old gym or dm_env, which `adapt_gym` adapts
+    with all settings; or one of our `Env`, whose observations stay as they are.
 
-    Raises UserError if the function does not exist, or returns something else.
+    Raises UserError if the function does not exist, takes other arguments, or returns something
+    else.
     """
     function = find_function(task)
-    env = function(**_arguments(function, settings))
+    env = function(**_arguments(task, function, settings))
     if is_dm_env(env):
         return adapt_gym(GymOfDmEnv(env, settings), settings)
     if hasattr(env, "observation_space") and hasattr(env, "action_space"):
@@ -78,19 +79,28 @@ def make_custom(task: str, settings: EnvSettings) -> Env:
     return Repeat(env, repeats, settings.time_limit) if repeats > 1 or settings.time_limit else env
 
 
-def _arguments(function: Callable[..., Any], settings: EnvSettings) -> dict[str, Any]:
-    """Returns the arguments that a user's function names, of those that there are."""
+def _arguments(place: str, function: Callable[..., Any], settings: EnvSettings) -> dict[str, Any]:
+    """Returns the arguments that are given, and those that a user's function names of ours."""
     entropy = [settings.seed, settings.index, settings.training]
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
     known: dict[str, Any] = {"index": settings.index, "seed": seed, "training": settings.training}
     modes = getattr(function, "metadata", {}).get("render_modes", ["rgb_array"])  # of a class
     if settings.image and "rgb_array" in modes:
         known["render_mode"] = "rgb_array"
+    given = settings.keywords()
     try:
-        named = inspect.signature(function).parameters
+        signature = inspect.signature(function)
     except ValueError:  # built into Python
-        return {}
-    return {name: value for name, value in known.items() if name in named}
+        return given
+    named = {name: value for name, value in known.items() if name in signature.parameters}
+    try:
+        signature.bind(**(arguments := {**named, **given}))
+    except TypeError as error:
+        raise UserError(
+            f"{place} does not take envs.arguments {settings.arguments!r} ({error}): give the "
+            "arguments that it needs, by name"
+        ) from error
+    return arguments
 
 
 def find_function(place: str) -> Callable[..., Any]:

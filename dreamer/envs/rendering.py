@@ -47,6 +47,12 @@ for device in devices[:count.value]:
 """
 
 
+def show_mujoco_warnings() -> None:
+    """Lets MuJoCo, if it is loaded, print its warnings, not write MUJOCO_LOG.TXT where it runs."""
+    if mujoco := sys.modules.get("mujoco"):
+        mujoco.set_mju_user_warning(lambda text: print(f"MuJoCo: {text}", file=sys.stderr))
+
+
 def backend_variables(egl_device: int = -1) -> dict[str, str]:
     """Returns the environment variables that a process needs to render.
 

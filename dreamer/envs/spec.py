@@ -6,6 +6,7 @@ episode's flags. The collector, not the environment, adds the action that led to
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -39,6 +40,8 @@ class EnvSettings:
         egl_device: Index of the GPU that renders; -1: the driver's choice.
         flatten: Pattern of names: observations that match it whole are vectors, also if they look
             like images (Gymnasium and your own environments).
+        arguments: JSON, the arguments of the function that makes an environment (Gymnasium's,
+            and your own).
         index: Number of the environment among those of its pool.
         seed: The run's seed, from which makers that take a seed get one for each environment.
         training: Whether episodes serve learning, not a score: games end with a lost life (Atari).
@@ -56,6 +59,7 @@ class EnvSettings:
     shadow_size: int = 0
     egl_device: int = -1
     flatten: str = ""
+    arguments: str = ""
     index: int = 0
     seed: int = 0
     training: bool = False
@@ -65,6 +69,20 @@ class EnvSettings:
         for name, least in low.items():
             if (value := getattr(self, name)) < least:
                 raise UserError(f"envs.{name} is {value}, expected at least {least}")
+        self.keywords()
+
+    def keywords(self) -> dict[str, Any]:
+        """Returns `arguments` by name."""
+        try:
+            found = json.loads(self.arguments or "{}")
+        except ValueError as error:
+            found = error
+        if not isinstance(found, dict):
+            raise UserError(
+                f"envs.arguments is {self.arguments!r}, expected arguments by name as JSON, such "
+                'as \'{"size": 5, "level": "hard"}\''
+            )
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,8 +107,8 @@ class NormalizeActions(Wrapper):
     """Maps actions [A] in [-1, 1] linearly to the bounds of the environment inside.
 
     An element with one finite bound gets a range of length 2 that begins there. An element without
-    a finite bound is passed on unchanged. Integer actions are rounded. Actions outside [-1, 1] are
-    clipped.
+    a finite bound is passed on unchanged. In both cases `info` says the ranges. Integer actions are
+    rounded. Actions outside [-1, 1] are clipped.
     """
 
     def __init__(self, env: Env):
@@ -118,6 +118,11 @@ class NormalizeActions(Wrapper):
         self._low = np.where(has_low, low, np.where(has_high, high - 2.0, -1.0))
         self._high = np.where(has_high, high, np.where(has_low, low + 2.0, 1.0))
         self.act_space = Space((low.size,), np.dtype(np.float32), -1.0, 1.0)
+        if not (has_low & has_high).all():
+            open_ended = np.argwhere(~(has_low & has_high).reshape(-1))[:, 0]
+            pairs = np.stack([self._low.reshape(-1), self._high.reshape(-1)], 1)[open_ended]
+            ranges = dict.fromkeys(f"[{low:g}, {high:g}]" for low, high in pairs)
+            self.info = {**env.info, "range of actions without bounds": " ".join(ranges)}
 
     def step(self, action: np.ndarray) -> Timestep:
         self.act_space.check(action, "action")

@@ -18,7 +18,7 @@ import numpy as np
 from dreamer.io.files import make_folder, write_file
 from dreamer.logs.metrics import MetricsFile
 from dreamer.logs.sinks import EventFile, Sink
-from dreamer.logs.terminal import make_terminal
+from dreamer.logs.terminal import Phase, make_terminal
 from dreamer.logs.video import encode_gif
 
 _ETA_WRITES = 20  # records; the time left follows from the speed over them
@@ -52,6 +52,7 @@ class Logger(contextlib.AbstractContextManager):
             except OSError as error:
                 self._give_up(EventFile, error)
         self._total_steps = total_steps
+        self._end: float | None = None  # the time at which the training loop expects to end
         self._values: dict[str, list[float]] = {}
         self._start = time.monotonic()
         self._marks: deque[tuple[int, float, float | None]] = deque(maxlen=_ETA_WRITES)
@@ -112,6 +113,8 @@ class Logger(contextlib.AbstractContextManager):
         first_step, first_time, _ = self._marks[0]
         speed = (step - first_step) / max(now - first_time, 1e-9)
         eta = max(0, self._total_steps - step) / speed if speed > 0 else None
+        if self._end is not None:  # as measured
+            eta = max(0.0, self._end - time.monotonic())
         self._terminal.write(record, eta)
 
     def video(self, name: str, frames: np.ndarray, step: int, fps: float) -> Path:
@@ -126,6 +129,12 @@ class Logger(contextlib.AbstractContextManager):
         write_file(path, gif)
         self._to_sinks(lambda sink: sink.video(name, gif, int(step)))
         return path
+
+    def progress(self, phase: Phase, step: int | None = None, eta: float | None = None) -> None:
+        """Shows what the run is doing; None: the step and the seconds left are as before."""
+        if eta is not None:
+            self._end = time.monotonic() + eta
+        self._terminal.progress(phase, step, eta)
 
     def message(self, text: str) -> None:
         """Prints a message on the terminal, above the live display."""

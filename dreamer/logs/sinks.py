@@ -38,6 +38,14 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+def _tag(name: str) -> str:
+    """Returns a curve's name in TensorBoard, which sorts groups by name: returns come first."""
+    group, slash, kind = name.rpartition("/")
+    if kind == "return":
+        return f"0_returns/{group}"
+    return name if slash else f"run/{name}"  # a counter, which would be a group of its own
+
+
 class EventFile:
     """One of TensorBoard's event files. Each process of a run makes a new one.
 
@@ -62,7 +70,7 @@ class EventFile:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Adds one point to the curve of each name."""
-        self._add_values(step, *({"tag": k, "simple_value": v} for k, v in values.items()))
+        self._add_values(step, *({"tag": _tag(k), "simple_value": v} for k, v in values.items()))
 
     def video(self, name: str, gif: bytes, step: int) -> None:
         """Adds a GIF; TensorBoard's page of images plays it."""

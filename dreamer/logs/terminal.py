@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group
@@ -38,17 +39,37 @@ def is_live(kind: str, stream: LastingStream) -> bool:
     return kind == "live" or (kind == "auto" and able)
 
 
+@dataclass(frozen=True)
+class Phase:
+    """What a run is doing, and how far it is."""
+
+    name: str  # such as "collecting"
+    done: int = 0
+    total: int = 0  # 0: not counted
+    unit: str = ""  # what is counted
+
+
 class PlainTerminal:
     """A display of one line of text for each record."""
 
     def __init__(self, stream: LastingStream, total_steps: int) -> None:
         self._stream = stream
         self._total = total_steps
+        self._phases: set[str] = set()  # that were shown
+
+    def progress(self, phase: Phase, step: int | None, eta: float | None) -> None:
+        """Shows what the run is doing; None: `step`, `eta` (seconds left) are as before.
+
+        In plain lines, each kind of phase is shown when it first begins.
+        """
+        if phase.name not in self._phases:
+            self._phases.add(phase.name)
+            self.message(f"{phase.name}{f', {phase.total:,} {phase.unit}' if phase.total else ''}")
 
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         """Shows a record of metrics.jsonl; `eta` is the time left in seconds, if it is known."""
         step, total = record["step"], self._total
-        done = f"step {step:,}/{total:,} ({100 * step / max(total, 1):.1f}%)"
+        done = f"step {step:,}/{total:,} ({100 * min(1, step / max(total, 1)):.1f}%)"
         self.message("  ".join([done, *_lines(record), f"ETA {duration(eta)}"]))
 
     def message(self, text: str) -> None:
@@ -72,28 +93,41 @@ class LiveTerminal(PlainTerminal):
         self._progress = Progress(BarColumn(None), TextColumn(counted), expand=True)
         self._task = self._progress.add_task("", total=max(total_steps, 1))
         self._latest: dict[str, Any] = {"step": 0, "wall_time": 0.0}
-        self._written = time.monotonic()
+        self._phase = ""
+        self._written = self._estimated = time.monotonic()
         self._eta: float | None = None
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2)
         self._live.start()
+
+    def progress(self, phase: Phase, step: int | None, eta: float | None) -> None:
+        counted = f" {phase.done:,} / {phase.total:,} {phase.unit}" if phase.total else ""
+        self._phase = f"{phase.name}{counted}"
+        if step is not None:
+            self._progress.update(self._task, completed=min(step, self._total))
+        if eta is not None:
+            self._eta, self._estimated = eta, time.monotonic()
 
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         # A value is shown until a newer one comes, because evaluations are rarer than records.
         self._latest = {**self._latest, **record}
         self._eta, self._written = eta, time.monotonic()
-        self._progress.update(self._task, completed=record["step"])
+        self._estimated = self._written
+        self._progress.update(self._task, completed=min(record["step"], self._total))
 
     def message(self, text: str) -> None:
         self._console.print(Text(clean(text)))
 
     def close(self) -> None:
+        # The last panel stays on the screen, unless it says nothing yet.
+        self._live.transient = len(self._latest) == 2
         self._live.stop()
 
     def _render(self) -> Panel:
         # The clocks run on between records, which may be minutes apart.
-        since = time.monotonic() - self._written
-        eta = None if self._eta is None else max(0.0, self._eta - since)
-        clocks = f"elapsed {duration(self._latest['wall_time'] + since)}  ETA {duration(eta)}"
+        now = time.monotonic()
+        eta = None if self._eta is None else max(0.0, self._eta - (now - self._estimated))
+        elapsed = duration(self._latest["wall_time"] + now - self._written)
+        clocks = f"elapsed {elapsed}  ETA {duration(eta)}  {self._phase}"
         names = [name for name in ("updates", "episodes") if name in self._latest]
         counts = "  ".join(f"{name} {self._latest[name]:,}" for name in names)
         text = Text("\n".join(filter(None, [clocks, counts, *_lines(self._latest)])))

@@ -44,7 +44,7 @@ from dreamer.training.interfaces import (
 from dreamer.training.interrupts import Interrupt, RetryWhileDiskFull
 from dreamer.training.reports import Evaluator, Reporter
 from dreamer.training.schedule import UpdateSchedule
-from dreamer.training.trainer import NonFiniteGuard, Trainer
+from dreamer.training.trainer import NonFiniteGuard, ReturnGuard, Trainer
 
 if TYPE_CHECKING:
     from dreamer.agent.agent import Agent
@@ -295,9 +295,12 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
 
     setup.on_episode = on_episode
     collector, batches = experience(setup)
+    gamma = float(config.section("behavior")["gamma"]) if "behavior" in config.tree() else 1.0
+    squash = "reward" in config.tree() and config.section("reward").get("transform") == "tanh"
     agent, interrupt, retry = setup.agent, setup.interrupt, setup.retry_while_disk_full
     trainer = Trainer(
         agent=agent, collector=collector, batches=batches, schedule=schedule, guard=setup.guard,
+        return_guard=ReturnGuard(gamma, squash, setup.logger.message),
         reporter=Reporter(agent, evaluator, setup.logger, intervals, retry, interrupt),
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
         best=Checkpoints(rundir.best),

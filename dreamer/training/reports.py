@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dreamer.data.episodes import save_episode
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.io.files import DiskFullError
 from dreamer.logs.logger import Logger
+from dreamer.logs.terminal import Phase
 from dreamer.logs.video import open_loop_video, signed_difference, tile
 from dreamer.training.collector import Collector, Episode, EpisodeSummary, Policy, stack
 from dreamer.training.interfaces import TrainableAgent
@@ -76,8 +78,13 @@ class Evaluator:
     directory: Path | None = None  # where to save all of them; None: nowhere
     next_episode: int = field(default=0, init=False)  # the first one of the next evaluation
 
-    def run(self, policy: Policy) -> Evaluation:
-        """Runs one evaluation. After an error or a stop, the next one has the same episodes."""
+    def run(
+        self, policy: Policy, on_episode: Callable[[float], object] = lambda value: None
+    ) -> Evaluation:
+        """Runs one evaluation. After an error or a stop, the next one has the same episodes.
+
+        Calls `on_episode` after each episode, with its return.
+        """
         found: dict[int, Episode] = {}
         tasks = len(set(self.pool.tasks))
         wanted = max(self.shown, 1) * tasks  # at least one of each, for open-loop predictions
@@ -91,6 +98,7 @@ class Evaluator:
                 before = set(self.directory.glob(f"*-{uid}-*.npz"))  # of an interrupted evaluation
                 for old in before - {save_episode(self.directory, episode, uid)}:
                     old.unlink()
+            on_episode(float(episode["reward"].sum(dtype=np.float64)))
 
         collector = Collector(self.pool, keep, self.seed + EVAL_SEED_OFFSET, self.next_episode)
         summaries = collector.collect_episodes(policy, self.episodes)
@@ -112,6 +120,7 @@ class Reporter:
     interrupt: Interrupt  # a stop leaves out the videos that are not written yet
     done: dict[str, int | None] = field(init=False)  # the step at which each was last done
     last_return: float | None = field(default=None, init=False)  # of the last evaluation, mean
+    _seconds: float = field(default=0.0, init=False)  # that the last evaluation took
 
     def __post_init__(self) -> None:
         self.done = dict.fromkeys(self.intervals)
@@ -143,13 +152,33 @@ class Reporter:
             self.done["log"] = step
         return results
 
+    def seconds_left(self, step: int, steps: int, episode_seconds: float) -> float:
+        """Returns how long the evaluations up to the end, at step `steps`, will take.
+
+        Before the first one this follows from the seconds of an episode in one environment.
+        """
+        every, last = self.intervals["evaluate"], self.done["evaluate"]
+        first = last is None  # one is due at once
+        count = steps // every - (step if last is None else last) // every + first
+        count += steps % every > 0  # the last one, at the end
+        pool = self.evaluator.pool
+        episodes = self.evaluator.episodes * len(set(pool.tasks))
+        return count * (self._seconds or episode_seconds * episodes / pool.num_envs)
+
     def _evaluate(self, step: int, policy: Policy) -> dict[str, float]:
         start = time.monotonic()
         calls = self.agent.policy_calls
 
+        total = self.evaluator.episodes * len(set(self.evaluator.pool.tasks))
+
+        def show(done: int) -> None:
+            self.logger.progress(Phase("evaluating", done, total, "episodes"))
+
         def attempt() -> Evaluation:
+            show(0)
+            done = itertools.count(1)
             try:
-                return self.evaluator.run(policy)
+                return self.evaluator.run(policy, lambda value: show(next(done)))
             except BaseException:
                 self.agent.policy_calls = calls  # so that the next attempt has the same noise
                 raise
@@ -160,10 +189,13 @@ class Reporter:
         self.logger.scalars({**scalars, "eval/seconds": time.monotonic() - start})
         self._write_videos(evaluation, step)
         self.done["evaluate"] = step
+        self._seconds = time.monotonic() - start
         return scalars
 
     def _write_videos(self, evaluation: Evaluation, step: int) -> None:
         due = self.is_due("video", step)
+        if image_keys(evaluation.kept[0]) and (evaluation.shown or due):
+            self.logger.progress(Phase("writing videos"))
         try:
             self._show_episodes(evaluation.shown, step)
             if due:

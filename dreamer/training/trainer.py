@@ -13,6 +13,7 @@ import numpy as np
 
 from dreamer.errors import EnvError, UserError
 from dreamer.io.files import DiskFullError, atomic_write, make_folder
+from dreamer.logs.terminal import Phase
 from dreamer.runs.checkpoints import Checkpoints
 from dreamer.system.threads import in_background
 from dreamer.training.callbacks import Callback
@@ -30,6 +31,7 @@ _FIRST_UPDATE = (
     "XLA compiles it (jit)"
 )
 _FLOAT16 = float(np.finfo(np.float16).max)
+_RETURNS_IN_A_ROW = 10  # updates
 KEPT_BATCHES = 5  # of updates that were not finite
 
 
@@ -109,6 +111,41 @@ class NonFiniteGuard:
         return f"; its batch is in {path}"
 
 
+@dataclass(eq=False)
+class ReturnGuard:
+    """Warns once if imagined returns are far beyond what the rewards of the batches allow.
+
+    The most is the largest reward / (1 - gamma). Beyond it the reward and value networks confirm
+    each other's errors, and the policy follows them.
+    """
+
+    gamma: float
+    squash: bool  # whether the agent learns from the tanh of rewards
+    say: Callable[[str], None]  # takes messages for the user
+    _largest: float = field(default=0.0, init=False)  # absolute reward so far
+    _in_a_row: int = field(default=0, init=False)
+
+    def check(self, batch: Mapping[str, np.ndarray], metrics: Mapping[str, float]) -> None:
+        """Checks an update's mean of imagined returns, if the agent imagines any."""
+        imagined = abs(metrics.get("model/imagined_return", 0.0))
+        if not imagined or self.gamma >= 1 or self._in_a_row >= _RETURNS_IN_A_ROW:
+            return
+        reward = np.abs(batch["reward"]).max(initial=0.0)
+        self._largest = max(self._largest, float(np.tanh(reward) if self.squash else reward))
+        most = self._largest / (1 - self.gamma)
+        # Below 10 it may be the noise of heads that have seen hardly any reward.
+        beyond = most > 0 and imagined > max(2 * most, 10.0)
+        self._in_a_row = self._in_a_row + 1 if beyond else 0
+        if self._in_a_row == _RETURNS_IN_A_ROW:
+            self.say(
+                f"warning: the agent imagines returns of {imagined:,.0f} on average, but the "
+                f"rewards so far, at most {self._largest:.3g} a step, allow {most:,.0f} at "
+                f"behavior.gamma {self.gamma:g}: its networks confirm each other's errors, and the "
+                "policy follows them. If eval/return does not rise, try fewer train.updates, a "
+                "smaller optimizer.value_lr or a shorter behavior.horizon in a new run"
+            )
+
+
 @dataclass(eq=False, kw_only=True)
 class Trainer:
     """Trains an agent to a number of environment steps.
@@ -126,6 +163,7 @@ class Trainer:
     interrupt: Interrupt  # signals that ask for a stop
     retry_while_disk_full: RetryWhileDiskFull
     guard: NonFiniteGuard
+    return_guard: ReturnGuard
     schedule: UpdateSchedule
     steps: int  # the step at which training ends
     action_repeat: int  # environment frames in an agent step
@@ -141,6 +179,8 @@ class Trainer:
     _best_return: float | None = field(default=None, init=False)
     _traced: bool = field(default=False, init=False)
     _frames_per_second: float = field(default=0.0, init=False)
+    _seconds_per_update: float = field(default=0.0, init=False)
+    _episode_frames: float = field(default=0.0, init=False)  # mean, of the prefill
 
     @property
     def step(self) -> int:
@@ -211,11 +251,18 @@ class Trainer:
         random_policy = self.collector.random_policy()
         if random_policy is None:
             return
-        policy = checked(random_policy, self.interrupt.check)
+        prefill = self.schedule.prefill
+
+        def check() -> None:
+            self.interrupt.check()
+            self._show(Phase("random actions", min(self.step, prefill), prefill, "steps"))
+
+        policy = checked(random_policy, check)
         start, before = time.monotonic(), self.step
         while self.step < self.schedule.prefill or not self.collector.counters()["episodes"]:
             missing = self._agent_steps(max(self.schedule.prefill - self.step, 1))
             self.collector.collect(policy, min(missing, _PREFILL_STEPS))
+        self._episode_frames = self.step / max(1, self.collector.counters()["episodes"])
         self._measure_frames(before, start)
 
     def _collect(self, check: Callable[[], object] = lambda: None) -> None:
@@ -224,7 +271,14 @@ class Trainer:
             self._round_end = self.step + self.schedule.every
         start, before = time.monotonic(), self.step
         steps = min(self._round_end, self.steps) - self.step
-        self.collector.collect(checked(self._policy("train"), check), self._agent_steps(steps))
+
+        def before_action() -> None:
+            check()
+            if not self.overlap:  # with overlap, the updates are shown
+                self._show(Phase("collecting", self.step - before, steps, "steps"))
+
+        policy = checked(self._policy("train"), before_action)
+        self.collector.collect(policy, self._agent_steps(steps))
         self._measure_frames(before, start)
 
     def _collect_during_updates(self) -> None:
@@ -254,12 +308,13 @@ class Trainer:
         count = (self.schedule.due(self.step) if due is None else due) - self.update
         if count <= 0 or self.batches is None:
             return
-        start, timed = 0.0, 0
+        start, timed, made = 0.0, 0, self.update
         self.agent.progress(self.step, self.update)
         with closing(self.batches(self.update, count)) as batches:
             for updates, batch in batches:
                 self.interrupt.check()
                 if not self._traced:
+                    self._show(Phase("compiling the update"))
                     self.reporter.logger.message(_FIRST_UPDATE)
                     with self.interrupt.immediately():  # as tracing may take minutes
                         self.agent.trace(batch)
@@ -270,10 +325,13 @@ class Trainer:
                 self.reporter.logger.scalars(means)
                 self.guard.check(first, batch, metrics)
                 self.call_back("on_update", {key: float(value) for key, value in means.items()})
+                self.return_guard.check(batch, means)
                 timed = timed + updates if start else 0  # the first call also traces
                 start = start or time.monotonic()
                 if timed >= _TIMED_UPDATES:
-                    self._show_forecast((time.monotonic() - start) / timed)
+                    self._seconds_per_update = (time.monotonic() - start) / timed
+                    self._show_forecast(self._seconds_per_update)
+                self._show(Phase("learning", self.update - made, count, "updates"))
         if timed:
             self.reporter.logger.scalars({"fps/train": timed / (time.monotonic() - start)})
 
@@ -314,6 +372,18 @@ class Trainer:
         if self.step > before and not self.offline:
             self._frames_per_second = (self.step - before) / (time.monotonic() - start)
             self.reporter.logger.scalars({"fps/collect": self._frames_per_second})
+
+    def _show(self, phase: Phase) -> None:
+        """Shows what the run is doing, its step, and the time left as measured."""
+        eta = None
+        if self._seconds_per_update and self._frames_per_second:
+            due = self.schedule.due(self.steps) - self.update
+            updates = max(0, due) * self._seconds_per_update
+            frames = max(0, self.steps - self.step) / self._frames_per_second
+            eta = max(updates, frames) if self.overlap else updates + frames
+            episode = self._episode_frames / self._frames_per_second
+            eta += self.reporter.seconds_left(self.step, self.steps, episode)
+        self.reporter.logger.progress(phase, self.step, eta)
 
     def _show_forecast(self, seconds_per_update: float) -> None:
         if self.forecast and self._frames_per_second:
@@ -376,6 +446,11 @@ class Trainer:
         self.reporter.resume(state)
         self._best_return = self._saved_best()
         self.reporter.logger.resume(checkpoint.step if checkpoint else 0, state.get("wall_time", 0))
+        if resumed and not checkpoint:
+            self.reporter.logger.message(
+                f"warning: there is no checkpoint in {self.checkpoints.directory}, so the agent "
+                "and its updates begin anew; the episodes on disk are kept"
+            )
         return checkpoint is not None or resumed
 
     def _saved_best(self) -> float | None:

@@ -162,6 +162,9 @@ def test_missing_attributes_name_the_nearest():
     [
         ("steps", "1e5", 100_000),
         ("steps", 2.5e5, 250_000),
+        ("steps", "250k", 250_000),
+        ("steps", "1.5M", 1_500_000),
+        ("task", " dmc_walker_walk, dmc_walker_run ", "dmc_walker_walk,dmc_walker_run"),
         ("steps", np.int64(3_000_000), 3_000_000),
         ("envs.camera", "-1", -1),
         ("optimizer.model_lr", "3e-4", 3e-4),

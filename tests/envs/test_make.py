@@ -1,5 +1,7 @@
 """Task names, their suites, and a suite that a program adds from its own folder."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pool_env import PoolEnv
@@ -26,6 +28,47 @@ def test_suite_follows_from_the_name(task, suite):
 def test_names_of_no_suite(task):
     with pytest.raises(UserError, match="unknown suite"):
         suite_of(task)
+
+
+@pytest.mark.parametrize(("task", "near"), [
+    ("walker_walk", "'dmc_walker_walk'"), ("walker_wlk", "'dmc_walker_walk'"),
+    ("Pong", "'atari_pong'"), ("CartPole-v1", "'gym_CartPole-v1'"),
+    ("ALE/Pong-v5", "'gym_ALE/Pong-v5'"), ("dmx", "'dmc'"), ("bad.py", "'bad.py:function', "),
+    ("tests/envs/old_gym.py", "'tests/envs/old_gym.py:"),
+])  # fmt: skip
+def test_a_name_of_no_suite_gets_the_near_right_one(task, near):
+    with pytest.raises(UserError) as error:
+        suite_of(task)
+    assert f"task {task!r}; did you mean {near}" in str(error.value)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ('{"size": 5}', ""),
+    ("", "missing a required argument: 'size'"),
+    ('{"size": 5, "colour": 1}', "'colour'"),
+    ("size=5", "expected arguments by name as JSON"),
+])  # fmt: skip
+def test_arguments_of_ones_own_environment(tmp_path, arguments, message):
+    (tmp_path / "sized.py").write_text(
+        "import sys\n"
+        f"sys.path.append({str(Path(__file__).parent)!r})\n"
+        "from gym_envs import Drift\n"
+        "def make(size, render_mode='rgb_array'):\n"
+        "    return Drift(render_mode, end=size)\n"
+    )
+    task = f"{tmp_path}/sized.py:make"
+    if message:
+        with pytest.raises(UserError, match=message):
+            make_env(task, arguments=arguments)
+    else:
+        assert make_env(task, arguments=arguments).env._env._end == 5
+
+
+def test_arguments_of_gymnasiums_own_environments():
+    env = make_env("gym_Pendulum-v1", image=False, state=True, arguments='{"g": 1.5}')
+    assert env.env._env.unwrapped.g == 1.5
+    with pytest.raises(UserError, match="does not take envs.arguments .*'h'"):
+        make_env("gym_Pendulum-v1", image=False, state=True, arguments='{"h": 1}')
 
 
 @pytest.fixture

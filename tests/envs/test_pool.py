@@ -97,7 +97,7 @@ def test_output_of_the_simulator_does_no_harm():
 
 
 @pytest.mark.parametrize("task, message", [
-    ("dmx_walker_walk", "unknown suite in task 'dmx_walker_walk'; did you mean 'dmc'"),
+    ("dmx_walker_walk", "unknown suite in task 'dmx_walker_walk'; did you mean 'dmc_walker_walk'"),
     ("dmc_walker_wlak", "unknown task 'dmc_walker_wlak'; did you mean 'dmc_walker_walk'"),
     ("gym_CartPol-v1", "unknown task 'gym_CartPol-v1'; did you mean 'gym_CartPole-v1'"),
     ("nowhere_to_be_found:make", "no module 'nowhere_to_be_found'"),

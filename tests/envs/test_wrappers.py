@@ -29,6 +29,7 @@ def test_actions_are_mapped_to_their_bounds():
     expected = [[-2, 0, -1], [1, 5, 0], [2.5, 7.5, 0.5], [4, 10, 1], [4, 10, 1]]
     np.testing.assert_allclose(env.actions, expected)
     assert env.actions[0].dtype == np.float32
+    assert wrapped.info["range of actions without bounds"] == "[-1, 1]"
 
 
 def test_a_range_with_one_end_begins_there():
@@ -36,6 +37,9 @@ def test_a_range_with_one_end_begins_there():
     for value in (-1, 0, 1):
         env.step(np.full(3, value, np.float32))
     np.testing.assert_allclose(inner.actions, [[0, 1, -1], [1, 2, 0], [2, 3, 1]])
+    assert env.info["range of actions without bounds"] == "[0, 2] [1, 3] [-1, 1]"
+    bounded = NormalizeActions(Native([0] * 3, [2] * 3))
+    assert bounded.info == bounded.env.info
 
 
 @pytest.mark.parametrize("action", [

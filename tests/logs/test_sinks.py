@@ -171,7 +171,7 @@ def test_scalars_and_videos_come_back(tmp_path):
     events.video("eval/policy", gif, 2000)
     found = read_events(tmp_path)
     assert [(e.step, e.value) for e in found.Scalars("train/loss")] == [(1000, 0.5), (2000, 0.25)]
-    assert [(e.step, e.value) for e in found.Scalars("eval/return")] == [(1000, 10.0)]
+    assert [(e.step, e.value) for e in found.Scalars("0_returns/eval")] == [(1000, 10.0)]
     (image,) = found.Images("eval/policy")
     assert (image.step, image.width, image.height) == (2000, 48, 32)
     assert image.encoded_image_string == gif
@@ -187,7 +187,7 @@ def test_a_resumed_run_supersedes_later_points(tmp_path):
     second.resume(2000)
     second.scalars({"loss": 7.0}, 3000)
     second.close()
-    found = [(event.step, event.value) for event in read_events(tmp_path).Scalars("loss")]
+    found = [(event.step, event.value) for event in read_events(tmp_path).Scalars("run/loss")]
     assert found == [(1000, 1000.0), (2000, 2000.0), (3000, 7.0)]
 
 
@@ -226,7 +226,7 @@ def test_tensorboards_server_shows_every_run_of_a_tree(tmp_path: Path):
             with urllib.request.urlopen(f"{found[1]}/data/plugin/scalars/tags", timeout=60) as got:
                 tags = json.load(got)
             time.sleep(0.2)
-        assert all("eval/return" in tags[run] for run in runs)
+        assert all("0_returns/eval" in tags[run] for run in runs)
     finally:
         server.terminate()
         server.wait(60)

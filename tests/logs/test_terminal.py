@@ -52,6 +52,7 @@ SHOW = """
 import sys, time, warnings
 from pathlib import Path
 from dreamer.logs.logger import Logger
+from dreamer.logs.terminal import Phase
 folder = Path(sys.argv[1]) / "task" / "dreamer" / "0"
 folder.mkdir(parents=True)
 with Logger(folder, tensorboard=False, terminal=sys.argv[2], total_steps=4000) as logger:
@@ -63,17 +64,19 @@ with Logger(folder, tensorboard=False, terminal=sys.argv[2], total_steps=4000) a
     logger.scalars({"train/model_loss": 0.25})
     logger.write(3000, updates=20)
     warnings.warn("something \\x1b[31mred")
+    logger.progress(Phase("evaluating", 3, 10, "episodes"), 3100, 7384.0)
+    logger.progress(Phase("evaluating", 4, 10, "episodes"))
     time.sleep(0.6)
 print("after")
 """
 
 
-def show(folder, kind, term="xterm-256color"):
+def show(folder, kind, term="xterm-256color", script=SHOW):
     """The bytes that a script writes to a pseudo-terminal of 100 columns."""
     main, side = pty.openpty()
     env = {**os.environ, "TERM": term, "COLUMNS": "100", "LINES": "30"}
     with subprocess.Popen(
-        [sys.executable, "-c", SHOW, str(folder), kind], stdout=side, stderr=side, env=env
+        [sys.executable, "-c", script, str(folder), kind], stdout=side, stderr=side, env=env
     ) as child:
         os.close(side)
         written = b""
@@ -93,8 +96,8 @@ def show(folder, kind, term="xterm-256color"):
 def test_the_live_display_shows_the_state_below_messages(tmp_path):
     written = show(tmp_path, "auto")
     last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written[written.rindex("\u256d") :])
-    assert "task/dreamer/0" in last and "3,000 / 4,000 steps" in last and "75.0%" in last
-    assert re.search(r"elapsed \d+:\d\d:\d\d", last) and re.search(r"ETA \d+:\d\d:\d\d", last)
+    assert "task/dreamer/0" in last and "3,100 / 4,000 steps" in last and "77.5%" in last
+    assert re.search(r"elapsed 2:00:\d\d  ETA 2:0[23]:\d\d  evaluating 4 / 10 episodes ", last)
     assert "eval return 7.5" in last and "model 0.25" in last
     assert "updates 20" in last and "updates/s" in last
     for line in ("resumed\r\n", "printed\r\n", "warning: something \ufffd[31mred\r\n"):
@@ -107,4 +110,10 @@ def test_the_live_display_shows_the_state_below_messages(tmp_path):
 def test_plain_lines_hold_no_escape_codes(tmp_path, kind, term):
     written = show(tmp_path, kind, term)
     assert "\x1b" not in written
-    assert written.count("ETA") == 3
+    assert written.count("ETA") == 3 and written.count("evaluating, 10 episodes\r\n") == 1
+
+
+def test_a_display_that_says_nothing_yet_leaves_nothing(tmp_path):
+    early = SHOW.partition("    logger.resume")[0]
+    written = show(tmp_path, "live", script=f"{early}    time.sleep(0.1)\nprint('after')")
+    assert "0 / 4,000" in written and written.endswith("\x1b[1A\x1b[2Kafter\r\n")

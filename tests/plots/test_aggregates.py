@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from dreamer.errors import UserError
-from plots.aggregates import aggregate, bounds_of, improvement, profile
+from plots.aggregates import aggregate, bounds_of, improvement, profile, summarise
 from plots.published import Published
+from plots.runs import Run
+from plots.study import Study
+from plots.tables import score_cells
 
 PUBLISHED = Published()
 
@@ -92,6 +97,19 @@ def test_scales():
     assert bounds_of("none", tasks, PUBLISHED)[0]["gym_X"] == (0.0, 1.0)
     one = bounds_of("d4pg", tasks, PUBLISHED)[0]
     assert one == {"dmc_walker_walk": (0.0, PUBLISHED.point("dmc_walker_walk", "d4pg").score)}
+
+
+def test_returns_of_unknown_scales_are_not_averaged():
+    names = ["own.py_push", "own.py_pull"]
+    runs = [Run(name, "mine", "0", Path("nowhere"), np.array([100]), np.array([y]))
+            for name, y in zip(names, (3525.0, 54.0), strict=True)]
+    made = Study(runs, names, ["mine"], PUBLISHED, None, metric="eval/return", width=100)
+    summary = summarise(made)
+    assert not summary.own and "unknown scales cannot be averaged" in summary.notes[-1]
+    assert summarise(made, "none").own[0].aggregates["mean"].value == 3579 / 2
+    cells = [row[0] for row in score_cells(made)]
+    assert cells == ["Task", "own.py:push", "own.py:pull"]
+    assert summarise(made._with(tasks=names[:1])).own[0].aggregates["mean"].value == 3525
 
 
 @pytest.mark.parametrize("name, message", [

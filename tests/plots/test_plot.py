@@ -85,6 +85,16 @@ def test_what_is_missing_is_said_without_being_asked(tmp_path, write_run, capsys
     assert "dreamer: 1 of 4 seeds" in files["curves.svg"].read_text()
 
 
+def test_shorter_episodes_than_published_are_said(tmp_path, write_run, capsys):
+    for method, limit in (("dreamer_debug", 80), ("dreamer", 0)):
+        run = write_run(f"runs/dmc_walker_walk/{method}/0", {1000: 1.0})
+        (run / "config.yaml").write_text(f"config: {{envs: {{time_limit: {limit}}}}}\n")
+    draw(tmp_path, "--figures curves --formats svg --resamples 20")
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("Episodes are shorter than the published ones, so returns are smaller and cannot be "
+            "compared with them: dreamer_debug on dmc_walker_walk (80 frames).") in said
+
+
 def test_ablations_are_drawn_where_there_are_runs_of_them(tmp_path, write_run, capsys):
     for method in ("dreamer", "dreamer_small", "dreamer_no_value", "dreamer_contrastive",
                    "dreamer_stochastic_only", "dreamer_horizon=5", "dreamer_horizon=10"):

@@ -59,6 +59,17 @@ def test_config_tells_where_the_path_does_not(tmp_path):
     assert runs.unknown == [tmp_path / "second"]
 
 
+def test_a_moved_run_has_the_method_of_its_config(tmp_path):
+    make(tmp_path, "0", "dmc_walker_walk/1")
+    for seed, place in enumerate(("0", "dmc_walker_walk/1")):
+        (tmp_path / place / "config.yaml").write_text(
+            f"config: {{task: dmc_walker_walk, seed: {seed}, method: ''}}\n"
+            "agent: dreamer\npresets: [small, contrastive]\n")
+    assert found(tmp_path) == {
+        ("dmc_walker_walk", "dreamer_contrastive_small", "0"),
+        ("dmc_walker_walk", "dreamer_contrastive_small", "1")}
+
+
 def test_two_runs_of_one_name_are_refused(tmp_path):
     make(tmp_path, "dmc_walker_walk/dreamer/0", "dmc_walker_walk/dreamer/seed_0")
     with pytest.raises(UserError, match="Two runs are both dmc_walker_walk, dreamer, seed 0"):

@@ -88,7 +88,7 @@ def test_a_compared_agent():
         ("--suite dmc21", "unknown suite 'dmc21'; did you mean 'dmc20'?"),
         ("--seeds 2", "expected one of --suite NAME"),
         ("--suite dmc20 --tasks dmc_walker_walk", "expected one of --suite NAME"),
-        ("--tasks dmx_walker_walk", "did you mean 'dmc'?"),
+        ("--tasks dmx_walker_walk", "did you mean 'dmc_walker_walk'?"),
         ("--task dmc_walker_walk --grid behavior.horizom=5", "did you mean 'behavior.horizon'?"),
         ("--task dmc_walker_walk --grid behavior.horizon=5,x", "must be a whole number"),
         ("--task dmc_walker_walk --grid behavior.horizon=5,5", "has a value twice"),

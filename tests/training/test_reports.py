@@ -105,7 +105,9 @@ class StoppedAfterAVideo(Logger):
 def report(logger: Logger, interrupt: Interrupt, shown: dict[str, np.ndarray], step: int) -> Any:
     """Reports an evaluation of one episode, by an agent that cannot be asked for predictions."""
     evaluation = Evaluation([EpisodeSummary(0, 7.0, 59, 59, False, "")], [shown], [shown])
-    evaluator: Any = SimpleNamespace(run=lambda policy: evaluation)
+    evaluator: Any = SimpleNamespace(
+        run=lambda policy, on_episode: evaluation, episodes=1, pool=SimpleNamespace(tasks=[""])
+    )
     agent: Any = SimpleNamespace(policy_calls=0, predict=lambda batch, context: {})
     retry_while_disk_full = RetryWhileDiskFull(0, interrupt, logger.message)
     intervals = dict.fromkeys(("log", "evaluate", "video", "save"), 1)
@@ -113,6 +115,17 @@ def report(logger: Logger, interrupt: Interrupt, shown: dict[str, np.ndarray], s
     policy: Any = None
     reporter.report(step, policy, {"updates": 0})
     return reporter
+
+
+def test_the_time_that_the_evaluations_to_come_take():
+    """At steps 52, 84, 148 and 200, the end: tests/training/test_trainer.py has this run."""
+    nothing: Any = None
+    evaluator: Any = SimpleNamespace(episodes=3, pool=SimpleNamespace(tasks=["", ""], num_envs=2))
+    reporter = Reporter(nothing, evaluator, nothing, {"evaluate": 70}, nothing, nothing)
+    assert reporter.seconds_left(52, 200, 4.0) == 4 * 3 * 4.0 / 2
+    reporter.done["evaluate"] = 84
+    assert reporter.seconds_left(116, 200, 4.0) == 2 * 3 * 4.0 / 2
+    assert reporter.seconds_left(116, 210, 4.0) == 2 * 3 * 4.0 / 2  # the last one is at the end
 
 
 def test_videos_of_long_evaluations_last_a_minute(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from dreamer.analysis.trained_run import find_checkpoint
 from dreamer.config.config import Config
 from dreamer.errors import UserError
 from dreamer.evaluate import evaluate
+from dreamer.logs.terminal import Phase, PlainTerminal
 from dreamer.run import Result
 from dreamer.run import train as train_with
 from dreamer.runs.checkpoints import Checkpoints
@@ -28,7 +30,7 @@ from dreamer.runs.rundir import RunDir, run_path
 from dreamer.training.callbacks import Callback, Training
 from dreamer.training.interrupts import StopRequested
 from dreamer.training.schedule import UpdateSchedule
-from dreamer.training.trainer import NonFiniteError, NonFiniteGuard
+from dreamer.training.trainer import NonFiniteError, NonFiniteGuard, ReturnGuard
 
 # Nothing is a multiple of anything else here, and two environments step together.
 VALUES: dict[str, Any] = {
@@ -78,6 +80,27 @@ def test_counters_with_two_environments_and_odd_intervals(trained: Result):
     # Rounds of 30 steps are 15 agent steps, so 16 of two environments: 32 steps.
     assert steps == [52, 84, 116, 148, 180, 200]
     assert trained.updates == SCHEDULE.due(200)
+
+
+def test_what_the_run_does_is_shown_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shown: list[tuple[Phase, int | None, float | None]] = []
+    monkeypatch.setattr(PlainTerminal, "progress", lambda self, *values: shown.append(values))
+    train(config_for(tmp_path, **{"train.pretrain": 10}))
+    phases = [phase for phase, _, _ in shown]
+    assert list(dict.fromkeys(phase.name for phase in phases)) == [
+        "loading TensorFlow", "building the networks", "random actions", "compiling the update",
+        "learning", "evaluating", "writing videos", "collecting",
+    ]  # fmt: skip
+    steps = [step for _, step, _ in shown if step is not None]
+    assert list(dict.fromkeys(steps)) == list(range(0, 201, 4))  # each step of two environments
+    assert Phase("random actions", 24, 50, "steps") in phases
+    assert Phase("learning", 10, 10, "updates") in phases
+    assert phases.count(Phase("evaluating", 3, 3, "episodes")) == 4
+    # The time left is known from the sixth update on, and not before.
+    known = [eta is not None for phase, _, eta in shown if phase.unit in ("steps", "updates")]
+    counted = [phase for phase in phases if phase.unit in ("steps", "updates")]
+    first = counted.index(Phase("learning", 6, 10, "updates"))
+    assert not any(known[:first]) and all(known[first:])
 
 
 def test_evaluations_are_due_at_multiples_and_at_the_end(trained: Result):
@@ -190,11 +213,62 @@ def test_values_too_large_for_float16_are_named(precision: str, named: bool, tmp
     assert "speed" not in said[0] and "(loss inf" in said[0]
 
 
-def test_a_finished_run_has_nothing_left_to_do(trained: Result):
+def test_a_finished_run_has_nothing_left_to_do(
+    trained: Result, capsys: pytest.CaptureFixture[str]
+):
     before = metrics_of(trained.path)
     again = train(config_for(trained.path.parents[2]))
     assert again == trained
     assert metrics_of(trained.path) == before
+    assert "beyond" not in capsys.readouterr().out
+    train(config_for(trained.path.parents[2], steps=100))
+    printed = capsys.readouterr().out
+    assert "is at step 200 already, beyond steps (100), so nothing is left to train" in printed
+    assert "(100.0%)" in printed and "(200.0%)" not in printed
+
+
+def test_a_run_without_its_checkpoints_says_that_the_agent_begins_anew(
+    trained: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = tmp_path / trained.path.relative_to(trained.path.parents[2])
+    shutil.copytree(trained.path, run)
+    shutil.rmtree(run / "checkpoints")
+    train(config_for(tmp_path))
+    assert "warning: there is no checkpoint in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("reward", "imagined", "squash", "warned"), [
+    (1.0, 2349.0, False, True), (1.0, 150.0, False, False), (30.0, 2349.0, False, False),
+    (30.0, 2349.0, True, True), (0.0, 50.0, False, False), (0.001, 5.0, False, False),
+])  # fmt: skip
+def test_imagined_returns_beyond_what_rewards_allow_are_said_once(
+    reward: float, imagined: float, squash: bool, warned: bool
+):
+    said: list[str] = []
+    guard = ReturnGuard(0.99, squash, said.append)
+    batch = {"reward": np.array([[0.0, -reward]], np.float32)}
+    for _ in range(9):
+        guard.check(batch, {"model/imagined_return": -imagined})
+    guard.check(batch, {"model/imagined_return": 0.5})  # once in between: counting begins anew
+    assert not said
+    for _ in range(30):
+        guard.check(batch, {"model/imagined_return": -imagined})
+    assert len(said) == warned
+    assert not warned or "returns of 2,349 on average, but the rewards so far, at most " in said[0]
+
+
+class Boastful(NumpyAgent):
+    """Claims to imagine far larger returns than its rewards, of at most 1, allow."""
+
+    def train_step(self, batch: Any, update: int) -> Any:
+        return {**super().train_step(batch, update), "imagined_return": 1e9}
+
+
+def test_a_run_with_impossible_imagined_returns_warns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    train_with(config_for(tmp_path), make_agent=Boastful)
+    assert capsys.readouterr().out.count("warning: the agent imagines returns of 1,000,000") == 1
 
 
 def test_a_stop_between_updates_and_more_steps(
