@@ -150,7 +150,7 @@ def test_an_outdir_that_is_a_file(runs):
 
 def script(folder: Path, program: str, *words: object) -> subprocess.CompletedProcess[str]:
     """Runs a program in a folder whose modules Python finds first."""
-    # This process's list of fonts: to make one takes seconds, after five of which it says so.
+    # The child shares our list of fonts: Matplotlib prints a line if a new list takes 5 seconds.
     fonts = matplotlib.get_cachedir()
     return subprocess.run(
         [sys.executable, str(ROOT / "plots" / program), *map(str, words)], cwd=folder,
