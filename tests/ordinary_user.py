@@ -1,5 +1,6 @@
 """Helpers for tests of permissions, which do not bind root, and for tests of disks."""
 
+import codecs
 import contextlib
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 @contextlib.contextmanager
 def ordinary_user() -> Iterator[Path]:
     """A folder, and for the time being no rights beyond those of a user who owns it."""
+    codecs.lookup("cp437")  # which zipfile needs, while Python's library may be read
     folder = Path(tempfile.mkdtemp())
     root = os.geteuid() == 0
     if root:

@@ -57,11 +57,11 @@ def python(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[st
     """Runs Python in the checkout to its end; `options` are run's, and variables to set for it."""
     variables = {key: options.pop(key) for key in list(options) if key.isupper()}
     options["env"] = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 600, **options}
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 1500, **options}
     return subprocess.run([sys.executable, *map(str, words)], **options)
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 500) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = 1500) -> tuple[int, str, str]:
     """Waits for the end; exit status, output and errors."""
     output, errors = process.communicate(timeout=timeout)
     return process.returncode, output, errors

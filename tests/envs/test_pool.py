@@ -66,7 +66,7 @@ def test_workers_have_no_tensorflow_and_one_thread_and_end_with_the_pool():
     ("quit", "raised", r"raised: SystemExit\(0\)\nTraceback(?s:.)*probe_envs.py"),
     ("exit", "died", "exit status 3\nthe last words"),
     ("kill", "died", "killed by SIGKILL"),
-    ("hang", "timed out", "no reply within 2 s"),
+    ("hang", "timed out", "no reply within 5 s"),
     ("shape", "contract", r"image: expected shape \(8, 8, 3\), got \(4, 8, 3\)"),
     ("dtype", "contract", "image: expected dtype uint8, got float32"),
     ("nan", "contract", "echo: not finite"),
@@ -75,7 +75,7 @@ def test_workers_have_no_tensorflow_and_one_thread_and_end_with_the_pool():
 ])  # fmt: skip
 def test_faults_are_told_apart(monkeypatch, fault, kind, message):
     monkeypatch.setenv("DREAMER_TEST_FAULT", fault)
-    with open_pool("Misbehaving", 2, 2.0 if fault == "hang" else 60.0) as pool:
+    with open_pool("Misbehaving", 2, 5.0 if fault == "hang" else 60.0) as pool:
         processes = list(pool._workers)
         pool.reset([0, 0])
         pool.step(np.zeros((2, 2), np.float32))
@@ -164,7 +164,7 @@ def test_environment_that_imports_tensorflow(tmp_path):
 PAUSED = """
     import numpy
     from dreamer.envs.processes.pool import EnvPool
-    with EnvPool("{file}:Chatty", 1, 3.0, image=False, state=True, action_repeat=1) as pool:
+    with EnvPool("{file}:Chatty", 1, 5.0, image=False, state=True, action_repeat=1) as pool:
         print(pool._workers[0].pid, flush=True)
         pool.reset([0])
         print("stepping", flush=True)
@@ -182,7 +182,7 @@ def test_being_paused_is_no_timeout(tmp_path):
     ) as parent:  # fmt: skip
         pids = [int(parent.stdout.readline()), parent.pid]
         parent.stdout.readline()
-        for signum, pause in ((signal.SIGSTOP, 4.0), (signal.SIGCONT, 0.0)):
+        for signum, pause in ((signal.SIGSTOP, 6.0), (signal.SIGCONT, 0.0)):
             for pid in pids:
                 os.kill(pid, signum)
             time.sleep(pause)

@@ -1,6 +1,5 @@
 """7. A full disk harms nothing; the message states the bytes, and the run waits for room."""
 
-import codecs
 import os
 import shutil
 import signal
@@ -44,7 +43,6 @@ def test_what_found_no_room_is_tried_again_until_there_is(small_disk: Disk, figu
 def test_a_folder_that_may_no_longer_be_written_to(figure: Figure):
     arrays, said = {"w": np.arange(3.0)}, []
     first, second = make_episode(10), make_episode(9)
-    codecs.lookup("cp437")  # which zipfile needs, while Python's library may be read
     with ordinary_user() as folder:
         store = Checkpoints(folder)
         store.save(1, arrays, {})

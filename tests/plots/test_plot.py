@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 from dreamer.errors import UserError
@@ -159,10 +160,13 @@ def test_an_outdir_that_is_a_file(runs):
 
 def script(folder: Path, program: str, *words: object) -> subprocess.CompletedProcess[str]:
     """Runs a program in a folder whose modules Python finds first."""
+    # The child shares our list of fonts: Matplotlib prints a line if a new list takes 5 seconds.
+    fonts = matplotlib.get_cachedir()
     return subprocess.run(
         [sys.executable, str(ROOT / "plots" / program), *map(str, words)], cwd=folder,
         capture_output=True, text=True,
-        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "HOME": str(folder)})
+        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "HOME": str(folder),
+             "MPLCONFIGDIR": fonts})
 
 
 @pytest.mark.parametrize("program, options, out", [

@@ -83,7 +83,8 @@ def test_files_are_read_every_two_seconds_and_a_line_printed_every_minute(tmp_pa
     assert board.entries[0].state == "running"
 
 
-def test_bars_of_trials_that_run_and_names_stay_text(tmp_path: Path, capsys):
+def test_bars_of_trials_that_run_and_names_stay_text(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     config = load_config("debug")
     trials = [Trial(tmp_path / "task" / f"[red]m\x1b[31m{i}" / "0", (), config) for i in range(3)]
     board = Board([], trials, "live", slots=1)

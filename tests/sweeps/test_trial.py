@@ -49,8 +49,9 @@ sys.exit(int(sys.argv[1]))
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Path:
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module `program` in a folder of its own: exits with its argument, or waits for SIGTERM."""
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)  # a user's choice goes first
     (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
     return tmp_path
 

@@ -304,7 +304,7 @@ def test_a_stop_between_updates_and_more_steps(
 
 
 def test_a_stop_within_an_evaluation_repeats_it(tmp_path: Path):
-    config = config_for(tmp_path, **{"eval.episodes": 400})
+    config = config_for(tmp_path, **{"eval.episodes": 10_000})
     run = run_path(config)
     folder = run / "eval_episodes"
     thread = signal_when(lambda: folder.exists() and any(folder.glob("*.npz")), signal.SIGTERM)
@@ -313,7 +313,7 @@ def test_a_stop_within_an_evaluation_repeats_it(tmp_path: Path):
     thread.join()
     assert state_of(run)["done"]["evaluate"] is None
     begun = {path.name.split("-")[1] for path in folder.iterdir()}
-    assert 0 < len(begun) < 400
+    assert 0 < len(begun) < 10_000
     train(config.replace({"eval.episodes": 3, "steps": 60}))
     assert [line["step"] for line in metrics_of(run) if "eval/return" in line][0] == 52
     names = [path.name.split("-")[1] for path in folder.iterdir()]
