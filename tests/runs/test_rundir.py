@@ -102,7 +102,7 @@ def test_what_stays_sound_may_change_and_is_written_down_with_its_step(config):
         Checkpoints(run.checkpoints).save(10, {}, {"members": []})
     values = {
         "optimizer.model_lr": 1e-3, "train.updates": 9, "envs.num_envs": 3, "explore.kind": "none",
-        "train.batch_size": 7, "log.every": 5,
+        "train.batch_size": 7, "replay.sampling": "timesteps", "log.every": 5,
     }  # fmt: skip
     for _ in range(2):
         with RunDir.open(config.replace(values)) as run:
@@ -122,6 +122,9 @@ def test_what_stays_sound_may_change_and_is_written_down_with_its_step(config):
     ({"envs.action_repeat": 4}, "the episodes so far are of that environment"),
     ({"encoder.mlp_units": 4}, "the weights so far have that form"),
     ({"actor.layers": 1}, "the weights so far have that form"),
+    ({"layers.norm": "rms"}, "the weights so far have that form"),
+    ({"optimizer.algorithm": "laprop"}, "the weights so far have that form"),
+    ({"optimizer.shared": True}, "the weights so far have that form"),
     ({"train.prefill": 9}, "when the run began"),
     ({"behavior.gamma": 0.5}, "it decides what is learnt"),
 ])  # fmt: skip
