@@ -122,6 +122,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         self._workers: list[WorkerProcess] = []
         checked = EnvSettings(**settings)
         suite_of(task)  # all tasks must be of one suite
+        find_suite(self.tasks[0])[0].check(task, checked)
         # The requests that make each worker's environment.
         self._makes = [
             [{"kind": "make", "settings": {**asdict(checked), "index": index},
