@@ -295,12 +295,14 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
 
     setup.on_episode = on_episode
     collector, batches = experience(setup)
-    gamma = float(config.section("behavior")["gamma"]) if "behavior" in config.tree() else 1.0
-    squash = "reward" in config.tree() and config.section("reward").get("transform") == "tanh"
+    flat = config.flat()
+    transform = flat.get("reward.transform")
+    # Divided by their root mean square, rewards have no bound that the batches tell.
+    gamma = 1.0 if transform == "normalize" else float(flat.get("behavior.gamma", 1.0))
     agent, interrupt, retry = setup.agent, setup.interrupt, setup.retry_while_disk_full
     trainer = Trainer(
         agent=agent, collector=collector, batches=batches, schedule=schedule, guard=setup.guard,
-        return_guard=ReturnGuard(gamma, squash, setup.logger.message),
+        return_guard=ReturnGuard(gamma, transform == "tanh", setup.logger.message),
         reporter=Reporter(agent, evaluator, setup.logger, intervals, retry, interrupt),
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
         best=Checkpoints(rundir.best),

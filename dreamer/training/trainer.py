@@ -119,7 +119,7 @@ class ReturnGuard:
     each other's errors, and the policy follows them.
     """
 
-    gamma: float
+    gamma: float  # 1: no bound is known
     squash: bool  # whether the agent learns from the tanh of rewards
     say: Callable[[str], None]  # takes messages for the user
     _largest: float = field(default=0.0, init=False)  # absolute reward so far
