@@ -85,10 +85,15 @@ class Setup:
         return NonFiniteGuard(folder, limit, self.logger.message, self.agent.precision)
 
 
-def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
-    """Returns environments of the config's task; for `num_envs` 1, one environment per task."""
+def make_pool(config: Config, num_envs: int, *, training: bool, part: int = 0) -> EnvPool:
+    """Returns environments of the config's task; for `num_envs` 1, one environment per task.
+
+    `part` is the pool's number, if several share the work, so that environments' indices differ.
+    """
     count = len(split_tasks(config.task)) if num_envs == 1 else num_envs
-    settings: dict[str, Any] = {**config.section("envs"), "num_envs": count}
+    settings: dict[str, Any] = {
+        **config.section("envs"), "num_envs": count, "index": part * count,
+    }  # fmt: skip
     gpus = int(config.section("train").get("devices", 1))
     return EnvPool(config.task, **settings, gpus=gpus, seed=config.seed, training=training)
 

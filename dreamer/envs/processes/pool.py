@@ -73,7 +73,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         tell_task: Whether the agent observes which of several tasks it plays.
         gpus: GPUs that this process computes on, 0: all. Workers render on them in turn, unless
             `egl_device` says where.
-        **settings: The fields of `EnvSettings`.
+        **settings: The fields of `EnvSettings`; `index` is the first worker's.
 
     Attributes:
         obs_space, act_space, action_repeat, info: Those of one environment. With several tasks,
@@ -127,7 +127,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         self._makes = [
             [{"kind": "make", "settings": {**asdict(checked), "index": index},
               "maker": suite.maker, "name": name}]
-            for index, (suite, name) in enumerate(map(find_suite, self.tasks))
+            for index, (suite, name) in enumerate(map(find_suite, self.tasks), checked.index)
         ]  # fmt: skip
         self._python = _find_python(python)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
