@@ -193,6 +193,7 @@ class RunDir(contextlib.AbstractContextManager):
                     )
             return _new_content(config)
         content, before = self._read()
+        content.setdefault("shares_episodes", bool(before.replay.directory))  # older versions' runs
         old, new = before.flat(), config.flat()
         differing = [key for key in new if key not in old or old[key] != new[key]]
         changed = [key for key in differing if not MAY_DIFFER.fullmatch(key)]

@@ -217,6 +217,17 @@ def test_the_replays_directory_may_lie_elsewhere(tmp_path, config):
             assert (run.episodes, run.others) == (path / "episodes", ())
 
 
+def test_an_older_run_keeps_the_start_of_its_ids(tmp_path, config):
+    config = config.replace({"replay.directory": str(tmp_path / "shared")})
+    with RunDir.open(config) as run:
+        owner = run.owner
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("shares_episodes: true\n", ""))
+    for _ in range(2):
+        with RunDir.open(config) as run:
+            assert run.resumed and run.owner == owner != ""
+
+
 def test_an_existing_runs_episodes_may_move_with_their_files(tmp_path, config):
     name = "20260101T000000-s3e00000000-9.npz"
     other = "20260101T000001-s3e00000000-9.npz"  # of a run of the same seed
