@@ -30,7 +30,7 @@ from dreamer.envs import rendering
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.system.machine import machine
-from dreamer.system.tensorflow import describe_device, has_nvidia, prepare_tensorflow
+from dreamer.system.tensorflow import has_nvidia, prepare_tensorflow
 from dreamer.training.build import make_agent, software_rendering
 
 #: Libraries that TensorFlow 2.21 opens before it uses a card, and the packages that bring them.
@@ -56,6 +56,7 @@ TIMEOUT, LONG = 180.0, 1800.0  # seconds that a check and a measurement may take
 #: Largest error of a product, in standard deviations of the result. TF32 has bfloat16's range and
 #: 10 bits.
 TOLERANCE = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.05}
+PROBES = f"{__name__}:Probes"  # what the processes run
 _WIDTH = 12  # columns of a check's name
 _INSTALL = "make setup, or pip install -r requirements-gpu.lock"
 
@@ -83,13 +84,15 @@ KNOWN = {
     "have compute capability 6.0 or more",
     r"CUDNN_STATUS|DNN library|runtime CuDNN library": "cuDNN does not work: pip install "
     "nvidia-cudnn-cu12, and see that LD_LIBRARY_PATH names no older one",
+    r"No module named": "this Python lacks a package: run `source .venv/bin/activate` in the "
+    "checkout first (make setup makes .venv)",
     r"EGL_NOT_INITIALIZED|EGL display|eglQueryString|gladLoadGL|libEGL|libOpenGL|libGL": "apt-get "
     "install -y libegl1 libgl1 libopengl0 and, for the GPU, libnvidia-gl-NNN of the driver's "
     "number NNN; in a container set NVIDIA_DRIVER_CAPABILITIES=all",
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Finding:
     """The result of a check: its state is "ok", "wrong" or "left out"."""
 
@@ -98,6 +101,7 @@ class Finding:
     text: str
     advice: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0  # since the check began
 
     def lines(self) -> Iterator[str]:
         """Yields the line for the user, and one for each piece of advice."""
@@ -149,27 +153,21 @@ class GpuCheck:
             "rendering": self._check_rendering, "training": self._check_training,
             "speed": self._check_speed,
         }  # fmt: skip
-        yield self._keep(Finding("machine", "ok", describe_machine()))
-        for name, check in checks.items():
-            if name not in self._chosen:
-                continue
+        self._findings.append(Finding("machine", "ok", describe_machine()))
+        yield self._findings[-1]
+        for name in self._chosen:
             start = time.perf_counter()
-            try:
-                for finding in check():
-                    yield self._keep(finding, start)
-            except (ProbeError, UserError) as error:
-                log = getattr(error, "log", "")
-                finding = Finding(
-                    name, "wrong", str(error), advise(f"{log}\n{error}"), {"log": log}
-                )
-                yield self._keep(finding, start)
+            for finding in self._guarded(name, checks[name]):
+                finding.seconds = time.perf_counter() - start
+                self._findings.append(finding)
+                yield finding
 
-    def _keep(self, finding: Finding, start: float = math.nan) -> Finding:
-        if math.isfinite(start):
-            seconds = round(time.perf_counter() - start, 2)
-            object.__setattr__(finding, "facts", {**finding.facts, "check_seconds": seconds})
-        self._findings.append(finding)
-        return finding
+    def _guarded(self, name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+        try:
+            yield from check()
+        except (ProbeError, UserError) as error:
+            log = getattr(error, "log", "")
+            yield Finding(name, "wrong", str(error), advise(f"{log}\n{error}"), {"log": log})
 
     def _check_driver(self) -> Iterator[Finding]:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -240,7 +238,7 @@ class GpuCheck:
         yield Finding("libraries", "ok", text, (), facts)
 
     def _check_tensorflow(self) -> Iterator[Finding]:
-        facts = ask("tensorflow")
+        facts = ask("tensorflow", timeout=LONG)  # a new kind of card compiles its kernels first
         found = f"TensorFlow {facts['version']}"
         if self._gpu and not facts["gpus"]:
             self._gpu = False
@@ -265,14 +263,19 @@ class GpuCheck:
         yield Finding("settings", "ok", text)
 
     def _check_xla(self) -> Iterator[Finding]:
-        files = ask("compiler_files")
-        facts = {**files, **ask("xla", timeout=LONG)}
-        text = f"compiles for the {facts['device']} in {facts['seconds']:.1f} s, and "
+        facts = ask("compiler_files")
+        names = ("ptxas", "libdevice")
+        listed = "; " + ", ".join(f"{name} {facts[name] or 'not found'}" for name in names)
+        try:
+            facts |= ask("xla", timeout=LONG)
+        except ProbeError as error:
+            advice = advise(f"{error.log}\n{error}")
+            yield Finding("xla", "wrong", f"{error}{listed}", advice, {**facts, "log": error.log})
+            return
         right = facts["error"] < TOLERANCE["float32"]
+        text = f"compiles for the {facts['device']} in {facts['seconds']:.1f} s, and "
         text += "rightly" if right else f"WRONGLY (error {facts['error']:.1g})"
-        if self._gpu:
-            listed = (f"{name} {files[name] or 'not found'}" for name in ("ptxas", "libdevice"))
-            text += f"; {', '.join(listed)}"
+        text += listed if self._gpu else ""
         yield Finding("xla", "ok" if right else "wrong", text, (), facts)
 
     def _check_rendering(self) -> Iterator[Finding]:
@@ -293,7 +296,7 @@ class GpuCheck:
             return
         text = f"EGL renders 64x64 in {1000 * facts['seconds']:.2f} ms on {facts['renderer']}"
         info = {"renderer": facts["renderer"], "gl": "egl"}
-        problem = software_rendering(info).partition(": ")[2] if self._gpu else ""
+        problem = software_rendering(info).partition(": ")[2] if self._card else ""
         if problem:
             text += ": in software, beside a GPU"
             yield Finding("rendering", "wrong", text, advice or (problem,), facts)
@@ -307,13 +310,13 @@ class GpuCheck:
         errors = facts["errors"]
         if packages := [package for name, package in PACKAGES.items() if errors[name]]:
             yield f"apt-get install -y {' '.join(packages)}"
-        if self._gpu and errors["libEGL_nvidia.so.0"]:
+        if self._card and errors["libEGL_nvidia.so.0"]:
             number = self._driver.partition(".")[0] or "NNN"
             yield (
                 f"NVIDIA's EGL is missing: apt-get install -y libnvidia-gl-{number}, or start "
                 "the container with NVIDIA_DRIVER_CAPABILITIES=all"
             )
-        elif self._gpu and not facts["nvidia_vendor"]:
+        elif self._card and not facts["nvidia_vendor"]:
             yield (
                 "no file in /usr/share/glvnd/egl_vendor.d names NVIDIA's EGL: write there "
                 '10_nvidia.json: {"file_format_version": "1.0.0", "ICD": {"library_path": '
@@ -322,17 +325,9 @@ class GpuCheck:
 
     def _check_training(self) -> Iterator[Finding]:
         facts = ask("updates", timeout=LONG, preset="debug", count=20, jit="auto")
-        first, last = facts["losses"][0], facts["losses"][-1]
-        text = (
-            f"updates at debug size in {facts['precision']}, XLA {facts['jit']}: the first after "
-            f"{facts['first_seconds']:.1f} s, then 20 of {1000 * facts['seconds']:.1f} ms; the "
-            f"model's loss {first:,.0f}, then {last:,.0f} ({facts['device']})"
+        yield _judge_updates(
+            "training", f"debug size on the {'GPU' if self._gpu else 'CPU'}", facts
         )
-        finite = all(math.isfinite(loss) for loss in facts["losses"])
-        facts["losses"] = [loss if math.isfinite(loss) else str(loss) for loss in facts["losses"]]
-        if not finite:
-            text += ", which is not finite"
-        yield Finding("training", "ok" if finite else "wrong", text, (), facts)
 
     def _check_speed(self) -> Iterator[Finding]:
         if not self._gpu:
@@ -341,12 +336,19 @@ class GpuCheck:
             return
         for jit in ("off", "on"):
             facts = ask("updates", timeout=LONG, preset="", count=self._updates, jit=jit)
-            text = (
-                f"full size in {facts['precision']}, XLA {jit}: {1000 * facts['seconds']:.1f} ms "
-                f"an update; the first after {facts['first_seconds']:.0f} s; "
-                f"{facts.get('gpu_peak_bytes', 0) / 2**30:.1f} GiB of the card"
-            )
-            yield Finding("speed", "ok", text, (), facts)
+            yield _judge_updates("speed", "full size", facts)
+
+
+def _judge_updates(check: str, name: str, facts: Mapping[str, Any]) -> Finding:
+    finite = None not in facts["losses"]
+    text = (
+        f"{name} in {facts['precision']}, XLA {facts['jit']}: {1000 * facts['seconds']:.1f} ms an "
+        f"update, the first {facts['first_seconds']:.1f} s (it compiles)"
+    )
+    if size := facts.get("gpu_peak_bytes"):
+        text += f", {size / 2**30:.1f} GiB of the card"
+    text += "" if finite else "; but the losses are not finite"
+    return Finding(check, "ok" if finite else "wrong", text, (), facts)
 
 
 class _Process(Service):
@@ -363,7 +365,7 @@ def ask(
 
     Raises ProbeError if the probe raises an error, or its process dies or takes too long.
     """
-    with _Process(f"{__name__}:Probes", variables) as process:
+    with _Process(PROBES, variables) as process:
         process.send({"method": method, "arguments": arguments})
         facts = process.receive(timeout)[0]["result"]
         return {**facts, "log": process.last_output(100_000)}
@@ -549,8 +551,8 @@ class Probes:
     def updates(self, preset: str, count: int, jit: str) -> dict[str, Any]:
         """Updates Dreamer `count` times with random images, after a first time that compiles.
 
-        Returns the seconds until the first update was made, the median of the others, the losses
-        of the world model, and the settings.
+        Returns the seconds of the first update, the median of the others, the losses of the world
+        model (None if not finite), and the settings.
         """
         import tensorflow as tf
 
@@ -562,13 +564,14 @@ class Probes:
         )
         agent, losses, ends = make_agent(config, *SPACES), [], [time.perf_counter()]
         for number in range(count + 1):
-            losses.append(float(agent.train_step(batch, number)["model_loss"]))
+            loss = float(agent.train_step(batch, number)["model_loss"])
+            losses.append(loss if math.isfinite(loss) else None)
             ends.append(time.perf_counter())
         seconds = np.diff(ends).tolist()
         found = {
             "first_seconds": seconds[0], "seconds": float(np.median(seconds[1:])),
             "all_seconds": seconds, "losses": losses, "precision": agent.precision,
-            "device": describe_device(), "jit": "on" if choose_jit(jit) else "off",
+            "jit": "on" if choose_jit(jit) else "off",
         }  # fmt: skip
         if tf.config.list_physical_devices("GPU"):
             found["gpu_peak_bytes"] = tf.config.experimental.get_memory_info("GPU:0")["peak"]
