@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         check_writable_file(Path(options["json"]), "--json")
     from dreamer.benchmarks.gpu_checks import GpuCheck  # late, so that --help is quick
 
-    check = GpuCheck([name for name in CHECKS if name not in options["skip"]], options["updates"])
+    check = GpuCheck(options["skip"], options["updates"])
     for finding in check.run():
         for line in finding.lines():
             say(line)

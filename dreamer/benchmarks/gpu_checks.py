@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,10 +69,13 @@ REASONS = {
 }
 #: What to do about messages of TensorFlow, XLA, CUDA and OpenGL.
 KNOWN = {
+    r"does not support target 'sm_|ERROR_INVALID_PTX|ERROR_INVALID_HANDLE": "TensorFlow 2.21 has "
+    "code for compute capabilities up to 9.0, and this card is newer: update the driver, then try "
+    "--jit off, then NVIDIA's own container of TensorFlow",
     r"libdevice not found|Can't find libdevice": "XLA needs libdevice.10.bc: pip install "
     "nvidia-cuda-nvcc-cu12, or name a CUDA folder that has nvvm/libdevice: export "
     "XLA_FLAGS=--xla_gpu_cuda_data_dir=/usr/local/cuda",
-    r"[Pp]txas|PTX (compilation|assembler)": "XLA needs ptxas of CUDA 12 that knows this card: pip "
+    r"[Pp]txas|No PTX compilation provider": "XLA needs ptxas of CUDA 12 that knows this card: pip "
     "install nvidia-cuda-nvcc-cu12",
     r"Unknown flags? in XLA_FLAGS": "XLA_FLAGS has a word that this TensorFlow does not know: "
     "unset XLA_FLAGS",
@@ -120,10 +123,10 @@ class ProbeError(Exception):
 
 
 class GpuCheck:
-    """Runs the checks named in `chosen`; `updates` are measured at full size."""
+    """Runs all checks but those in `skipped`; `updates` are measured at full size."""
 
-    def __init__(self, chosen: Sequence[str], updates: int) -> None:
-        self._chosen, self._updates = chosen, updates
+    def __init__(self, skipped: Collection[str], updates: int) -> None:
+        self._skipped, self._updates = skipped, updates
         self._card = has_nvidia()  # whether there is one
         self._gpu = self._card  # whether TensorFlow uses it
         self._driver = ""
@@ -143,7 +146,9 @@ class GpuCheck:
         wrong = [finding.check for finding in self._findings if finding.state == "wrong"]
         if wrong:
             return f"to be mended: {', '.join(wrong)} (docs/gpu.md says more about each message)"
-        return "all is well" if self._card else "no NVIDIA GPU: runs use the CPU"
+        if not self._card:
+            return "no NVIDIA GPU: runs use the CPU"
+        return "all is well" if not self._skipped else "what was checked is well"
 
     def run(self) -> Iterator[Finding]:
         """Yields the findings as they come."""
@@ -155,7 +160,7 @@ class GpuCheck:
         }  # fmt: skip
         self._findings.append(Finding("machine", "ok", describe_machine()))
         yield self._findings[-1]
-        for name in self._chosen:
+        for name in (name for name in checks if name not in self._skipped):
             start = time.perf_counter()
             for finding in self._guarded(name, checks[name]):
                 finding.seconds = time.perf_counter() - start
@@ -214,7 +219,9 @@ class GpuCheck:
             advice = ("TensorFlow 2.21 needs compute capability 6.0; 8.0 trains in bfloat16",)
             yield Finding("card", "wrong", f"{listed} is too old", advice)
         else:
-            yield Finding("card", "ok", listed + used)
+            newer = max(card["capability"] for card in cards) > [9, 0]
+            note = "; newer than TensorFlow 2.21, whose first start may take half an hour"
+            yield Finding("card", "ok", listed + used + (note if newer else ""))
 
     def _check_libraries(self) -> Iterator[Finding]:
         facts = ask("libraries")

@@ -53,7 +53,7 @@ def check(monkeypatch: pytest.MonkeyPatch, **changed: Any) -> tuple[GpuCheck, di
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     if "CUDA_VISIBLE_DEVICES" not in changed:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    gpu_check, lines = GpuCheck(CHECKS, updates=1), dict[str, str]()
+    gpu_check, lines = GpuCheck([], updates=1), dict[str, str]()
     for finding in gpu_check.run():
         text = "\n".join(finding.lines())
         lines[finding.check] = f"{lines[finding.check]}\n{text}" if finding.check in lines else text
@@ -69,6 +69,7 @@ def test_a_machine_where_all_is_well(monkeypatch: pytest.MonkeyPatch):
     assert "NVIDIA H100, compute capability 9.0, 80.0 GiB (4 MiB in use)" in lines["card"]
     assert "auto is bfloat16, jit auto is on" in lines["settings"]
     assert "12.0 ms" in lines["speed"] and len(lines["speed"].splitlines()) == 2
+    assert set(lines) == {"machine", "card", "settings", *CHECKS}  # all can be skipped by name
 
 
 CUDNN = {"errors": {**dict.fromkeys(NEEDED, ""), "libcudnn.so.9": "libcudnn.so.9: too short"}}
@@ -94,6 +95,8 @@ W0000 gpu_device.cc:2365] Cannot dlopen some GPU libraries."""
     ("xla", {"xla": ProbeError("raised", "INTERNAL: libdevice not found at ./libdevice.10.bc", "")},
      "pip install nvidia-cuda-nvcc-cu12"),
     ("xla", {"xla": {"error": 1.0}}, "WRONGLY"),
+    ("xla", {"xla": ProbeError("died", "killed by SIGABRT", "LLVM ERROR: PTX version 8.5 does not "
+                               "support target 'sm_120'.")}, "-> TensorFlow 2.21 has code for"),
     ("rendering", {"opengl": NO_EGL, "render": {"renderer": "llvmpipe (LLVM 15)"}},
      "apt-get install -y libnvidia-gl-570"),
     ("rendering", {"render": ProbeError("died", "killed by SIGSEGV", "EGL_NOT_INITIALIZED")},
@@ -131,7 +134,7 @@ class Broken(Probes):
 
 def test_a_crash_or_a_hanging_driver_does_not_end_the_report(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(gpu_checks, "PROBES", f"{__name__}:Broken")
-    machine, libraries, speed = GpuCheck(["libraries", "speed"], 1).run()
+    machine, libraries = GpuCheck([name for name in CHECKS if name != "libraries"], 1).run()
     assert libraries.state == "wrong" and libraries.text == "crashed: killed by SIGSEGV"
     assert "the library's last words" in libraries.advice
     with pytest.raises(ProbeError, match=r"hangs: no reply within 0.5 s"):
