@@ -53,9 +53,9 @@ OLDEST_DRIVER = "525.60.13"
 #: Environment of the probes: TensorFlow prints its messages, and the libraries that it opens.
 LOUD = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
 TIMEOUT, LONG = 180.0, 1800.0  # seconds that a check and a measurement may take
-#: Largest error of a product, in standard deviations of the result; GPUs compute float32 in TF32,
-#: with 10 bits.
-TOLERANCE = {"float32": 0.01, "float16": 0.02, "bfloat16": 0.05}
+#: Largest error of a product, in standard deviations of the result. Rounding alone makes 0.003 in
+#: float32 (GPUs compute in TF32, with 10 bits), 0.008 in float16 and 0.06 in bfloat16.
+TOLERANCE = {"float32": 0.02, "float16": 0.03, "bfloat16": 0.2}
 PROBES = f"{__name__}:Probes"  # what the processes run
 _WIDTH = 12  # columns of a check's name
 _INSTALL = "make setup, or pip install -r requirements-gpu.lock"
@@ -279,7 +279,7 @@ class GpuCheck:
             advice = advise(f"{error.log}\n{error}")
             yield Finding("xla", "wrong", f"{error}{listed}", advice, {**facts, "log": error.log})
             return
-        right = facts["error"] < TOLERANCE["bfloat16"]  # its product may be in TF32
+        right = facts["error"] < TOLERANCE["float32"]
         text = f"compiles for the {facts['device']} in {facts['seconds']:.1f} s, and "
         text += "rightly" if right else f"WRONGLY (error {facts['error']:.1g})"
         text += listed if self._gpu else ""
