@@ -291,7 +291,10 @@ def check_values(flat: Mapping[str, Any]) -> None:
     """Refuses values, by dotted name, that contradict each other; an agent may lack some."""
     check_logdir(flat["logdir"])
     for low, high, why in _AT_MOST:
-        unused = low == "train.prefill" and flat.get("train.offline")
+        # Without a latent, shorter predictions take the place of those that a sequence lacks.
+        unused = (low == "train.prefill" and flat.get("train.offline")) or (
+            low == "loss.overshooting" and flat.get("rssm.kind") == "deterministic_only"
+        )
         if low in flat and flat[low] > flat[high] and not unused:
             raise UserError(
                 f"{low} ({flat[low]}) must not exceed {high} ({flat[high]}): {why}; set {high} to "

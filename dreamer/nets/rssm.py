@@ -224,7 +224,8 @@ class DeterministicSSM(RSSM):
     There is no stochastic latent, hence no KL. The evidence bound becomes the exact likelihood
     sum_t log p(timestep_t | h_t-) of timesteps that are predicted before they are seen. So the
     heads learn from the prior's features. From the posterior's features they would learn to
-    copy, and nothing would train the transition, which imagination needs. The transition is that of
+    copy, and nothing would train the transition, which imagination needs. With loss.overshooting
+    predictions are of several steps (`dreamer.agent.kl.features_ahead`). The transition is that of
     PlaNet's figure 2a; the second GRU cell, which takes in observations, is ours. The latent has
     size 0.
     """
