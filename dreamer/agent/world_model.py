@@ -204,7 +204,8 @@ def make_world_model(
     shapes = {key: space.shape for key, space in obs_space.items()}
     loss, head = dict(sections["loss"]), dict(sections["discount"])
     name, enabled = loss.pop("representation"), head.pop("enabled")
-    styled = {"style": LayerStyle(**sections["layers"]), "dtype": policy}
+    style = LayerStyle(**sections["layers"])
+    styled = {"style": style, "dtype": policy}
     kl = KLLoss(**loss)
     encoder = Encoder(shapes, **sections["encoder"], **styled, name="encoder")
     rssm = make_rssm(
@@ -218,7 +219,7 @@ def make_world_model(
         decoder,
         Reward(**sections["reward"], **styled, name="reward"),
         Discount(**head, gamma=gamma, **styled, name="discount") if enabled else None,
-        make_representation(name, rssm.feat_size, sections.get(name, {}), policy),
+        make_representation(name, rssm.feat_size, sections.get(name, {}), policy, style),
         VectorScaling(encoder.shapes | decoder.shapes, **sections["inputs"], name="scaling"),
         kl,
         dtype=policy,
