@@ -193,7 +193,10 @@ def load_config(
     of_task = task_values(agent, final, chosen)
     names = dict.fromkeys(Path(name).stem if _is_path(name) else name for name in presets)
     named = [name for name in names if name != suite]
-    config = Config({**of_suite, **of_task, **chosen}, named, agent, lacking)
+    merged = {**of_suite, **of_task, **chosen}
+    if merged.get("deterministic") and "train.overlap" in merged and "train.overlap" not in given:
+        merged["train.overlap"] = False  # a preset's gives way; the user's own is refused
+    config = Config(merged, named, agent, lacking)
     if agent == DREAMER and config.disagreement.until >= config.steps:
         # A saved run's config is not checked, because a run that was stopped in its first phase
         # can be read, and resumed with more steps.

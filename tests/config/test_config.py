@@ -336,3 +336,12 @@ def test_a_config_survives_yaml():
 def test_short_numbers():
     shown = [number(v) for v in (5_000_000, 1000, 2.5e5, 6e-4, 1e-7, 0.99, 50, 123_457, 0)]
     assert shown == ["5e6", "1000", "2.5e5", "6e-4", "1e-7", "0.99", "50", "123457", "0"]
+
+
+def test_a_presets_overlap_gives_way_to_determinism(tmp_path: Path):
+    preset = tmp_path / "beside.yaml"
+    preset.write_text("train: {overlap: true}")
+    assert load_config(str(preset)).train.overlap
+    assert not load_config(str(preset), deterministic=True).train.overlap
+    with pytest.raises(UserError, match="train.overlap and deterministic are both true"):
+        load_config(str(preset), overrides={"train.overlap": True, "deterministic": True})
