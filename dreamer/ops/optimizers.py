@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dreamer.ops.replicas import apply_optimizer
+from dreamer.ops.replicas import apply_optimizer, shrink
 
 # Dynamic loss scaling for float16: halve on overflow, double after this many good updates.
 INITIAL_SCALE = 2.0**15
@@ -106,12 +106,14 @@ class Optimizer(tf.Module):
         adaptive_clip: Largest norm of each variable's gradient, as a share of the norm of the
             variable (AGC: Brock et al., arXiv 2102.06171, with whole tensors as units, as in
             DreamerV3). 0: no such clipping. It comes before the clipping by global norm.
+        weight_decay: Share that weights lose with each step besides (Loshchilov and Hutter, arXiv
+            1711.05101), biases and norms' scales apart: w <- (1 - weight_decay) w - step.
     """
 
     def __init__(
         self, variables: list, learning_rate: float, eps: float, clip: float, scale_loss: bool,
         name: str, apart: Sequence = (), schedule: RateSchedule = RateSchedule(), *,  # noqa: B008
-        algorithm: str = "adam", adaptive_clip: float = 0.0,
+        algorithm: str = "adam", adaptive_clip: float = 0.0, weight_decay: float = 0.0,
     ):  # fmt: skip
         super().__init__(name=name)
         self._targets, self._clip, self._scale_loss = list(variables), clip, scale_loss
@@ -120,7 +122,8 @@ class Optimizer(tf.Module):
         by_group = [[i for i in places if (id(variables[i]) in alone) is x] for x in (False, True)]
         self._groups = [group for group in by_group if group]
         self._learning_rate, self._schedule = learning_rate, schedule
-        self._adaptive_clip = adaptive_clip
+        self._adaptive_clip, self._weight_decay = adaptive_clip, weight_decay
+        self._decaying = [v for v in variables if len(v.shape) > 1 and "bias" not in v.name]
         kind = LaProp if algorithm == "laprop" else keras.optimizers.Adam
         self._stepper = kind(learning_rate, epsilon=eps, name=name)
         self._stepper.build(self._targets)
@@ -169,6 +172,8 @@ class Optimizer(tf.Module):
         norm, finite, clipped = self._clipped(scaled_gradients)
 
         def step() -> tf.Tensor:
+            if self._weight_decay:
+                shrink(self._weight_decay, self._decaying)
             apply_optimizer(self._stepper, clipped, self._targets)
             return tf.constant(True)
 
