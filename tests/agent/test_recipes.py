@@ -51,10 +51,10 @@ def batch_for(agent, number: int = 0, obs_space=VECTORS, act_space=CONTINUOUS):
     return batch
 
 
-@pytest.mark.parametrize("act_space", [CONTINUOUS, ONEHOT], ids=["continuous", "onehot"])
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("preset", ["v2_atari", "v3"])
-def test_every_variant_learns_and_acts(preset: str, variant: str, act_space) -> None:
+def test_every_variant_learns_and_acts(preset: str, variant: str) -> None:
+    act_space = ONEHOT if preset == "v2_atari" else CONTINUOUS
     agent = recipe(f"{preset} {variant}", act_space=act_space, **VARIANTS[variant])
     metrics = update(agent, make_batch(act_space=act_space))
     assert all(np.isfinite(value) for value in metrics.values())
@@ -94,12 +94,14 @@ def test_v3_comes_back_bit_for_bit() -> None:
         np.testing.assert_array_equal(theirs[key], value, err_msg=key)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-@pytest.mark.parametrize("preset", ["v2_atari", "v3"])
+@pytest.mark.parametrize(
+    ("preset", "precision"), [("v2_atari", "bfloat16"), ("v3", "bfloat16"), ("v3", "float16")]
+)
 def test_mixed_precision_has_about_the_losses_of_float32(preset: str, precision: str) -> None:
     agents = [recipe(preset, BOTH, precision=which) for which in ("float32", precision)]
     exact, rounded = (update(agent, batch_for(agent, obs_space=BOTH)) for agent in agents)
-    assert rounded["skipped"] == 0.0 and exact.keys() == rounded.keys()
+    assert rounded["nonfinite"] == 0.0 and exact.keys() == rounded.keys()
+    assert not rounded["skipped"] or precision == "float16"  # its loss scale begins too high
     for key in ("model_loss", "reward_loss", "discount_loss", "image_loss", "value_loss"):
         assert rounded[key] == pytest.approx(exact[key], rel=0.02), key
     assert all(value.dtype != np.float16 for value in weights(agents[1]).values())
