@@ -198,7 +198,8 @@ class Learner:
         if not self._starts or count >= states:
             return None
         seed = make_seeds(self._seed, Purpose.STARTS, number)[0]
-        return tf.random.experimental.stateless_shuffle(tf.range(states), seed)[:count]
+        # XLA has no random permutation, but it sorts.
+        return tf.math.top_k(tf.random.stateless_uniform([states], seed), count).indices
 
     def _differentiate(self, objective: Objective) -> tuple[Gradients, Losses, Tensors]:
         """Gradients of each scaled loss by its own network's variables; the losses; the metrics."""

@@ -128,7 +128,8 @@ class Optimizer(tf.Module):
         self._stepper = kind(learning_rate, epsilon=eps, name=name)
         self._stepper.build(self._targets)
         self.scale = tf.Variable(INITIAL_SCALE if scale_loss else 1.0, trainable=False)
-        self.good_updates = tf.Variable(0, trainable=False)
+        # int64, because TensorFlow keeps int32 variables on the CPU, where XLA cannot use them.
+        self.good_updates = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     @property
     def state(self) -> dict[str, tf.Variable]:
@@ -204,11 +205,12 @@ class Optimizer(tf.Module):
         return tf.clip_by_norm(gradient, self._adaptive_clip * tf.maximum(size, LEAST_NORM))
 
     def _adapt_scale(self, finite: tf.Tensor, made: tf.Tensor) -> None:
-        good = tf.where(finite, self.good_updates + tf.cast(made, tf.int32), 0)
+        zero = tf.zeros([], tf.int64)
+        good = tf.where(finite, self.good_updates + tf.cast(made, tf.int64), zero)
         grow = good >= GROWTH_INTERVAL
         factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
         self.scale.assign(tf.clip_by_value(self.scale * factor, 1.0, 2.0**24))
-        self.good_updates.assign(tf.where(grow, 0, good))
+        self.good_updates.assign(tf.where(grow, zero, good))
 
 
 def apply_together(
