@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 import inspect
@@ -107,7 +108,8 @@ class GymEnv(FrameEnv):
 
     def __init__(self, env: Any, settings: EnvSettings):
         super().__init__(settings, settings.time_limit)
-        if hasattr(env, "single_observation_space"):
+        # Gymnasium's vector environments have the first, Stable-Baselines3's the second.
+        if hasattr(env, "single_observation_space") or hasattr(env, "step_async"):
             raise UserError(
                 f"{env} is several environments in one: make a single environment; envs.num_envs "
                 "says how many of them there are"
@@ -203,7 +205,8 @@ class GymEnv(FrameEnv):
             elif self._seeding == "seed":
                 self._env.seed(small)
         result = self._env.reset(**arguments)
-        with_info = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
+        pair = isinstance(result, tuple | list) and len(result) == 2
+        with_info = pair and (result[1] is None or isinstance(result[1], Mapping))
         self._shown = result[0] if with_info else result
 
     def _decode(self, action: np.ndarray) -> Any:
@@ -211,12 +214,13 @@ class GymEnv(FrameEnv):
         return self._native(action)
 
     def _advance(self, action: Any) -> tuple[float, bool, bool]:
-        self._shown, reward, terminated, truncated = _unpack(self._env.step(action))
+        # Some environments change the array, but a repeated action must stay the same.
+        self._shown, reward, terminated, truncated = _unpack(self._env.step(copy.copy(action)))
         return scalar(reward, "reward"), terminated or truncated, terminated
 
     def _observe(self) -> dict[str, np.ndarray]:
         encoded = {
-            key: encode(to_numpy(value_at(path, self._shown)))
+            key: encode(to_numpy(value_at(path, self._shown), key))
             for path, (key, encode) in self._encoders.items()
         }
         if self._rendered:
@@ -304,7 +308,8 @@ def _seeding(env: Any) -> str:
     named = "seed" in inspect.signature(inner.reset).parameters
     if not named and callable(getattr(inner, "seed", None)):
         return "seed"
-    return "reset" if _takes(inner.reset, "seed") else "none"
+    # A wrapper whose reset() takes no arguments could not pass the seed on.
+    return "reset" if _takes(inner.reset, "seed") and _takes(env.reset, "seed") else "none"
 
 
 def _unpack(result: Any) -> tuple[Any, Any, bool, bool]:

@@ -163,6 +163,8 @@ def _vector_codec(name: str, space: Any) -> tuple[Space, Callable, str]:
         return ours, lambda value: value.astype(np.float32) / 255.0 - 0.5, remark
 
     def flat(value: np.ndarray) -> np.ndarray:
+        if value.dtype.kind == "O" and all(hasattr(one, "__float__") for one in value.flat):
+            value = value.astype(np.float32)  # numbers of several types, such as a pandas row's
         if value.dtype.kind not in "biuf":
             raise ContractError(f"{name}: expected {list(shape)} numbers, got {str(value)[:80]}")
         return value.astype(np.float32).reshape(-1)
@@ -238,11 +240,17 @@ def _whole_numbers(space: Any, kind: str) -> tuple[tuple[int, ...], list[int]]:
     return sizes.shape, sizes.reshape(-1).tolist()
 
 
-def to_numpy(value: Any) -> np.ndarray:
-    """Returns an array of NumPy's, from any library's."""
+def to_numpy(value: Any, name: str = "value") -> np.ndarray:
+    """Returns an array of NumPy's, from any library's; ContractError if its rows differ."""
     if hasattr(value, "detach"):  # PyTorch's, perhaps with a gradient or on another device
         value = value.detach().cpu()
-    return np.asarray(value)
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ContractError(
+            f"{name}: expected an array of numbers, got parts of several shapes: {str(value)[:80]}"
+        ) from error
 
 
 def scalar(value: Any, name: str) -> float:

@@ -1,5 +1,7 @@
 import sys
+from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 
 import gymnasium
 import numpy as np
@@ -10,10 +12,11 @@ from pool_env import PoolEnv
 
 from dreamer.envs.conformance import check_env
 from dreamer.envs.gym import adapt_gym
+from dreamer.envs.gym_spaces import scalar
 from dreamer.envs.make import make_env
 from dreamer.envs.spec import EnvSettings, Space
 from dreamer.envs.wrappers import resize
-from dreamer.errors import UserError
+from dreamer.errors import ContractError, UserError
 
 FILE = Path(__file__).with_name("gym_envs.py")
 
@@ -221,6 +224,74 @@ def test_seeds_reach_a_reset_that_names_no_arguments():
     env = adapted(Passing(), image=False, state=True)
     first, other, again = (env.reset(seed)["observation"] for seed in (0, 1, 0))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_an_environment_that_changes_its_action_gets_the_same_one_again():
+    class Changing(Drift):
+        def step(self, action):
+            result = super().step(action.copy())
+            action *= 2
+            return result
+
+    inner = Changing()
+    env = adapted(inner, image=False, state=True, action_repeat=3)
+    env.reset(0)
+    env.step(np.float32([-1, 0.5]))
+    np.testing.assert_array_equal(inner.actions[-3:], [inner.actions[-1]] * 3)
+
+
+@pytest.mark.parametrize("info", [None, {}, MappingProxyType({})])
+@pytest.mark.parametrize("pair", [tuple, list])
+def test_resets_of_wrappers_without_arguments_and_with_any_info(pair, info):
+    class Plain(gymnasium.Wrapper):
+        def reset(self):
+            return pair([self.env.reset()[0], info])
+
+    env = adapted(Plain(Drift()), image=False, state=True)
+    assert env.reset(3)["observation"].shape == (2,)
+    assert env.info["seeding"] == "none"
+
+
+class Bfloat16(Decimal):
+    """Stands in for a number of PyTorch's that NumPy does not know."""
+
+    dtype = "torch.bfloat16"
+    detach = cpu = lambda self: self
+
+    def __array__(self, *_, **__):
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+    def float(self):
+        return float(self)
+
+
+@pytest.mark.parametrize("observed, expected", [
+    (np.array([1, Decimal("0.5")], object), [1, 0.5]),  # a row of pandas
+    ([True, 0.25], [1, 0.25]),
+    ([1, [2, 3]], "parts of several shapes"),
+    (np.array([1, "b"], object), "expected .2. numbers"),
+    (None, "expected .2. numbers"),
+])  # fmt: skip
+def test_observations_of_odd_forms(observed, expected):
+    inner = Drift()
+    inner.reset = lambda seed=None: (observed, {})
+    env = adapted(inner, image=False, state=True)
+    if isinstance(expected, str):
+        with pytest.raises(ContractError, match=f"observation: .*{expected}"):
+            env.reset()
+    else:
+        np.testing.assert_array_equal(env.reset()["observation"], expected)
+
+
+def test_numbers_of_pytorch_that_numpy_lacks():
+    assert scalar(Bfloat16("1.5"), "reward") == 1.5
+
+
+def test_several_environments_in_one_are_refused():
+    inner = Drift()
+    inner.step_async = inner.step  # as Stable-Baselines3's have
+    with pytest.raises(UserError, match="several environments in one"):
+        adapted(inner, image=False, state=True)
 
 
 class Closed:
