@@ -119,6 +119,7 @@ class GymEnv(FrameEnv):
                 f"{env} has several agents, but here one acts: wrap it for a single agent"
             )
         self._env, self._size, self.obs_space = env, settings.image_size, {}
+        self._close = getattr(env, "close", None)
         self._seeding = _seeding(env)
         self.info = {"seeding": self._seeding}
         self.act_space, self._native = action_space(env.action_space)
@@ -278,7 +279,9 @@ class GymEnv(FrameEnv):
 
     def close(self) -> None:
         super().close()
-        self._env.close()
+        close, self._close = self._close, None  # once, because some refuse a second time
+        if close is not None:
+            close()
 
 
 def _renders(env: Any) -> bool:

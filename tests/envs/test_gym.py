@@ -294,6 +294,17 @@ def test_several_environments_in_one_are_refused():
         adapted(inner, image=False, state=True)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_environments_are_closed_once_if_they_can_be(known):
+    closed = []
+    inner = Drift()
+    inner.close = (lambda: closed.append(1)) if known else None
+    env = adapted(inner, image=False, state=True)
+    env.close()
+    env.close()
+    assert len(closed) == known
+
+
 class Closed:
     """Like old gym's wrappers: holds the environment inside; its render names no arguments."""
 
