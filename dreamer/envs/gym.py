@@ -161,6 +161,8 @@ class GymEnv(FrameEnv):
             # Only an image may have the key "image".
             key = f"{name}_vector" if name == "image" and not is_image else name
             key = "image" if is_image and not path else key
+            if key in self.obs_space:
+                raise UserError(f"two observations would be named {key!r}: rename one of them")
             self.obs_space[key], encode, remark = codec(name, space, self._size, settings.flatten)
             self._encoders[path] = key, encode
             self._note(remark)

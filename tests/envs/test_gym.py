@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gym_envs import Drift, Mixed, Old
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from pool_env import PoolEnv
 
 from dreamer.envs.conformance import check_env
@@ -303,6 +303,17 @@ def test_environments_are_closed_once_if_they_can_be(known):
     env.close()
     env.close()
     assert len(closed) == known
+
+
+@pytest.mark.parametrize("spaces", [
+    {"a": Dict({"b": Box(0, 1, (1,))}), "a/b": Box(0, 1, (1,))},
+    {"image": Box(0, 1, (1,)), "image_vector": Box(0, 1, (1,))},
+])  # fmt: skip
+def test_observations_of_one_name_are_refused(spaces):
+    inner = Drift()
+    inner.observation_space = Dict(spaces)
+    with pytest.raises(UserError, match="two observations would be named '(a/b|image_vector)'"):
+        adapted(inner, image=False, state=True)
 
 
 class Closed:
