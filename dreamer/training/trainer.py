@@ -35,6 +35,9 @@ _FLOAT16 = float(np.finfo(np.float16).max)
 _RETURNS_IN_A_ROW = 10  # updates
 KEPT_BATCHES = 5  # of updates that were not finite
 
+Unread = tuple[int, Mapping[str, np.ndarray], Mapping[str, Any]]
+"""A call of `train_step`: the number of its first update, its batch, its metrics."""
+
 
 class NonFiniteError(UserError):
     """Too many updates in a row had a loss or gradient that was not finite."""
@@ -311,7 +314,7 @@ class Trainer:
             return
         start, timed, made = 0.0, 0, self.update
         self.agent.progress(self.step, self.update)
-        unread = deque[tuple[int, Mapping[str, np.ndarray], Mapping[str, Any]]]()
+        unread = deque[Unread]()
         with closing(self.batches(self.update, count)) as batches:
             try:
                 for updates, batch in batches:
@@ -323,17 +326,17 @@ class Trainer:
                     self._updates += updates
                     # Reading metrics waits for the device, so it gets the next update first. But
                     # callbacks see the agent as the update leaves it.
-                    if self.callbacks or len(unread) > 1:
-                        self._read(*unread.popleft())
+                    self._read(unread, 0 if self.callbacks else 1)
                     timed = timed + updates if start else 0  # the first call also traces
                     start = start or time.monotonic()
                     if timed >= _TIMED_UPDATES:
                         self._seconds_per_update = (time.monotonic() - start) / timed
                         self._show_forecast(self._seconds_per_update)
                     self._show(Phase("learning", self.update - made, count, "updates"))
-            finally:
-                while unread:
-                    self._read(*unread.popleft())
+            except StopRequested:
+                self._read(unread, 0)
+                raise
+        self._read(unread, 0)
         if timed:
             self.reporter.logger.scalars({"fps/train": timed / (time.monotonic() - start)})
 
@@ -344,15 +347,15 @@ class Trainer:
             self.agent.trace(batch)
         self._traced = True
 
-    def _read(
-        self, first: int, batch: Mapping[str, np.ndarray], metrics: Mapping[str, Any]
-    ) -> None:
-        """Logs and checks the metrics of one call of `train_step`; `first` is its first update."""
-        means = {f"model/{key}": np.mean(value) for key, value in metrics.items()}
-        self.reporter.logger.scalars(means)
-        self.guard.check(first, batch, metrics)
-        self.call_back("on_update", {key: float(value) for key, value in means.items()})
-        self.return_guard.check(batch, means)
+    def _read(self, unread: deque[Unread], keep: int) -> None:
+        """Logs and checks the metrics of all calls of `train_step` but the last `keep`."""
+        while len(unread) > keep:
+            first, batch, metrics = unread.popleft()
+            means = {f"model/{key}": float(np.mean(value)) for key, value in metrics.items()}
+            self.reporter.logger.scalars(means)
+            self.guard.check(first, batch, metrics)
+            self.call_back("on_update", means)
+            self.return_guard.check(batch, means)
 
     def _report(self, final: bool = False) -> None:
         """Evaluates, logs and saves what is due at this step."""

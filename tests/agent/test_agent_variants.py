@@ -254,6 +254,7 @@ LAYERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", LAYERS)
 def test_other_layers_all_learn_and_come_back(recipe: str):
     agent, again = (agent_with(LAYERS[recipe]) for _ in range(2))

@@ -83,6 +83,7 @@ def test_v3_trains_every_weight_and_its_slow_copy_follows(act_space) -> None:
         np.testing.assert_allclose(slow.numpy(), expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_v3_comes_back_bit_for_bit() -> None:
     agent, again = recipe("v3"), recipe("v3")
     update(agent, batch_for(agent))
@@ -94,6 +95,7 @@ def test_v3_comes_back_bit_for_bit() -> None:
         np.testing.assert_array_equal(theirs[key], value, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "precision"), [("v2_atari", "bfloat16"), ("v3", "bfloat16"), ("v3", "float16")]
 )

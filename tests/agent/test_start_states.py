@@ -73,6 +73,7 @@ def test_the_state_has_no_gradient_to_pass_and_a_checked_shape() -> None:
         agent.train_step(batch | {"latent": np.zeros((3, 19), np.float32)}, 0)
 
 
+@pytest.mark.slow
 def test_updates_from_a_replay_repeat_bit_for_bit(tmp_path: Path) -> None:
     """Whatever the prefetching; and they differ from those that start from zeros."""
 

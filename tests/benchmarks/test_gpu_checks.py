@@ -146,6 +146,7 @@ def test_messages_that_are_not_known_are_shown():
     assert advise("one\n\ntwo\nthree\nfour") == ("two", "three", "four")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(has_nvidia(), reason="is about machines without an NVIDIA card")
 def test_a_machine_without_a_card(tmp_path: Path):
     """A real run; the small training is tested below."""
