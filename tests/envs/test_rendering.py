@@ -5,6 +5,7 @@ import pytest
 from whole_runs import python
 
 from dreamer.envs import rendering
+from dreamer.envs.processes import pool
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
 
@@ -59,6 +60,18 @@ def test_second_choice_if_the_first_fails(no_choice, monkeypatch):
 def test_rendering_follows_the_gpus_that_compute(count, visible, devices):
     """EGL has another order than CUDA, and a software device without a number, as Mesa's."""
     assert rendering.devices_of_gpus(count, visible, [1, -1, 0, 2]) == devices
+
+
+@pytest.mark.parametrize(("visible", "ordinals", "warned"), [
+    ("GPU-8932f937", [0, 1], True), ("MIG-377e0049", [0, -1, 1], True),
+    ("GPU-8932f937", [0, -1], False), ("1", [0, 1], False),
+])  # fmt: skip
+def test_gpus_named_without_a_number_are_said(visible, ordinals, warned, monkeypatch, recwarn):
+    monkeypatch.delenv("MUJOCO_EGL_DEVICE_ID", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(rendering, "cuda_ordinals", lambda: ordinals)
+    assert pool._egl_devices(1) == ([1] if visible == "1" else [])
+    assert ["envs.egl_device" in str(w.message) for w in recwarn] == [True] * warned
 
 
 def test_a_worker_renders_on_the_gpu_of_its_trial(no_choice, monkeypatch):

@@ -132,7 +132,9 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         self._python = _find_python(python)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
         self._variables = _worker_variables(find_suite(self.tasks[0])[0], checked, num_envs)
-        self._devices = _egl_devices(gpus) if self._variables.get("MUJOCO_GL") == "egl" else []
+        self._devices: list[int] = []
+        if self._variables.get("MUJOCO_GL") == "egl" and checked.egl_device < 0:
+            self._devices = _egl_devices(gpus)
         if self._folder is not None:
             self._variables["PYTHONPATH"] = _import_path(self._folder.name)
         try:
@@ -357,7 +359,14 @@ def _egl_devices(gpus: int) -> list[int]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if "MUJOCO_EGL_DEVICE_ID" in os.environ or (visible is None and gpus == 1):
         return []
-    return rendering.devices_of_gpus(gpus, visible, rendering.cuda_ordinals())
+    ordinals = rendering.cuda_ordinals()
+    if (visible or "").startswith(("GPU-", "MIG-")) and len([i for i in ordinals if i >= 0]) > 1:
+        warnings.warn(
+            f"CUDA_VISIBLE_DEVICES={visible} names GPUs without their numbers, so environments "
+            "render on the driver's first GPU: set envs.egl_device to the EGL number of another",
+            stacklevel=3,
+        )
+    return rendering.devices_of_gpus(gpus, visible, ordinals)
 
 
 def _worker_variables(suite: Suite, settings: EnvSettings, num_envs: int) -> dict[str, str]:
