@@ -210,6 +210,8 @@ def action_space(space: Any) -> tuple[Space, Callable]:
     """
     kind = kind_of(space)
     if kind == "Box":
+        if math.prod(space.shape) == 0:
+            raise UserError(f"actions of the space {space} have no numbers: expected at least one")
         return Space(space.shape, space.dtype, space.low, space.high), lambda action: action
     if kind not in CODED:
         raise UserError(
@@ -237,6 +239,8 @@ def _whole_numbers(space: Any, kind: str) -> tuple[tuple[int, ...], list[int]]:
         shape = np.zeros(space.n).shape
         return shape, [2] * math.prod(shape)
     sizes = np.asarray(space.n if kind == "Discrete" else space.nvec, int)
+    if sizes.size == 0 or sizes.min() < 1:
+        raise UserError(f"the space {space} has no values: expected at least one of each number")
     return sizes.shape, sizes.reshape(-1).tolist()
 
 
@@ -260,7 +264,7 @@ def scalar(value: Any, name: str) -> float:
     """
     try:
         array = to_numpy(value)
-        if array.size == 1 and array.dtype.kind in "biufO":
+        if array.size == 1 and array.dtype.kind in "biufO" and not np.ma.is_masked(value):
             return float(array.item())
         got = f"{type(value).__name__} of shape {array.shape}, {array.dtype}"
     except (TypeError, ValueError):

@@ -7,12 +7,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gym_envs import Drift, Mixed, Old
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from pool_env import PoolEnv
 
 from dreamer.envs.conformance import check_env
 from dreamer.envs.gym import adapt_gym
-from dreamer.envs.gym_spaces import scalar
+from dreamer.envs.gym_spaces import action_space, codec, scalar
 from dreamer.envs.make import make_env
 from dreamer.envs.spec import EnvSettings, Space
 from dreamer.envs.wrappers import resize
@@ -285,6 +285,21 @@ def test_observations_of_odd_forms(observed, expected):
 
 def test_numbers_of_pytorch_that_numpy_lacks():
     assert scalar(Bfloat16("1.5"), "reward") == 1.5
+
+
+def test_a_masked_number_is_no_number():
+    with pytest.raises(ContractError, match="reward: expected one number"):
+        scalar(np.ma.masked, "reward")
+
+
+def test_spaces_without_values_are_refused():
+    nothing = Discrete(1)
+    nothing.n = 0  # as spaces of other libraries may have
+    for space in (nothing, MultiDiscrete([]), Box(0, 1, (0,))):
+        with pytest.raises(UserError, match="expected at least one"):
+            action_space(space)
+    with pytest.raises(UserError, match="expected at least one"):
+        codec("observation", nothing, 64, "(?!)")
 
 
 def test_several_environments_in_one_are_refused():
