@@ -204,7 +204,7 @@ def test_set_up_checks_the_words_of_make_train_before_it_installs(checkout: Path
         "TASK=dmx_walker_walk": r"error: unknown suite .* did you mean 'dmc_walker_walk'\?; .*",
         "ARGS=--seed 'a b'": r"error: seed must be a whole number, not 'a b'",
     }.items():
-        done = run(["make", "train", word], cwd=checkout)
+        done = run(["make", "--no-print-directory", "train", word], cwd=checkout)
         assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch(message, done.stderr.splitlines()[0]), done.stderr
     assert {path.name for path in checkout.iterdir()}.isdisjoint({"runs", "build"})
@@ -216,7 +216,7 @@ def test_set_up_says_the_size_before_it_downloads(checkout: Path):
     smi.write_text("#!/bin/sh\necho GPU 0: of this test\n")
     smi.chmod(0o755)
     path = f"{smi.parent}:{os.environ['PATH']}"
-    done = run(["make", "setup"], cwd=checkout, env={**os.environ, "PATH": path})
+    done = run(["make", "--no-print-directory", "setup"], cwd=checkout, env={**os.environ, "PATH": path})
     assert done.returncode == 2 and "nothing may be installed" in done.stderr
     (line,) = done.stdout.splitlines()
     assert "packages of requirements-gpu.lock (with CUDA's libraries" in line
