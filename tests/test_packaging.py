@@ -78,6 +78,7 @@ def installed(site: Path, folder: Path, *words: str) -> subprocess.CompletedProc
     return run([str(site / "bin" / "dreamer"), *words], cwd=folder, env=environ)
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs_every_program_from_any_folder(site: Path, tmp_path: Path):
     listed = installed(site, tmp_path, "--help")
     assert listed.returncode == 0, listed.stderr

@@ -90,6 +90,7 @@ EXPLORER = {"until": 10, "members": 3, "units": 8, "layers": 1}
 PLANNER = {"candidates": 8, "num_elites": 3, "iterations": 2, "horizon": 3, "returns": "lambda"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "settings"), [
     (VECTORS, {"precision": "float16", "discount__enabled": True}),
     (VECTORS, {f"disagreement__{key}": value for key, value in EXPLORER.items()}),

@@ -51,6 +51,7 @@ def batch_for(agent, number: int = 0, obs_space=VECTORS, act_space=CONTINUOUS):
     return batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("preset", ["v2_atari", "v3"])
 def test_every_variant_learns_and_acts(preset: str, variant: str) -> None:

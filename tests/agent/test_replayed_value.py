@@ -176,6 +176,7 @@ def seeded_noise(agent: Agent, batch: Any) -> tf.Tensor:
     return tf.random.stateless_normal(shape, make_seeds(0, Purpose.LATENT, tf.constant(0))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision(precision: str) -> None:
     batch = make_batch(VECTORS, ONEHOT, size=4, length=8)

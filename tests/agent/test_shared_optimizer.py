@@ -51,6 +51,7 @@ def test_all_networks_make_one_step_of_adam() -> None:
         np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_its_state_is_in_the_checkpoint_once() -> None:
     settings = {"optimizer__shared": True, "optimizer__algorithm": "laprop"}
     agent, other = make_agent(**settings), make_agent(**settings)

@@ -22,6 +22,7 @@ def with_latent(agent, batch, seed: int = 0):
     return batch | {"latent": latent.astype(np.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "stochastic_only", "categories"])
 def test_filtering_goes_on_where_it_stopped(kind: str) -> None:
     """Two halves, the second from the first one's last state, are the whole; is_first resets."""

@@ -59,7 +59,8 @@ def test_processes_share_what_they_learn_and_stop_and_go_on(tmp_path: Path):
 @pytest.mark.parametrize(
     ("maker", "learners", "error", "text"),
     [("failing", 2, EnvError, "third episode's fourth step"),
-     ("killing", 1, LearnerError, "actor-learner 0 died: killed by SIGKILL")],
+     pytest.param("killing", 1, LearnerError, "actor-learner 0 died: killed by SIGKILL",
+                  marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_a_failure_beyond_mending_leaves_a_saved_run(
     maker: str, learners: int, error: type[EnvError], text: str, tmp_path: Path

@@ -56,7 +56,7 @@ def look_first(held: list[int]) -> Callable[[Trainer], None]:
 @pytest.mark.parametrize(
     ("agent", "maker"),
     [("random", "continuous"), ("constant", "discrete"), ("d4pg", "continuous"),
-     ("dqn", "discrete")],
+     pytest.param("dqn", "discrete", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_a_run_is_counted_resumed_and_evaluated_like_dreamers(
     agent: str, maker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

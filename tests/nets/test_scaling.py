@@ -130,6 +130,7 @@ def test_observations_and_rewards_of_any_size_teach_the_same() -> None:
             assert found[key] == pytest.approx(factor * metrics[1.0][key], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_statistics_are_in_the_checkpoint_and_resume() -> None:
     """tests/agent/test_agent.py does the same with graphs."""
