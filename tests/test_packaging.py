@@ -216,8 +216,8 @@ def test_set_up_says_the_size_before_it_downloads(checkout: Path):
     smi.parent.mkdir()
     smi.write_text("#!/bin/sh\necho GPU 0: of this test\n")
     smi.chmod(0o755)
-    path = f"{smi.parent}:{os.environ['PATH']}"
-    done = run(["make", "--no-print-directory", "setup"], cwd=checkout, env={**os.environ, "PATH": path})
+    environ = {**os.environ, "PATH": f"{smi.parent}:{os.environ['PATH']}"}
+    done = run(["make", "--no-print-directory", "setup"], cwd=checkout, env=environ)
     assert done.returncode == 2 and "nothing may be installed" in done.stderr
     (line,) = done.stdout.splitlines()
     assert "packages of requirements-gpu.lock (with CUDA's libraries" in line
