@@ -38,7 +38,7 @@ COMMAND_LINE = CommandLine(
     "python -m dreamer.evaluate",
     "Runs new episodes with a trained agent: the actor's mode, without exploration.",
     (
-        Option("run", "", "The run's directory.", required=True),
+        Option("run", "", "The run's directory, an exported folder, or pretrained:NAME.", required=True),
         Option("episodes", 10, "Number of episodes of each task.", min=1),
         Option("video", "", "File for a video of the episodes, ending in .gif or .mp4."),
         Option("video_episodes", 4, "Number of episodes in the video, side by side.", min=1),

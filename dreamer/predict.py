@@ -27,6 +27,7 @@ from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import atomic_write, check_writable_folder, make_folder, write_json
 from dreamer.logs.video import open_loop_strip, open_loop_video, write_video
+from dreamer.runs.exports import PREFIX, resolve_run
 from dreamer.system.streams import warn
 from dreamer.training.build import longest_episode
 from dreamer.training.collector import stack
@@ -36,7 +37,7 @@ COMMAND_LINE = CommandLine(
     "python -m dreamer.predict",
     "Predicts far ahead with a trained world model, and measures the error per step ahead.",
     (
-        Option("run", "", "The run's directory.", required=True),
+        Option("run", "", "The run's directory, an exported folder, or pretrained:NAME.", required=True),
         Option("context", 5, "Timesteps that the model observes.", min=1),
         Option("horizon", 50, "Timesteps that it predicts from the actions alone.", min=1),
         Option("episodes", 5, "Number of episodes (fresh: of each task).", min=1),
@@ -49,7 +50,8 @@ COMMAND_LINE = CommandLine(
         Option("task", "", "The task, if it is code of your own: it runs because you name it. "
                "Another place or task than the run's is possible. Empty: the run's."),
         Option("python", "", "The run's envs.python, if you trust that program."),
-        Option("output", "", "Folder for the results; empty: predictions/ in the run."),
+        Option("output", "", "Folder for the results. Empty: predictions/ in the run, or "
+               "predictions/NAME here for pretrained:NAME."),
     ),
     takes_config=False,
 )  # fmt: skip
@@ -72,7 +74,7 @@ class Prediction:
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, predicts, prints and writes; returns the exit status."""
     options = COMMAND_LINE.parse(argv).options
-    output = Path(options.pop("output") or Path(options["run"], "predictions")).expanduser()
+    output = Path(options.pop("output") or default_output(options["run"])).expanduser()
     if output.is_symlink():  # a stranger's link may lead anywhere
         raise UserError(f"{output} is a link: name the folder itself with --output")
     check_writable_folder(output, "choose another folder with --output")
@@ -81,6 +83,12 @@ def main(argv: Sequence[str]) -> int:
     for path in write(prediction, output):
         print(f"wrote {path}")
     return 0
+
+
+def default_output(run: str) -> Path:
+    """Returns predictions/ in the run, or predictions/NAME here for ``pretrained:NAME``."""
+    folder = resolve_run(run)
+    return Path("predictions", folder.name) if run.startswith(PREFIX) else folder / "predictions"
 
 
 def predict(

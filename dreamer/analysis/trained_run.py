@@ -19,6 +19,7 @@ from dreamer.envs.processes.single import SeparateEnv
 from dreamer.envs.spec import Space
 from dreamer.errors import ContractError, UserError
 from dreamer.runs.checkpoints import Checkpoint, Checkpoints, check_name
+from dreamer.runs.exports import arrays_for
 from dreamer.runs.rundir import RunDir
 from dreamer.system.streams import warn
 from dreamer.system.tensorflow import prepare_tensorflow
@@ -77,7 +78,7 @@ class LoadedRun:
         if found is None:
             raise UserError(f"{self.rundir.path} has no checkpoint any more")
         try:
-            agent.load_arrays(found.arrays)
+            agent.load_arrays(arrays_for(agent, found, like))
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"checkpoint {found.path} does not fit this run's agent on "
@@ -155,8 +156,8 @@ class Loading(TypedDict, total=False):
 def load_run(run: StrPath, **loading: Unpack[Loading]) -> Iterator[LoadedRun]:
     """Loads the trained agent of a run, for a loop of your own; the run may still be training.
 
-    The environments' processes end with the context. `run` is the run's directory; `loading` are
-    the options of `Loading`.
+    The environments' processes end with the context. `run` is the run's directory, an exported
+    folder or ``pretrained:NAME``; `loading` are the options of `Loading`.
 
     Raises:
         UserError: There is no run or no checkpoint, or its code was not named.
@@ -230,6 +231,8 @@ def find_checkpoint(rundir: RunDir, chosen: StrPath | int) -> Checkpoints | Path
     if name in ("", "latest", "best"):
         found = best if name == "best" else latest
         if found.newest() is None:
+            if rundir.exported:
+                raise UserError(f"{rundir.path} is an exported agent: leave --checkpoint out")
             first = "first evaluation" if name == "best" else "prefill"
             raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the {first}")
         return found
