@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from dreamer.analysis.open_loop import StepErrors, collect_fresh, read_saved, rows, step_errors
-from dreamer.analysis.trained_run import Loading, load_run
+from dreamer.analysis.trained_run import RUN, WHICH, Loading, load_run
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import atomic_write, check_writable_folder, make_folder, write_json
@@ -37,7 +37,7 @@ COMMAND_LINE = CommandLine(
     "python -m dreamer.predict",
     "Predicts far ahead with a trained world model, and measures the error per step ahead.",
     (
-        Option("run", "", "The run's directory, an exported folder, or pretrained:NAME.", required=True),
+        RUN,
         Option("context", 5, "Timesteps that the model observes.", min=1),
         Option("horizon", 50, "Timesteps that it predicts from the actions alone.", min=1),
         Option("episodes", 5, "Number of episodes (fresh: of each task).", min=1),
@@ -45,11 +45,7 @@ COMMAND_LINE = CommandLine(
                "in the run's eval_episodes/, if it has eval.save_episodes.",
                choices=("fresh", "saved")),
         Option("seed", -1, "Seed of fresh episodes' starts; -1: the run's.", min=-1),
-        Option("checkpoint", "latest", "best (the highest return in the run's evaluations), latest "
-               "(the newest sound one), the step of a checkpoint, or its folder."),
-        Option("task", "", "The task, if it is code of your own: it runs because you name it. "
-               "Another place or task than the run's is possible. Empty: the run's."),
-        Option("python", "", "The run's envs.python, if you trust that program."),
+        *WHICH,
         Option("output", "", "Folder for the results. Empty: predictions/ in the run, or "
                "predictions/NAME here for pretrained:NAME."),
     ),

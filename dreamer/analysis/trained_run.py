@@ -13,6 +13,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from dreamer.config.command_line import Option
 from dreamer.config.config import Config
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.processes.single import SeparateEnv
@@ -27,6 +28,18 @@ from dreamer.tasks import suite_of
 from dreamer.training import build
 
 StrPath = str | os.PathLike[str]
+RUN = Option(
+    "run", "", "The run's directory, an exported folder, or pretrained:NAME.", required=True
+)
+"""The option of programs that take a run."""
+WHICH = (
+    Option("checkpoint", "latest", "best (the highest return in the run's evaluations), latest "
+           "(the newest sound one), the step of a checkpoint, or its folder."),
+    Option("task", "", "The task, if it is code of your own: it runs because you name it. "
+           "Another place or task than the run's is possible. Empty: the run's."),
+    Option("python", "", "The run's envs.python, if you trust that program."),
+)  # fmt: skip
+"""Their further options: what of the run to load, and what to trust; keys of `Loading`."""
 
 
 @dataclass(eq=False)
