@@ -44,7 +44,10 @@ setup(
     packages=[*find_packages(include=["dreamer", "dreamer.*"]), "dreamer.configs"],
     # configs/ lies at the repository's top and inside the installed package.
     package_dir={"dreamer.configs": "configs"},
-    package_data={"dreamer.configs": ["*.yaml", "**/*.yaml"]},
+    package_data={
+        "dreamer.configs": ["*.yaml", "**/*.yaml"],
+        "dreamer.watching": ["page/*"],
+    },
     entry_points={"console_scripts": ["dreamer = dreamer.__main__:main"]},
     install_requires=[
         # These three must move together.
@@ -70,6 +73,7 @@ setup(
         "mp4": ["imageio-ffmpeg>=0.5"],
         "plots": ["jinja2>=3.1", "matplotlib>=3.8", "scipy>=1.15"],
         "sweep": ["ray>=2.9"],
+        "watch": ["starlette>=0.40", "uvicorn>=0.35", "websockets>=13"],
         "wandb": ["wandb>=0.17"],
         "mlflow": ["mlflow>=2.10"],
         "docs": [

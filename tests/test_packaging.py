@@ -58,6 +58,8 @@ def test_the_wheel_holds_the_package_and_its_configs_and_nothing_else(wheel: Pat
     inside = {name for name in names if name.startswith("dreamer/")}
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "dreamer").rglob("*.py")}
     expected |= {f"dreamer/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
+    page = (ROOT / "dreamer" / "watching" / "page").iterdir()
+    expected |= {str(path.relative_to(ROOT)) for path in page}
     assert inside == expected
     assert any(name.endswith("LICENSE") for name in names)
 

@@ -19,6 +19,7 @@ from dreamer.agent.variants import ExplorerLearner, PlannerLearner
 from dreamer.agent.world_model import Sections, Tensors, WorldModel, make_world_model
 from dreamer.config.config import check_behavior
 from dreamer.envs.spec import Space
+from dreamer.nets.rssm import State
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
 from dreamer.system.threads import run_interruptibly
@@ -110,6 +111,16 @@ class Agent:
         exploring = training and self.exploring
         action, state = self._act(tensors, state, calls, scale, training, exploring)
         return action.numpy(), state
+
+    def choose(self, latent: State, seed: tf.Tensor, sample: bool) -> tf.Tensor:
+        """The actions [n, A] for latent states, without exploration noise; a part of a graph.
+
+        Args:
+            latent: Entries [n, ...].
+            seed: Stateless seed, int32 [2].
+            sample: Whether to sample from the actor; else its mode. A planner plans in both cases.
+        """
+        return self._policy.choose(latent, seed, sample)
 
     # -------------------------------------------------------------- learning
 
