@@ -1,4 +1,4 @@
-"""Packaging: only `dreamer` is installed, with configs/ as its package data.
+"""Packaging: only `dreamer` is installed, with configs/ and pretrained agents as package data.
 
 Exact versions with hashes are in requirements.lock and requirements-gpu.lock (`make lock`).
 """
@@ -41,11 +41,14 @@ setup(
     ],
     # labmaze, which dm_control needs, has no wheels above Python 3.12.
     python_requires=">=3.11,<3.13",
-    packages=[*find_packages(include=["dreamer", "dreamer.*"]), "dreamer.configs"],
-    # configs/ lies at the repository's top and inside the installed package.
-    package_dir={"dreamer.configs": "configs"},
+    packages=[
+        *find_packages(include=["dreamer", "dreamer.*"]), "dreamer.configs", "dreamer.pretrained",
+    ],
+    # These lie elsewhere in the repository, and inside the installed package.
+    package_dir={"dreamer.configs": "configs", "dreamer.pretrained": "baselines/pretrained"},
     package_data={
         "dreamer.configs": ["*.yaml", "**/*.yaml"],
+        "dreamer.pretrained": ["*/**"],
         "dreamer.watching": ["page/*"],
     },
     entry_points={"console_scripts": ["dreamer = dreamer.__main__:main"]},

@@ -40,8 +40,8 @@ ORDER = (
     ("dreamer.training",),
     ("dreamer.analysis", "dreamer.benchmarks", "dreamer.sweeps"),
     ("dreamer.watching",),
-    ("dreamer.run", "dreamer.evaluate", "dreamer.predict", "dreamer.watch", "dreamer.sweep",
-     "dreamer.benchmark", "dreamer.gpu_check"),
+    ("dreamer.run", "dreamer.evaluate", "dreamer.predict", "dreamer.watch", "dreamer.export",
+     "dreamer.sweep", "dreamer.benchmark", "dreamer.gpu_check"),
     ("dreamer.__main__",),
     ("baselines",),
 )
