@@ -1,6 +1,7 @@
 # make train     set up, then train; TASK=, STEPS=, LOGDIR=, CONFIGS= and ARGS="--key value" change what
 # make test      set up, then linters and the short tests
 # make test-all  the long tests too (installs Chromium)     make faults  the fault injections, as long as they take
+# make watch     a page that shows a trained agent act and dream, by RUN=; ARGS="--record out.gif" makes a video
 # make gpu-check  is the NVIDIA card ready to train, and what is missing? ARGS="--skip speed" takes less time
 # make report    a page on the runs in plots/results/, as plots/out/report.html
 # make docs      the documentation site, with an API reference, into build/site/
@@ -8,8 +9,8 @@
 
 PYTHON_BIN := .venv/bin/python
 UV_COMPILE := .venv/bin/uv pip compile setup.py --extra dev --extra mp4 --extra plots --extra atari \
-	--extra gym-envs --extra vizdoom --extra sweep --extra docs --universal --python-version 3.11 \
-	--generate-hashes --no-annotate --no-header --quiet
+	--extra gym-envs --extra vizdoom --extra sweep --extra watch --extra docs --universal \
+	--python-version 3.11 --generate-hashes --no-annotate --no-header --quiet
 
 TASK ?= dmc_walker_walk
 STEPS ?=
@@ -20,7 +21,12 @@ ARGS ?=
 TRAIN = --task $(TASK) --logdir $(LOGDIR) \
 	$(if $(CONFIGS),--configs $(CONFIGS)) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
 
-.PHONY: setup train test test-all faults lint report docs lock gpu-check clean
+# An agent that comes with the repository; else your own newest run.
+RUN ?= $(firstword $(patsubst baselines/pretrained/%/config.yaml,pretrained:%,\
+	$(wildcard baselines/pretrained/*/config.yaml)) \
+	$(patsubst %/config.yaml,%,$(shell ls -t $(LOGDIR)*/*/*/config.yaml 2>/dev/null)))
+
+.PHONY: setup watch train test test-all faults lint report docs lock gpu-check clean
 
 setup:
 	@.ci/setup.sh
@@ -29,6 +35,11 @@ setup:
 train: export TRAIN_WORDS = $(TRAIN)
 train: setup
 	$(PYTHON_BIN) -m dreamer.run $(TRAIN)
+
+watch: setup
+	$(if $(RUN),,$(error no agent to watch: say which run with RUN=, such as \
+		make watch RUN=runs/dmc_walker_walk/dreamer_small/0; make train makes one))
+	$(PYTHON_BIN) -m dreamer.watch --run $(RUN) $(ARGS)
 
 lint: setup
 	$(PYTHON_BIN) -m ruff check .

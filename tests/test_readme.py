@@ -10,7 +10,16 @@ import pytest
 from whole_runs import additions, finish, metrics_of, python, start
 
 from baselines.run import command_line
-from dreamer import benchmark, evaluate, export, gpu_check, load_config, predict, sweep
+from dreamer import (
+    benchmark,
+    evaluate,
+    export,
+    gpu_check,
+    load_config,
+    predict,
+    sweep,
+    watch,
+)
 from dreamer.config.command_line import CommandLine, Parsed
 from dreamer.config.schema import agent_names, load_schema
 from dreamer.sweeps.plan import plan
@@ -53,6 +62,8 @@ PROGRAMS: dict[str, Callable[[list[str]], object]] = {
     "-m dreamer.evaluate": evaluate.COMMAND_LINE.parse,
     "-m dreamer.predict": predict.COMMAND_LINE.parse,
     "-m dreamer.export": export.COMMAND_LINE.parse,
+    "-m dreamer.watch": watch.COMMAND_LINE.parse,
+    "-m baselines.watch": watch.COMMAND_LINE.parse,
     "-m dreamer.benchmark": benchmark.LINE.parse,
     "-m dreamer.gpu_check": gpu_check.LINE.parse,
     "-m dreamer.sweep": lambda words: plan(sweep.LINE.parse(words)),

@@ -12,6 +12,7 @@ from dreamer.agent.agent import Agent
 from dreamer.nets.rssm import State
 
 Arrays = dict[str, np.ndarray]
+SAMPLES = 4  # dreams from one moment
 
 
 class ModelView:
@@ -23,20 +24,25 @@ class ModelView:
     - ``decoded/<key>``: the decoder's observations, images as uint8;
     - ``reward``, ``value``: what the heads predict, [n], on the scale that they learn; there is no
       value without a value network;
-    - ``probabilities``: the actor's, [n, A], if actions are one-hot.
+    - ``probabilities``: the actor's for the action that it chooses, [n, A], if actions are
+      one-hot.
 
     Each kind of call is one graph, which its first call builds.
+
+    Args:
+        agent: Dreamer, or a variant of it.
+        actions: A.
     """
 
-    def __init__(self, agent: Agent):
-        self._agent, self._model = agent, agent.world_model
+    def __init__(self, agent: Agent, actions: int):
+        self._agent, self._model, self._actions = agent, agent.world_model, actions
         self._look = tf.function(self._look_graph, autograph=False)
         self._dream = tf.function(self._dream_graph, autograph=False)
         self._step = tf.function(self._step_graph, autograph=False)
 
-    def initial(self, actions: int) -> State:
-        """The state before an episode's first moment, for actions [A]."""
-        return {"action": tf.zeros([1, actions]), **self._model.rssm.initial(1)}
+    def initial(self) -> State:
+        """The state before an episode's first moment."""
+        return {"action": tf.zeros([1, self._actions]), **self._model.rssm.initial(1)}
 
     def look(self, before: State, after: State, is_first: bool) -> Arrays:
         """Returns the arrays about a moment, without their first axis, and its ``kl``.
@@ -52,25 +58,24 @@ class ModelView:
         found = self._look(before, after, tf.constant([is_first]))
         return {key: value.numpy()[0] for key, value in found.items()}
 
-    def dream(self, state: State, samples: int, horizon: int, number: int, sample: bool) -> Arrays:
-        """Imagines what follows a moment; returns the arrays about the steps, [samples, horizon..].
+    def dream(self, state: State, horizon: int, number: int, sample: bool) -> Arrays:
+        """Imagines what follows a moment; returns the arrays about the steps, [n, horizon, ...].
 
-        ``action`` [samples, horizon, A] led to each step: first the moment's own, then the actor's.
+        There are always n = SAMPLES dreams, because another number would need another graph.
+        ``action`` [n, horizon, A] led to each step: first the moment's own, then the actor's.
 
         Args:
             state: The moment's.
-            samples: Number of dreams.
             horizon: Their steps.
             number: The noise follows from it.
             sample: Whether the actor samples; else it takes its mode.
         """
-        found = self._dream(state, samples, horizon, _seed(number), sample)
+        found = self._dream(state, horizon, _seed(number), sample)
         return {key: value.numpy() for key, value in found.items()}
 
-    def enter(self, state: State, samples: int) -> State:
-        """Returns the latent states [samples, ...] that dreams from a moment begin with."""
-        latent = {k: v for k, v in state.items() if k != "action"}
-        return {k: tf.repeat(v, samples, 0) for k, v in latent.items()}
+    def enter(self, state: State) -> State:
+        """Returns the latent states [SAMPLES, ...] that dreams from a moment begin with."""
+        return {k: tf.repeat(v, SAMPLES, 0) for k, v in state.items() if k != "action"}
 
     def dream_step(
         self, latent: State, action: np.ndarray | None, number: int, sample: bool
@@ -82,8 +87,10 @@ class ModelView:
             action: [A], for all n; None: the actor's.
             number, sample: As `dream`'s.
         """
-        given = None if action is None else tf.constant(action[None], tf.float32)
-        found, latent = self._step(latent, given, _seed(number), sample)
+        by_hand = tf.constant(action is not None)
+        given = np.zeros(self._actions) if action is None else action
+        given = tf.constant(given[None], tf.float32)
+        found, latent = self._step(latent, given, by_hand, _seed(number), sample)
         return {key: value.numpy() for key, value in found.items()}, latent
 
     # ------------------------------------------------------------------ graphs
@@ -99,53 +106,52 @@ class ModelView:
         return found | self._probabilities(rssm.feat(post))
 
     def _dream_graph(
-        self, state: State, samples: int, horizon: int, seed: tf.Tensor, sample: bool
+        self, state: State, horizon: int, seed: tf.Tensor, sample: bool
     ) -> State:
-        rssm, first = self._model.rssm, tf.repeat(state["action"], samples, 0)
+        rssm, first = self._model.rssm, tf.repeat(state["action"], SAMPLES, 0)
 
         def step(t, latent, feats, actions):
             seeds = tf.unstack(
                 tf.random.split(tf.random.experimental.stateless_fold_in(seed, t), 2), 2
             )
             action = tf.where(t == 0, first, self._agent.choose(latent, seeds[0], sample))
-            noise = tf.random.stateless_normal([samples, rssm.stoch_size], seeds[1])
+            noise = tf.random.stateless_normal([SAMPLES, rssm.stoch_size], seeds[1])
             latent = rssm.imagine_step(latent, action, noise)
             return t + 1, latent, feats.write(t, rssm.feat(latent)), actions.write(t, action)
 
         empty = [tf.TensorArray(tf.float32, horizon) for _ in range(2)]
         _, _, feats, actions = tf.while_loop(
-            lambda t, *_: t < horizon, step, (0, self.enter(state, samples), *empty)
+            lambda t, *_: t < horizon, step, (0, self.enter(state), *empty)
         )
-        feat = tf.ensure_shape(feats.stack(), [horizon, samples, rssm.feat_size])
-        flat = tf.reshape(tf.transpose(feat, [1, 0, 2]), [samples * horizon, rssm.feat_size])
-        found = self._judge(flat) | self._probabilities(flat)
-        found = {k: tf.reshape(v, [samples, horizon, *v.shape[1:]]) for k, v in found.items()}
+        feat = tf.ensure_shape(feats.stack(), [horizon, SAMPLES, rssm.feat_size])
+        flat = tf.reshape(tf.transpose(feat, [1, 0, 2]), [SAMPLES * horizon, rssm.feat_size])
+        found = self._judge(flat)
+        found = {k: tf.reshape(v, [SAMPLES, horizon, *v.shape[1:]]) for k, v in found.items()}
         return found | {"action": tf.transpose(actions.stack(), [1, 0, 2])}
 
     def _step_graph(
-        self, latent: State, action: tf.Tensor | None, seed: tf.Tensor, sample: bool
+        self, latent: State, given: tf.Tensor, by_hand: tf.Tensor, seed: tf.Tensor, sample: bool
     ) -> tuple[State, State]:
         rssm, n = self._model.rssm, latent["deter"].shape[0]
         seeds = tf.unstack(tf.random.split(seed, 2), 2)
-        if action is None:
-            action = self._agent.choose(latent, seeds[0], sample)
-        else:
-            action = tf.repeat(action, n, 0)
+        action = tf.where(by_hand, given, self._agent.choose(latent, seeds[0], sample))
+        chosen = self._probabilities(rssm.feat(latent)) | {"action": action}
         noise = tf.random.stateless_normal([n, rssm.stoch_size], seeds[1])
         latent = rssm.imagine_step(latent, action, noise)
-        feat = rssm.feat(latent)
-        return self._judge(feat) | self._probabilities(feat) | {"action": action}, latent
+        return self._judge(rssm.feat(latent)) | chosen, latent
 
     def _judge(self, feat: tf.Tensor) -> State:
         """What the decoder and the heads predict from features [N, F]."""
         model, value = self._model, self._agent.value
-        found = {"reward": model.reward(feat)}
+        found = {"reward": tf.cast(model.reward(feat), tf.float32)}
         for key, mean in model.decoder(feat).items():
             shown = model.scaling.unscaled(key, mean)
             if len(model.targets[key]) == 3:
                 shown = tf.cast(tf.round(tf.clip_by_value(mean + 0.5, 0.0, 1.0) * 255.0), tf.uint8)
             found[f"decoded/{key}"] = shown
-        return found if value is None else {**found, "value": value(feat)}
+        if value is not None:
+            found["value"] = tf.cast(value(feat), tf.float32)
+        return found
 
     def _probabilities(self, feat: tf.Tensor) -> State:
         actor = self._agent.actor

@@ -179,6 +179,11 @@ def _draw(side: _Side, state: dict[str, Any], facts: dict[str, Any]) -> Image.Im
             draw.rectangle((x - 2, _TOP - 2, x + _PICTURE + 1, _TOP + _PICTURE + 1), None,
                            _VERMILION, 2)  # fmt: skip
     _curves(image, side, facts, state["ahead"])
+    x = _MARGIN + 3 * (_PICTURE + _GAP) + 4
+    legend = (("line: came, or valued now", _BLUE), ("dashes: imagined", _VERMILION),
+              ("dots: reward predicted", _PURPLE))  # fmt: skip
+    for i, (text, colour) in enumerate(legend[: 3 if facts["model"] else 1]):
+        draw.text((x, _TOP + _PICTURE - 46 + 16 * i), text, colour, _font(12))
     return image
 
 
@@ -203,7 +208,7 @@ def _bars(
     """Each action as a bar, from -1 to 1, or its probability."""
     left, right, names = _MARGIN + 3 * (_PICTURE + _GAP) + 4, SIZE[0] - _MARGIN, facts["actions"]
     draw.text((left, _TOP - 4), "imagined action" if imagined else "action", _DIM, _font(13))
-    row = min(24, (_PICTURE + 8) // len(names))
+    row = min(24, (_PICTURE - 68) // len(names))
     action = arrays["action"].reshape(-1)[: len(names)]
     values = action
     if facts["discrete"] and "probabilities" in arrays:
@@ -225,7 +230,7 @@ def _vectors(
     model: np.ndarray | None, dream: np.ndarray | None,
 ) -> None:  # fmt: skip
     """Observations of an agent from states: a line each, from the least to the largest value."""
-    if facts["decodes"] == "picture" or side.low is None or side.high is None:
+    if facts["decodes"] != "vector" or side.low is None or side.high is None:
         return
     n = len(facts["elements"])
     left, row = _MARGIN + _PICTURE + _GAP + 6, min(26, (_PICTURE - 18) // max(n, 1))
@@ -281,6 +286,8 @@ def _curves(image: Image.Image, side: _Side, facts: dict[str, Any], ahead: int) 
         for time, colour in marks:
             x = left + (time - begin) / (last - begin) * size[0]
             draw.line((x, top, x, top + tall), colour)
+        width = draw.textlength(name, _font(12))
+        draw.rectangle((left + 2, top + 2, left + width + 7, top + 17), _PANEL)
         draw.text((left + 4, top + 2), name, _INK, _font(12))
         for value, y, anchor in ((high, top, "ra"), (low, top + tall, "rd")):
             draw.text((left - 5, y), f"{value:.3g}", _DIM, _font(11), anchor=anchor)
@@ -309,7 +316,12 @@ def _panel(
             at = place(start + i, float(series[i]))
             if stems:
                 draw.line((at[0], tall, *at), _GREEN, 2 * _SHARP)
-            elif before is not None and (dashes == 0 or (start + i) // dashes % 2 == 0):
-                draw.line((*before, *at), colour, _SHARP + 1)
+            elif dashes == 1:
+                draw.ellipse((at[0] - 2, at[1] - 2, at[0] + 2, at[1] + 2), colour)
+            elif before is not None:
+                # A dash is the first two thirds of a step.
+                share = 0.6 if dashes else 1.0
+                end = [b + share * (a - b) for a, b in zip(at, before, strict=True)]
+                draw.line((*before, *end), colour, _SHARP + 1)
             before = at
     return image.resize(size, Image.Resampling.BOX)

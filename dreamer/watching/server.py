@@ -73,9 +73,9 @@ class Server:
         self._session, self._sock = session, sock
         self._port, self._token = sock.getsockname()[1], secrets.token_urlsafe(16)
         self._watchers: set[asyncio.Queue[bytes | None]] = set()
-        self._joined = asyncio.Event()
         self._commands: asyncio.Queue[dict | asyncio.Queue[bytes | None]] = asyncio.Queue()
         self._recorder = Recorder()
+        self._failed: BaseException | None = None
 
     @property
     def link(self) -> str:
@@ -92,7 +92,10 @@ class Server:
             self._guarded(app), log_level="warning", ws="websockets-sansio", lifespan="on",
             ws_max_size=_MAX_COMMAND, timeout_graceful_shutdown=2, server_header=False,
         )  # fmt: skip
-        asyncio.run(uvicorn.Server(config).serve(sockets=[self._sock]))
+        self._server = uvicorn.Server(config)
+        asyncio.run(self._server.serve(sockets=[self._sock]))
+        if self._failed is not None:
+            raise self._failed
 
     # ---------------------------------------------------------------- requests
 
@@ -168,9 +171,14 @@ class Server:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         loop = asyncio.create_task(self._drive())
-        loop.add_done_callback(_report)
+        loop.add_done_callback(self._ended)
         yield
         loop.cancel()
+
+    def _ended(self, loop: asyncio.Task[None]) -> None:
+        """Ends the server with its loop; `serve` raises what the loop raised."""
+        if not loop.cancelled():
+            self._failed, self._server.should_exit = loop.exception(), True
 
     async def _drive(self) -> None:
         """Steps the session at its speed while somebody watches, and carries out commands."""
@@ -181,8 +189,11 @@ class Server:
             now = time.monotonic()
             due = now + LOOK_EVERY if wait is None else min(max(due, now - 1.0), now + wait)
             try:
-                command = await asyncio.wait_for(self._commands.get(), max(0.0, due - now))
-            except TimeoutError:
+                if due <= now:  # wait_for would not look into the queue
+                    command = self._commands.get_nowait()
+                else:
+                    command = await asyncio.wait_for(self._commands.get(), due - now)
+            except (TimeoutError, asyncio.QueueEmpty):
                 if wait is not None:
                     self._tell(await asyncio.to_thread(self._session.tick))
                     due += self._session.wait() or 0.0
@@ -234,10 +245,3 @@ class Server:
         for header, arrays in messages:
             watcher.put_nowait(encode(header, arrays))
 
-
-def _report(task: asyncio.Task) -> None:
-    """Ends the server with the exception of its loop, which would be lost otherwise."""
-    if not task.cancelled() and (error := task.exception()):
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": "the loop of the page has failed", "exception": error, "task": task}
-        )

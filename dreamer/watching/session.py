@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dreamer.errors import EnvError, UserError
 from dreamer.system.messages import Message
 from dreamer.watching.side import Moment, Side
+
+if TYPE_CHECKING:
+    from dreamer.watching.model_view import Arrays
 
 AHEAD = 45  # steps of a dream that runs ahead of the episode
 EVERY = 15  # moments between two such dreams
@@ -47,6 +50,7 @@ class Session:
         self.failure: dict[str, str] | None = None
         self._given_two = len(sides) > 1  # by the command line
         self._compared = ""  # the checkpoint of the second side, if the page chose it
+        self._other: Side | None = None  # that side; it is kept, because its graphs are costly
         self._dreaming: int | None = None  # the time of the moment that the dream began with
         self._latents: list[Any] = []  # of each side, in the dream
         self._dreamt = 0  # steps of the dream
@@ -134,7 +138,7 @@ class Session:
         messages = [self.state()]
         if all(side.moments for side in self.sides):
             messages += [self._history(), self._moment()]
-            messages += self._ahead() if self._dreaming is None else []
+            messages += self._ahead() if self._dreaming is None else [self._truth()]
         return messages
 
     def state(self) -> Message:
@@ -176,7 +180,7 @@ class Session:
         dreams: list[Message] = []
         for side in self.sides:
             time = side.now.time
-            dreams.append(({"time": time}, side.dream(time, self.samples, AHEAD, self.noisy)))
+            dreams.append(({"time": time}, self._few(side.dream(time, AHEAD, self.noisy))))
         header, arrays = _joined(dreams)
         return [({"kind": "dream", **header}, arrays)]
 
@@ -186,9 +190,14 @@ class Session:
         """Begins the dream at a moment, or begins it anew."""
         time = self.sides[0].at(time).time
         self._dreaming, self._dreamt = time, 0
-        self._latents = [side.enter(time, self.samples) for side in self.sides]
-        header, arrays = _joined([_described(side.at(time)) for side in self.sides])
-        return [self.state(), ({"kind": "truth", "step": 0, **header}, arrays)]
+        self._latents = [side.enter(time) for side in self.sides]
+        return [self.state(), self._truth()]
+
+    def _truth(self) -> Message:
+        """The moment that the dream began with."""
+        assert self._dreaming is not None
+        header, arrays = _joined([_described(side.at(self._dreaming)) for side in self.sides])
+        return {"kind": "truth", "step": self._dreamt, **header}, arrays
 
     def _dream_on(self) -> list[Message]:
         """Takes one step of the dream; beside it goes what came in the episode, if it did."""
@@ -197,6 +206,7 @@ class Session:
         found = []
         for i, side in enumerate(self.sides):
             dreamt, self._latents[i] = side.dream_step(self._latents[i], self._action, self.noisy)
+            dreamt = self._few(dreamt)
             truth = side.at(self._dreaming + self._dreamt)
             came = truth.time == self._dreaming + self._dreamt
             if came and "picture" in truth.arrays:
@@ -208,6 +218,10 @@ class Session:
         header |= {"kind": "dreamt", "time": self._dreaming, "step": self._dreamt}
         return [(header, arrays)]
 
+    def _few(self, arrays: Arrays) -> Arrays:
+        """As many of the sampled dreams as are shown."""
+        return {key: value[: self.samples] for key, value in arrays.items()}
+
     # ---------------------------------------------------------------- commands
 
     def do(self, command: Mapping[str, Any]) -> list[Message]:
@@ -218,8 +232,10 @@ class Session:
             return [notice(f"unknown command {name!r}")]
         try:
             return act(command)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             return [notice(f"the command {name} is not understood: {error}")]
+        except EnvError as error:
+            return [notice(f"No environment could be opened: {error.last_line}"), self.state()]
         except UserError as error:
             return [notice(str(error)), self.state()]
 
@@ -288,20 +304,19 @@ class Session:
             raise ValueError("there is nothing to choose from")
         if which:
             _one_of(which, self.sides[0].steps())
-            if len(self.sides) > 1:
-                return self._do_checkpoint({"side": 1, "which": which})
-            other = self._open_side(which)
-            other.place = self.sides[0].place
-            self.sides.append(other)
-        elif len(self.sides) > 1:
-            self.sides.pop().loaded.envs.close()
+            if self._other is None:
+                self._other = self._open_side(which)
+            elif self._other.which != which:
+                self._other.load(which)
+            self._other.move(self.sides[0].place)
+        self.sides[1:] = [self._other] if which and self._other else []
         self._compared = which
         return self._episode(self.seed)
 
     def _do_task(self, command: Mapping[str, Any]) -> list[Message]:
         place = self.sides[0].loaded.envs.tasks.index(command["task"])
         for side in self.sides:
-            side.place = place
+            side.move(place)
         return self._episode(self.seed)
 
     def _do_dream(self, command: Mapping[str, Any]) -> list[Message]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DRAWN_SIZE = 192  # pixels along each edge of pictures that the agent does not observe
 MOST_MOMENTS = 3000  # of an episode that are kept; older ones are dropped
 MOST_ELEMENTS = 24  # of vectors that are shown
+ALBUM = 600  # real pictures among which the nearest one stands for an imagined state
 _DMLAB = "forward back left right look_left look_right look_left_go look_right_go fire"
 
 
@@ -49,6 +50,9 @@ class Moment:
 class Side:
     """The agent of a run, which acts in an environment of its own.
 
+    A model that decodes no picture, but vectors, gets pictures too: of the real moments so far, the
+    one with the nearest vector.
+
     Args:
         loaded: The run; its agent is loaded now.
         which: The checkpoint, as named to `load_run`.
@@ -61,10 +65,11 @@ class Side:
 
     def __init__(self, loaded: LoadedRun, which: str = "latest"):
         self.loaded, self.which, self.place = loaded, which or "latest", 0
-        self.agent, self.view = loaded.agent, _view(loaded.agent)
+        self.agent, self.view = loaded.agent, _view(loaded)
         self.moments: list[Moment] = []
         self._broken = False  # whether the environments are closed
         self._dreams = 0
+        self._album: list[tuple[np.ndarray, np.ndarray]] = []  # vectors and pictures
         spaces = loaded.envs.obs_space
         images = sorted(key for key, space in spaces.items() if space.is_image)
         self._picture = "image" if "image" in images else next(iter(images), "")
@@ -75,6 +80,11 @@ class Side:
         self.elements = [f"{key} {i}" if shapes[key][0] > 1 else key
                          for key in self._vectors for i in range(shapes[key][0])]  # fmt: skip
         self.elements = self.elements[:MOST_ELEMENTS]
+        self._decodes = ""
+        if self.view and self._decoded:
+            self._decodes = "picture"
+        elif self.view and self.elements:
+            self._decodes = "nearest" if self._picture else "vector"
 
     # ------------------------------------------------------------------ acting
 
@@ -87,6 +97,12 @@ class Side:
         """The moment of a time; the nearest one that is kept."""
         first = self.moments[0].time
         return self.moments[min(max(time - first, 0), len(self.moments) - 1)]
+
+    def move(self, place: int) -> None:
+        """Goes to the environment of another task, whose pictures are others."""
+        if place != self.place:
+            self.place = place
+            self._album.clear()
 
     def begin(self, seed: int, noisy: bool) -> None:
         """Starts an episode; raises EnvError, and can be called again then."""
@@ -123,8 +139,15 @@ class Side:
         reward = float(timestep["reward"])
         numbers = {"reward": reward, "return": reward + (before.numbers["return"] if before else 0)}
         arrays = {"action": np.asarray(actions[0], np.float32)}
+        if self._picture:
+            arrays["picture"] = newest_frame(timestep[self._picture])
+        if self.elements:
+            arrays["vector"] = self._joined(timestep, 0)
+        if self._decodes == "nearest":
+            self._album = self._album[1 - ALBUM :]
+            self._album.append((arrays["vector"], arrays["picture"][::2, ::2]))
         if self.view:
-            past = past or self.view.initial(len(actions[0]))
+            past = past or self.view.initial()
             found = self.view.look(past, state, bool(timestep["is_first"]))
             numbers["reward"] = self.view.learnt_reward(reward)
             scalars = {"predicted": "reward", "value": "value", "kl": "kl"}
@@ -133,34 +156,30 @@ class Side:
             arrays |= {f"model_{key}": value for key, value in shown.items()}
             if "probabilities" in found:
                 arrays["probabilities"] = found["probabilities"]
-        if self._picture:
-            arrays["picture"] = newest_frame(timestep[self._picture])
-        if self.elements:
-            arrays["vector"] = self._joined(timestep, 0)
         time = before.time + 1 if before else 0
         self.moments.append(Moment(time, numbers, arrays, state, bool(timestep["is_last"])))
 
     # ------------------------------------------------------------------ dreams
 
-    def dream(self, time: int, samples: int, horizon: int, noisy: bool) -> Arrays:
+    def dream(self, time: int, horizon: int, noisy: bool) -> Arrays:
         """Imagines what follows a moment: pictures or vectors, rewards, values and actions.
 
-        Entries are [samples, horizon, ...].
+        Entries are [SAMPLES, horizon, ...].
         """
         assert self.view is not None
         self._dreams += 1
-        found = self.view.dream(self.at(time).state, samples, horizon, self._dreams, noisy)
+        found = self.view.dream(self.at(time).state, horizon, self._dreams, noisy)
         return self._dreamt(found, 2)
 
-    def enter(self, time: int, samples: int) -> Any:
+    def enter(self, time: int) -> Any:
         """Returns the latent states of dreams that begin at a moment."""
         assert self.view is not None
-        return self.view.enter(self.at(time).state, samples)
+        return self.view.enter(self.at(time).state)
 
     def dream_step(
         self, latent: Any, action: np.ndarray | None, noisy: bool
     ) -> tuple[Arrays, Any]:
-        """Imagines one step, by an action or by the actor's; entries are [samples, ...]."""
+        """Imagines one step, by an action or by the actor's; entries are [SAMPLES, ...]."""
         assert self.view is not None
         self._dreams += 1
         found, latent = self.view.dream_step(latent, action, self._dreams, noisy)
@@ -177,7 +196,18 @@ class Side:
             shown["picture"] = newest_frame(decoded[self._decoded])
         if self._vectors and self._vectors[0] in decoded:
             shown["vector"] = self._joined(decoded, axes)
+        if self._decodes == "nearest":
+            shown["picture"] = self._nearest(shown["vector"])
         return shown
+
+    def _nearest(self, vectors: np.ndarray) -> np.ndarray:
+        """The pictures [..., H, W, C] of the real moments with the nearest vectors to [..., n]."""
+        known = np.stack([vector for vector, _ in self._album])
+        scale = known.std(0) + 1e-3 * (1.0 + np.abs(known).max(0))
+        flat = vectors.reshape(-1, 1, vectors.shape[-1])
+        near = np.square((flat - known) / scale).sum(-1).argmin(1)
+        pictures = np.stack([self._album[i][1] for i in near])
+        return pictures.reshape(*vectors.shape[:-1], *pictures.shape[1:])
 
     def _joined(self, found: Mapping[str, np.ndarray], axes: int) -> np.ndarray:
         parts = [np.asarray(found[key], np.float32) for key in self._vectors]
@@ -211,8 +241,7 @@ class Side:
             "value": self.view is not None and self.agent.value is not None,
             "kl": bool(self.view and "kl" in self.now.numbers) if self.moments else False,
             "picture": bool(self._picture),
-            "decodes": "picture" if self._decoded and self.view else "vector" if self.view
-            and self.elements else "",
+            "decodes": self._decodes,
             "elements": self.elements,
             "unit": "" if transform in ("none", "") else f"{transform} of the reward",
             "discrete": space.discrete, "parts": list(space.parts),
@@ -234,13 +263,17 @@ class Side:
                     "page shows it acting, and nothing that is imagined.")  # fmt: skip
         if not self._picture:
             return "This environment draws no picture."
+        if self._decodes == "nearest":
+            return ("The model imagines observations, not pictures: for each, the page shows the "
+                    "real picture so far whose observation is nearest.")  # fmt: skip
         return ""
 
 
-def _view(agent: Any) -> ModelView | None:
+def _view(loaded: LoadedRun) -> ModelView | None:
     """Returns a view of the world model of Dreamer and its variants; None of other agents."""
     # Here, because TensorFlow must be set up before it is imported, and load_run has done so now.
     from dreamer.agent.agent import Agent
     from dreamer.watching.model_view import ModelView
 
-    return ModelView(agent) if isinstance(agent, Agent) else None
+    agent = loaded.agent
+    return ModelView(agent, loaded.envs.act_space.shape[0]) if isinstance(agent, Agent) else None

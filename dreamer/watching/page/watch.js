@@ -156,7 +156,7 @@ class Side {
   }
 
   enter(told, arrays) {
-    this.dreamt = {time: told.time, step: 0, told, reward: [], value: [], samples: state.samples,
+    this.dreamt = {time: told.time, step: 0, reward: [], value: [], samples: state.samples,
       arrays: {picture: null, truth: arrays.picture, true_vector: arrays.vector,
         action: arrays.action, probabilities: arrays.probabilities}, came: true};
   }
@@ -278,10 +278,12 @@ function showState() {
     side.find(".note").hidden = !facts.note;
     side.find(".note").textContent = facts.note;
     side.find(".truth").hidden = !facts.picture;
-    side.find(".model").hidden = side.find(".dream").hidden = facts.decodes !== "picture";
+    side.find(".model").hidden = side.find(".dream").hidden = !hasPictures(facts);
     side.find(".vector").hidden = facts.decodes === "picture" || !facts.elements.length;
   });
 }
+
+const hasPictures = facts => facts.decodes === "picture" || facts.decodes === "nearest";
 
 // A slider for each continuous action; a button for each separate one.
 function makeActions(facts) {
@@ -497,23 +499,47 @@ function drawSide(side) {
     if (dreamt.arrays.picture) drawSamples(side, dreamt.arrays.picture, dreamt.samples, 1, 0);
     caption(side, ".dream", "The dream", `${dreamt.step} steps after moment ${dreamt.time}`);
     drawBars(side, dreamt.arrays, dreamt.step > 0);
+    const [reward, value] = [dreamt.reward.at(-1)?.[0], dreamt.value.at(-1)?.[0]];
+    showNumbers(side, {predicted: reward, value});
     drawVector(side, dreamt.arrays.true_vector, null, dreamt.arrays.vector, dreamt.samples, 1, 0);
   } else if (side.now) {
-    side.find(".model").hidden = facts.decodes !== "picture";
+    side.find(".model").hidden = !hasPictures(facts);
     paint(side.find(".truth canvas"), side.arrays.picture);
     caption(side, ".truth", "Environment", `moment ${side.now.time}`);
     paint(side.find(".model canvas"), side.arrays.model_picture);
-    caption(side, ".model", "Reconstruction", "what the model makes of it");
+    caption(side, ".model", "Reconstruction", facts.decodes === "nearest"
+      ? "the real picture nearest to it" : "what the model makes of it");
     const dream = side.dreams.at(-1), step = dream ? stepOf(dream) : 0;
     if (dream?.arrays.picture) {
       drawSamples(side, dream.arrays.picture, dream.samples, dream.steps, step);
       caption(side, ".dream", "Imagined", `${step + 1} steps ahead of moment ${dream.time}`);
     }
     drawBars(side, side.arrays, false);
+    showNumbers(side, side.now);
     drawVector(side, side.arrays.vector, side.arrays.model_vector, dream?.arrays.vector,
       dream?.samples, dream?.steps, step);
   }
   drawCurves(side);
+}
+
+// The newest numbers in words, for those who cannot see the curves.
+function showNumbers(side, {reward, predicted, value, kl}) {
+  const rows = [];
+  const shown = x => x === undefined ? "" : Math.abs(x) < 10 ? x.toFixed(2) : x.toFixed(1);
+  if (reward !== undefined) rows.push(["Reward", shown(reward)]);
+  if (predicted !== undefined) {
+    rows.push([reward === undefined ? "Imagined reward" : "predicted", shown(predicted)]);
+  }
+  if (value !== undefined) rows.push(["Value", shown(value)]);
+  if (kl !== undefined) rows.push(["KL", `${shown(kl)} nats`]);
+  const box = side.find(".numbers"), wanted = JSON.stringify(rows);
+  if (box.dataset.rows === wanted) return;
+  box.dataset.rows = wanted;
+  box.replaceChildren(...rows.flatMap(row => row.map((text, i) => {
+    const cell = document.createElement(i ? "dd" : "dt");
+    cell.textContent = text;
+    return cell;
+  })));
 }
 
 // The step that a dream has reached; it begins again and again.
@@ -717,7 +743,10 @@ function drawPanel(g, side, key, name, at) {
   g.font = `bold ${FONT}`;
   g.textAlign = "left";
   const unit = key === "reward" && side.facts.unit ? ` (${side.facts.unit})` : "";
-  g.fillText(name + unit, LEFT + 5, top + 9);
+  g.fillStyle = PANEL;
+  g.fillRect(LEFT + 2, top + 1, g.measureText(name + unit).width + 7, 17);
+  g.fillStyle = INK;
+  g.fillText(name + unit, LEFT + 5, top + 10);
   g.font = FONT;
 }
 
