@@ -34,7 +34,7 @@ def link(debug_runs: DebugRuns) -> Iterator[str]:
 def status(url: str, **headers: str) -> int:
     try:
         request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=300) as response:
             assert "default-src 'self'" in response.headers["Content-Security-Policy"]
             return response.status
     except urllib.error.HTTPError as error:
@@ -46,7 +46,7 @@ def test_only_the_link_opens_the_page(link: str):
     host = link.rpartition("/")[0].rpartition("/")[0]
     for path in ("", "watch.js", "watch.css"):
         assert status(link + path) == 200
-        with urllib.request.urlopen(link + path, timeout=60) as response:
+        with urllib.request.urlopen(link + path, timeout=300) as response:
             text = response.read().decode()
         assert not re.search(r"https?://|//cdn", text)  # nothing comes from other hosts
     assert status(f"{link}recording") == status(f"{link}../other") == status(f"{link}x.py") == 404
@@ -69,7 +69,7 @@ def test_a_web_socket_shows_and_controls(link: str):
     with connect(url, origin=origin, max_size=1 << 24) as one:
 
         def header(of=one) -> dict:
-            message = of.recv(timeout=120)
+            message = of.recv(timeout=300)
             return json.loads(message[4 : 4 + int.from_bytes(message[:4], "little")])
 
         def until(kind: str, of=one, **wanted: object) -> dict:

@@ -44,7 +44,7 @@ _MAX_COMMAND = 10_000  # bytes
 
 
 def bind(port: int) -> socket.socket:
-    """Returns a socket on this machine's own address; port 0: a free one.
+    """Returns a socket that listens on this machine's own address; port 0: a free one.
 
     Raises UserError if the port is taken.
     """
@@ -52,6 +52,7 @@ def bind(port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((HOST, port))
+        sock.listen()  # now, so that who opens the link at once waits for the page
     except OSError as error:
         sock.close()
         raise UserError(
