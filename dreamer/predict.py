@@ -6,14 +6,18 @@ The world model observes the first `context` timesteps of each episode and predi
 `horizon` from their actions alone (arXiv 1912.01603, figure 5). The program writes the errors. For
 each decoded observation and for the reward, it also writes a video of truth, model and error, and
 a still image of the first sequence.
+
+With --figures it also draws for print: open-loop predictions of several episodes; rewards and
+values along whole episodes, imagined beside what came; the calibration of predicted returns.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -21,6 +25,7 @@ from typing import Any, Unpack
 import numpy as np
 from PIL import Image
 
+from dreamer.analysis.foresight import LONGEST, Foresight, calibrations, foresee
 from dreamer.analysis.open_loop import StepErrors, collect_fresh, read_saved, rows, step_errors
 from dreamer.analysis.trained_run import RUN, WHICH, Loading, load_run
 from dreamer.config.command_line import CommandLine, Option, run_main
@@ -46,6 +51,9 @@ COMMAND_LINE = CommandLine(
                choices=("fresh", "saved")),
         Option("seed", -1, "Seed of fresh episodes' starts; -1: the run's.", min=-1),
         *WHICH,
+        Option("figures", "none", "Format of figures for print, which come as .png, too: open "
+               "loop, rewards and values along whole episodes, calibration.",
+               choices=("none", "pdf", "svg")),
         Option("output", "", "Folder for the results. Empty: predictions/ in the run, or "
                "predictions/NAME here for pretrained:NAME."),
     ),
@@ -65,6 +73,7 @@ class Prediction:
     horizon: int  # timesteps that it predicted
     result: dict[str, np.ndarray]  # truth/<key> and model/<key>, [B, context + horizon, ...]
     errors: dict[str, StepErrors]  # of each decoded observation and of the reward
+    foresights: list[Foresight] = field(default_factory=list)  # along whole episodes, if asked for
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,9 +83,15 @@ def main(argv: Sequence[str]) -> int:
     if output.is_symlink():  # a stranger's link may lead anywhere
         raise UserError(f"{output} is a link: name the folder itself with --output")
     check_writable_folder(output, "choose another folder with --output")
-    prediction = predict(**options, on_progress=warn)
+    kind = options.pop("figures")
+    if kind != "none" and importlib.util.find_spec("matplotlib") is None:
+        raise UserError("--figures needs matplotlib: pip install 'dreamer-tf2[plots]'")
+    prediction = predict(**options, whole=kind != "none", on_progress=warn)
     print(as_text(prediction))
-    for path in write(prediction, output):
+    paths = write(prediction, output)
+    if prediction.foresights:
+        paths += draw(prediction, output, (kind, "png"))
+    for path in paths:
         print(f"wrote {path}")
     return 0
 
@@ -89,15 +104,16 @@ def default_output(run: str) -> Path:
 
 def predict(
     run: str, *, context: int = 5, horizon: int = 50, episodes: int = 5, source: str = "fresh",
-    seed: int = -1, on_progress: Callable[[str], object] = lambda text: None,
+    seed: int = -1, whole: bool = False, on_progress: Callable[[str], object] = lambda text: None,
     **loading: Unpack[Loading],
 ) -> Prediction:  # fmt: skip
     """Predicts with the agent of a run, which may still be training; arguments: see --help.
 
+    If `whole`, it also tells what the model foresees along whole episodes.
     `on_progress` is called with each thing that takes long, as it begins.
     Raises UserError if there is no run or no sound checkpoint, or no episode is long enough.
     """
-    length = context + horizon
+    length, longest = context + horizon, LONGEST if whole else 0
     on_progress(f"loading {run} and its environments")
     with load_run(run, **loading) as loaded:
         config, pool = loaded.config, loaded.envs
@@ -109,14 +125,17 @@ def predict(
                 f"but those of {config.task} have at most {longest}: choose smaller ones"
             )
         if source == "saved":
-            found = read_saved(loaded.rundir.eval_episodes, pool, episodes, length)
+            found = read_saved(
+                loaded.rundir.eval_episodes, pool, episodes, length, longest
+            )
         else:
             policy = partial(loaded.agent.policy, mode="eval")
             on_progress(f"running {episodes} episode(s)")
-            found = collect_fresh(pool, policy, seed, episodes, length)
+            found = collect_fresh(pool, policy, seed, episodes, length, longest)
     agent = loaded.agent
     on_progress(f"predicting {horizon} timesteps")
-    result = agent.predict(stack(found), context)
+    first = [{key: array[:length] for key, array in episode.items()} for episode in found]
+    result = agent.predict(stack(first), context)
     keys = [key.removeprefix("truth/") for key in result if key.startswith("truth/")]
     errors = {k: step_errors(result[f"truth/{k}"], result[f"model/{k}"], context) for k in keys}
     if config.reward.transform != "none":
@@ -126,7 +145,11 @@ def predict(
         "run": str(loaded.rundir.path), "checkpoint": str(loaded.checkpoint), "task": config.task,
         "step": loaded.step, "source": source, "seed": seed, "episodes": len(found),
     }  # fmt: skip
-    return Prediction(about, context, horizon, result, errors)
+    foresights = []
+    if whole:
+        on_progress(f"imagining {horizon} timesteps from all along the episodes")
+        foresights = foresee(agent, found, context, horizon, config.behavior.gamma)
+    return Prediction(about, context, horizon, result, errors, foresights)
 
 
 def as_text(prediction: Prediction) -> str:
@@ -163,7 +186,7 @@ def write(prediction: Prediction, folder: Path) -> list[Path]:
     write_json(paths[0], about)
     every = max(1, (context + horizon) // _STILL_COLUMNS)
     for key in prediction.errors:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", key)
+        name = _plain(key)
         video, still = folder / f"{name}-{step}.gif", folder / f"{name}-{step}.png"
         sequences = (prediction.result[f"{of}/{key}"][:_MAX_SEQUENCES] for of in ("truth", "model"))
         truth, model, error = rows(*sequences)
@@ -173,6 +196,39 @@ def write(prediction: Prediction, folder: Path) -> list[Path]:
             Image.fromarray(strip).save(file, "PNG")
         paths += [video, still]
     return paths
+
+
+def draw(prediction: Prediction, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Draws the figures for print, and writes the calibration's numbers; returns their paths."""
+    from dreamer.analysis import prediction_figures as figures  # late: matplotlib is an extra
+    from dreamer.analysis.print_style import save
+
+    step, horizon = prediction.about["step"], prediction.horizon
+    found = calibrations(prediction.foresights, horizon)
+    numbers = folder / f"calibration-{step}.json"
+    write_json(numbers, {**prediction.about, **{one.name: one.statistics() for one in found}})
+    drawn = {
+        "foresight": figures.draw_foresights(prediction.foresights, horizon),
+        "calibration": figures.draw_calibration(found),
+    }
+    truth, model = (
+        {key: prediction.result[f"{of}/{key}"] for key in prediction.errors if key != "reward"}
+        for of in ("truth", "model")
+    )
+    for key in [key for key, array in truth.items() if array.dtype == np.uint8]:
+        drawn[f"open-loop-{_plain(key)}"] = figures.draw_images(
+            truth.pop(key), model.pop(key), prediction.context
+        )
+    if truth:
+        drawn["open-loop-vectors"] = figures.draw_vectors(truth, model, prediction.context)
+    paths = [numbers]
+    for name, figure in drawn.items():
+        paths += save(figure, folder / f"{name}-{step}", formats)
+    return paths
+
+
+def _plain(key: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", key)
 
 
 if __name__ == "__main__":

@@ -46,14 +46,19 @@ LINE = CommandLine(
                required=True),
         Option("out", "", "The page, such as report.html.", required=True),
         Option("title", "Dreamer: report", "Title of the page."),
-        Option("clips", 20, "Maximum size of all clips in the page, in megabytes.", min=1),
+        Option("clips", 20, "Maximum size of clips and predictions, in megabytes.", min=1),
         *CHOICE,
         *READING,
     ),
     takes_config=False,
 )  # fmt: skip
 _PIXELS = 125  # to an inch of a figure: its text is then about as large as the page's
-_CLIP = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.gif")
+_CLIPS = {
+    "gif": re.compile(r"(?P<name>.+)-(?P<step>\d+)\.gif"),
+    # The figures for print of dreamer.predict.
+    "png": re.compile(r"(?P<name>foresight|calibration|open-loop-.+)-(?P<step>\d+)\.png"),
+}
+_STARTS = {"gif": (b"GIF87a", b"GIF89a"), "png": (b"\x89PNG\r\n\x1a\n",)}
 Context = dict[str, Any]  # values of the template by name
 
 
@@ -79,6 +84,8 @@ def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
     (bars, _), *_ = first.pages()
     legend, panels = figures.draw_panels(first)
     summary = summarise(study, resamples=resamples)
+    own = [found.run for found in details]
+    clips = _clips(own, clip_bytes, "videos", "gif")
     over_tasks = summary if summary.own and len(study.tasks) > 1 else None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
@@ -97,46 +104,49 @@ def render(study: Study, title: str, clip_bytes: int, resamples: int) -> str:
             "scale": summary.words, "cells": tables.aggregate_cells(summary),
             "picture": _picture(figures.draw_aggregates(summary.first_methods()),
                                 "The same, drawn")},
-        clips=_clips([found.run for found in details], clip_bytes),
+        clips=clips, predictions=_clips(own, clips["left_bytes"], "predictions", "png"),
         differences=_differences([found for found in details if found.config]),
         details=details)
 
 
-def _clips(runs: Sequence[Run], budget: int) -> Context:
-    """Returns the newest clips of the first seed of each task and method, within `budget` bytes."""
+def _clips(runs: Sequence[Run], budget: int, folder: str, kind: str) -> Context:
+    """Returns the newest clips, or figures of predictions, in a folder of runs.
+
+    They are of the first seed of each task and method, and have at most `budget` bytes in all.
+    """
     first = {(run.task, run.method): run for run in reversed(runs)}
     shown, left_out = [], 0
     for run in reversed(first.values()):
         pictures = []
-        newest = _newest_clips(run.folder / "videos")
+        newest = _newest_clips(run.folder / folder, kind)
         for name, (step, path) in sorted(newest.items()):
-            if content := _gif(path, budget):
+            if content := _read(path, budget, kind):
                 budget -= len(content)
                 pictures.append(_image(
-                    content, "gif", f"{name} of {run.task}, {run.method}",
+                    content, kind, f"{name} of {run.task}, {run.method}",
                     caption=f"{name.replace('_', ' ')}, {short_frames(step)} frames"))
         if pictures:
             shown.append((f"{task_title(run.task)}: {run.method}, seed {run.seed}", pictures))
         left_out += bool(newest) and not pictures
-    return {"runs": shown, "left_out": left_out}
+    return {"runs": shown, "left_out": left_out, "left_bytes": budget}
 
 
-def _newest_clips(folder: Path) -> dict[str, tuple[int, Path]]:
+def _newest_clips(folder: Path, kind: str) -> dict[str, tuple[int, Path]]:
     """Returns by name the step and the path of the newest clip."""
-    paths = [] if folder.is_symlink() else folder.glob("*.gif")
+    paths = [] if folder.is_symlink() else folder.glob(f"*.{kind}")
     clips = sorted((int(clip["step"]), path, clip["name"]) for path in paths
-                   if (clip := _CLIP.fullmatch(path.name)))
+                   if (clip := _CLIPS[kind].fullmatch(path.name)))
     return {name: (step, path) for step, path, name in clips}
 
 
-def _gif(path: Path, limit: int) -> bytes:
-    """Returns a regular GIF file of at most `limit` bytes; nothing for any other file."""
+def _read(path: Path, limit: int, kind: str) -> bytes:
+    """Returns a regular GIF or PNG file of at most `limit` bytes; nothing for any other file."""
     try:
         with open(open_to_read(path), "rb") as file:
             content = file.read(limit + 1)
     except OSError:
         return b""
-    return content if len(content) <= limit and content[:6] in (b"GIF87a", b"GIF89a") else b""
+    return content if len(content) <= limit and content.startswith(_STARTS[kind]) else b""
 
 
 def _differences(details: Sequence[Details]) -> tables.Cells:

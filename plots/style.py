@@ -1,59 +1,31 @@
-"""The look of figures: sizes, fonts, colours for the colour-blind, legends and files."""
+"""The look of curves and bars; `dreamer.analysis.print_style` has what all figures share."""
 
 from __future__ import annotations
 
-import math
-import textwrap
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dreamer.io.files import atomic_write
+from dreamer.analysis.print_style import COLOURS
+from dreamer.analysis.print_style import WIDTH as WIDTH
+from dreamer.analysis.print_style import footnotes as footnotes
+from dreamer.analysis.print_style import legend as legend
+from dreamer.analysis.print_style import new_figure as new_figure
+from dreamer.analysis.print_style import save as save
 from plots.labels import short_frames
 
-WIDTH = 7.2  # inches, the text width of a page; the fonts below have their size in print
-
-# Okabe and Ito's palette without black and yellow. In this order, neighbours also differ in
-# lightness, for prints in grey.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 _GREYS = ("0.15", "0.45", "0.6", "0.3", "0.5", "0.2")
 _DASHES = ((5, 2), (1.5, 1.5), (5, 2, 1.5, 2), (8, 2), (3, 1.5, 1, 1.5, 1, 1.5), (2, 3))
 _HATCHES = ("////", "....", "xxxx", "----", "\\\\\\\\", "++++")
-
-_SETTINGS: dict[Any, Any] = {
-    "font.size": 7.5, "legend.fontsize": 7.5, "axes.titlesize": 8, "axes.labelsize": 8,
-    "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "axes.linewidth": 0.6, "grid.linewidth": 0.5, "lines.linewidth": 1.4, "hatch.linewidth": 0.5,
-    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": "0.9", "savefig.dpi": 200,
-    "text.parse_math": False,  # a name from a folder may hold dollar signs
-    "pdf.fonttype": 42,  # text stays text
-}
-
-
-def new_figure(
-    height: float, count: int, columns: int, width: float = WIDTH
-) -> tuple[Figure, list[Axes]]:
-    """Returns a figure of `height` x `width` inches, and its `count` panels row by row."""
-    mpl.rcParams.update(_SETTINGS)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    panels = figure.subplots(math.ceil(count / columns), columns, squeeze=False)
-    for axes in panels.flat[count:]:
-        axes.set_visible(False)
-    return figure, list(panels.flat[:count])
 
 
 def own_style(index: int) -> dict[str, Any]:
     """Returns colour, marker and line of our method number `index`; later lines are dashed."""
     markers = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
-    return {"color": _COLOURS[index % len(_COLOURS)], "marker": markers[index % len(markers)],
-            "linestyle": "-" if index < len(_COLOURS) else (0, (4, 1.2))}
+    return {"color": COLOURS[index % len(COLOURS)], "marker": markers[index % len(markers)],
+            "linestyle": "-" if index < len(COLOURS) else (0, (4, 1.2))}
 
 
 def curve_style(index: int, points: int) -> dict[str, Any]:
@@ -62,7 +34,7 @@ def curve_style(index: int, points: int) -> dict[str, Any]:
     It has markers if it is short, and a few hollow ones if it is the second of its colour.
     """
     look = own_style(index)
-    if index >= len(_COLOURS):
+    if index >= len(COLOURS):
         return {**look, "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 0.9,
                 "markevery": max(1, points // 5)}
     return {**look, "markersize": 3, "marker": look["marker"] if points <= 3 else None}
@@ -76,9 +48,9 @@ def published_style(index: int) -> dict[str, Any]:
 
 def bar_style(index: int, is_own: bool) -> dict[str, Any]:
     """Returns the look of a bar: ours coloured (later ones hatched, too), published ones white."""
-    n = index % len(_COLOURS)
+    n = index % len(COLOURS)
     if is_own:
-        return {"color": _COLOURS[n], "edgecolor": "black", "linewidth": 0.4,
+        return {"color": COLOURS[n], "edgecolor": "black", "linewidth": 0.4,
                 "hatch": "xxxxx" if index > n else None}
     return {"color": "white", "edgecolor": _GREYS[n], "hatch": _HATCHES[n], "linewidth": 0.4}
 
@@ -92,32 +64,3 @@ def curve_axes(axes: Axes) -> None:
     high = axes.get_ylim()[1]
     axes.set_ylim(min(low, 0.0) - 0.03 * (high - min(low, 0.0)), high)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-
-
-def legend(figure: Figure, panels: Sequence[Axes], columns: int = 4) -> None:
-    """Adds one legend above all panels, with each label once, and room for it."""
-    handles: dict[str, Any] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    if handles:
-        figure.legend(list(handles.values()), list(handles), loc="outside upper center",
-                      ncols=min(columns, len(handles)), handlelength=3)
-        lines = math.ceil(len(handles) / columns)  # every figure has room for two
-        figure.set_figheight(figure.get_figheight() + 0.16 * max(0, lines - 2))
-
-
-def footnotes(figure: Figure, notes: Sequence[str]) -> Figure:
-    """Writes the notes below the figure, and returns it."""
-    text = textwrap.fill(" ".join(notes), int(figure.get_figwidth() * 22))
-    figure.text(0.01, -0.01, text, va="top", ha="left", fontsize=6.5, color="0.25")
-    return figure
-
-
-def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
-    """Writes <stem>.<format> in every format; each file is complete or absent."""
-    paths = {kind: stem.parent / f"{stem.name}.{kind}" for kind in formats}
-    for kind, path in paths.items():
-        with atomic_write(path) as file:
-            figure.savefig(file, format=kind, bbox_inches="tight")
-    return list(paths.values())

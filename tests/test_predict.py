@@ -111,7 +111,13 @@ def test_images_and_vectors_of_deepmind_lab(
 def test_saved_episodes(run: Path, capsys: pytest.CaptureFixture[str]):
     shutil.copytree(run / "episodes", run / "eval_episodes")
     words = ["--run", str(run), "--source", "saved", "--horizon", "7", "--episodes", "2"]
-    assert main(words) == 0
+    assert main([*words, "--figures", "svg"]) == 0
+    for name in ("foresight", "calibration", "open-loop-image"):
+        with Image.open(run / "predictions" / f"{name}-400.png") as drawn:
+            assert np.asarray(drawn.convert("L")).std() > 10
+        assert b"<svg" in (run / "predictions" / f"{name}-400.svg").read_bytes()
+    text = (run / "predictions" / "calibration-400.json").read_text(encoding="utf-8")
+    assert json.loads(text)["reward of the next 7 steps"]["count"] > 2
     report = check_report(run / "predictions", 400, ["image", "reward"], 2, 7)
     assert report["source"] == "saved"
     assert "2 held-out episodes, saved by the run's evaluations" in capsys.readouterr().out
@@ -127,6 +133,7 @@ def test_mistakes_get_one_line(run: Path, tmp_path: Path):
         (["--run", path, "--horizon", "0"], "at least 1"),
         (["--run", path, "--horizon", "37"], "need episodes of 42 timesteps"),
         (["--run", path, "--context", "40"], "at most 41"),
+        (["--run", path, "--figures", "jpg"], "must be one of none, pdf, svg"),
         (["--run", path, "--source", "training"], "must be one of fresh, saved"),
         (["--run", path, "--source", "saved", "--horizon", "9"], "eval_episodes holds no episodes"),
         (["--run", path, "--output", str(tmp_path / "file" / "below")], "cannot make"),

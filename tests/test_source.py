@@ -48,7 +48,7 @@ ORDER = (
 # The plots run without TensorFlow and read what runs leave on disk.
 PLOTS_USE = (
     "dreamer.errors", "dreamer.system", "dreamer.io", "dreamer.tasks", "dreamer.config",
-    "dreamer.data", "dreamer.runs", "dreamer.logs",
+    "dreamer.data", "dreamer.runs", "dreamer.logs", "dreamer.analysis.print_style",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape, flatten_leading, over_leading
 from dreamer.system.threads import run_interruptibly
 
+_PIECE = 50  # timesteps of episodes that are filtered at a time
 _ACTING = ("model", "actor", "value")  # networks that act, or judge what is dreamt
 
 
@@ -218,8 +219,8 @@ class Agent:
         tensors = {k: tf.convert_to_tensor(batch[k]) for k in self._batch_keys()}
         seeds = make_seeds(self._seed, Purpose.OPEN_LOOP, tf.constant(1), 2)
         size = model.rssm.stoch_size
-        post, prior = model.observe(tensors, tf.random.stateless_normal([b, t, size], seeds[0]))
-        feat = model.rssm.feat(model.rssm.head_state(post, prior))  # [B, T, F]
+        filtering = tf.random.stateless_normal([b, t, size], seeds[0])
+        post, feat = self._filtered(tensors, filtering)  # [B, T, ...]
         feats = [flatten_leading(tf.gather(feat, starts, axis=1))]
         state = {k: flatten_leading(tf.gather(v, starts, axis=1)) for k, v in post.items()}
         noise = tf.random.stateless_normal([horizon, b * len(starts), size], seeds[1])
@@ -232,6 +233,26 @@ class Agent:
         found = {**self._expected(feat), "truth": model.reward.target(tensors["reward"])}
         found |= {f"imagined/{k}": v for k, v in self._expected(imagined).items()}
         return {k: v.numpy() for k, v in found.items()}
+
+    def _filtered(self, batch: Tensors, noise: tf.Tensor) -> tuple[Tensors, tf.Tensor]:
+        """Posterior states and the heads' features of long sequences, a piece at a time."""
+        model, state, found = self.world_model, self.world_model.rssm.initial(noise.shape[0]), []
+
+        def observe(piece: Tensors, noise: tf.Tensor, start: Tensors) -> tuple[Tensors, tf.Tensor]:
+            embed = model.embed(model.preprocess({k: piece[k] for k in model.inputs}))
+            post, prior = model.rssm.observe(
+                embed, piece["action"], piece["is_first"], noise, start
+            )
+            return post, model.rssm.feat(model.rssm.head_state(post, prior))
+
+        graph = tf.function(observe, autograph=False)
+        for at in range(0, noise.shape[1], _PIECE):
+            piece = {k: v[:, at : at + _PIECE] for k, v in batch.items()}
+            post, feat = graph(piece, noise[:, at : at + _PIECE], state)
+            state = {k: v[:, -1] for k, v in post.items()}
+            found.append((post, feat))
+        posts, feats = zip(*found, strict=True)
+        return {k: tf.concat([post[k] for post in posts], 1) for k in state}, tf.concat(feats, 1)
 
     def _expected(self, feat: tf.Tensor) -> Tensors:
         """Reward, discount factor and value of features [..., F]."""

@@ -27,23 +27,23 @@ _BAR, _GROUND = 220, 20  # grey levels
 
 
 def collect_fresh(
-    pool: EnvPool, policy: Policy, seed: int, count: int, length: int
+    pool: EnvPool, policy: Policy, seed: int, count: int, length: int, longest: int = 0
 ) -> list[Episode]:
     """Runs the first `length` timesteps of `count` new episodes of each task, [length, ...] each.
 
-    They start as the episodes of a run's first evaluation do. Others replace those that end too
-    soon, at most TRIES * count run in all, so there may be fewer than `count`. Raises UserError if
-    none was long enough.
+    With `longest`, they go on up to so many timesteps. They start as the episodes of a run's first
+    evaluation do. Others replace those that end too soon, at most TRIES * count run in all, so
+    there may be fewer than `count`. Raises UserError if none was long enough.
     """
     found: dict[int, Episode] = {}
     lengths = []
 
     def keep(episode: Episode, number: int) -> None:
         lengths.append(len(episode["reward"]))
-        if lengths[-1] == length:
+        if lengths[-1] >= length:
             found[number] = episode
 
-    collector = Collector(pool, keep, seed + EVAL_SEED_OFFSET, max_length=length)
+    collector = Collector(pool, keep, seed + EVAL_SEED_OFFSET, max_length=max(length, longest))
     tasks = len(set(pool.tasks))
     while len(found) < count * tasks and collector.next_episode < TRIES * count * tasks:
         collector.collect_episodes(policy, -(-(count * tasks - len(found)) // tasks))
@@ -55,10 +55,13 @@ def collect_fresh(
     return [found[number] for number in sorted(found)]
 
 
-def read_saved(folder: Path, pool: EnvPool, count: int, length: int) -> list[Episode]:
+def read_saved(
+    folder: Path, pool: EnvPool, count: int, length: int, longest: int = 0
+) -> list[Episode]:
     """Reads the first `length` timesteps of the newest `count` episodes that are long enough.
 
-    Damaged files are named on stderr and skipped.
+    With `longest`, they go on up to so many timesteps. Damaged files are named on stderr and
+    skipped.
 
     Raises:
         UserError: There are no episodes, none is long enough, or they are another environment's.
@@ -70,20 +73,20 @@ def read_saved(folder: Path, pool: EnvPool, count: int, length: int) -> list[Epi
             "--source out to run fresh ones"
         )
     found: list[Episode] = []
-    longest = 0
+    most = 0
     for path in paths:
         try:
             file = EpisodeFile(path)
-            longest = max(longest, file.length)
+            most = max(most, file.length)
             if file.length >= length:
-                found.append(_read(file, pool, length))
+                found.append(_read(file, pool, min(file.length, max(length, longest))))
         except EpisodeError as error:
             warn(f"warning: {error}")
         if len(found) == count:
             break
     if not found:
         raise UserError(
-            f"no episode in {folder} has {length} timesteps, the longest {longest}: choose a "
+            f"no episode in {folder} has {length} timesteps, the longest {most}: choose a "
             "smaller --horizon or --context"
         )
     return found

@@ -106,7 +106,8 @@ def draw_foresights(foresights: Sequence[Foresight], horizon: int) -> Figure:
             axes = panels[row * columns + column]
             if column == 0:
                 came, seen, imagined = one.truth, one.reward, one.imagined
-                came = np.where(np.arange(len(came)) > 0, came, np.nan)  # a start has no reward
+                rewarded = np.arange(len(came)) > 0  # a start has none
+                came, seen = (np.where(rewarded, values, np.nan) for values in (came, seen))
             else:
                 came, seen, imagined = one.returns, one.value, one.imagined_value  # type: ignore
             _curves(axes, one, (came, seen, imagined), column == 1, horizon)

@@ -345,3 +345,31 @@ def test_all_learning_rates_follow_the_schedule_of_the_config():
     for name, rate in (("model", 6e-4), ("actor", 8e-5), ("value", 8e-5)):
         (found,) = (v for k, v in rates.items() if k.startswith(f"{name}/"))
         assert found == pytest.approx(0.75 * rate)
+
+
+def test_futures_are_imagined_from_observed_states_with_the_actions_alone(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = make_batch(length=12)
+    found = agent.foresee(batch, [2, 5], 4)
+    for name in ("reward", "pcont", "value"):
+        assert found[name].shape == (3, 12)
+        imagined = found[f"imagined/{name}"]
+        assert imagined.shape == (3, 2, 5)
+        np.testing.assert_array_equal(imagined[..., 0], found[name][:, [2, 5]])
+    np.testing.assert_array_equal(found["truth"], batch["reward"])
+    unseen = {key: array.copy() for key, array in batch.items()}
+    unseen["joints"][:, 6:] += 1.0
+    other = agent.foresee(unseen, [2, 5], 4)
+    np.testing.assert_array_equal(other["imagined/value"], found["imagined/value"])
+    assert np.all(other["value"][:, 6:] != found["value"][:, 6:])
+    unseen["action"][:, 6] *= -1.0
+    moved = agent.foresee(unseen, [2, 5], 4)["imagined/value"] != found["imagined/value"]
+    assert moved[:, 1, 1:].all() and not moved[:, 0, :4].any() and moved[:, 0, 4].all()
+    monkeypatch.setattr("dreamer.agent.agent._PIECE", 5)  # long sequences are filtered in pieces
+    pieces = agent.foresee(batch, [2, 5], 4)
+    for name, array in found.items():
+        np.testing.assert_allclose(pieces[name], array, rtol=1e-5, atol=1e-6)
+    for starts in ([], [8], [-1]):
+        with pytest.raises(ValueError, match=r"in 0\.\.7, but are"):
+            agent.foresee(batch, starts, 4)
