@@ -136,11 +136,7 @@ def content_of(
     return {
         "config": config.replace({**blank, "task": task}).tree(),
         **{key: content[key] for key in _KEPT if key in content},
-        # What a resumed run changed of its keys, and when.
-        "resumed": [
-            {key: entry[key] for key in ("step", "before", "config")}
-            for entry in content.get("resumed") or [] if "before" in entry
-        ],
+        "resumed": changes(content.get("resumed")),
         MARK: {
             "time": now["time"], "commit": now["commit"], "dreamer": now["versions"]["dreamer"],
             "licence": license, "step": loaded.step, "updates": int(last.get("updates", 0)),
@@ -154,6 +150,16 @@ def content_of(
             "actions": f"{act.shape[0]} {'one-hot' if act.discrete else 'numbers in [-1, 1]'}",
         },
     }  # fmt: skip
+
+
+def changes(resumed: Any) -> list[dict[str, Any]]:
+    """Returns when a resumed run changed which keys, from config.yaml's list of resumptions."""
+    entries = [x for x in resumed if isinstance(x, dict)] if isinstance(resumed, list) else []
+    return [
+        {"step": entry["step"], "keys": [str(key) for key in entry["before"]]}
+        for entry in entries
+        if isinstance(entry.get("step"), int) and isinstance(entry.get("before"), dict)
+    ]
 
 
 def read_metrics(path: Path) -> list[bytes]:

@@ -31,13 +31,12 @@ def card(name: str, content: Mapping[str, Any], evaluation: Mapping[str, Any] | 
         evaluation: That of evaluation.json, None if there was no evaluation.
     """
     facts, config = content[MARK], content["config"]
-    versions = content.get("versions", {})
+    versions, machine = (_mapping(content.get(key)) for key in ("versions", "machine"))
     packages = ", ".join(
         f"{key} {versions[key]}" for key in ("python", "tensorflow", "keras", "numpy")
         if key in versions
     )  # fmt: skip
-    machine = content.get("machine") or {}
-    hardware = [f"{machine.get('cores', '?')} core(s)", *machine.get("gpus", [])]
+    hardware = [f"{machine.get('cores', '?')} core(s)", *map(str, machine.get("gpus") or [])]
     rows = {
         "task": config["task"],
         "observes": facts["observations"],
@@ -48,7 +47,7 @@ def card(name: str, content: Mapping[str, Any], evaluation: Mapping[str, Any] | 
         + f", on a machine with {machine.get('processor', '?')}, {', '.join(hardware)}",
         "seed": f"{config['seed']} (one run; other seeds may turn out otherwise)",
         "presets": ", ".join(content.get("presets", [])) or "none",
-        "made": f"{content.get('time', '')[:10]}, dreamer {versions.get('dreamer', '?')}, commit "
+        "made": f"{str(content.get('time'))[:10]}, dreamer {versions.get('dreamer', '?')}, commit "
         f"{content.get('commit') or 'unknown'}; {packages}",
         "exported": f"{facts['time'][:10]}, dreamer {facts['dreamer']}, commit "
         f"{facts['commit'] or 'unknown'}",
@@ -61,7 +60,7 @@ def card(name: str, content: Mapping[str, Any], evaluation: Mapping[str, Any] | 
     command = command_again(values, content.get("presets", []), content["agent"])
     began = "It began with the weights of another run.\n\n" if facts["init"] else ""
     changed = "".join(
-        f"From step {entry['step']:,} on: {', '.join(entry['config'])} changed.\n\n"
+        f"From step {entry['step']:,} on: {', '.join(entry['keys'])} changed.\n\n"
         for entry in content.get("resumed", [])
     )
     return f"""# {name}
@@ -92,6 +91,10 @@ python -m dreamer.run --init_from path/to/{name} --task {config["task"]} --logdi
 
 The folder holds arrays and words, no code. Training can begin with these weights, but not resume.
 """
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def score(evaluation: Mapping[str, Any]) -> str:

@@ -363,7 +363,7 @@ def test_futures_are_imagined_from_observed_states_with_the_actions_alone(
     other = agent.foresee(unseen, [2, 5], 4)
     np.testing.assert_array_equal(other["imagined/value"], found["imagined/value"])
     assert np.all(other["value"][:, 6:] != found["value"][:, 6:])
-    unseen["action"][:, 6] *= -1.0
+    unseen["action"][:, 6] += 0.5
     moved = agent.foresee(unseen, [2, 5], 4)["imagined/value"] != found["imagined/value"]
     assert moved[:, 1, 1:].all() and not moved[:, 0, :4].any() and moved[:, 0, 4].all()
     monkeypatch.setattr("dreamer.agent.agent._PIECE", 5)  # long sequences are filtered in pieces
