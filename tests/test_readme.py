@@ -106,7 +106,7 @@ def test_every_program_is_on_a_page():
 
 
 def test_the_readme_is_short():
-    assert len(README.read_text(encoding="utf-8").splitlines()) <= 165
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 170
 
 
 def anchors(page: Path) -> set[str]:
