@@ -100,6 +100,8 @@ def test_a_benchmark(tmp_path: Path):
     assert "cores" in text
     assert "Scores at the end of each run, beside published ones" in reader.texts
     assert "dreamer_small (200k)" in reader.texts
+    places = [text.index(part) for part in ("Scores at the", "Learning curves", "What is missing")]
+    assert places == sorted(places)  # results lead, and what is missing comes last
     commands = [line for line in reader.texts if line.startswith("python -m dreamer.run")]
     assert len(commands) == 5
 
@@ -143,10 +145,16 @@ def test_names_stay_text(tmp_path: Path, write_run):
     (videos / f"{HOSTILE}-7.gif").write_bytes(b"GIF89a and more")
     (videos / "a-7.gif").write_text("<script>alert(1)</script>")
     (videos / "link-9.gif").symlink_to("/etc/hostname")
+    predictions, drawn = folder / "predictions", b"\x89PNG\r\n\x1a\n and more"
+    predictions.mkdir()
+    for name in ("foresight-7", f"open-loop-{HOSTILE}-7", "image-7"):  # the last is a still
+        (predictions / f"{name}.png").write_bytes(drawn)
+    (predictions / "calibration-7.png").write_text("<script>alert(1)</script>")
     reader = reported(tmp_path / "runs", "--title", HOSTILE)
     assert loads_nothing(reader)
     assert reader.text.count(HOSTILE) >= 12
     assert reader.images("gif") == [b"GIF89a and more"]
+    assert reader.images("png") == [drawn, drawn]
 
 
 def test_an_irregular_config_is_not_read(tmp_path: Path, write_run, make_irregular):
