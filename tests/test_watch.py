@@ -73,7 +73,7 @@ def test_a_web_socket_shows_and_controls(link: str):
             return json.loads(message[4 : 4 + int.from_bytes(message[:4], "little")])
 
         def until(kind: str, of=one, **wanted: object) -> dict:
-            while (found := header(of))["kind"] != kind or wanted.items() - found.items():
+            while (found := header(of)) != {**found, "kind": kind, **wanted}:
                 pass
             return found
 

@@ -190,7 +190,7 @@ def _draw(side: _Side, state: dict[str, Any], facts: dict[str, Any]) -> Image.Im
 def _paste(image: Image.Image, picture: np.ndarray, at: tuple[int, int]) -> None:
     coloured = np.broadcast_to(picture, (*picture.shape[:2], 3))
     enlarged = Image.fromarray(np.ascontiguousarray(coloured))
-    smooth = picture.shape[0] > 100 and picture.shape[0] != 128  # four small ones stay sharp
+    smooth = picture.shape[0] % 96 == 0  # drawn for people; what an agent sees stays sharp
     how = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
     image.paste(enlarged.resize((_PICTURE, _PICTURE), how), at)
 
