@@ -140,6 +140,7 @@ def _font(size: int) -> Any:
 def _draw(side: _Side, state: dict[str, Any], facts: dict[str, Any]) -> Image.Image:
     image = Image.new("RGB", SIZE, _PAPER)
     draw = ImageDraw.Draw(image)
+    near = " (nearest real)" if facts["decodes"] == "nearest" else ""
     draw.text((_MARGIN, 8), f"{facts['task']}, {facts['agent']} after {facts['step']:,} steps",
               _INK, _font(16))  # fmt: skip
     if side.dreamt:
@@ -151,7 +152,7 @@ def _draw(side: _Side, state: dict[str, Any], facts: dict[str, Any]) -> Image.Im
         came = "what then came" if side.dreamt["came"] else "it never was acted"
         shown = [(arrays.get("truth"), came, False)]
         if step and "picture" in arrays:
-            shown.append((_grid(arrays["picture"]), "the dream", True))
+            shown.append((_grid(arrays["picture"]), f"the dream{near}", True))
         _vectors(draw, side, facts, arrays.get("true_vector"), None, arrays.get("vector"))
         _bars(draw, facts, arrays, imagined=step > 0)
     elif side.now:
@@ -161,10 +162,11 @@ def _draw(side: _Side, state: dict[str, Any], facts: dict[str, Any]) -> Image.Im
         shown = [(arrays.get("picture"), "environment", False)]
         dream = side.dreams[-1] if side.dreams else {}
         if "model_picture" in arrays:
-            shown.append((arrays["model_picture"], "reconstruction", False))
+            shown.append((arrays["model_picture"], f"reconstruction{near}", False))
         if "picture" in dream:
             step = dream["step"]
-            shown.append((_grid(dream["picture"][:, step]), f"imagined, {step + 1} ahead", True))
+            text = f"imagined, {step + 1} ahead{near}"
+            shown.append((_grid(dream["picture"][:, step]), text, True))
         ahead = dream["vector"][:, dream["step"]] if "vector" in dream else None
         _vectors(draw, side, facts, arrays.get("vector"), arrays.get("model_vector"), ahead)
         _bars(draw, facts, arrays, imagined=False)
