@@ -115,7 +115,7 @@ SHORT, LONG = (1500, 30, 6, 120), (15_000, 3000, 600, 33_000)
 
 @pytest.mark.parametrize(
     "amounts",
-    [SHORT, pytest.param(LONG, marks=pytest.mark.faults)],
+    [pytest.param(SHORT, marks=pytest.mark.slow), pytest.param(LONG, marks=pytest.mark.faults)],
 )
 def test_memory_is_flat_and_tracing_bounded(tmp_path: Path, figure: Figure, amounts):
     words = [*map(str, amounts), CURTAIN, tmp_path]

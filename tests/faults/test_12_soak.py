@@ -147,6 +147,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_short_soak(tmp_path: Path, figure: Figure):
     words = words_for(tmp_path / "runs", FAULTY, steps=None, **{"envs.timeout": 120.0})
     soak = Soak(tmp_path, words, seed=0, agent="numpy", DREAMER_TEST_FAULTS="0.02")

@@ -182,7 +182,8 @@ def test_as_a_script_without_tensorflow(tmp_path, write_run, program, options, o
     assert (tmp_path / out).is_file()
 
 
-@pytest.mark.parametrize("program, out", [("plot.py", "--outdir"), ("report.py", "--out")])
+@pytest.mark.parametrize("program, out", [
+    ("plot.py", "--outdir"), pytest.param("report.py", "--out", marks=pytest.mark.slow)])
 def test_a_usage_error_and_ctrl_c_exit_with_their_statuses(tmp_path, write_run, program, out):
     """The signal comes when the program opens the first metrics file."""
     done = script(tmp_path, program, "--bin", "many")
