@@ -107,6 +107,6 @@ if [ ! -e $GL_STAMP ] && [ -z "${MUJOCO_GL:-}" ]; then
   # shellcheck disable=SC2086
   opengl_works || { install_packages $GL_PACKAGES && opengl_works; } ||
     fail "images need OpenGL libraries; run: apt-get install -y $GL_PACKAGES" \
-      "(or set MUJOCO_GL=off and train without images: --configs dmc_proprio)"
+      "(or set MUJOCO_GL=off and train without images: --configs states)"
   touch $GL_STAMP
 fi

@@ -209,9 +209,9 @@ def test_the_additions_that_contributing_shows_run_from_a_folder_of_their_own(tm
 @pytest.mark.slow
 def test_what_the_readme_does_with_a_run(tmp_path: Path):
     """States instead of pixels, for the time; then each program that reads a run."""
-    status, _, errors = finish(start("dreamer.run", *shortened(tmp_path, "dmc_proprio")))
+    status, _, errors = finish(start("dreamer.run", *shortened(tmp_path, "states")))
     assert status == 0, errors
-    run = tmp_path / "dmc_walker_walk" / "dreamer_dmc_proprio" / "0"
+    run = tmp_path / "dmc_walker_walk" / "dreamer_states" / "0"
     page, figures = tmp_path / "report.html", tmp_path / "out"
     for program, *words in (
         ("dreamer.evaluate", "--run", run, "--episodes", "1"),

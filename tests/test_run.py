@@ -232,11 +232,11 @@ def refused(*words: str | Path, **environ: str) -> str:
     ("--rssm.classes 1", "rssm.classes is 1, but a choice needs 2 or more"),
     ("--train.batch_size many", "train.batch_size"),
     ("--train.batch_size -1", "train.batch_size"),
-    ("--task dmc_walker_wlk --configs dmc_proprio", "did you mean 'dmc_walker_walk'"),
-    ("--task dmc_walker_walk --configs dmc_proprio --train.batch_length 502", "at most 501"),
+    ("--task dmc_walker_wlk --configs states", "did you mean 'dmc_walker_walk'"),
+    ("--task dmc_walker_walk --configs states --train.batch_length 502", "at most 501"),
     (f"--task {COUNTING} --envs.time_limit 8 --train.batch_length 6", "at most 5 timesteps"),
-    ("--task gym_CartPole-v1 --configs dmc_proprio --train.batch_length 502", "at most 501"),
-    ("--task dmc_walker_walk --configs dmc_proprio --train.batch_size 10000 "
+    ("--task gym_CartPole-v1 --configs states --train.batch_length 502", "at most 501"),
+    ("--task dmc_walker_walk --configs states --train.batch_size 10000 "
      "--train.batch_length 500 --replay.prefetch 1000", "1002 such batches in memory"),
     (f"--task {COUNTING}_it", "no function 'make_it'; did you mean 'make'?"),
 ])  # fmt: skip
@@ -270,7 +270,7 @@ def test_no_opengl(tmp_path: Path):
     nonsense = refused(*words, MUJOCO_GL="nonsense")
     assert "nonsense" in nonsense and "apt-get install" in nonsense
     off = refused(*words, MUJOCO_GL="off")
-    assert "MUJOCO_GL=off switches rendering off" in off and "dmc_proprio" in off
+    assert "MUJOCO_GL=off switches rendering off" in off and "states" in off
 
 
 @pytest.mark.parametrize(("package", "task", "advice"), [
@@ -281,7 +281,7 @@ def test_a_missing_package(package: str, task: str, advice: str, tmp_path: Path)
     # Found first, and fails as an import does where there is no such package.
     absent = f'raise ModuleNotFoundError("No module named {package!r}", name={package!r})'
     (tmp_path / f"{package}.py").write_text(absent, encoding="utf-8")
-    words = ("--task", task, "--configs", "dmc_proprio", "--logdir", tmp_path / "runs")
+    words = ("--task", task, "--configs", "states", "--logdir", tmp_path / "runs")
     assert advice in refused(*words, PYTHONPATH=str(tmp_path))
 
 

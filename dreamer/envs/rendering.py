@@ -23,7 +23,7 @@ OFF = ("off", "disable", "disabled", "false", "0")
 HELP = (
     "install one, on Debian or Ubuntu with: "
     "apt-get install -y libegl1 libgl1-mesa-dri libopengl0 libosmesa6; "
-    "or learn without images: --configs dmc_proprio"
+    "or learn without images: --configs states"
 )
 PROBE = """
 import mujoco
@@ -68,7 +68,7 @@ def backend_variables(egl_device: int = -1) -> dict[str, str]:
     if chosen.lower() in OFF:
         raise UserError(
             f"images were asked for, but MUJOCO_GL={chosen} switches rendering off: "
-            "unset it, or learn without images: --configs dmc_proprio"
+            "unset it, or learn without images: --configs states"
         )
     return {"MUJOCO_GL": chosen, **device}
 

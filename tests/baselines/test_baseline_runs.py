@@ -127,7 +127,7 @@ def test_keys_belong_to_agents(tmp_path: Path):
         load_config(agent="d4pg", overrides={"rssm.stoch": 3})
     with pytest.raises(UserError, match="unknown agent 'd5pg'; did you mean 'd4pg'"):
         load_config(agent="d5pg")
-    assert load_config("dmc_proprio", agent="d4pg").d4pg.group == 50
+    assert load_config("states", agent="d4pg").d4pg.group == 50
     assert d4pg.replace({"seed": 1}).agent == "d4pg" and d4pg != load_config(agent="random")
 
 

@@ -30,11 +30,11 @@ def test_a_suite_by_seeds_seeds_outermost(tmp_path: Path):
 
 
 def test_presets_are_alternatives_and_plus_combines_them():
-    trials = planned("--tasks dmc_walker_walk --configs small debug small+dmc_proprio --seed 7")
+    trials = planned("--tasks dmc_walker_walk --configs small debug small+states --seed 7")
     assert [trial.name.split("/")[1:] for trial in trials] == [
-        ["dreamer_small", "7"], ["dreamer_debug", "7"], ["dreamer_dmc_proprio_small", "7"],
+        ["dreamer_small", "7"], ["dreamer_debug", "7"], ["dreamer_states_small", "7"],
     ]  # fmt: skip
-    assert trials[2].words[:4] == ("dreamer.run", "--configs", "small", "dmc_proprio")
+    assert trials[2].words[:4] == ("dreamer.run", "--configs", "small", "states")
 
 
 def test_a_grid_combines_values_and_names_methods_by_them():
