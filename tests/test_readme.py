@@ -150,7 +150,7 @@ def test_the_example_of_a_preset_loads(tmp_path: Path):
     preset.write_text(re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)[0])
     config = load_config(str(preset))
     assert (config.task, config.steps, config.presets) == ("arm.py:Reach", 200_000, ("mine",))
-    assert not config.envs.image and config.optimizer.value_lr == 1e-4
+    assert not config.envs.image and config.optimizer.model_lr == 3e-4
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def test_a_suite_by_seeds_seeds_outermost(tmp_path: Path):
 def test_presets_are_alternatives_and_plus_combines_them():
     trials = planned("--tasks dmc_walker_walk --configs small debug small+states --seed 7")
     assert [trial.name.split("/")[1:] for trial in trials] == [
-        ["dreamer_small", "7"], ["dreamer_debug", "7"], ["dreamer_states_small", "7"],
+        ["dreamer_small", "7"], ["dreamer_debug", "7"], ["dreamer_small_states", "7"],
     ]  # fmt: skip
     assert trials[2].words[:4] == ("dreamer.run", "--configs", "small", "states")
 
