@@ -49,18 +49,20 @@ def imagine(
         action_noise: float32 [H, N, A], standard Normal.
         score: Whether the log probabilities are for the score function, whose actions are held.
     """
-    state = start
-    feats, actions, log_probs, entropies = [rssm.feat(start)], [], [], []
-    for step in range(latent_noise.shape[0]):
-        policy = actor.dist(tf.stop_gradient(feats[-1]))
-        action, log_prob = policy.from_noise(action_noise[step])
-        state = rssm.imagine_step(state, action, latent_noise[step])
-        feats.append(rssm.feat(state))
+    state, states, outputs, actions = start, list[State](), [], []
+    for latent, noise in zip(tf.unstack(latent_noise), tf.unstack(action_noise), strict=True):
+        outputs.append(actor(tf.stop_gradient(rssm.feat(state))))
+        action, _ = actor.policy(outputs[-1]).from_noise(noise)
+        state = rssm.imagine_step(state, action, latent)
+        states.append(state)
         actions.append(action)
-        log_probs.append(policy.score(action_noise[step], log_prob) if score else log_prob)
-        entropies.append(policy.entropy(log_prob))
-    stacked = (tf.stack(x, 1) for x in (feats[1:], actions, log_probs, entropies))
-    return Imagination(feats[0], *stacked)
+    feat = rssm.feat({k: tf.stack([state[k] for state in states], 1) for k in state})
+    # Of all steps at once, because no step needs the densities.
+    policy, drawn = actor.policy(tf.stack(outputs, 1)), tf.transpose(action_noise, [1, 0, 2])
+    _, log_prob = policy.from_noise(drawn)
+    entropy = policy.entropy(log_prob)
+    log_prob = policy.score(drawn, log_prob) if score else log_prob
+    return Imagination(rssm.feat(start), feat, tf.stack(actions, 1), log_prob, entropy)
 
 
 class Judgement(NamedTuple):

@@ -25,8 +25,8 @@ from dreamer.nets.recurrent import (
     Linear,
     NormGRU,
     Transition,
-    dot,
 )
+from dreamer.ops.affine import affine
 from dreamer.ops.shapes import flatten_leading, over_leading
 
 
@@ -186,7 +186,7 @@ class RSSM(Float32Layer):
         def filter_step(state: State, x: dict[str, tf.Tensor]) -> State:
             stoch, deter = state["stoch"] * x["keep"], state["deter"] * x["keep"]
             path, deter = step(stoch, deter, x["action"])
-            own = dot(path, path_kernel, self.compute_dtype)
+            own = affine(path, path_kernel, None, self.compute_dtype)
             post = self.latent.parameters(
                 self._post_stats(self._post_hidden.finish(own + x["embed"]))
             )
@@ -255,11 +255,12 @@ class DeterministicSSM(RSSM):
         return dict.fromkeys((*self.latent.keys, "stoch"), path[..., :0])
 
     def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
-        first = self._transition
+        first, posterior = self._transition, self._post_gru.make_step()
+        prior = first.gru.make_step()
 
         def filter_step(state: State, x: dict[str, tf.Tensor]) -> State:
-            before = first.gru(first.hidden.finish(x["action"]), state["deter"] * x["keep"])
-            after = self._post_gru(self._post_hidden.finish(x["embed"]), before)
+            before = prior(first.hidden.finish(x["action"]), state["deter"] * x["keep"])
+            after = posterior(self._post_hidden.finish(x["embed"]), before)
             return {"deter": after, "before": before}
 
         return filter_step
