@@ -1,6 +1,7 @@
 # make train     set up, then train; TASK=, STEPS=, LOGDIR=, CONFIGS= and ARGS="--key value" change what
 # make test      set up, then linters and the short tests
 # make test-all  the long tests too (installs Chromium)     make faults  the fault injections, as long as they take
+# make gpu-check  is the NVIDIA card ready to train, and what is missing? ARGS="--skip speed" takes less time
 # make report    a page on the runs in plots/results/, as plots/out/report.html
 # make docs      the documentation site, with an API reference, into build/site/
 # make lock      resolve setup.py's requirements anew into the lock files
@@ -19,7 +20,7 @@ ARGS ?=
 TRAIN = --task $(TASK) --logdir $(LOGDIR) \
 	$(if $(CONFIGS),--configs $(CONFIGS)) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
 
-.PHONY: setup train test test-all faults lint report docs lock clean
+.PHONY: setup train test test-all faults lint report docs lock gpu-check clean
 
 setup:
 	@.ci/setup.sh
@@ -42,6 +43,9 @@ test-all: lint
 
 faults: setup
 	PROMISES=promises.json $(PYTHON_BIN) -m pytest -q -m "" tests/faults
+
+gpu-check: setup
+	$(PYTHON_BIN) -m dreamer.gpu_check $(ARGS)
 
 report: setup
 	mkdir -p plots/out

@@ -16,7 +16,7 @@ from baselines.torso import Head, Heads, copy_every
 from dreamer.agent.exploration import Exploration
 from dreamer.config.config import Config
 from dreamer.envs.spec import Space
-from dreamer.ops.optimizers import Optimizer, apply_together
+from dreamer.ops.optimizers import Optimizer, RateSchedule, apply_together
 from dreamer.training.build import Experience, Setup, make_replay_collector
 from dreamer.training.collector import Episode
 
@@ -51,6 +51,7 @@ class OffPolicy(Baseline):
         super().__init__(config, obs_space, act_space)
         keras.utils.set_random_seed(self.seed)
         section = self._section = config.section(config.agent)
+        self._schedule = RateSchedule(**config.section("optimizer"))
         self.batch_size, self.group = config.train.batch_size, section["group"]
         self._explore = Exploration(act_space, **config.section("explore"))
         self._noise_scale = self._explore.noise_scale(0, 0)
@@ -81,7 +82,9 @@ class OffPolicy(Baseline):
         """Lets Adam, named `name`, train `variables` by the loss `loss` at learning rate `rate`."""
         eps, clip = self._section["eps"], self._section["clip"]
         self._trained[loss] = variables
-        self._optimizers[loss] = Optimizer(list(variables), rate, eps, clip, False, name)
+        self._optimizers[loss] = Optimizer(
+            list(variables), rate, eps, clip, False, name, schedule=self._schedule
+        )
 
     def variables(self) -> dict[str, Any]:
         """Returns the variables of networks, targets and optimizers, by name."""
@@ -91,6 +94,12 @@ class OffPolicy(Baseline):
             place = optimizer.name.replace("_", "/")
             found |= {f"{place}/{k}": v for k, v in optimizer.state.items()}
         return found
+
+    def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """As Baseline's, except learning rates: they are the config's."""
+        super().load_arrays(arrays)
+        for optimizer in self._optimizers.values():
+            optimizer.reset_learning_rate()
 
     # ---------------------------------------------------------------- acting
 
@@ -168,8 +177,10 @@ class OffPolicy(Baseline):
         """Makes the updates of a group of batches in turn; `update` is the first one's number.
 
         `batch` is [count, B, ...] from `Transitions.sample`. Returns the mean of each metric, but
-        `nonfinite` of each update, float32 [count].
+        `nonfinite` of each update, float32 [count]. All of them have the first one's learning rate.
         """
+        for optimizer in self._optimizers.values():
+            optimizer.begin(update)
         metrics, errors = self._update(batch, tf.constant(np.int32(update)))
         self.memory.prioritise(batch["index"], errors.numpy())
         found = dict(zip(self._metric_names, metrics.numpy().T, strict=True))

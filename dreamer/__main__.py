@@ -17,6 +17,7 @@ PROGRAMS = {
     "predict": "Predicts far ahead with a trained world model.",
     "sweep": "Trains on many tasks, seeds and settings.",
     "benchmark": "Measures how fast this machine is.",
+    "gpu_check": "Says whether the NVIDIA card is ready to train, and what is missing.",
 }
 
 

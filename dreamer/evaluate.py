@@ -6,9 +6,11 @@ python -m dreamer.evaluate --run runs/dmc_walker_walk/dreamer/0 --episodes 10 --
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, Unpack
 
 import numpy as np
@@ -18,6 +20,7 @@ from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file, write_json
 from dreamer.logs.video import check_video_name, tile, write_video
+from dreamer.system.streams import warn
 from dreamer.training.build import MakeAgent
 from dreamer.training.collector import Timesteps, checked
 from dreamer.training.interrupts import Interrupt, StopRequested
@@ -28,6 +31,8 @@ from dreamer.training.reports import (
     Evaluator,
     image_keys,
 )
+
+TELL_EVERY = 10.0  # seconds between two lines about the progress
 
 COMMAND_LINE = CommandLine(
     "python -m dreamer.evaluate",
@@ -83,7 +88,9 @@ def main(
         check_writable_file(Path(report), "--json")
     shown = min(options["video_episodes"], options["episodes"]) if video else 0
     try:
-        result = evaluate(**{**options, "video_episodes": shown}, make_agent=make_agent)
+        result = evaluate(
+            **{**options, "video_episodes": shown}, make_agent=make_agent, on_progress=warn
+        )
     except StopRequested as stop:
         print(stop)
         return stop.status
@@ -97,16 +104,18 @@ def main(
 
 def evaluate(
     run: str | os.PathLike[str], *, episodes: int = 10, video_episodes: int = 0, seed: int = -1,
-    **loading: Unpack[Loading],
+    on_progress: Callable[[str], object] = lambda text: None, **loading: Unpack[Loading],
 ) -> Result:  # fmt: skip
     """Runs episodes with the agent of a run, which may still be training.
 
     Arguments: see --help; those of `loading`, see `dreamer.analysis.trained_run.load_run`. A run
     that learns without images is drawn for the video alone. Raises UserError if there is no run or
     no sound checkpoint, or the environment draws no image for a video; StopRequested, which says
-    the mean so far, after a signal.
+    the mean so far, after a signal. `on_progress` is called with what the evaluation does: as it
+    begins, and every `TELL_EVERY` seconds.
     """
     loading["drawn"] = video_episodes > 0
+    on_progress(f"loading {run} and its environments")
     with load_run(run, **loading) as loaded, Interrupt() as interrupt:
         if video_episodes and not any(space.is_image for space in loaded.envs.obs_space.values()):
             raise UserError(
@@ -126,11 +135,20 @@ def evaluate(
         seed = loaded.config.seed if seed < 0 else seed
         evaluator = Evaluator(loaded.envs, seed=seed, episodes=episodes, shown=video_episodes)
         returns: list[float] = []
+        total, told = episodes * len(set(loaded.envs.tasks)), time.monotonic()
+        on_progress(f"running {total} episode(s)")
+
+        def take(value: float) -> None:
+            nonlocal told
+            returns.append(value)
+            if time.monotonic() - told >= TELL_EVERY:
+                told = time.monotonic()
+                on_progress(f"{len(returns)} of {total} episodes, mean return {mean(returns):.1f}")
+
         try:
-            evaluation = evaluator.run(policy, returns.append)
+            evaluation = evaluator.run(policy, take)
         except StopRequested as stop:
             so_far = f": return {spread(returns)}" if returns else ""
-            total = episodes * len(set(loaded.envs.tasks))
             stop.args = (f"{stop} after {len(returns)} of {total} episodes{so_far}",)
             raise
     task, path = loaded.config.task, loaded.rundir.path

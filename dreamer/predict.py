@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import atomic_write, check_writable_folder, make_folder, write_json
 from dreamer.logs.video import open_loop_strip, open_loop_video, write_video
+from dreamer.system.streams import warn
 from dreamer.training.build import longest_episode
 from dreamer.training.collector import stack
 from dreamer.training.reports import OPEN_LOOP_FPS
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     if output.is_symlink():  # a stranger's link may lead anywhere
         raise UserError(f"{output} is a link: name the folder itself with --output")
     check_writable_folder(output, "choose another folder with --output")
-    prediction = predict(**options)
+    prediction = predict(**options, on_progress=warn)
     print(as_text(prediction))
     for path in write(prediction, output):
         print(f"wrote {path}")
@@ -84,13 +85,16 @@ def main(argv: Sequence[str]) -> int:
 
 def predict(
     run: str, *, context: int = 5, horizon: int = 50, episodes: int = 5, source: str = "fresh",
-    seed: int = -1, **loading: Unpack[Loading],
+    seed: int = -1, on_progress: Callable[[str], object] = lambda text: None,
+    **loading: Unpack[Loading],
 ) -> Prediction:  # fmt: skip
     """Predicts with the agent of a run, which may still be training; arguments: see --help.
 
+    `on_progress` is called with each thing that takes long, as it begins.
     Raises UserError if there is no run or no sound checkpoint, or no episode is long enough.
     """
     length = context + horizon
+    on_progress(f"loading {run} and its environments")
     with load_run(run, **loading) as loaded:
         config, pool = loaded.config, loaded.envs
         seed = config.seed if seed < 0 else seed
@@ -104,8 +108,11 @@ def predict(
             found = read_saved(loaded.rundir.eval_episodes, pool, episodes, length)
         else:
             policy = partial(loaded.agent.policy, mode="eval")
+            on_progress(f"running {episodes} episode(s)")
             found = collect_fresh(pool, policy, seed, episodes, length)
-    result = loaded.agent.predict(stack(found), context)
+    agent = loaded.agent
+    on_progress(f"predicting {horizon} timesteps")
+    result = agent.predict(stack(found), context)
     keys = [key.removeprefix("truth/") for key in result if key.startswith("truth/")]
     errors = {k: step_errors(result[f"truth/{k}"], result[f"model/{k}"], context) for k in keys}
     if config.reward.transform != "none":

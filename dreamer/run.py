@@ -153,6 +153,5 @@ def cost_without_gpu(config: Config) -> str:
     )
 
 
-
 if __name__ == "__main__":
     run_main(main)

@@ -11,7 +11,7 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dreamer.errors import UserError, suggest
 
@@ -49,15 +49,28 @@ class Suite:
     preset: str  # the start of their configs: a name below configs/presets, or a .yaml file
     # Whether MuJoCo's OpenGL draws the images; optional: it may draw those of some tasks.
     opengl: Literal["required", "optional", "unused"] = "unused"
+    uses: tuple[str, ...] = ()  # which keys of `_OF_SOME_SUITES` its maker uses
+
+    def check(self, task: str, settings: Any) -> None:
+        """Raises UserError if settings of environments are set that its maker would ignore."""
+        for key in _OF_SOME_SUITES:
+            if getattr(settings, key) and key not in self.uses:
+                raise UserError(
+                    f"envs.{key} is {getattr(settings, key)!r}, but {task} takes none; only "
+                    "Gymnasium's tasks and environments of your own do: leave it out"
+                )
 
 
+_OF_SOME_SUITES = ("arguments", "flatten")  # keys of envs
 SUITES = {
     "dmc": Suite("dreamer.envs.dmc:make_dmc", "dmc_<domain>_<task>", "dmc", "required"),
     "atari": Suite("dreamer.envs.atari:Atari", "atari_<game>", "atari"),
     "dmlab": Suite("dreamer.envs.dmlab:DMLab", "dmlab_<level>", "dmlab"),
-    "gym": Suite("dreamer.envs.gym:make_gym", "gym_<EnvId>", "gym", "optional"),
+    "gym": Suite("dreamer.envs.gym:make_gym", "gym_<EnvId>", "gym", "optional", _OF_SOME_SUITES),
 }
-_CUSTOM = Suite("dreamer.envs.make:make_custom", "module:function", "gym", "optional")
+_CUSTOM = Suite(
+    "dreamer.envs.make:make_custom", "module:function", "gym", "optional", _OF_SOME_SUITES
+)
 
 
 def register_suite(name: str, suite: Suite) -> None:

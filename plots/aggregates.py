@@ -20,7 +20,7 @@ from scipy import stats
 from dreamer.errors import UserError
 from plots.labels import choose, suite_of
 from plots.published import Published
-from plots.study import MOST_METHODS, Study, cut_note
+from plots.study import Study, cut_note, most_methods
 
 Scores = Sequence[np.ndarray]
 Bounds = dict[str, tuple[float, float]]
@@ -76,9 +76,10 @@ class Summary:
         return [entry for entry in self.entries if entry.is_own]
 
     def first_methods(self) -> Summary:
-        """Returns the first `MOST_METHODS` of our methods and all published ones."""
+        """Returns the `most_methods` of ours and all published ones."""
         published = [entry for entry in self.entries if not entry.is_own]
-        return dataclasses.replace(self, entries=self.own[:MOST_METHODS] + published,
+        drawn = most_methods({number: entry.scores for number, entry in enumerate(self.own)})
+        return dataclasses.replace(self, entries=[self.own[i] for i in drawn] + published,
                                    notes=cut_note(self.own) + self.notes)
 
     @functools.cached_property

@@ -8,9 +8,9 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -31,6 +31,7 @@ DEFAULT_PUBLISHED = {
 PUBLISHED_FRAMES = {"dmc": 1000, "atari": 108_000}
 """By suite, the frames of the longest episodes of published results."""
 MOST_METHODS, MOST_TASKS = 12, 30  # in one figure
+_M = TypeVar("_M")
 CHOICE = (
     Option("tasks", "", "Tasks to show, in this order.", many=True),
     Option("suite", "", f"All tasks of a suite, with or without runs: {', '.join(TASK_LISTS)}."),
@@ -131,8 +132,18 @@ def whiskers(scores: np.ndarray, spread: str) -> np.ndarray:
 
 def cut_note(methods: Sequence[object]) -> list[str]:
     """Returns a note if these methods are too many for one figure."""
-    return ([f"Figures draw the first {MOST_METHODS} methods, tables hold all."]
-            if len(methods) > MOST_METHODS else [])
+    return ([f"Figures draw {MOST_METHODS} of {len(methods)} methods, the first of each task among "
+             "them; tables hold all."] if len(methods) > MOST_METHODS else [])
+
+
+def most_methods(tasks: Mapping[_M, Iterable[str]]) -> list[_M]:
+    """Returns the methods to draw, given the tasks of each: the first of each task, then others.
+
+    They keep their order. So no task's panel is empty because its methods come last.
+    """
+    firsts = {task: method for method in reversed(list(tasks)) for task in tasks[method]}
+    chosen = list(dict.fromkeys([*firsts.values(), *tasks]))[:MOST_METHODS]
+    return [method for method in tasks if method in chosen]
 
 
 class Study:
@@ -252,8 +263,10 @@ class Study:
         return "at the end" if self.at is None else f"at {labels.short_frames(self.at)} frames"
 
     def first_methods(self) -> Study:
-        """Returns the study of the first `MOST_METHODS` methods, with a note if any is left out."""
-        return self._with(methods=self.methods[:MOST_METHODS],
+        """Returns the study of `most_methods`, with a note if any is left out."""
+        tasks = {method: [task for task in self.tasks if (task, method) in self.curves]
+                 for method in self.methods}
+        return self._with(methods=most_methods(tasks),
                           _reading_notes=[*cut_note(self.methods), *self._reading_notes])
 
     def pages(self) -> list[tuple[Study, str]]:

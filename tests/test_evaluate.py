@@ -67,6 +67,8 @@ def test_damaged_checkpoints(run: Path, capsys: pytest.CaptureFixture[str]):
     (newest / "arrays.npz").write_bytes(b"nonsense")
     assert main(["--run", str(run), "--episodes", "1"]) == 0
     captured = capsys.readouterr()
+    assert captured.err.startswith(f"loading {run} and its environments\n")
+    assert captured.err.endswith("running 1 episode(s)\n")
     assert "after 240 steps" in captured.out
     assert f"warning: checkpoint {newest} is damaged" in captured.err
     with pytest.raises(UserError, match="000000000400 is damaged"):

@@ -1,6 +1,7 @@
 """Long predictions of real debug runs, from the command line and from Python."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -102,7 +103,10 @@ def test_images_and_vectors_of_deepmind_lab(
     assert sorted(folder) == keys
     report = check_report(out, 400, list(folder), 5, 12)
     assert report["errors"]["reward"]["unit"] == "tanh of the reward"
-    assert "VEL.TRANS in own units" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "VEL.TRANS in own units" in captured.out
+    said = r"loading .*\nrunning \d+ episode\(s\)\npredicting \d+ timesteps\n"
+    assert re.search(said, captured.err)
     assert not (run / "predictions").exists()
 
 

@@ -39,7 +39,8 @@ ORDER = (
     ("dreamer.runs",),
     ("dreamer.training",),
     ("dreamer.analysis", "dreamer.benchmarks", "dreamer.sweeps"),
-    ("dreamer.run", "dreamer.evaluate", "dreamer.predict", "dreamer.sweep", "dreamer.benchmark"),
+    ("dreamer.run", "dreamer.evaluate", "dreamer.predict", "dreamer.sweep", "dreamer.benchmark",
+     "dreamer.gpu_check"),
     ("dreamer.__main__",),
     ("baselines",),
 )

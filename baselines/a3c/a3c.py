@@ -24,6 +24,7 @@ from dreamer.config.config import Config
 from dreamer.envs.spec import Space
 from dreamer.errors import UserError
 from dreamer.ops.distributions import diagonal_normal, inverse_softplus
+from dreamer.ops.optimizers import RateSchedule
 from dreamer.ops.shapes import check_shape, flatten_leading
 
 Tensors = dict[str, tf.Tensor]
@@ -107,6 +108,7 @@ class A3C(Baseline):
         super().__init__(config, obs_space, act_space)
         keras.utils.set_random_seed(self.seed)
         a3c = self.settings = config.a3c
+        self._schedule = RateSchedule(**config.section("optimizer"))
         self.observations = Observations(obs_space, a3c.frames, a3c.gray)
         self.nets = PolicyValue(
             self.observations.shapes, act_space, init_std=a3c.init_std, layers=a3c.layers,
@@ -167,9 +169,10 @@ class A3C(Baseline):
         gradient, found = self._gradient(rollout)
         metrics = {name: float(value) for name, value in found.items()}
         if not metrics["nonfinite"]:
+            rate = self.settings.lr * self._schedule.factor(int(self.shared["updates"].sum()))
             apply_rmsprop(
                 self.shared["params"], self.shared["squares"], gradient.numpy(),
-                lr=self.settings.lr, decay=self.settings.decay, eps=self.settings.eps,
+                lr=rate, decay=self.settings.decay, eps=self.settings.eps,
             )  # fmt: skip
         return metrics
 

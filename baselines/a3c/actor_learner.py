@@ -153,7 +153,7 @@ def _send_warnings(sock: socket.socket) -> None:
 def _serve(sock: socket.socket, memory: int, number: int) -> None:
     start, _ = messages.receive(sock)
     config = Config(start["values"], agent=start["agent"])
-    with make_pool(config, config.a3c.envs, training=True) as pool:
+    with make_pool(config, config.a3c.envs, training=True, part=number) as pool:
         prepare_tensorflow(config.deterministic)  # before anything imports TensorFlow
         from baselines.a3c.a3c import A3C
 

@@ -14,6 +14,7 @@ from baselines.a3c.actor_learner import ActorLearner
 from dreamer.config.config import Config
 from dreamer.envs.processes.pool import EnvRestartWarning
 from dreamer.errors import EnvError, UserError
+from dreamer.logs.terminal import Phase
 from dreamer.system.children import ChildProcess
 from dreamer.system.messages import Message, OnWait
 from dreamer.training.build import Experience, Setup
@@ -120,6 +121,10 @@ class A3CCollector:
             for number in range(self._config.envs.num_envs):
                 self._processes.append(LearnerProcess(self._config, number, memory, calls))
             for process in self._processes:
+                count = len(self._processes)
+                self._logger.progress(
+                    Phase("starting actor-learners", process.number, count, "processes")
+                )
                 process.receive()
         except BaseException:
             self.close()
@@ -162,8 +167,16 @@ class A3CCollector:
             self._agent.refresh()
         self._logger.scalars({"fps/train": (self.updates - made) / (time.monotonic() - start)})
 
+    def _show(self, first: int, total: int) -> None:
+        """Shows how many of the round's steps are taken; `first` were taken before it."""
+        repeat, steps = self._pool.action_repeat, self.agent_steps
+        done = min(steps - first, total) * repeat
+        self._logger.progress(Phase("learning", done, total * repeat, "steps"), steps * repeat)
+
     def _run_single(self, learner: ActorLearner) -> None:
+        first = self.agent_steps
         while self.agent_steps < self._shared["limit"][0]:
+            self._show(first, int(self._shared["limit"][0]) - first)
             self._interrupt.check()
             metrics, rollout = learner.round()
             self._log_metrics(metrics)
@@ -173,9 +186,11 @@ class A3CCollector:
         """Lets all processes continue to the shared limit of steps, and handles their messages."""
         for process in self._processes:
             process.send({"go": True})
-        running = list(self._processes)
+        running, first = list(self._processes), self.agent_steps
+        total = int(self._shared["limit"][0]) - first
         raised: Exception | None = None
         while running:
+            self._show(first, total)
             try:
                 for process in select.select(running, [], [], 1.0)[0]:
                     self._handle(process, running)

@@ -203,7 +203,11 @@ def _refuse(word: str, options: list[str], keys: Mapping[str, Key]) -> None:
     """Refuses a word that is no flag and belongs to none."""
     name = word.lstrip("-").partition("=")[0]
     if not word.startswith("-") or name in keys:
-        raise UserError(f"unexpected word {word!r}: flags are --key value or --key=value")
+        several = "; if a pattern such as dreamer*/0 stands for several paths, name one of them"
+        raise UserError(
+            f"unexpected word {word!r}: flags are --key value or --key=value"
+            f"{several if os.path.exists(word) else ''}"
+        )
     near = suggest(name, options)
     if not keys or (near and near == suggest(name, [*options, *keys])):
         raise UserError(f"unknown option --{name}{near or '; see --help'}")

@@ -158,17 +158,17 @@ class Replay:
             for old in self._files_of(file.uid):
                 if old.path != file.path:
                     old.path.unlink(missing_ok=True)
-                self._forget(old)
-                if self._latents:
-                    self._latents.forget(old.path)
+                self.take_out(old)
             # Ordered by id, so that the sampling does not depend on when episodes were written.
             bisect.insort(self.files, file, key=_order)
             self._ends = None
 
     def take_out(self, file: EpisodeFile) -> None:
-        """Draws no more batches from a file, which stays on disk."""
+        """Draws no more batches from a file, which stays on disk; its latent states are lost."""
         with self._lock:
             self._forget(file)
+            if self._latents:
+                self._latents.forget(file.path)
 
     def sample(self, index: int, batch_size: int, length: int) -> Batch:
         """Draws one batch, as a function of the seed, the index and the episodes present.

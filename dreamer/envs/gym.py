@@ -177,8 +177,8 @@ class GymEnv(FrameEnv):
         try:
             if not _renders(self._env):
                 raise NoImageError(
-                    "the environment draws no image, it has no render() of its own: add one, or "
-                    "set envs.image to false and envs.state to true"
+                    "the environment draws no image, because it has no render() of its own: add "
+                    "one, or set envs.image to false and envs.state to true"
                 )
             if not declared:  # some render all the same, which only trying tells
                 self._env.reset()

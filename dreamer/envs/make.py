@@ -41,7 +41,8 @@ def make_env(task: str, **settings: Any) -> Env:
     if len(split_tasks(task)) > 1:
         raise UserError(f"{task} is several tasks, but an environment has one: use an EnvPool")
     suite, name = find_suite(task)
-    return find_function(suite.maker)(name, EnvSettings(**settings))
+    suite.check(task, checked := EnvSettings(**settings))
+    return find_function(suite.maker)(name, checked)
 
 
 def make_custom(task: str, settings: EnvSettings) -> Env:
@@ -96,9 +97,10 @@ def _arguments(place: str, function: Callable[..., Any], settings: EnvSettings) 
     try:
         signature.bind(**(arguments := {**named, **given}))
     except TypeError as error:
+        refused = f"does not take envs.arguments {settings.arguments!r}"
         raise UserError(
-            f"{place} does not take envs.arguments {settings.arguments!r} ({error}): give the "
-            "arguments that it needs, by name"
+            f"{place} {refused if given else 'needs arguments'} ({error}): give those that it "
+            "needs, by name, as in --envs.arguments '{\"size\": 5}'"
         ) from error
     return arguments
 

@@ -92,9 +92,10 @@ class LiveTerminal(PlainTerminal):
         counted = "{task.completed:,} / {task.total:,} steps  {task.percentage:.1f}%"
         self._progress = Progress(BarColumn(None), TextColumn(counted), expand=True)
         self._task = self._progress.add_task("", total=max(total_steps, 1))
-        self._latest: dict[str, Any] = {"step": 0, "wall_time": 0.0}
+        self._latest: dict[str, Any] = {}
         self._phase = ""
-        self._written = self._estimated = time.monotonic()
+        self._began = self._estimated = time.monotonic()
+        self._earlier = 0.0  # seconds that earlier processes of the run have worked
         self._eta: float | None = None
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2)
         self._live.start()
@@ -110,23 +111,25 @@ class LiveTerminal(PlainTerminal):
     def write(self, record: Mapping[str, Any], eta: float | None) -> None:
         # A value is shown until a newer one comes, because evaluations are rarer than records.
         self._latest = {**self._latest, **record}
-        self._eta, self._written = eta, time.monotonic()
-        self._estimated = self._written
+        self._eta, self._estimated = eta, time.monotonic()
+        # The clock began with this display, before the run's, so that setting up counts, too.
+        since = self._estimated - self._began
+        self._earlier = max(self._earlier, record["wall_time"] - since)
         self._progress.update(self._task, completed=min(record["step"], self._total))
 
     def message(self, text: str) -> None:
         self._console.print(Text(clean(text)))
 
     def close(self) -> None:
-        # The last panel stays on the screen, unless it says nothing yet.
-        self._live.transient = len(self._latest) == 2
+        # The last panel stays on the screen, unless it says nothing yet. No phase goes on.
+        self._live.transient, self._phase = not self._latest, ""
         self._live.stop()
 
     def _render(self) -> Panel:
         # The clocks run on between records, which may be minutes apart.
         now = time.monotonic()
         eta = None if self._eta is None else max(0.0, self._eta - (now - self._estimated))
-        elapsed = duration(self._latest["wall_time"] + now - self._written)
+        elapsed = duration(self._earlier + now - self._began)
         clocks = f"elapsed {elapsed}  ETA {duration(eta)}  {self._phase}"
         names = [name for name in ("updates", "episodes") if name in self._latest]
         counts = "  ".join(f"{name} {self._latest[name]:,}" for name in names)

@@ -45,12 +45,14 @@ from dreamer.tasks import split_tasks
 MAY_DIFFER = re.compile(
     r"steps|logdir|deterministic|disk_wait|train\.(nonfinite_limit|devices)"
     r"|(eval|log|checkpoint)\..*"
-    r"|envs\.(timeout|restarts|renew_every|egl_device|python)|replay\..*"
+    r"|envs\.(timeout|restarts|renew_every|egl_device|python)"
+    r"|replay\.(cache_bytes|latent_bytes|prefetch|directory)"
 )
 # Keys that a resumed run may change, too, because the weights and episodes so far fit any value.
 MAY_CHANGE = re.compile(
-    r"optimizer\..*|explore\..*|train\.(every|updates|batch_size|batch_length|overlap)"
-    r"|envs\.num_envs|jit"
+    r"optimizer\.(\w+_lr|eps|clip|adaptive_clip|warmup|decay|decay_updates|final)|explore\..*"
+    r"|train\.(every|updates|batch_size|batch_length|overlap)|envs\.num_envs|jit"
+    r"|replay\.(sampling|latents|capacity)"
 )
 # Why other keys must stay as they are; the first pattern that fits a key counts.
 _REASONS = (
@@ -58,7 +60,8 @@ _REASONS = (
     (r"task|envs\..*", "the episodes so far are of that environment"),
     (r"train\.(prefill|pretrain|offline)|init_.*", "that was done, or not, when the run began"),
     (r"precision|.*\.(layers|units|\w+_(layers|units|depth)|keys|kind|members|stoch|deter|hidden)"
-     r"|\w+\.(enabled|distribution|policy|value|until|representation)",
+     r"|\w+\.(enabled|distribution|policy|value|until|representation)"
+     r"|\w+\.(cnn|classes|blocks|bins|norm|gru_norm)|optimizer\.(shared|algorithm)",
      "the weights so far have that form"),
     (r".*", "it decides what is learnt, so results before and after could not be compared"),
 )  # fmt: skip
@@ -190,6 +193,7 @@ class RunDir(contextlib.AbstractContextManager):
                     )
             return _new_content(config)
         content, before = self._read()
+        content.setdefault("shares_episodes", bool(before.replay.directory))  # older versions' runs
         old, new = before.flat(), config.flat()
         differing = [key for key in new if key not in old or old[key] != new[key]]
         changed = [key for key in differing if not MAY_DIFFER.fullmatch(key)]

@@ -124,10 +124,10 @@ class ChildProcess:
             status = self._process.wait()
         return describe_status(status)
 
-    def last_output(self) -> str:
-        """Returns the end of what the process has printed."""
+    def last_output(self, most: int = _TAIL_BYTES) -> str:
+        """Returns the end of what the process has printed, at most `most` bytes."""
         size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - _TAIL_BYTES))
+        self._log.seek(max(0, size - most))
         return self._log.read().decode(errors="replace").strip()
 
     def limit_log(self, size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -45,6 +46,11 @@ def prepare_tensorflow(deterministic: bool = False) -> None:
         os.environ.setdefault(_LEVEL, "2" if has_nvidia() else "3")
         import tensorflow as tf
 
+    if importlib.util.find_spec("distutils") is None:
+        # TensorFlow Probability imports it. In Python 3.12 setuptools provides it, by itself only
+        # where it is installed, not in a folder of PYTHONPATH.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("setuptools")
     for gpu in tf.config.list_physical_devices("GPU"):
         # Several trials, and EGL, share a card: take what is needed, not all there is.
         with contextlib.suppress(RuntimeError):  # the GPU is in use already, as the user has set it

@@ -85,10 +85,15 @@ class Setup:
         return NonFiniteGuard(folder, limit, self.logger.message, self.agent.precision)
 
 
-def make_pool(config: Config, num_envs: int, *, training: bool) -> EnvPool:
-    """Returns environments of the config's task; for `num_envs` 1, one environment per task."""
+def make_pool(config: Config, num_envs: int, *, training: bool, part: int = 0) -> EnvPool:
+    """Returns environments of the config's task; for `num_envs` 1, one environment per task.
+
+    `part` is the pool's number, if several share the work, so that environments' indices differ.
+    """
     count = len(split_tasks(config.task)) if num_envs == 1 else num_envs
-    settings: dict[str, Any] = {**config.section("envs"), "num_envs": count}
+    settings: dict[str, Any] = {
+        **config.section("envs"), "num_envs": count, "index": part * count,
+    }  # fmt: skip
     gpus = int(config.section("train").get("devices", 1))
     return EnvPool(config.task, **settings, gpus=gpus, seed=config.seed, training=training)
 
@@ -295,12 +300,14 @@ def make_trainer(setup: Setup, experience: MakeExperience = make_replay_experien
 
     setup.on_episode = on_episode
     collector, batches = experience(setup)
-    gamma = float(config.section("behavior")["gamma"]) if "behavior" in config.tree() else 1.0
-    squash = "reward" in config.tree() and config.section("reward").get("transform") == "tanh"
+    flat = config.flat()
+    transform = flat.get("reward.transform")
+    # Divided by their root mean square, rewards have no bound that the batches tell.
+    gamma = 1.0 if transform == "normalize" else float(flat.get("behavior.gamma", 1.0))
     agent, interrupt, retry = setup.agent, setup.interrupt, setup.retry_while_disk_full
     trainer = Trainer(
         agent=agent, collector=collector, batches=batches, schedule=schedule, guard=setup.guard,
-        return_guard=ReturnGuard(gamma, squash, setup.logger.message),
+        return_guard=ReturnGuard(gamma, transform == "tanh", setup.logger.message),
         reporter=Reporter(agent, evaluator, setup.logger, intervals, retry, interrupt),
         checkpoints=Checkpoints(rundir.checkpoints, config.checkpoint.keep),
         best=Checkpoints(rundir.best),

@@ -50,6 +50,12 @@ def take_weights(agent: TrainableAgent, source: str, parts: str) -> str:
     else:
         found = place.load_latest(own)
     assert found is not None
+    # A slow copy of the value network that the other run lacks begins as that run's network.
+    there = {
+        name: found.arrays[of] for name in own if name.startswith("slow_value/")
+        if (of := name.replace("slow_value", "value")) in found.arrays
+    }  # fmt: skip
+    there |= found.arrays
     groups: dict[str, list[str]] = {}
     for name in own:
         if part := _part(name):
@@ -58,7 +64,7 @@ def take_weights(agent: TrainableAgent, source: str, parts: str) -> str:
     for part, names in groups.items():
         if parts != "all" and not part.startswith(_MODEL):
             left.append(f"{part} (as init_parts says)")
-        elif reason := _mismatch({name: own[name] for name in names}, found.arrays):
+        elif reason := _mismatch({name: own[name] for name in names}, there):
             left.append(f"{part} ({reason})")
         else:
             taken[part] = names
@@ -66,7 +72,7 @@ def take_weights(agent: TrainableAgent, source: str, parts: str) -> str:
     left += [f"{part} (not in this agent)" for part in unused if part not in groups]
     if not taken:
         raise UserError(f"init_from: nothing of {found.path} fits this agent: {'; '.join(left)}")
-    agent.load_arrays({**own, **{n: found.arrays[n] for names in taken.values() for n in names}})
+    agent.load_arrays({**own, **{n: there[n] for names in taken.values() for n in names}})
     text = f"initial weights from {found.path}: {', '.join(taken)}"
     return f"{text}; not taken: {'; '.join(left)}" if left else text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -119,7 +120,7 @@ class ReturnGuard:
     each other's errors, and the policy follows them.
     """
 
-    gamma: float
+    gamma: float  # 1: no bound is known
     squash: bool  # whether the agent learns from the tanh of rewards
     say: Callable[[str], None]  # takes messages for the user
     _largest: float = field(default=0.0, init=False)  # absolute reward so far
@@ -310,30 +311,48 @@ class Trainer:
             return
         start, timed, made = 0.0, 0, self.update
         self.agent.progress(self.step, self.update)
+        unread = deque[tuple[int, Mapping[str, np.ndarray], Mapping[str, Any]]]()
         with closing(self.batches(self.update, count)) as batches:
-            for updates, batch in batches:
-                self.interrupt.check()
-                if not self._traced:
-                    self._show(Phase("compiling the update"))
-                    self.reporter.logger.message(_FIRST_UPDATE)
-                    with self.interrupt.immediately():  # as tracing may take minutes
-                        self.agent.trace(batch)
-                    self._traced = True
-                metrics = self.agent.train_step(batch, self.update)
-                first, self._updates = self.update, self._updates + updates
-                means = {f"model/{key}": np.mean(value) for key, value in metrics.items()}
-                self.reporter.logger.scalars(means)
-                self.guard.check(first, batch, metrics)
-                self.call_back("on_update", {key: float(value) for key, value in means.items()})
-                self.return_guard.check(batch, means)
-                timed = timed + updates if start else 0  # the first call also traces
-                start = start or time.monotonic()
-                if timed >= _TIMED_UPDATES:
-                    self._seconds_per_update = (time.monotonic() - start) / timed
-                    self._show_forecast(self._seconds_per_update)
-                self._show(Phase("learning", self.update - made, count, "updates"))
+            try:
+                for updates, batch in batches:
+                    self.interrupt.check()
+                    if not self._traced:
+                        self._trace(batch)
+                    metrics = self.agent.train_step(batch, self.update)
+                    unread.append((self.update, batch, metrics))
+                    self._updates += updates
+                    # Reading metrics waits for the device, so it gets the next update first. But
+                    # callbacks see the agent as the update leaves it.
+                    if self.callbacks or len(unread) > 1:
+                        self._read(*unread.popleft())
+                    timed = timed + updates if start else 0  # the first call also traces
+                    start = start or time.monotonic()
+                    if timed >= _TIMED_UPDATES:
+                        self._seconds_per_update = (time.monotonic() - start) / timed
+                        self._show_forecast(self._seconds_per_update)
+                    self._show(Phase("learning", self.update - made, count, "updates"))
+            finally:
+                while unread:
+                    self._read(*unread.popleft())
         if timed:
             self.reporter.logger.scalars({"fps/train": timed / (time.monotonic() - start)})
+
+    def _trace(self, batch: Mapping[str, np.ndarray]) -> None:
+        self._show(Phase("compiling the update"))
+        self.reporter.logger.message(_FIRST_UPDATE)
+        with self.interrupt.immediately():  # as tracing may take minutes
+            self.agent.trace(batch)
+        self._traced = True
+
+    def _read(
+        self, first: int, batch: Mapping[str, np.ndarray], metrics: Mapping[str, Any]
+    ) -> None:
+        """Logs and checks the metrics of one call of `train_step`; `first` is its first update."""
+        means = {f"model/{key}": np.mean(value) for key, value in metrics.items()}
+        self.reporter.logger.scalars(means)
+        self.guard.check(first, batch, metrics)
+        self.call_back("on_update", {key: float(value) for key, value in means.items()})
+        self.return_guard.check(batch, means)
 
     def _report(self, final: bool = False) -> None:
         """Evaluates, logs and saves what is due at this step."""

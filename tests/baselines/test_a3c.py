@@ -128,6 +128,18 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
         np.testing.assert_array_equal(agent.shared[name], values)
 
 
+def test_the_learning_rate_follows_the_schedule():
+    agent = make_agent(optimizer__decay="linear", optimizer__decay_updates=4)
+    steps = []
+    for updates in (0, 2, 4):
+        agent.shared["updates"][0], agent.shared["squares"][:] = updates, 0.0
+        before = agent.shared["params"].copy()
+        agent.learn(random_rollout(CONTINUOUS))  # with the weights of the start, if not refreshed
+        steps.append(agent.shared["params"] - before)
+    np.testing.assert_allclose(steps[1], 0.5 * steps[0], rtol=1e-3, atol=1e-7)
+    assert np.abs(steps[0]).max() > 0 and not steps[2].any()
+
+
 def test_arrays_bring_everything_back():
     agent, other = make_agent(), make_agent(seed=3)
     agent.learn(random_rollout(CONTINUOUS))

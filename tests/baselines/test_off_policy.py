@@ -286,6 +286,20 @@ def test_arrays_bring_everything_back(name: str):
 
 
 @AGENTS
+@pytest.mark.usefixtures("eagerly")
+def test_learning_rates_follow_the_schedule(name: str):
+    values = {"optimizer__decay": "linear", "optimizer__decay_updates": 4}
+    falling, constant = filled(name, **values), filled(name)
+    falling.train_step(falling.memory.sample(0, 1, 8), 3)
+    rates = [v for key, v in falling.variables().items() if key.endswith("learning_rate")]
+    own = [v.numpy() for key, v in constant.variables().items() if key.endswith("learning_rate")]
+    assert rates and [v.numpy() for v in rates] == pytest.approx([0.25 * rate for rate in own])
+    constant.load_arrays(falling.state_arrays())
+    again = constant.variables().items()
+    assert [v.numpy() for key, v in again if key.endswith("learning_rate")] == own
+
+
+@AGENTS
 def test_other_actions_are_refused(name: str):
     space = ONEHOT if name == "d4pg" else CONTINUOUS
     text = "takes continuous .*try dqn" if name == "d4pg" else "takes one-hot .*try d4pg"

@@ -90,11 +90,17 @@ def test_the_episodes_stored_longest_ago_make_room(tmp_path: Path) -> None:
     assert tiny.nbytes == 0 and not tiny.before([[(one, 3, 6)]]).any()
 
 
-def test_an_episode_that_is_replaced_loses_its_states(tmp_path: Path) -> None:
+@pytest.mark.parametrize("replaced", [True, False])
+def test_an_episode_that_is_replaced_or_taken_out_loses_its_states(
+    tmp_path: Path, replaced: bool
+) -> None:
     replay = make_replay(tmp_path)
     fill(replay, [12])
     updates(replay, 5)
     assert replay._latents is not None and replay._latents.nbytes
+    if not replaced:  # as replay.capacity does
+        replay.take_out(replay.files[0])
+        assert replay._latents.nbytes == 0
     fill(replay, [14])
     assert replay._latents.nbytes == 0
     assert not updates(replay, 1, first=5)[0]["latent"].any()

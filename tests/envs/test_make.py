@@ -11,6 +11,7 @@ from dreamer import tasks
 from dreamer.config.config import load_config
 from dreamer.envs.conformance import check_env
 from dreamer.envs.make import make_env
+from dreamer.envs.processes.pool import EnvPool
 from dreamer.errors import UserError
 from dreamer.tasks import Suite, register_suite, suite_of
 
@@ -44,7 +45,7 @@ def test_a_name_of_no_suite_gets_the_near_right_one(task, near):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ('{"size": 5}', ""),
-    ("", "missing a required argument: 'size'"),
+    ("", "make needs arguments .missing a required argument: 'size'.*--envs.arguments"),
     ('{"size": 5, "colour": 1}', "'colour'"),
     ("size=5", "expected arguments by name as JSON"),
 ])  # fmt: skip
@@ -62,6 +63,15 @@ def test_arguments_of_ones_own_environment(tmp_path, arguments, message):
             make_env(task, arguments=arguments)
     else:
         assert make_env(task, arguments=arguments).env._env._end == 5
+
+
+@pytest.mark.parametrize("task", ["dmc_walker_walk", "atari_pong", "dmlab_collect"])
+@pytest.mark.parametrize("settings", [{"arguments": '{"size": 5}'}, {"flatten": "x"}])
+def test_settings_that_a_suite_would_ignore_are_refused(task, settings):
+    (key,) = settings
+    for make in (make_env, EnvPool):
+        with pytest.raises(UserError, match=f"envs.{key} is .*, but {task} takes none"):
+            make(task, **settings)
 
 
 def test_arguments_of_gymnasiums_own_environments():

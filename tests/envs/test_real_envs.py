@@ -16,6 +16,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from pool_env import PoolEnv
 from real_envs import Base
 
+from dreamer.config.config import load_config
 from dreamer.envs import dmc
 from dreamer.envs.conformance import check_env
 from dreamer.envs.dm_env import GymOfDmEnv
@@ -25,6 +26,7 @@ from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.spec import EnvSettings, Space
 from dreamer.errors import ContractError, EnvError, UserError
 from dreamer.training import collector as collector_module
+from dreamer.training.build import make_pool
 from dreamer.training.collector import Collector, random_policy
 
 FILE = Path(__file__).with_name("real_envs.py")
@@ -295,13 +297,15 @@ def test_environments_of_dm_env(discount, terminal):
 
 
 def test_makers_are_told_what_they_name():
-    told = []
+    told, own = [], {"image": False, "state": True, "action_repeat": 1}
     for training in (True, False):
-        settings = {"image": False, "state": True, "action_repeat": 1, "seed": 5}
-        with EnvPool(f"{FILE}:Told", 2, 60.0, training=training, **settings) as pool:
+        with EnvPool(f"{FILE}:Told", 2, 60.0, training=training, seed=5, **own) as pool:
             told += [timestep["observation"].tolist() for timestep in pool.reset([0, 0])]
-    assert [rest for _, *rest in told] == [[0, 1], [1, 1], [0, 0], [1, 0]]
-    assert len({seed for seed, *_ in told}) == 4
+    config = load_config("debug", task=f"{FILE}:Told", seed=5, envs=own)
+    with make_pool(config, 2, training=True, part=3) as pool:  # the last of four, as A3C's
+        told += [timestep["observation"].tolist() for timestep in pool.reset([0, 0])]
+    assert [rest for _, *rest in told] == [[0, 1], [1, 1], [0, 0], [1, 0], [6, 1], [7, 1]]
+    assert len({seed for seed, *_ in told}) == 6
 
 
 @pytest.mark.parametrize("name, image, drawn", [

@@ -95,15 +95,23 @@ def show(folder, kind, term="xterm-256color", script=SHOW):
 
 def test_the_live_display_shows_the_state_below_messages(tmp_path):
     written = show(tmp_path, "auto")
-    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written[written.rindex("\u256d") :])
+    panels = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
+    last = panels[panels.rindex("\u256d") :]
+    assert "evaluating 4 / 10 episodes" in panels and "evaluating" not in last
     assert "task/dreamer/0" in last and "3,100 / 4,000 steps" in last and "77.5%" in last
-    assert re.search(r"elapsed 2:00:\d\d  ETA 2:0[23]:\d\d  evaluating 4 / 10 episodes ", last)
+    assert re.search(r"elapsed 2:00:\d\d  ETA 2:0[23]:\d\d ", last)
     assert "eval return 7.5" in last and "model 0.25" in last
     assert "updates 20" in last and "updates/s" in last
     for line in ("resumed\r\n", "printed\r\n", "warning: something \ufffd[31mred\r\n"):
         assert written.index(line) < written.rindex("\u256d")
     assert written.endswith("after\r\n")
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1  # the cursor comes back
+
+
+def test_the_clock_counts_setting_up_and_never_goes_back(tmp_path):
+    script = SHOW.replace("logger.resume(1000, 7200.0)", "time.sleep(2.1); logger.resume(0, 0.0)")
+    found = re.findall(r"elapsed (\d:\d\d:\d\d)", show(tmp_path, "live", script=script))
+    assert found == sorted(found) and found[-1] >= "0:00:02"
 
 
 @pytest.mark.parametrize(("kind", "term"), [("plain", "xterm-256color"), ("auto", "dumb")])

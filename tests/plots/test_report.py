@@ -161,7 +161,7 @@ def test_many_methods_and_foreign_runs(tmp_path: Path, write_run):
         write_run(f"runs/dmc_walker_walk/m{number}/0", SCORES)
     write_run("runs/planner/dmc_hopper_hop/0", SCORES, key="eval_return", tail='{"step": 3000')
     reader = reported(tmp_path / "runs")
-    assert "Figures draw the first 12 methods, tables hold all." in reader.text
+    assert "Figures draw 12 of 13 methods, the first of each task among them;" in reader.text
     names = [f"m{number}" for number in range(12)] + ["planner"]
     assert all(f"{name} (200k)" in reader.texts for name in names)
     assert "how it was made is not known" in reader.text

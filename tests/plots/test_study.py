@@ -11,7 +11,7 @@ from scipy import stats
 from dreamer.tasks import TASK_LISTS
 from plots.labels import in_order, published_label, suite_gaps, task_name, task_title
 from plots.runs import Run
-from plots.study import curve, final, whiskers
+from plots.study import curve, final, most_methods, whiskers
 
 
 def run(x: list[int], y: list[float]) -> Run:
@@ -65,6 +65,12 @@ def test_final_scores():
     assert at_end.scores.tolist() == [5, 12] and at_end.frames.tolist() == [20, 30]
     assert final(runs, 10, at=15).scores.tolist() == [3, 6]
     assert final(runs, 5, at=30).scores.tolist() == [12]
+
+
+def test_every_task_has_a_method_in_figures_of_too_many():
+    tasks = {f"m{number:02}": ["walk"] for number in range(13)} | {"z0": ["pong"], "z1": ["pong"]}
+    assert most_methods(tasks) == [*list(tasks)[:11], "z0"]
+    assert most_methods(dict.fromkeys(tasks, ["walk"])) == list(tasks)[:12]
 
 
 def test_names():

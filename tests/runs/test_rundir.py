@@ -102,7 +102,7 @@ def test_what_stays_sound_may_change_and_is_written_down_with_its_step(config):
         Checkpoints(run.checkpoints).save(10, {}, {"members": []})
     values = {
         "optimizer.model_lr": 1e-3, "train.updates": 9, "envs.num_envs": 3, "explore.kind": "none",
-        "train.batch_size": 7, "log.every": 5,
+        "train.batch_size": 7, "replay.sampling": "timesteps", "log.every": 5,
     }  # fmt: skip
     for _ in range(2):
         with RunDir.open(config.replace(values)) as run:
@@ -122,6 +122,9 @@ def test_what_stays_sound_may_change_and_is_written_down_with_its_step(config):
     ({"envs.action_repeat": 4}, "the episodes so far are of that environment"),
     ({"encoder.mlp_units": 4}, "the weights so far have that form"),
     ({"actor.layers": 1}, "the weights so far have that form"),
+    ({"layers.norm": "rms"}, "the weights so far have that form"),
+    ({"optimizer.algorithm": "laprop"}, "the weights so far have that form"),
+    ({"optimizer.shared": True}, "the weights so far have that form"),
     ({"train.prefill": 9}, "when the run began"),
     ({"behavior.gamma": 0.5}, "it decides what is learnt"),
 ])  # fmt: skip
@@ -212,6 +215,17 @@ def test_the_replays_directory_may_lie_elsewhere(tmp_path, config):
     for _ in range(2):
         with RunDir.open(config.replace({"replay.directory": str(path)})) as run:
             assert (run.episodes, run.others) == (path / "episodes", ())
+
+
+def test_an_older_run_keeps_the_start_of_its_ids(tmp_path, config):
+    config = config.replace({"replay.directory": str(tmp_path / "shared")})
+    with RunDir.open(config) as run:
+        owner = run.owner
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("shares_episodes: true\n", ""))
+    for _ in range(2):
+        with RunDir.open(config) as run:
+            assert run.resumed and run.owner == owner != ""
 
 
 def test_an_existing_runs_episodes_may_move_with_their_files(tmp_path, config):

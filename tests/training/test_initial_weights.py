@@ -56,6 +56,17 @@ def test_other_observations_leave_out_what_sees_them(source: Path) -> None:
     assert all(np.array_equal(before[name], after[name]) for name in encoder)
 
 
+def test_a_slow_copy_that_is_not_there_begins_as_the_value_network(source: Path) -> None:
+    agent = make_agent(seed=2, value__slow_rate=0.02)
+    before, there = agent.state_arrays(), Checkpoints.load(source).arrays
+    assert "slow_value" in take_weights(agent, str(source), "all").partition("; not taken: ")[0]
+    after = agent.state_arrays()
+    copies = [name for name in before if name.startswith("slow_value/")]
+    for name in copies:
+        np.testing.assert_array_equal(after[name], there[name.replace("slow_value", "value")])
+    assert copies and any((after[name] != before[name]).any() for name in copies)
+
+
 def test_what_cannot_be_a_source_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing of .* fits .*: model/enc.* here.*; model/rssm"):
         take_weights(make_agent(rssm__deter=9, encoder__mlp_units=9), str(source), "all")

@@ -267,8 +267,11 @@ class Boastful(NumpyAgent):
 def test_a_run_with_impossible_imagined_returns_warns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    train_with(config_for(tmp_path), make_agent=Boastful)
-    assert capsys.readouterr().out.count("warning: the agent imagines returns of 1,000,000") == 1
+    for method, transform, warned in (("raw", "none", 1), ("scaled", "normalize", 0)):
+        values = {"method": method, "reward.transform": transform}
+        train_with(config_for(tmp_path, **values), make_agent=Boastful)
+        said = capsys.readouterr().out
+        assert said.count("warning: the agent imagines returns of 1,000,000") == warned
 
 
 def test_a_stop_between_updates_and_more_steps(

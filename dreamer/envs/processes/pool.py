@@ -73,7 +73,7 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         tell_task: Whether the agent observes which of several tasks it plays.
         gpus: GPUs that this process computes on, 0: all. Workers render on them in turn, unless
             `egl_device` says where.
-        **settings: The fields of `EnvSettings`.
+        **settings: The fields of `EnvSettings`; `index` is the first worker's.
 
     Attributes:
         obs_space, act_space, action_repeat, info: Those of one environment. With several tasks,
@@ -122,11 +122,12 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         self._workers: list[WorkerProcess] = []
         checked = EnvSettings(**settings)
         suite_of(task)  # all tasks must be of one suite
+        find_suite(self.tasks[0])[0].check(task, checked)
         # The requests that make each worker's environment.
         self._makes = [
             [{"kind": "make", "settings": {**asdict(checked), "index": index},
               "maker": suite.maker, "name": name}]
-            for index, (suite, name) in enumerate(map(find_suite, self.tasks))
+            for index, (suite, name) in enumerate(map(find_suite, self.tasks), checked.index)
         ]  # fmt: skip
         self._python = _find_python(python)
         self._folder = tempfile.TemporaryDirectory(prefix="dreamer_envs_") if python else None
