@@ -87,12 +87,16 @@ fi
 python=${python:-$(find_python)}
 
 lock=requirements.lock
-if sh .ci/has_gpu.sh; then lock=requirements-gpu.lock; fi
+size="1.1 GB to download, 3.7 GB on the disk"
+if sh .ci/has_gpu.sh; then
+  lock=requirements-gpu.lock
+  size="with CUDA's libraries for the GPU: 3.9 GB to download, 8 GB on the disk"
+fi
 wanted=$(cat $lock setup.py pyproject.toml | sha256sum | cut -d' ' -f1)-$PWD
 if [ "$(cat $STAMP 2>/dev/null)" != "$wanted" ]; then
   rm -f $STAMP $GL_STAMP
   eval "check_words ${TRAIN_WORDS:-}"
-  say "installing the packages of $lock (a few minutes the first time)"
+  say "installing the packages of $lock ($size; a few minutes the first time)"
   venv_pip install --quiet --require-hashes --only-binary :all: -r $lock
   venv_pip install --quiet --no-deps --no-build-isolation -e .
   echo "$wanted" >$STAMP

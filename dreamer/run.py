@@ -113,7 +113,7 @@ def train(
         agent = make_agent(config, pool.obs_space, pool.act_space)
         build.describe(logger, agent, pool)
         if source and Checkpoints(rundir.checkpoints).newest() is None:
-            logger.message(take_weights(agent, source, config.init_parts))
+            logger.message(take_weights(agent, source, config.init_parts, config))
         setup = build.Setup(
             config, rundir, agent, pool, eval_pool, logger, interrupt, callbacks
         )

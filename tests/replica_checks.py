@@ -10,7 +10,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from small_agent import CONTINUOUS, IMAGE, ONEHOT, VECTORS, make_agent, make_batch
+from small_agent import (
+    CONTINUOUS,
+    IMAGE,
+    ONEHOT,
+    RECIPE_SIZES,
+    VECTORS,
+    make_agent,
+    make_batch,
+)  # fmt: skip
 
 from dreamer.agent.agent import Agent
 from dreamer.agent.devices import open_devices
@@ -183,6 +191,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "disagreement": {"disagreement__until": 100},
     "planner": {"preset": "planet", "planner__returns": "lambda", "behavior__value": True},
     "score": {"preset": "score", "act_space": ONEHOT, "discount__enabled": True},
+    "predictions ahead": {"preset": "deterministic_only", "loss__overshooting": 3},
+    "v2": {"preset": "v2_atari", "act_space": ONEHOT, **RECIPE_SIZES},
+    "v3": {"preset": "v3", **RECIPE_SIZES},
     "start states": {},
     "replayed values": {
         "value__replay_scale": 0.3, "value__slow_rate": 0.1, "value__slow_role": "pull",
@@ -206,12 +217,12 @@ def variants() -> dict[str, Any]:
 
 
 def statistics() -> dict[str, Any]:
-    """Scales of inputs, rewards and returns; slow copies; LaProp, warm-up, adaptive clipping."""
+    """Scales of inputs, rewards and returns; slow copies; LaProp with all that it has besides."""
     one, two = pair(
         inputs__normalize=True, reward__transform="normalize", behavior__normalize="percentile",
         value__slow_rate=0.3, behavior__after=1, loss__free_nats=0.0, optimizer__algorithm="laprop",
-        optimizer__warmup=2, optimizer__adaptive_clip=0.3, optimizer__shared=True,
-        value__slow_every=2, value__replay_scale=0.3,
+        optimizer__warmup=2, optimizer__adaptive_clip=0.3, optimizer__weight_decay=0.1,
+        optimizer__shared=True, value__slow_every=2, value__replay_scale=0.3,
     )  # fmt: skip
     for number in range(3):
         batch = uneven(seed=number)

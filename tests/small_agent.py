@@ -21,6 +21,13 @@ VECTORS = {
 BOTH = {**IMAGE, **VECTORS}
 CONTINUOUS = Space((2,), np.dtype(np.float32), -1.0, 1.0)
 ONEHOT = Space((3,), np.dtype(np.float32), 0.0, 1.0, discrete=True)
+# Sizes for `make_agent` with the preset v2_atari or v3, which are large.
+RECIPE_SIZES: dict[str, Any] = {
+    "discount__enabled": True, "rssm__stoch": 3, "rssm__classes": 4, "rssm__deter": 16,
+    "rssm__hidden": 8, "encoder__cnn_depth": 2, "decoder__cnn_depth": 2, "encoder__mlp_units": 8,
+    "decoder__mlp_units": 8, "reward__units": 8, "discount__units": 8, "value__units": 8,
+    "actor__units": 8, "train__batch_size": 4, "train__batch_length": 6, "loss__overshooting": 1,
+}  # fmt: skip
 
 
 def make_agent(
@@ -39,7 +46,7 @@ def make_agent(
         obs_space, act_space: Spaces of its observations and actions.
         precision: Precision of the networks.
         seed: Seed of its weights and noise.
-        preset: Preset that changes debug's values.
+        preset: Presets that change debug's values, separated by spaces.
         devices: Devices that learn.
         overrides: Config values, `loss__free_nats=0.0` for the key loss.free_nats.
     """
@@ -47,7 +54,9 @@ def make_agent(
     fixed = {"discount.enabled": False, "behavior.horizon": 3, "jit": "off"}
     fixed |= {"contrastive.layers": 1, "contrastive.units": 16}
     fixed |= {"precision": precision, "seed": seed}
-    config = load_config("debug", preset, task="small:agent", overrides={**fixed, **dotted})
+    config = load_config(
+        "debug", *preset.split(), task="small:agent", overrides={**fixed, **dotted}
+    )
     return agent_of(config, obs_space, act_space, devices)
 
 

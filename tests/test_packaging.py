@@ -181,7 +181,9 @@ def test_make_train_fits_the_machine_and_passes_words_on():
     )
 
 
-def test_set_up_checks_the_words_of_make_train_before_it_installs(tmp_path: Path):
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose Python installs nothing: its pip exits with 9."""
     for name in (".ci", "dreamer", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", "setup.py", "pyproject.toml", *(p.name for p in ROOT.glob("*.lock"))):
@@ -193,12 +195,29 @@ def test_set_up_checks_the_words_of_make_train_before_it_installs(tmp_path: Path
 exec {sys.executable} "$@"
 """)
     python.chmod(0o755)
+    return tmp_path
+
+
+def test_set_up_checks_the_words_of_make_train_before_it_installs(checkout: Path):
     for word, message in {
         "STEPS=3000": r"error: train.prefill \(5000\) .* set steps to at least 5000, .*",
         "TASK=dmx_walker_walk": r"error: unknown suite .* did you mean 'dmc_walker_walk'\?; .*",
         "ARGS=--seed 'a b'": r"error: seed must be a whole number, not 'a b'",
     }.items():
-        done = run(["make", "train", word], cwd=tmp_path)
+        done = run(["make", "train", word], cwd=checkout)
         assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch(message, done.stderr.splitlines()[0]), done.stderr
-    assert {path.name for path in tmp_path.iterdir()}.isdisjoint({"runs", "build"})
+    assert {path.name for path in checkout.iterdir()}.isdisjoint({"runs", "build"})
+
+
+def test_set_up_says_the_size_before_it_downloads(checkout: Path):
+    smi = checkout / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\necho GPU 0: of this test\n")
+    smi.chmod(0o755)
+    path = f"{smi.parent}:{os.environ['PATH']}"
+    done = run(["make", "setup"], cwd=checkout, env={**os.environ, "PATH": path})
+    assert done.returncode == 2 and "nothing may be installed" in done.stderr
+    (line,) = done.stdout.splitlines()
+    assert "packages of requirements-gpu.lock (with CUDA's libraries" in line
+    assert re.search(r"[\d.]+ GB to download, [\d.]+ GB on the disk", line)

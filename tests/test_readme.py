@@ -10,7 +10,7 @@ import pytest
 from whole_runs import additions, finish, metrics_of, python, start
 
 from baselines.run import command_line
-from dreamer import benchmark, evaluate, load_config, predict, sweep
+from dreamer import benchmark, evaluate, gpu_check, load_config, predict, sweep
 from dreamer.config.command_line import CommandLine, Parsed
 from dreamer.config.schema import agent_names, load_schema
 from dreamer.sweeps.plan import plan
@@ -53,6 +53,7 @@ PROGRAMS: dict[str, Callable[[list[str]], object]] = {
     "-m dreamer.evaluate": evaluate.COMMAND_LINE.parse,
     "-m dreamer.predict": predict.COMMAND_LINE.parse,
     "-m dreamer.benchmark": benchmark.LINE.parse,
+    "-m dreamer.gpu_check": gpu_check.LINE.parse,
     "-m dreamer.sweep": lambda words: plan(sweep.LINE.parse(words)),
     "-m baselines.run": lambda words: command_line().parse(words).config(),
     "-m baselines.evaluate": evaluate.COMMAND_LINE.parse,

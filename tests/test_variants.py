@@ -7,6 +7,7 @@ import curtain_env
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_agent import RECIPE_SIZES
 from test_learner import TINY
 from whole_runs import ROOT, metrics_of, state_of
 
@@ -25,6 +26,8 @@ CARTPOLE = "gym_CartPole-v1"
 MIXED = f"{ROOT}/tests/envs/gym_envs.py:Mixed"  # two images, a nested vector, an index
 EVERYTHING = {"envs.image": True, "encoder.keys": ".*", "decoder.keys": ".*"}
 HEAD = {"contrastive.layers": 1, "contrastive.units": 16}
+# These presets' values would replace debug's.
+RECIPE = {k.replace("__", "."): v for k, v in RECIPE_SIZES.items() if k != "loss__overshooting"}
 VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "no_value": (COUNTING, ["no_value"], {}),
     "one_step": (COUNTING, [], {"behavior.horizon": 1}),
@@ -38,6 +41,8 @@ VARIANTS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "contrastive": (CURTAIN, ["contrastive", "stochastic_only"], {**HEAD, **EVERYTHING}),
     "deterministic": (COUNTING, ["deterministic_only", "reward_only"], {}),
     "kl": (COUNTING, ["kl_balance", "overshooting"], {"train.batch_length": 5}),
+    "v2": (MIXED, ["v2_atari"], {**RECIPE, **EVERYTHING}),
+    "v3": (CARTPOLE, ["v3"], RECIPE),
 }  # fmt: skip
 LOSSES = {  # by which a variant's metrics are told
     "no_value": ({"actor_loss"}, {"value_loss", "explorer_actor_loss"}),
@@ -49,6 +54,8 @@ LOSSES = {  # by which a variant's metrics are told
     "contrastive": ({"contrastive_loss", "kl_loss", "image_loss"}, set()),
     "deterministic": ({"vector_loss"}, {"kl_loss", "kl"}),
     "kl": ({"overshooting_loss", "overshooting_kl", "vector_loss"}, set()),
+    "v2": ({"actor_loss", "value_loss", "kl_loss"}, {"return_scale"}),
+    "v3": ({"actor_loss", "replayed_value_loss", "return_scale", "kl_loss"}, set()),
 }
 VALUES: dict[str, Any] = {
     "precision": "float32", "envs.image": False, "envs.state": True, "envs.time_limit": 0,

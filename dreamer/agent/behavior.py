@@ -205,7 +205,7 @@ class Behavior:
                 losses["value"] += value_loss(baseline, slowly, judged.weight)[0]
             metrics |= {"value_loss": losses["value"], "value_error": error}
             metrics["imagined_value"] = tf.reduce_mean(judged.values.mean)
-            if replayed is not None:
+            if replayed is not None:  # DreamerV3's; from the returns at the trajectories' starts
                 assert value is not None and callable(reward)
                 first = self.start_returns(trajectory, judged, reward, discount)
                 returns = annotate(first, trajectory.chosen, replayed.feat, bootstrap or value)

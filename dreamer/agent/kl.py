@@ -1,8 +1,9 @@
-"""The world model's KL terms: free nats, balancing, latent overshooting."""
+"""The world model's KL terms: free nats, balancing, overshooting; and predictions far ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -96,24 +97,72 @@ class KLLoss:
         sequence is a start too, as at distance 1. Like equation 7's sum over t, a distance's term
         grows with its number of pairs: it is their mean times their share of B*T.
         """
-        size, length = batch["is_first"].shape
-        target, ahead = _stop(post), {**prior}
         noises = tf.split(noise, self.overshooting - 1, -1)  # [B, T, S] each
-        cont = 1.0 - tf.cast(batch["is_first"], tf.float32)  # [B, T]
-        valid, terms, total, pairs = tf.ones_like(cont), [], 0.0, 0.0
-        for i, eps in enumerate(noises):
-            ahead["stoch"] = rssm.latent.sample(ahead, eps[:, i:])
-            before = {k: flatten_leading(v[:, :-1]) for k, v in ahead.items()}
-            action, zeros = flatten_leading(batch["action"][:, i + 1 :]), before["stoch"] * 0.0
-            reached = rssm.imagine_step(before, action, zeros)
-            shape = (size, length - i - 1)
-            ahead = {k: tf.reshape(v, [*shape, v.shape[-1]]) for k, v in reached.items()}
-            valid = valid[:, :-1] * cont[:, i + 1 :]  # [B, T - i - 1]
-            kl = _kl(rssm, {k: v[:, i + 1 :] for k, v in target.items()}, ahead)
-            share = average(tf.reduce_sum(valid)) / tf.size(cont, tf.float32)
+        target, entries = _stop(post), tf.size(batch["is_first"], tf.float32)
+        terms, total, pairs = [], 0.0, 0.0
+        for i, (ahead, valid) in enumerate(predict_ahead(rssm, prior, batch, noises), 1):
+            kl = _kl(rssm, {k: v[:, i:] for k, v in target.items()}, ahead)
+            share = average(tf.reduce_sum(valid)) / entries
             terms.append(share * self.free(kl, valid))
             total, pairs = total + tf.reduce_sum(kl * valid), pairs + tf.reduce_sum(valid)
         return tf.add_n(terms), tf.math.divide_no_nan(average(total), average(pairs))
+
+
+def predict_ahead(
+    rssm: RSSM, prior: State, batch: Mapping[str, tf.Tensor], noises: Sequence[tf.Tensor]
+) -> Iterator[tuple[State, tf.Tensor]]:
+    """Predictions of the states of sequences over 2, 3, .. steps, each from the one before.
+
+    Args:
+        rssm: The latent dynamics.
+        prior: Predictions over one step, entries [B, T, ...].
+        batch: action [B, T, A] and is_first [B, T] are used.
+        noises: float32 [B, T, S] for each further step, at most T - 1 of them.
+    Yields:
+        For distance d the states of the timesteps d-1..T-1, entries [B, T-d+1, ...], stoch being
+        the mean; and float32 [B, T-d+1], 0 where a new episode began on the way.
+    """
+    size, length = batch["is_first"].shape
+    cont = 1.0 - tf.cast(batch["is_first"], tf.float32)  # [B, T]
+    ahead, valid = {**prior}, tf.ones_like(cont)
+    for i, eps in enumerate(noises):
+        ahead["stoch"] = rssm.latent.sample(ahead, eps[:, i:])
+        before = {k: flatten_leading(v[:, :-1]) for k, v in ahead.items()}
+        action, zeros = flatten_leading(batch["action"][:, i + 1 :]), before["stoch"] * 0.0
+        reached = rssm.imagine_step(before, action, zeros)
+        shape = (size, length - i - 1)
+        ahead = {k: tf.reshape(v, [*shape, v.shape[-1]]) for k, v in reached.items()}
+        valid = valid[:, :-1] * cont[:, i + 1 :]
+        yield {**ahead}, valid
+
+
+def features_ahead(
+    rssm: RSSM, prior: State, batch: Mapping[str, tf.Tensor], draws: tf.Tensor, steps: int
+) -> tf.Tensor:
+    """Features of predictions over 1..D steps: of each timestep, one at a distance that is drawn.
+
+    With latent dynamics that have no stochastic path there is no KL to overshoot. The heads'
+    likelihoods take its place: their mean over the timesteps is an unbiased estimate of
+
+        1/D sum_(d=1..D) mean_t log p(timestep_t | h_t^d)
+
+    where d - 1 steps of the prior lead from the posterior h_(t-d) to h_t^d. Where the sequence or
+    the episode has begun fewer than d steps ago, the longest prediction takes the place of h_t^d.
+
+    Args:
+        rssm, prior, batch: As `predict_ahead`'s.
+        draws: float32 [B, T, 1], standard Normal.
+        steps: D.
+    Returns:
+        float32 [B, T, F].
+    """
+    feat, uniform = rssm.feat(prior), 0.5 * (1.0 + tf.math.erf(draws / math.sqrt(2.0)))
+    noises = [tf.zeros([*feat.shape[:2], rssm.stoch_size])] * (min(steps, feat.shape[1]) - 1)
+    for i, (ahead, valid) in enumerate(predict_ahead(rssm, prior, batch, noises), 1):
+        further = tf.pad(rssm.feat(ahead), [[0, 0], [i, 0], [0, 0]])
+        reached = tf.pad(valid, [[0, 0], [i, 0]])[..., None] > 0.0
+        feat = tf.where(reached & (uniform >= i / steps), further, feat)
+    return feat
 
 
 def _kl(rssm: RSSM, post: State, prior: State) -> tf.Tensor:

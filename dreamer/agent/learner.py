@@ -7,9 +7,15 @@
     value loss         equation 8        `Behavior.losses`, which calls `value_loss`
     three steps                          `Learner.apply`, which calls `apply_together`
 
-With `optimizer.shared` one optimizer makes the three steps; each loss trains what it always does.
+All losses are computed with the weights before the update; then the optimizers step. What later
+recipes add, by their keys:
 
-All losses are computed with the weights before the update; then the optimizers step.
+    optimizer.shared      One optimizer makes the three steps; each loss trains what it always does.
+    value.slow_rate       A slow copy of the value network, which `Learner.apply` moves.
+    value.replay_scale    A value loss on replayed states, which trains the model, too. So actor and
+                          value losses are computed with the model's, in `Learner.gradients`.
+    behavior.starts       Fewer imagined trajectories, from states that `Learner.imagine` draws.
+    replay.latents        Sequences that start from a "latent", and the states to store.
 """
 
 from __future__ import annotations
@@ -93,7 +99,6 @@ class Learner:
             post.update(states)
             if not (behaving and self.behavior.replay_scale):
                 return {"model": loss}, metrics
-            # The value loss on replayed states trains the model, too.
             losses, more = self.behavior_losses(post, batch, number)
             replayed = losses.pop("replayed")
             losses |= {"model": loss + replayed, "value": losses["value"] + replayed}
@@ -194,7 +199,8 @@ class Learner:
         if not self._starts or count >= states:
             return None
         seed = make_seeds(self._seed, Purpose.STARTS, number)[0]
-        return tf.random.experimental.stateless_shuffle(tf.range(states), seed)[:count]
+        # XLA has no random permutation, but it sorts.
+        return tf.math.top_k(tf.random.stateless_uniform([states], seed), count).indices
 
     def _differentiate(self, objective: Objective) -> tuple[Gradients, Losses, Tensors]:
         """Gradients of each scaled loss by its own network's variables; the losses; the metrics."""

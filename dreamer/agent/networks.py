@@ -113,13 +113,14 @@ def make_actor(model: WorldModel, act_space: Space, name: str, own: Mapping[str,
 def make_optimizers(
     networks: Networks, scale_loss: bool, *, model_lr: float, actor_lr: float, value_lr: float,
     eps: float, clip: float, warmup: int, decay: str, decay_updates: int, final: float,
-    algorithm: str = "adam", adaptive_clip: float = 0.0, shared: bool = False, **other_lrs: float,
+    algorithm: str = "adam", adaptive_clip: float = 0.0, weight_decay: float = 0.0,
+    shared: bool = False, **other_lrs: float,
 ) -> dict[str, Optimizer]:  # fmt: skip
     """An optimizer for each network that has a learning rate, by the network's name.
 
     Args:
         networks: The networks to train.
-        scale_loss, eps, clip, algorithm, adaptive_clip: As Optimizer's.
+        scale_loss, eps, clip, algorithm, adaptive_clip, weight_decay: As Optimizer's.
         shared: Whether `SHARED` trains model, actor and value network instead of one for each. They
             then have the model's learning rate, one global norm, one number of steps, and one loss
             scale.
@@ -145,6 +146,7 @@ def make_optimizers(
             clip=clip,
             algorithm=algorithm,
             adaptive_clip=adaptive_clip,
+            weight_decay=weight_decay,
             scale_loss=scale_loss,
             apart=networks.model.diagnostic_variables if name in ("model", SHARED) else (),
             name=f"{name}_adam",

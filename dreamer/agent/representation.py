@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from dreamer.errors import UserError
 from dreamer.nets.contrastive import Contrastive
+from dreamer.nets.layer_style import LayerStyle
 
 
 class Representation(Protocol):
@@ -80,13 +81,18 @@ def register_representation(name: str, factory: Callable[..., Representation]) -
 
 
 def make_representation(
-    name: str, feat_size: int, settings: Mapping[str, Any], dtype: keras.DTypePolicy
-) -> Representation:
+    name: str, feat_size: int, settings: Mapping[str, Any], dtype: keras.DTypePolicy,
+    style: LayerStyle,
+) -> Representation:  # fmt: skip
     """The representation loss that is registered under a name, for features of size F.
+
+    The contrastive head's hidden layers have the style; layers of the user's own have theirs.
 
     Raises:
         UserError: No such name is registered.
     """
     if name not in _FACTORIES:
         raise UserError(f"loss.representation is {name!r}; registered are {', '.join(_FACTORIES)}")
-    return _FACTORIES[name](feat_size, **settings, dtype=dtype, name=name)
+    factory = _FACTORIES[name]
+    styled = {"style": style} if factory is Contrastive else {}
+    return factory(feat_size, **settings, **styled, dtype=dtype, name=name)

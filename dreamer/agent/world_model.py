@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dreamer.agent.kl import KLLoss
+from dreamer.agent.kl import KLLoss, features_ahead
 from dreamer.agent.precision import dtype_policy
 from dreamer.agent.representation import Representation, make_representation
 from dreamer.envs.spec import Space
@@ -73,7 +73,8 @@ class WorldModel(keras.layers.Layer):
     @property
     def noise_size(self) -> int:
         """Width of the noise that `loss` takes: S, and more with overshooting."""
-        return self.rssm.stoch_size * self._kl.overshooting
+        steps = self._kl.overshooting
+        return self.rssm.stoch_size * steps or int(steps > 1)  # 1 for `features_ahead`
 
     def preprocess(self, obs: Mapping[str, tf.Tensor]) -> Tensors:
         """uint8 images to float32 in [-0.5, 0.5]; everything else to float32, vectors scaled."""
@@ -114,24 +115,19 @@ class WorldModel(keras.layers.Layer):
             Loss [], the diagnostics' included; posterior states, entries [B, T, ...]; and scalar
             metrics, of which model_loss leaves the diagnostics out.
         """
-        rssm, reconstructs = self.rssm, self.representation.reconstructs
+        rssm, steps = self.rssm, self._kl.overshooting
         obs = self.preprocess({k: batch[k] for k in {**self.inputs, **self.targets}})
         filtering, further = noise[..., : rssm.stoch_size], noise[..., rssm.stoch_size :]
         embed = self.embed(obs)
         start = rssm.state(batch["latent"]) if "latent" in batch else None
         post, prior = rssm.observe(embed, batch["action"], batch["is_first"], filtering, start)
         feat = rssm.feat(rssm.head_state(post, prior))  # [B, T, F]
-        seen = flatten_leading(feat if reconstructs else tf.stop_gradient(feat))
-        shown = {k: flatten_leading(obs[k], len(s)) for k, s in self.targets.items()}
-        log_probs = self.decoder.log_prob(seen, shown)
-        scale = self.decoder.scale
-        decoded = {f"{key}_loss": -scale * tf.reduce_mean(x) for key, x in log_probs.items()}
-        losses = dict(decoded) if reconstructs else {}
+        if steps > 1 and not rssm.stoch_size:
+            feat = features_ahead(rssm, prior, batch, further, steps)
+        decoded = self._decoder_losses(feat, obs)
+        losses = dict(decoded) if self.representation.reconstructs else {}
         losses |= self.representation.losses(embed, feat)
-        flat, reward = flatten_leading(feat), self.reward.target(tf.reshape(batch["reward"], [-1]))
-        losses["reward_loss"] = -tf.reduce_mean(self.reward.log_prob(flat, reward))
-        if self.discount:
-            losses["discount_loss"] = self.discount.loss(flat, tf.reshape(batch["cont"], [-1]))
+        losses |= self._head_losses(feat, batch)
         kl_losses, kl_metrics = self._kl.losses(rssm, post, prior, batch, further)
         losses |= kl_losses
         total = tf.add_n(list(losses.values()))
@@ -139,9 +135,24 @@ class WorldModel(keras.layers.Layer):
         metrics |= self.scaling.scalars()
         if self.reward.scale:
             metrics["reward_scale"] = self.reward.scale.std[0]
-        if not reconstructs:
+        if not self.representation.reconstructs:
             total += tf.add_n(list(decoded.values()))
         return total, post, metrics
+
+    def _decoder_losses(self, feat: tf.Tensor, obs: Mapping[str, tf.Tensor]) -> Tensors:
+        """Losses of the decoded observations [B, T, ...], given features [B, T, F]."""
+        seen = flatten_leading(feat if self.representation.reconstructs else tf.stop_gradient(feat))
+        shown = {k: flatten_leading(obs[k], len(s)) for k, s in self.targets.items()}
+        log_probs, scale = self.decoder.log_prob(seen, shown), self.decoder.scale
+        return {f"{key}_loss": -scale * tf.reduce_mean(x) for key, x in log_probs.items()}
+
+    def _head_losses(self, feat: tf.Tensor, batch: Mapping[str, tf.Tensor]) -> Tensors:
+        """Losses of the reward head and the discount head, given features [B, T, F]."""
+        flat, reward = flatten_leading(feat), self.reward.target(tf.reshape(batch["reward"], [-1]))
+        losses = {"reward_loss": -tf.reduce_mean(self.reward.log_prob(flat, reward))}
+        if self.discount:
+            losses["discount_loss"] = self.discount.loss(flat, tf.reshape(batch["cont"], [-1]))
+        return losses
 
     def open_loop(
         self, batch: Mapping[str, tf.Tensor], context: int, noise: tf.Tensor
@@ -193,7 +204,8 @@ def make_world_model(
     shapes = {key: space.shape for key, space in obs_space.items()}
     loss, head = dict(sections["loss"]), dict(sections["discount"])
     name, enabled = loss.pop("representation"), head.pop("enabled")
-    styled = {"style": LayerStyle(**sections["layers"]), "dtype": policy}
+    style = LayerStyle(**sections["layers"])
+    styled = {"style": style, "dtype": policy}
     kl = KLLoss(**loss)
     encoder = Encoder(shapes, **sections["encoder"], **styled, name="encoder")
     rssm = make_rssm(
@@ -207,7 +219,7 @@ def make_world_model(
         decoder,
         Reward(**sections["reward"], **styled, name="reward"),
         Discount(**head, gamma=gamma, **styled, name="discount") if enabled else None,
-        make_representation(name, rssm.feat_size, sections.get(name, {}), policy),
+        make_representation(name, rssm.feat_size, sections.get(name, {}), policy, style),
         VectorScaling(encoder.shapes | decoder.shapes, **sections["inputs"], name="scaling"),
         kl,
         dtype=policy,
@@ -225,7 +237,7 @@ def _check(targets: Iterable[str], representation: str, rssm: RSSM, kl: KLLoss) 
                 f"an observation is named {key!r}, and so is a loss of the model: rename it, or "
                 "leave it out with decoder.keys"
             )
-    for name, off in (("overshooting", 1), ("kl_balance", 0)):
+    for name, off in (("overshooting_scale", 1), ("kl_balance", 0)):
         value = getattr(kl, name)
         if value != off and not rssm.stoch_size:
             raise UserError(

@@ -159,7 +159,7 @@ class FlopCounter:
         # With a deterministic latent no loss reads the last posterior: the heads read priors.
         self._posterior(3 * n, n + 2 * later)
         loss = self._config.loss
-        ahead = sum(b * (t - d + 1) for d in range(2, loss.overshooting + 1))
+        ahead = sum(b * (t - d + 1) for d in range(2, min(loss.overshooting, t) + 1))
         self._step("overshooting", 2 * ahead, 3 * ahead, 3 * ahead)
         # Without reconstruction the decoder reads features behind a stop_gradient.
         self._decoder(3 * n, 3 * n if loss.representation == "reconstruction" else 2 * n)

@@ -8,6 +8,7 @@ configs/presets/<agent>/, replace general presets of the same name.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ _AT_MOST = (
     ("train.prefill", "steps", "these steps are random, so nothing would be learnt"),
     ("loss.overshooting", "train.batch_length", "a sequence has no two states so far apart"),
 )
+_SIZE = re.compile(r"size(\d+)m")  # presets of so many million weights
 
 
 class Section:
@@ -191,7 +193,10 @@ def load_config(
     of_task = task_values(agent, final, chosen)
     names = dict.fromkeys(Path(name).stem if _is_path(name) else name for name in presets)
     named = [name for name in names if name != suite]
-    config = Config({**of_suite, **of_task, **chosen}, named, agent, lacking)
+    merged = {**of_suite, **of_task, **chosen}
+    if merged.get("deterministic") and "train.overlap" in merged and "train.overlap" not in given:
+        merged["train.overlap"] = False  # a preset's gives way; the user's own is refused
+    config = Config(merged, named, agent, lacking)
     if agent == DREAMER and config.disagreement.until >= config.steps:
         # A saved run's config is not checked, because a run that was stopped in its first phase
         # can be read, and resumed with more steps.
@@ -269,9 +274,20 @@ def _preset_path(name: str, folder: Path, agent: str) -> Path:
     files = preset_files(agent)
     if name not in files:
         listed = ", ".join(sorted(files))
-        near = suggest(name, files) or f"; there are {listed}, and without --configs the full size"
+        near = _nearest_size(name, files) or suggest(name, files)
+        near = near or f"; there are {listed}, and without --configs the full size"
         raise UserError(f"unknown preset {name!r}{near}")
     return files[name]
+
+
+def _nearest_size(name: str, names: Iterable[str]) -> str:
+    """Returns the hint that a size such as "size30m" is nearest to one of these presets, or ""."""
+    sizes = {float(match[1]): known for known in names if (match := _SIZE.fullmatch(known))}
+    given = _SIZE.fullmatch(name)
+    if not given or not sizes or not float(given[1]):
+        return ""
+    nearest = min(sizes, key=lambda size: abs(math.log(size / float(given[1]))))
+    return f"; the nearest size is {sizes[nearest]!r}"
 
 
 def _is_path(name: str) -> bool:
@@ -291,7 +307,10 @@ def check_values(flat: Mapping[str, Any]) -> None:
     """Refuses values, by dotted name, that contradict each other; an agent may lack some."""
     check_logdir(flat["logdir"])
     for low, high, why in _AT_MOST:
-        unused = low == "train.prefill" and flat.get("train.offline")
+        # Without a latent, shorter predictions take the place of those that a sequence lacks.
+        unused = (low == "train.prefill" and flat.get("train.offline")) or (
+            low == "loss.overshooting" and flat.get("rssm.kind") == "deterministic_only"
+        )
         if low in flat and flat[low] > flat[high] and not unused:
             raise UserError(
                 f"{low} ({flat[low]}) must not exceed {high} ({flat[high]}): {why}; set {high} to "
@@ -310,6 +329,15 @@ def check_values(flat: Mapping[str, Any]) -> None:
             f"contrastive.init_std ({flat['contrastive.init_std']}) must be above "
             f"contrastive.min_std ({least}), the least value that can be learnt"
         )
+    for name in ("reward.bins", "value.bins"):
+        bins = flat.get(name, 0)
+        if bins and (bins < 3 or bins % 2 == 0):
+            raise UserError(
+                f"{name} is {bins}, so no bin is in the middle; choose an odd number from 3 on "
+                "(DreamerV3: 255), or 0 for a head without bins"
+            )
+    if "rssm.kind" in flat:
+        check_dynamics(nest(flat)["rssm"])
     if "disagreement.until" in flat:
         tree = nest(flat)
         check_behavior(*(tree[name] for name in ("behavior", "planner", "disagreement", "value")))
@@ -331,6 +359,26 @@ def check_logdir(text: str) -> None:
         raise UserError(
             f"logdir is {what}; expected a folder, such as runs/. Mount remote storage, and give "
             "the folder where it is mounted"
+        )
+
+
+def check_dynamics(rssm: Values) -> None:
+    """Refuses combinations of the keys of this section that no latent dynamics support."""
+    kind, classes, blocks = rssm["kind"], rssm["classes"], rssm["blocks"]
+    if classes and (classes < 2 or kind == "deterministic_only"):
+        reason = "a choice needs 2 or more"
+        if kind == "deterministic_only":
+            reason = "rssm.kind deterministic_only has no stochastic state"
+        raise UserError(f"rssm.classes is {classes}, but {reason}; set it to 0 for a normal")
+    if blocks and (rssm["gru_norm"] or kind != "full"):
+        other = "rssm.gru_norm is true" if rssm["gru_norm"] else f"rssm.kind is {kind}"
+        way = "its norm is layers.norm" if rssm["gru_norm"] else "only rssm.kind full has them"
+        raise UserError(f"rssm.blocks is {blocks} and {other}, but {way}; set rssm.blocks to 0")
+    if blocks and rssm["deter"] % blocks:
+        raise UserError(
+            f"rssm.deter is {rssm['deter']}, which is no multiple of rssm.blocks, {blocks}; choose "
+            f"{rssm['deter'] + blocks - rssm['deter'] % blocks}, or rssm.blocks 0 for a GRU "
+            "without blocks"
         )
 
 

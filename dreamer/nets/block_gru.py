@@ -6,7 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from dreamer.errors import UserError
 from dreamer.nets.layer_style import LayerStyle, NormActivation
 from dreamer.nets.recurrent import Float32Layer, Hidden, Step, gated
 from dreamer.ops.affine import affine
@@ -33,8 +32,6 @@ class BlockGRU(Float32Layer):
         style: Of all layers.
         deter: D, a multiple of `blocks`.
         blocks: G.
-    Raises:
-        UserError: D is no multiple of G.
     """
 
     def __init__(
@@ -42,11 +39,6 @@ class BlockGRU(Float32Layer):
         **kwargs: Any,
     ):  # fmt: skip
         super().__init__(**kwargs)
-        if deter % blocks:
-            raise UserError(
-                f"rssm.deter is {deter}, which is no multiple of rssm.blocks, {blocks}; choose "
-                f"{deter + blocks - deter % blocks}, or rssm.blocks 0 for a GRU without blocks"
-            )
         self.deter_size = self.path_size = deter
         self._blocks, self._block, self._hidden_units = blocks, deter // blocks, hidden
         policy = self.dtype_policy

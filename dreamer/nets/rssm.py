@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from dreamer.errors import UserError
+from dreamer.config.config import check_dynamics
 from dreamer.nets.block_gru import BlockGRU
 from dreamer.nets.latents import CategoricalLatent, Latent, NormalLatent, State
 from dreamer.nets.layer_style import PUBLISHED, LayerStyle
@@ -224,7 +224,8 @@ class DeterministicSSM(RSSM):
     There is no stochastic latent, hence no KL. The evidence bound becomes the exact likelihood
     sum_t log p(timestep_t | h_t-) of timesteps that are predicted before they are seen. So the
     heads learn from the prior's features. From the posterior's features they would learn to
-    copy, and nothing would train the transition, which imagination needs. The transition is that of
+    copy, and nothing would train the transition, which imagination needs. With loss.overshooting
+    predictions are of several steps (`dreamer.agent.kl.features_ahead`). The transition is that of
     PlaNet's figure 2a; the second GRU cell, which takes in observations, is ours. The latent has
     size 0.
     """
@@ -303,11 +304,11 @@ def make_rssm(
     Raises:
         UserError: Settings do not fit each other.
     """
-    latent = _make_latent(kind, stoch, classes, min_std, unimix)
-    if blocks and (gru_norm or kind != "full"):
-        other = "rssm.gru_norm is true" if gru_norm else f"rssm.kind is {kind}"
-        way = "its norm is layers.norm" if gru_norm else "only rssm.kind full has them"
-        raise UserError(f"rssm.blocks is {blocks} and {other}, but {way}; set rssm.blocks to 0")
+    own = {"kind": kind, "classes": classes, "blocks": blocks, "gru_norm": gru_norm}
+    check_dynamics({**own, "deter": deter})
+    latent: Latent = NormalLatent(0 if kind == "deterministic_only" else stoch, min_std)
+    if classes:
+        latent = CategoricalLatent(stoch, classes, unimix)
     sizes = latent.size, actions, hidden, style
     policy = kwargs.get("dtype")
     transition: Transition
@@ -322,15 +323,3 @@ def make_rssm(
         embed, latent=latent, transition=transition, hidden=hidden, style=style,
         prior_layers=prior_layers, **kwargs,
     )  # fmt: skip
-
-
-def _make_latent(kind: str, stoch: int, classes: int, min_std: float, unimix: float) -> Latent:
-    """The stochastic state of `make_rssm`'s arguments."""
-    if not classes:
-        return NormalLatent(0 if kind == "deterministic_only" else stoch, min_std)
-    if classes < 2 or kind == "deterministic_only":
-        reason = "a choice needs 2 or more"
-        if kind == "deterministic_only":
-            reason = "rssm.kind deterministic_only has no stochastic state"
-        raise UserError(f"rssm.classes is {classes}, but {reason}; leave it at 0 for a normal")
-    return CategoricalLatent(stoch, classes, unimix)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dreamer.ops.replicas import apply_optimizer
+from dreamer.ops.replicas import apply_optimizer, shrink
 
 # Dynamic loss scaling for float16: halve on overflow, double after this many good updates.
 INITIAL_SCALE = 2.0**15
@@ -138,12 +138,14 @@ class Optimizer(tf.Module):
         adaptive_clip: Largest norm of each variable's gradient, as a share of the norm of the
             variable (AGC: Brock et al., arXiv 2102.06171, with whole tensors as units, as in
             DreamerV3). 0: no such clipping. It comes before the clipping by global norm.
+        weight_decay: Share that weights lose with each step besides (Loshchilov and Hutter, arXiv
+            1711.05101), biases and norms' scales apart: w <- (1 - weight_decay) w - step.
     """
 
     def __init__(
         self, variables: list, learning_rate: float, eps: float, clip: float, scale_loss: bool,
         name: str, apart: Sequence = (), schedule: RateSchedule = RateSchedule(), *,  # noqa: B008
-        algorithm: str = "adam", adaptive_clip: float = 0.0,
+        algorithm: str = "adam", adaptive_clip: float = 0.0, weight_decay: float = 0.0,
     ):  # fmt: skip
         super().__init__(name=name)
         self._targets, self._clip, self._scale_loss = list(variables), clip, scale_loss
@@ -152,12 +154,14 @@ class Optimizer(tf.Module):
         by_group = [[i for i in places if (id(variables[i]) in alone) is x] for x in (False, True)]
         self._groups = [group for group in by_group if group]
         self._learning_rate, self._schedule = learning_rate, schedule
-        self._adaptive_clip = adaptive_clip
+        self._adaptive_clip, self._weight_decay = adaptive_clip, weight_decay
+        self._decaying = [v for v in variables if len(v.shape) > 1 and "bias" not in v.name]
         kind: type[Adam | LaProp] = LaProp if algorithm == "laprop" else Adam
         self._stepper = kind(learning_rate, epsilon=eps, name=name)
         self._stepper.build(self._targets)
         self.scale = tf.Variable(INITIAL_SCALE if scale_loss else 1.0, trainable=False)
-        self.good_updates = tf.Variable(0, trainable=False)
+        # int64, because TensorFlow keeps int32 variables on the CPU, where XLA cannot use them.
+        self.good_updates = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     @property
     def state(self) -> dict[str, tf.Variable]:
@@ -217,6 +221,8 @@ class Optimizer(tf.Module):
         """
 
         def step() -> tf.Tensor:
+            if self._weight_decay:
+                shrink(self._weight_decay, self._decaying)
             apply_optimizer(self._stepper, prepared.clipped, self._targets)
             return tf.constant(True)
 
@@ -231,11 +237,12 @@ class Optimizer(tf.Module):
         return tf.clip_by_norm(gradient, self._adaptive_clip * tf.maximum(size, LEAST_NORM))
 
     def _adapt_scale(self, finite: tf.Tensor, made: tf.Tensor) -> None:
-        good = tf.where(finite, self.good_updates + tf.cast(made, tf.int32), 0)
+        zero = tf.zeros([], tf.int64)
+        good = tf.where(finite, self.good_updates + tf.cast(made, tf.int64), zero)
         grow = good >= GROWTH_INTERVAL
         factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
         self.scale.assign(tf.clip_by_value(self.scale * factor, 1.0, 2.0**24))
-        self.good_updates.assign(tf.where(grow, 0, good))
+        self.good_updates.assign(tf.where(grow, zero, good))
 
 
 def apply_together(

@@ -88,6 +88,19 @@ def apply_optimizer(optimizer: Any, gradients: list[tf.Tensor], variables: list)
     optimizer.iterations.assign_add(1)
 
 
+def shrink(share: float, variables: Sequence) -> None:
+    """Takes a share off variables: w <- (1 - share) w."""
+
+    def shrunk(variable: tf.Variable) -> None:
+        variable.assign((1.0 - share) * variable)
+
+    for variable in variables:
+        if tf.distribute.has_strategy() and tf.distribute.in_cross_replica_context():
+            tf.distribute.get_strategy().extended.update(variable.value, shrunk, group=False)
+        else:
+            shrunk(variable)
+
+
 def follow(rate: float | tf.Tensor, sources: Sequence, targets: Sequence) -> None:
     """Moves each target variable towards its source: t <- (1 - rate) t + rate s."""
 

@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
-from dreamer.errors import UserError
 from dreamer.ops.distributions import unit_normal_log_prob
 
 
@@ -26,15 +25,7 @@ def make_bins(count: int) -> np.ndarray:
     """`count` values, an odd number, from symexp(-20) to symexp(20) (DreamerV3, equation 10).
 
     They lie evenly on the scale of symlog, so 0 is among them, and the opposite of each.
-
-    Raises:
-        UserError: The number is even, or below 3.
     """
-    if count < 3 or count % 2 == 0:
-        raise UserError(
-            f"a head of {count} bins (reward.bins, value.bins) has no middle; choose 0 for a head "
-            "without bins, or an odd number from 3 on (DreamerV3: 255)"
-        )
     half = np.expm1(np.linspace(0.0, 20.0, count // 2 + 1)[1:]).astype(np.float32)
     return np.concatenate([-half[::-1], [np.float32(0)], half])
 

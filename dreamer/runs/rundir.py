@@ -50,8 +50,8 @@ MAY_DIFFER = re.compile(
 )
 # Keys that a resumed run may change, too, because the weights and episodes so far fit any value.
 MAY_CHANGE = re.compile(
-    r"optimizer\.(\w+_lr|eps|clip|adaptive_clip|warmup|decay|decay_updates|final)|explore\..*"
-    r"|train\.(every|updates|batch_size|batch_length|overlap)|envs\.num_envs|jit"
+    r"optimizer\.(\w+_lr|eps|clip|adaptive_clip|weight_decay|warmup|decay|decay_updates|final)"
+    r"|explore\..*|train\.(every|updates|batch_size|batch_length|overlap)|envs\.num_envs|jit"
     r"|replay\.(sampling|latents|capacity)"
 )
 # Why other keys must stay as they are; the first pattern that fits a key counts.

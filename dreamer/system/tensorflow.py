@@ -78,8 +78,8 @@ def describe_device(system: Path = Path("/")) -> str:
     return (
         "warning: this machine has an NVIDIA GPU, but TensorFlow cannot use it, so this runs on "
         "the CPU, many times slower: install the GPU build (make setup, or pip install "
-        "'tensorflow[and-cuda]==2.21.*'), see whether nvidia-smi shows the card, and set "
-        "TF_CPP_MIN_LOG_LEVEL=0 to hear TensorFlow's reasons"
+        "'tensorflow[and-cuda]==2.21.*'), see whether nvidia-smi shows the card; "
+        "python -m dreamer.gpu_check says what is missing"
     )
 
 

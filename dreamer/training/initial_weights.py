@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dreamer.config.config import Config
 from dreamer.errors import UserError
 from dreamer.runs.checkpoints import Arrays, Checkpoint, Checkpoints, check_name
 from dreamer.runs.rundir import RunDir
 from dreamer.training.interfaces import TrainableAgent
 
 _MODEL = "model"  # begins the names of the world model's arrays
+# Groups of keys that say what networks are like.
+_GROUPS = {"layers", "encoder", "decoder", "rssm", "reward", "discount", "value", "actor"}
 
 
 def check_source(source: str) -> Checkpoints | Path:
@@ -30,7 +33,9 @@ def check_source(source: str) -> Checkpoints | Path:
     return path
 
 
-def take_weights(agent: TrainableAgent, source: str, parts: str) -> str:
+def take_weights(
+    agent: TrainableAgent, source: str, parts: str, config: Config | None = None
+) -> str:
     """Gives an agent the weights of another run, and returns what it took and what not, in words.
 
     A part, such as the encoder or the actor, is taken as a whole, if all of its arrays have the
@@ -40,6 +45,7 @@ def take_weights(agent: TrainableAgent, source: str, parts: str) -> str:
         agent: A new agent.
         source: A run's directory, whose newest checkpoint counts, or a checkpoint's folder.
         parts: "all", or "world_model" to leave out the networks of behaviour.
+        config: The agent's. Where a part does not fit, the keys that differ there are named.
 
     Raises:
         UserError: There is no sound checkpoint, or no part of it fits.
@@ -70,11 +76,28 @@ def take_weights(agent: TrainableAgent, source: str, parts: str) -> str:
             taken[part] = names
     unused = dict.fromkeys(part for name in found.arrays if (part := _part(name)))
     left += [f"{part} (not in this agent)" for part in unused if part not in groups]
+    if config and any(not part.endswith("says)") for part in left):
+        left += _differing_keys(found.path, config)
     if not taken:
         raise UserError(f"init_from: nothing of {found.path} fits this agent: {'; '.join(left)}")
     agent.load_arrays({**own, **{n: there[n] for names in taken.values() for n in names}})
     text = f"initial weights from {found.path}: {', '.join(taken)}"
     return f"{text}; not taken: {'; '.join(left)}" if left else text
+
+
+def _differing_keys(checkpoint: Path, config: Config) -> list[str]:
+    """Returns which keys of the networks differ in the run of a checkpoint, as one text, if any."""
+    try:
+        there = RunDir.load(checkpoint.parent.parent)[1].flat()
+    except UserError:  # the checkpoint was copied to elsewhere
+        return []
+    own = {k: v for k, v in config.flat().items() if k.partition(".")[0] in _GROUPS}
+    differing = [
+        f"{key} is {there.get(key, 'no key')} there, {value} here"
+        for key, value in own.items()
+        if there.get(key) != value
+    ]
+    return [f"keys that differ: {', '.join(differing)}"] if differing else []
 
 
 def _part(name: str) -> str:

@@ -1,12 +1,14 @@
 """The KL terms: balancing by its gradients, overshooting against one path at a time."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 from small_agent import make_agent, make_batch, shared_model, tensors
 
-from dreamer.agent.kl import KLLoss
+from dreamer.agent.kl import KLLoss, features_ahead
 from dreamer.errors import UserError
 
 SETTINGS = {
@@ -216,7 +218,52 @@ def test_without_a_latent_there_is_no_kl() -> None:
     assert not [name for name in metrics if "kl" in name or "entropy" in name]
 
 
-@pytest.mark.parametrize(("key", "value"), [("overshooting", 2), ("kl_balance", 0.8)])
+def test_without_a_latent_the_heads_learn_from_predictions_over_drawn_distances() -> None:
+    """Each timestep's prediction is rolled out by itself, from the posterior that it begins at."""
+    steps, batch = 4, make_batch()
+    model = shared_model(rssm__kind="deterministic_only", loss__overshooting=steps)
+    rssm, (size, length) = model.rssm, batch["reward"].shape
+    noise = normals([size, length, model.noise_size])
+    post, _ = model.observe(tensors(batch), tf.zeros([size, length, 0]))
+    errors, used = [], set()
+    for b in range(size):
+        for t in range(length):
+            uniform = 0.5 * (1.0 + math.erf(float(noise[b, t, 0]) / math.sqrt(2.0)))
+            began = max([0, *(u for u in range(t + 1) if batch["is_first"][b, u])])
+            distance = min(1 + int(steps * uniform), t + 1 - began)
+            first, state = t + 1 - distance, rssm.initial(1)
+            if first > began:
+                state = {k: v[b : b + 1, first - 1] for k, v in post.items()}
+            for u in range(first, t + 1):
+                action = tf.constant(batch["action"][b : b + 1, u])
+                state = rssm.imagine_step(state, action, tf.zeros([1, 0]))
+            errors.append(float(model.reward(rssm.feat(state))[0]) - batch["reward"][b, t])
+            used.add(distance)
+    assert used == {1, 2, 3, 4}
+    expected = 0.5 * np.square(errors).mean() + 0.5 * np.log(2 * np.pi)
+    _, states, metrics = model.loss(tensors(batch), noise)
+    np.testing.assert_allclose(metrics["reward_loss"], expected, rtol=1e-5)
+    for key, value in post.items():  # what behaviour starts from is filtered as ever
+        np.testing.assert_array_equal(states[key], value)
+
+
+def test_without_a_latent_predictions_far_ahead_train_transition_and_posterior() -> None:
+    model = shared_model(rssm__kind="deterministic_only", loss__overshooting=3)
+    rssm, batch = model.rssm, tensors(make_batch())
+    with tf.GradientTape(persistent=True) as tape:
+        _, prior = model.observe(batch, tf.zeros([3, 6, 0]))
+        draws = (tf.fill([3, 6, 1], x) for x in (-9.0, 9.0))
+        near, far = (features_ahead(rssm, prior, batch, x, 3) for x in draws)
+        losses = [tf.reduce_sum(feat[2, 2:]) for feat in (near, far)]
+    np.testing.assert_array_equal(near, rssm.feat(prior))
+    assert np.all(np.any(near[2, 1:] != far[2, 1:], axis=-1))
+    for part in (model.encoder, rssm._post_gru, rssm._transition):
+        for loss in losses:
+            found = tape.gradient(loss, [v.value for v in part.trainable_variables])
+            assert all(np.any(gradient) for gradient in found)
+
+
+@pytest.mark.parametrize(("key", "value"), [("overshooting_scale", 0.5), ("kl_balance", 0.8)])
 def test_settings_of_a_kl_that_is_not_there_are_refused(key: str, value: float) -> None:
     with pytest.raises(UserError, match=f"loss.{key} is {value}, but rssm.kind deterministic_only"):
         make_agent(rssm__kind="deterministic_only", **{f"loss__{key}": value})

@@ -14,6 +14,7 @@ from whole_runs import additions
 from dreamer.agent import representation
 from dreamer.config.schema import add_configs
 from dreamer.errors import UserError
+from dreamer.nets.layer_style import PUBLISHED
 
 B, T = 3, 6
 WITHOUT = ("contrastive", "reward_only")
@@ -147,7 +148,8 @@ def test_a_loss_from_outside_the_package(
 
 def test_an_unknown_representation_loss_is_refused() -> None:
     with pytest.raises(UserError, match="'contrastiv'; registered are .*reward_only"):
-        representation.make_representation("contrastiv", 4, {}, keras.DTypePolicy("float32"))
+        policy = keras.DTypePolicy("float32")
+        representation.make_representation("contrastiv", 4, {}, policy, PUBLISHED)
 
 
 def test_an_update_of_the_rest_is_the_same_whatever_the_decoder_shows() -> None:

@@ -205,6 +205,8 @@ def test_one_path_alone_by_hand():
     assert parts["rssm"] == prior + 2 * (1024 * 200 + 2 * GRU) * (N + 2 * LAST)
     dynamics = (6 * 200 + GRU) * 2 * IMAGINED + GRU * (IMAGINED + LATER)
     assert parts["imagined dynamics"] == 2 * dynamics
+    ahead = sum(50 * (50 - d + 1) for d in range(2, 16))  # predictions over 2 to 15 steps
+    assert parts["overshooting"] == 2 * ahead * (2 * 6 * 200 + 3 * 2 * GRU)
 
 
 def test_convolutions_of_dreamer_v3_by_hand():

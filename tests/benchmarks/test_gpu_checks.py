@@ -11,7 +11,8 @@ import pytest
 from whole_runs import python
 
 from dreamer.benchmarks import gpu_checks
-from dreamer.benchmarks.gpu_checks import NEEDED, GpuCheck, ProbeError, Probes, advise
+from dreamer.benchmarks.gpu_checks import GpuCheck, ProbeError, advise
+from dreamer.benchmarks.gpu_probes import NEEDED, Probes
 from dreamer.errors import UserError
 from dreamer.gpu_check import CHECKS, main
 from dreamer.system.tensorflow import has_nvidia

@@ -232,6 +232,12 @@ def test_keys_are_keywords_too():
         ({"train.overlap": True, "deterministic": True}, "train.overlap and .* are both true"),
         ({"eval.videos": 11}, r"eval.videos \(11\) must not exceed eval.episodes \(10\)"),
         ({"loss.overshooting": 51}, r"loss.overshooting \(51\) must not exceed train.batch_len"),
+        ({"reward.bins": 1}, "reward.bins is 1, so no bin is in the middle; choose an odd number"),
+        ({"value.bins": 2}, "value.bins is 2, .* from 3 on .*, or 0 for a head without bins"),
+        ({"value.bins": 254}, "value.bins is 254, so no bin"),
+        ({"rssm.classes": 1}, "rssm.classes is 1, but a choice needs 2 or more; set it to 0"),
+        ({"rssm.blocks": 8, "rssm.deter": 20}, "rssm.deter is 20, .* rssm.blocks, 8; choose 24"),
+        ({"rssm.blocks": 8, "rssm.gru_norm": True}, "rssm.blocks is 8 and rssm.gru_norm is true"),
         ({"contrastive.init_std": 0.01}, r"contrastive.init_std \(0.01\) must be above"),
         ({"steps": 4999}, r"train.prefill \(5000\) must not .* set steps to at least 5000, or"),
         (
@@ -244,6 +250,26 @@ def test_bad_values_are_refused_in_one_line(overrides: dict[str, Any], words: st
     with pytest.raises(UserError, match=words.replace("?", r"\?")) as caught:
         load_config(overrides=overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("presets", "words"),
+    [
+        ("v3 size10m", "unknown preset 'size10m'; the nearest size is 'size12m'"),
+        ("v3 size400m", "the nearest size is 'size200m'"),
+        ("v3 sise1m", "did you mean 'size1m'"),
+        ("v3 planet", "value.replay_scale needs behavior.policy actor .*; set it to 0"),
+        ("v3 no_value", "value.replay_scale needs .* behavior.value true"),
+        ("v3 stochastic_only", "rssm.blocks is 8 and rssm.kind is stochastic_only"),
+        ("v3 deterministic_only", "rssm.classes is 64, but rssm.kind deterministic_only has no"),
+        ("v2 deterministic_only", "rssm.classes is 32, but rssm.kind deterministic_only has no"),
+    ],
+)
+def test_recipes_and_presets_that_exclude_each_other(presets: str, words: str):
+    for order in (1, -1):
+        with pytest.raises(UserError, match=words) as caught:
+            load_config(*presets.split()[::order])
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -310,3 +336,12 @@ def test_a_config_survives_yaml():
 def test_short_numbers():
     shown = [number(v) for v in (5_000_000, 1000, 2.5e5, 6e-4, 1e-7, 0.99, 50, 123_457, 0)]
     assert shown == ["5e6", "1000", "2.5e5", "6e-4", "1e-7", "0.99", "50", "123457", "0"]
+
+
+def test_a_presets_overlap_gives_way_to_determinism(tmp_path: Path):
+    preset = tmp_path / "beside.yaml"
+    preset.write_text("train: {overlap: true}")
+    assert load_config(str(preset)).train.overlap
+    assert not load_config(str(preset), deterministic=True).train.overlap
+    with pytest.raises(UserError, match="train.overlap and deterministic are both true"):
+        load_config(str(preset), overrides={"train.overlap": True, "deterministic": True})

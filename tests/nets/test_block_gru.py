@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 from rounding import rounding_error
 
-from dreamer.errors import UserError
 from dreamer.nets.block_gru import BlockGRU
 from dreamer.nets.layer_style import LayerStyle
 from dreamer.nets.recurrent import NormGRU
@@ -100,11 +99,6 @@ def test_published_shapes() -> None:
     stds = [v.numpy().std() for v in cell.variables if len(v.shape) == 3]
     np.testing.assert_allclose(stds, [1024**-0.5, 256**-0.5], rtol=0.01)  # by a group's inputs
     assert len({v.path for v in cell.variables}) == len(cell.variables)
-
-
-def test_no_multiple_of_the_blocks_is_refused() -> None:
-    with pytest.raises(UserError, match="rssm.deter is 7, .*rssm.blocks, 3; choose 9"):
-        make(deter=7)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from small_agent import make_agent
 
 from dreamer.nets.contrastive import Contrastive
 
@@ -33,3 +34,17 @@ def test_stds_start_at_one_and_stay_above_the_least() -> None:
 def test_outputs_are_float32_in_mixed_precision() -> None:
     head = make(dtype=keras.DTypePolicy("mixed_bfloat16"))
     assert {x.dtype for x in head(tf.ones([3, 6], tf.bfloat16))} == {tf.float32}
+
+
+def test_hidden_layers_have_the_style_of_all_networks() -> None:
+    model = make_agent(
+        preset="contrastive", layers__norm="rms", layers__activation="silu", contrastive__layers=2
+    ).world_model
+    head = model.representation
+    kernel, bias, norm, *_ = (v.numpy().astype(np.float64) for v in head.trainable_variables)
+    embed = np.random.default_rng(0).normal(size=(5, model.encoder.size))
+    x = embed @ kernel + bias
+    x = norm * x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-4)
+    expected = x / (1.0 + np.exp(-x))
+    np.testing.assert_allclose(head._dense[0](embed.astype(np.float32)), expected, rtol=1e-4)
+    assert len(head.trainable_variables) == 3 + 3 + 2

@@ -84,6 +84,30 @@ def test_adaptive_clipping_goes_by_the_size_of_each_variable() -> None:
         np.testing.assert_allclose(actual, right, rtol=1e-5)
 
 
+def test_weights_decay_apart_from_the_step() -> None:
+    """arXiv 1711.05101, algorithm 2, line 12, with a schedule of 1; the bias is left alone."""
+    targets = variables()
+    opt = Optimizer(targets, RATE, EPS, 1e9, False, "adam", weight_decay=0.01)
+    before = [w.astype(np.float64) for w in values(targets)]
+    steps = [gradients(seed) for seed in range(3)]
+    plain, expected = before, before
+    for t in range(1, 4):
+        after = adam(before, steps[:t])
+        decay = (0.01, 0.0)
+        expected = [
+            (1 - d) * w + new - old
+            for d, w, new, old in zip(decay, expected, after, plain, strict=True)
+        ]
+        plain = after
+    for step in steps:
+        apply(opt, step)
+    for ours, theirs in zip(values(targets), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    apply(opt, [g * np.nan for g in steps[0]])
+    for ours, theirs in zip(values(targets), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
 def test_is_adam() -> None:
     targets = variables()
     start, steps = values(targets), [gradients(seed) for seed in range(5)]

@@ -13,6 +13,7 @@ from dreamer.config.config import load_config
 from dreamer.errors import UserError
 from dreamer.run import main, train
 from dreamer.runs.checkpoints import Checkpoints
+from dreamer.runs.rundir import RunDir
 from dreamer.training.initial_weights import take_weights
 
 
@@ -85,3 +86,24 @@ def test_a_whole_run_begins_with_it_once(
         config = load_config("debug", task=DEBUG[1], overrides={**overrides, "steps": steps})
         train(config)
         assert ("initial weights from" in capsys.readouterr().out) == (steps == 200)
+
+
+def test_the_keys_that_differ_are_named(tmp_path: Path) -> None:
+    """As of a checkpoint of v1 for v3, of which nothing fits; and of one for other units."""
+    overrides = {"logdir": str(tmp_path), "discount.enabled": False}
+    config = load_config("debug", task="small:agent", overrides=overrides)
+    with RunDir.open(config) as run:
+        Checkpoints(run.checkpoints).save(40, make_agent().state_arrays(), {})
+    v3 = {"layers.norm": "rms", "rssm.classes": 4, "rssm.blocks": 4}
+    agent = make_agent(**{key.replace(".", "__"): value for key, value in v3.items()})
+    with pytest.raises(UserError, match="nothing of .* fits this agent") as caught:
+        take_weights(agent, str(run.path), "all", config.replace(v3))
+    differing = (
+        "keys that differ: layers.norm is none there, rms here, rssm.classes is 0 there, 4 here, "
+        "rssm.blocks is 0 there, 4 here"
+    )
+    assert str(caught.value).endswith(differing) and "\n" not in str(caught.value)
+    agent, units = make_agent(actor__units=7), {"actor.units": 7}
+    said = take_weights(agent, str(run.path), "all", config.replace(units))
+    assert said.endswith("; keys that differ: actor.units is 16 there, 7 here")
+    assert "keys that differ" not in take_weights(agent, str(run.path), "all")
