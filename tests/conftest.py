@@ -18,9 +18,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Files that take longest, which start first, so that the processes of `make test` end together.
 LONGEST = (
-    "test_run", "test_learner", "test_02_resume", "test_agent", "test_a3c_runs", "test_08_memory",
-    "test_baseline_runs", "test_predict", "test_evaluate", "test_off_policy", "test_01_kill",
-    "test_agent_variants", "test_12_soak", "test_precision", "test_pool",
+    "test_run", "test_learner", "test_agent", "test_a3c_runs", "test_trainer", "test_02_resume",
+    "test_evaluate", "test_api", "test_predict", "test_08_memory", "test_baseline_runs",
+    "test_report", "test_agent_variants", "test_plot", "test_05_environments", "test_01_kill",
+    "test_packaging", "test_12_soak", "test_pool", "test_agent_routing", "test_off_policy",
+    "test_precision", "test_representation", "test_dmc",
 )  # fmt: skip
 
 # No `if __name__ == "__main__"`: nothing may need one, since no process imports the script anew.

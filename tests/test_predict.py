@@ -71,20 +71,18 @@ def test_what_is_predicted_is_held_out_and_seen_first(
 
     original = Agent.predict
     monkeypatch.setattr(Agent, "predict", noted)
-    prediction = predict(path, context=4, horizon=6, episodes=2)
+    older = f"{path}/checkpoints/000000000240"
+    prediction = predict(path, context=4, horizon=6, episodes=2, seed=1, checkpoint=older)
+    assert (prediction.about["step"], prediction.about["seed"]) == (240, 1)
     ((agent, batch),) = asked
     for context in (4, 5):  # the model saw as many timesteps as were asked for
         again = original(agent, batch, context)["model/image"]
         assert np.array_equal(again, prediction.result["model/image"]) == (context == 4)
-    evaluated = evaluate(path, episodes=2, video_episodes=2).evaluation.shown
+    evaluated = evaluate(path, episodes=2, video_episodes=2, seed=1).evaluation.shown
     for b, episode in enumerate(evaluated):  # the same starts as an evaluation's, not training's
         np.testing.assert_array_equal(prediction.result["truth/image"][b, 0], episode["image"][0])
     assert list(prediction.errors) == ["image", "reward"]
     assert prediction.result["model/image"].shape == (2, 10, 64, 64, 3)
-    older = f"{path}/checkpoints/000000000240"
-    other = predict(path, context=4, horizon=6, episodes=1, seed=1, checkpoint=older)
-    assert (other.about["step"], other.about["seed"]) == (240, 1)
-    assert (other.result["truth/image"][0, 0] != prediction.result["truth/image"][0, 0]).any()
 
 
 @pytest.mark.slow

@@ -57,6 +57,10 @@ def prepare_tensorflow(deterministic: bool = False) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+        if not tf.config.list_physical_devices("GPU"):
+            # For CPUs this compiles nothing, but it turns TensorFlow's memory optimizer off, which
+            # makes sums of three or more large tensors add them in the order they become ready.
+            tf.config.optimizer.set_jit("autoclustering")
 
 
 def describe_device(system: Path = Path("/")) -> str:

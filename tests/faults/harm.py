@@ -80,8 +80,9 @@ def without_tensorflow() -> type:
     tensorflow: Any = ModuleType("tensorflow")
     experimental = SimpleNamespace(enable_op_determinism=lambda: None)
     tensorflow.config = SimpleNamespace(
-        experimental=experimental, list_physical_devices=lambda kind: []
-    )
+        experimental=experimental, list_physical_devices=lambda kind: [],
+        optimizer=SimpleNamespace(set_jit=lambda mode: None),
+    )  # fmt: skip
     sys.modules["tensorflow"] = tensorflow
     from numpy_agent import NumpyAgent
 

@@ -111,24 +111,28 @@ def test_the_model_scales_vectors_and_no_images() -> None:
     np.testing.assert_allclose(truth["joints"], joints, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("factor", [1e-3, 1e3])
-def test_observations_and_rewards_of_any_size_teach_the_same(factor: float) -> None:
-    keys = {"inputs__normalize": True, "reward__transform": "normalize"}
-    one, other = make_agent(**keys), make_agent(**keys)
-    for number in range(3):
-        batch = make_batch(seed=number)
-        scaled = {k: v * np.float32(factor) for k, v in batch.items() if k in (*VECTORS, "reward")}
-        metrics = update(one, batch, number), update(other, {**batch, **scaled}, number)
-        for key in ("model_loss", "actor_loss", "value_loss"):
-            assert metrics[1][key] == pytest.approx(metrics[0][key], rel=1e-3)
-    assert metrics[1]["joints_least_std"] == pytest.approx(
-        factor * metrics[0]["joints_least_std"], rel=1e-4
-    )
-    expected = pytest.approx(factor * metrics[0]["reward_scale"], rel=1e-4)
-    assert metrics[1]["reward_scale"] == expected
+@pytest.mark.usefixtures("eagerly")
+def test_observations_and_rewards_of_any_size_teach_the_same() -> None:
+    agents = {
+        factor: make_agent(inputs__normalize=True, reward__transform="normalize")
+        for factor in (1.0, 1e-3, 1e3)
+    }
+    for number in range(2):
+        batch, metrics = make_batch(seed=number), {}
+        for factor, agent in agents.items():
+            scaled = {k: batch[k] * np.float32(factor) for k in (*VECTORS, "reward")}
+            metrics[factor] = update(agent, {**batch, **scaled}, number)
+        for found in metrics.values():
+            for key in ("model_loss", "actor_loss", "value_loss"):
+                assert found[key] == pytest.approx(metrics[1.0][key], rel=1e-3)
+    for factor, found in metrics.items():
+        for key in ("joints_least_std", "reward_scale"):
+            assert found[key] == pytest.approx(factor * metrics[1.0][key], rel=1e-4)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_statistics_are_in_the_checkpoint_and_resume() -> None:
+    """tests/agent/test_agent.py does the same with graphs."""
     keys = {
         "inputs__normalize": True, "reward__transform": "normalize",
         "behavior__normalize": "percentile", "value__slow_rate": 0.1,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
-from dreamer.system.tensorflow import describe_device, has_nvidia
+from dreamer.system import tensorflow
+from dreamer.system.tensorflow import describe_device, has_nvidia, prepare_tensorflow
 
 
 def add_card(system: Path, vendor: str, kind: str, slot: str = "0000:01:00.0") -> None:
@@ -50,6 +53,32 @@ def test_a_card_that_tensorflow_cannot_use_is_told_plainly(
     assert "tensorflow[and-cuda]" in text and "nvidia-smi" in text
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert describe_device(tmp_path).startswith("CUDA_VISIBLE_DEVICES=-1 hides the GPU")
+
+
+def test_deterministic_sums_do_not_depend_on_which_part_is_ready_first(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """TensorFlow's optimizer of memory adds the parts of large sums as they become ready."""
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("of CPUs")
+    monkeypatch.setattr(tensorflow, "_SOFTWARE_GL", re.compile("$^"))  # tests may have rendered
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+    prepare_tensorflow(deterministic=True)
+
+    @tf.function(autograph=False)
+    def total(x: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_max(tf.add_n([tf.sin(x), tf.cos(x), tf.exp(x)]))
+
+    inner = context.context()
+    inner.enable_graph_collection()
+    try:
+        total(tf.ones([20_000_000]))  # the parts take more than is thought to be free: 256 MB
+        graphs = inner.export_run_metadata().partition_graphs
+    finally:
+        inner.disable_graph_collection()
+        tf.config.optimizer.set_jit(False)
+    operations = {node.op for graph in graphs for node in graph.node}
+    assert "AddN" in operations and "TemporaryVariable" not in operations
 
 
 QUIET = """
