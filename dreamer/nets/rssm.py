@@ -27,6 +27,7 @@ from dreamer.nets.recurrent import (
     Transition,
 )
 from dreamer.ops.affine import affine
+from dreamer.ops.scan import scan
 from dreamer.ops.shapes import flatten_leading, over_leading
 
 
@@ -140,14 +141,13 @@ class RSSM(Float32Layer):
             "noise": noise,
         }
         start = self.initial(embed.shape[0]) if start is None else start
-        # Unrolled, because T is small and fixed; a tf.while_loop would keep every intermediate in a
-        # TensorList, which costs more than the small matrix products in between.
-        times = {k: tf.unstack(x, num=embed.shape[1], axis=1) for k, x in inputs.items()}
-        filter_step, state, states = self._make_filter(), start, []
-        for t in range(embed.shape[1]):
-            state = filter_step(state, {k: x[t] for k, x in times.items()})
-            states.append(state)
-        post = {k: tf.stack([state[k] for state in states], axis=1) for k in state}
+        filter_step = self._make_filter()
+
+        def step(state: State, x: dict[str, tf.Tensor]) -> tuple[State, State]:
+            state = filter_step(state, x)
+            return state, state
+
+        post = scan(step, start, inputs, axis=1)
         return self._split(post, start, inputs)
 
     def imagine_step(self, state: State, action: tf.Tensor, noise: tf.Tensor) -> State:

@@ -8,13 +8,16 @@ weights, and adds them up. `JointGradients` joins the steps first, as recurrent 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import tensorflow as tf
 
 from dreamer.ops.shapes import flatten_leading
+
+_joint: ContextVar[JointGradients | None] = ContextVar("joint", default=None)
 
 
 def affine(
@@ -124,4 +127,11 @@ class _Uses:
         return tf.concat(rows, -2)
 
 
-_joint: ContextVar[JointGradients | None] = ContextVar("joint", default=None)
+@contextlib.contextmanager
+def without_joint_gradients() -> Iterator[None]:
+    """A context in which weights of `affine` have gradients by the tape, even if in another one."""
+    token = _joint.set(None)
+    try:
+        yield
+    finally:
+        _joint.reset(token)
