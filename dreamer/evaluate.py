@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from dreamer.analysis.trained_run import Loading, load_run
+from dreamer.analysis.trained_run import RUN, WHICH, Loading, load_run
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file, write_json
@@ -38,17 +38,13 @@ COMMAND_LINE = CommandLine(
     "python -m dreamer.evaluate",
     "Runs new episodes with a trained agent: the actor's mode, without exploration.",
     (
-        Option("run", "", "The run's directory.", required=True),
+        RUN,
         Option("episodes", 10, "Number of episodes of each task.", min=1),
         Option("video", "", "File for a video of the episodes, ending in .gif or .mp4."),
         Option("video_episodes", 4, "Number of episodes in the video, side by side.", min=1),
         Option("json", "", "File for the results as JSON."),
         Option("seed", -1, "Seed of the episodes' starts; -1: the run's.", min=-1),
-        Option("checkpoint", "latest", "best (the highest return in the run's evaluations), latest "
-               "(the newest sound one), the step of a checkpoint, or its folder."),
-        Option("task", "", "The task, if it is code of your own: it runs because you name it. "
-               "Another place or task than the run's is possible. Empty: the run's."),
-        Option("python", "", "The run's envs.python, if you trust that program."),
+        *WHICH,
     ),
     takes_config=False,
 )

@@ -22,11 +22,12 @@ import numpy as np
 from PIL import Image
 
 from dreamer.analysis.open_loop import StepErrors, collect_fresh, read_saved, rows, step_errors
-from dreamer.analysis.trained_run import Loading, load_run
+from dreamer.analysis.trained_run import RUN, WHICH, Loading, load_run
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import atomic_write, check_writable_folder, make_folder, write_json
 from dreamer.logs.video import open_loop_strip, open_loop_video, write_video
+from dreamer.runs.exports import PREFIX, resolve_run
 from dreamer.system.streams import warn
 from dreamer.training.build import longest_episode
 from dreamer.training.collector import stack
@@ -36,7 +37,7 @@ COMMAND_LINE = CommandLine(
     "python -m dreamer.predict",
     "Predicts far ahead with a trained world model, and measures the error per step ahead.",
     (
-        Option("run", "", "The run's directory.", required=True),
+        RUN,
         Option("context", 5, "Timesteps that the model observes.", min=1),
         Option("horizon", 50, "Timesteps that it predicts from the actions alone.", min=1),
         Option("episodes", 5, "Number of episodes (fresh: of each task).", min=1),
@@ -44,12 +45,9 @@ COMMAND_LINE = CommandLine(
                "in the run's eval_episodes/, if it has eval.save_episodes.",
                choices=("fresh", "saved")),
         Option("seed", -1, "Seed of fresh episodes' starts; -1: the run's.", min=-1),
-        Option("checkpoint", "latest", "best (the highest return in the run's evaluations), latest "
-               "(the newest sound one), the step of a checkpoint, or its folder."),
-        Option("task", "", "The task, if it is code of your own: it runs because you name it. "
-               "Another place or task than the run's is possible. Empty: the run's."),
-        Option("python", "", "The run's envs.python, if you trust that program."),
-        Option("output", "", "Folder for the results; empty: predictions/ in the run."),
+        *WHICH,
+        Option("output", "", "Folder for the results. Empty: predictions/ in the run, or "
+               "predictions/NAME here for pretrained:NAME."),
     ),
     takes_config=False,
 )  # fmt: skip
@@ -72,7 +70,7 @@ class Prediction:
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, predicts, prints and writes; returns the exit status."""
     options = COMMAND_LINE.parse(argv).options
-    output = Path(options.pop("output") or Path(options["run"], "predictions")).expanduser()
+    output = Path(options.pop("output") or default_output(options["run"])).expanduser()
     if output.is_symlink():  # a stranger's link may lead anywhere
         raise UserError(f"{output} is a link: name the folder itself with --output")
     check_writable_folder(output, "choose another folder with --output")
@@ -81,6 +79,12 @@ def main(argv: Sequence[str]) -> int:
     for path in write(prediction, output):
         print(f"wrote {path}")
     return 0
+
+
+def default_output(run: str) -> Path:
+    """Returns predictions/ in the run, or predictions/NAME here for ``pretrained:NAME``."""
+    folder = resolve_run(run)
+    return Path("predictions", folder.name) if run.startswith(PREFIX) else folder / "predictions"
 
 
 def predict(

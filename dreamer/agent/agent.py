@@ -23,6 +23,8 @@ from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape
 from dreamer.system.threads import run_interruptibly
 
+_ACTING = ("model", "actor", "value")  # networks that act, or judge what is dreamt
+
 
 class Agent:
     """An agent with a world model, for batches of NumPy arrays; `make_dreamer` makes Dreamer's.
@@ -188,6 +190,18 @@ class Agent:
     def state_arrays(self) -> dict[str, np.ndarray]:
         """All state that changes, by name: weights, slots, loss scales, policy_calls."""
         return self._before_trace or to_arrays(self._variables(), self.policy_calls)
+
+    def acting_arrays(self) -> dict[str, np.ndarray]:
+        """The part of state_arrays that acting and dreaming need: no optimizer, no slow copy."""
+        training = {id(v) for v in self.world_model.representation.variables}
+        networks = {n: x for n, x in self.networks.named().items() if n in _ACTING}
+        found = {
+            f"{name}/{variable.path}": variable
+            for name, network in networks.items()
+            for variable in network.variables
+            if id(variable) not in training
+        }
+        return to_arrays(found, self.policy_calls)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Restores what state_arrays returned, except learning rates: they are the config's.

@@ -34,6 +34,11 @@ class Representation(Protocol):
 
     reconstructs: ClassVar[bool]
 
+    @property
+    def variables(self) -> list:
+        """All variables; [] until `build`."""
+        raise NotImplementedError
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the variables, for embeddings [N, E]."""
 

@@ -13,12 +13,14 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from dreamer.config.command_line import Option
 from dreamer.config.config import Config
 from dreamer.envs.processes.pool import EnvPool
 from dreamer.envs.processes.single import SeparateEnv
 from dreamer.envs.spec import Space
 from dreamer.errors import ContractError, UserError
 from dreamer.runs.checkpoints import Checkpoint, Checkpoints, check_name
+from dreamer.runs.exports import arrays_for
 from dreamer.runs.rundir import RunDir
 from dreamer.system.streams import warn
 from dreamer.system.tensorflow import prepare_tensorflow
@@ -26,6 +28,18 @@ from dreamer.tasks import suite_of
 from dreamer.training import build
 
 StrPath = str | os.PathLike[str]
+RUN = Option(
+    "run", "", "The run's directory, an exported folder, or pretrained:NAME.", required=True
+)
+"""The option of programs that take a run."""
+WHICH = (
+    Option("checkpoint", "latest", "best (the highest return in the run's evaluations), latest "
+           "(the newest sound one), the step of a checkpoint, or its folder."),
+    Option("task", "", "The task, if it is code of your own: it runs because you name it. "
+           "Another place or task than the run's is possible. Empty: the run's."),
+    Option("python", "", "The run's envs.python, if you trust that program."),
+)  # fmt: skip
+"""Their further options: what of the run to load, and what to trust; keys of `Loading`."""
 
 
 @dataclass(eq=False)
@@ -77,7 +91,7 @@ class LoadedRun:
         if found is None:
             raise UserError(f"{self.rundir.path} has no checkpoint any more")
         try:
-            agent.load_arrays(found.arrays)
+            agent.load_arrays(arrays_for(agent, found, like))
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"checkpoint {found.path} does not fit this run's agent on "
@@ -155,8 +169,8 @@ class Loading(TypedDict, total=False):
 def load_run(run: StrPath, **loading: Unpack[Loading]) -> Iterator[LoadedRun]:
     """Loads the trained agent of a run, for a loop of your own; the run may still be training.
 
-    The environments' processes end with the context. `run` is the run's directory; `loading` are
-    the options of `Loading`.
+    The environments' processes end with the context. `run` is the run's directory, an exported
+    folder or ``pretrained:NAME``; `loading` are the options of `Loading`.
 
     Raises:
         UserError: There is no run or no checkpoint, or its code was not named.
@@ -230,6 +244,8 @@ def find_checkpoint(rundir: RunDir, chosen: StrPath | int) -> Checkpoints | Path
     if name in ("", "latest", "best"):
         found = best if name == "best" else latest
         if found.newest() is None:
+            if rundir.exported:
+                raise UserError(f"{rundir.path} is an exported agent: leave --checkpoint out")
             first = "first evaluation" if name == "best" else "prefill"
             raise UserError(f"{rundir.path} has no checkpoint yet; the first follows the {first}")
         return found

@@ -36,6 +36,7 @@ from dreamer.io.files import (
 )
 from dreamer.io.yaml_files import format_yaml, read_yaml
 from dreamer.runs.checkpoints import Checkpoints
+from dreamer.runs.exports import MARK, resolve_run
 from dreamer.runs.lock import Lock
 from dreamer.system.machine import machine
 from dreamer.tasks import split_tasks
@@ -90,6 +91,7 @@ class RunDir(contextlib.AbstractContextManager):
             holds the checkpoint with the highest return in evaluations.
         others: Folders of another run's episodes, which this run only reads.
         resumed: Whether the run existed before `open`.
+        exported: Whether it is an exported agent; see `dreamer.runs.exports`.
         owner: Start of the unique ids of its episodes if the run began with `replay.directory`,
             because two runs of one seed may share that folder; else "".
         notes: Messages for the user about the opening, such as a lock taken over from a dead run.
@@ -102,7 +104,7 @@ class RunDir(contextlib.AbstractContextManager):
         self.episodes = Path(replay_directory or path / "episodes").expanduser()
         self.eval_episodes, self.videos = path / "eval_episodes", path / "videos"
         self.checkpoints, self.best = path / "checkpoints", path / "best"
-        self.resumed, self.owner = False, ""
+        self.resumed, self.exported, self.owner = False, False, ""
         self.notes: list[str] = []
         self._lock: Lock | None = None
 
@@ -147,9 +149,10 @@ class RunDir(contextlib.AbstractContextManager):
     def load(cls, path: str | os.PathLike[str]) -> tuple[RunDir, Config]:
         """Returns an existing run, for reading, and its config; takes no lock.
 
-        Raises UserError if the path is no run's directory, or its config.yaml is not ours.
+        The path may be ``pretrained:NAME``. Raises UserError if it is no run's directory, or its
+        config.yaml is not ours.
         """
-        run = cls(Path(path).expanduser())
+        run = cls(resolve_run(path))
         if not run.config_file.is_file():
             near = ", ".join(map(str, runs_near(run.path))) or "none"
             raise UserError(
@@ -157,8 +160,10 @@ class RunDir(contextlib.AbstractContextManager):
                 f"runs/dmc_walker_walk/dreamer/0; runs found near it, newest first: {near}"
             )
         refuse_irregular(run.path)
-        _, config = run._read()
-        return cls(run.path, config.replay.directory), config
+        content, config = run._read()
+        loaded = cls(run.path, config.replay.directory)
+        loaded.exported = bool(content.get(MARK))
+        return loaded, config
 
     def close(self) -> None:
         """Releases the lock, so that the directory can be opened again."""
@@ -193,6 +198,11 @@ class RunDir(contextlib.AbstractContextManager):
                     )
             return _new_content(config)
         content, before = self._read()
+        if content.get(MARK):
+            raise UserError(
+                f"{self.path} is an exported agent, which has no optimizer to resume training with;"
+                f" begin a new run with its weights: --init_from {self.path} and another --logdir"
+            )
         content.setdefault("shares_episodes", bool(before.replay.directory))  # older versions' runs
         old, new = before.flat(), config.flat()
         differing = [key for key in new if key not in old or old[key] != new[key]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from dreamer.config.config import Config
 from dreamer.errors import UserError
 from dreamer.runs.checkpoints import Arrays, Checkpoint, Checkpoints, check_name
+from dreamer.runs.exports import resolve_run
 from dreamer.runs.rundir import RunDir
 from dreamer.training.interfaces import TrainableAgent
 
@@ -17,7 +18,7 @@ _GROUPS = {"layers", "encoder", "decoder", "rssm", "reward", "discount", "value"
 
 def check_source(source: str) -> Checkpoints | Path:
     """Returns the checkpoints of a run, or the folder of one checkpoint; UserError for others."""
-    path = Path(source).expanduser()
+    path = resolve_run(source)
     if (path / "config.yaml").is_file():
         checkpoints = Checkpoints(RunDir.load(path)[0].checkpoints)
         if checkpoints.newest() is None:
@@ -43,7 +44,8 @@ def take_weights(
 
     Args:
         agent: A new agent.
-        source: A run's directory, whose newest checkpoint counts, or a checkpoint's folder.
+        source: A run's directory or ``pretrained:NAME``, whose newest checkpoint counts, or a
+            checkpoint's folder.
         parts: "all", or "world_model" to leave out the networks of behaviour.
         config: The agent's. Where a part does not fit, the keys that differ there are named.
 
@@ -80,7 +82,9 @@ def take_weights(
         left += _differing_keys(found.path, config)
     if not taken:
         raise UserError(f"init_from: nothing of {found.path} fits this agent: {'; '.join(left)}")
-    agent.load_arrays({**own, **{n: there[n] for names in taken.values() for n in names}})
+    # Exported weights have half precision.
+    new = {n: there[n].astype(own[n].dtype) for names in taken.values() for n in names}
+    agent.load_arrays({**own, **new})
     text = f"initial weights from {found.path}: {', '.join(taken)}"
     return f"{text}; not taken: {'; '.join(left)}" if left else text
 
