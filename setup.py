@@ -1,4 +1,4 @@
-"""Packaging: only `dreamer` is installed, with configs/ as its package data.
+"""Packaging: only `dreamer` is installed, with configs/ and pretrained agents as package data.
 
 Exact versions with hashes are in requirements.lock and requirements-gpu.lock (`make lock`).
 """
@@ -41,10 +41,16 @@ setup(
     ],
     # labmaze, which dm_control needs, has no wheels above Python 3.12.
     python_requires=">=3.11,<3.13",
-    packages=[*find_packages(include=["dreamer", "dreamer.*"]), "dreamer.configs"],
-    # configs/ lies at the repository's top and inside the installed package.
-    package_dir={"dreamer.configs": "configs"},
-    package_data={"dreamer.configs": ["*.yaml", "**/*.yaml"]},
+    packages=[
+        *find_packages(include=["dreamer", "dreamer.*"]), "dreamer.configs", "dreamer.pretrained",
+    ],
+    # These lie elsewhere in the repository, and inside the installed package.
+    package_dir={"dreamer.configs": "configs", "dreamer.pretrained": "baselines/pretrained"},
+    package_data={
+        "dreamer.configs": ["*.yaml", "**/*.yaml"],
+        "dreamer.pretrained": ["*/**"],
+        "dreamer.watching": ["page/*"],
+    },
     entry_points={"console_scripts": ["dreamer = dreamer.__main__:main"]},
     install_requires=[
         # These three must move together.
@@ -70,6 +76,7 @@ setup(
         "mp4": ["imageio-ffmpeg>=0.5"],
         "plots": ["jinja2>=3.1", "matplotlib>=3.8", "scipy>=1.15"],
         "sweep": ["ray>=2.9"],
+        "watch": ["starlette>=0.40", "uvicorn>=0.35", "websockets>=13"],
         "wandb": ["wandb>=0.17"],
         "mlflow": ["mlflow>=2.10"],
         "docs": [

@@ -15,6 +15,8 @@ PROGRAMS = {
     "run": "Trains Dreamer on a task.",
     "evaluate": "Runs new episodes with a trained agent.",
     "predict": "Predicts far ahead with a trained world model.",
+    "watch": "Shows on a page what a trained agent sees, imagines and values.",
+    "export": "Writes a folder with a trained agent, to share or to keep.",
     "sweep": "Trains on many tasks, seeds and settings.",
     "benchmark": "Measures how fast this machine is.",
     "gpu_check": "Says whether the NVIDIA card is ready to train, and what is missing.",

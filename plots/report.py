@@ -10,7 +10,6 @@ import dataclasses
 import io
 import math
 import re
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -27,10 +26,8 @@ import jinja2
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from dreamer.config.command_line import CommandLine, Option, run_main
-from dreamer.config.config import load_config
+from dreamer.config.command_line import RUN_KEYS, CommandLine, Option, command_again, run_main
 from dreamer.config.schema import DREAMER
-from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file, open_to_read, write_file
 from dreamer.logs.terminal import duration
 from plots import figures, tables
@@ -57,7 +54,6 @@ LINE = CommandLine(
 )  # fmt: skip
 _PIXELS = 125  # to an inch of a figure: its text is then about as large as the page's
 _CLIP = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.gif")
-_RUN_KEYS = ("task", "seed", "logdir", "method")  # they name a run, or say where it lies
 Context = dict[str, Any]  # values of the template by name
 
 
@@ -150,7 +146,7 @@ def _differences(details: Sequence[Details]) -> tables.Cells:
     for key in dict.fromkeys(key for found in details for key in found.config):
         values = [{str(found.config[key]) for found in details
                    if found.run.method == method and key in found.config} for method in methods]
-        if key not in _RUN_KEYS and (len(set().union(*values)) > 1 or not all(values)):
+        if key not in RUN_KEYS and (len(set().union(*values)) > 1 or not all(values)):
             rows.append([key, *(" / ".join(sorted(value or {"-"})) for value in values)])
     return [["Key", *methods], *rows]
 
@@ -214,18 +210,7 @@ class Details:
             return ""
         agent, presets = str(self.record.get("agent") or DREAMER), self.record.get("presets")
         presets = list(map(str, presets)) if isinstance(presets, list) else []
-        task, seed = self.config.get("task", self.run.task), self.config.get("seed", 0)
-        words = ["dreamer.run"] if agent == DREAMER else ["baselines.run", "--agent", agent]
-        words += [f"--task={task}", f"--seed={seed}", *(["--configs", *presets] if presets else [])]
-        try:
-            given = load_config(*presets, task=str(self.config.get("task")), agent=agent).flat()
-        except UserError:
-            given = {}  # the presets are not there: name every key
-        for key, value in self.config.items():
-            own = key in _RUN_KEYS and not (key == "method" and value)
-            if given.get(key) != value and not own:
-                words.append(f"--{key}={str(value).lower() if isinstance(value, bool) else value}")
-        return shlex.join(["python", "-m", *words])
+        return command_again({"task": self.run.task, **self.config}, presets, agent)
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -21,9 +21,13 @@ import pathlib, sys
 import dreamer
 from dreamer import load_config
 from dreamer.config.schema import find_configs, preset_files
+from dreamer.runs.exports import resolve_run
+from dreamer.runs.rundir import RunDir
 site = pathlib.Path(sys.argv[1]).resolve()
 assert pathlib.Path(dreamer.__file__).is_relative_to(site), dreamer.__file__
 assert find_configs().is_relative_to(site), find_configs()
+assert resolve_run("pretrained:cartpole").is_relative_to(site)
+assert RunDir.load("pretrained:cartpole")[0].exported
 for preset in sorted(preset_files()):
     load_config(preset)
 print(" ".join(sorted(preset_files())))
@@ -41,7 +45,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source, out = folder / "source", folder / "out"
     out.mkdir()
-    for name in ("dreamer", "configs"):
+    for name in ("dreamer", "configs", "baselines/pretrained"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
@@ -58,6 +62,10 @@ def test_the_wheel_holds_the_package_and_its_configs_and_nothing_else(wheel: Pat
     inside = {name for name in names if name.startswith("dreamer/")}
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "dreamer").rglob("*.py")}
     expected |= {f"dreamer/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
+    page = (ROOT / "dreamer" / "watching" / "page").iterdir()
+    expected |= {str(path.relative_to(ROOT)) for path in page}
+    agents = [path for path in (ROOT / "baselines" / "pretrained").rglob("*") if path.is_file()]
+    expected |= {f"dreamer/{path.relative_to(ROOT / 'baselines')}" for path in agents}
     assert inside == expected
     assert any(name.endswith("LICENSE") for name in names)
 

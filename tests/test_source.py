@@ -39,8 +39,9 @@ ORDER = (
     ("dreamer.runs",),
     ("dreamer.training",),
     ("dreamer.analysis", "dreamer.benchmarks", "dreamer.sweeps"),
-    ("dreamer.run", "dreamer.evaluate", "dreamer.predict", "dreamer.sweep", "dreamer.benchmark",
-     "dreamer.gpu_check"),
+    ("dreamer.watching",),
+    ("dreamer.run", "dreamer.evaluate", "dreamer.predict", "dreamer.watch", "dreamer.export",
+     "dreamer.sweep", "dreamer.benchmark", "dreamer.gpu_check"),
     ("dreamer.__main__",),
     ("baselines",),
 )
@@ -181,7 +182,7 @@ def wrong_imports(*packages: str, allowed: Callable[[str], bool]) -> list[str]:
 def test_one_name_has_one_meaning():
     """No two modules share a name; but dreamer and the baselines have programs of the same use."""
     names = Counter(path.stem for path in PROGRAM_SOURCES if path.stem != "__init__")
-    programs = {"run", "evaluate", "benchmark"}
+    programs = {"run", "evaluate", "watch", "benchmark"}
     assert {name for name, count in names.items() if count > 1} == programs
 
 

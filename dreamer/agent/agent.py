@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from dreamer.agent.variants import ExplorerLearner, PlannerLearner
 from dreamer.agent.world_model import Sections, Tensors, WorldModel, make_world_model
 from dreamer.config.config import check_behavior
 from dreamer.envs.spec import Space
+from dreamer.nets.rssm import State
 from dreamer.ops.seeds import Purpose, make_seeds
-from dreamer.ops.shapes import check_shape
+from dreamer.ops.shapes import check_shape, flatten_leading, over_leading
 from dreamer.system.threads import run_interruptibly
 
 _ACTING = ("model", "actor", "value")  # networks that act, or judge what is dreamt
@@ -111,6 +112,16 @@ class Agent:
         action, state = self._act(tensors, state, calls, scale, training, exploring)
         return action.numpy(), state
 
+    def choose(self, latent: State, seed: tf.Tensor, sample: bool) -> tf.Tensor:
+        """The actions [n, A] for latent states, without exploration noise; a part of a graph.
+
+        Args:
+            latent: Entries [n, ...].
+            seed: Stateless seed, int32 [2].
+            sample: Whether to sample from the actor; else its mode. A planner plans in both cases.
+        """
+        return self._policy.choose(latent, seed, sample)
+
     # -------------------------------------------------------------- learning
 
     def train_step(self, batch: Mapping[str, np.ndarray], update: int) -> Tensors:
@@ -184,6 +195,52 @@ class Agent:
         both = self.world_model.open_loop(tensors, context, noise)
         pairs = zip(("truth", "model"), both, strict=True)
         return {f"{name}/{k}": _as_shown(v) for name, found in pairs for k, v in found.items()}
+
+    def foresee(
+        self, batch: Mapping[str, np.ndarray], starts: Sequence[int], horizon: int
+    ) -> dict[str, np.ndarray]:
+        """What the model expects along episodes, and along futures that it imagines from them.
+
+        Args:
+            batch: Like train_step's, [B, T, ...].
+            starts: n timesteps, below T - horizon. From each of them the model imagines `horizon`
+                steps with the batch's actions.
+            horizon: H.
+        Returns:
+            float32 "reward", "pcont" and, of agents with a value network, "value" of the states
+            that have seen the observations, [B, T]. The same of the imagined states, the start
+            first, as "imagined/<name>", [B, n, 1 + H]. The true reward on the scale that is learnt
+            is "truth", [B, T].
+        """
+        model, (b, t) = self.world_model, batch["action"].shape[:2]
+        if not starts or not 0 <= min(starts) <= max(starts) < t - horizon:
+            raise ValueError(f"starts should be in 0..{t - horizon - 1}, but are {list(starts)}")
+        tensors = {k: tf.convert_to_tensor(batch[k]) for k in self._batch_keys()}
+        seeds = make_seeds(self._seed, Purpose.OPEN_LOOP, tf.constant(1), 2)
+        size = model.rssm.stoch_size
+        post, prior = model.observe(tensors, tf.random.stateless_normal([b, t, size], seeds[0]))
+        feat = model.rssm.feat(model.rssm.head_state(post, prior))  # [B, T, F]
+        feats = [flatten_leading(tf.gather(feat, starts, axis=1))]
+        state = {k: flatten_leading(tf.gather(v, starts, axis=1)) for k, v in post.items()}
+        noise = tf.random.stateless_normal([horizon, b * len(starts), size], seeds[1])
+        for step in range(horizon):
+            after = [start + step + 1 for start in starts]
+            action = flatten_leading(tf.gather(tensors["action"], after, axis=1))
+            state = model.rssm.imagine_step(state, action, noise[step])
+            feats.append(model.rssm.feat(state))
+        imagined = tf.reshape(tf.stack(feats, 1), [b, len(starts), horizon + 1, feat.shape[-1]])
+        found = {**self._expected(feat), "truth": model.reward.target(tensors["reward"])}
+        found |= {f"imagined/{k}": v for k, v in self._expected(imagined).items()}
+        return {k: v.numpy() for k, v in found.items()}
+
+    def _expected(self, feat: tf.Tensor) -> Tensors:
+        """Reward, discount factor and value of features [..., F]."""
+        found = {"reward": over_leading(self.world_model.reward, feat)}
+        head, gamma = self.world_model.discount, self._learner.behavior.gamma
+        found["pcont"] = over_leading(head, feat) if head else tf.fill(feat.shape[:-1], gamma)
+        if self.value is not None:
+            found["value"] = over_leading(self.value, feat)
+        return found
 
     # ----------------------------------------------------------- checkpoints
 

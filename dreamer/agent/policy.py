@@ -38,7 +38,7 @@ class Policy:
         explorer: Choose | None = None,
     ):  # fmt: skip
         self._model, self._actions, self._seed = model, actions, seed
-        self._choose, self._explorer = choose, explorer or choose
+        self.choose, self._explorer = choose, explorer or choose
         self.exploration = exploration
 
     def initial(self, n: int) -> Tensors:
@@ -68,7 +68,7 @@ class Policy:
             embed[:, None], state["action"][:, None], timesteps["is_first"][:, None], noise, state
         )
         latent = {k: v[:, 0] for k, v in post.items()}
-        choose = self._explorer if exploring else self._choose
+        choose = self._explorer if exploring else self.choose
         action = choose(latent, seeds[1], training)
         if training:
             action = self.exploration(action, noise_scale, seeds[2:])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -52,6 +52,7 @@ class LoadedRun:
     obs_space: Mapping[str, Space]  # what the agent observes of them
     chosen: Checkpoints | Path  # the checkpoint's folder, or where the newest sound one counts
     make_agent: build.MakeAgent
+    open_envs: Callable[[], EnvPool]  # opens further environments like `envs`
 
     @property
     def agent(self) -> Any:
@@ -78,14 +79,32 @@ class LoadedRun:
     def _loaded(self) -> tuple[Any, int, Path]:
         prepare_tensorflow(self.config.deterministic)
         agent = self.make_agent(self.config, self.obs_space, self.envs.act_space)
+        return agent, *self._restore(agent, self.chosen)
+
+    def reload(self, checkpoint: StrPath | int) -> None:
+        """Loads another checkpoint of the run, as named in `Loading`, into the same agent.
+
+        Raises UserError if there is no sound one; the agent is then as it was.
+        """
+        chosen = find_checkpoint(self.rundir, checkpoint)
+        self._loaded = self.agent, *self._restore(self.agent, chosen)
+        self.chosen = chosen
+
+    def reopen(self) -> None:
+        """Replaces the environments, after a failure that closed them."""
+        self.envs.close()
+        self.envs = self.open_envs()
+
+    def _restore(self, agent: Any, chosen: Checkpoints | Path) -> tuple[int, Path]:
+        """Loads a checkpoint into an agent; returns the step and the folder."""
         like = agent.state_arrays()
         found: Checkpoint | None
-        if isinstance(self.chosen, Path):
-            found = Checkpoints.load(self.chosen, like)
+        if isinstance(chosen, Path):
+            found = Checkpoints.load(chosen, like)
         else:
             with warnings.catch_warnings(record=True) as damaged:
                 warnings.simplefilter("always")
-                found = self.chosen.load_latest(like)
+                found = chosen.load_latest(like)
             for warning in damaged:
                 warn(f"warning: {warning.message}")
         if found is None:
@@ -97,7 +116,7 @@ class LoadedRun:
                 f"checkpoint {found.path} does not fit this run's agent on "
                 f"{self.config.task} ({error})"
             ) from error
-        return agent, found.step, found.path
+        return found.step, found.path
 
 
 class TrainedAgent:
@@ -163,6 +182,7 @@ class Loading(TypedDict, total=False):
     python: str
     make_agent: build.MakeAgent | None  # makes another agent than Dreamer
     drawn: bool  # whether the environments also draw images that the agent does not observe
+    drawn_size: int  # the pixels along each edge of such images; the config's if absent
 
 
 @contextmanager
@@ -176,8 +196,10 @@ def load_run(run: StrPath, **loading: Unpack[Loading]) -> Iterator[LoadedRun]:
         UserError: There is no run or no checkpoint, or its code was not named.
     """
     loaded = _open(run, loading)
-    with loaded.envs:
+    try:
         yield loaded
+    finally:
+        loaded.envs.close()
 
 
 def load(run: StrPath, **loading: Unpack[Loading]) -> tuple[TrainedAgent, SeparateEnv]:
@@ -225,13 +247,16 @@ def _open(run: StrPath, loading: Loading) -> LoadedRun:
     config = config.replace({"envs.python": python})
     checkpoint = find_checkpoint(rundir, loading.get("checkpoint", ""))
     num_envs = loading.get("num_envs") or config.eval.num_envs or 1
-    envs = build.make_pool(config, num_envs, training=False)
+    open_envs = partial(build.make_pool, config, num_envs, training=False)
+    envs = open_envs()
     obs_space = envs.obs_space
     if loading.get("drawn") and not any(space.is_image for space in obs_space.values()):
         envs.close()
-        envs = build.make_pool(config.replace({"envs.image": True}), num_envs, training=False)
+        size = loading.get("drawn_size", config.envs.image_size)
+        open_envs = partial(open_envs, image=True, image_size=size)
+        envs = open_envs()
     make_agent = loading.get("make_agent") or build.make_agent
-    return LoadedRun(rundir, config, envs, obs_space, checkpoint, make_agent)
+    return LoadedRun(rundir, config, envs, obs_space, checkpoint, make_agent, open_envs)
 
 
 def find_checkpoint(rundir: RunDir, chosen: StrPath | int) -> Checkpoints | Path:

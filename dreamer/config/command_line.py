@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -24,6 +25,9 @@ from dreamer.config.schema import DREAMER, Key, Value, find_key, load_schema, nu
 from dreamer.errors import EnvError, UserError, suggest
 from dreamer.system.streams import settle, warn
 from dreamer.system.threads import has_abandoned_thread
+
+RUN_KEYS = ("task", "seed", "logdir", "method")
+"""Keys that name a run, or say where it lies."""
 
 _COLUMN = 34  # of the help texts
 
@@ -109,6 +113,26 @@ class CommandLine:
                 title = None if group else "keys, with their defaults [and sources]"
                 parser.take(members, parser.add_argument_group(title))
         return parser
+
+
+def command_again(values: Mapping[str, Any], presets: Sequence[str], agent: str) -> str:
+    """Returns the command that makes a run with these values of keys again.
+
+    It names the values that differ from those of the presets, or all if a preset is not there.
+    """
+    task = str(values.get("task"))
+    words = ["dreamer.run"] if agent == DREAMER else ["baselines.run", "--agent", agent]
+    words += [f"--task={task}", f"--seed={values.get('seed', 0)}"]
+    words += ["--configs", *presets] if presets else []
+    try:
+        given = load_config(*presets, task=task, agent=agent).flat()
+    except UserError:
+        given = {}
+    for key, value in values.items():
+        own = key in RUN_KEYS and not (key == "method" and value)
+        if given.get(key) != value and not own:
+            words.append(f"--{key}={str(value).lower() if isinstance(value, bool) else value}")
+    return shlex.join(["python", "-m", *words])
 
 
 def run_main(main: Callable[[Sequence[str]], int | None]) -> NoReturn:

@@ -94,9 +94,12 @@ def atomic_folder(path: str | os.PathLike[str], needed: int | None = None) -> It
     with _cleaned_up(path, temporary, needed):
         temporary.mkdir()
         yield temporary
-        for entry in temporary.iterdir():
-            with open(entry, "rb") as file:
-                os.fsync(file.fileno())
+        for entry in temporary.rglob("*"):
+            if entry.is_dir():
+                _sync_folder(entry)
+            else:
+                with open(entry, "rb") as file:
+                    os.fsync(file.fileno())
         _sync_folder(temporary)
         old = path.with_name(f"{path.name}.old")
         if path.exists():
@@ -115,7 +118,7 @@ def _cleaned_up(path: Path, temporary: Path, needed: int | None) -> Iterator[Non
         yield
     except BaseException as error:
         with contextlib.suppress(OSError):  # a disk that is read-only now keeps the file
-            parts = temporary.iterdir() if temporary.is_dir() else [temporary]
+            parts = temporary.rglob("*") if temporary.is_dir() else [temporary]
             written = sum(part.stat().st_size for part in parts)
             _remove(temporary)
         if isinstance(error, OSError):

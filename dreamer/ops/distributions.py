@@ -174,6 +174,10 @@ class StraightThroughOneHot:
         self._logits = logits
         self._dist = tfd.OneHotCategorical(logits=logits, dtype=tf.float32)
 
+    def probabilities(self) -> tf.Tensor:
+        """The probability of each choice, float32 [..., A]."""
+        return tf.nn.softmax(self._logits)
+
     def from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Sample and its log probability from standard Normal noise [..., A]: [..., A] and [...].
 
@@ -222,6 +226,10 @@ class ProductOfOneHots:
     def __init__(self, logits: tf.Tensor, sizes: Sequence[int]):
         self._sizes = list(sizes)
         self._parts = [StraightThroughOneHot(part) for part in tf.split(logits, self._sizes, -1)]
+
+    def probabilities(self) -> tf.Tensor:
+        """The probability of each choice within its categorical, float32 [..., A]."""
+        return tf.concat([part.probabilities() for part in self._parts], -1)
 
     def from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Sample and its log probability, as StraightThroughOneHot's."""

@@ -160,7 +160,7 @@ class RunDir(contextlib.AbstractContextManager):
                 f"runs/dmc_walker_walk/dreamer/0; runs found near it, newest first: {near}"
             )
         refuse_irregular(run.path)
-        content, config = run._read()
+        content, config = run.read()
         loaded = cls(run.path, config.replay.directory)
         loaded.exported = bool(content.get(MARK))
         return loaded, config
@@ -197,7 +197,7 @@ class RunDir(contextlib.AbstractContextManager):
                         "unknown; move it away or choose another --logdir"
                     )
             return _new_content(config)
-        content, before = self._read()
+        content, before = self.read()
         if content.get(MARK):
             raise UserError(
                 f"{self.path} is an exported agent, which has no optimizer to resume training with;"
@@ -271,7 +271,7 @@ class RunDir(contextlib.AbstractContextManager):
         kept = any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
         return not kept and not (self.metrics.exists() and self.metrics.stat().st_size)
 
-    def _read(self) -> tuple[dict[str, Any], Config]:
+    def read(self) -> tuple[dict[str, Any], Config]:
         """Returns the content of config.yaml, and the config in it."""
         content = read_yaml(self.config_file, of_run=True)
         values, presets = content.get("config"), content.get("presets", [])

@@ -22,15 +22,20 @@ Message = tuple[dict[str, Any], dict[str, np.ndarray]]  # header, arrays
 _LENGTH = struct.Struct("<I")
 
 
+def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Returns the bytes of one message."""
+    values = {name: np.asarray(value, order="C") for name, value in arrays.items()}
+    described = [[name, value.dtype.str, value.shape] for name, value in values.items()]
+    text = json.dumps({**header, "arrays": described}).encode()
+    parts = [_LENGTH.pack(len(text)), text, *(value.tobytes() for value in values.values())]
+    return b"".join(parts)
+
+
 def send(
     sock: socket.socket, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
 ) -> None:
     """Sends one message; raises ConnectionError if the other process has ended."""
-    values = {name: np.asarray(value, order="C") for name, value in (arrays or {}).items()}
-    described = [[name, value.dtype.str, value.shape] for name, value in values.items()]
-    text = json.dumps({**header, "arrays": described}).encode()
-    parts = [_LENGTH.pack(len(text)), text, *(value.tobytes() for value in values.values())]
-    sock.sendall(b"".join(parts))
+    sock.sendall(encode(header, arrays or {}))
 
 
 def receive(

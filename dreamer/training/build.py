@@ -85,14 +85,17 @@ class Setup:
         return NonFiniteGuard(folder, limit, self.logger.message, self.agent.precision)
 
 
-def make_pool(config: Config, num_envs: int, *, training: bool, part: int = 0) -> EnvPool:
+def make_pool(
+    config: Config, num_envs: int, *, training: bool, part: int = 0, **changed: Any
+) -> EnvPool:
     """Returns environments of the config's task; for `num_envs` 1, one environment per task.
 
     `part` is the pool's number, if several share the work, so that environments' indices differ.
+    `changed` are fields of `EnvSettings` that replace the config's.
     """
     count = len(split_tasks(config.task)) if num_envs == 1 else num_envs
     settings: dict[str, Any] = {
-        **config.section("envs"), "num_envs": count, "index": part * count,
+        **config.section("envs"), "num_envs": count, "index": part * count, **changed,
     }  # fmt: skip
     gpus = int(config.section("train").get("devices", 1))
     return EnvPool(config.task, **settings, gpus=gpus, seed=config.seed, training=training)
@@ -212,7 +215,8 @@ def make_agent(
     if config.agent != DREAMER:
         raise UserError(
             f"this is a run of the agent {config.agent}, not of Dreamer: use python -m "
-            "baselines.run to train it and python -m baselines.evaluate to evaluate it"
+            "baselines.run to train it, baselines.evaluate to evaluate it and baselines.watch to "
+            "watch it"
         )
     prepare_tensorflow(config.deterministic)
     from dreamer.agent.agent import make_dreamer
