@@ -95,7 +95,7 @@ def train(
         rundir = stack.enter_context(RunDir.open(config))
         logger = stack.enter_context(build.make_logger(config, rundir.path))
         logger.progress(Phase("loading TensorFlow"))
-        prepare_tensorflow(config.deterministic)
+        prepare_tensorflow(config.deterministic, str(config.flat().get("jit", "off")))
         for note in rundir.notes:
             logger.message(note)
         if config.left_out:

@@ -15,6 +15,7 @@ import whole_runs
 from filelock import FileLock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_XLA_FLAGS", "")  # tests keep no programs
 
 # Files that take longest, which start first, so that the processes of `make test` end together.
 LONGEST = (

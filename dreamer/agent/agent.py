@@ -23,6 +23,7 @@ from dreamer.nets.rssm import State
 from dreamer.ops.seeds import Purpose, make_seeds
 from dreamer.ops.shapes import check_shape, flatten_leading, over_leading
 from dreamer.system.threads import run_interruptibly
+from dreamer.system.xla_cache import first_update
 
 _PIECE = 50  # timesteps of episodes that are filtered at a time
 _ACTING = ("model", "actor", "value")  # networks that act, or judge what is dreamt
@@ -152,7 +153,8 @@ class Agent:
         self._update.get_concrete_function(*inputs)
         if self._compiled:
             self._before_trace = {k: v.copy() for k, v in self.state_arrays().items()}
-            run_interruptibly(lambda: self._update(*inputs))
+            with first_update():
+                run_interruptibly(lambda: self._update(*inputs))
             self.load_arrays(self._before_trace)
             self._before_trace = None
 

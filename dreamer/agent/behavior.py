@@ -15,6 +15,7 @@ from dreamer.nets.return_range import ReturnRange
 from dreamer.nets.rssm import RSSM, State
 from dreamer.ops.returns import lambda_returns, reward_sums, trajectory_weights
 from dreamer.ops.scalars import TwoHot, UnitNormal
+from dreamer.ops.scan import scan
 from dreamer.ops.shapes import check_shape, over_leading
 
 Head = Callable[[tf.Tensor], tf.Tensor]  # features [N, F] -> [N]
@@ -49,18 +50,20 @@ def imagine(
         action_noise: float32 [H, N, A], standard Normal.
         score: Whether the log probabilities are for the score function, whose actions are held.
     """
-    state = start
-    feats, actions, log_probs, entropies = [rssm.feat(start)], [], [], []
-    for step in range(latent_noise.shape[0]):
-        policy = actor.dist(tf.stop_gradient(feats[-1]))
-        action, log_prob = policy.from_noise(action_noise[step])
-        state = rssm.imagine_step(state, action, latent_noise[step])
-        feats.append(rssm.feat(state))
-        actions.append(action)
-        log_probs.append(policy.score(action_noise[step], log_prob) if score else log_prob)
-        entropies.append(policy.entropy(log_prob))
-    stacked = (tf.stack(x, 1) for x in (feats[1:], actions, log_probs, entropies))
-    return Imagination(feats[0], *stacked)
+
+    def step(state: State, noise: tuple[tf.Tensor, tf.Tensor]) -> tuple[State, tuple]:
+        outputs = actor(tf.stop_gradient(rssm.feat(state)))
+        action, _ = actor.policy(outputs).from_noise(noise[1])
+        state = rssm.imagine_step(state, action, noise[0])
+        return state, (state, outputs, action)
+
+    states, outputs, actions = scan(step, start, (latent_noise, action_noise), axis=0)
+    # Of all steps at once, because no step needs the densities.
+    policy, drawn = actor.policy(outputs), tf.transpose(action_noise, [1, 0, 2])
+    _, log_prob = policy.from_noise(drawn)
+    entropy = policy.entropy(log_prob)
+    log_prob = policy.score(drawn, log_prob) if score else log_prob
+    return Imagination(rssm.feat(start), rssm.feat(states), actions, log_prob, entropy)
 
 
 class Judgement(NamedTuple):

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from dreamer.agent.learner import Learner
 from dreamer.errors import UserError
+from dreamer.ops.scan import rolled_loops
 
 CPUS = "DREAMER_CPU_DEVICES"
 """Environment variable: how many devices to make of the processor if there is no GPU, for tests."""
@@ -60,7 +61,12 @@ class Devices:
     def compile(self, learner: Learner, jit: bool) -> Any:
         """Returns the learner's update as a tf.function; its first argument is a placed batch."""
         if not self.strategy:
-            return tf.function(learner.update, autograph=False, jit_compile=jit or None)
+
+            def whole(batch: dict[str, tf.Tensor], number: tf.Tensor, *phase: bool) -> dict:
+                with rolled_loops(jit):
+                    return learner.update(batch, number, *phase)
+
+            return tf.function(whole, autograph=False, jit_compile=jit or None)
 
         def update(batch: dict[str, Any], number: tf.Tensor, *phase: bool) -> dict:
             def on_replica(share: dict[str, tf.Tensor]) -> Any:

@@ -31,6 +31,7 @@ from dreamer.agent.value_losses import Replayed
 from dreamer.agent.world_model import Tensors
 from dreamer.nets.actor import Actor
 from dreamer.nets.rssm import State
+from dreamer.ops.affine import JointGradients
 from dreamer.ops.optimizers import Optimizer, apply_together
 from dreamer.ops.replicas import averaged, batch_normal, follow, gather, replicas
 from dreamer.ops.seeds import Purpose, make_seeds
@@ -203,12 +204,12 @@ class Learner:
 
     def _differentiate(self, objective: Objective) -> tuple[Gradients, Losses, Tensors]:
         """Gradients of each scaled loss by its own network's variables; the losses; the metrics."""
-        with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape(persistent=True) as tape, JointGradients(tape) as joint:
             losses, metrics = objective()
             scaled = {name: self._optimizer(name).scaled(x) for name, x in losses.items()}
         networks = self.networks.named()
         gradients = {
-            name: tape.gradient(loss, networks[name].trainable_variables)
+            name: joint.gradient(loss, networks[name].trainable_variables)
             for name, loss in scaled.items()
         }
         return gradients, losses, metrics

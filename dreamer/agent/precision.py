@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import keras
 import tensorflow as tf
+
+from dreamer.system.machine import processor_flags
 
 
 def choose_precision(asked: str) -> str:
@@ -28,11 +28,7 @@ def choose_precision(asked: str) -> str:
 
 def cpu_has_bfloat16() -> bool:
     """Whether the processor has instructions that multiply bfloat16."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return False
-    flags = next((x for x in cpuinfo.read_text().splitlines() if x.startswith("flags")), "")
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(processor_flags().split())
 
 
 def choose_jit(asked: str) -> bool:

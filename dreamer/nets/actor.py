@@ -17,6 +17,8 @@ from dreamer.ops.distributions import (
     mix_uniform,
 )
 
+Policy = TanhNormal | ClippedNormal | StraightThroughOneHot | ProductOfOneHots
+
 
 class Actor(MLP):
     """Maps features to a distribution over actions.
@@ -45,7 +47,8 @@ class Actor(MLP):
     Raises:
         UserError: The distribution does not fit the actions, or max_std is below min_std.
 
-    Input shape: float32 [N, F]. `dist` returns a distribution: batch shape [N], events [A].
+    Input shape: float32 [N, F]. Output shape: float32 [N, outputs]. `dist` returns a distribution:
+    batch shape [N], events [A].
     """
 
     def __init__(
@@ -73,11 +76,12 @@ class Actor(MLP):
         self._min_std, self._max_std = min_std, max_std
         self._raw_init_std = inverse_softplus(init_std)
 
-    def dist(
-        self, feat: tf.Tensor
-    ) -> TanhNormal | ClippedNormal | StraightThroughOneHot | ProductOfOneHots:
+    def dist(self, feat: tf.Tensor) -> Policy:
         """The policy at features [N, F]."""
-        outputs = self(feat)
+        return self.policy(self(feat))
+
+    def policy(self, outputs: tf.Tensor) -> Policy:
+        """The policy of which the network's outputs are [..., outputs]."""
         if self._parts:
             each = [mix_uniform(x, self._unimix) for x in tf.split(outputs, self._parts, -1)]
             return ProductOfOneHots(tf.concat(each, -1), self._parts)

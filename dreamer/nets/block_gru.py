@@ -7,7 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from dreamer.nets.layer_style import LayerStyle, NormActivation
-from dreamer.nets.recurrent import Float32Layer, Hidden, Step, dot, gated
+from dreamer.nets.recurrent import Float32Layer, Hidden, Step, gated
+from dreamer.ops.affine import affine
 from dreamer.ops.shapes import over_leading
 
 
@@ -66,7 +67,7 @@ class BlockGRU(Float32Layer):
         *_, kernel = self._kernels()
 
         def prepared(rows: tf.Tensor) -> tf.Tensor:
-            return dot(self._from_action(rows), kernel, self.compute_dtype) + self._bias
+            return affine(self._from_action(rows), kernel, self._bias, self.compute_dtype)
 
         return over_leading(prepared, action)
 
@@ -79,7 +80,7 @@ class BlockGRU(Float32Layer):
             stoch: tf.Tensor, deter: tf.Tensor, prepared: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
             x = tf.concat([self._from_deter(deter), self._from_stoch(stoch)], -1)
-            y = self._by_block(deter, own) + dot(x, shared, self.compute_dtype) + prepared
+            y = self._by_block(deter, own) + affine(x, shared, None, self.compute_dtype) + prepared
             raw = self._by_block(self._finish(y), gates)
             raw = tf.reshape(raw, [-1, self._blocks, 3 * self._block]) + self._gates_bias
             each = (tf.reshape(x, [-1, self.deter_size]) for x in tf.split(raw, 3, -1))
@@ -102,5 +103,5 @@ class BlockGRU(Float32Layer):
     def _by_block(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Block-diagonal product: [N, D], [G, D / G, M] -> float32 [N, G M]."""
         groups = tf.transpose(tf.reshape(x, [-1, self._blocks, self._block]), [1, 0, 2])
-        product = tf.transpose(dot(groups, kernel, self.compute_dtype), [1, 0, 2])
+        product = tf.transpose(affine(groups, kernel, None, self.compute_dtype), [1, 0, 2])
         return tf.reshape(product, [-1, self._blocks * kernel.shape[-1]])

@@ -8,14 +8,15 @@ import keras
 import tensorflow as tf
 
 from dreamer.nets.layer_style import PUBLISHED, LayerStyle, NormActivation
+from dreamer.ops.affine import affine
 
 
 class Dense(keras.layers.Dense):
     """Keras's Dense, with a bias gradient that is right in bfloat16; see `add_bias`."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        kernel = tf.cast(self.kernel, self.compute_dtype)
-        return self.activation(add_bias(inputs @ kernel, self.bias))
+        dtype = self.compute_dtype
+        return self.activation(affine(inputs, self.kernel, self.bias, dtype, dtype))
 
 
 class HiddenDense(Dense):

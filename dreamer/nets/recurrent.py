@@ -9,14 +9,16 @@ import keras
 import tensorflow as tf
 
 from dreamer.nets.layer_style import PUBLISHED, LayerStyle, NormActivation, make_norm
+from dreamer.ops.affine import affine
 from dreamer.ops.shapes import over_leading
 
 # stoch [N, S], deter [N, D], prepared [N, X] -> path [N, P], deter [N, D].
 Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+CellStep = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # [N, inputs], [N, D] -> [N, D]
 
 
 class Float32Layer(keras.layers.Layer):
-    """A layer with float32 inputs and variables; `dot` alone uses the compute dtype."""
+    """A layer with float32 inputs and variables; `affine` alone uses the compute dtype."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
@@ -38,7 +40,7 @@ class Linear(Float32Layer):
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return dot(inputs, self.kernel, self.compute_dtype) + self.bias
+        return affine(inputs, self.kernel, self.bias, self.compute_dtype)
 
     def parts(self, *sizes: int) -> list[tf.Tensor]:
         """The rows of the kernel for each part of the input."""
@@ -47,7 +49,7 @@ class Linear(Float32Layer):
     def last_part(self, x: tf.Tensor) -> tf.Tensor:
         """Returns what the input's last part `x`, [..., size], and the bias add to the output."""
         _, kernel = self.parts(self.kernel.shape[0] - x.shape[-1], x.shape[-1])
-        return over_leading(lambda v: dot(v, kernel, self.compute_dtype) + self.bias, x)
+        return over_leading(lambda v: affine(v, kernel, self.bias, self.compute_dtype), x)
 
 
 class Hidden(Linear):
@@ -76,12 +78,21 @@ class GRU(Float32Layer):
         self.built = True
 
     def call(self, inputs: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        bias = tf.convert_to_tensor(self.bias)
-        xz, xr, xh = tf.split(dot(inputs, self.kernel, self.compute_dtype) + bias[0], 3, -1)
-        hz, hr, hh = tf.split(dot(state, self.recurrent, self.compute_dtype) + bias[1], 3, -1)
-        update, reset = tf.sigmoid(xz + hz), tf.sigmoid(xr + hr)
-        candidate = tf.tanh(xh + reset * hh)
-        return update * state + (1.0 - update) * candidate
+        return self.make_step()(inputs, state)
+
+    def make_step(self) -> CellStep:
+        """Returns `call`, for a loop over time."""
+        ours, past = tf.unstack(tf.convert_to_tensor(self.bias))
+        dtype = self.compute_dtype
+
+        def step(inputs: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
+            xz, xr, xh = tf.split(affine(inputs, self.kernel, ours, dtype), 3, -1)
+            hz, hr, hh = tf.split(affine(state, self.recurrent, past, dtype), 3, -1)
+            update, reset = tf.sigmoid(xz + hz), tf.sigmoid(xr + hr)
+            candidate = tf.tanh(xh + reset * hh)
+            return update * state + (1.0 - update) * candidate
+
+        return step
 
 
 class NormGRU(Float32Layer):
@@ -103,8 +114,12 @@ class NormGRU(Float32Layer):
 
     def call(self, inputs: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
         joined = tf.concat([inputs, state], -1)
-        gates = self._norm(dot(joined, self.kernel, self.compute_dtype) + self.bias)
+        gates = self._norm(affine(joined, self.kernel, self.bias, self.compute_dtype))
         return gated(tf.split(gates, 3, -1), state)
+
+    def make_step(self) -> CellStep:
+        """Returns `call`, for a loop over time."""
+        return self.call
 
 
 def gated(gates: Iterable[tf.Tensor], state: tf.Tensor) -> tf.Tensor:
@@ -121,11 +136,6 @@ def gated(gates: Iterable[tf.Tensor], state: tf.Tensor) -> tf.Tensor:
     reset, candidate, update = gates
     share = tf.sigmoid(update - 1.0)
     return share * tf.tanh(tf.sigmoid(reset) * candidate) + (1.0 - share) * state
-
-
-def dot(inputs: tf.Tensor, kernel: tf.Tensor, dtype: str) -> tf.Tensor:
-    """Matrix product in the compute dtype, result in float32."""
-    return tf.cast(tf.cast(inputs, dtype) @ tf.cast(kernel, dtype), tf.float32)
 
 
 class Transition(Protocol):
@@ -188,7 +198,8 @@ class DenseTransition(Float32Layer):
         def step(
             stoch: tf.Tensor, deter: tf.Tensor, prepared: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
-            return self.hidden.finish(dot(stoch, kernel, self.compute_dtype) + prepared), deter
+            own = affine(stoch, kernel, None, self.compute_dtype)
+            return self.hidden.finish(own + prepared), deter
 
         return step
 
@@ -219,12 +230,12 @@ class GRUTransition(DenseTransition):
 
     def make_step(self) -> Step:
         """Returns the rest of the layer, and the cell."""
-        before = super().make_step()
+        before, cell = super().make_step(), self.gru.make_step()
 
         def step(
             stoch: tf.Tensor, deter: tf.Tensor, prepared: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
             x, _ = before(stoch, deter, prepared)
-            return (self.gru(x, deter),) * 2
+            return (cell(x, deter),) * 2
 
         return step

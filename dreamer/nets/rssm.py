@@ -25,8 +25,9 @@ from dreamer.nets.recurrent import (
     Linear,
     NormGRU,
     Transition,
-    dot,
 )
+from dreamer.ops.affine import affine
+from dreamer.ops.scan import scan
 from dreamer.ops.shapes import flatten_leading, over_leading
 
 
@@ -140,14 +141,13 @@ class RSSM(Float32Layer):
             "noise": noise,
         }
         start = self.initial(embed.shape[0]) if start is None else start
-        # Unrolled, because T is small and fixed; a tf.while_loop would keep every intermediate in a
-        # TensorList, which costs more than the small matrix products in between.
-        times = {k: tf.unstack(x, num=embed.shape[1], axis=1) for k, x in inputs.items()}
-        filter_step, state, states = self._make_filter(), start, []
-        for t in range(embed.shape[1]):
-            state = filter_step(state, {k: x[t] for k, x in times.items()})
-            states.append(state)
-        post = {k: tf.stack([state[k] for state in states], axis=1) for k in state}
+        filter_step = self._make_filter()
+
+        def step(state: State, x: dict[str, tf.Tensor]) -> tuple[State, State]:
+            state = filter_step(state, x)
+            return state, state
+
+        post = scan(step, start, inputs, axis=1)
         return self._split(post, start, inputs)
 
     def imagine_step(self, state: State, action: tf.Tensor, noise: tf.Tensor) -> State:
@@ -186,7 +186,7 @@ class RSSM(Float32Layer):
         def filter_step(state: State, x: dict[str, tf.Tensor]) -> State:
             stoch, deter = state["stoch"] * x["keep"], state["deter"] * x["keep"]
             path, deter = step(stoch, deter, x["action"])
-            own = dot(path, path_kernel, self.compute_dtype)
+            own = affine(path, path_kernel, None, self.compute_dtype)
             post = self.latent.parameters(
                 self._post_stats(self._post_hidden.finish(own + x["embed"]))
             )
@@ -256,11 +256,12 @@ class DeterministicSSM(RSSM):
         return dict.fromkeys((*self.latent.keys, "stoch"), path[..., :0])
 
     def _make_filter(self) -> Callable[[State, dict[str, tf.Tensor]], State]:
-        first = self._transition
+        first, posterior = self._transition, self._post_gru.make_step()
+        prior = first.gru.make_step()
 
         def filter_step(state: State, x: dict[str, tf.Tensor]) -> State:
-            before = first.gru(first.hidden.finish(x["action"]), state["deter"] * x["keep"])
-            after = self._post_gru(self._post_hidden.finish(x["embed"]), before)
+            before = prior(first.hidden.finish(x["action"]), state["deter"] * x["keep"])
+            after = posterior(self._post_hidden.finish(x["embed"]), before)
             return {"deter": after, "before": before}
 
         return filter_step

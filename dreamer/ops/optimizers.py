@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +17,26 @@ from dreamer.ops.replicas import apply_optimizer, shrink
 INITIAL_SCALE = 2.0**15
 GROWTH_INTERVAL = 1000
 LEAST_NORM = 1e-3  # of weights, in adaptive clipping; so that weights of 0 can leave it
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras's Adam, one operation of TensorFlow a variable instead of Keras's seventeen."""
+
+    def step(self, variable, gradient: tf.Tensor, rate: tf.Tensor, count: tf.Tensor) -> None:
+        """Steps a variable for the `count`-th time, float32 []."""
+        place = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[place].value.handle,
+            v=self._velocities[place].value.handle,
+            beta1_power=tf.pow(self.beta_1, count),
+            beta2_power=tf.pow(self.beta_2, count),
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
 
 
 class LaProp(keras.optimizers.Optimizer):
@@ -44,16 +65,16 @@ class LaProp(keras.optimizers.Optimizer):
                 variables, ["average", "square"]
             )
 
-    def update_step(self, gradient, variable, learning_rate):
-        step = tf.cast(self.iterations + 1, tf.float32)
+    def step(self, variable, gradient: tf.Tensor, rate: tf.Tensor, count: tf.Tensor) -> None:
+        """Steps a variable for the `count`-th time, float32 []."""
         place = self._get_variable_index(variable)
         average, square = self._averages[place], self._squares[place]
         squared = 0.999 * square + 0.001 * tf.square(gradient)
-        root = tf.sqrt(squared / (1.0 - tf.pow(0.999, step))) + self._epsilon
+        root = tf.sqrt(squared / (1.0 - tf.pow(0.999, count))) + self._epsilon
         averaged = 0.9 * average + 0.1 * gradient / root
         self.assign(square, squared)
         self.assign(average, averaged)
-        self.assign_sub(variable, learning_rate * averaged / (1.0 - tf.pow(0.9, step)))
+        self.assign_sub(variable, rate * averaged / (1.0 - tf.pow(0.9, count)))
 
 
 @dataclass(frozen=True)
@@ -85,6 +106,17 @@ class RateSchedule:
         cosine = (1.0 + math.cos(math.pi * share)) / 2.0
         left = {"constant": 1.0, "linear": 1.0 - share, "cosine": cosine}[self.decay]
         return self.final + (1.0 - self.final) * left
+
+
+class Prepared(NamedTuple):
+    """Gradients for a step.
+
+    `norm` is the first group's global norm before clipping; `finite` says whether all groups' are.
+    """
+
+    clipped: list[tf.Tensor]
+    norm: tf.Tensor
+    finite: tf.Tensor
 
 
 class Optimizer(tf.Module):
@@ -124,7 +156,7 @@ class Optimizer(tf.Module):
         self._learning_rate, self._schedule = learning_rate, schedule
         self._adaptive_clip, self._weight_decay = adaptive_clip, weight_decay
         self._decaying = [v for v in variables if len(v.shape) > 1 and "bias" not in v.name]
-        kind = LaProp if algorithm == "laprop" else keras.optimizers.Adam
+        kind: type[Adam | LaProp] = LaProp if algorithm == "laprop" else Adam
         self._stepper = kind(learning_rate, epsilon=eps, name=name)
         self._stepper.build(self._targets)
         self.scale = tf.Variable(INITIAL_SCALE if scale_loss else 1.0, trainable=False)
@@ -151,42 +183,17 @@ class Optimizer(tf.Module):
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss to differentiate, [] -> []."""
-        return loss * self.scale
+        return loss * self.scale if self._scale_loss else loss
 
-    def is_finite(self, scaled_gradients: list[tf.Tensor]) -> tf.Tensor:
-        """Whether the global norms of ``apply``'s gradients are finite, bool []."""
-        return self._clipped(scaled_gradients)[1]
+    def apply(self, scaled_gradients: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Steps the variables by gradients of ``scaled(loss)``; see `step`."""
+        return self.step(self.prepare(scaled_gradients), True)
 
-    def apply(
-        self, scaled_gradients: list[tf.Tensor], allowed: tf.Tensor | bool = True
-    ) -> dict[str, tf.Tensor]:
-        """Steps the variables.
-
-        Args:
-            scaled_gradients: Gradients of ``scaled(loss)``, one per variable.
-            allowed: Whether the step may be made, bool []. If not, only the loss scale changes: it
-                halves if these gradients have overflowed.
-        Returns:
-            grad_norm, the global norm before clipping, without the variables of `apart`; and
-            grad_finite, 1 if this norm and that of `apart` are finite, else 0.
-        """
-        norm, finite, clipped = self._clipped(scaled_gradients)
-
-        def step() -> tf.Tensor:
-            if self._weight_decay:
-                shrink(self._weight_decay, self._decaying)
-            apply_optimizer(self._stepper, clipped, self._targets)
-            return tf.constant(True)
-
-        made = tf.logical_and(finite, allowed)
-        tf.cond(made, step, lambda: tf.constant(False))
+    def prepare(self, scaled_gradients: list[tf.Tensor]) -> Prepared:
+        """Clips gradients of ``scaled(loss)``, one per variable."""
+        gradients = [tf.cast(g, tf.float32) for g in scaled_gradients]
         if self._scale_loss:
-            self._adapt_scale(finite, made)
-        return {"grad_norm": norm, "grad_finite": tf.cast(finite, tf.float32)}
-
-    def _clipped(self, scaled: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """The first group's global norm, whether all groups' are finite, clipped gradients."""
-        gradients = [tf.cast(g, tf.float32) / self.scale for g in scaled]
+            gradients = [g / self.scale for g in gradients]
         norms = []
         for group in self._groups:
             own = [gradients[i] for i in group]
@@ -198,7 +205,32 @@ class Optimizer(tf.Module):
                 own, _ = tf.clip_by_global_norm(own, self._clip, use_norm=norms[-1])
             for i, gradient in zip(group, own, strict=True):
                 gradients[i] = gradient
-        return norms[0], tf.reduce_all([tf.math.is_finite(norm) for norm in norms]), gradients
+        finite = tf.reduce_all([tf.math.is_finite(norm) for norm in norms])
+        return Prepared(gradients, norms[0], finite)
+
+    def step(self, prepared: Prepared, allowed: tf.Tensor | bool) -> dict[str, tf.Tensor]:
+        """Steps the variables.
+
+        Args:
+            prepared: The gradients.
+            allowed: Whether the step may be made, bool []. If not, only the loss scale changes: it
+                halves if these gradients have overflowed.
+        Returns:
+            grad_norm, the global norm before clipping, without the variables of `apart`; and
+            grad_finite, 1 if this norm and that of `apart` are finite, else 0.
+        """
+
+        def step() -> tf.Tensor:
+            if self._weight_decay:
+                shrink(self._weight_decay, self._decaying)
+            apply_optimizer(self._stepper, prepared.clipped, self._targets)
+            return tf.constant(True)
+
+        made = tf.logical_and(prepared.finite, allowed)
+        tf.cond(made, step, lambda: tf.constant(False))
+        if self._scale_loss:
+            self._adapt_scale(prepared.finite, made)
+        return {"grad_norm": prepared.norm, "grad_finite": tf.cast(prepared.finite, tf.float32)}
 
     def _clip_adaptively(self, gradient: tf.Tensor, variable) -> tf.Tensor:
         size = tf.norm(tf.convert_to_tensor(variable))
@@ -233,14 +265,16 @@ def apply_together(
         avoids.
     """
     sound_losses = tf.reduce_all([tf.math.is_finite(loss) for loss in losses.values()])
-    finite = {name: o.is_finite(scaled_gradients[name]) for name, o in optimizers.items()}
-    sound = tf.logical_and(sound_losses, tf.reduce_all(list(finite.values())))
-    mendable = tf.reduce_all([finite[name] | (o.scale > 1.0) for name, o in optimizers.items()])
+    prepared = {name: o.prepare(scaled_gradients[name]) for name, o in optimizers.items()}
+    sound = tf.logical_and(sound_losses, tf.reduce_all([x.finite for x in prepared.values()]))
+    mendable = tf.reduce_all(
+        [prepared[name].finite | (o.scale > 1.0) for name, o in optimizers.items()]
+    )
     metrics = {
         "skipped": tf.cast(~sound, tf.float32),
         "nonfinite": tf.cast(~(sound_losses & mendable), tf.float32),
     }
     for name, optimizer in optimizers.items():
-        report = optimizer.apply(scaled_gradients[name], sound)
+        report = optimizer.step(prepared[name], sound)
         metrics |= {f"{name}_{key}": value for key, value in report.items()}
     return metrics

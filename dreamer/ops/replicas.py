@@ -73,22 +73,18 @@ def averaged(found: Any) -> Any:
 
 
 def apply_optimizer(optimizer: Any, gradients: list[tf.Tensor], variables: list) -> None:
-    """One step of a Keras optimizer, on every device's copy of the variables.
+    """One step of an Adam or LaProp, on every device's copy of the variables.
 
-    Call it on one device, or outside of ``Strategy.run`` with averaged gradients. Keras's own
-    `apply` works only inside of it, and sums the replicas' gradients.
+    Call it on one device, or outside of ``Strategy.run`` with averaged gradients.
     """
-    if not tf.distribute.in_cross_replica_context():
-        optimizer.apply(gradients, variables)
-        return
-    extended = tf.distribute.get_strategy().extended
     rate = tf.convert_to_tensor(optimizer.learning_rate)
-
-    def step(variable, gradient: tf.Tensor, rate: tf.Tensor) -> None:
-        optimizer.update_step(gradient, variable, rate)
-
+    count = tf.cast(optimizer.iterations + 1, tf.float32)
     for gradient, variable in zip(gradients, variables, strict=True):
-        extended.update(variable.value, step, args=(gradient, rate), group=False)
+        if tf.distribute.in_cross_replica_context():
+            extended, args = tf.distribute.get_strategy().extended, (gradient, rate, count)
+            extended.update(variable.value, optimizer.step, args=args, group=False)
+        else:
+            optimizer.step(variable.value, gradient, rate, count)
     optimizer.iterations.assign_add(1)
 
 

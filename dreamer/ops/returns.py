@@ -37,10 +37,10 @@ def lambda_returns(
     if horizon < 2:
         raise ValueError(f"lambda_returns needs a horizon of at least 2, but got {horizon}")
     rewards, values = tf.unstack(reward, axis=1), tf.unstack(value, axis=1)
-    factors = tf.unstack(pcont, axis=1)
+    factors, bootstraps = tf.unstack(pcont, axis=1), tf.unstack((1.0 - lambda_) * value, axis=1)
     following, returns = values[-1], []
     for i in reversed(range(horizon - 1)):
-        mixed = (1.0 - lambda_) * values[i + 1] + lambda_ * following
+        mixed = bootstraps[i + 1] + lambda_ * following
         following = rewards[i] + factors[i] * mixed
         if known is not None:
             following = tf.where(known[:, i], following, values[i])

@@ -21,6 +21,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def processor_flags() -> str:
+    """Returns the instructions that the processor has, as the kernel names them."""
+    return next(iter(_values(Path("/proc/cpuinfo"), "flags")), "")
+
+
 def _values(path: Path, key: str) -> list[str]:
     """Returns the values of all ``key : value`` lines; none if the file does not exist."""
     try:

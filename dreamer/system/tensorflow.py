@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamer.errors import UserError
+from dreamer.system.xla_cache import keep_programs
 
 _NVIDIA = "0x10de"  # PCI vendor
 _DISPLAY = "0x03"  # PCI class of display controllers; cards without a display have it, too
@@ -24,11 +25,12 @@ _MESSAGES = r"^(WARNING: All log messages before absl::|[IWE][0-9]{4} [0-9:. ]+ 
 _SOFTWARE_GL = re.compile(r"/(?:\w*swrast_dri|libgallium|libOSMesa)[^/\n]*\.so")
 
 
-def prepare_tensorflow(deterministic: bool = False) -> None:
+def prepare_tensorflow(deterministic: bool = False, jit: str = "off") -> None:
     """Imports TensorFlow and sets its devices up. Call it before anything else imports TensorFlow.
 
     TensorFlow's own messages are not shown, unless the user has set TF_CPP_MIN_LOG_LEVEL. If
-    `deterministic`, equal inputs give equal bits.
+    `deterministic`, equal inputs give equal bits. If XLA compiles updates (`jit` auto or on), what
+    it compiles is kept on the disk.
 
     Raises UserError if this process has rendered in software, because both crash in one process.
     """
@@ -40,6 +42,8 @@ def prepare_tensorflow(deterministic: bool = False) -> None:
                 "fault): render in another process, as the environments of dreamer.make_env and "
                 "dreamer.load do"
             )
+    if jit == "on" or (jit == "auto" and has_nvidia()):
+        keep_programs(os.environ)
     with _without_messages():
         # Level 2 hides information and warnings. Level 3 hides errors, too: without an NVIDIA card
         # there is one, which says that CUDA finds no card. Other errors are exceptions as well.

@@ -188,7 +188,7 @@ def make_devices(config: Config) -> Devices | None:
     if asked == 1:
         return None
     check_devices(asked or 1, config.train.batch_size, config.jit)
-    prepare_tensorflow(config.deterministic)  # before anything imports TensorFlow
+    prepare_tensorflow(config.deterministic, config.jit)  # before anything imports TensorFlow
     from dreamer.agent.devices import open_devices
 
     devices = open_devices(asked, os.environ)
@@ -218,7 +218,7 @@ def make_agent(
             "baselines.run to train it, baselines.evaluate to evaluate it and baselines.watch to "
             "watch it"
         )
-    prepare_tensorflow(config.deterministic)
+    prepare_tensorflow(config.deterministic, config.jit)
     from dreamer.agent.agent import make_dreamer
 
     return make_dreamer(

@@ -298,9 +298,7 @@ class Tree:
 
     def probability(self, path: tuple[int, ...]) -> tf.Tensor:
         """The probability of the path, differentiable by the logits."""
-        chances = [
-            tf.nn.softmax(self.logits[NODES.index(path[:i])])[a] for i, a in enumerate(path)
-        ]
+        chances = [tf.nn.softmax(self.logits[NODES.index(path[:i])])[a] for i, a in enumerate(path)]
         return tf.reduce_prod(tf.stack(chances))
 
     def evaluate(self) -> None:
@@ -375,9 +373,7 @@ def test_entropy_counts_where_its_states_do(gradient: str, with_value: bool):
         (True, "score"): range(5), (True, "dynamics"): range(1, 5),
         (False, "score"): range(5), (False, "dynamics"): range(5),
     }[with_value, gradient]  # fmt: skip
-    total = sum(
-        (np.prod(pcont[:, :i], 1) * entropy[:, at]).sum() for i, at in enumerate(states)
-    )
+    total = sum((np.prod(pcont[:, :i], 1) * entropy[:, at]).sum() for i, at in enumerate(states))
     assert bonus == pytest.approx(0.3 * total / (4 * len(states)), rel=1e-3)
 
 
@@ -416,9 +412,7 @@ def test_returns_are_divided_by_their_range(gradient: str):
     bonus = losses_of(*arguments, gradient=gradient, entropy=0.1)[0] - actor
     returns = ReturnRange()
     returns.build()
-    divided, same, metrics = losses_of(
-        *arguments, None, returns, gradient=gradient, entropy=0.1
-    )
+    divided, same, metrics = losses_of(*arguments, None, returns, gradient=gradient, entropy=0.1)
     scale = float(metrics["return_scale"])
     assert scale > 10
     assert float(divided) == pytest.approx(float(actor) / scale + float(bonus), rel=1e-3)
@@ -438,8 +432,11 @@ class LinearWorld:
     def imagine_step(self, state, action, noise):
         return {"stoch": state["stoch"] @ self._state + action @ self._action}
 
-    def dist(self, feat):
-        return StraightThroughOneHot(tf.repeat(self.logits, feat.shape[0], 0))
+    def __call__(self, feat):
+        return tf.repeat(self.logits, feat.shape[0], 0)
+
+    def policy(self, outputs):
+        return StraightThroughOneHot(outputs)
 
 
 def test_straight_through_is_exact_where_what_follows_is_linear():

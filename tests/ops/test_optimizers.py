@@ -76,7 +76,7 @@ def test_adaptive_clipping_goes_by_the_size_of_each_variable() -> None:
     targets = [*variables(), keras.Variable(np.zeros(2, np.float32), name="zeros")]
     steps = [30 * targets[0].numpy(), 0.01 * targets[1].numpy(), np.ones(2, np.float32)]
     opt = Optimizer(targets, RATE, EPS, 1e9, False, "adam", adaptive_clip=0.3)
-    norm, finite, clipped = opt._clipped([tf.constant(step) for step in steps])
+    clipped, norm, finite = opt.prepare([tf.constant(step) for step in steps])
     assert finite
     np.testing.assert_allclose(norm, np.sqrt(sum((g**2).sum() for g in steps)), rtol=1e-5)
     expected = [0.3 * targets[0].numpy(), steps[1], np.full(2, 0.3 * 1e-3 / np.sqrt(2))]
