@@ -64,10 +64,10 @@ def main(
     check_installed()
     if options["open"]:
         check_browser()
-    from dreamer.watching.server import Server, bind
+    from dreamer.watching.server import Server, open_port
 
     with ExitStack() as stack:
-        sock = stack.enter_context(bind(port))
+        sock = stack.enter_context(open_port(port))
         warn(f"loading {options['run']} and its environment")
         server = Server(open_session(stack, options, make_agent), sock)
         print(f"open {server.link} in a browser on this machine; Ctrl-C ends the program",

@@ -15,11 +15,17 @@ from dreamer.errors import UserError
 from dreamer.evaluate import evaluate
 from dreamer.predict import main, predict
 
+FIGURES = ("foresight", "calibration", "open-loop-image")
 
-def check_report(folder: Path, step: int, keys: list[str], episodes: int, horizon: int) -> dict:
+
+def check_report(
+    folder: Path, step: int, keys: list[str], episodes: int, horizon: int, figures: bool = False
+) -> dict:  # fmt: skip
     """The folder holds what --help says, and the errors are sane."""
     names = {f"{key}-{step}.{kind}" for key in keys for kind in ("gif", "png")}
-    assert {path.name for path in folder.iterdir()} == {f"errors-{step}.json", *names}
+    drawn = {f"{name}-{step}.{kind}" for name in FIGURES for kind in ("png", "svg") if figures}
+    drawn |= {f"calibration-{step}.json"} if figures else set()
+    assert {path.name for path in folder.iterdir()} == {f"errors-{step}.json", *names, *drawn}
     report = json.loads((folder / f"errors-{step}.json").read_text(encoding="utf-8"))
     assert (report["step"], report["episodes"], report["horizon"]) == (step, episodes, horizon)
     assert list(report["errors"]) == keys
@@ -112,13 +118,13 @@ def test_saved_episodes(run: Path, capsys: pytest.CaptureFixture[str]):
     shutil.copytree(run / "episodes", run / "eval_episodes")
     words = ["--run", str(run), "--source", "saved", "--horizon", "7", "--episodes", "2"]
     assert main([*words, "--figures", "svg"]) == 0
-    for name in ("foresight", "calibration", "open-loop-image"):
+    for name in FIGURES:
         with Image.open(run / "predictions" / f"{name}-400.png") as drawn:
             assert np.asarray(drawn.convert("L")).std() > 10
         assert b"<svg" in (run / "predictions" / f"{name}-400.svg").read_bytes()
     text = (run / "predictions" / "calibration-400.json").read_text(encoding="utf-8")
     assert json.loads(text)["reward of the next 7 steps"]["count"] > 2
-    report = check_report(run / "predictions", 400, ["image", "reward"], 2, 7)
+    report = check_report(run / "predictions", 400, ["image", "reward"], 2, 7, figures=True)
     assert report["source"] == "saved"
     assert "2 held-out episodes, saved by the run's evaluations" in capsys.readouterr().out
 

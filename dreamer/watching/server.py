@@ -43,23 +43,19 @@ _MOST_WAITING = 100  # messages; a watcher that is further behind is disconnecte
 _MAX_COMMAND = 10_000  # bytes
 
 
-def bind(port: int) -> socket.socket:
+def open_port(port: int) -> socket.socket:
     """Returns a socket that listens on this machine's own address; port 0: a free one.
 
     Raises UserError if the port is taken.
     """
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        sock.bind((HOST, port))
-        sock.listen()  # now, so that who opens the link at once waits for the page
+        # It listens at once, so that who opens the link early waits for the page.
+        return socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        sock.close()
         raise UserError(
             f"port {port} of {HOST} cannot be used ({error.strerror}): choose another --port, or "
             "leave it out for a free one"
         ) from error
-    return sock
 
 
 class Server:
@@ -67,7 +63,7 @@ class Server:
 
     Args:
         session: Only this server calls it from now on.
-        sock: From `bind`.
+        sock: From `open_port`.
     """
 
     def __init__(self, session: Session, sock: socket.socket):
