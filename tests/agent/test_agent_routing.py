@@ -153,7 +153,12 @@ def test_the_update_gives_each_optimizer_the_gradient_of_its_loss() -> None:
     batch = make_batch()
     received: dict[str, list] = {}
     for name, optimizer in agent._learner.optimizers.items():
-        optimizer.apply = lambda g, sound, name=name: received.update({name: g}) or {}
+
+        def keep(gradients, name=name, prepare=optimizer.prepare):
+            received[name] = gradients
+            return prepare(gradients)
+
+        optimizer.prepare, optimizer.step = keep, lambda prepared, allowed: {}
     tensors = {k: tf.constant(batch[k]) for k in agent._batch_keys()}
     agent._learner.update(tensors, tf.constant(0), False)
 
