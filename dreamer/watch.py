@@ -38,7 +38,7 @@ COMMAND_LINE = CommandLine(
         Option("open", False, "Open the page in the browser."),
         Option("record", "", "File for a video of the page, ending in .gif or .mp4; there is no "
                "page then."),
-        Option("seconds", 10, "Length of that video.", min=1, max=600),
+        Option("seconds", 10, "Length of that video.", min=1, max=120),
         *WHICH,
     ),
     takes_config=False,
