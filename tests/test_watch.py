@@ -53,6 +53,10 @@ def test_only_the_link_opens_the_page(link: str):
     for url in (f"{host}/", f"{host}/wrong/", f"{host}/watch.js", f"{host}/%2e%2e/"):
         assert status(url) == 403
     assert status(link, Host="evil.example") == status(link, Origin="http://evil.example") == 403
+    place = host.removeprefix("http://")
+    with socket.create_connection(("127.0.0.1", int(place.rpartition(":")[2]))) as sock:
+        sock.sendall(f"OPTIONS * HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+        assert sock.recv(100).startswith(b"HTTP/1.1 403 ")
 
 
 @served
