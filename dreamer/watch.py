@@ -33,7 +33,7 @@ COMMAND_LINE = CommandLine(
     (
         RUN,
         Option("compare", "", "A second run of the same task, to show beside the first one."),
-        Option("seed", 0, "Seed of the first episode's start.", min=0),
+        Option("seed", 0, "Seed of the first episode's start.", min=0, max=2**32 - 1),
         Option("port", 0, "Port of the page; 0: a free one.", min=0, max=65535),
         Option("open", False, "Open the page in the browser."),
         Option("record", "", "File for a video of the page, ending in .gif or .mp4; there is no "
