@@ -14,11 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from dreamer.analysis.trained_run import RUN, WHICH, load_run
+from dreamer.analysis.trained_run import RUN, WHICH, find_checkpoint, load_run
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file
 from dreamer.logs.video import check_video_name
+from dreamer.runs.rundir import RunDir
 from dreamer.system.streams import warn
 from dreamer.training.build import MakeAgent
 from dreamer.watching.recorder import write_recording
@@ -90,6 +91,8 @@ def open_session(
         ))  # fmt: skip
         return Side(loaded, which)
 
+    if options["compare"]:  # a mistake there is told before the first run is loaded
+        find_checkpoint(RunDir.load(options["compare"])[0], "latest")
     sides = [open_side(options["run"], options["checkpoint"])]
     if options["compare"]:
         sides.append(open_side(options["compare"], "latest"))

@@ -109,6 +109,7 @@ def test_mistakes_get_one_line(
         (["--run", run, "--checkpoint", "7"], "has no checkpoint of step 7"),
         (["--run", run, "--port", "70000"], "at most 65535"),
         (["--run", run, "--seed", str(2**32)], "at most 4294967295"),
+        (["--run", run, "--compare", "pretrained:cart"], "did you mean 'pretrained:cartpole'"),
         (["--run", run, "--record", "page.txt"], "must end in .gif or .mp4"),
         (["--run", run, "--record", str(tmp_path / "none" / "page.gif")], "none"),
         (["--run", run, "--seconds", "0"], "at least 1"),
