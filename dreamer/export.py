@@ -116,7 +116,7 @@ def export(
 
 def check_new(folder: Path) -> None:
     """Raises UserError if a folder holds anything, or cannot be made."""
-    if str(folder).startswith(PREFIX):
+    if str(folder).startswith(PREFIX) or folder.name in ("", ".."):
         raise UserError(f"--out is {folder}: name a folder, which is then the agent's name")
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} exists already: choose a new folder with --out, or remove it")

@@ -14,11 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from dreamer.analysis.trained_run import RUN, WHICH, load_run
+from dreamer.analysis.trained_run import RUN, WHICH, find_checkpoint, load_run
 from dreamer.config.command_line import CommandLine, Option, run_main
 from dreamer.errors import UserError
 from dreamer.io.files import check_writable_file
 from dreamer.logs.video import check_video_name
+from dreamer.runs.rundir import RunDir
 from dreamer.system.streams import warn
 from dreamer.training.build import MakeAgent
 from dreamer.watching.recorder import write_recording
@@ -33,12 +34,12 @@ COMMAND_LINE = CommandLine(
     (
         RUN,
         Option("compare", "", "A second run of the same task, to show beside the first one."),
-        Option("seed", 0, "Seed of the first episode's start.", min=0),
+        Option("seed", 0, "Seed of the first episode's start.", min=0, max=2**32 - 1),
         Option("port", 0, "Port of the page; 0: a free one.", min=0, max=65535),
         Option("open", False, "Open the page in the browser."),
         Option("record", "", "File for a video of the page, ending in .gif or .mp4; there is no "
                "page then."),
-        Option("seconds", 10, "Length of that video.", min=1, max=600),
+        Option("seconds", 10, "Length of that video.", min=1, max=120),
         *WHICH,
     ),
     takes_config=False,
@@ -90,6 +91,8 @@ def open_session(
         ))  # fmt: skip
         return Side(loaded, which)
 
+    if options["compare"]:  # a mistake there is told before the first run is loaded
+        find_checkpoint(RunDir.load(options["compare"])[0], "latest")
     sides = [open_side(options["run"], options["checkpoint"])]
     if options["compare"]:
         sides.append(open_side(options["compare"], "latest"))

@@ -15,6 +15,7 @@ _PUBLISHED = {
     "dreamer": "Dreamer, paper", "dreamer_tf2_release": "Dreamer, TF2 release",
     "planet": "PlaNet, paper", "planet_1000_episodes": "PlaNet, its own paper",
     "d4pg": "D4PG, images", "a3c": "A3C, states", "sac": "SAC, images",
+    "dreamerv3_states": "DreamerV3, states", "d4pg_states": "D4PG, states",
     "dreamerv2": "DreamerV2", "dreamerv3": "DreamerV3", "drqv2": "DrQ-v2", "curl": "CURL",
     "tdmpc2": "TD-MPC2", "slac": "SLAC", "dqn": "DQN", "rainbow": "Rainbow", "simple": "SimPLe",
     "human": "Human gamer", "random": "Random play", "no_value": "No value function",

@@ -127,6 +127,7 @@ def test_mistakes_get_one_line(tmp_path: Path):
         (["--run", run, "--out", str(tmp_path / "full" / "file")], "exists already"),
         (["--run", run, "--out", str(tmp_path / "full/file/x")], "cannot make"),
         (["--run", run, "--out", "pretrained:mine"], "name a folder"),
+        (["--run", run, "--out", "."], "name a folder"),
         (["--run", "pretrained:cartpol", "--out", str(tmp_path / "x")], "did you mean"),
         (["--run", str(tmp_path), "--out", str(tmp_path / "x")], "is not a run's directory"),
     ]:

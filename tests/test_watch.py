@@ -53,6 +53,10 @@ def test_only_the_link_opens_the_page(link: str):
     for url in (f"{host}/", f"{host}/wrong/", f"{host}/watch.js", f"{host}/%2e%2e/"):
         assert status(url) == 403
     assert status(link, Host="evil.example") == status(link, Origin="http://evil.example") == 403
+    place = host.removeprefix("http://")
+    with socket.create_connection(("127.0.0.1", int(place.rpartition(":")[2]))) as sock:
+        sock.sendall(f"OPTIONS * HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+        assert sock.recv(100).startswith(b"HTTP/1.1 403 ")
 
 
 @served
@@ -104,6 +108,8 @@ def test_mistakes_get_one_line(
         (["--run", str(tmp_path)], "is not a run's directory"),
         (["--run", run, "--checkpoint", "7"], "has no checkpoint of step 7"),
         (["--run", run, "--port", "70000"], "at most 65535"),
+        (["--run", run, "--seed", str(2**32)], "at most 4294967295"),
+        (["--run", run, "--compare", "pretrained:cart"], "did you mean 'pretrained:cartpole'"),
         (["--run", run, "--record", "page.txt"], "must end in .gif or .mp4"),
         (["--run", run, "--record", str(tmp_path / "none" / "page.gif")], "none"),
         (["--run", run, "--seconds", "0"], "at least 1"),

@@ -86,10 +86,11 @@ need: no optimizer, no episodes.
 ```sh
 python -m dreamer.evaluate --run path/to/{name} --episodes 10 --video out.gif
 python -m dreamer.predict --run path/to/{name}
-python -m dreamer.run --init_from path/to/{name} --task {config["task"]} --logdir runs/
+python -m dreamer.watch --run path/to/{name}
 ```
 
-The folder holds arrays and words, no code. Training can begin with these weights, but not resume.
+A new training begins with these weights if `--init_from=path/to/{name}` is added to the command
+that made them. It cannot resume. The folder holds arrays and words, no code.
 """
 
 

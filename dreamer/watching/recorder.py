@@ -65,14 +65,18 @@ def write_recording(session: Session, path: str | os.PathLike[str], seconds: int
     Raises:
         UserError: The environment has failed, or the file cannot be written.
     """
-    scene, frames = Scene(), []  # type: Scene, list[np.ndarray]
-    messages = session.start()
-    while len(frames) < seconds * session.speed:
+    scene, messages, count = Scene(), session.start(), 0
+    frames = np.empty(0, np.uint8)
+    while count < (length := seconds * session.speed):
         shown = False
         for message in messages:
             shown = scene.take(message) or shown
         session.raise_failure()
         if shown:
-            frames.append(scene.draw())
+            frame = scene.draw()
+            if not count:  # all at once, because they are large
+                frames = np.empty((length, *frame.shape), np.uint8)
+            frames[count] = frame
+            count += 1
         messages = session.tick()
-    write_video(path, np.stack(frames), session.speed)
+    write_video(path, frames, session.speed)

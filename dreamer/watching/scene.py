@@ -20,6 +20,7 @@ _BLUE, _VERMILION, _GREEN, _PURPLE = "#0072b2", "#d55e00", "#009e73", "#8a4a73"
 _FAINT = "#f0bd97"  # of an earlier dream
 _INK, _DIM, _LINE, _PANEL, _PAPER = "#1a1a1a", "#555555", "#d5d8dd", "#f4f5f7", "#ffffff"
 _PANELS = (("reward", "Reward", 62), ("value", "Value", 62), ("kl", "KL, nats", 34))
+_MOST_BARS = 24  # of actions; there is no room for more
 _SHARP = 2  # curves are drawn so many times as large, and reduced
 
 Values = Sequence[float] | np.ndarray
@@ -208,7 +209,8 @@ def _bars(
     draw: ImageDraw.ImageDraw, facts: dict[str, Any], arrays: dict[str, np.ndarray], imagined: bool
 ) -> None:
     """Each action as a bar, from -1 to 1, or its probability."""
-    left, right, names = _MARGIN + 3 * (_PICTURE + _GAP) + 4, SIZE[0] - _MARGIN, facts["actions"]
+    left, right = _MARGIN + 3 * (_PICTURE + _GAP) + 4, SIZE[0] - _MARGIN
+    names = facts["actions"][:_MOST_BARS]
     draw.text((left, _TOP - 4), "imagined action" if imagined else "action", _DIM, _font(13))
     row = min(24, (_PICTURE - 68) // len(names))
     action = arrays["action"].reshape(-1)[: len(names)]

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import os
 import secrets
 import socket
 import time
@@ -52,9 +53,10 @@ def open_port(port: int) -> socket.socket:
         # It listens at once, so that who opens the link early waits for the page.
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
+        reason = os.strerror(error.errno or 0)  # error.strerror repeats the address
         raise UserError(
-            f"port {port} of {HOST} cannot be used ({error.strerror}): choose another --port, or "
-            "leave it out for a free one"
+            f"port {port} of {HOST} cannot be used ({reason}): choose another --port, or leave it "
+            "out for a free one"
         ) from error
 
 
@@ -87,7 +89,8 @@ class Server:
         app = Starlette(routes=routes, lifespan=self._lifespan)
         config = uvicorn.Config(
             self._guarded(app), log_level="warning", ws="websockets-sansio", lifespan="on",
-            ws_max_size=_MAX_COMMAND, timeout_graceful_shutdown=2, server_header=False,
+            ws_max_size=_MAX_COMMAND, ws_per_message_deflate=False, server_header=False,
+            timeout_graceful_shutdown=2,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         asyncio.run(self._server.serve(sockets=[self._sock]))
@@ -104,7 +107,7 @@ class Server:
             if scope["type"] in ("http", "websocket"):
                 headers = {key.decode("latin-1"): value.decode("latin-1")
                            for key, value in scope["headers"]}  # fmt: skip
-                token = scope["path"].split("/")[1]
+                token = scope["path"].removeprefix("/").partition("/")[0]  # of OPTIONS, "*"
                 allowed = hmac.compare_digest(token.encode(), self._token.encode())
                 allowed = allowed and headers.get("host") in own
                 origins = [f"http://{name}" for name in own]

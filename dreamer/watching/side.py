@@ -270,9 +270,9 @@ class Side:
 
 
 def _half(picture: np.ndarray) -> np.ndarray:
-    """A picture [H, W, C] at half its size, each pixel the mean of four; H and W are even."""
-    height, width, channels = picture.shape
-    fours = picture.reshape(height // 2, 2, width // 2, 2, channels)
+    """A picture [H, W, C] at half its size, each pixel the mean of four; an odd edge is cut off."""
+    height, width, channels = picture.shape[0] // 2, picture.shape[1] // 2, picture.shape[2]
+    fours = picture[: 2 * height, : 2 * width].reshape(height, 2, width, 2, channels)
     return fours.mean((1, 3)).astype(np.uint8)
 
 
