@@ -129,7 +129,10 @@ def content_of(
     """Returns the exported config.yaml: the run's, without its places, and facts on the agent."""
     content, config = loaded.rundir.read()
     keys, flat = load_schema(config.agent), config.flat()
-    blank = {key: keys[key].value for key in _PLACES if key in keys}
+    blank = {
+        key: keys[key].value for key in _PLACES
+        if key in keys and not str(flat.get(key)).startswith(PREFIX)
+    }  # fmt: skip
     task = re.sub(r"^.*/(?=[^/]*\.py:)", "", config.task)  # a file of one's own, without its folder
     now, last = provenance(), last_record(metrics, loaded.step)
     act = loaded.envs.act_space
