@@ -52,7 +52,7 @@ def pretrained() -> dict[str, Path]:
 
 
 def halved(arrays: Arrays) -> dict[str, np.ndarray]:
-    """Returns arrays of which the matrices have half precision, where float16 has their range.
+    """Returns the arrays, with matrices in half precision if float16 can hold their values.
 
     Vectors and numbers, such as the statistics of observations, stay as they are: they are small.
     """
@@ -66,7 +66,7 @@ def halved(arrays: Arrays) -> dict[str, np.ndarray]:
 
 
 def acting_arrays(agent: Any) -> dict[str, np.ndarray]:
-    """Returns the arrays that acting and dreaming need; of agents that don't know these, all."""
+    """Returns the arrays that acting and dreaming need; an agent without such a list gives all."""
     return getattr(agent, "acting_arrays", agent.state_arrays)()
 
 
