@@ -63,8 +63,49 @@ class Conv(keras.layers.Conv2D):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, self.compute_dtype)
-        x = tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
+        if self.padding == "valid" and inputs.shape[1:3] == (6, 6) and kernel.shape[:2] == (4, 4):
+            x = conv_to_four_pixels(inputs, kernel)
+        else:
+            x = tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
         return self._finish(add_bias(x, self.bias))
+
+
+@tf.custom_gradient
+def conv_to_four_pixels(inputs: tf.Tensor, kernel: tf.Tensor):
+    """Convolution of 6x6 pixels to 2x2, with stride 2 and valid padding.
+
+    Its gradient to the inputs is a matrix product. TensorFlow's own was 7 to 11 times slower on
+    an AVX2 processor (docs/speed.md), a sixth of an update at full size.
+
+    Args:
+        inputs: [N, 6, 6, c].
+        kernel: [4, 4, c, filters].
+    Returns:
+        [N, 2, 2, filters].
+    """
+    channels, filters = kernel.shape[2:]
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = tf.reshape(upstream, [-1, filters])
+        terms = tf.matmul(rows, tf.reshape(kernel, [-1, filters]), transpose_b=True)
+        # Tap 2a + i of output pixel y is input pixel 2(y + a) + i.
+        terms = tf.reshape(terms, [-1, 2, 2, 2, 2, 2, 2, channels])  # [N, y, x, a, i, b, j, c]
+        terms = tf.transpose(terms, [3, 5, 0, 1, 4, 2, 6, 7])  # [a, b, N, y, i, x, j, c]
+        blocks = tf.reshape(terms, [2, 2, -1, 4, 4, channels])
+        to_inputs = tf.add_n(
+            [
+                tf.pad(blocks[a, b], [[0, 0], [2 * a, 2 - 2 * a], [2 * b, 2 - 2 * b], [0, 0]])
+                for a in range(2)
+                for b in range(2)
+            ]
+        )
+        to_kernel = tf.raw_ops.Conv2DBackpropFilter(
+            input=inputs, filter_sizes=kernel.shape, out_backprop=upstream,
+            strides=[1, 2, 2, 1], padding="VALID",
+        )  # fmt: skip
+        return to_inputs, to_kernel
+
+    return tf.nn.conv2d(inputs, kernel, 2, "VALID"), gradient
 
 
 def add_bias(x: tf.Tensor, bias: tf.Variable) -> tf.Tensor:
