@@ -42,7 +42,9 @@ class HiddenDense(Dense):
 class Conv(keras.layers.Conv2D):
     """A strided convolution of a style; ReLU unless the style has another activation.
 
-    Its bias gradient is right in bfloat16; see `add_bias`.
+    Its bias gradient is right in bfloat16; see `add_bias`. On CPUs two of the encoder's four layers
+    are faster another way: the first, whose inputs have few channels, with stride 1 on inputs whose
+    blocks of 2x2 pixels have become channels; and the last, `conv_to_four_pixels`.
 
     Args:
         filters: Output channels.
@@ -63,11 +65,18 @@ class Conv(keras.layers.Conv2D):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, self.compute_dtype)
-        if self.padding == "valid" and inputs.shape[1:3] == (6, 6) and kernel.shape[:2] == (4, 4):
+        _, height, width, channels = inputs.shape
+        published = self.padding == "valid" and kernel.shape[:2] == (4, 4)
+        if published and (height, width) == (6, 6):
             x = conv_to_four_pixels(inputs, kernel)
+        elif published and channels < _FEW and height % 2 == width % 2 == 0:
+            x = tf.nn.conv2d(fold(inputs), fold_kernel(kernel), 1, "VALID")
         else:
             x = tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
         return self._finish(add_bias(x, self.bias))
+
+
+_FEW = 8  # channels
 
 
 @tf.custom_gradient
@@ -232,7 +241,7 @@ def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
 
     For each of the four parities (row and column odd or even) the output pixels are an ordinary
     convolution of the input. So the forward pass is one 3x3 convolution to 4*filters channels,
-    whose result is interleaved (depth to space). The library computes the gradients fast.
+    whose result is interleaved (depth to space). The gradients take the same way back.
 
     Args:
         inputs: [N, h, w, c].
@@ -253,15 +262,15 @@ def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
     output = x[:, :-1, :-1] if odd else x
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        to_inputs = tf.nn.conv2d(upstream, kernel, 2, "VALID")
+        folded = fold(tf.pad(upstream, [[0, 0], [0, odd], [0, odd], [0, 0]]))
+        to_inputs = tf.nn.conv2d(folded, fold_kernel(even_kernel), 1, "VALID")
         to_kernel = tf.raw_ops.Conv2DBackpropFilter(
-            input=upstream,
-            filter_sizes=kernel.shape,
-            out_backprop=inputs,
-            strides=[1, 2, 2, 1],
-            padding="VALID",
-        )
-        return to_inputs, to_kernel
+            input=folded, filter_sizes=[3, 3, 4 * filters, channels], out_backprop=inputs,
+            strides=[1, 1, 1, 1], padding="VALID",
+        )  # fmt: skip
+        taps = tf.reshape(to_kernel, [3, 3, 2, 2, filters, channels])
+        even = tf.reshape(tf.transpose(taps, [0, 2, 1, 3, 4, 5]), even_kernel.shape)
+        return to_inputs, even[:size, :size]
 
     return output, gradient
 
@@ -274,3 +283,20 @@ def interleave(x: tf.Tensor) -> tf.Tensor:
     _, h, w, channels = x.shape
     rows = tf.reshape(x, [-1, w, 2, channels // 2])  # [N*h, w, p, (q, f)]
     return tf.reshape(tf.transpose(rows, [0, 2, 1, 3]), [-1, 2 * h, 2 * w, channels // 4])
+
+
+def fold(x: tf.Tensor) -> tf.Tensor:
+    """tf.nn.space_to_depth(x, 2), the inverse of `interleave`: [N, 2h, 2w, f] -> [N, h, w, 4f]."""
+    _, height, width, channels = x.shape
+    rows = tf.reshape(x, [-1, 2, width // 2, 2 * channels])  # [N*h, p, w, (q, f)]
+    columns = tf.transpose(rows, [0, 2, 1, 3])
+    return tf.reshape(columns, [-1, height // 2, width // 2, 4 * channels])
+
+
+def fold_kernel(kernel: tf.Tensor) -> tf.Tensor:
+    """The kernel of stride 1 for folded inputs: [2m, 2m, f, c] -> [m, m, 4f, c]."""
+    size, _, inputs, outputs = kernel.shape
+    taps = tf.reshape(kernel, [size // 2, 2, size // 2, 2, inputs, outputs])
+    return tf.reshape(
+        tf.transpose(taps, [0, 2, 1, 3, 4, 5]), [size // 2, size // 2, 4 * inputs, outputs]
+    )

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from rounding import UNIT
 
-from dreamer.nets.layers import MLP, TransposedConv, conv_to_four_pixels
+from dreamer.nets.layers import MLP, Conv, TransposedConv, conv_to_four_pixels
 
 
 def elu(x: np.ndarray) -> np.ndarray:
@@ -116,3 +116,21 @@ def test_convolution_to_four_pixels_is_tensorflows(precision: str) -> None:
     sums = tf.nn.conv2d_transpose(abs(direction), abs(kernel), x.shape, 2, "VALID")
     error = abs(tf.cast(mine[0], tf.float32) - tf.cast(others[0], tf.float32))
     assert (error <= 8 * UNIT[precision] * tf.cast(sums, tf.float32) + 1e-6).numpy().all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+@pytest.mark.parametrize("side", [64, 31])
+def test_convolution_is_keras(side: int, channels: int) -> None:
+    x = tf.random.stateless_normal([2, side, side, channels], [0, 1])
+    layer, twin = Conv(5, 4, 2), keras.layers.Conv2D(5, 4, 2, activation="relu")
+    for each in (layer, twin):
+        each.build((None, side, side, channels))
+    randomize(layer)
+    for ours, theirs in zip(layer.variables, twin.variables, strict=True):
+        theirs.assign(ours)
+    with tf.GradientTape(persistent=True) as tape:
+        mine, other = layer(x), twin(x)
+    np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(layer.variables, twin.variables, strict=True):
+        found, expected = tape.gradient(mine, ours.value), tape.gradient(other, theirs.value)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
