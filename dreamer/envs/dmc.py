@@ -107,6 +107,10 @@ class DMC(FrameEnv):
                 self.obs_space[key] = Space((math.prod(spec.shape),), np.dtype(np.float32))
         action = self._env.action_spec()
         self.act_space = Space(action.shape, np.dtype(np.float32), action.minimum, action.maximum)
+        model = self._env.physics.model
+        names = [model.id2name(i, "actuator") for i in range(model.nu)]
+        if all(names):
+            self.info["actions"] = " ".join(name.replace(" ", "_") for name in names)
 
     def _start_rendering(self, camera: int, image_size: int, shadow_size: int) -> None:
         """Creates a small OpenGL context; MuJoCo reads both sizes only then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import enum
 import importlib
 import inspect
 import re
@@ -123,6 +124,8 @@ class GymEnv(FrameEnv):
         self._seeding = _seeding(env)
         self.info = {"seeding": self._seeding}
         self.act_space, self._native = action_space(env.action_space)
+        if actions := _action_names(env, self.act_space.shape[0]):
+            self.info["actions"] = " ".join(actions)
         self._encoders: dict[Path, tuple[str, Callable]] = {}
         parts = dict(leaves(env.observation_space))
         names = {path: "/".join(map(str, path)) or "observation" for path in parts}
@@ -305,6 +308,27 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     """Whether `function` takes the argument `name`, by name or as one of **keywords."""
     parameters = inspect.signature(function).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _action_names(env: Any, size: int) -> list[str]:
+    """The names that an environment gives the elements of its actions; none if it gives none.
+
+    Games have `get_action_meanings`, grid worlds an enumeration `actions`, and MuJoCo's models name
+    actuators or the joints that these move.
+    """
+    names: list[Any] = []
+    with contextlib.suppress(Exception):  # whatever users' environments have under these names
+        inner = getattr(env, "unwrapped", env)
+        listed = getattr(inner, "actions", None)
+        if callable(meanings := getattr(inner, "get_action_meanings", None)):
+            names = list(meanings())
+        elif isinstance(listed, type) and issubclass(listed, enum.Enum):
+            names = [member.name for member in listed]
+        elif (model := getattr(inner, "model", None)) is not None:
+            motors = [model.actuator(i) for i in range(model.nu)]
+            names = [motor.name or model.joint(motor.trnid[0]).name for motor in motors]
+    words = ["_".join(str(name).lower().split()) for name in names]
+    return words if len(words) == size and all(words) else []
 
 
 def _seeding(env: Any) -> str:

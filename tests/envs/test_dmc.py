@@ -71,6 +71,9 @@ def test_state_alone_needs_no_opengl(task, monkeypatch):
     env = PoolEnv(f"dmc_{task}", **STATE)
     assert "image" not in env.obs_space and "gl" not in env.info
     assert all(len(space.shape) == 1 for space in env.obs_space.values())
+    names = env.info["actions"].split()
+    assert len(names) == env.act_space.shape[0]
+    assert task != "walker_walk" or names[:2] == ["right_hip", "right_knee"]
     check_env(env, steps=5)
 
 

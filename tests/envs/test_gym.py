@@ -46,6 +46,27 @@ def test_conforms(make):
     check_env(make())
 
 
+@pytest.mark.parametrize(("task", "names"), [
+    ("MiniGrid-Empty-5x5-v0", "left right forward pickup drop toggle done"),
+    ("Hopper-v5", "thigh_joint leg_joint foot_joint"),
+    ("CartPole-v1", None),
+])  # fmt: skip
+def test_actions_have_the_environments_names(task, names):
+    env = make_env(f"gym_{task}", image=False, state=True, action_repeat=1)
+    assert env.info.get("actions") == names
+    env.close()
+
+
+@pytest.mark.parametrize(("told", "names"), [
+    (lambda: ["Full left", "UP"], "full_left up"), (lambda: ["one"], None),
+    (lambda: ["", "up"], None), (lambda unknown: [], None), (3, None),
+])  # fmt: skip
+def test_names_of_actions_must_fit(told, names):
+    inner = Drift()
+    inner.get_action_meanings = told
+    assert adapted(inner).info.get("actions") == names
+
+
 def test_image_is_rendered_once_a_step():
     inner = Drift()
     env = adapted(inner, action_repeat=2)
