@@ -136,6 +136,7 @@ def content_of(
     task = re.sub(r"^.*/(?=[^/]*\.py:)", "", config.task)  # a file of one's own, without its folder
     now, last = provenance(), last_record(metrics, loaded.step)
     act = loaded.envs.act_space
+    kind = "one-hot" if act.discrete else "in [-1, 1]"
     return {
         "config": config.replace({**blank, "task": task}).tree(),
         **{key: content[key] for key in _KEPT if key in content},
@@ -150,7 +151,7 @@ def content_of(
                 f"{key}: {space.dtype} {list(space.shape)}"
                 for key, space in loaded.obs_space.items()
             ),
-            "actions": f"{act.shape[0]} {'one-hot' if act.discrete else 'numbers in [-1, 1]'}",
+            "actions": f"float32 {list(act.shape)}, {kind}",
         },
     }  # fmt: skip
 
