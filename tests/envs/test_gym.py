@@ -4,6 +4,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 from gym_envs import Drift, Mixed, Old
@@ -48,7 +49,6 @@ def test_conforms(make):
 
 @pytest.mark.parametrize(("task", "names"), [
     ("MiniGrid-Empty-5x5-v0", "left right forward pickup drop toggle done"),
-    ("Hopper-v5", "thigh_joint leg_joint foot_joint"),
     ("CartPole-v1", None),
 ])  # fmt: skip
 def test_actions_have_the_environments_names(task, names):
@@ -65,6 +65,15 @@ def test_names_of_actions_must_fit(told, names):
     inner = Drift()
     inner.get_action_meanings = told
     assert adapted(inner).info.get("actions") == names
+
+
+def test_motors_have_their_own_names_or_their_joints():
+    inner = Drift()
+    inner.model = mujoco.MjModel.from_xml_string("""<mujoco><worldbody><body>
+        <joint name="left knee"/><joint name="hip"/><geom size="1"/></body></worldbody>
+        <actuator><motor joint="left knee"/><motor name="Hip motor" joint="hip"/></actuator>
+        </mujoco>""")
+    assert adapted(inner).info["actions"] == "left_knee hip_motor"
 
 
 def test_image_is_rendered_once_a_step():
