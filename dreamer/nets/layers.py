@@ -241,7 +241,8 @@ def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
 
     For each of the four parities (row and column odd or even) the output pixels are an ordinary
     convolution of the input. So the forward pass is one 3x3 convolution to 4*filters channels,
-    whose result is interleaved (depth to space). The gradients take the same way back.
+    whose result is interleaved (depth to space). The gradients take the same way back if k
+    is 6.
 
     Args:
         inputs: [N, h, w, c].
@@ -262,15 +263,18 @@ def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
     output = x[:, :-1, :-1] if odd else x
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        folded = fold(tf.pad(upstream, [[0, 0], [0, odd], [0, odd], [0, 0]]))
-        to_inputs = tf.nn.conv2d(folded, fold_kernel(even_kernel), 1, "VALID")
+        images, weights, stride = upstream, kernel, 2
+        if not odd:  # with a kernel of 5 the zeros would cost more than folding saves
+            images, weights, stride = fold(upstream), fold_kernel(kernel), 1
+        to_inputs = tf.nn.conv2d(images, weights, stride, "VALID")
         to_kernel = tf.raw_ops.Conv2DBackpropFilter(
-            input=folded, filter_sizes=[3, 3, 4 * filters, channels], out_backprop=inputs,
-            strides=[1, 1, 1, 1], padding="VALID",
+            input=images, filter_sizes=weights.shape, out_backprop=inputs,
+            strides=[1, stride, stride, 1], padding="VALID",
         )  # fmt: skip
-        taps = tf.reshape(to_kernel, [3, 3, 2, 2, filters, channels])
-        even = tf.reshape(tf.transpose(taps, [0, 2, 1, 3, 4, 5]), even_kernel.shape)
-        return to_inputs, even[:size, :size]
+        if not odd:
+            taps = tf.reshape(to_kernel, [3, 3, 2, 2, filters, channels])
+            to_kernel = tf.reshape(tf.transpose(taps, [0, 2, 1, 3, 4, 5]), kernel.shape)
+        return to_inputs, to_kernel
 
     return output, gradient
 
