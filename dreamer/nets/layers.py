@@ -43,8 +43,8 @@ class Conv(keras.layers.Conv2D):
     """A strided convolution of a style; ReLU unless the style has another activation.
 
     Its bias gradient is right in bfloat16; see `add_bias`. On CPUs two of the encoder's four layers
-    are faster another way: the first, whose inputs have few channels, with stride 1 on inputs whose
-    blocks of 2x2 pixels have become channels; and the last, `conv_to_four_pixels`.
+    are faster another way. The first one has few input channels; it folds blocks of 2x2 pixels into
+    channels and has stride 1. The last one is `conv_to_four_pixels`.
 
     Args:
         filters: Output channels.
@@ -83,8 +83,8 @@ _FEW = 8  # channels
 def conv_to_four_pixels(inputs: tf.Tensor, kernel: tf.Tensor):
     """Convolution of 6x6 pixels to 2x2, with stride 2 and valid padding.
 
-    Its gradient to the inputs is a matrix product. TensorFlow's own was 7 to 11 times slower on
-    an AVX2 processor (docs/speed.md), a sixth of an update at full size.
+    The gradient to the inputs is a matrix product. On an AVX2 processor TensorFlow's own gradient
+    takes 7 to 11 times as long (docs/speed.md).
 
     Args:
         inputs: [N, 6, 6, c].
@@ -241,8 +241,8 @@ def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
 
     For each of the four parities (row and column odd or even) the output pixels are an ordinary
     convolution of the input. So the forward pass is one 3x3 convolution to 4*filters channels,
-    whose result is interleaved (depth to space). The gradients take the same way back if k
-    is 6.
+    whose result is interleaved (depth to space). If k is 6, the gradients fold
+    blocks of pixels into channels, too.
 
     Args:
         inputs: [N, h, w, c].
