@@ -21,9 +21,10 @@ LINE = CommandLine(
     "python -m dreamer.benchmark",
     "Measures how fast this machine updates, steps environments and samples, and the memory taken.",
     (
-        Option("parts", "", "What to measure; default: all but overlap and agents (an update of "
-               "each agent). Figures relative to an update need update.",
-               many=True, choices=("update", "env", "replay", "memory", "overlap", "agents")),
+        Option("parts", "", "What to measure; default: all but overlap, run (on what the wall time "
+               "of a run is spent, for prefill and 5,000 steps) and agents (an update of each "
+               "agent). Figures relative to an update need update.", many=True,
+               choices=("update", "env", "replay", "memory", "overlap", "run", "agents")),
         Option("precisions", "", "Number formats of the updates; default: float32 and the one "
                "that suits the device.", many=True, choices=("float32", "bfloat16", "float16")),
         Option("updates", 5, "Rounds of updates to measure, after four to warm up.", min=1),

@@ -158,6 +158,11 @@ class Agent:
             self.load_arrays(self._before_trace)
             self._before_trace = None
 
+    def compiled(self, batch: Mapping[str, np.ndarray]) -> str:
+        """The program that XLA makes of `train_step` for such a batch, in its own language, HLO."""
+        program = self._update.experimental_get_compiler_ir(*self._update_inputs(batch, 0))
+        return program(stage="optimized_hlo")
+
     def _update_inputs(self, batch: Mapping[str, np.ndarray], update: int) -> tuple:
         b, t = batch["action"].shape[:2]
         shapes = {k: s.shape for k, s in self._obs_space.items()}

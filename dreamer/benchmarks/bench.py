@@ -47,10 +47,11 @@ class Scale(NamedTuple):
     sampled: int = 40  # episodes to sample from
     added: int = 1000  # episodes to add, which must not take memory
     added_timesteps: int = 101  # of each of them
+    run_steps: int = 5000  # of a run, after its prefill
     small: bool = False  # small matrix products
 
 
-QUICK = Scale(1, 2, 0.0, 3, 20, 21, small=True)
+QUICK = Scale(1, 2, 0.0, 3, 20, 21, 100, small=True)
 
 
 class Bench(ExitStack):
@@ -93,6 +94,8 @@ class Bench(ExitStack):
             results["env"] = self._measure_environments()
         if "overlap" in parts:
             results["overlap"] = self._measure_overlap()
+        if "run" in parts:
+            results["run"] = self._measure_run()
         if "agents" in parts:
             warn("updating each agent in turn")
             presets, rounds = self._config.presets, self._scale.rounds
@@ -144,6 +147,7 @@ class Bench(ExitStack):
         warn(f"updating in {names}: {scale.rounds} rounds after tracing, which takes a while")
         agents = {precision: self._agent(precision) for precision in self._precisions}
         measures, before = dict[Any, Measure](), {}
+        operations = {name: agent.ask("operations") for name, agent in agents.items()}
         for precision, agent in agents.items():
             for product in products:
                 measures[precision, product] = agent.measure("multiply", product=product)
@@ -151,6 +155,7 @@ class Bench(ExitStack):
                 agent.ask("multiply", product=product, count=1)
             measures[precision, "update"] = agent.measure("update")
             agent.ask("update", count=2)
+            agent.ask("usage")  # that of the first updates does not count
             before[precision] = agent.ask("memory")
         seconds = in_turn(measures, scale.rounds, scale.shortest)
         parts = FlopCounter(self._config, *self._task[0]).update()
@@ -161,6 +166,7 @@ class Bench(ExitStack):
             updates[precision] = {
                 "seconds": took, "flops": flops, "matmul_flops_per_second": rate,
                 "floor_seconds": flops / rate, "over_floor": took * rate / flops,
+                **agent.ask("usage"),
             }  # fmt: skip
             if precision != "float32" and "float32" in updates:
                 updates[precision]["over_float32"] = took / updates["float32"]["seconds"]
@@ -169,6 +175,7 @@ class Bench(ExitStack):
             memory[precision] = after = agent.ask("memory")
             after["growth_bytes"] = after["resident_bytes"] - before[precision]["resident_bytes"]
             after["updates"] -= before[precision]["updates"]
+            updates[precision] |= operations[precision]
         return {"update": updates, "flops": parts, "memory": {"update": memory}}
 
     def _measure_growth(self) -> dict[str, Any]:
@@ -209,6 +216,15 @@ class Bench(ExitStack):
             )
             for name, seconds in simulated.items()
         }  # fmt: skip
+
+    def _measure_run(self) -> dict[str, Any]:
+        """Trains for a while, and measures on what the wall time is spent."""
+        steps = min(self._config.steps, self._config.train.prefill + self._scale.run_steps)
+        config = self._config.replace({"steps": steps, "precision": self._precisions[-1]})
+        warn(f"training to step {steps:,}")
+        name = "dreamer.benchmarks.run_times:RunService"
+        with Service(name, values=config.flat(), agent=config.agent) as service:
+            return service.ask("run")
 
 
 def measure_stepping(config: Config, rounds: int, shortest: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import importlib
 import itertools
 import math
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dreamer.benchmarks.operations import compiled_operations, executed_operations
 from dreamer.config.config import Config
 from dreamer.data.replay import Replay
 from dreamer.envs.processes.pool import EnvPool
@@ -125,6 +127,12 @@ def random_timesteps(
     }
 
 
+def _usage() -> np.ndarray:
+    """Returns this process's page faults without reading, and its seconds in the kernel."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return np.array([used.ru_minflt, used.ru_stime])
+
+
 def resident_bytes() -> int:
     """Returns the memory of this process that is in RAM now, in bytes (Linux)."""
     with open("/proc/self/statm", encoding="ascii") as file:
@@ -139,10 +147,12 @@ class AgentService:
 
     def __init__(self, values: dict[str, Any], spaces: Mapping[str, Any], agent: str) -> None:
         self._config, self._spaces = Config(values, agent=agent), spaces_from_json(spaces)
-        prepare_tensorflow(self._config.deterministic)
+        jit = str(self._config.flat().get("jit", "off"))  # not every agent has the key
+        prepare_tensorflow(self._config.deterministic, jit)
         self._agent: Any = self._make_agent()
         self._work, self._group, self._timesteps = self._make_work()
         self._state, self._updates = None, 0
+        self._used, self._used_updates = np.zeros(2), 0
         self._matrices: dict[tuple[int, ...], list[Any]] = {}
 
     def _make_agent(self) -> Any:
@@ -151,7 +161,7 @@ class AgentService:
     def _make_work(self) -> tuple[Work, int, int]:
         """Returns the learning function, the updates of a group, and the timesteps of an update."""
         shape = self._config.train.batch_size, self._config.train.batch_length
-        batch = random_timesteps(*self._spaces, shape, seed=0)
+        self._batch = batch = random_timesteps(*self._spaces, shape, seed=0)
         return lambda update: self._agent.train_step(batch, update), 1, shape[0] * shape[1]
 
     def facts(self) -> dict[str, Any]:
@@ -182,8 +192,29 @@ class AgentService:
                 np.asarray(value)
             self._updates += self._group
 
-        groups = -(-count // self._group)
-        return repeated(learn)(groups) * count / (groups * self._group)
+        groups, before = -(-count // self._group), _usage()
+        seconds = repeated(learn)(groups)
+        self._used += _usage() - before
+        self._used_updates += groups * self._group
+        return seconds * count / (groups * self._group)
+
+    def usage(self) -> dict[str, float]:
+        """Returns an update's page faults and its seconds in the kernel, all threads together:
+        means over the updates since the last call."""
+        faults, kernel = (self._used / max(1, self._used_updates)).tolist()
+        self._used, self._used_updates = np.zeros(2), 0
+        return {"page_faults": faults, "seconds_in_kernel": kernel}
+
+    def operations(self) -> dict[str, float]:
+        """Returns how many operations an update executes, as `executed_operations` counts them;
+        with XLA what `compiled_operations` finds. {} for agents that this does not fit."""
+        from dreamer.agent.agent import Agent
+
+        if not isinstance(self._agent, Agent):
+            return {}
+        if self.facts()["xla"]:
+            return compiled_operations(self._agent, self._batch)
+        return {"operations": executed_operations(lambda: self.update(1))}
 
     def multiply(self, product: Sequence[int], count: int) -> float:
         """Multiplies matrices (m, k, n) in the agent's precision and returns the seconds."""

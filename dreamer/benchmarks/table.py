@@ -67,7 +67,7 @@ def print_report(results: Results, small: bool = False) -> None:
 
 def _rows(results: Results) -> Iterator[tuple[str, str, float]]:
     """Yields the dotted name, label and value of each figure."""
-    for part in ("update", "env", "replay", "memory", "overlap"):
+    for part in ("update", "env", "replay", "memory", "overlap", "run"):
         for key, value in flatten({part: results.get(part, {})}).items():
             if not isinstance(value, str):
                 label = key.partition(".")[2].replace(".", ", ").replace("_", " ")
@@ -79,6 +79,8 @@ def _rows(results: Results) -> Iterator[tuple[str, str, float]]:
 
 
 def _text(key: str, value: float) -> str:
+    if key.startswith("run.share"):
+        return f"{100 * value:.0f} %"
     if key.endswith("_bytes"):
         return f"{value / 1e6:.1f} MB"
     if key.endswith(("share_of_update", "growth_share")):
@@ -87,7 +89,9 @@ def _text(key: str, value: float) -> str:
         return f"{value / 1e9:,.1f} GFLOP" + ("/s" if key.endswith("second") else "")
     if "_per_second" in key:
         return f"{value:.1f} /s"
-    if key.endswith("seconds"):
+    if key.endswith("page_faults"):
+        return f"{value:,.0f}"
+    if key.endswith(("seconds", "seconds_in_kernel")) or key.startswith("run.seconds"):
         return f"{value:.3f} s" if value >= 1 else f"{1000 * value:.2f} ms"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
