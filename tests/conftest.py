@@ -14,6 +14,9 @@ import pytest
 import whole_runs
 from filelock import FileLock
 
+from dreamer.system.tensorflow import use_onednn
+
+use_onednn()  # tests compute as programs do
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_XLA_FLAGS", "")  # tests keep no programs
 

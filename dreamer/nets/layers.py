@@ -42,9 +42,7 @@ class HiddenDense(Dense):
 class Conv(keras.layers.Conv2D):
     """A strided convolution of a style; ReLU unless the style has another activation.
 
-    Its bias gradient is right in bfloat16; see `add_bias`. On CPUs two of the encoder's four layers
-    are faster another way. The first one has few input channels; it folds blocks of 2x2 pixels into
-    channels and has stride 1. The last one is `conv_to_four_pixels`.
+    Its bias gradient is right in bfloat16; see `add_bias`.
 
     Args:
         filters: Output channels.
@@ -65,56 +63,8 @@ class Conv(keras.layers.Conv2D):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.cast(self.kernel, self.compute_dtype)
-        _, height, width, channels = inputs.shape
-        published = self.padding == "valid" and kernel.shape[:2] == (4, 4)
-        if published and (height, width) == (6, 6):
-            x = conv_to_four_pixels(inputs, kernel)
-        elif published and channels < _FEW and height % 2 == width % 2 == 0:
-            x = tf.nn.conv2d(fold(inputs), fold_kernel(kernel), 1, "VALID")
-        else:
-            x = tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
+        x = tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
         return self._finish(add_bias(x, self.bias))
-
-
-_FEW = 8  # channels
-
-
-@tf.custom_gradient
-def conv_to_four_pixels(inputs: tf.Tensor, kernel: tf.Tensor):
-    """Convolution of 6x6 pixels to 2x2, with stride 2 and valid padding.
-
-    The gradient to the inputs is a matrix product. On an AVX2 processor TensorFlow's own gradient
-    takes 7 to 11 times as long (docs/speed.md).
-
-    Args:
-        inputs: [N, 6, 6, c].
-        kernel: [4, 4, c, filters].
-    Returns:
-        [N, 2, 2, filters].
-    """
-    channels, filters = kernel.shape[2:]
-
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        rows = tf.reshape(upstream, [-1, filters])
-        terms = tf.matmul(rows, tf.reshape(kernel, [-1, filters]), transpose_b=True)
-        # Tap 2a + i of output pixel y is input pixel 2(y + a) + i.
-        terms = tf.reshape(terms, [-1, 2, 2, 2, 2, 2, 2, channels])  # [N, y, x, a, i, b, j, c]
-        terms = tf.transpose(terms, [3, 5, 0, 1, 4, 2, 6, 7])  # [a, b, N, y, i, x, j, c]
-        blocks = tf.reshape(terms, [2, 2, -1, 4, 4, channels])
-        to_inputs = tf.add_n(
-            [
-                tf.pad(blocks[a, b], [[0, 0], [2 * a, 2 - 2 * a], [2 * b, 2 - 2 * b], [0, 0]])
-                for a in range(2)
-                for b in range(2)
-            ]
-        )
-        to_kernel = tf.raw_ops.Conv2DBackpropFilter(
-            input=inputs, filter_sizes=kernel.shape, out_backprop=upstream,
-            strides=[1, 2, 2, 1], padding="VALID",
-        )  # fmt: skip
-        return to_inputs, to_kernel
-
-    return tf.nn.conv2d(inputs, kernel, 2, "VALID"), gradient
 
 
 def add_bias(x: tf.Tensor, bias: tf.Variable) -> tf.Tensor:
@@ -241,8 +191,7 @@ def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
 
     For each of the four parities (row and column odd or even) the output pixels are an ordinary
     convolution of the input. So the forward pass is one 3x3 convolution to 4*filters channels,
-    whose result is interleaved (depth to space). If k is 6, the gradients fold
-    blocks of pixels into channels, too.
+    whose result is interleaved (depth to space). The library computes the gradients fast.
 
     Args:
         inputs: [N, h, w, c].
@@ -263,17 +212,14 @@ def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
     output = x[:, :-1, :-1] if odd else x
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, weights, stride = upstream, kernel, 2
-        if not odd:  # with a kernel of 5 the zeros would cost more than folding saves
-            images, weights, stride = fold(upstream), fold_kernel(kernel), 1
-        to_inputs = tf.nn.conv2d(images, weights, stride, "VALID")
+        to_inputs = tf.nn.conv2d(upstream, kernel, 2, "VALID")
         to_kernel = tf.raw_ops.Conv2DBackpropFilter(
-            input=images, filter_sizes=weights.shape, out_backprop=inputs,
-            strides=[1, stride, stride, 1], padding="VALID",
-        )  # fmt: skip
-        if not odd:
-            taps = tf.reshape(to_kernel, [3, 3, 2, 2, filters, channels])
-            to_kernel = tf.reshape(tf.transpose(taps, [0, 2, 1, 3, 4, 5]), kernel.shape)
+            input=upstream,
+            filter_sizes=kernel.shape,
+            out_backprop=inputs,
+            strides=[1, 2, 2, 1],
+            padding="VALID",
+        )
         return to_inputs, to_kernel
 
     return output, gradient
@@ -287,20 +233,3 @@ def interleave(x: tf.Tensor) -> tf.Tensor:
     _, h, w, channels = x.shape
     rows = tf.reshape(x, [-1, w, 2, channels // 2])  # [N*h, w, p, (q, f)]
     return tf.reshape(tf.transpose(rows, [0, 2, 1, 3]), [-1, 2 * h, 2 * w, channels // 4])
-
-
-def fold(x: tf.Tensor) -> tf.Tensor:
-    """tf.nn.space_to_depth(x, 2), the inverse of `interleave`: [N, 2h, 2w, f] -> [N, h, w, 4f]."""
-    _, height, width, channels = x.shape
-    rows = tf.reshape(x, [-1, 2, width // 2, 2 * channels])  # [N*h, p, w, (q, f)]
-    columns = tf.transpose(rows, [0, 2, 1, 3])
-    return tf.reshape(columns, [-1, height // 2, width // 2, 4 * channels])
-
-
-def fold_kernel(kernel: tf.Tensor) -> tf.Tensor:
-    """The kernel of stride 1 for folded inputs: [2m, 2m, f, c] -> [m, m, 4f, c]."""
-    size, _, inputs, outputs = kernel.shape
-    taps = tf.reshape(kernel, [size // 2, 2, size // 2, 2, inputs, outputs])
-    return tf.reshape(
-        tf.transpose(taps, [0, 2, 1, 3, 4, 5]), [size // 2, size // 2, 4 * inputs, outputs]
-    )

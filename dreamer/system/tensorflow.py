@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ def prepare_tensorflow(deterministic: bool = False, jit: str = "off") -> None:
 
     TensorFlow's own messages are not shown, unless the user has set TF_CPP_MIN_LOG_LEVEL. If
     `deterministic`, equal inputs give equal bits. If XLA compiles updates (`jit` auto or on), what
-    it compiles is kept on the disk.
+    it compiles is kept on the disk. Convolutions are oneDNN's, as `use_onednn` says.
 
     Raises UserError if this process has rendered in software, because both crash in one process.
     """
@@ -42,6 +43,7 @@ def prepare_tensorflow(deterministic: bool = False, jit: str = "off") -> None:
                 "fault): render in another process, as the environments of dreamer.make_env and "
                 "dreamer.load do"
             )
+    use_onednn()
     if jit == "on" or (jit == "auto" and has_nvidia()):
         keep_programs(os.environ)
     with _without_messages():
@@ -65,6 +67,16 @@ def prepare_tensorflow(deterministic: bool = False, jit: str = "off") -> None:
             # For CPUs this compiles nothing, but it turns TensorFlow's memory optimizer off, which
             # makes sums of three or more large tensors add them in the order they become ready.
             tf.config.optimizer.set_jit("autoclustering")
+
+
+def use_onednn() -> None:
+    """Has TensorFlow use oneDNN on every x86 processor, if it has not been imported yet.
+
+    By itself it does so only with AVX-512 VNNI. Its own convolutions take up to four times as long
+    (docs/speed.md). The user's TF_ENABLE_ONEDNN_OPTS decides, if it is set.
+    """
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def describe_device(system: Path = Path("/")) -> str:

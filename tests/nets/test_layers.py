@@ -1,4 +1,4 @@
-"""MLP against NumPy; the rewritten convolutions against TensorFlow's and Keras's own."""
+"""MLP against NumPy; the rewritten transposed convolution against Keras's own."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from rounding import UNIT
 
-from dreamer.nets.layers import MLP, Conv, TransposedConv, conv_to_four_pixels
+from dreamer.nets.layers import MLP, TransposedConv
 
 
 def elu(x: np.ndarray) -> np.ndarray:
@@ -97,40 +97,3 @@ def test_transposed_convolution_in_mixed_precision(precision: str, size: int, fi
         variable.assign(tf.abs(tf.convert_to_tensor(variable)))
     # Input, kernel, product and the sum with the bias are rounded, each by u of what is summed.
     assert (error <= 4.1 * UNIT[precision.removeprefix("mixed_")] * full(tf.abs(x))).numpy().all()
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_convolution_to_four_pixels_is_tensorflows(precision: str) -> None:
-    x, kernel, direction = (
-        tf.cast(tf.random.stateless_normal(shape, [0, i]), precision)
-        for i, shape in enumerate(([3, 6, 6, 5], [4, 4, 5, 7], [3, 2, 2, 7]))
-    )
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch([x, kernel])
-        ours, theirs = conv_to_four_pixels(x, kernel), tf.nn.conv2d(x, kernel, 2, "VALID")
-    np.testing.assert_array_equal(ours, theirs)
-    mine, others = (tape.gradient(y, [x, kernel], direction) for y in (ours, theirs))
-    np.testing.assert_array_equal(mine[1], others[1])
-    assert mine[0].dtype == x.dtype
-    # Up to 28 products add up to each number, which is rounded at most four times by their size.
-    sums = tf.nn.conv2d_transpose(abs(direction), abs(kernel), x.shape, 2, "VALID")
-    error = abs(tf.cast(mine[0], tf.float32) - tf.cast(others[0], tf.float32))
-    assert (error <= 8 * UNIT[precision] * tf.cast(sums, tf.float32) + 1e-6).numpy().all()
-
-
-@pytest.mark.parametrize("channels", [1, 3, 8])
-@pytest.mark.parametrize("side", [64, 31])
-def test_convolution_is_keras(side: int, channels: int) -> None:
-    x = tf.random.stateless_normal([2, side, side, channels], [0, 1])
-    layer, twin = Conv(5, 4, 2), keras.layers.Conv2D(5, 4, 2, activation="relu")
-    for each in (layer, twin):
-        each.build((None, side, side, channels))
-    randomize(layer)
-    for ours, theirs in zip(layer.variables, twin.variables, strict=True):
-        theirs.assign(ours)
-    with tf.GradientTape(persistent=True) as tape:
-        mine, other = layer(x), twin(x)
-    np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
-    for ours, theirs in zip(layer.variables, twin.variables, strict=True):
-        found, expected = tape.gradient(mine, ours.value), tape.gradient(other, theirs.value)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)

@@ -13,7 +13,12 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from dreamer.system import tensorflow
-from dreamer.system.tensorflow import describe_device, has_nvidia, prepare_tensorflow
+from dreamer.system.tensorflow import (
+    describe_device,
+    has_nvidia,
+    prepare_tensorflow,
+    use_onednn,
+)
 
 
 def add_card(system: Path, vendor: str, kind: str, slot: str = "0000:01:00.0") -> None:
@@ -81,8 +86,24 @@ def test_deterministic_sums_do_not_depend_on_which_part_is_ready_first(
     assert "AddN" in operations and "TemporaryVariable" not in operations
 
 
+@pytest.mark.parametrize(
+    ("machine", "chosen", "used"),
+    [("x86_64", None, "1"), ("x86_64", "0", "0"), ("arm64", None, None)],
+)
+def test_x86_processors_use_onednn_unless_the_user_says_otherwise(
+    machine: str, chosen: str | None, used: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    if chosen is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", chosen)
+    use_onednn()
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == used
+    os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
+
+
 QUIET = """
-import os, sys
+import os, platform, sys
 import dreamer.benchmark, dreamer.evaluate, dreamer.predict, dreamer.run
 import baselines.evaluate, baselines.run
 from dreamer.system import tensorflow
@@ -94,7 +115,9 @@ with tensorflow._without_messages():
     os.write(2, b"F0000 00:00:17.5    42 cpu_feature_guard.cc:7] no such instruction\\n")
 tensorflow.prepare_tensorflow()
 import tensorflow as tf
+from tensorflow.python.util import _pywrap_util_port
 tf.constant(1) + 1
+assert _pywrap_util_port.IsMklEnabled() == (platform.machine() in ("x86_64", "AMD64"))
 print("our own words", file=sys.stderr)
 """
 
