@@ -199,8 +199,7 @@ class Optimizer(tf.Module):
             own = [gradients[i] for i in group]
             norms.append(tf.linalg.global_norm(own))
             if self._adaptive_clip:
-                own = [self._clip_adaptively(gradients[i], self._targets[i]) for i in group]
-                own, _ = tf.clip_by_global_norm(own, self._clip)
+                own = self._clip_adaptively(own, [self._targets[i] for i in group])
             else:
                 own, _ = tf.clip_by_global_norm(own, self._clip, use_norm=norms[-1])
             for i, gradient in zip(group, own, strict=True):
@@ -232,9 +231,16 @@ class Optimizer(tf.Module):
             self._adapt_scale(prepared.finite, made)
         return {"grad_norm": prepared.norm, "grad_finite": tf.cast(prepared.finite, tf.float32)}
 
-    def _clip_adaptively(self, gradient: tf.Tensor, variable) -> tf.Tensor:
-        size = tf.norm(tf.convert_to_tensor(variable))
-        return tf.clip_by_norm(gradient, self._adaptive_clip * tf.maximum(size, LEAST_NORM))
+    def _clip_adaptively(self, gradients: list[tf.Tensor], variables: list) -> list[tf.Tensor]:
+        """Clips each gradient by its variable's norm, then all by their global norm.
+
+        The factors are computed for all variables at once, and each gradient is multiplied once.
+        """
+        sizes = _norms(gradients)
+        most = self._adaptive_clip * tf.maximum(_norms(variables), LEAST_NORM)
+        factors = most / tf.maximum(sizes, most)
+        factors *= self._clip / tf.maximum(tf.norm(factors * sizes), self._clip)
+        return [g * factor for g, factor in zip(gradients, tf.unstack(factors), strict=True)]
 
     def _adapt_scale(self, finite: tf.Tensor, made: tf.Tensor) -> None:
         zero = tf.zeros([], tf.int64)
@@ -243,6 +249,11 @@ class Optimizer(tf.Module):
         factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
         self.scale.assign(tf.clip_by_value(self.scale * factor, 1.0, 2.0**24))
         self.good_updates.assign(tf.where(grow, zero, good))
+
+
+def _norms(tensors: Sequence) -> tf.Tensor:
+    """The Euclidean norm of each of V tensors, [V]."""
+    return tf.sqrt(2.0 * tf.stack([tf.nn.l2_loss(tf.convert_to_tensor(x)) for x in tensors]))
 
 
 def apply_together(
