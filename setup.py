@@ -71,7 +71,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.21.*"],
         "atari": ["ale-py>=0.10"],
-        "gym-envs": ["gymnasium[box2d]>=1.0", "minigrid>=3.0"],
+        "gym-envs": ["gymnasium[box2d,mujoco]>=1.0", "minigrid>=3.0"],
         "vizdoom": ["vizdoom>=1.3"],
         "mp4": ["imageio-ffmpeg>=0.5"],
         "plots": ["jinja2>=3.1", "matplotlib>=3.8", "scipy>=1.15"],

@@ -415,5 +415,7 @@ def _why_not(env_id: str, error: Exception, library: Any) -> str:
             "a package of its own registers it, name that too: gym_<package>:<EnvId>"
         )
     if isinstance(error, (ImportError, library.error.DependencyNotInstalled)):
-        return f"gym_{env_id} needs a package that is not installed: {error}"
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        advice = f"; try pip install {missing.partition('.')[0]}" if missing else ""
+        return f"gym_{env_id} needs a package that is not installed: {error}{advice}"
     return f"gym_{env_id} cannot be made: {error}"
