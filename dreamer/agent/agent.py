@@ -12,7 +12,7 @@ from dreamer.agent.behavior import Behavior
 from dreamer.agent.devices import Devices
 from dreamer.agent.exploration import Exploration
 from dreamer.agent.learner import LATENTS, Learner
-from dreamer.agent.networks import SHARED, make_networks, make_optimizers
+from dreamer.agent.networks import OF_LOSS, SHARED, make_networks, make_optimizers
 from dreamer.agent.policy import Policy, by_actor, by_planner
 from dreamer.agent.precision import choose_jit, choose_precision
 from dreamer.agent.variants import ExplorerLearner, PlannerLearner
@@ -94,8 +94,9 @@ class Agent:
         Args:
             timesteps: Observations [n, ...] and is_first [n] of n environments.
             state: The state that the last call returned, or None. Rows with is_first start anew.
-            mode: "train" samples and adds exploration noise; "eval" takes the mode. A planner
-                takes its best action in both. Anything else is a ValueError.
+            mode: "train" samples and adds exploration noise; "eval" takes the mode, or a sample if
+                actor.evaluation says so. A planner takes its best action in both. Anything else is
+                a ValueError.
         Returns:
             Actions float32 [n, A], and the state for the next call.
         """
@@ -120,7 +121,8 @@ class Agent:
         Args:
             latent: Entries [n, ...].
             seed: Stateless seed, int32 [2].
-            sample: Whether to sample from the actor; else its mode. A planner plans in both cases.
+            sample: Whether to sample from the actor; else as in evaluations. A planner plans in
+                both cases.
         """
         return self._policy.choose(latent, seed, sample)
 
@@ -336,8 +338,8 @@ def make_dreamer(
     own, actor, until = sections["behavior"], sections["actor"], sections["disagreement"]["until"]
     check_behavior(own, sections["planner"], sections["disagreement"], sections["value"])
     behavior = Behavior(
-        own["gamma"], own["lambda_"], actor["gradient"], actor["entropy"],
-        sections["value"]["slow_role"], sections["value"]["replay_scale"],
+        own["gamma"], own["lambda_"], **{key: actor[key] for key in OF_LOSS},
+        slow_role=sections["value"]["slow_role"], replay_scale=sections["value"]["replay_scale"],
     )  # fmt: skip
     devices, precision = devices or Devices(), choose_precision(precision)
     with devices.scope():

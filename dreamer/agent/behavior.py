@@ -112,6 +112,8 @@ class Behavior:
             or "score".
         entropy: Weight of the policy's entropy in the actor's loss; each state's entropy is
             weighted like the state.
+        entropy_final, entropy_updates: The weight changes linearly to `entropy_final` within so
+            many updates; 0: it is constant.
         slow_role: What a slow copy of the value network does. "target": returns have its values
             instead of v. "pull": the value loss also has
             - mean weight_i log p(stop(slow v_i)), where p is the value network's prediction.
@@ -122,8 +124,17 @@ class Behavior:
     lambda_: float
     gradient: str = "dynamics"
     entropy: float = 0.0
+    entropy_final: float = 0.0
+    entropy_updates: int = 0
     slow_role: str = "target"
     replay_scale: float = 0.0
+
+    def entropy_weight(self, number: tf.Tensor | int) -> tf.Tensor | float:
+        """The weight of the entropy in update `number`, int32 []."""
+        if not self.entropy_updates:
+            return self.entropy
+        share = tf.minimum(tf.cast(number, tf.float32) / self.entropy_updates, 1.0)
+        return self.entropy + share * (self.entropy_final - self.entropy)
 
     def judge(
         self, feat: tf.Tensor, reward: Head | tf.Tensor, value: Value | None, discount: Head | None,
@@ -164,6 +175,7 @@ class Behavior:
         self, trajectory: Imagination, reward: Head | tf.Tensor, value: Value | None,
         discount: Head | None, slow: Head | None = None,
         return_range: ReturnRange | None = None, replayed: Replayed | None = None,
+        number: tf.Tensor | int = 0,
     ) -> tuple[Losses, dict[str, tf.Tensor]]:  # fmt: skip
         """Losses "actor" and, with a value network, "value"; and scalar metrics.
 
@@ -177,6 +189,7 @@ class Behavior:
             return_range: Learns the range of the returns, which the actor's loss then divides V_i,
                 v_i and R_i by, so that an entropy weight suits rewards of any size.
             replayed: The sequences that the starts are from.
+            number: Number of the update, by which the weight of the entropy changes.
         """
         feat = trajectory.feat
         from_start = value is not None and (self.gradient == "score" or feat.shape[1] == 1)
@@ -188,7 +201,8 @@ class Behavior:
         if return_range is not None:
             return_range.learn(tf.stop_gradient(judged.returns))
             scale = return_range.scale()
-        losses: Losses = {"actor": -self._objective(trajectory, judged, scale)}  # equation 7
+        objective = self._objective(trajectory, judged, scale, number)
+        losses: Losses = {"actor": -objective}  # equation 7
         metrics = {
             "actor_loss": losses["actor"],
             "actor_entropy": -tf.reduce_mean(trajectory.log_prob),
@@ -235,8 +249,9 @@ class Behavior:
         return reward(start) + pcont * mixed
 
     def _objective(
-        self, trajectory: Imagination, judged: Judgement, return_scale: tf.Tensor | float
-    ) -> tf.Tensor:
+        self, trajectory: Imagination, judged: Judgement, return_scale: tf.Tensor | float,
+        number: tf.Tensor | int,
+    ) -> tf.Tensor:  # fmt: skip
         """The scalar that the actor maximises, []."""
         returns, weight, values = judged.returns, judged.weight, judged.values
         if self.gradient == "score":
@@ -245,8 +260,9 @@ class Behavior:
         else:
             each = (weight * returns)[:, 0] if values is None else weight * returns
         objective = tf.reduce_mean(each) / return_scale
-        if self.entropy:
+        if self.entropy or self.entropy_updates:
             # The entropies at the states that have weights: the last ones before f_H.
             entropies = trajectory.entropy[:, -weight.shape[1] :]
-            objective += self.entropy * tf.reduce_mean(weight * entropies)
+            entropy = tf.reduce_mean(weight * entropies)
+            objective += self.entropy_weight(number) * entropy
         return objective

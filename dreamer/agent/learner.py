@@ -155,7 +155,7 @@ class Learner:
         replayed = self.replayed(post, batch) if self.behavior.replay_scale else None
         return self.behavior.losses(
             trajectory, model.reward, self.networks.value, model.discount,
-            self.networks.slow_value, self.networks.return_range, replayed,
+            self.networks.slow_value, self.networks.return_range, replayed, number,
         )  # fmt: skip
 
     def replayed(self, post: State, batch: Tensors) -> Replayed:

@@ -55,6 +55,10 @@ class Networks:
         return {name: named[name].trainable_variables for name in names}
 
 
+OF_LOSS = ("gradient", "entropy", "entropy_final", "entropy_updates")
+"""Keys of the section "actor" that are arguments of Behavior."""
+
+
 def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Networks:
     """Makes Dreamer's actors and value networks for a world model that is built already.
 
@@ -62,7 +66,7 @@ def make_networks(model: WorldModel, act_space: Space, sections: Sections) -> Ne
         UserError: If settings do not fit the actions or each other.
     """
     style = LayerStyle(**sections["layers"])
-    own = {k: v for k, v in sections["actor"].items() if k not in ("gradient", "entropy")}
+    own = {k: v for k, v in sections["actor"].items() if k not in OF_LOSS}
     own["style"] = style
     behavior, ensemble_sizes = sections["behavior"], dict(sections["disagreement"])
     exploring, planning = ensemble_sizes.pop("until"), behavior["policy"] == "planner"

@@ -76,11 +76,11 @@ class Policy:
 
 
 def by_actor(model: WorldModel, actor: Actor) -> Choose:
-    """Returns a function that samples from an actor while training, and else takes its mode."""
+    """A function that samples from an actor while training, and else does `Actor.evaluation`."""
 
     def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:
         dist = actor.dist(model.rssm.feat(latent))
-        if not training:
+        if not training and actor.evaluation == "mode":
             return dist.mode(actor.mode_samples, seed)
         normal = tf.random.stateless_normal([latent["deter"].shape[0], actor.actions], seed)
         return dist.from_noise(normal)[0]

@@ -58,7 +58,8 @@ class ExplorerLearner(Learner):
         # The reward on arriving at f_i is the disagreement about what follows f_(i-1), a_(i-1).
         before = tf.concat([trajectory.start[:, None], trajectory.feat[:, :-1]], 1)
         inputs = tf.concat([before, trajectory.action], -1)  # [N, H, F+A]
-        losses, metrics = replace(self.behavior, gradient="dynamics", entropy=0.0).losses(
+        own = replace(self.behavior, gradient="dynamics", entropy=0.0, entropy_updates=0)
+        losses, metrics = own.losses(
             trajectory,
             over_leading(networks.ensemble.disagreement, inputs),
             networks.explorer_value,

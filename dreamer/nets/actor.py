@@ -44,6 +44,7 @@ class Actor(MLP):
         out_scale: Factor of the output layer's initial weights.
         unimix: Share of the uniform distribution in a onehot.
         mode_samples: Samples of a tanh_normal; the densest one counts as its mode.
+        evaluation: "mode" or "sample": what is done in evaluations.
     Raises:
         UserError: The distribution does not fit the actions, or max_std is below min_std.
 
@@ -55,7 +56,7 @@ class Actor(MLP):
         self, actions: int, discrete: bool, *, layers: int, units: int, mean_scale: float,
         init_std: float, min_std: float, max_std: float = 1.0, distribution: str = "auto",
         out_scale: float = 1.0, mode_samples: int = 100, unimix: float = 0.0,
-        parts: Sequence[int] = (), **kwargs,
+        evaluation: str = "mode", parts: Sequence[int] = (), **kwargs,
     ):  # fmt: skip
         super().__init__(layers, units, actions if discrete else 2 * actions, out_scale, **kwargs)
         fitting = ("onehot",) if discrete else ("tanh_normal", "normal")
@@ -71,7 +72,7 @@ class Actor(MLP):
             raise UserError(
                 f"actor.max_std is {max_std}, below actor.min_std, {min_std}; swap the two"
             )
-        self.actions, self.mode_samples = actions, mode_samples
+        self.actions, self.mode_samples, self.evaluation = actions, mode_samples, evaluation
         self._mean_scale, self._unimix, self._parts = mean_scale, unimix, tuple(parts)
         self._min_std, self._max_std = min_std, max_std
         self._raw_init_std = inverse_softplus(init_std)

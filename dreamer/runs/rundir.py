@@ -45,7 +45,7 @@ from dreamer.tasks import split_tasks
 # what it reports and keeps, its place, and the resources of the machine.
 MAY_DIFFER = re.compile(
     r"steps|logdir|deterministic|disk_wait|train\.(nonfinite_limit|devices)"
-    r"|(eval|log|checkpoint)\..*"
+    r"|(eval|log|checkpoint)\..*|actor\.evaluation"
     r"|envs\.(timeout|restarts|renew_every|egl_device|python)"
     r"|replay\.(cache_bytes|latent_bytes|prefetch|directory)"
 )
@@ -53,7 +53,7 @@ MAY_DIFFER = re.compile(
 MAY_CHANGE = re.compile(
     r"optimizer\.(\w+_lr|eps|clip|adaptive_clip|weight_decay|warmup|decay|decay_updates|final)"
     r"|explore\..*|train\.(every|updates|batch_size|batch_length|overlap)|envs\.num_envs|jit"
-    r"|replay\.(sampling|latents|capacity)"
+    r"|replay\.(sampling|latents|capacity)|actor\.entropy\w*"
 )
 # Why other keys must stay as they are; the first pattern that fits a key counts.
 _REASONS = (

@@ -331,6 +331,17 @@ def test_exploration_follows_the_progress_that_the_agent_is_told() -> None:
         assert share == pytest.approx(epsilon * 2 / 3, abs=0.04)
 
 
+def test_evaluation_samples_if_the_config_says_so() -> None:
+    """As in training without exploration noise; with one-hot actions, too."""
+    for act in (small_agent.CONTINUOUS, ONEHOT):
+        quiet = {"actor__evaluation": "sample", "explore__kind": "none"}
+        one, two = (make_agent(VECTORS, act, **quiet) for _ in range(2))
+        for _ in range(3):
+            trained, _ = one.policy(make_timesteps(), None, "train")
+            evaluated, _ = two.policy(make_timesteps(), None, "eval")
+            np.testing.assert_array_equal(trained, evaluated)
+
+
 def test_unknown_mode_is_refused(agent: Agent) -> None:
     with pytest.raises(ValueError, match="'train' or 'eval', but is 'test'"):
         agent.policy(make_timesteps(), None, "test")

@@ -377,6 +377,17 @@ def test_entropy_counts_where_its_states_do(gradient: str, with_value: bool):
     assert bonus == pytest.approx(0.3 * total / (4 * len(states)), rel=1e-3)
 
 
+def test_the_weight_of_the_entropy_changes_with_the_updates():
+    """Linearly: 0.3 + number / 4 (0.1 - 0.3), then 0.1."""
+    some = trajectory_of(numbers(4, 5, 3), numbers(4, 3, seed=1))
+    schedule = {"entropy": 0.3, "entropy_final": 0.1, "entropy_updates": 4}
+    for number, weight in ((0, 0.3), (1, 0.25), (3, 0.15), (4, 0.1), (9, 0.1)):
+        update = tf.constant(number)
+        found = losses_of(some, first, second, third, None, None, None, update, **schedule)[0]
+        expected = losses_of(some, first, second, third, entropy=weight)[0]
+        assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_a_slow_copy_gives_the_values_in_returns():
     """The value that learns stays the network's own."""
     feat, start = numbers(4, 5, 3), numbers(4, 3, seed=1)

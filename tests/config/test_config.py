@@ -22,7 +22,7 @@ def write(path: Path, text: str) -> str:
 
 def test_every_key_says_what_it_means_where_it_comes_from_and_what_it_counts():
     dimensionless = re.compile(
-        r"seed|envs\.(camera|egl_device)|.*(std|scale|lr|eps|clip|gamma|lambda_|entropy|explore\.(noise_scale|final))$"
+        r"seed|envs\.(camera|egl_device)|.*(std|scale|lr|eps|clip|gamma|lambda_|entropy(_final)?|explore\.(noise_scale|final))$"
     )
     for key in load_schema().values():
         assert key.help.endswith(".") and key.source, key.name

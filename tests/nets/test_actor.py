@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dreamer.agent.networks import OF_LOSS
 from dreamer.config.config import load_config
 from dreamer.errors import UserError
 from dreamer.nets.actor import Actor
@@ -27,7 +28,7 @@ def make(discrete: bool, actions: int = 3, **other: Any) -> Actor:
 
 def test_published_layers() -> None:
     section = load_config().section("actor")
-    own = {k: v for k, v in section.items() if k not in ("gradient", "entropy")}
+    own = {k: v for k, v in section.items() if k not in OF_LOSS}
     actor = Actor(6, False, **own)
     actor.build((None, 230))
     kernels = [tuple(v.shape) for v in actor.trainable_variables if len(v.shape) == 2]

@@ -103,7 +103,7 @@ def test_what_stays_sound_may_change_and_is_written_down_with_its_step(config):
     values = {
         "optimizer.model_lr": 1e-3, "train.updates": 9, "envs.num_envs": 3, "explore.kind": "none",
         "train.batch_size": 7, "replay.sampling": "timesteps",
-        "optimizer.weight_decay": 1e-6, "log.every": 5,
+        "optimizer.weight_decay": 1e-6, "actor.entropy_final": 1e-3, "log.every": 5,
     }  # fmt: skip
     for _ in range(2):
         with RunDir.open(config.replace(values)) as run:
