@@ -112,8 +112,8 @@ class Behavior:
             or "score".
         entropy: Weight of the policy's entropy in the actor's loss; each state's entropy is
             weighted like the state.
-        entropy_final, entropy_updates: The weight changes linearly to `entropy_final` within so
-            many updates; 0: it is constant.
+        entropy_final: Weight after `entropy_updates` updates.
+        entropy_updates: Updates in which the weight changes linearly; 0: the weight is constant.
         slow_role: What a slow copy of the value network does. "target": returns have its values
             instead of v. "pull": the value loss also has
             - mean weight_i log p(stop(slow v_i)), where p is the value network's prediction.

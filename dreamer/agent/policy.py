@@ -76,7 +76,10 @@ class Policy:
 
 
 def by_actor(model: WorldModel, actor: Actor) -> Choose:
-    """A function that samples from an actor while training, and else does `Actor.evaluation`."""
+    """Returns a function that samples from an actor while training.
+
+    In evaluations it takes the mode, or a sample, as `Actor.evaluation` says.
+    """
 
     def choose(latent: State, seed: tf.Tensor, training: bool) -> tf.Tensor:
         dist = actor.dist(model.rssm.feat(latent))

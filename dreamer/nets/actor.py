@@ -44,7 +44,7 @@ class Actor(MLP):
         out_scale: Factor of the output layer's initial weights.
         unimix: Share of the uniform distribution in a onehot.
         mode_samples: Samples of a tanh_normal; the densest one counts as its mode.
-        evaluation: "mode" or "sample": what is done in evaluations.
+        evaluation: The action in evaluations: "mode", or "sample" of the policy.
     Raises:
         UserError: The distribution does not fit the actions, or max_std is below min_std.
 

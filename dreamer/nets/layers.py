@@ -191,7 +191,7 @@ def narrow_transposed_conv(inputs: tf.Tensor, kernel: tf.Tensor):
 
     For each of the four parities (row and column odd or even) the output pixels are an ordinary
     convolution of the input. So the forward pass is one 3x3 convolution to 4*filters channels,
-    whose result is interleaved (depth to space). The library computes the gradients fast.
+    whose result is interleaved (depth to space). The gradients are TensorFlow's own.
 
     Args:
         inputs: [N, h, w, c].

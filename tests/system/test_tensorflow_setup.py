@@ -94,7 +94,7 @@ def test_x86_processors_use_onednn_unless_the_user_says_otherwise(
     machine: str, chosen: str | None, used: str | None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     if chosen is not None:
         monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", chosen)
     use_onednn()
